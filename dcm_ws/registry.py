@@ -1,0 +1,82 @@
+"""
+Who listens where, indexed both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Set
+from itertools import islice
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+_NOBODY: frozenset[object] = frozenset()
+
+
+class ChannelRegistry(Generic[T]):
+    """
+    Members of channels.  A channel exists while it has a member.
+    """
+
+    def __init__(self) -> None:
+        self._members: dict[str, set[T]] = {}
+        self._channels: dict[T, set[str]] = {}
+
+    def __len__(self) -> int:
+        """
+        How many channels there are.
+        """
+        return len(self._members)
+
+    def join(self, member: T, channel: str) -> None:
+        """
+        Make C{member} one of C{channel}; joining twice changes nothing.
+        """
+        self._members.setdefault(channel, set()).add(member)
+        self._channels.setdefault(member, set()).add(channel)
+
+    def leave(self, member: T, channel: str) -> None:
+        """
+        Undo L{join}; leaving what was never joined changes nothing.
+        """
+        channels = self._channels.get(member)
+        if channels is None or channel not in channels:
+            return
+        channels.remove(channel)
+        if not channels:
+            del self._channels[member]
+        self._forget(member, channel)
+
+    def drop(self, member: T) -> Set[str]:
+        """
+        Leave all channels; answers which they were.
+        """
+        channels = self._channels.pop(member, set())
+        for channel in channels:
+            self._forget(member, channel)
+        return channels
+
+    def members(self, channel: str) -> Set[T]:
+        """
+        The members of a channel: a live view, not to be held across changes.
+        """
+        return self._members.get(channel, _NOBODY)  # type: ignore[arg-type]
+
+    def channels(self, member: T) -> Set[str]:
+        """
+        The channels of a member: a live view, not to be held across changes.
+        """
+        return self._channels.get(member, _NOBODY)  # type: ignore[arg-type]
+
+    def sizes(self, most: int) -> Iterator[tuple[str, int]]:
+        """
+        The number of members of each channel, of C{most} channels at the most.
+        """
+        for channel, members in islice(self._members.items(), most):
+            yield channel, len(members)
+
+    def _forget(self, member: T, channel: str) -> None:
+        members = self._members[channel]
+        members.remove(member)
+        if not members:
+            del self._members[channel]

@@ -1,0 +1,67 @@
+"""
+When to look at what next: one timer for any number of items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import ceil
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Schedule(Generic[T]):
+    """
+    A timing wheel: items in slots by due time.  Putting and dropping cost the same however many items wait, and asking
+    what is due costs what is due.
+
+    @param resolution: the width of a slot, in seconds; an item comes due up to that much late, never early.
+    """
+
+    def __init__(self, resolution: float) -> None:
+        self._resolution = resolution
+        self._slots: dict[int, set[T]] = {}
+        self._slot_of: dict[T, int] = {}
+        #: the first slot that has not been taken yet
+        self._next: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def put(self, item: T, due: float) -> None:
+        """
+        Have C{item} come due at C{due}, and at no other time.
+        """
+        self.drop(item)
+        slot = ceil(due / self._resolution)
+        if self._next is not None:
+            slot = max(slot, self._next)
+        self._slots.setdefault(slot, set()).add(item)
+        self._slot_of[item] = slot
+
+    def drop(self, item: T) -> None:
+        """
+        Forget C{item}, if it is there.
+        """
+        slot = self._slot_of.pop(item, None)
+        if slot is not None:
+            items = self._slots[slot]
+            items.remove(item)
+            if not items:
+                del self._slots[slot]
+
+    def take(self, now: float) -> list[T]:
+        """
+        Take out what is due, the earliest first.
+        """
+        last = int(now / self._resolution)
+        taken: list[T] = []
+        first = min(self._slots, default=last) if self._next is None else self._next
+        for slot in range(first, last + 1):
+            items = self._slots.pop(slot, ())
+            taken += items
+            for item in items:
+                del self._slot_of[item]
+        self._next = max(first, last + 1)
+        return taken

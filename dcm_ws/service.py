@@ -1,0 +1,329 @@
+"""
+The object graph: every object of the service is built here, once; the timers, the start and the drain.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dcm_ws.agents import AgentMemory
+from dcm_ws.channels import GLOBAL, METRICS
+from dcm_ws.delivery import DeliveryQueue
+from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
+from dcm_ws.errors import CloseCode, ProtocolError
+from dcm_ws.events import Publishable
+from dcm_ws.hub import Hub, World, base36
+from dcm_ws.kpis import KpiPoller
+from dcm_ws.port import Port
+from dcm_ws.postgres import NotifyListener, one_line
+from dcm_ws.session import Rules
+from dcm_ws.settings import Settings
+from dcm_ws.timers import Sliced, every
+from dcm_ws.version import SERVER, VERSION
+from dcm_ws.web import Counts, health_report, make_site
+from dcm_ws.websocket import PATHS, ConnectionLimits, WebSocketConnections
+
+_CLOSES_A_SECOND = 1000
+_CLOSE_TICK = 0.05
+_CLOSE_GRACE = 3.0
+_SUMMARY_INTERVAL = 60.0
+
+
+class StartError(Exception):
+    """
+    The service cannot start; the text says why, in one line.
+    """
+
+
+def _random_base36(length: int) -> str:
+    return base36(secrets.randbelow(36**length)).rjust(length, "0")
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def real_world() -> World:
+    """
+    The clocks and the chance that are really there.
+    """
+    return World(now=time.monotonic, wall_ms=_wall_ms, random=_random_base36)
+
+
+def make_service(settings: Settings, reactor: Any, world: World | None = None) -> DCMService:
+    """
+    The whole service, ready to be started, alone or as a part of another application.
+
+    @param world: the clocks and the chance; the real ones where it is None.
+    """
+    world = real_world() if world is None else world
+    hub = Hub(
+        world,
+        server=SERVER,
+        secret=settings.secret,
+        rules=Rules(
+            production=settings.production,
+            enforce_expiry=settings.enforce_expiry,
+            auth_timeout=settings.auth_timeout,
+            heartbeat_interval=settings.heartbeat_interval,
+            heartbeat_timeout=settings.heartbeat_timeout,
+            max_subscriptions=settings.max_subscriptions,
+        ),
+        publishable=Publishable(settings.extra_events),
+        deliveries=DeliveryQueue(
+            world.now,
+            ack_timeout=settings.ack_timeout,
+            max_attempts=settings.max_attempts,
+            max_pending=settings.max_pending,
+        ),
+        memory=AgentMemory(world.now),
+        max_connections=settings.max_connections,
+    )
+    return DCMService(settings, reactor, world, hub)
+
+
+class DCMService(MultiService):  # type: ignore[misc]
+    """
+    dcm-ws as a Twisted service.
+
+    @ivar hub: the clients.
+    @ivar ready: fires with the service once it listens and, where it has a database, LISTENs there; fails with
+        L{StartError} if that can never be.
+    @ivar ports: what it listens on, in the order of C{settings.listen}.
+    """
+
+    _log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any, world: World, hub: Hub) -> None:
+        super().__init__()
+        self.setName("dcm-ws")
+        self.hub = hub
+        self.ready: Deferred[DCMService] = Deferred()
+        self.ports: list[IListeningPort] = []
+        self._settings = settings
+        self._reactor = reactor
+        self._embedded: EmbeddedPostgres | None = None
+        self._database: NotifyListener | None = None
+        self._summed = (0, 0)
+        self._add_database(world)
+        self._add_port(world)
+        self._add_timers()
+
+    # building
+
+    def _add_database(self, world: World) -> None:
+        settings = self._settings
+        if settings.embedded:
+            folder = settings.data_folder or default_folder()
+            self._embedded = EmbeddedPostgres(self._reactor, folder)
+            address = self._embedded.url
+        elif settings.database is not None:
+            configured = settings.database
+
+            async def address() -> str:
+                return configured
+
+        else:
+            return
+        self._database = NotifyListener(
+            self._reactor,
+            address,
+            heard=self._heard,
+            changed=self._database_changed,
+            now=world.now,
+            random=random.random,
+        )
+        self._kpis = KpiPoller(
+            self._reactor,
+            address,
+            took=lambda kpis: self.hub.announce(METRICS, "metric.update", kpis),
+            wall_ms=world.wall_ms,
+        )
+        self._kpis.setServiceParent(self)
+        self._database.setServiceParent(self)
+
+    def _add_port(self, world: World) -> None:
+        settings, hub = self._settings, self.hub
+        self._websockets = WebSocketConnections(
+            hub,
+            self._reactor,
+            server=SERVER,
+            limits=ConnectionLimits(settings.max_message_size, settings.max_send_buffer),
+        )
+        health = health_report(hub, version=VERSION, database=self._database_report, port=self._port_number)
+        stats = self._stats_report
+        site = make_site(world.wall_ms, Counts(hub, health), Counts(hub, stats), self._reactor)
+        self._port = Port(self._websockets, site, paths=PATHS, now=world.now, wall_ms=world.wall_ms)
+
+    def _add_timers(self) -> None:
+        settings, hub, reactor = self._settings, self.hub, self._reactor
+        sweep = Sliced("the heartbeat sweep", hub.sweep, reactor)
+        retry = Sliced("the retry sweep", hub.retry, reactor)
+        timers: list[tuple[float, str, Callable[[], object]]] = [
+            (hub.sweep_interval, "the heartbeat sweep", sweep.start),
+            (min(1.0, settings.retry_interval), "the retry sweep", retry.start),
+            (1.0, "the sweep of the port", self._port.sweep),
+            (_SUMMARY_INTERVAL, "the summary", self._summarize),
+        ]
+        if self._database is not None:
+            timers.append((settings.metrics_interval, "the metrics", self._poll_metrics))
+        for seconds, name, step in timers:
+            every(seconds, name, step, reactor).setServiceParent(self)
+
+    # starting
+
+    def startService(self) -> None:
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(self.ready.callback, self._not_started)
+
+    def _not_started(self, failure: Failure) -> None:
+        # to stop before it is ready is no failure
+        if not failure.check(CancelledError):
+            self.ready.errback(failure)
+
+    async def _start(self) -> DCMService:
+        for description in self._settings.listen:
+            port = await self._listen(description)
+            self.ports.append(port)
+            self._log_address(description, port)
+        super().startService()
+        if self._embedded is not None:
+            try:
+                url = await self._embedded.url()
+            except EmbeddedError as error:
+                raise StartError(str(error)) from None
+            # its password is good for nothing else, and psql needs it
+            self._log.info("embedded PostgreSQL: {url}", url=url)
+        if self._database is not None:
+            await self._database.up
+        self._log.info("ready")
+        return self
+
+    async def _listen(self, description: str) -> IListeningPort:
+        try:
+            endpoint = serverFromString(self._reactor, description)
+            port: IListeningPort = await endpoint.listen(self._port)
+            return port
+        except CannotListenError as error:
+            reason = one_line(error.socketError)
+            raise StartError(f"cannot listen on {description}: {reason}") from None
+        except Exception as error:
+            raise StartError(
+                f"cannot listen on {description!r}, which should be a Twisted endpoint"
+                f" such as tcp:3849:interface=127.0.0.1: {one_line(error)}"
+            ) from None
+
+    def _log_address(self, description: str, port: IListeningPort) -> None:
+        address = port.getHost()
+        if not isinstance(address, IPv4Address | IPv6Address):
+            self._log.info("listening on {endpoint}", endpoint=description)
+            return
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self._log.info(
+            "listening on ws{s}://{host}:{port}/ (health: http{s}://{host}:{port}/health)",
+            s="s" if description.startswith("ssl:") else "",
+            host=host,
+            port=address.port,
+        )
+
+    # running
+
+    def _heard(self, payload: str) -> None:
+        try:
+            self.hub.notified(payload)
+        except ProtocolError as error:
+            self._log.debug("bad notification: {reason}", reason=error.reason)
+
+    def _database_changed(self, up: bool) -> None:
+        event = "system.info" if up else "system.error"
+        state = "up" if up else "down"
+        self.hub.announce(GLOBAL, event, {"component": "database", "state": state})
+
+    def _poll_metrics(self) -> None:
+        if self.hub.metrics_wanted:
+            self._kpis.tick()
+
+    def _summarize(self) -> None:
+        """
+        Once a minute, in sum, what would be too much to log one by one.
+        """
+        given_up, bad = now = (self.hub.given_up, self.hub.bad_notifications)
+        given_up_before, bad_before = self._summed
+        self._summed = now
+        if given_up > given_up_before:
+            self._log.warn("{n} deliveries given up in the last minute", n=given_up - given_up_before)
+        if bad > bad_before:
+            self._log.warn("{n} bad notifications in the last minute", n=bad - bad_before)
+
+    # counts
+
+    def _database_report(self) -> Mapping[str, object]:
+        if self._database is None:
+            return {"state": "none"}
+        return self._database.report()
+
+    def _port_number(self) -> int | None:
+        for port in self.ports:
+            address = port.getHost()
+            if isinstance(address, IPv4Address | IPv6Address):
+                return int(address.port)
+        return None
+
+    def _stats_report(self, channels: bool) -> tuple[HTTPStatus, object]:
+        stats = self.hub.stats(channels=channels)
+        stats["database"] = self._database_report()
+        stats["port"] = {"requestsTimedOut": self._port.timed_out, "requestsTooLong": self._port.too_long}
+        return HTTPStatus.OK, stats
+
+    # stopping
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, tell the clients and close their connections, spread over the drain time, and stop the rest.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._starting.cancel()
+        for port in self.ports:
+            await maybeDeferred(port.stopListening)
+        if self.running:
+            self._log.info("draining {n} clients", n=len(self.hub.sessions))
+            self.hub.drain()
+            self._port.drop()
+            await self._close_clients()
+            self._websockets.abort()
+            self._port.abort()
+            await super().stopService()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        self._log.info("stopped")
+
+    async def _close_clients(self) -> None:
+        sessions = list(self.hub.sessions)
+        seconds = min(self._settings.drain, len(sessions) / _CLOSES_A_SECOND)
+        ticks = max(1, ceil(seconds / _CLOSE_TICK))
+        for tick in range(ticks):
+            for session in sessions[tick::ticks]:
+                self.hub.close(session, CloseCode.RESTART)
+            await deferLater(self._reactor, _CLOSE_TICK)
+        waited = 0.0
+        while len(self._websockets) and waited < _CLOSE_GRACE:
+            await deferLater(self._reactor, _CLOSE_TICK)
+            waited += _CLOSE_TICK

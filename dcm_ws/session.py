@@ -1,0 +1,283 @@
+"""
+One client: who it is, what it may do, and how its commands are obeyed (protocol, sections 2, 5 and 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
+
+from dcm_ws.channels import Channel, parse_channel
+from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.events import Publishable
+from dcm_ws.messages import (
+    Ack,
+    Auth,
+    Command,
+    Ping,
+    Pong,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    decode_command,
+    done_frame,
+    pong_frame,
+    published_frame,
+    refused_frame,
+)
+from dcm_ws.tokens import Claims
+
+if TYPE_CHECKING:
+    from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
+    from dcm_ws.registry import ChannelRegistry
+
+
+class Peer(Protocol):
+    """
+    The far end of a socket.  None of its methods calls back into the session or the hub before it returns.
+    """
+
+    def send(self, frame: bytes) -> None:
+        """
+        Queue one or more whole WebSocket frames.  A peer that has been closed ignores it.
+        """
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        """
+        Send C{frames} after all that was sent before and before all that is sent from now on, taking them one by one
+        as fast as the far end reads.
+        """
+
+    def close(self, code: CloseCode) -> None:
+        """
+        Send what is queued and a close frame, and end the connection.
+        """
+
+
+class Origin(NamedTuple):
+    """
+    Who a client says it is while it connects.
+
+    @ivar agent_id: claimed in the query; proves nothing.
+    @ivar session_id: claimed in the query.
+    @ivar claims: those of a good token, where one was given.
+    """
+
+    agent_id: str | None = None
+    session_id: str | None = None
+    claims: Claims | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """
+    What holds for every client.  All times in seconds.
+    """
+
+    production: bool = False
+    enforce_expiry: bool = False
+    auth_timeout: float = 10.0
+    heartbeat_interval: float = 30.0
+    heartbeat_timeout: float = 60.0
+    max_subscriptions: int = 1000
+
+
+class House(Protocol):
+    """
+    What a session needs of the hub it belongs to.
+    """
+
+    rules: Rules
+    publishable: Publishable
+    registry: ChannelRegistry[Session]
+    deliveries: DeliveryQueue
+    #: monotonic seconds
+    now: Callable[[], float]
+    #: ms since the epoch
+    wall_ms: Callable[[], int]
+
+    def publish(self, channel: Channel, event: str, data: bytes) -> str: ...
+
+    def authenticate(self, session: Session, auth: Auth) -> None: ...
+
+    def refused(self, code: ErrorCode) -> None: ...
+
+
+class State(Enum):
+    ANONYMOUS = "anonymous"
+    AUTHENTICATED = "authenticated"
+    CLOSED = "closed"
+
+
+class Session:
+    """
+    What the service knows of one client.
+
+    @ivar heard_at: when anything at all last came from it (monotonic seconds).
+    @ivar owed: its deliveries that await an ack.
+    @ivar replaying: what it missed while it was away and has not been sent yet.
+    @ivar expires_at: when its token expires (monotonic seconds); None where there is none, or nobody minds.
+    """
+
+    __slots__ = (
+        "_house",
+        "_ping_at",
+        "agent",
+        "client_id",
+        "dcm_session",
+        "expires_at",
+        "heard_at",
+        "joined_at",
+        "origin",
+        "owed",
+        "peer",
+        "replaying",
+        "state",
+    )
+
+    def __init__(self, house: House, peer: Peer, client_id: str, origin: Origin) -> None:
+        now = house.now()
+        self._house = house
+        self.peer = peer
+        self.client_id = client_id
+        self.origin = origin
+        self.state = State.ANONYMOUS
+        self.agent: str | None = None
+        self.dcm_session: str | None = None
+        self.owed: dict[str, Delivery] = {}
+        self.replaying: Iterator[Tracked] | None = None
+        self.expires_at: float | None = None
+        self.joined_at = self.heard_at = now
+        self._ping_at = now + house.rules.heartbeat_interval
+
+    def receive(self, message: str | bytes) -> None:
+        """
+        Obey one client message, or say why not.
+        """
+        try:
+            self._obey(decode_command(message))
+        except ProtocolError as error:
+            self._house.refused(error.code)
+            self.peer.send(refused_frame(error, self._house.wall_ms()))
+
+    def check(self, now: float, heartbeat: bytes) -> CloseCode | float:
+        """
+        Look after this client: ping it when it is time.
+
+        @param now: monotonic seconds.
+        @param heartbeat: the frames of a ping.
+        @return: why it must be closed, or else when to look again.
+        """
+        rules = self._house.rules
+        silent_at = self.heard_at + rules.heartbeat_timeout
+        if now >= silent_at:
+            return CloseCode.PING_TIMEOUT
+        deadline = self._deadline()
+        if now >= deadline:
+            return CloseCode.AUTHENTICATION_REQUIRED
+        if now >= self._ping_at:
+            self.peer.send(heartbeat)
+            self._ping_at = now + rules.heartbeat_interval
+        return min(self._ping_at, silent_at, deadline)
+
+    def next_check(self) -> float:
+        """
+        When to look after this client next (monotonic seconds).
+        """
+        silent_at = self.heard_at + self._house.rules.heartbeat_timeout
+        return min(self._ping_at, silent_at, self._deadline())
+
+    def _deadline(self) -> float:
+        rules = self._house.rules
+        if self.state is State.ANONYMOUS and rules.production:
+            return self.joined_at + rules.auth_timeout
+        return float("inf") if self.expires_at is None else self.expires_at
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Ack(message_id):
+                self._house.deliveries.ack(self, message_id)
+            case Ping():
+                self.peer.send(pong_frame(self._house.wall_ms()))
+            case Pong():
+                pass
+            case Publish():
+                self._publish(command)
+            case Subscribe():
+                self._subscribe(command)
+            case Unsubscribe():
+                self._unsubscribe(command)
+            case Auth():
+                try:
+                    self._house.authenticate(self, command)
+                except ProtocolError as error:
+                    error.request = command.id
+                    raise
+            case _:  # pragma: no cover - mypy proves that nothing comes here
+                assert_never(command)
+
+    def _publish(self, command: Publish) -> None:
+        self._demand_rights(command.id)
+        channel = _channel(command)
+        event = command.event
+        if event not in self._house.publishable:
+            shown = event if len(event) <= 128 else event[:128] + "…"
+            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shown}", command.id)
+        event_id = self._house.publish(channel, event, bytes(command.data))
+        if command.id is not None:
+            now = self._house.wall_ms()
+            self.peer.send(published_frame(command.id, event_id, now))
+
+    def _subscribe(self, command: Subscribe) -> None:
+        self._demand_rights(command.id)
+        channel = _channel(command)
+        if not self._may_listen(channel):
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED,
+                "Not authorized to subscribe to this agent channel",
+                command.id,
+            )
+        registry = self._house.registry
+        mine = registry.channels(self)
+        if channel.name not in mine:
+            most = self._house.rules.max_subscriptions
+            if len(mine) >= most:
+                raise ProtocolError(
+                    ErrorCode.TOO_MANY_SUBSCRIPTIONS,
+                    f"Too many subscriptions: the limit is {most}; unsubscribe from some",
+                    command.id,
+                )
+            registry.join(self, channel.name)
+        self._done(command.id)
+
+    def _unsubscribe(self, command: Unsubscribe) -> None:
+        self._demand_rights(command.id)
+        self._house.registry.leave(self, _channel(command).name)
+        self._done(command.id)
+
+    def _demand_rights(self, request: str | int | None) -> None:
+        if self.state is State.ANONYMOUS and self._house.rules.production:
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED,
+                "Not authorized: authenticate first",
+                request,
+            )
+
+    def _may_listen(self, channel: Channel) -> bool:
+        if channel.agent is None or self.state is State.AUTHENTICATED:
+            return True
+        return channel.agent == self.origin.agent_id
+
+    def _done(self, request: str | int | None) -> None:
+        if request is not None:
+            self.peer.send(done_frame(request, self._house.wall_ms()))
+
+
+def _channel(command: Subscribe | Unsubscribe | Publish) -> Channel:
+    try:
+        return parse_channel(command.channel)
+    except ProtocolError as error:
+        error.request = command.id
+        raise

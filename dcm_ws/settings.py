@@ -1,0 +1,225 @@
+"""
+What the operator may choose, checked once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+from dcm_ws.events import Publishable
+
+DEFAULT_PORT = 3849
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_SECRET = "dcm-dev-secret-change-me"
+SECRET_MIN = 32
+"""
+Characters that a production secret must have.
+"""
+
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
+LOG_FORMATS = ("text", "json")
+
+_SECONDS_MAX = 86_400.0
+
+_Text = Callable[..., str]
+
+
+class SettingsError(ValueError):
+    """
+    A setting is no good; the text names it, in one line.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    All times in seconds, all sizes in bytes.
+
+    @ivar listen: Twisted endpoint strings.
+    @ivar database: a C{postgresql://} URL or a libpq connection string; None for none.
+    @ivar embedded: run an embedded PostgreSQL.
+    @ivar data_folder: where that keeps its data; None for the platform's place.
+
+    @raise SettingsError: a value is no good.
+    """
+
+    listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}",)
+    secret: str = field(default=DEFAULT_SECRET, repr=False)
+    production: bool = False
+    enforce_expiry: bool = False
+    database: str | None = field(default=None, repr=False)
+    embedded: bool = False
+    data_folder: Path | None = None
+    ack_timeout: float = 5.0
+    max_attempts: int = 3
+    retry_interval: float = 1.0
+    heartbeat_interval: float = 30.0
+    heartbeat_timeout: float = 60.0
+    metrics_interval: float = 5.0
+    auth_timeout: float = 10.0
+    drain: float = 2.0
+    max_connections: int = 10_000
+    max_message_size: int = 1 << 20
+    max_send_buffer: int = 4 << 20
+    max_subscriptions: int = 1000
+    max_pending: int = 10_000
+    extra_events: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, float):
+                lowest = 0.0 if setting.name == "drain" else 0.001
+                if not lowest <= value <= _SECONDS_MAX:
+                    raise SettingsError(
+                        f"{_name(setting.name)} must be from {lowest:g} to {_SECONDS_MAX:g} seconds, not {value:g}"
+                    )
+            elif type(value) is int and value < 1:
+                raise SettingsError(f"{_name(setting.name)} must be 1 or more, not {value}")
+        if not self.listen:
+            raise SettingsError("there is nothing to listen on")
+        if not self.secret:
+            raise SettingsError("WS_AUTH_SECRET is empty")
+        if self.log_level not in LOG_LEVELS:
+            raise SettingsError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
+        if self.log_format not in LOG_FORMATS:
+            raise SettingsError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, not {self.log_format!r}")
+        try:
+            Publishable(self.extra_events)
+        except ValueError as error:
+            raise SettingsError(f"--extra-event: {error}") from None
+        self._check_database()
+        if self.production:
+            self._check_production()
+
+    def _check_database(self) -> None:
+        if self.database is None:
+            return
+        try:
+            parse_dsn(self.database)
+        except psycopg2.ProgrammingError:
+            # its own text may show the password
+            raise SettingsError(
+                "DATABASE_URL is not a PostgreSQL URL: use postgresql://user:password@host:port/name"
+            ) from None
+
+    def _check_production(self) -> None:
+        if self.secret == DEFAULT_SECRET or len(self.secret) < SECRET_MIN:
+            raise SettingsError(
+                f"production needs a WS_AUTH_SECRET of {SECRET_MIN} characters or more,"
+                " and not the default one: try `openssl rand -hex 32`"
+            )
+        if self.database is None:
+            raise SettingsError(
+                "production needs a database: set DATABASE_URL to postgresql://user:password@host:port/name"
+            )
+
+
+def from_mappings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """
+    Settings from options, and from the environment where there is no option.
+
+    @param options: what was given on the command line, by option name; None where it was not.
+    @raise SettingsError: a value is no good.
+    """
+
+    def text(option: str, variable: str, default: str = "") -> str:
+        given = options.get(option)
+        return str(given) if given is not None else environment.get(variable) or default
+
+    def seconds(option: str) -> float:
+        try:
+            value = float(str(options[option]))
+        except ValueError:
+            value = math.nan
+        if math.isnan(value):
+            raise SettingsError(f"--{option} must be a number of seconds, not {options[option]!r}")
+        return value
+
+    def count(option: str) -> int:
+        return _whole(f"--{option}", str(options[option]))
+
+    mode = text("dcm-env", "DCM_ENV") or environment.get("NODE_ENV") or "development"
+    if mode not in ("development", "production"):
+        if text("dcm-env", "DCM_ENV"):
+            raise SettingsError(f"DCM_ENV must be development or production, not {mode!r}")
+        mode = "development"  # NODE_ENV has other values, which are none of our business
+    production = bool(options.get("production")) or mode == "production"
+    database = _database(text)
+    folder = text("dcm-data-dir", "DCM_DATA_DIR")
+    listen = options.get("listen") or [_short_form(text)]
+    assert isinstance(listen, list)
+    extra_events = options.get("extra-event") or []
+    assert isinstance(extra_events, list)
+    return Settings(
+        listen=tuple(listen),
+        secret=text("ws-auth-secret", "WS_AUTH_SECRET", DEFAULT_SECRET),
+        production=production,
+        enforce_expiry=bool(options.get("enforce-expiry")),
+        database=database,
+        embedded=database is None and not production and not options.get("no-database"),
+        data_folder=Path(folder).expanduser() if folder else None,
+        ack_timeout=seconds("ack-timeout"),
+        max_attempts=count("max-attempts"),
+        retry_interval=seconds("retry-interval"),
+        heartbeat_interval=seconds("heartbeat-interval"),
+        heartbeat_timeout=seconds("heartbeat-timeout"),
+        metrics_interval=seconds("metrics-interval"),
+        auth_timeout=seconds("auth-timeout"),
+        drain=seconds("drain"),
+        max_connections=count("max-connections"),
+        max_message_size=count("max-message-size"),
+        max_send_buffer=count("max-send-buffer"),
+        max_subscriptions=count("max-subscriptions"),
+        max_pending=count("max-pending"),
+        extra_events=tuple(extra_events),
+        log_level=text("log-level", "LOG_LEVEL", "info").lower(),
+        log_format=str(options["log-format"]),
+    )
+
+
+def _short_form(text: _Text) -> str:
+    port = _whole("WS_PORT", text("ws-port", "WS_PORT", str(DEFAULT_PORT)))
+    if not 0 <= port <= 65_535:
+        raise SettingsError(f"WS_PORT must be from 0 to 65535, not {port}")
+    host = text("host", "HOST", DEFAULT_HOST)
+    # a colon separates the parts of an endpoint string, and an IPv6 address is made of them
+    interface = host.strip("[]").replace("\\", "\\\\").replace(":", "\\:")
+    return f"tcp:{port}:interface={interface}"
+
+
+def _database(text: _Text) -> str | None:
+    url = text("database-url", "DATABASE_URL")
+    if url:
+        return url
+    host, name = text("db-host", "DB_HOST"), text("db-name", "DB_NAME")
+    if not (host or name):
+        return None
+    user = quote(text("db-user", "DB_USER"), safe="")
+    password = quote(text("db-password", "DB_PASSWORD"), safe="")
+    port = _whole("DB_PORT", text("db-port", "DB_PORT", "5432"))
+    if not 1 <= port <= 65_535:
+        raise SettingsError(f"DB_PORT must be from 1 to 65535, not {port}")
+    login = f"{user}:{password}@" if password else f"{user}@" if user else ""
+    where = f"[{host.strip('[]')}]" if ":" in host else quote(host or "localhost", safe="")
+    return f"postgresql://{login}{where}:{port}/{quote(name, safe='')}"
+
+
+def _whole(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise SettingsError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def _name(setting: str) -> str:
+    return "--" + setting.replace("_", "-")

@@ -1,0 +1,350 @@
+"""
+The command C{twistd dcm-ws}: options, and the service under the signals of a process of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import IO, Any, cast
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import ILogObserver, Logger, LogLevel, jsonFileLogObserver, textFileLogObserver
+from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
+
+from dcm_ws.embedded import is_installed
+from dcm_ws.logs import make_observer
+from dcm_ws.service import StartError, make_service
+from dcm_ws.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    SECRET_MIN,
+    Settings,
+    SettingsError,
+    from_mappings,
+)
+
+_defaults = Settings()
+
+
+def _default(name: str) -> Any:
+    return getattr(_defaults, name)
+
+
+class Options(usage.Options):  # type: ignore[misc]
+    """
+    @ivar settings: what the options and the environment come to.
+    """
+
+    longdesc = (
+        "Real-time events: PostgreSQL NOTIFY and clients' own publishing in, WebSocket channels out."
+        " Each option that names a variable in capitals may be given by that environment variable"
+        " instead; the option wins."
+        " Without a database, development starts an embedded PostgreSQL."
+    )
+
+    optParameters = [
+        # name, short, default, text: what a variable can give has no default here, so that it can be told apart
+        [
+            "ws-port",
+            "p",
+            None,
+            f"WS_PORT: TCP port; 0 asks the system for one [default: {DEFAULT_PORT}]",
+        ],
+        ["host", "H", None, f"HOST: address to bind to [default: {DEFAULT_HOST}]"],
+        [
+            "ws-auth-secret",
+            None,
+            None,
+            "WS_AUTH_SECRET: what tokens are signed with; an option shows in ps, so prefer the"
+            f" variable; production needs {SECRET_MIN} characters or more"
+            " [default: dcm-dev-secret-change-me]",
+        ],
+        [
+            "database-url",
+            "d",
+            None,
+            "DATABASE_URL: postgresql://user:password@host:port/name [default: an embedded PostgreSQL in development]",
+        ],
+        [
+            "db-host",
+            None,
+            None,
+            "DB_HOST: database host, used where DATABASE_URL is unset and this or DB_NAME is set [default: localhost]",
+        ],
+        ["db-port", None, None, "DB_PORT: database port [default: 5432]"],
+        ["db-name", None, None, "DB_NAME: database name [default: the user's name]"],
+        ["db-user", None, None, "DB_USER: database user [default: the system user]"],
+        [
+            "db-password",
+            None,
+            None,
+            "DB_PASSWORD: database password; an option shows in ps, so prefer the variable",
+        ],
+        [
+            "dcm-env",
+            None,
+            None,
+            "DCM_ENV, or NODE_ENV: development or production [default: development]",
+        ],
+        [
+            "dcm-data-dir",
+            None,
+            None,
+            "DCM_DATA_DIR: where the embedded PostgreSQL keeps its data [default: the platform's user data folder]",
+        ],
+        [
+            "log-level",
+            None,
+            None,
+            "LOG_LEVEL: debug, info, warn, error or critical [default: info]",
+        ],
+        ["log-format", None, _default("log_format"), "text, or json for machines"],
+        [
+            "ack-timeout",
+            None,
+            _default("ack_timeout"),
+            "seconds to wait for an ack before a tracked event is sent again",
+        ],
+        [
+            "max-attempts",
+            None,
+            _default("max_attempts"),
+            "times a tracked event is sent in all before it is given up",
+        ],
+        [
+            "retry-interval",
+            None,
+            _default("retry_interval"),
+            "seconds between two looks for what is to be sent again",
+        ],
+        [
+            "heartbeat-interval",
+            None,
+            _default("heartbeat_interval"),
+            "seconds between two pings to a client",
+        ],
+        [
+            "heartbeat-timeout",
+            None,
+            _default("heartbeat_timeout"),
+            "seconds of silence after which a client is closed with 4000",
+        ],
+        [
+            "metrics-interval",
+            None,
+            _default("metrics_interval"),
+            "seconds between two metrics snapshots",
+        ],
+        [
+            "auth-timeout",
+            None,
+            _default("auth_timeout"),
+            "seconds that a client has to authenticate in production",
+        ],
+        [
+            "drain",
+            None,
+            _default("drain"),
+            "seconds, at most, over which the connections are closed when the service stops",
+        ],
+        [
+            "max-connections",
+            None,
+            _default("max_connections"),
+            "clients at once; one more is closed with 1013",
+        ],
+        [
+            "max-message-size",
+            None,
+            _default("max_message_size"),
+            "bytes of a client's message; a larger one closes with 1009",
+        ],
+        [
+            "max-send-buffer",
+            None,
+            _default("max_send_buffer"),
+            "bytes that may wait for a client to read them; more closes it with 4008",
+        ],
+        [
+            "max-subscriptions",
+            None,
+            _default("max_subscriptions"),
+            "channels that one client may be subscribed to",
+        ],
+        [
+            "max-pending",
+            None,
+            _default("max_pending"),
+            "tracked events that one client may owe an ack for; past it the oldest is given up",
+        ],
+    ]
+
+    optFlags = [
+        [
+            "production",
+            None,
+            "the same as DCM_ENV=production: tokens are required, and so is a database",
+        ],
+        ["enforce-expiry", None, "close a client with 4001 when its token expires"],
+        ["no-database", None, "serve without a database: clients' own events only"],
+    ]
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["extra-event"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        a Twisted endpoint to listen on, in place of WS_PORT and HOST, such as tcp:3849:interface=127.0.0.1,
+        ssl:443:privateKey=key.pem:certKey=cert.pem, unix:/run/dcm-ws.sock or systemd:domain=INET:index=0;
+        may be given more than once
+        """
+        self["listen"].append(endpoint)
+
+    def opt_extra_event(self, name: str) -> None:
+        """
+        an event that clients may publish beside those of the catalogue; * may stand for the last parts, as in
+        pipeline.*; may be given more than once
+        """
+        self["extra-event"].append(name)
+
+    def opt_version(self) -> None:
+        """
+        show the version of dcm-ws and of Twisted, and exit
+        """
+        from dcm_ws.version import VERSION
+
+        print(f"dcm-ws {VERSION}")
+        super().opt_version()
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        # Twisted would print its whole help instead, and end with status 0
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"dcm-ws: {error}; see twistd dcm-ws --help") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
+
+    def postOptions(self) -> None:
+        try:
+            self.settings = from_mappings(self, os.environ)
+        except SettingsError as error:
+            raise SystemExit(f"dcm-ws: {error}") from None
+        if self.settings.embedded and not is_installed():
+            raise SystemExit(
+                "dcm-ws: there is no database: set DATABASE_URL to postgresql://user:password@host:port/name,"
+                " or install the embedded one with pip install 'dcm-ws[embedded]'"
+            )
+        self._choose_log()
+
+    def _choose_log(self) -> None:
+        """
+        Have twist log at our level and in our format.  (twistd is told otherwise: L{_Process}.)
+        """
+        if self.parent is not None and "fileLogObserverFactory" in self.parent:
+            observer = jsonFileLogObserver if self.settings.log_format == "json" else textFileLogObserver
+            self.parent["fileLogObserverFactory"] = observer
+            self.parent["logLevel"] = LogLevel.levelWithName(self.settings.log_level)
+
+
+class _Process(MultiService):  # type: ignore[misc]
+    """
+    The service as all that its process does: twistd logs at its level and in its format, unless it was told otherwise.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self._options = options
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        above = self._options.parent
+        if isinstance(parent, Componentized) and above is not None and not above.get("syslog"):
+            settings = self._options.settings
+            out = _log_file(above.get("logfile"), nodaemon=bool(above.get("nodaemon")))
+            parent.setComponent(ILogObserver, make_observer(out, settings.log_level, settings.log_format))
+
+
+def _log_file(name: str | None, *, nodaemon: bool) -> IO[Any]:
+    """
+    Where twistd would log to.
+    """
+    if name == "-" or (nodaemon and not name):
+        return sys.stdout
+    return cast(IO[Any], LogFile.fromFullPath(os.path.abspath(name or "twistd.log")))
+
+
+def makeService(options: Options) -> IService:
+    """
+    The service, stopped by signals with exit status 0, and ending the process if it cannot start.
+    """
+    from twisted.internet import reactor
+
+    _raise_file_limit()
+    service = make_service(options.settings, reactor)
+    service.ready.addErrback(_end, reactor)
+    reactor.callWhenRunning(_install_signals, reactor)
+    process = _Process(options)
+    service.setServiceParent(process)
+    return process
+
+
+def _end(failure: Failure, reactor: Any) -> None:
+    if failure.check(StartError):
+        Logger().critical("dcm-ws cannot start: {reason}", reason=failure.value)
+    else:
+        Logger().critical("dcm-ws cannot start", log_failure=failure)
+    # twistd has no way to ask for an exit status
+    atexit.register(_exit_with_failure)
+    reactor.stop()
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _install_signals(reactor: Any) -> None:
+    """
+    The first SIGTERM or SIGINT stops the service, with exit status 0; the second ends the process at once.
+
+    Twisted's own handlers would let the process end as if killed by the signal.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
+        reactor.callFromThread(reactor.stop)
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _raise_file_limit() -> None:
+    """
+    Each client takes a file descriptor: use as many as the system lets us.
+    """
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

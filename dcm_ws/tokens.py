@@ -1,0 +1,88 @@
+"""
+Tokens: C{base64url(payload).signature}, signed with HMAC-SHA256 (protocol, section 5).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.messages import TOKEN_MAX, Identifier, Milliseconds
+
+TTL_MS = 3_600_000
+"""
+How long a token is good for: one hour, in ms.
+"""
+
+_token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
+
+
+class _Payload(Struct, frozen=True, omit_defaults=True):
+    agent_id: Identifier
+    issued_at: Milliseconds
+    expires_at: Milliseconds
+    session_id: Identifier | None = None
+
+
+class Claims(NamedTuple):
+    """
+    What a good token says.
+
+    @ivar expires_at: ms since the epoch.
+    """
+
+    agent_id: str
+    session_id: str | None
+    expires_at: int
+
+
+_payload = msgspec.json.Decoder(_Payload)
+
+
+def sign(secret: str, agent_id: str, session_id: str | None, now_ms: int) -> str:
+    """
+    A token that is good for an hour from C{now_ms}.
+    """
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + TTL_MS, session_id))
+    return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
+
+
+def verify(secret: str, token: str, now_ms: int) -> Claims:
+    """
+    Read a token, if it is one of ours and still good.
+
+    @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
+    """
+    parts = _token.fullmatch(token) if len(token) <= TOKEN_MAX else None
+    if parts is None:
+        raise _invalid()
+    encoded, signature = parts.groups()
+    try:
+        payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    except ValueError:
+        raise _invalid() from None
+    if not hmac.compare_digest(_signature(secret, payload), signature):
+        raise _invalid()
+    try:
+        claims = _payload.decode(payload.decode())
+    except ValueError:
+        raise _invalid() from None
+    # A token is good for the whole of its last millisecond.
+    if now_ms > claims.expires_at:
+        raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
+    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at))
+
+
+def _signature(secret: str, payload: bytes) -> str:
+    return hmac.new(secret.encode(), payload, hashlib.sha256).hexdigest()
+
+
+def _invalid() -> ProtocolError:
+    return ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token")

@@ -1,0 +1,13 @@
+"""
+Which version this is.
+"""
+
+VERSION = "1.0.0"
+"""
+Kept in step with C{setup.cfg} by reading it from here.
+"""
+
+SERVER = f"dcm-ws/{VERSION}"
+"""
+How the service introduces itself.
+"""

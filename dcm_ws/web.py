@@ -1,0 +1,222 @@
+"""
+What HTTP answers: C{/health}, C{/stats}, and errors in JSON (protocol, section 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from io import BytesIO
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from dcm_ws.errors import ProtocolError
+from dcm_ws.hub import Hub
+from dcm_ws.messages import to_json
+
+IDLE_TIMEOUT = 30.0
+"""
+Seconds after which a kept-alive HTTP connection is closed.
+"""
+
+
+class _Page(Resource):  # type: ignore[misc]
+    """
+    Answers in JSON, and has nothing below it.
+    """
+
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        super().__init__()
+        self.wall_ms = wall_ms
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return _NotFound(self.wall_ms)
+
+    def fail(self, request: Request, status: HTTPStatus, reason: str) -> bytes:
+        """
+        An error, in the one shape they all have.
+        """
+        request.setResponseCode(status.value, status.phrase.encode())
+        return self.answer(
+            request,
+            {"error": reason, "code": status.name, "timestamp": self.wall_ms()},
+        )
+
+    def answer(self, request: Request, value: object) -> bytes:
+        """
+        C{value} as JSON.
+        """
+        request.setHeader("Content-Type", "application/json")
+        request.setHeader("Cache-Control", "no-store")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        return to_json(value)
+
+
+class _NotFound(_Page):
+    def render(self, request: Request) -> bytes:
+        return self.fail(request, HTTPStatus.NOT_FOUND, "There is nothing here; try /health")
+
+
+class Counts(_Page):
+    """
+    A page of counts, which any other origin may read.
+
+    @param report: the status and the counts, given whether the asker may see the channels' names.
+    """
+
+    def __init__(self, hub: Hub, report: Callable[[bool], tuple[HTTPStatus, object]]) -> None:
+        super().__init__(hub.wall_ms)
+        self._hub = hub
+        self._report = report
+
+    def render(self, request: Request) -> bytes:
+        request.setHeader("Access-Control-Allow-Origin", "*")
+        if request.method in (b"GET", b"HEAD"):
+            status, counts = self._report(self._may_see_channels(request))
+            request.setResponseCode(status.value, status.phrase.encode())
+            return self.answer(request, counts)
+        if request.method == b"OPTIONS":
+            request.setResponseCode(HTTPStatus.NO_CONTENT)
+            request.setHeader("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+            request.setHeader("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            return b""
+        request.setHeader("Allow", "GET, HEAD, OPTIONS")
+        return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD or OPTIONS")
+
+    def _may_see_channels(self, request: Request) -> bool:
+        """
+        Channel names hold agents' names: in production they take a token.
+        """
+        if not self._hub.rules.production:
+            return True
+        header = request.getHeader("Authorization") or ""
+        scheme, _, token = header.partition(" ")
+        try:
+            return scheme.lower() == "bearer" and bool(self._hub.verify(token.strip()))
+        except ProtocolError:
+            return False
+
+
+def health_report(
+    hub: Hub,
+    *,
+    version: str,
+    database: Callable[[], Mapping[str, object]],
+    port: Callable[[], int | None],
+) -> Callable[[bool], tuple[HTTPStatus, object]]:
+    """
+    What C{/health} says.
+
+    @param database: the state of the database.
+    @param port: the port that the service listens on, once it does.
+    """
+    started = hub.now()
+
+    def report(channels: bool) -> tuple[HTTPStatus, object]:
+        state = database()
+        code = HTTPStatus.OK
+        if hub.draining:
+            status, code = "draining", HTTPStatus.SERVICE_UNAVAILABLE
+        elif state["state"] in ("up", "none"):
+            status = "healthy"
+        else:
+            status = "degraded"
+        now = datetime.fromtimestamp(hub.wall_ms() / 1000, UTC)
+        return code, {
+            "status": status,
+            "type": "websocket",
+            "port": port(),
+            **hub.counts(channels=channels),
+            "database": state,
+            "version": version,
+            "uptime_s": round(hub.now() - started, 3),
+            "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+
+    return report
+
+
+class _WebSocketPath(_Page):
+    """
+    Where a WebSocket may be opened, visited without asking for one.
+    """
+
+    def render(self, request: Request) -> bytes:
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
+        request.setHeader("Vary", "Accept")
+        if _prefers_html(request.getHeader("Accept") or ""):
+            request.setResponseCode(HTTPStatus.FOUND)
+            request.setHeader("Location", "/live")
+            return b""
+        request.setHeader("Upgrade", "websocket")
+        return self.fail(
+            request,
+            HTTPStatus.UPGRADE_REQUIRED,
+            "This is a WebSocket: connect with ws:// and not http://",
+        )
+
+
+class _Root(_WebSocketPath):
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        if path == b"" and not request.postpath:
+            return self
+        return _NotFound(self.wall_ms)
+
+
+class _Request(Request):  # type: ignore[misc]
+    """
+    A request whose body, if it has one, is read and thrown away: nothing here takes one.
+    """
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
+
+
+class _QuietSite(Site):  # type: ignore[misc]
+    """
+    Keeps no access log: a query may hold a token.
+    """
+
+    def log(self, request: http.Request) -> None:
+        pass
+
+
+def make_site(wall_ms: Callable[[], int], health: Counts, stats: Counts, reactor: IReactorTime) -> Site:
+    """
+    The HTTP side of the port.
+    """
+    root = _Root(wall_ms)
+    root.putChild(b"ws", _WebSocketPath(wall_ms))
+    root.putChild(b"health", health)
+    root.putChild(b"stats", stats)
+    return _QuietSite(root, requestFactory=_Request, timeout=IDLE_TIMEOUT, reactor=reactor)
+
+
+def _prefers_html(accept: str) -> bool:
+    """
+    Does an C{Accept} header rank C{text/html} above JSON, and name it (RFC 9110, section 12.5.1)?
+    """
+    ranks = {"text/html": 0.0, "application/json": 0.0}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        if kind not in ranks:
+            continue
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = 0.0
+        ranks[kind] = quality
+    return ranks["text/html"] > ranks["application/json"]

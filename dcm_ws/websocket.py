@@ -1,0 +1,394 @@
+"""
+WebSocket connections: Autobahn's protocol, made the L{Peer} of a session.
+
+What goes out is queued per connection and written once a reactor turn.  On plain TCP, where nothing waits already, the
+bytes go to the kernel at once: the reactor's way would cost three system calls more for each write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection as TCPTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dcm_ws.channels import is_identifier
+from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.hub import Hub
+from dcm_ws.messages import TOKEN_MAX, to_json
+from dcm_ws.session import Origin, Session
+
+PATHS = ("/", "/ws")
+"""
+Where a WebSocket may be opened.
+"""
+
+_FLUSH_AT = 64 << 10
+_REPLAY_CHUNK = 64 << 10
+_CLOSE_GRACE = 2.0
+
+
+class _Silence:
+    """
+    Autobahn's log, which tells of every misbehaving client; ours tells what an operator reads.
+    """
+
+    def debug(self, *args: object, **fields: object) -> None:
+        pass
+
+    trace = info = warn = error = debug
+
+
+class ConnectionLimits(NamedTuple):
+    """
+    @ivar message: bytes of one message from a client.
+    @ivar send_buffer: bytes that may wait for a client to read them.
+    """
+
+    message: int = 1 << 20
+    send_buffer: int = 4 << 20
+
+
+class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
+    """
+    One client's connection.
+    """
+
+    # Autobahn's name for an option that it reads from here only
+    tcpNoDelay = True
+    log = _Silence()
+    _log = Logger()
+
+    factory: WebSocketConnections
+    transport: Any
+    _session: Session | None = None
+    _refusal: str | None = None
+    _replay: Iterator[bytes] | None = None
+    _direct = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outgoing: list[bytes] = []
+        self._queued = 0
+
+    # what Autobahn calls
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """
+        Admit the client or not; the first subprotocol that it offers is the one spoken.
+        """
+        try:
+            self._origin = self.factory.admit(self.http_request_uri, request.headers)
+        except _RefusalError as refusal:
+            self._refusal = refusal.code
+            raise ConnectionDeny(int(refusal.status), refusal.reason) from None
+        protocols: list[str] = request.protocols
+        return protocols[0] if protocols else None
+
+    def onOpen(self) -> None:
+        self._direct = isinstance(self.transport, TCPTransport) and not self.transport.TLS
+        self.factory.opened(self)
+        self._session = self.factory.hub.connect(self, self._origin)
+        if self._session is not None:
+            self._log.info(
+                "{client} joined from {peer}",
+                client=self._session.client_id,
+                peer=self.peer,
+            )
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            session.receive(payload)
+        except Exception:
+            self._log.failure("{client} broke its session", client=session.client_id)
+            self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._session is not None:
+            self._session.heard_at = self.factory.hub.now()
+        self._dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._outgoing.clear()
+        self._replay = None
+        session, self._session = self._session, None
+        if session is not None:
+            self.factory.hub.disconnect(session)
+            self._log.info(
+                "{client} left after {seconds:.1f} s ({agent}, close code {code})",
+                client=session.client_id,
+                agent=session.agent,
+                seconds=self.factory.hub.now() - session.joined_at,
+                code=self.localCloseCode or self.remoteCloseCode,
+            )
+        self.factory.gone(self)
+
+    def sendHttpErrorResponse(
+        self,
+        code: int,
+        reason: str,
+        responseHeaders: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """
+        Refuse the handshake, in the same shape as every other HTTP error.
+        """
+        headers = dict(responseHeaders or ())
+        if "Sec-WebSocket-Version" in headers:
+            code = HTTPStatus.UPGRADE_REQUIRED
+            headers["Upgrade"] = "websocket"
+        status = HTTPStatus(code)
+        body = to_json(
+            {
+                "error": reason,
+                "code": self._refusal or status.name,
+                "timestamp": self.factory.hub.wall_ms(),
+            }
+        )
+        headers |= {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n"
+        self.transport.write(head.encode() + body)
+
+    # the Peer of a session
+
+    def send(self, frame: bytes) -> None:
+        outgoing = self._outgoing
+        if not outgoing:
+            self.factory.touch(self)
+        outgoing.append(frame)
+        self._queued += len(frame)
+        if self._queued > _FLUSH_AT and self._replay is None:
+            self._write_queue()
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        self._write_queue()
+        self._replay = frames
+        if not self._refill():
+            self.transport.registerProducer(self, True)
+
+    def close(self, code: CloseCode) -> None:
+        if code is CloseCode.TOO_SLOW:
+            # it would not read them, and they must not wait for that
+            self._outgoing.clear()
+            self._queued = 0
+        self._replay = None
+        self._write_queue()
+        if self.state == self.STATE_OPEN:
+            # sendClose() refuses most codes that a server may send
+            self.sendCloseFrame(code=int(code), reasonUtf8=code.reason.encode(), isReply=False)
+
+    # writing
+
+    def flush(self) -> None:
+        """
+        Write what is queued, and see to it that not too much is waiting.
+        """
+        if self._replay is None and self._write_queue():
+            return
+        waiting = self._queued + _buffered(self.transport)
+        if waiting > self.factory.limits.send_buffer and self._session is not None:
+            self.factory.hub.close(self._session, CloseCode.TOO_SLOW)
+
+    def _write_queue(self) -> bool:
+        """
+        True where nothing is left waiting.
+        """
+        outgoing = self._outgoing
+        if not outgoing:
+            return True
+        data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
+        outgoing.clear()
+        self._queued = 0
+        if self.state != self.STATE_OPEN:
+            return True
+        transport = self.transport
+        if (
+            self._direct
+            and not transport.dataBuffer
+            and not transport._tempDataBuffer
+            and transport.connected
+            and not transport.disconnecting
+        ):
+            try:
+                sent = transport.socket.send(data)
+            except OSError:
+                # full, or broken: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return True
+            data = data[sent:]
+        transport.write(data)
+        return False
+
+    def _refill(self) -> bool:
+        """
+        Write the next part of the replay.  True where that was the last.
+        """
+        part, size = [], 0
+        assert self._replay is not None
+        for frame in self._replay:
+            part.append(frame)
+            size += len(frame)
+            if size >= _REPLAY_CHUNK:
+                break
+        else:
+            self._replay = None
+        self.transport.write(b"".join(part))
+        return self._replay is None
+
+    # the producer of a replay
+
+    def resumeProducing(self) -> None:
+        if self._replay is None or self._refill():
+            self.transport.unregisterProducer()
+            self._write_queue()
+
+    def pauseProducing(self) -> None:
+        """
+        Nothing to do: a part is written only when the last one has gone.
+        """
+
+    def stopProducing(self) -> None:
+        self._replay = None
+
+
+def _buffered(transport: Any) -> int:
+    """
+    Bytes that a transport, and those beneath it, hold because the far end does not read them.
+    """
+    waiting = 0
+    while transport is not None and not isinstance(transport, FileDescriptor):
+        # TLS holds the application's bytes until it may write, and below it TCP the encrypted ones
+        waiting += sum(map(len, getattr(transport, "_appSendBuffer", ())))
+        transport = getattr(transport, "transport", None)
+    if transport is not None:
+        waiting += len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    return waiting
+
+
+class _RefusalError(Exception):
+    def __init__(self, status: HTTPStatus, code: str, reason: str) -> None:
+        super().__init__(status, code, reason)
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+
+class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
+    """
+    Makes the connections, and flushes those that have something to write, once a reactor turn.
+    """
+
+    protocol: Any = WebSocketConnection
+
+    def __init__(self, hub: Hub, reactor: IReactorTime, *, server: str, limits: ConnectionLimits) -> None:
+        # no URL: Autobahn refuses port 0 in one
+        super().__init__(server=server, reactor=reactor)
+        self.hub = hub
+        self.limits = limits
+        self._call_later = reactor.callLater
+        self._touched: list[WebSocketConnection] = []
+        self._open: set[WebSocketConnection] = set()
+        self.setProtocolOptions(
+            versions=[13],
+            # answer errors with 1002, 1007 and 1009 instead of dropping the connection
+            failByDrop=False,
+            maxFramePayloadSize=limits.message,
+            maxMessagePayloadSize=limits.message,
+            # the port has the whole request before it hands it on
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=_CLOSE_GRACE,
+            allowNullOrigin=True,
+        )
+
+    def touch(self, connection: WebSocketConnection) -> None:
+        """
+        C{connection} has something to write at the end of this turn.
+        """
+        if not self._touched:
+            self._call_later(0, self._flush)
+        self._touched.append(connection)
+
+    def _flush(self) -> None:
+        touched, self._touched = self._touched, []
+        for connection in touched:
+            connection.flush()
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """
+        The handshake is done.
+        """
+        self._open.add(connection)
+
+    def gone(self, connection: WebSocketConnection) -> None:
+        """
+        The transport is closed.
+        """
+        self._open.discard(connection)
+
+    def abort(self) -> None:
+        """
+        Drop all connections that are still there.
+        """
+        for connection in list(self._open):
+            connection.dropConnection(abort=True)
+
+    def __len__(self) -> int:
+        """
+        Connections that are open, or not yet closed for good.
+        """
+        return len(self._open)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def admit(self, target: str, headers: dict[str, str]) -> Origin:
+        """
+        Who the client says it is.
+
+        @param target: the request's path and query.
+        @param headers: by lower-case name.
+        @raise _RefusalError: something is malformed, or the token is no good.
+        """
+        query = dict(reversed(parse_qsl(urlsplit(target).query, keep_blank_values=True)))
+        for name in ("agent_id", "session_id"):
+            if name in query and not is_identifier(query[name]):
+                raise _RefusalError(
+                    HTTPStatus.BAD_REQUEST,
+                    ErrorCode.INVALID_MESSAGE,
+                    f"Malformed {name}: use 1 to 128 of A-Z a-z 0-9 _ . : @ -",
+                )
+        token = query.get("token")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if token is None and scheme.lower() == "bearer":
+            token = credentials.strip()
+        claims = None
+        if token is not None:
+            if not 0 < len(token) <= TOKEN_MAX:
+                raise _RefusalError(
+                    HTTPStatus.BAD_REQUEST,
+                    ErrorCode.INVALID_MESSAGE,
+                    f"Malformed token: use 1 to {TOKEN_MAX} characters",
+                )
+            try:
+                claims = self.hub.verify(token)
+            except ProtocolError as error:
+                raise _RefusalError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
+        return Origin(query.get("agent_id"), query.get("session_id"), claims)

@@ -1,0 +1,43 @@
+"""
+What every test gets: a clock to advance, and a failure of its own if something logs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """
+    A clock that stands still until it is advanced.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def no_logged_failures() -> Iterator[list[LogEvent]]:
+    """
+    Fails the test if anything logged a failure, or a critical message.  A test that expects one clears the list.
+    """
+    failures: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        level = event.get("log_level")
+        if event.get("log_failure") is not None or level is LogLevel.critical:
+            failures.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield failures
+    globalLogPublisher.removeObserver(observe)
+    texts = [
+        f"{formatEvent(event)}\n{failure.getTraceback() if (failure := event.get('log_failure')) else ''}"
+        for event in failures
+    ]
+    assert not texts, "\n".join(texts)

@@ -1,0 +1,153 @@
+"""
+Stand-ins for the edges of the core: a peer that remembers, and a world that is told the time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from dcm_ws.agents import AgentMemory
+from dcm_ws.delivery import DeliveryQueue
+from dcm_ws.errors import CloseCode
+from dcm_ws.events import Publishable
+from dcm_ws.hub import Hub, World, base36
+from dcm_ws.session import Origin, Rules, Session
+
+SECRET = "dcm-dev-secret-change-me"
+WALL_MS = 1_706_000_000_000
+"""
+What the wall clock shows when the other one shows 1000 s.
+"""
+
+
+def make_world(clock: Clock) -> World:
+    """
+    Both clocks driven by C{clock}; chance is a counter.
+    """
+    count = iter(range(1, 1 << 30))
+    return World(
+        now=clock.seconds,
+        wall_ms=lambda: WALL_MS + round((clock.seconds() - 1000) * 1000),
+        random=lambda length: base36(next(count)).rjust(length, "0"),
+    )
+
+
+def make_hub(clock: Clock, *, max_connections: int = 1000, extra: tuple[str, ...] = (), **choices: Any) -> Hub:
+    """
+    A hub as in production, on C{clock}.  Choices go to L{Rules}, L{DeliveryQueue} or L{AgentMemory}, by their names.
+    """
+    queue: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pending": 10_000}
+    memory: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
+    for name, value in choices.items():
+        if name in Rules.__dataclass_fields__:
+            rules[name] = value
+        elif name in queue:
+            queue[name] = value
+        else:
+            memory[name] = value
+    return Hub(
+        make_world(clock),
+        server="dcm-ws/test",
+        secret=SECRET,
+        rules=Rules(**rules),
+        publishable=Publishable(extra),
+        deliveries=DeliveryQueue(clock.seconds, **queue),
+        memory=AgentMemory(clock.seconds, **memory),
+        max_connections=max_connections,
+    )
+
+
+class RecordingPeer:
+    """
+    Keeps what it is sent, as the far end would read it.
+
+    @ivar frames: raw frames, not yet taken.
+    @ivar closed: the code it was closed with.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.closed: CloseCode | None = None
+        self.replaying: Iterator[bytes] | None = None
+
+    def send(self, frame: bytes) -> None:
+        if self.closed is None:
+            self.frames.append(frame)
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        self.replaying = frames
+        self.read()
+
+    def read(self, most: int = 1 << 30) -> None:
+        """
+        Let the replay go on, by C{most} frames at the most.
+        """
+        assert self.replaying is not None
+        for _ in range(most):
+            frame = next(self.replaying, None)
+            if frame is None:
+                break
+            self.frames.append(frame)
+
+    def close(self, code: CloseCode) -> None:
+        self.closed = code
+
+    def take(self) -> list[dict[str, Any]]:
+        """
+        The messages that came since the last call, WebSocket Pings left out.
+        """
+        data = b"".join(self.frames)
+        self.frames.clear()
+        return [json.loads(payload) for opcode, payload in split_frames(data) if opcode == 1]
+
+
+def split_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """
+    The frames of a stream of whole, final, unmasked ones: opcode and payload of each.
+    """
+    while data:
+        assert data[0] & 0x70 == 0 and data[0] & 0x80
+        size, start = data[1], 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, start = int.from_bytes(data[2:10], "big"), 10
+        yield data[0] & 0x0F, data[start : start + size]
+        data = data[start + size :]
+
+
+class Client:
+    """
+    A client of a hub, as seen from both ends.
+    """
+
+    def __init__(self, hub: Hub, origin: Origin = Origin()) -> None:  # noqa: B008 - immutable
+        self.hub = hub
+        self.peer = RecordingPeer()
+        session = hub.connect(self.peer, origin)
+        assert session is not None
+        self.session: Session = session
+
+    def say(self, **message: Any) -> list[dict[str, Any]]:
+        """
+        Send one message; answers what came back, and whatever came before it.
+        """
+        self.session.receive(json.dumps(message))
+        return self.peer.take()
+
+    def auth(self, agent: str, **fields: Any) -> list[dict[str, Any]]:
+        """
+        Authenticate as in development.
+        """
+        return self.say(type="auth", agent_id=agent, **fields)
+
+    def leave(self) -> None:
+        """
+        The connection ends.
+        """
+        self.hub.disconnect(self.session)
