@@ -12,6 +12,8 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+import autobahn.twisted.websocket
+import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.abstract import FileDescriptor
@@ -35,6 +37,18 @@ Where a WebSocket may be opened.
 _FLUSH_AT = 64 << 10
 _REPLAY_CHUNK = 64 << 10
 _CLOSE_GRACE = 2.0
+
+
+def _nothing(*_: object) -> str:
+    return ""
+
+
+# Autobahn formats what its debug log would say, for every connection, whether it is wanted or not: two thirds of the
+# cost of a handshake (docs/decisions).
+for _module in (autobahn.websocket.protocol, autobahn.twisted.websocket):
+    for _formatter in ("hltype", "hlval", "pformat"):
+        if hasattr(_module, _formatter):
+            setattr(_module, _formatter, _nothing)
 
 
 class _Silence:
@@ -106,19 +120,73 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             )
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._receive(payload)
+
+    def _receive(self, message: str | bytes) -> None:
         session = self._session
         if session is None:
             return
         try:
-            session.receive(payload)
+            session.receive(message)
         except Exception:
             self._log.failure("{client} broke its session", client=session.client_id)
             self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._session is not None:
-            self._session.heard_at = self.factory.hub.now()
-        self._dataReceived(data)
+        session = self._session
+        if session is None:
+            self._dataReceived(data)
+            return
+        session.heard_at = self.factory.hub.now()
+        if self.current_frame is not None or self.data:
+            data = self._finish_frame(data)
+        if data and not self.inside_message:
+            data = self._take_short_messages(data)
+        if data:
+            self._dataReceived(data)
+
+    def _take_short_messages(self, data: bytes) -> bytes:
+        """
+        Read the frames that nearly all messages come in: text, final, masked, below 64 KiB and all there (RFC 6455,
+        section 5.2).  Answers what begins with anything else: that is Autobahn's.
+        """
+        start, size = 0, len(data)
+        longest = self.factory.limits.message
+        while size - start >= 6 and data[start] == 0x81 and self.state == self.STATE_OPEN:
+            length = data[start + 1] - 0x80
+            body = start + 6
+            if length == 126:
+                length = int.from_bytes(data[start + 2 : start + 4])
+                body = start + 8
+                if length < 126:
+                    break
+            end = body + length
+            if not 0 <= length < 1 << 16 or length > longest or end > size or data[start + 1] == 0xFF:
+                break
+            payload = data[body:end]
+            mask = data[body - 4 : body]
+            if mask != b"\0\0\0\0":
+                key = (mask * (length // 4 + 1))[:length]
+                payload = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
+            try:
+                message = payload.decode()
+            except UnicodeDecodeError:
+                break
+            start = end
+            self._receive(message)
+        return data[start:] if start else data
+
+    def _finish_frame(self, data: bytes) -> bytes:
+        """
+        Give Autobahn the rest of the frame that it is in the middle of; answers what follows that.
+        """
+        if self.current_frame is not None:
+            missing = self.current_frame.length - self.current_frame_masker.pointer()
+        else:
+            head = self.data + data[:14]
+            missing = _frame_size(head) - len(self.data)
+        self._dataReceived(data[:missing])
+        return data[missing:]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -267,6 +335,21 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def stopProducing(self) -> None:
         self._replay = None
+
+
+def _frame_size(head: bytes) -> int:
+    """
+    Bytes of the frame that begins with C{head}, as far as that tells; never less than what it takes to tell more.
+    """
+    if len(head) < 2:
+        return 2
+    length, size = head[1] & 0x7F, 2 + (head[1] >> 7) * 4
+    extended = {126: 2, 127: 8}.get(length, 0)
+    if len(head) < 2 + extended:
+        return 2 + extended
+    if extended:
+        length = int.from_bytes(head[2 : 2 + extended])
+    return size + extended + length
 
 
 def _buffered(transport: Any) -> int:
