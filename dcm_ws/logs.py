@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any
 
 from twisted.logger import (
@@ -16,7 +17,6 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
 )
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -27,9 +27,30 @@ def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
     @param level: the name of the lowest level that is shown.
     @param format: C{text} or C{json}.
     """
-    observer = FileLogObserver(out, json_line) if format == "json" else textFileLogObserver(out)
+    observer = FileLogObserver(out, json_line if format == "json" else text_line)
     predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
     return FilteringLogObserver(observer, [predicate])
+
+
+def text_line(event: LogEvent) -> str:
+    """
+    A log event as a line for people: time (UTC), level, what logs, and the message; a failure's traceback below it.
+    """
+    template = event.get("log_format")
+    try:
+        # what twisted.logger makes of it beyond this costs ten times as much, and is seldom needed
+        message = template.format_map(event) if isinstance(template, str) else formatEvent(event)
+    except (KeyError, AttributeError, ValueError, IndexError):
+        message = formatEvent(event)
+    name = event.get("log_namespace", "-")
+    line = f"{_second(int(event['log_time']))} {event['log_level'].name:<8} [{name}] {message}\n"
+    failure = event.get("log_failure")
+    return line if failure is None else f"{line}{failure.getTraceback()}"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def json_line(event: LogEvent) -> str:

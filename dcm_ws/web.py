@@ -186,6 +186,8 @@ class _QuietSite(Site):  # type: ignore[misc]
     Keeps no access log: a query may hold a token.
     """
 
+    noisy = False
+
     def log(self, request: http.Request) -> None:
         pass
 

@@ -8,6 +8,7 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +18,7 @@ import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPTransport
@@ -62,6 +64,24 @@ class _Silence:
     trace = info = warn = error = debug
 
 
+class _Unheard:
+    """
+    Stands for the Deferreds and the counters that Autobahn keeps for each connection, where nobody asks for them.
+    """
+
+    def callback(self, result: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> int:
+        return 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        pass
+
+
+_UNHEARD = _Unheard()
+
+
 class ConnectionLimits(NamedTuple):
     """
     @ivar message: bytes of one message from a client.
@@ -77,24 +97,44 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     One client's connection.
     """
 
-    # Autobahn's name for an option that it reads from here only
-    tcpNoDelay = True
     log = _Silence()
     _log = Logger()
 
     factory: WebSocketConnections
     transport: Any
+    # what Autobahn would make for each connection, and copy from the factory into it
+    is_open: Any = _UNHEARD
+    is_closed: Any = _UNHEARD
+    trafficStats: Any = _UNHEARD
+    send_queue: Any = ()
+    message_data: Any = None
+    CONFIG_ATTRS: Any = ()
+    tcpNoDelay = True
+    # asked for after the handshake, whose other attributes are let go of
+    websocket_version = 13
+    autoPingPending = autoPingPendingCall = autoPingTimeoutCall = None
+    trackedTimings: Any = None
+    wasServingFlashSocketPolicyFile = False
+
+    _origin: Origin
     _session: Session | None = None
     _refusal: str | None = None
     _replay: Iterator[bytes] | None = None
     _direct = False
 
     def __init__(self) -> None:
-        super().__init__()
+        # Autobahn's own makes three objects, for which the class has better use
         self._outgoing: list[bytes] = []
         self._queued = 0
 
     # what Autobahn calls
+
+    def connectionMade(self) -> None:
+        self.peer = _shown(self.transport.getPeer())
+        with suppress(AttributeError, OSError):
+            # neither Unix sockets nor wrapped transports have it
+            self.transport.setTcpNoDelay(True)
+        self._connectionMade()
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """
@@ -108,16 +148,33 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         protocols: list[str] = request.protocols
         return protocols[0] if protocols else None
 
+    def _onOpen(self) -> None:
+        """
+        The handshake is done: let go of what it took.
+        """
+        for name in _HANDSHAKE_ATTRIBUTES:
+            self.__dict__.pop(name, None)
+        # a dict does not shrink
+        self.__dict__ = dict(self.__dict__)
+        self.onOpen()
+
     def onOpen(self) -> None:
         self._direct = isinstance(self.transport, TCPTransport) and not self.transport.TLS
+        origin = self.__dict__.pop("_origin")
         self.factory.opened(self)
-        self._session = self.factory.hub.connect(self, self._origin)
+        self._session = self.factory.hub.connect(self, origin)
         if self._session is not None:
             self._log.info(
                 "{client} joined from {peer}",
                 client=self._session.client_id,
                 peer=self.peer,
             )
+
+    def onMessageEnd(self) -> None:
+        # Autobahn's own also fires a signal that nobody listens to
+        if not self.failedByMe:
+            self.onMessage(b"".join(self.message_data), self.message_is_binary)
+        self.message_data = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self._receive(payload)
@@ -337,6 +394,33 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self._replay = None
 
 
+_HANDSHAKE_ATTRIBUTES = (
+    *("http_headers", "http_request_data", "http_request_host", "http_request_params", "http_request_path"),
+    *("http_request_uri", "http_response_data", "http_status_line", "_wskey"),
+    *("websocket_extensions", "websocket_extensions_in_use", "websocket_origin", "websocket_protocols"),
+    *("websocket_protocol_in_use", "websocket_version"),
+    *("autoPingPending", "autoPingPendingCall", "autoPingPendingSent", "autoPingPendingSeq"),
+    # a deque is large, and only the chopped writes of tests are queued there
+    *(
+        "send_queue",
+        "trafficStats",
+        "autoPingTimeoutCall",
+        "trackedTimings",
+        "wasServingFlashSocketPolicyFile",
+        "wasOpenHandshakeTimeout",
+    ),
+)
+
+
+def _shown(address: object) -> str:
+    """
+    An address as the log shows it.
+    """
+    if isinstance(address, IPv4Address | IPv6Address):
+        return f"{address.host}:{address.port}"
+    return str(getattr(address, "name", None) or "a Unix socket")
+
+
 def _frame_size(head: bytes) -> int:
     """
     Bytes of the frame that begins with C{head}, as far as that tells; never less than what it takes to tell more.
@@ -379,9 +463,17 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
     Makes the connections, and flushes those that have something to write, once a reactor turn.
     """
 
-    protocol: Any = WebSocketConnection
+    noisy = False
 
-    def __init__(self, hub: Hub, reactor: IReactorTime, *, server: str, limits: ConnectionLimits) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        reactor: IReactorTime,
+        *,
+        server: str,
+        limits: ConnectionLimits,
+        connection: type[WebSocketConnection] = WebSocketConnection,
+    ) -> None:
         # no URL: Autobahn refuses port 0 in one
         super().__init__(server=server, reactor=reactor)
         self.hub = hub
@@ -400,6 +492,13 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             closeHandshakeTimeout=_CLOSE_GRACE,
             allowNullOrigin=True,
         )
+        # the options as attributes of a class, not of every connection; a function must not become a method there
+        options = {
+            name: staticmethod(option) if callable(option := getattr(self, name)) else option
+            for name in WebSocketServerProtocol.CONFIG_ATTRS
+            if hasattr(self, name)
+        }
+        self.protocol: Any = type(connection.__name__, (connection,), options | {"tcpNoDelay": True})
 
     def touch(self, connection: WebSocketConnection) -> None:
         """

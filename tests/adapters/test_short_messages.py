@@ -52,9 +52,10 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
     before = txaio.config.loop
     txaio.config.loop = clock
     try:
-        factory = WebSocketConnections(make_hub(clock), clock, server="test", limits=ConnectionLimits(limit, 4 << 20))
-        connection = kind()
-        connection.factory = factory
+        factory = WebSocketConnections(
+            make_hub(clock), clock, server="test", limits=ConnectionLimits(limit, 4 << 20), connection=kind
+        )
+        connection = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)
         connection.dataReceived(HANDSHAKE)
