@@ -30,6 +30,13 @@ class Absence(NamedTuple):
     owed: Sequence[Tracked]
     since: int
 
+    @property
+    def size(self) -> int:
+        """
+        Bytes of the frames in C{owed}.
+        """
+        return sum(event.size for event in self.owed)
+
 
 class _Recent(NamedTuple):
     seq: int
@@ -48,10 +55,11 @@ class AgentMemory:
     @param max_agents: agents remembered; past it the longest unseen is forgotten.
     @param max_kept: deliveries kept, in all; past it those of the agent that left first are given up.
     @param max_events: events in the log of recent ones.
-    @param max_bytes: bytes of frames in that log.
+    @param max_bytes: bytes of frames in that log, and as many again in the deliveries kept.
 
     @ivar kept: deliveries kept now.
     @ivar given_up: kept deliveries given up, since the start.
+    @ivar crowded_out: those of them that went before their time, because too many were kept.
     @ivar overflowed: events that left the log before their time.
     """
 
@@ -78,9 +86,11 @@ class AgentMemory:
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
         self._log: deque[_Recent] = deque()
         self._log_bytes = 0
+        self._kept_bytes = 0
         self.kept = 0
         self.given_up = 0
         self.overflowed = 0
+        self.crowded_out = 0
 
     def __len__(self) -> int:
         """
@@ -112,8 +122,11 @@ class AgentMemory:
             absence = _joined(earlier, absence)
         self._absences[agent] = (now + self._keep_deliveries, absence)
         self.kept += len(absence.owed)
-        while self.kept > self._max_kept:
-            self._give_up(next(iter(self._absences)))
+        self._kept_bytes += absence.size
+        while self.kept > self._max_kept or self._kept_bytes > self._max_bytes:
+            oldest = next(iter(self._absences))
+            self.crowded_out += len(self._absences[oldest][1].owed)
+            self._give_up(oldest)
 
     def returned(self, agent: str) -> Absence | None:
         """
@@ -176,6 +189,7 @@ class AgentMemory:
         if entry is None:
             return None
         self.kept -= len(entry[1].owed)
+        self._kept_bytes -= entry[1].size
         return entry[1]
 
     def _give_up(self, agent: str) -> None:

@@ -32,6 +32,13 @@ class Tracked(NamedTuple):
     id: str
     frames: tuple[bytes, ...]
 
+    @property
+    def size(self) -> int:
+        """
+        Bytes of the frames.
+        """
+        return sum(map(len, self.frames))
+
 
 class Delivery:
     """
@@ -40,9 +47,9 @@ class Delivery:
 
     __slots__ = ("due", "event", "sends", "waiting")
 
-    def __init__(self, event: Tracked, waiting: set[Recipient], sends: int, due: float) -> None:
+    def __init__(self, event: Tracked, sends: int, due: float) -> None:
         self.event = event
-        self.waiting = waiting
+        self.waiting: set[Recipient] = set()
         self.sends = sends
         self.due = due
 
@@ -58,10 +65,13 @@ class DeliveryQueue:
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
     @param max_pending: deliveries that one client may owe an ack for; past it the oldest is given up.
+    @param max_bytes: bytes of frames held, in all; past it the deliveries that are due first are given up.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar given_up: deliveries that nobody will get any more, since the start.
     @ivar overflowed: those of them that went because their client owed too many.
+    @ivar crowded_out: those of them that went because too many bytes were held.
+    @ivar held: bytes of frames held now.
     @ivar retried: sends beyond each delivery's first.
     @ivar acked: deliveries that were acknowledged.
     """
@@ -73,15 +83,19 @@ class DeliveryQueue:
         ack_timeout: float,
         max_attempts: int,
         max_pending: int,
+        max_bytes: int = 256 << 20,
     ) -> None:
         self._now = now
         self._ack_timeout = ack_timeout
         self._max_attempts = max_attempts
         self._max_pending = max_pending
+        self._max_bytes = max_bytes
         self._due: deque[Delivery] = deque()
+        self.held = 0
         self.pending = 0
         self.given_up = 0
         self.overflowed = 0
+        self.crowded_out = 0
         self.retried = 0
         self.acked = 0
 
@@ -89,8 +103,9 @@ class DeliveryQueue:
         """
         C{event} has just gone out to C{audience}, none of whom owed an ack for it before.
         """
-        waiting = set(audience)
-        delivery = Delivery(event, waiting, 1, self._now() + self._ack_timeout)
+        delivery = Delivery(event, 1, self._now() + self._ack_timeout)
+        delivery.waiting = waiting = set(audience)
+        self.held += event.size
         self._due.append(delivery)
         self.pending += len(waiting)
         name, most = event.id, self._max_pending
@@ -101,6 +116,8 @@ class DeliveryQueue:
                 self._settle(client, next(iter(client.owed)))
                 self.given_up += 1
                 self.overflowed += 1
+        while self.held > self._max_bytes:
+            self._crowd_out(self._due.popleft())
 
     def ack(self, client: Recipient, event_id: str) -> bool:
         """
@@ -118,10 +135,7 @@ class DeliveryQueue:
         events = []
         for delivery in owed.values():
             events.append(delivery.event)
-            delivery.waiting.discard(client)
-            if not delivery.waiting:
-                delivery.event = _GONE
-        self.pending -= len(owed)
+            self._strike(delivery, client)
         return events
 
     def late(self) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
@@ -136,6 +150,7 @@ class DeliveryQueue:
             if old.sends >= self._max_attempts:
                 while waiting:
                     client = waiting.pop()
+                    self._let_go_if_empty(old)
                     del client.owed[event.id]
                     self.pending -= 1
                     self.given_up += 1
@@ -143,10 +158,15 @@ class DeliveryQueue:
                 continue
             if not waiting:
                 continue
-            again = Delivery(event, set(), old.sends + 1, now + self._ack_timeout)
-            queue.append(again)
+            again: Delivery | None = None
             while waiting:
                 client = waiting.pop()
+                self._let_go_if_empty(old)
+                if again is None or not again.waiting:
+                    # the first one, or the first after all before it have left, acknowledged it or been crowded out
+                    again = Delivery(event, old.sends + 1, now + self._ack_timeout)
+                    queue.append(again)
+                    self.held += event.size
                 again.waiting.add(client)
                 client.owed[event.id] = again
                 self.retried += 1
@@ -156,9 +176,25 @@ class DeliveryQueue:
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
             return False
+        self._strike(delivery, client)
+        return True
+
+    def _strike(self, delivery: Delivery, client: Recipient) -> None:
+        """
+        Take C{client} off those that a delivery waits for.
+        """
         delivery.waiting.remove(client)
+        self.pending -= 1
+        self._let_go_if_empty(delivery)
+
+    def _let_go_if_empty(self, delivery: Delivery) -> None:
         if not delivery.waiting:
             # it stays in the queue until it is due, but its frames need not
+            self.held -= delivery.event.size
             delivery.event = _GONE
-        self.pending -= 1
-        return True
+
+    def _crowd_out(self, delivery: Delivery) -> None:
+        for client in list(delivery.waiting):
+            self._settle(client, delivery.event.id)
+            self.given_up += 1
+            self.crowded_out += 1

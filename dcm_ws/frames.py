@@ -6,9 +6,14 @@ A frame is built once for all who get it, so the core deals in frames, not in pa
 
 from __future__ import annotations
 
+import zlib
+
 _SHORT = 126
 _MEDIUM = 1 << 16
-_SHORT_HEADERS = tuple(bytes((0x81, length)) for length in range(_SHORT))
+_TEXT, _BINARY = 0x81, 0x82
+_COMPRESSED = 0x40
+_SHORT_HEADERS = tuple(bytes((_TEXT, length)) for length in range(_SHORT))
+_WORTH_COMPRESSING = 128
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -20,9 +25,48 @@ def text_frame(payload: bytes) -> bytes:
     size = len(payload)
     if size < _SHORT:
         return _SHORT_HEADERS[size] + payload
+    return _header(_TEXT, size) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """
+    One binary message in one frame.
+    """
+    return _header(_BINARY, len(payload)) + payload
+
+
+def compressed(frames: bytes, window_bits: int) -> bytes:
+    """
+    The same frames for a connection with C{permessage-deflate}, each message compressed by itself (RFC 7692, section
+    7.2.1); short ones, and control frames, stay as they are.
+
+    @param frames: whole frames, made here.
+    @param window_bits: 9 to 15, as was negotiated.
+    """
+    pieces, start = [], 0
+    while start < len(frames):
+        first, size, body = frames[start], frames[start + 1], start + 2
+        if size >= _SHORT:
+            body += 2 if size == _SHORT else 8
+            size = int.from_bytes(frames[start + 2 : body])
+        end = body + size
+        if size < _WORTH_COMPRESSING:
+            pieces.append(frames[start:end])
+        else:
+            deflate = zlib.compressobj(level=6, wbits=-window_bits)
+            # the flush ends with 00 00 FF FF, which the receiver puts back
+            payload = (deflate.compress(frames[body:end]) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            pieces.append(_header(first | _COMPRESSED, len(payload)) + payload)
+        start = end
+    return b"".join(pieces)
+
+
+def _header(first: int, size: int) -> bytes:
+    if size < _SHORT:
+        return bytes((first, size))
     if size < _MEDIUM:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload
+        return bytes((first, 126)) + size.to_bytes(2)
+    return bytes((first, 127)) + size.to_bytes(8)
 
 
 PING_FRAME = b"\x89\x00"

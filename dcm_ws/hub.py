@@ -7,7 +7,7 @@ The hub does not know where events come from, nor what a socket is.  It reads no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from dcm_ws.agents import Absence, AgentMemory
@@ -21,9 +21,10 @@ from dcm_ws.channels import (
 )
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import Publishable, is_event, is_tracked
+from dcm_ws.events import SHEDDABLE, Publishable, is_event, is_tracked
 from dcm_ws.messages import (
     Auth,
+    agent_of,
     authenticated_frame,
     connected_frame,
     decode_notification,
@@ -36,11 +37,25 @@ from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
 from dcm_ws.tokens import Claims, verify
 
+LIMITS = (
+    *("maxConnections", "maxConnectionsPerIp", "maxMessageSize", "maxDepth", "maxSubscriptions"),
+    *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "heartbeatTimeout", "authTimeout"),
+)
+"""
+The limits that are counted where they are crossed, as C{/stats} names them.
+"""
+
 CHANNELS_SHOWN = 1000
 """
 Channels that C{channelStats} lists, at most.
 """
 
+_LIMITS = {
+    CloseCode.TOO_SLOW: "maxSendBuffer",
+    CloseCode.TOO_MANY_MESSAGES: "rateLimitTenfold",
+    CloseCode.PING_TIMEOUT: "heartbeatTimeout",
+    CloseCode.AUTHENTICATION_REQUIRED: "authTimeout",
+}
 _NOBODY: frozenset[Session] = frozenset()
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -63,8 +78,9 @@ class World:
 class Hub:
     """
     @param server: the name and version that clients are told.
-    @param secret: what tokens are signed with.
 
+    @ivar secrets: what tokens may be signed with.
+    @ivar limits: how often each limit was crossed, by its name.
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -74,7 +90,7 @@ class Hub:
         world: World,
         *,
         server: str,
-        secret: str,
+        secrets: Sequence[str],
         rules: Rules,
         publishable: Publishable,
         deliveries: DeliveryQueue,
@@ -88,11 +104,12 @@ class Hub:
         self.deliveries = deliveries
         self.memory = memory
         self.registry: ChannelRegistry[Session] = ChannelRegistry()
+        self.limits: Counter[str] = Counter()
         self.draining = False
         self.sessions: set[Session] = set()
         self._random = world.random
         self._server = server
-        self._secret = secret
+        self.secrets = secrets
         self._max_connections = max_connections
         self._authenticated = 0
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
@@ -113,13 +130,21 @@ class Hub:
         """
         @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
         """
-        return verify(self._secret, token, self.wall_ms())
+        now_ms = self.wall_ms()
+        for secret in self.secrets[:-1]:
+            try:
+                return verify(secret, token, now_ms)
+            except ProtocolError as error:
+                if error.code is not ErrorCode.TOKEN_INVALID:
+                    raise
+        return verify(self.secrets[-1], token, now_ms)
 
     def connect(self, peer: Peer, origin: Origin) -> Session | None:
         """
         A client has connected.  None where there is no room for it: it has been closed then.
         """
         if len(self.sessions) >= self._max_connections:
+            self.limits["maxConnections"] += 1
             self._closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)
             return None
@@ -158,6 +183,8 @@ class Hub:
         """
         if session.state is not State.CLOSED:
             self._closes[code] += 1
+            if limit := _LIMITS.get(code):
+                self.limits[limit] += 1
             self.disconnect(session)
             session.peer.close(code)
 
@@ -203,13 +230,21 @@ class Hub:
             self.registry.join(session, session_channel(session.dcm_session).name)
         absence = self.memory.returned(agent) if returning else None
         if absence is not None:
-            for channel in absence.subscriptions:
-                self.registry.join(session, channel)
+            self._restore(session, absence.subscriptions)
         subscriptions = sorted(self.registry.channels(session))
         session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
         if absence is not None:
             self._catch_up(session, absence)
         self._tell_of_agent("agent.connected", session, agent)
+
+    def _restore(self, session: Session, subscriptions: Set[str]) -> None:
+        mine = self.registry.channels(session)
+        # what the limit leaves out would be left out every time, so it had better always be the same
+        for channel in sorted(subscriptions):
+            if channel not in mine and len(mine) >= self.rules.max_subscriptions:
+                self.limits["maxSubscriptions"] += 1
+                break
+            self.registry.join(session, channel)
 
     def _expect_expiry(self, session: Session, claims: Claims) -> None:
         session.expires_at = None
@@ -244,7 +279,9 @@ class Hub:
                 self.deliveries.ack(session, event.id)
                 self.deliveries.sent(event, {session})
                 yield from event.frames
-            session.replaying = None
+            # it may have authenticated as another agent since, and be catching up as that one
+            if session.replaying is remaining:
+                session.replaying = None
 
         session.peer.replay(frames())
 
@@ -315,6 +352,12 @@ class Hub:
             self._deliver(seq, event_id, listeners, frame, everyone, mirror)
             if logged:
                 self.memory.published(seq, event_id, channel.name, frame, mirror)
+        elif event in SHEDDABLE:
+            subject = f"{event} {agent_of(data)}"
+            for session in listeners:
+                session.peer.offer(f"{channel.name} {subject}", frame)
+            for session in everyone:
+                session.peer.offer(f"global {subject}", mirror)
         else:
             for session in listeners:
                 session.peer.send(frame)
@@ -355,15 +398,22 @@ class Hub:
         if not due:
             return
         heartbeat = heartbeat_frames(self.wall_ms())
-        for session in due:
-            if session.state is State.CLOSED:
-                continue
-            verdict = session.check(now, heartbeat)
-            if isinstance(verdict, CloseCode):
-                self.close(session, verdict)
-            else:
-                self._checks.put(session, verdict)
-            yield
+        due.reverse()
+        try:
+            while due:
+                session = due.pop()
+                if session.state is State.CLOSED:
+                    continue
+                verdict = session.check(now, heartbeat)
+                if isinstance(verdict, CloseCode):
+                    self.close(session, verdict)
+                else:
+                    self._checks.put(session, verdict)
+                yield
+        finally:
+            # one that cannot be looked after must not be the end of looking after the others
+            for session in due:
+                self._checks.put(session, now)
 
     def retry(self) -> Iterator[None]:
         """
@@ -446,9 +496,13 @@ class Hub:
             },
             "refusals": dict(self._refusals),
             "closes": {str(int(code)): n for code, n in self._closes.items()},
-            "limits": {
-                "pendingDeliveriesOverflowed": self.deliveries.overflowed,
-                "recentEventsOverflowed": self.memory.overflowed,
+            "limits": dict.fromkeys(LIMITS, 0)
+            | self.limits
+            | {
+                "maxPending": self.deliveries.overflowed,
+                "maxPendingBytes": self.deliveries.crowded_out,
+                "maxKept": self.memory.crowded_out,
+                "maxRecentEvents": self.memory.overflowed,
             },
         }
 

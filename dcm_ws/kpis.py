@@ -18,6 +18,7 @@ from dcm_ws.postgres import (
     Address,
     DatabaseConnection,
     DatabaseError,
+    DatabaseUnavailableError,
     connect,
     deadline,
     one_line,
@@ -28,6 +29,7 @@ QUERY_TIMEOUT = 10.0
 Seconds that a snapshot may take.
 """
 
+_STATEMENT_TIMEOUT_MS = int(QUERY_TIMEOUT * 900)
 _RECHECK_TICKS = 12
 
 
@@ -112,11 +114,14 @@ class KpiPoller(Service):  # type: ignore[misc]
         self._ticks = 0
         self.skipped = 0
         self.failed = 0
+        self._failing = False
 
     def tick(self) -> None:
         """
-        Take a snapshot, unless the last one is still being taken.
+        Take a snapshot, unless the last one is still being taken, or the service does not run.
         """
+        if not self.running:
+            return
         if self._running is not None:
             self.skipped += 1
             return
@@ -143,17 +148,33 @@ class KpiPoller(Service):  # type: ignore[misc]
     async def _snapshot(self) -> None:
         try:
             if self._connection is None:
-                self._connection = DatabaseConnection(self._reactor)
-                self._connection.lost = lambda reason: self._close()
-                await connect(self._connection, await self._address(), "dcm-ws metrics")
+                await self._connect()
+            assert self._connection is not None
             figures = await self._figures(self._connection)
         except DatabaseError as error:
-            self.failed += 1
-            self._log.debug("no metrics: {reason}", reason=one_line(error))
+            self._fail(one_line(error))
             self._close()
             return
+        self._failing = False
         if self.running:
             self._took(self._kpis(figures))
+
+    async def _connect(self) -> None:
+        dsn = await self._address()
+        if not self.running:
+            raise DatabaseUnavailableError("the service stops")
+        self._connection = connection = DatabaseConnection(self._reactor)
+        await connect(connection, dsn, "dcm-ws metrics")
+        connection.lost = lambda reason: self._close()
+        # a query that is given up here would go on there, and hold its connection
+        with deadline(connection, QUERY_TIMEOUT):
+            await connection.runOperation(f"set statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+
+    def _fail(self, reason: str) -> None:
+        self.failed += 1
+        if self.running and not self._failing:
+            self._failing = True
+            self._log.warn("no metrics: {reason}", reason=reason)
 
     async def _figures(self, connection: DatabaseConnection) -> dict[str, float]:
         zeros: dict[str, float] = {}
@@ -183,13 +204,10 @@ class KpiPoller(Service):  # type: ignore[misc]
 
     def _miss(self, name: str, reason: str) -> None:
         self._broken.add(name)
-        if name not in self._warned:
-            self._warned.add(name)
-            self._log.warn(
-                "metrics of {tables} are given as 0: {reason}",
-                tables=name,
-                reason=reason,
-            )
+        # one table may be missed by more than one query
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._log.warn("some metrics are given as 0: {reason}", reason=reason)
 
     def _kpis(self, figures: dict[str, float]) -> dict[str, object]:
         kpis: dict[str, object] = {

@@ -8,6 +8,7 @@ the publisher sent.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, NoReturn
@@ -168,9 +169,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _refuse(text: str, error: msgspec.ValidationError) -> NoReturn:
     try:
-        fields = _fields.decode(text)
+        fields = _decode_fields(text)
     except msgspec.ValidationError:
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message: not a JSON object") from None
+    except _NOT_JSON:
+        # the wrong field stood before what is no JSON
+        raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message") from None
     request: str | int | None = None
     kind = ""
     # an id that cannot be one is not echoed, and a type that is no string is an unknown one
@@ -182,6 +186,54 @@ def _refuse(text: str, error: msgspec.ValidationError) -> NoReturn:
         shown = f": {kind[:64]}" if kind else ""
         raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"Unknown message type{shown}", request) from None
     raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"Invalid {kind} message: {error}", request) from None
+
+
+def _decode_fields(text: str) -> dict[str, Raw]:
+    try:
+        return _fields.decode(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _fields.decode(_mend_surrogates(text))
+
+
+_string = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def is_nested_deeper(data: bytes, depth: int) -> bool:
+    """
+    Has JSON more than C{depth} arrays and objects inside one another?  Costs at most C{depth} looks at its brackets.
+
+    @param data: valid JSON.
+    """
+    if data.count(b"[") + data.count(b"{") <= depth:
+        return False
+    brackets = _string.sub(b"", data).translate(_BRACKETS, _NO_BRACKETS)
+    for _ in range(depth):
+        if not brackets:
+            return False
+        # the innermost go, one level at a time
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+class _About(Struct, frozen=True):
+    agent_id: str
+
+
+_about = msgspec.json.Decoder(_About)
+
+
+def agent_of(data: bytes) -> str:
+    """
+    The agent that an event's data is about; empty where it names none.
+    """
+    try:
+        return _about.decode(data).agent_id
+    except (msgspec.DecodeError, UnicodeError):
+        return ""
 
 
 _encode = msgspec.json.encode
@@ -229,6 +281,8 @@ def refused_frame(error: ProtocolError, now_ms: int) -> bytes:
     Failure: as an C{ack} where the request had an id, else as an error.
     """
     code, reason = _encode(error.code), _encode(error.reason)
+    if error.retry_after_ms is not None:
+        code += b',"retry_after_ms":%d' % error.retry_after_ms
     if error.request is None:
         return text_frame(b'{"error":%b,"code":%b,"timestamp":%d}' % (reason, code, now_ms))
     return text_frame(

@@ -13,32 +13,27 @@ from http import HTTPStatus
 from typing import Any
 from weakref import WeakSet
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from dcm_ws.messages import to_json
-
-HEAD_MAX = 16 << 10
-"""
-Bytes of a request head, at most.
-"""
-
-HEAD_TIMEOUT = 5.0
-"""
-Seconds within which a connection must have sent its first request head.
-"""
 
 _upgrade = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 
 
+@implementer(IProtocolNegotiationFactory)
 class Port(Factory):  # type: ignore[misc]
     """
     @param websockets: takes the connections that ask for a WebSocket on one of C{paths}.
     @param web: takes all others.
     @param now: monotonic seconds.
     @param wall_ms: ms since the epoch.
+    @param head_timeout: seconds within which a connection must have sent its first request head.
+    @param max_head: bytes of a request head.
+    @param max_waiting: connections that may be without a request head; past it the oldest is closed.
     """
 
     noisy = False
@@ -51,17 +46,24 @@ class Port(Factory):  # type: ignore[misc]
         paths: tuple[str, ...],
         now: Callable[[], float],
         wall_ms: Callable[[], int],
+        head_timeout: float = 5.0,
+        max_head: int = 16 << 10,
+        max_waiting: int = 10_000,
     ) -> None:
         self._websockets = websockets
         self._web = web
         self._targets = tuple(path.encode() for path in paths)
         self._now = now
         self.wall_ms = wall_ms
+        self.max_head = max_head
+        self._head_timeout = head_timeout
+        self._max_waiting = max_waiting
         # in the order of arrival, and so of their deadlines
         self._waiting: dict[_Reception, float] = {}
         self._web_transports: WeakSet[Any] = WeakSet()
         self.timed_out = 0
         self.too_long = 0
+        self.crowded_out = 0
 
     def startFactory(self) -> None:
         self._websockets.doStart()
@@ -71,6 +73,12 @@ class Port(Factory):  # type: ignore[misc]
         self._web.doStop()
         self._websockets.doStop()
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """
+        What is spoken over TLS: clients that ask (RFC 7301) are refused where nobody tells them.
+        """
+        return [b"http/1.1"]
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return _Reception(self, addr)
 
@@ -78,7 +86,10 @@ class Port(Factory):  # type: ignore[misc]
         """
         A connection has been made, and must send a request head in time.
         """
-        self._waiting[reception] = self._now() + HEAD_TIMEOUT
+        if len(self._waiting) >= self._max_waiting:
+            self.crowded_out += 1
+            next(iter(self._waiting)).drop()
+        self._waiting[reception] = self._now() + self._head_timeout
 
     def served(self, reception: _Reception) -> None:
         """
@@ -160,11 +171,11 @@ class _Reception(Protocol):  # type: ignore[misc]
         seen = max(0, len(self._data) - 3)
         self._data += data
         end = self._data.find(b"\r\n\r\n", seen)
-        if (end < 0 and len(self._data) > HEAD_MAX) or end > HEAD_MAX:
+        if (end < 0 and len(self._data) > self._port.max_head) or end > self._port.max_head:
             self._port.too_long += 1
             self.refuse(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                f"The request head is longer than {HEAD_MAX} bytes",
+                f"The request head is longer than {self._port.max_head} bytes",
             )
         elif end >= 0:
             self._hand_on(self._port.choose(self._data[: end + 2], self.transport))

@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from txpostgres.txpostgres import Connection
+from txpostgres.txpostgres import Connection, Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +90,15 @@ class DatabaseState(Enum):
     STOPPED = "stopped"
 
 
+class _Cursor(Cursor):  # type: ignore[misc]
+    """
+    Fails with PostgreSQL's own error where PostgreSQL cancels a query: nobody here has cancelled it.
+    """
+
+    def _handleCancellation(self, failure: Failure) -> Failure:
+        return failure
+
+
 class DatabaseConnection(Connection):  # type: ignore[misc]
     """
     A connection whose loss is told once, without a word in the log.
@@ -97,9 +106,11 @@ class DatabaseConnection(Connection):  # type: ignore[misc]
     @ivar lost: called with the reason when the connection has ended.
     """
 
+    cursorFactory = _Cursor
+
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor=reactor)
-        self.lost: Callable[[str], None] | None = None
+        self.lost: Callable[[str], object] | None = None
 
     def doRead(self) -> BaseException | None:
         try:
@@ -123,91 +134,173 @@ class DatabaseConnection(Connection):  # type: ignore[misc]
 class _ListenConnection(DatabaseConnection):
     """
     Hands notifications on in their order, all of one read at once.
+
+    @ivar paused: nothing is read now; the database keeps what it has for us.
     """
 
     def __init__(self, reactor: Any, heard: Callable[[list[str]], None]) -> None:
         super().__init__(reactor)
         self._heard = heard
-        self._paused = False
+        self._as_bytes = False
+        self.paused = False
+
+    async def listen(self, dsn: str) -> None:
+        """
+        Connect and LISTEN.
+        """
+        await connect(self, dsn, "dcm-ws listen")
+        self._as_bytes = self.pollable().get_parameter_status("server_encoding") == "SQL_ASCII"
+        if self._as_bytes:
+            # Such a database may send what is not UTF-8, and trips over it where the client asked for that; in
+            # Latin-1 every byte is a character.
+            self.close()
+            await connect(self, make_dsn(dsn, client_encoding="LATIN1"), "dcm-ws listen")
+        with deadline(self, PROBE_TIMEOUT):
+            await self.runOperation(f"listen {CHANNEL}")
+
+    async def probe(self) -> None:
+        """
+        Ask the database for a sign of life, and close the connection where there is none.
+        """
+        with deadline(self, PROBE_TIMEOUT, spare=self._hears_more()):
+            await self.runOperation("select 1")
+
+    def _hears_more(self) -> Callable[[], bool]:
+        """
+        Did notifications come since the last call?  The answer to a query waits behind them.
+        """
+        before = 0
+
+        def more() -> bool:
+            nonlocal before
+            last, before = before, len(self.pollable().notifies)
+            return before > last
+
+        return more
 
     def checkForNotifies(self) -> None:
         notifies = self.pollable().notifies
         if notifies:
             payloads = [notify.payload for notify in notifies]
             del notifies[:]
+            if self._as_bytes:
+                # the hub refuses, and counts, what has a lone surrogate in it
+                payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]
             self._heard(payloads)
 
     def doRead(self) -> BaseException | None:
         failure: BaseException | None = super().doRead()
-        if self._paused and failure is None:
+        if self.paused and failure is None:
             self.reactor.removeReader(self)
         return failure
 
-    def pause(self) -> None:
-        """
-        Read nothing more; the database keeps what it has for us.
-        """
-        self._paused = True
-
     def resume(self) -> None:
         """
-        Undo L{pause}.
+        Read again.
         """
-        self._paused = False
+        self.paused = False
         if not self.pollable().closed:
             self.reactor.addReader(self)
 
 
 async def connect(connection: DatabaseConnection, dsn: str, name: str) -> None:
     """
-    Connect, within L{CONNECT_TIMEOUT} seconds.
+    Connect, within L{CONNECT_TIMEOUT} seconds for each address that the database's host has.
 
     @param name: what C{pg_stat_activity} shows.
     """
     reactor = connection.reactor
     given = parse_dsn(dsn)
-    wanted = {**_ALIVE, "application_name": name, **given}
-    address = await _resolved(reactor, given)
-    if address is not None:
-        wanted["hostaddr"] = address
-    with deadline(connection, CONNECT_TIMEOUT):
+    places = await _places(reactor, given)
+    wanted = {**_ALIVE, "application_name": name, **given, **places}
+    with deadline(connection, CONNECT_TIMEOUT * (places.get("hostaddr", "").count(",") + 1)):
         await connection.connect(make_dsn(**wanted))
 
 
 @contextmanager
-def deadline(connection: DatabaseConnection, seconds: float) -> Iterator[None]:
+def deadline(
+    connection: DatabaseConnection, seconds: float, spare: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """
-    Close C{connection} unless the block ends within C{seconds}: what waits for it then fails with C{ConnectionDone}.
+    Close C{connection} unless the block ends within C{seconds}; it then fails with L{DatabaseUnavailableError}.
 
     Nothing gentler is safe: a query that is cancelled raises into the canceller.
+
+    @param spare: asked at the end of the time whether to give the same time again.
     """
-    timer = connection.reactor.callLater(seconds, connection.close)
+
+    late = False
+    timer: Any = None
+
+    def over() -> None:
+        nonlocal late, timer
+        if spare():
+            timer = connection.reactor.callLater(seconds, over)
+        else:
+            late = True
+            connection.close()
+
+    timer = connection.reactor.callLater(seconds, over)
     try:
         yield
+    except ConnectionDone:
+        if late:
+            raise DatabaseUnavailableError(f"no answer within {seconds:g} s") from None
+        raise
     finally:
         if timer.active():
             timer.cancel()
 
 
-async def _resolved(reactor: Any, dsn: dict[str, str]) -> str | None:
+async def _places(reactor: Any, dsn: dict[str, str]) -> dict[str, str]:
     """
-    The address of the DSN's host: libpq would look it up with the reactor standing still.
+    The addresses of the DSN's hosts, as libpq takes them: it would look them up with the reactor standing still.
     """
-    host = dsn.get("host", "")
-    if not host or "hostaddr" in dsn or "/" in host or "," in host:
-        return None
-    with suppress(ValueError):
+    hosts = dsn.get("host", "").split(",")
+    if "hostaddr" in dsn or all(_is_address(host) for host in hosts):
+        return {}
+    ports = dsn.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    elif len(ports) != len(hosts):
+        return {}  # libpq says what is wrong with it
+    found = await deferToThreadPool(reactor, reactor.getThreadPool(), _look_up, hosts, ports)
+    places = zip(("host", "hostaddr", "port"), zip(*found, strict=True), strict=True)
+    return {name: ",".join(column) for name, column in places if any(column)}
+
+
+def _look_up(hosts: list[str], ports: list[str]) -> list[tuple[str, str, str]]:
+    """
+    Each address once, with its host and port: libpq tries them in turn.
+    """
+    places: list[tuple[str, str, str]] = []
+    error = OSError("the database has no address")
+    for host, port in zip(hosts, ports, strict=True):
+        if _is_address(host):
+            places.append((host, "", port))
+            continue
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as failure:
+            error = OSError(f"cannot find the database's host: {one_line(failure)}")
+            continue
+        places += [(host, str(address), port) for address in dict.fromkeys(place[4][0] for place in found)]
+    if not places:
+        raise error
+    return places
+
+
+def _is_address(host: str) -> bool:
+    """
+    Is there nothing to look up: an IP address, or the folder of a Unix socket?
+    """
+    if not host or host.startswith(("/", "@")):
+        return True
+    try:
         ip_address(host)
-        return None
-    found = await deferToThreadPool(
-        reactor,
-        reactor.getThreadPool(),
-        socket.getaddrinfo,
-        host,
-        None,
-        type=socket.SOCK_STREAM,
-    )
-    return str(found[0][4][0])
+    except ValueError:
+        return False
+    return True
 
 
 class NotifyListener(Service):  # type: ignore[misc]
@@ -284,38 +377,40 @@ class NotifyListener(Service):  # type: ignore[misc]
     async def _serve(self) -> None:
         attempt = 0
         while self.running:
+            since = None
             try:
-                lost = await self._listen()
-                attempt = 0
+                connection = await self._listen()
+                since = self._now()
                 self._tell(DatabaseState.UP)
-                reason = await self._until(lost)
+                reason = await self._until_lost(connection)
             except DatabaseError as error:
                 reason = one_line(error)
+            except Exception as error:
+                self._log.failure("the bridge broke; it will connect again")
+                reason = type(error).__name__
             finally:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
             if self.running:
+                # a database that is lost at once, each time, is not asked ten times a second
+                if since is not None and self._now() - since >= PROBE_INTERVAL:
+                    attempt = 0
                 self._tell(DatabaseState.DOWN, reason)
                 await self._pause(backoff(attempt, self._random()))
                 attempt += 1
 
-    async def _listen(self) -> Deferred[str]:
-        """
-        Connect and LISTEN; answers what fires with the reason when the connection is lost.
-        """
+    async def _listen(self) -> _ListenConnection:
         dsn = await self._address()
         connection = _ListenConnection(self._reactor, self._received)
-        lost: Deferred[str] = Deferred()
-        connection.lost = lost.callback
+        if not self.running:
+            raise DatabaseUnavailableError("the service stops")
         self._connection = connection
-        await connect(connection, dsn, "dcm-ws listen")
-        with deadline(connection, PROBE_TIMEOUT):
-            await connection.runOperation(f"listen {CHANNEL}")
+        await connection.listen(dsn)
         self.connects += 1
-        return lost
+        return connection
 
-    async def _until(self, lost: Deferred[str]) -> str:
+    async def _until_lost(self, connection: _ListenConnection) -> str:
         """
         Probe the connection until it is lost; answers why.
         """
@@ -326,14 +421,13 @@ class NotifyListener(Service):  # type: ignore[misc]
             if self._sleep is not None:
                 self._sleep.cancel()
 
-        lost.addCallback(over)
-        connection = self._connection
-        assert connection is not None
+        connection.lost = over
         while not reasons and self.running:
+            heard = self.notifications
             await self._pause(PROBE_INTERVAL)
-            if not reasons and self.running and not connection._paused:
-                with deadline(connection, PROBE_TIMEOUT):
-                    await connection.runOperation("select 1")
+            # what sends notifications lives, and would answer only after all of them
+            if not reasons and self.running and self.notifications == heard and not connection.paused:
+                await connection.probe()
         return reasons[0] if reasons else ""
 
     async def _pause(self, seconds: float) -> None:
@@ -362,7 +456,7 @@ class NotifyListener(Service):  # type: ignore[misc]
         self.notifications += len(payloads)
         self._inbox.extend(payloads)
         if len(self._inbox) > INBOX_MAX and self._connection is not None:
-            self._connection.pause()
+            self._connection.paused = True
             self.pauses += 1
         if not self._publishing:
             self._publish()
@@ -383,7 +477,7 @@ class NotifyListener(Service):  # type: ignore[misc]
             if count % _SLICE_CHECK == 0 and self._now() >= until:
                 break
         connection = self._connection
-        if connection is not None and connection._paused and len(inbox) <= _INBOX_LOW:
+        if connection is not None and connection.paused and len(inbox) <= _INBOX_LOW:
             connection.resume()
         self._publishing = bool(inbox)
         if inbox:

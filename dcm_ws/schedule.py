@@ -57,7 +57,7 @@ class Schedule(Generic[T]):
         """
         last = int(now / self._resolution)
         taken: list[T] = []
-        first = min(self._slots, default=last) if self._next is None else self._next
+        first = min([last + 1, *self._slots]) if self._next is None else self._next
         for slot in range(first, last + 1):
             items = self._slots.pop(slot, ())
             taken += items

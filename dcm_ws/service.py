@@ -7,14 +7,15 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -22,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dcm_ws.admission import SAME_HOST, Admission, AllowedOrigins, TrustedProxies
 from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS
 from dcm_ws.delivery import DeliveryQueue
@@ -31,13 +33,24 @@ from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
 from dcm_ws.port import Port
-from dcm_ws.postgres import NotifyListener, one_line
+from dcm_ws.postgres import Address, NotifyListener, one_line
 from dcm_ws.session import Rules
 from dcm_ws.settings import Settings
+from dcm_ws.testee import EchoHub
 from dcm_ws.timers import Sliced, every
 from dcm_ws.version import SERVER, VERSION
 from dcm_ws.web import Counts, health_report, make_site
 from dcm_ws.websocket import PATHS, ConnectionLimits, WebSocketConnections
+
+PRODUCTION_RATE_LIMIT = 100.0
+"""
+Messages a second from one client, where the operator has not said otherwise.
+"""
+
+PRODUCTION_CONNECTIONS_PER_IP = 1000
+"""
+Connections from one address, where the operator has not said otherwise.
+"""
 
 _CLOSES_A_SECOND = 1000
 _CLOSE_TICK = 0.05
@@ -59,6 +72,16 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _limits(settings: Settings) -> ConnectionLimits:
+    if settings.testee:
+        # the testsuite sends up to 16 MiB, and all of a case before it reads
+        return ConnectionLimits(32 << 20, 256 << 20, settings.compression)
+    per_ip = settings.max_connections_per_ip
+    if per_ip is None:
+        per_ip = PRODUCTION_CONNECTIONS_PER_IP if settings.production else 0
+    return ConnectionLimits(settings.max_message_size, settings.max_send_buffer, settings.compression, per_ip)
+
+
 def real_world() -> World:
     """
     The clocks and the chance that are really there.
@@ -73,10 +96,13 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     @param world: the clocks and the chance; the real ones where it is None.
     """
     world = real_world() if world is None else world
-    hub = Hub(
+    rate_limit = settings.rate_limit
+    if rate_limit is None:
+        rate_limit = PRODUCTION_RATE_LIMIT if settings.production else 0.0
+    hub = (EchoHub if settings.testee else Hub)(
         world,
         server=SERVER,
-        secret=settings.secret,
+        secrets=settings.secrets,
         rules=Rules(
             production=settings.production,
             enforce_expiry=settings.enforce_expiry,
@@ -84,6 +110,9 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             max_subscriptions=settings.max_subscriptions,
+            max_depth=settings.max_depth,
+            rate_limit=rate_limit,
+            rate_burst=max(1.0, rate_limit) if settings.rate_burst is None else settings.rate_burst,
         ),
         publishable=Publishable(settings.extra_events),
         deliveries=DeliveryQueue(
@@ -91,6 +120,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             ack_timeout=settings.ack_timeout,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
+            max_bytes=settings.max_pending_bytes,
         ),
         memory=AgentMemory(world.now),
         max_connections=settings.max_connections,
@@ -120,7 +150,10 @@ class DCMService(MultiService):  # type: ignore[misc]
         self._reactor = reactor
         self._embedded: EmbeddedPostgres | None = None
         self._database: NotifyListener | None = None
+        self._starting: Deferred[None] | None = None
         self._summed = (0, 0)
+        # a port that has stopped listening no longer tells its number
+        self._number: int | None = None
         self._add_database(world)
         self._add_port(world)
         self._add_timers()
@@ -132,13 +165,9 @@ class DCMService(MultiService):  # type: ignore[misc]
         if settings.embedded:
             folder = settings.data_folder or default_folder()
             self._embedded = EmbeddedPostgres(self._reactor, folder)
-            address = self._embedded.url
+            address: Address = self._embedded.url
         elif settings.database is not None:
-            configured = settings.database
-
-            async def address() -> str:
-                return configured
-
+            address = partial(succeed, settings.database)
         else:
             return
         self._database = NotifyListener(
@@ -155,21 +184,30 @@ class DCMService(MultiService):  # type: ignore[misc]
             took=lambda kpis: self.hub.announce(METRICS, "metric.update", kpis),
             wall_ms=world.wall_ms,
         )
-        self._kpis.setServiceParent(self)
-        self._database.setServiceParent(self)
 
     def _add_port(self, world: World) -> None:
         settings, hub = self._settings, self.hub
-        self._websockets = WebSocketConnections(
-            hub,
-            self._reactor,
-            server=SERVER,
-            limits=ConnectionLimits(settings.max_message_size, settings.max_send_buffer),
+        self._admission = Admission(
+            hub.verify,
+            origins=AllowedOrigins(settings.allowed_origins or ((SAME_HOST,) if settings.production else ("*",))),
+            proxies=TrustedProxies(settings.trusted_proxies),
         )
-        health = health_report(hub, version=VERSION, database=self._database_report, port=self._port_number)
+        self._websockets = WebSocketConnections(
+            hub, self._reactor, server=SERVER, limits=_limits(settings), admission=self._admission
+        )
+        health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
         stats = self._stats_report
         site = make_site(world.wall_ms, Counts(hub, health), Counts(hub, stats), self._reactor)
-        self._port = Port(self._websockets, site, paths=PATHS, now=world.now, wall_ms=world.wall_ms)
+        self._port = Port(
+            self._websockets,
+            site,
+            paths=PATHS,
+            now=world.now,
+            wall_ms=world.wall_ms,
+            head_timeout=settings.handshake_timeout,
+            max_head=settings.max_head_size,
+            max_waiting=settings.max_connections,
+        )
 
     def _add_timers(self) -> None:
         settings, hub, reactor = self._settings, self.hub, self._reactor
@@ -189,8 +227,7 @@ class DCMService(MultiService):  # type: ignore[misc]
     # starting
 
     def startService(self) -> None:
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addCallbacks(self.ready.callback, self._not_started)
+        self._starting = Deferred.fromCoroutine(self._start()).addCallbacks(self.ready.callback, self._not_started)
 
     def _not_started(self, failure: Failure) -> None:
         # to stop before it is ready is no failure
@@ -201,7 +238,7 @@ class DCMService(MultiService):  # type: ignore[misc]
         for description in self._settings.listen:
             port = await self._listen(description)
             self.ports.append(port)
-            self._log_address(description, port)
+            self._note_address(description, port)
         super().startService()
         if self._embedded is not None:
             try:
@@ -211,8 +248,11 @@ class DCMService(MultiService):  # type: ignore[misc]
             # its password is good for nothing else, and psql needs it
             self._log.info("embedded PostgreSQL: {url}", url=url)
         if self._database is not None:
+            self._kpis.setServiceParent(self)
+            self._database.setServiceParent(self)
             await self._database.up
-        self._log.info("ready")
+        # not before a signal would stop it in order
+        self._reactor.callWhenRunning(self._log.info, "ready")
         return self
 
     async def _listen(self, description: str) -> IListeningPort:
@@ -220,8 +260,9 @@ class DCMService(MultiService):  # type: ignore[misc]
             endpoint = serverFromString(self._reactor, description)
             port: IListeningPort = await endpoint.listen(self._port)
             return port
-        except CannotListenError as error:
-            reason = one_line(error.socketError)
+        except (CannotListenError, OSError) as error:
+            # OSError is of a file that the endpoint names: a Unix socket's folder, a key
+            reason = one_line(getattr(error, "socketError", error))
             raise StartError(f"cannot listen on {description}: {reason}") from None
         except Exception as error:
             raise StartError(
@@ -229,11 +270,13 @@ class DCMService(MultiService):  # type: ignore[misc]
                 f" such as tcp:3849:interface=127.0.0.1: {one_line(error)}"
             ) from None
 
-    def _log_address(self, description: str, port: IListeningPort) -> None:
+    def _note_address(self, description: str, port: IListeningPort) -> None:
         address = port.getHost()
         if not isinstance(address, IPv4Address | IPv6Address):
             self._log.info("listening on {endpoint}", endpoint=description)
             return
+        if self._number is None:
+            self._number = int(address.port)
         host = f"[{address.host}]" if ":" in address.host else address.host
         self._log.info(
             "listening on ws{s}://{host}:{port}/ (health: http{s}://{host}:{port}/health)",
@@ -278,18 +321,25 @@ class DCMService(MultiService):  # type: ignore[misc]
             return {"state": "none"}
         return self._database.report()
 
-    def _port_number(self) -> int | None:
-        for port in self.ports:
-            address = port.getHost()
-            if isinstance(address, IPv4Address | IPv6Address):
-                return int(address.port)
-        return None
-
     def _stats_report(self, channels: bool) -> tuple[HTTPStatus, object]:
         stats = self.hub.stats(channels=channels)
         stats["database"] = self._database_report()
-        stats["port"] = {"requestsTimedOut": self._port.timed_out, "requestsTooLong": self._port.too_long}
+        limits = stats["limits"]
+        assert isinstance(limits, dict)
+        limits |= {
+            "handshakeTimeout": self._port.timed_out,
+            "maxHeadSize": self._port.too_long,
+            "maxWaiting": self._port.crowded_out,
+            "allowedOrigin": self._admission.origins_refused,
+        }
         return HTTPStatus.OK, stats
+
+    def use_secrets(self, secrets: Sequence[str]) -> None:
+        """
+        From now on tokens are good that are signed with one of C{secrets}.  No connection is touched.
+        """
+        self.hub.secrets = tuple(secrets)
+        self._log.info("secrets taken over: {n} in use", n=len(secrets))
 
     # stopping
 
@@ -300,7 +350,8 @@ class DCMService(MultiService):  # type: ignore[misc]
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._starting.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         if self.running:

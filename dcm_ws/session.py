@@ -4,9 +4,11 @@ One client: who it is, what it may do, and how its commands are obeyed (protocol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from dcm_ws.channels import Channel, parse_channel
@@ -23,6 +25,7 @@ from dcm_ws.messages import (
     Unsubscribe,
     decode_command,
     done_frame,
+    is_nested_deeper,
     pong_frame,
     published_frame,
     refused_frame,
@@ -42,6 +45,12 @@ class Peer(Protocol):
     def send(self, frame: bytes) -> None:
         """
         Queue one or more whole WebSocket frames.  A peer that has been closed ignores it.
+        """
+
+    def offer(self, name: str, frame: bytes) -> None:
+        """
+        Send an event of which only the latest matters: if the far end is far behind, it gets the last one of that
+        C{name}, once it has caught up.
         """
 
     def replay(self, frames: Iterator[bytes]) -> None:
@@ -74,6 +83,10 @@ class Origin(NamedTuple):
 class Rules:
     """
     What holds for every client.  All times in seconds.
+
+    @ivar rate_limit: messages a second; 0 for no limit.
+    @ivar rate_burst: messages at once, where that has not been used up.
+    @ivar max_depth: arrays and objects inside one another in the data of an event.
     """
 
     production: bool = False
@@ -82,6 +95,9 @@ class Rules:
     heartbeat_interval: float = 30.0
     heartbeat_timeout: float = 60.0
     max_subscriptions: int = 1000
+    rate_limit: float = 0.0
+    rate_burst: float = 100.0
+    max_depth: int = 100
 
 
 class House(Protocol):
@@ -92,6 +108,8 @@ class House(Protocol):
     rules: Rules
     publishable: Publishable
     registry: ChannelRegistry[Session]
+    #: how often each limit was crossed, by its name
+    limits: Counter[str]
     deliveries: DeliveryQueue
     #: monotonic seconds
     now: Callable[[], float]
@@ -103,6 +121,8 @@ class House(Protocol):
     def authenticate(self, session: Session, auth: Auth) -> None: ...
 
     def refused(self, code: ErrorCode) -> None: ...
+
+    def close(self, session: Session, code: CloseCode) -> None: ...
 
 
 class State(Enum):
@@ -122,6 +142,9 @@ class Session:
     """
 
     __slots__ = (
+        "_allowance",
+        "_charged_at",
+        "_excess",
         "_house",
         "_ping_at",
         "agent",
@@ -151,13 +174,23 @@ class Session:
         self.expires_at: float | None = None
         self.joined_at = self.heard_at = now
         self._ping_at = now + house.rules.heartbeat_interval
+        self._allowance = house.rules.rate_burst
+        self._excess = 0.0
+        self._charged_at = now
 
     def receive(self, message: str | bytes) -> None:
         """
-        Obey one client message, or say why not.
+        Obey one client message, or say why not.  What still comes after the close is ignored.
         """
+        if self.state is State.CLOSED:
+            return
         try:
-            self._obey(decode_command(message))
+            try:
+                command = decode_command(message)
+            except ProtocolError as error:
+                self._charge(error.request)
+                raise
+            self._obey(command)
         except ProtocolError as error:
             self._house.refused(error.code)
             self.peer.send(refused_frame(error, self._house.wall_ms()))
@@ -198,8 +231,10 @@ class Session:
     def _obey(self, command: Command) -> None:
         match command:
             case Ack(message_id):
-                self._house.deliveries.ack(self, message_id)
+                if not self._house.deliveries.ack(self, message_id):
+                    self._charge(None)
             case Ping():
+                self._charge(command.id)
                 self.peer.send(pong_frame(self._house.wall_ms()))
             case Pong():
                 pass
@@ -210,6 +245,7 @@ class Session:
             case Unsubscribe():
                 self._unsubscribe(command)
             case Auth():
+                self._charge(command.id)
                 try:
                     self._house.authenticate(self, command)
                 except ProtocolError as error:
@@ -219,18 +255,29 @@ class Session:
                 assert_never(command)
 
     def _publish(self, command: Publish) -> None:
+        self._charge(command.id)
         self._demand_rights(command.id)
         channel = _channel(command)
         event = command.event
         if event not in self._house.publishable:
             shown = event if len(event) <= 128 else event[:128] + "…"
             raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shown}", command.id)
-        event_id = self._house.publish(channel, event, bytes(command.data))
+        data = bytes(command.data)
+        depth = self._house.rules.max_depth
+        if is_nested_deeper(data, depth):
+            self._house.limits["maxDepth"] += 1
+            raise ProtocolError(
+                ErrorCode.INVALID_MESSAGE,
+                f"Invalid publish message: `data` is nested deeper than {depth} levels",
+                command.id,
+            )
+        event_id = self._house.publish(channel, event, data)
         if command.id is not None:
             now = self._house.wall_ms()
             self.peer.send(published_frame(command.id, event_id, now))
 
     def _subscribe(self, command: Subscribe) -> None:
+        self._charge(command.id)
         self._demand_rights(command.id)
         channel = _channel(command)
         if not self._may_listen(channel):
@@ -244,6 +291,7 @@ class Session:
         if channel.name not in mine:
             most = self._house.rules.max_subscriptions
             if len(mine) >= most:
+                self._house.limits["maxSubscriptions"] += 1
                 raise ProtocolError(
                     ErrorCode.TOO_MANY_SUBSCRIPTIONS,
                     f"Too many subscriptions: the limit is {most}; unsubscribe from some",
@@ -253,9 +301,36 @@ class Session:
         self._done(command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
+        self._charge(command.id)
         self._demand_rights(command.id)
         self._house.registry.leave(self, _channel(command).name)
         self._done(command.id)
+
+    def _charge(self, request: str | int | None) -> None:
+        """
+        Count a message against the rate limit: a bucket of C{rate_burst} messages, filled at C{rate_limit} a second.
+        Acks that settle a delivery and pongs are not counted: the server asked for them.
+
+        @raise ProtocolError: C{RATE_LIMITED}.  Who sends ten times what the bucket holds is closed, too.
+        """
+        rules = self._house.rules
+        if not rules.rate_limit:
+            return
+        now = self._house.now()
+        refill = (now - self._charged_at) * rules.rate_limit
+        self._charged_at = now
+        self._allowance = min(rules.rate_burst, self._allowance + refill)
+        self._excess = max(0.0, self._excess - refill)
+        if self._allowance >= 1.0:
+            self._allowance -= 1.0
+            return
+        self._excess += 1.0
+        self._house.limits["rateLimit"] += 1
+        error = ProtocolError(ErrorCode.RATE_LIMITED, f"Rate limit: {rules.rate_limit:g} messages a second", request)
+        error.retry_after_ms = ceil((1.0 - self._allowance) / rules.rate_limit * 1000)
+        if self._excess >= 9.0 * rules.rate_burst:
+            self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
+        raise error
 
     def _demand_rights(self, request: str | int | None) -> None:
         if self.state is State.ANONYMOUS and self._house.rules.production:

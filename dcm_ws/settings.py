@@ -7,12 +7,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
+from dcm_ws.admission import TrustedProxies
 from dcm_ws.events import Publishable
 
 DEFAULT_PORT = 3849
@@ -29,6 +32,7 @@ LOG_FORMATS = ("text", "json")
 _SECONDS_MAX = 86_400.0
 
 _Text = Callable[..., str]
+_T = TypeVar("_T")
 
 
 class SettingsError(ValueError):
@@ -46,12 +50,23 @@ class Settings:
     @ivar database: a C{postgresql://} URL or a libpq connection string; None for none.
     @ivar embedded: run an embedded PostgreSQL.
     @ivar data_folder: where that keeps its data; None for the platform's place.
+    @ivar more_secrets: secrets whose tokens are good, too, while one takes over from another.
+    @ivar max_connections_per_ip: None for 1000 in production, and no limit in development; 0 for no limit.
+    @ivar rate_limit: messages a second from one client; None for 100 in production, and no limit in development; 0 for
+        no limit.
+    @ivar rate_burst: messages at once; None for what the rate limit allows in a second.
+    @ivar allowed_origins: web pages that may connect; none for those of the same host in production, and all in
+        development.
+    @ivar trusted_proxies: addresses or networks whose C{X-Forwarded-For} is believed.
+    @ivar compression: offer permessage-deflate.
+    @ivar testee: replace the application by an echo, to be held against a testsuite.
 
     @raise SettingsError: a value is no good.
     """
 
     listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}",)
     secret: str = field(default=DEFAULT_SECRET, repr=False)
+    more_secrets: tuple[str, ...] = field(default=(), repr=False)
     production: bool = False
     enforce_expiry: bool = False
     database: str | None = field(default=None, repr=False)
@@ -70,14 +85,30 @@ class Settings:
     max_send_buffer: int = 4 << 20
     max_subscriptions: int = 1000
     max_pending: int = 10_000
+    max_pending_bytes: int = 256 << 20
+    max_depth: int = 100
+    max_connections_per_ip: int | None = None
+    rate_limit: float | None = None
+    rate_burst: float | None = None
+    handshake_timeout: float = 5.0
+    max_head_size: int = 16 << 10
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    compression: bool = False
     extra_events: tuple[str, ...] = ()
+    testee: bool = False
     log_level: str = "info"
     log_format: str = "text"
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if isinstance(value, float):
+            if setting.name in ("rate_limit", "rate_burst", "max_connections_per_ip"):
+                # with no message at once there would be none at all
+                least = 1 if setting.name == "rate_burst" else 0
+                if value is not None and not least <= value <= 1e9:
+                    raise SettingsError(f"{_name(setting.name)} must be {least} or more, not {value:g}")
+            elif isinstance(value, float):
                 lowest = 0.0 if setting.name == "drain" else 0.001
                 if not lowest <= value <= _SECONDS_MAX:
                     raise SettingsError(
@@ -94,6 +125,10 @@ class Settings:
         if self.log_format not in LOG_FORMATS:
             raise SettingsError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, not {self.log_format!r}")
         try:
+            TrustedProxies(self.trusted_proxies)
+        except ValueError as error:
+            raise SettingsError(f"--trusted-proxy: {error}") from None
+        try:
             Publishable(self.extra_events)
         except ValueError as error:
             raise SettingsError(f"--extra-event: {error}") from None
@@ -101,19 +136,30 @@ class Settings:
         if self.production:
             self._check_production()
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """
+        All secrets whose tokens are good; new tokens are signed with the first.
+        """
+        return (self.secret, *self.more_secrets)
+
     def _check_database(self) -> None:
         if self.database is None:
             return
         try:
-            parse_dsn(self.database)
-        except psycopg2.ProgrammingError:
-            # its own text may show the password
+            # a port that is none may be a piece of a password that should have been quoted
+            for port in parse_dsn(self.database).get("port", "").split(","):
+                int(port or 0)
+        except (psycopg2.ProgrammingError, ValueError):
+            # the error's own text may show the password
             raise SettingsError(
                 "DATABASE_URL is not a PostgreSQL URL: use postgresql://user:password@host:port/name"
             ) from None
 
     def _check_production(self) -> None:
-        if self.secret == DEFAULT_SECRET or len(self.secret) < SECRET_MIN:
+        if self.testee:
+            raise SettingsError("--testee has no authentication, and is refused in production")
+        if any(secret == DEFAULT_SECRET or len(secret) < SECRET_MIN for secret in self.secrets):
             raise SettingsError(
                 f"production needs a WS_AUTH_SECRET of {SECRET_MIN} characters or more,"
                 " and not the default one: try `openssl rand -hex 32`"
@@ -156,13 +202,13 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
     production = bool(options.get("production")) or mode == "production"
     database = _database(text)
     folder = text("dcm-data-dir", "DCM_DATA_DIR")
+    secret, *more_secrets = _secrets(text)
     listen = options.get("listen") or [_short_form(text)]
     assert isinstance(listen, list)
-    extra_events = options.get("extra-event") or []
-    assert isinstance(extra_events, list)
     return Settings(
         listen=tuple(listen),
-        secret=text("ws-auth-secret", "WS_AUTH_SECRET", DEFAULT_SECRET),
+        secret=secret,
+        more_secrets=tuple(more_secrets),
         production=production,
         enforce_expiry=bool(options.get("enforce-expiry")),
         database=database,
@@ -181,10 +227,70 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         max_send_buffer=count("max-send-buffer"),
         max_subscriptions=count("max-subscriptions"),
         max_pending=count("max-pending"),
-        extra_events=tuple(extra_events),
+        max_pending_bytes=count("max-pending-bytes"),
+        max_depth=count("max-depth"),
+        max_connections_per_ip=_maybe(
+            options.get("max-connections-per-ip"), partial(_whole, "--max-connections-per-ip")
+        ),
+        rate_limit=_maybe(options.get("rate-limit"), _rate),
+        rate_burst=_maybe(options.get("rate-burst"), partial(_whole, "--rate-burst")),
+        handshake_timeout=seconds("handshake-timeout"),
+        max_head_size=count("max-head-size"),
+        allowed_origins=_several(options, "allowed-origin"),
+        trusted_proxies=_several(options, "trusted-proxy"),
+        compression=_choice("--compression", str(options.get("compression", "off")), {"off": False, "on": True}),
+        extra_events=_several(options, "extra-event"),
+        testee=bool(options.get("testee")),
         log_level=text("log-level", "LOG_LEVEL", "info").lower(),
         log_format=str(options["log-format"]),
     )
+
+
+def _secrets(text: _Text) -> list[str]:
+    """
+    The secrets, from wherever they were given: a file with one in each line, a list, or a single one.
+    """
+    file = text("ws-auth-secret-file", "WS_AUTH_SECRET_FILE")
+    given = _read("WS_AUTH_SECRET_FILE", file) if file else text("ws-auth-secrets", "WS_AUTH_SECRETS")
+    if given:
+        found = given.replace(",", " ").split()
+        if not found:
+            raise SettingsError(f"{'WS_AUTH_SECRET_FILE' if file else 'WS_AUTH_SECRETS'} holds no secret")
+        return found
+    if file:
+        raise SettingsError("WS_AUTH_SECRET_FILE holds no secret")
+    return [text("ws-auth-secret", "WS_AUTH_SECRET", DEFAULT_SECRET)]
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{name}: cannot read {path!r}: {reason}") from None
+
+
+def _several(options: Mapping[str, object], name: str) -> tuple[str, ...]:
+    given = options.get(name) or []
+    assert isinstance(given, list)
+    return tuple(given)
+
+
+def _maybe(given: object, read: Callable[[str], _T]) -> _T | None:
+    return None if given is None else read(str(given))
+
+
+def _rate(given: str) -> float:
+    """
+    Messages a second, of C{100/s}, C{6000/m}, C{100} or C{off}.
+    """
+    if given == "off":
+        return 0.0
+    number, slash, unit = given.partition("/")
+    try:
+        return float(number) / {"s": 1, "m": 60}[unit if slash else "s"]
+    except (ValueError, KeyError):
+        raise SettingsError(f"--rate-limit must be such as 100/s, 6000/m or off, not {given!r}") from None
 
 
 def _short_form(text: _Text) -> str:
@@ -205,7 +311,11 @@ def _database(text: _Text) -> str | None:
     if not (host or name):
         return None
     user = quote(text("db-user", "DB_USER"), safe="")
-    password = quote(text("db-password", "DB_PASSWORD"), safe="")
+    password = text("db-password", "DB_PASSWORD")
+    file = text("db-password-file", "DB_PASSWORD_FILE")
+    if file:
+        password = _read("DB_PASSWORD_FILE", file).strip("\r\n")
+    password = quote(password, safe="")
     port = _whole("DB_PORT", text("db-port", "DB_PORT", "5432"))
     if not 1 <= port <= 65_535:
         raise SettingsError(f"DB_PORT must be from 1 to 65535, not {port}")
@@ -219,6 +329,12 @@ def _whole(name: str, value: str) -> int:
         return int(value)
     except ValueError:
         raise SettingsError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def _choice(name: str, value: str, choices: Mapping[str, bool]) -> bool:
+    if value not in choices:
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return choices[value]
 
 
 def _name(setting: str) -> str:

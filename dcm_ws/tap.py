@@ -8,7 +8,8 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO, Any, cast
 
 from twisted.application.service import IService, MultiService
@@ -20,7 +21,7 @@ from twisted.python.logfile import LogFile
 
 from dcm_ws.embedded import is_installed
 from dcm_ws.logs import make_observer
-from dcm_ws.service import StartError, make_service
+from dcm_ws.service import DCMService, StartError, make_service
 from dcm_ws.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -67,6 +68,19 @@ class Options(usage.Options):  # type: ignore[misc]
             " [default: dcm-dev-secret-change-me]",
         ],
         [
+            "ws-auth-secrets",
+            None,
+            None,
+            "WS_AUTH_SECRETS: several secrets, separated by commas or blanks: the first signs, all are good",
+        ],
+        [
+            "ws-auth-secret-file",
+            None,
+            None,
+            "WS_AUTH_SECRET_FILE: a file with a secret in each line: the first signs, all are good;"
+            " read again on SIGHUP",
+        ],
+        [
             "database-url",
             "d",
             None,
@@ -87,6 +101,7 @@ class Options(usage.Options):  # type: ignore[misc]
             None,
             "DB_PASSWORD: database password; an option shows in ps, so prefer the variable",
         ],
+        ["db-password-file", None, None, "DB_PASSWORD_FILE: a file that holds the database password"],
         [
             "dcm-env",
             None,
@@ -106,6 +121,45 @@ class Options(usage.Options):  # type: ignore[misc]
             "LOG_LEVEL: debug, info, warn, error or critical [default: info]",
         ],
         ["log-format", None, _default("log_format"), "text, or json for machines"],
+        [
+            "max-pending-bytes",
+            None,
+            _default("max_pending_bytes"),
+            "bytes of unacknowledged events held in all; past it the oldest are given up",
+        ],
+        [
+            "max-depth",
+            None,
+            _default("max_depth"),
+            "arrays and objects inside one another in the data of an event",
+        ],
+        [
+            "max-connections-per-ip",
+            None,
+            None,
+            "connections at once from one address; 0 for no limit [default: 1000 in production, 0 in development]",
+        ],
+        [
+            "rate-limit",
+            None,
+            None,
+            "messages from one client: 100/s, 6000/m or off; who sends ten times as many is closed with 4029"
+            " [default: 100/s in production, off in development]",
+        ],
+        ["rate-burst", None, None, "messages at once [default: those of one second]"],
+        [
+            "handshake-timeout",
+            None,
+            _default("handshake_timeout"),
+            "seconds that a connection has to send its request",
+        ],
+        ["max-head-size", None, _default("max_head_size"), "bytes of a request's head"],
+        [
+            "compression",
+            None,
+            "off",
+            "off, or on to offer permessage-deflate: it costs CPU and memory for each client that takes it",
+        ],
         [
             "ack-timeout",
             None,
@@ -187,6 +241,7 @@ class Options(usage.Options):  # type: ignore[misc]
     ]
 
     optFlags = [
+        ["testee", None, "echo every message, to be held against a WebSocket testsuite; refused in production"],
         [
             "production",
             None,
@@ -202,6 +257,8 @@ class Options(usage.Options):  # type: ignore[misc]
         super().__init__()
         self["listen"] = []
         self["extra-event"] = []
+        self["allowed-origin"] = []
+        self["trusted-proxy"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -217,6 +274,20 @@ class Options(usage.Options):  # type: ignore[misc]
         pipeline.*; may be given more than once
         """
         self["extra-event"].append(name)
+
+    def opt_allowed_origin(self, pattern: str) -> None:
+        """
+        a web page's origin that may connect, such as https://*.example.com; same-host for that of the service, * for
+        all; may be given more than once [default: same-host in production, * in development]
+        """
+        self["allowed-origin"].append(pattern)
+
+    def opt_trusted_proxy(self, network: str) -> None:
+        """
+        an address or a network (10.0.0.0/8) whose X-Forwarded-For is believed, or unix for Unix sockets; may be given
+        more than once
+        """
+        self["trusted-proxy"].append(network)
 
     def opt_version(self) -> None:
         """
@@ -296,7 +367,7 @@ def makeService(options: Options) -> IService:
     _raise_file_limit()
     service = make_service(options.settings, reactor)
     service.ready.addErrback(_end, reactor)
-    reactor.callWhenRunning(_install_signals, reactor)
+    reactor.callWhenRunning(_install_signals, reactor, partial(_take_over_secrets, options, service))
     process = _Process(options)
     service.setServiceParent(process)
     return process
@@ -309,7 +380,7 @@ def _end(failure: Failure, reactor: Any) -> None:
         Logger().critical("dcm-ws cannot start", log_failure=failure)
     # twistd has no way to ask for an exit status
     atexit.register(_exit_with_failure)
-    reactor.stop()
+    reactor.callWhenRunning(reactor.stop)
 
 
 def _exit_with_failure() -> None:
@@ -317,9 +388,19 @@ def _exit_with_failure() -> None:
     os._exit(1)
 
 
-def _install_signals(reactor: Any) -> None:
+def _take_over_secrets(options: Options, service: DCMService) -> None:
+    try:
+        settings = from_mappings(options, os.environ)
+    except SettingsError as error:
+        Logger().error("the secrets stay as they are: {reason}", reason=error)
+    else:
+        service.use_secrets(settings.secrets)
+
+
+def _install_signals(reactor: Any, take_over_secrets: Callable[[], None]) -> None:
     """
-    The first SIGTERM or SIGINT stops the service, with exit status 0; the second ends the process at once.
+    The first SIGTERM or SIGINT stops the service, with exit status 0; the second ends the process at once.  SIGHUP has
+    the secrets read again.
 
     Twisted's own handlers would let the process end as if killed by the signal.
     """
@@ -333,8 +414,12 @@ def _install_signals(reactor: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
+    def hang_up(number: int, frame: object) -> None:
+        reactor.callFromThread(take_over_secrets)
+
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 def _raise_file_limit() -> None:

@@ -7,15 +7,17 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 import autobahn.twisted.websocket
 import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -25,10 +27,11 @@ from twisted.internet.tcp import Connection as TCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.channels import is_identifier
-from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.admission import UNIX, Admission, RefusedError
+from dcm_ws.errors import CloseCode
+from dcm_ws.frames import compressed
 from dcm_ws.hub import Hub
-from dcm_ws.messages import TOKEN_MAX, to_json
+from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
 
 PATHS = ("/", "/ws")
@@ -37,8 +40,10 @@ Where a WebSocket may be opened.
 """
 
 _FLUSH_AT = 64 << 10
-_REPLAY_CHUNK = 64 << 10
+_REPLAY_CHUNK = 256 << 10
+_CATCH_UP_INTERVAL = 0.05
 _CLOSE_GRACE = 2.0
+_LATEST_MAX = 1000
 
 
 def _nothing(*_: object) -> str:
@@ -51,6 +56,10 @@ for _module in (autobahn.websocket.protocol, autobahn.twisted.websocket):
     for _formatter in ("hltype", "hlval", "pformat"):
         if hasattr(_module, _formatter):
             setattr(_module, _formatter, _nothing)
+
+
+# What goes out to all is compressed once for all: without context takeover it is the same for everyone.
+_compressed = lru_cache(maxsize=16)(compressed)
 
 
 class _Silence:
@@ -86,10 +95,14 @@ class ConnectionLimits(NamedTuple):
     """
     @ivar message: bytes of one message from a client.
     @ivar send_buffer: bytes that may wait for a client to read them.
+    @ivar compression: offer C{permessage-deflate}; C{message} holds for what a message inflates to, too.
+    @ivar connections_per_ip: connections at once from one address; 0 for no limit.
     """
 
     message: int = 1 << 20
     send_buffer: int = 4 << 20
+    compression: bool = False
+    connections_per_ip: int = 0
 
 
 class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
@@ -116,10 +129,12 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     trackedTimings: Any = None
     wasServingFlashSocketPolicyFile = False
 
+    address: str
     _origin: Origin
     _session: Session | None = None
     _refusal: str | None = None
     _replay: Iterator[bytes] | None = None
+    _latest: dict[str, bytes] | None = None
     _direct = False
 
     def __init__(self) -> None:
@@ -130,7 +145,10 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     # what Autobahn calls
 
     def connectionMade(self) -> None:
-        self.peer = _shown(self.transport.getPeer())
+        peer = self.transport.getPeer()
+        # a Unix socket has no address
+        self.address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else UNIX
+        self.peer = f"{self.address}:{getattr(peer, 'port', '')}"
         with suppress(AttributeError, OSError):
             # neither Unix sockets nor wrapped transports have it
             self.transport.setTcpNoDelay(True)
@@ -141,8 +159,8 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         Admit the client or not; the first subprotocol that it offers is the one spoken.
         """
         try:
-            self._origin = self.factory.admit(self.http_request_uri, request.headers)
-        except _RefusalError as refusal:
+            self._origin = self.factory.admit(self, self.http_request_uri, request.headers)
+        except RefusedError as refusal:
             self._refusal = refusal.code
             raise ConnectionDeny(int(refusal.status), refusal.reason) from None
         protocols: list[str] = request.protocols
@@ -167,7 +185,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             self._log.info(
                 "{client} joined from {peer}",
                 client=self._session.client_id,
-                peer=self.peer,
+                peer=self.address,
             )
 
     def onMessageEnd(self) -> None:
@@ -177,7 +195,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self.message_data = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self._receive(payload)
+        self._receive(payload if isBinary else payload.decode())
 
     def _receive(self, message: str | bytes) -> None:
         session = self._session
@@ -188,6 +206,10 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         except Exception:
             self._log.failure("{client} broke its session", client=session.client_id)
             self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
+
+    def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
+        self.factory.hub.limits["maxMessageSize"] += 1
+        super()._max_message_size_exceeded(size, limit, CloseCode.TOO_BIG.reason)
 
     def dataReceived(self, data: bytes) -> None:
         session = self._session
@@ -302,22 +324,40 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         if self._queued > _FLUSH_AT and self._replay is None:
             self._write_queue()
 
+    def offer(self, name: str, frame: bytes) -> None:
+        if self._latest is None:
+            if self._queued + _buffered(self.transport) <= self.factory.limits.send_buffer // 4:
+                self.send(frame)
+                return
+            self._latest = {}
+            self.factory.look_after(self)
+        self._latest[name] = frame
+        if len(self._latest) > _LATEST_MAX:
+            del self._latest[next(iter(self._latest))]
+        self.factory.hub.limits["shed"] += 1
+
     def replay(self, frames: Iterator[bytes]) -> None:
         self._write_queue()
         self._replay = frames
         if not self._refill():
-            self.transport.registerProducer(self, True)
+            self.factory.look_after(self)
 
     def close(self, code: CloseCode) -> None:
         if code is CloseCode.TOO_SLOW:
             # it would not read them, and they must not wait for that
             self._outgoing.clear()
             self._queued = 0
-        self._replay = None
+        self._replay = self._latest = None
         self._write_queue()
         if self.state == self.STATE_OPEN:
             # sendClose() refuses most codes that a server may send
             self.sendCloseFrame(code=int(code), reasonUtf8=code.reason.encode(), isReply=False)
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        # the answers to what the client sent just before it closed, or broke the protocol
+        if self._replay is None:
+            self._write_queue()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
 
     # writing
 
@@ -337,12 +377,15 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         """
         outgoing = self._outgoing
         if not outgoing:
-            return True
+            # what was written within the turn may not have gone
+            return not _buffered(self.transport)
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
         self._queued = 0
         if self.state != self.STATE_OPEN:
             return True
+        if self._perMessageCompress is not None:
+            data = _compressed(data, self._perMessageCompress.server_max_window_bits)
         transport = self.transport
         if (
             self._direct
@@ -375,23 +418,33 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
                 break
         else:
             self._replay = None
-        self.transport.write(b"".join(part))
+        data = b"".join(part)
+        if self._perMessageCompress is not None:
+            data = _compressed(data, self._perMessageCompress.server_max_window_bits)
+        self.transport.write(data)
         return self._replay is None
 
-    # the producer of a replay
-
-    def resumeProducing(self) -> None:
-        if self._replay is None or self._refill():
-            self.transport.unregisterProducer()
-            self._write_queue()
-
-    def pauseProducing(self) -> None:
+    @property
+    def behind(self) -> bool:
         """
-        Nothing to do: a part is written only when the last one has gone.
+        Does something wait until the far end has read the rest?
         """
+        return self._replay is not None or self._latest is not None
 
-    def stopProducing(self) -> None:
-        self._replay = None
+    def catch_up(self) -> None:
+        """
+        Go on with what waits until the far end has read the rest.
+        """
+        if not self.behind:
+            return
+        if _buffered(self.transport) > _REPLAY_CHUNK or (self._replay is not None and not self._refill()):
+            # what is new waits too, and must not be too much
+            self.flush()
+            return
+        latest, self._latest = self._latest, None
+        for frame in (latest or {}).values():
+            self.send(frame)
+        self._write_queue()
 
 
 _HANDSHAKE_ATTRIBUTES = (
@@ -410,15 +463,6 @@ _HANDSHAKE_ATTRIBUTES = (
         "wasOpenHandshakeTimeout",
     ),
 )
-
-
-def _shown(address: object) -> str:
-    """
-    An address as the log shows it.
-    """
-    if isinstance(address, IPv4Address | IPv6Address):
-        return f"{address.host}:{address.port}"
-    return str(getattr(address, "name", None) or "a Unix socket")
 
 
 def _frame_size(head: bytes) -> int:
@@ -450,14 +494,6 @@ def _buffered(transport: Any) -> int:
     return waiting
 
 
-class _RefusalError(Exception):
-    def __init__(self, status: HTTPStatus, code: str, reason: str) -> None:
-        super().__init__(status, code, reason)
-        self.status = status
-        self.code = code
-        self.reason = reason
-
-
 class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
     """
     Makes the connections, and flushes those that have something to write, once a reactor turn.
@@ -472,15 +508,19 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         *,
         server: str,
         limits: ConnectionLimits,
+        admission: Admission,
         connection: type[WebSocketConnection] = WebSocketConnection,
     ) -> None:
         # no URL: Autobahn refuses port 0 in one
         super().__init__(server=server, reactor=reactor)
         self.hub = hub
         self.limits = limits
+        self._admission = admission
+        self._by_address: Counter[str] = Counter()
         self._call_later = reactor.callLater
         self._touched: list[WebSocketConnection] = []
         self._open: set[WebSocketConnection] = set()
+        self._behind: set[WebSocketConnection] = set()
         self.setProtocolOptions(
             versions=[13],
             # answer errors with 1002, 1007 and 1009 instead of dropping the connection
@@ -491,6 +531,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             openHandshakeTimeout=0,
             closeHandshakeTimeout=_CLOSE_GRACE,
             allowNullOrigin=True,
+            **({"perMessageCompressionAccept": self._accept_compression} if limits.compression else {}),
         )
         # the options as attributes of a class, not of every connection; a function must not become a method there
         options = {
@@ -499,6 +540,40 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             if hasattr(self, name)
         }
         self.protocol: Any = type(connection.__name__, (connection,), options | {"tcpNoDelay": True})
+
+    def _accept_compression(self, offers: list[object]) -> PerMessageDeflateOfferAccept | None:
+        """
+        Take the first offer of C{permessage-deflate}, without context takeover: that would hold a window of up to
+        64 KiB for each client and direction, and compress for each what is the same for all.
+        """
+        for offer in offers:
+            if isinstance(offer, PerMessageDeflateOffer):
+                return PerMessageDeflateOfferAccept(
+                    offer,
+                    request_no_context_takeover=offer.accept_no_context_takeover,
+                    no_context_takeover=True,
+                    max_message_size=self.limits.message,
+                )
+        return None
+
+    def admit(self, connection: WebSocketConnection, target: str, headers: Mapping[str, str]) -> Origin:
+        """
+        Who the client says it is.
+
+        @param target: the request's path and query.
+        @param headers: by lower-case name.
+        @raise RefusedError: it may not connect.
+        """
+        origin, connection.address = self._admission.admit(target, headers, connection.address)
+        most = self.limits.connections_per_ip
+        if most and connection.address != UNIX and self._by_address[connection.address] >= most:
+            self.hub.limits["maxConnectionsPerIp"] += 1
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "TOO_MANY_CONNECTIONS",
+                f"Too many connections from your address: the limit is {most}",
+            )
+        return origin
 
     def touch(self, connection: WebSocketConnection) -> None:
         """
@@ -513,17 +588,39 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         for connection in touched:
             connection.flush()
 
+    def look_after(self, connection: WebSocketConnection) -> None:
+        """
+        C{connection} has more to send once the far end has read what was sent.
+        """
+        if not self._behind:
+            self._call_later(_CATCH_UP_INTERVAL, self._catch_up)
+        self._behind.add(connection)
+
+    def _catch_up(self) -> None:
+        # one may be closed for being too slow, and others fall behind with what they hear of it
+        for connection in list(self._behind):
+            connection.catch_up()
+        self._behind = {connection for connection in self._behind if connection.behind}
+        if self._behind:
+            self._call_later(_CATCH_UP_INTERVAL, self._catch_up)
+
     def opened(self, connection: WebSocketConnection) -> None:
         """
         The handshake is done.
         """
         self._open.add(connection)
+        self._by_address[connection.address] += 1
 
     def gone(self, connection: WebSocketConnection) -> None:
         """
         The transport is closed.
         """
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._by_address[connection.address] -= 1
+            if not self._by_address[connection.address]:
+                del self._by_address[connection.address]
+        self._behind.discard(connection)
 
     def abort(self) -> None:
         """
@@ -540,37 +637,3 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
 
     def __bool__(self) -> bool:
         return True
-
-    def admit(self, target: str, headers: dict[str, str]) -> Origin:
-        """
-        Who the client says it is.
-
-        @param target: the request's path and query.
-        @param headers: by lower-case name.
-        @raise _RefusalError: something is malformed, or the token is no good.
-        """
-        query = dict(reversed(parse_qsl(urlsplit(target).query, keep_blank_values=True)))
-        for name in ("agent_id", "session_id"):
-            if name in query and not is_identifier(query[name]):
-                raise _RefusalError(
-                    HTTPStatus.BAD_REQUEST,
-                    ErrorCode.INVALID_MESSAGE,
-                    f"Malformed {name}: use 1 to 128 of A-Z a-z 0-9 _ . : @ -",
-                )
-        token = query.get("token")
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if token is None and scheme.lower() == "bearer":
-            token = credentials.strip()
-        claims = None
-        if token is not None:
-            if not 0 < len(token) <= TOKEN_MAX:
-                raise _RefusalError(
-                    HTTPStatus.BAD_REQUEST,
-                    ErrorCode.INVALID_MESSAGE,
-                    f"Malformed token: use 1 to {TOKEN_MAX} characters",
-                )
-            try:
-                claims = self.hub.verify(token)
-            except ProtocolError as error:
-                raise _RefusalError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
-        return Origin(query.get("agent_id"), query.get("session_id"), claims)

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
+from dcm_ws.admission import Admission, AllowedOrigins, TrustedProxies
 from dcm_ws.agents import AgentMemory
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.errors import CloseCode
@@ -53,13 +54,20 @@ def make_hub(clock: Clock, *, max_connections: int = 1000, extra: tuple[str, ...
     return Hub(
         make_world(clock),
         server="dcm-ws/test",
-        secret=SECRET,
+        secrets=(SECRET,),
         rules=Rules(**rules),
         publishable=Publishable(extra),
         deliveries=DeliveryQueue(clock.seconds, **queue),
         memory=AgentMemory(clock.seconds, **memory),
         max_connections=max_connections,
     )
+
+
+def admit_all(hub: Hub) -> Admission:
+    """
+    An admission that keeps nobody out whose ids and token are in order.
+    """
+    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies())
 
 
 class RecordingPeer:
@@ -78,6 +86,9 @@ class RecordingPeer:
     def send(self, frame: bytes) -> None:
         if self.closed is None:
             self.frames.append(frame)
+
+    def offer(self, name: str, frame: bytes) -> None:
+        self.send(frame)
 
     def replay(self, frames: Iterator[bytes]) -> None:
         self.replaying = frames

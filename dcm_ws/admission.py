@@ -1,0 +1,174 @@
+"""
+Who may open a WebSocket: what a handshake's path and headers must say (protocol, sections 1 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from dcm_ws.channels import is_identifier
+from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.messages import TOKEN_MAX
+from dcm_ws.session import Origin
+from dcm_ws.tokens import Claims
+
+SAME_HOST = "same-host"
+"""
+Stands among the allowed origins for the host that the client itself connects to.
+"""
+
+UNIX = "unix"
+"""
+Stands for whoever connects by a Unix socket.
+"""
+
+
+class RefusedError(Exception):
+    """
+    The handshake is refused.
+
+    @ivar code: for programs; the C{code} of the JSON body.
+    """
+
+    def __init__(self, status: HTTPStatus, code: str, reason: str) -> None:
+        super().__init__(status, code, reason)
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+
+class Admitted(NamedTuple):
+    """
+    @ivar origin: who the client says it is.
+    @ivar address: where it is, looked at through the proxies that are trusted.
+    """
+
+    origin: Origin
+    address: str
+
+
+class TrustedProxies:
+    """
+    Proxies whose C{X-Forwarded-For} is believed.
+
+    @param names: addresses, networks in CIDR notation, or L{UNIX}.
+    @raise ValueError: a name is none of those.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._unix = False
+        self._networks: list[IPv4Network | IPv6Network] = []
+        for name in names:
+            if name == UNIX:
+                self._unix = True
+            else:
+                self._networks.append(ip_network(name))
+
+    def client(self, peer: str, forwarded: str) -> str:
+        """
+        The client's address.
+
+        @param peer: the address of the far end; L{UNIX} for a Unix socket.
+        @param forwarded: the C{X-Forwarded-For} header: each proxy adds, on the right, whom it was asked by.
+        """
+        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
+        address = peer
+        while hops and self._trusts(address):
+            address = hops.pop()
+        return address
+
+    def _trusts(self, address: str) -> bool:
+        if address == UNIX:
+            return self._unix
+        try:
+            number = ip_address(address)
+        except ValueError:
+            return False
+        return any(number in network for network in self._networks)
+
+
+class AllowedOrigins:
+    """
+    The web pages that may connect.  Programs that are no browsers send no C{Origin}, and always may.
+
+    @param patterns: origins such as C{https://*.example.com}, in which C{*} stands for anything; L{SAME_HOST}; or
+        C{*} alone for all.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [pattern.lower().rstrip("/") for pattern in patterns]
+
+    def allows(self, origin: str | None, host: str) -> bool:
+        """
+        @param origin: the C{Origin} header, if there is one.
+        @param host: the C{Host} header.
+        """
+        if origin is None:
+            return True
+        origin = origin.strip().lower()
+        for pattern in self._patterns:
+            if pattern == SAME_HOST:
+                _, slashes, place = origin.partition("://")
+                if slashes and place == host.strip().lower():
+                    return True
+            elif pattern == "*" or fnmatchcase(origin, pattern):
+                return True
+        return False
+
+
+class Admission:
+    """
+    @param verify: reads a token, or raises L{ProtocolError}.
+    """
+
+    def __init__(self, verify: Callable[[str], Claims], *, origins: AllowedOrigins, proxies: TrustedProxies) -> None:
+        self._verify = verify
+        self._origins = origins
+        self._proxies = proxies
+        self.origins_refused = 0
+
+    def admit(self, target: str, headers: Mapping[str, str], peer: str) -> Admitted:
+        """
+        @param target: the request's path and query.
+        @param headers: by lower-case name.
+        @param peer: the address of the far end.
+        @raise RefusedError: something is malformed or not allowed, or the token is no good.
+        """
+        if not self._origins.allows(headers.get("origin"), headers.get("host", "")):
+            self.origins_refused += 1
+            raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
+        query: dict[str, str] = {}
+        for name, value in parse_qsl(urlsplit(target).query, keep_blank_values=True):
+            query.setdefault(name, value)
+        for name in ("agent_id", "session_id"):
+            if name in query and not is_identifier(query[name]):
+                raise RefusedError(
+                    HTTPStatus.BAD_REQUEST,
+                    ErrorCode.INVALID_MESSAGE,
+                    f"Malformed {name}: use 1 to 128 of A-Z a-z 0-9 _ . : @ -",
+                )
+        claims = self._claims(query.get("token"), headers.get("authorization", ""))
+        origin = Origin(query.get("agent_id"), query.get("session_id"), claims)
+        return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
+
+    def _claims(self, token: str | None, authorization: str) -> Claims | None:
+        scheme, _, credentials = authorization.partition(" ")
+        if token is None and scheme.lower() == "bearer":
+            token = credentials.strip()
+        if token is None:
+            return None
+        if not 0 < len(token) <= TOKEN_MAX:
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST,
+                ErrorCode.INVALID_MESSAGE,
+                f"Malformed token: use 1 to {TOKEN_MAX} characters",
+            )
+        try:
+            return self._verify(token)
+        except ProtocolError as error:
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
