@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from dcm_ws.websocket import ConnectionLimits, WebSocketConnection, WebSocketConnections
-from tests.fakes import make_hub
+from tests.fakes import admit_all, make_hub
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -52,8 +52,14 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
     before = txaio.config.loop
     txaio.config.loop = clock
     try:
+        hub = make_hub(clock)
         factory = WebSocketConnections(
-            make_hub(clock), clock, server="test", limits=ConnectionLimits(limit, 4 << 20), connection=kind
+            hub,
+            clock,
+            server="test",
+            limits=ConnectionLimits(limit, 4 << 20),
+            admission=admit_all(hub),
+            connection=kind,
         )
         connection = factory.buildProtocol(None)
         transport = Transport()

@@ -1,0 +1,327 @@
+"""
+The hand-over from the port to HTTP or WebSocket, on transports in memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+
+from dcm_ws.port import Port
+
+HEAD_MAX = 16 << 10
+HEAD_TIMEOUT = 5.0
+WAITING_MAX = 10
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 50_000)
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"
+PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Taker(Protocol):
+    """
+    Keeps what it is given.
+    """
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        self.data = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class Takers(Factory):
+    """
+    Makes them, and keeps them.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.made: list[Taker] = []
+        self.running = False
+
+    def startFactory(self) -> None:
+        self.running = True
+
+    def stopFactory(self) -> None:
+        self.running = False
+
+    def buildProtocol(self, addr: object) -> Taker:
+        taker = Taker(addr)
+        self.made.append(taker)
+        return taker
+
+
+class Transport(StringTransport):
+    """
+    A connection as the far end has it.
+    """
+
+    protocol: Protocol
+
+    def send(self, data: bytes) -> None:
+        """
+        C{data} arrives, at whoever is there to take it.
+        """
+        self.protocol.dataReceived(data)
+
+    def lose(self) -> None:
+        """
+        The connection is gone.
+        """
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def status(self) -> int:
+        """
+        What was answered, which must have a JSON body of the right length.
+        """
+        head, _, body = self.value().partition(b"\r\n\r\n")
+        assert b"\r\nConnection: close" in head
+        assert f"\r\nContent-Length: {len(body)}".encode() in head
+        assert json.loads(body).keys() == {"error", "code", "timestamp"}
+        return int(head.split()[1])
+
+
+class Ground:
+    """
+    A port and the two that it gives connections to.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.websockets, self.web = Takers(), Takers()
+        self.port = Port(
+            self.websockets,
+            self.web,
+            paths=("/", "/ws"),
+            now=clock.seconds,
+            wall_ms=lambda: 1_706_000_000_000,
+            max_waiting=WAITING_MAX,
+        )
+
+    def connect(self) -> Transport:
+        """
+        A connection on which nothing has been sent.
+        """
+        transport = Transport(peerAddress=ADDRESS)
+        transport.protocol = self.port.buildProtocol(ADDRESS)
+        transport.protocol.makeConnection(transport)
+        return transport
+
+
+@pytest.fixture
+def ground(clock: Clock) -> Ground:
+    return Ground(clock)
+
+
+@pytest.mark.parametrize(
+    ("request_", "websocket"),
+    [
+        (UPGRADE, True),
+        (b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", True),
+        (b"GET /?agent_id=a HTTP/1.1\r\nupgrade:WebSocket\r\n\r\n", True),
+        (b"GET /ws?x=/health HTTP/1.1\r\nUPGRADE: h2c, websocket\r\n\r\n", True),
+        (b"GET http://host:1/ws?a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", True),
+        (b"GET http://host HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", True),
+        (b"GET https://host/ HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", True),
+        # Autobahn says what is wrong with it
+        (b"POST / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", True),
+        (PLAIN, False),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nX-Upgrade: websocket\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nX: 1\r\nUpgrade: nowebsockets\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nX: upgrade: websocket\r\n\r\n", False),
+        (b"GET /health HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"GET /ws/ HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"GET http://host/health HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"GET /\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"GET / x HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"\r\n\r\n", False),
+        (b"\x16\x03\x01\r\n\r\n", False),
+        # what follows the head is no part of it
+        (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n\r\nUpgrade: websocket\r\n\r\n", False),
+    ],
+)
+def test_who_gets_it(ground: Ground, request_: bytes, websocket: bool) -> None:
+    """
+    A request to open a WebSocket on one of its paths goes there, and everything else to HTTP.
+    """
+    ground.connect().send(request_)
+    takers, others = (ground.websockets, ground.web) if websocket else (ground.web, ground.websockets)
+    assert [(taker.data, taker.address) for taker in takers.made] == [(request_, ADDRESS)]
+    assert others.made == []
+
+
+@given(
+    request_=st.sampled_from([UPGRADE, PLAIN]),
+    more=st.binary(max_size=50),
+    cuts=st.lists(st.integers(0, 150), max_size=20),
+)
+def test_any_pieces(request_: bytes, more: bytes, cuts: list[int]) -> None:
+    """
+    In whatever pieces a request comes, and whatever comes along with it: nothing is lost, doubled or turned around.
+    """
+    ground = Ground(Clock())
+    transport = ground.connect()
+    stream = request_ + more
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for start, end in pairwise(places):
+        transport.send(stream[start:end])
+    takers = ground.websockets if request_ is UPGRADE else ground.web
+    (taker,) = takers.made
+    assert taker.data == stream
+    assert transport.value() == b""
+
+
+def test_wrapped_transport(ground: Ground) -> None:
+    """
+    A connection through TLS, or another wrapper, is handed on as well: the wrapper stays in between.
+    """
+    wrapper = WrappingFactory(ground.port).buildProtocol(ADDRESS)
+    assert isinstance(wrapper, ProtocolWrapper)
+    wrapper.makeConnection(StringTransport(peerAddress=ADDRESS))
+    wrapper.dataReceived(UPGRADE)
+    wrapper.dataReceived(b"more")
+    (taker,) = ground.websockets.made
+    assert taker.data == UPGRADE + b"more"
+    assert taker.transport is wrapper
+    wrapper.connectionLost(Failure(ConnectionDone()))
+    assert taker.lost is not None
+
+
+def test_deadline(ground: Ground, clock: Clock) -> None:
+    """
+    A connection without a whole request head after 5 s is refused with 408, and what still comes is ignored.
+    """
+    early, late = ground.connect(), None
+    early.send(b"GET / HTTP/1.1\r\n")
+    clock.advance(1)
+    late = ground.connect()
+    clock.advance(HEAD_TIMEOUT - 1.001)
+    ground.port.sweep()
+    assert early.value() == b""
+    clock.advance(0.001)
+    ground.port.sweep()
+    assert early.status == 408
+    assert early.disconnecting
+    assert late.value() == b""
+    assert ground.port.timed_out == 1
+    early.send(b"Host: x\r\n\r\n")
+    assert ground.web.made == []
+    early.lose()
+    late.send(PLAIN)
+    clock.advance(60)
+    ground.port.sweep()
+    assert late.value() == b""
+    assert ground.port.timed_out == 1
+
+
+def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:
+    """
+    A connection that is gone before it said anything is forgotten.
+    """
+    transport = ground.connect()
+    transport.send(b"GET /")
+    transport.lose()
+    clock.advance(60)
+    ground.port.sweep()
+    assert transport.value() == b""
+    assert ground.port.timed_out == 0
+
+
+def test_crowded(ground: Ground) -> None:
+    """
+    Where too many connections have not sent a request, the one that has waited longest makes room.
+    """
+    first, *others = (ground.connect() for _ in range(WAITING_MAX))
+    assert not first.disconnecting
+    served = ground.connect()
+    assert first.disconnecting
+    served.send(PLAIN)
+    another = ground.connect()
+    assert not any(each.disconnecting for each in (*others, served, another))
+    assert ground.port.crowded_out == 1
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1000, HEAD_MAX, HEAD_MAX + 1])
+def test_too_long(ground: Ground, piece: int) -> None:
+    """
+    A head of more than 16 KiB is refused with 431 as soon as it is too long, and what still comes is ignored.
+    """
+    transport = ground.connect()
+    head = b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX + b"\r\n\r\n"
+    for start in range(0, len(head), piece):
+        transport.send(head[start : start + piece])
+    assert transport.status == 431
+    assert transport.disconnecting
+    assert ground.port.too_long == 1
+    assert ground.web.made == []
+
+
+def test_just_not_too_long(ground: Ground) -> None:
+    """
+    A head of 16 KiB is taken, and whatever follows it does not count.
+    """
+    start = b"GET / HTTP/1.1\r\nX: "
+    head = start + b"x" * (HEAD_MAX - len(start)) + b"\r\n\r\n"
+    ground.connect().send(head + b"y" * HEAD_MAX)
+    assert len(ground.web.made[0].data) == len(head) + HEAD_MAX
+
+
+def test_drop(ground: Ground) -> None:
+    """
+    When the service stops, connections without a request are closed without a word, and the others left alone.
+    """
+    waiting, half, web, websocket = (ground.connect() for _ in range(4))
+    half.send(b"GET /")
+    web.send(PLAIN)
+    websocket.send(UPGRADE)
+    ground.port.drop()
+    assert [each.disconnecting for each in (waiting, half, web, websocket)] == [True, True, False, False]
+    assert waiting.value() == half.value() == b""
+
+
+def test_abort(ground: Ground) -> None:
+    """
+    In the end the HTTP connections that are still there are dropped; those that have gone are not held on to.
+    """
+    stays, goes, websocket = (ground.connect() for _ in range(3))
+    stays.send(PLAIN)
+    goes.send(PLAIN)
+    websocket.send(UPGRADE)
+    goes.lose()
+    ground.web.made.clear()
+    del goes
+    gc.collect()
+    ground.port.abort()
+    assert stays.disconnected or stays.disconnecting or stays.aborting
+    assert not websocket.disconnecting
+
+
+def test_starting_and_stopping(ground: Ground) -> None:
+    """
+    The two behind the port start and stop with it.
+    """
+    ground.port.doStart()
+    assert (ground.websockets.running, ground.web.running) == (True, True)
+    ground.port.doStop()
+    assert (ground.websockets.running, ground.web.running) == (False, False)

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
+
+
+class Reader:
+    """
+    A client, as far as deliveries go.
+    """
+
+    def __init__(self) -> None:
+        self.owed: dict[str, Delivery] = {}
+
+
+def make_queue(clock: Clock, max_pending: int = 10_000, max_bytes: int = 1 << 20) -> DeliveryQueue:
+    return DeliveryQueue(clock.seconds, ack_timeout=5.0, max_attempts=3, max_pending=max_pending, max_bytes=max_bytes)
+
+
+def event(number: int) -> Tracked:
+    return Tracked(number, f"msg_{number}", (b"frame %d" % number,))
+
+
+@pytest.fixture
+def queue(clock: Clock) -> DeliveryQueue:
+    return make_queue(clock)
+
+
+def test_frame_goes_out_three_times(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    A frame nobody acknowledges is resent twice, 5 s apart, and then given up.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+    heard = []
+    for _ in range(20):
+        clock.advance(1)
+        heard += [(clock.seconds() - 1000, client, frames) for client, frames in queue.late()]
+
+    assert heard == [(5, ann, (b"frame 1",)), (10, ann, (b"frame 1",)), (15, ann, ())]
+    assert (queue.pending, queue.retried, queue.given_up, queue.acked) == (0, 2, 1, 0)
+    assert ann.owed == {}
+
+
+def test_acknowledged_frame_stays_out(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    After its ack an event is not sent again; the ack counts once.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+
+    assert queue.ack(ann, "msg_1")
+    assert not queue.ack(ann, "msg_1")
+    clock.advance(60)
+    assert list(queue.late()) == []
+    assert (queue.pending, queue.acked, queue.given_up) == (0, 1, 0)
+
+
+def test_ack_of_the_second_send_counts(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    Which send an ack answers makes no difference.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+    clock.advance(5)
+    assert len(list(queue.late())) == 1
+
+    assert queue.ack(ann, "msg_1")
+    clock.advance(60)
+    assert list(queue.late()) == []
+
+
+@pytest.mark.parametrize("event_id", ["msg_2", "", "msg_1 "])
+def test_unknown_acks_change_nothing(queue: DeliveryQueue, event_id: str) -> None:
+    """
+    An ack of what is not owed settles nothing.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+
+    assert not queue.ack(ann, event_id)
+    assert queue.pending == 1
+
+
+def test_each_client_owes_its_own_ack(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    One client's ack is not another's.
+    """
+    ann, bob = Reader(), Reader()
+    queue.sent(event(1), {ann, bob})
+    assert queue.pending == 2
+    queue.ack(ann, "msg_1")
+    clock.advance(5)
+
+    assert list(queue.late()) == [(bob, (b"frame 1",))]
+    assert queue.pending == 1
+
+
+def test_nothing_is_late_before_its_time(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    Each delivery has 5 s of its own.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+    clock.advance(3)
+    queue.sent(event(2), {ann})
+    clock.advance(1.9)
+    assert list(queue.late()) == []
+    clock.advance(0.1)
+    assert [frames for _, frames in queue.late()] == [(b"frame 1",)]
+    clock.advance(3)
+
+    assert [frames for _, frames in queue.late()] == [(b"frame 2",)]
+
+
+def test_oldest_is_given_up_past_the_limit(clock: Clock) -> None:
+    """
+    A client that acknowledges nothing loses its oldest delivery, not its newest, and nobody else's.
+    """
+    queue = make_queue(clock, max_pending=3)
+    ann, bob = Reader(), Reader()
+    for number in range(1, 6):
+        queue.sent(event(number), {ann})
+    queue.sent(event(6), {ann, bob})
+
+    assert list(ann.owed) == ["msg_4", "msg_5", "msg_6"]
+    assert list(bob.owed) == ["msg_6"]
+    assert (queue.pending, queue.given_up, queue.overflowed) == (4, 3, 3)
+
+
+def test_resending_does_not_make_a_delivery_younger(clock: Clock) -> None:
+    """
+    The oldest delivery is the one that was published first, however often it was sent.
+    """
+    queue = make_queue(clock, max_pending=2)
+    ann = Reader()
+    queue.sent(event(1), {ann})
+    clock.advance(4)
+    queue.sent(event(2), {ann})
+    clock.advance(1)
+    list(queue.late())
+    queue.sent(event(3), {ann})
+
+    assert list(ann.owed) == ["msg_2", "msg_3"]
+
+
+def test_released_client_is_sent_nothing_more(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    Who leaves is told what it still owed, the oldest first; the others still get theirs.
+    """
+    ann, bob = Reader(), Reader()
+    queue.sent(event(1), {ann, bob})
+    queue.sent(event(2), {ann})
+
+    assert queue.release(ann) == [event(1), event(2)]
+    assert queue.release(ann) == []
+    assert (queue.pending, queue.given_up) == (1, 0)
+    clock.advance(5)
+    assert list(queue.late()) == [(bob, (b"frame 1",))]
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_acks_between_two_steps_of_a_retry(clock: Clock, queue: DeliveryQueue, leave: bool) -> None:
+    """
+    A client that acknowledges or leaves while a retry is under way does not spoil the others'.
+    """
+    readers = {Reader() for _ in range(3)}
+    queue.sent(event(1), set(readers))
+    clock.advance(5)
+    late = queue.late()
+    first, _ = next(late)
+    if leave:
+        assert queue.release(first) == [event(1)]
+    else:
+        assert queue.ack(first, "msg_1")
+    others = readers - {first}
+
+    assert dict(late) == dict.fromkeys(others, (b"frame 1",))
+    clock.advance(5)
+    assert dict(queue.late()) == dict.fromkeys(others, (b"frame 1",))
+    assert queue.pending == 2
+    last = others.pop()
+    assert queue.ack(last, "msg_1")
+    clock.advance(5)
+    assert dict(queue.late()) == dict.fromkeys(others, ())
+    assert (queue.pending, queue.given_up) == (0, 1)
+    assert all(reader.owed == {} for reader in readers)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_acks_before_their_step_of_a_retry(clock: Clock, queue: DeliveryQueue, leave: bool) -> None:
+    """
+    A client that acknowledges or leaves just before its turn in a retry is not sent the frame again.
+    """
+    readers = {Reader() for _ in range(3)}
+    queue.sent(event(1), set(readers))
+    clock.advance(5)
+    late = queue.late()
+    first, _ = next(late)
+    for other in readers - {first}:
+        assert queue.release(other) if leave else queue.ack(other, "msg_1")
+
+    assert list(late) == []
+    assert queue.pending == 1
+    assert list(first.owed) == ["msg_1"]
+
+
+def test_acks_between_two_steps_of_giving_up(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    An ack that comes while others' deliveries are given up still counts.
+    """
+    readers = {Reader() for _ in range(3)}
+    queue.sent(event(1), set(readers))
+    for _ in range(2):
+        clock.advance(5)
+        assert len(list(queue.late())) == 3
+    clock.advance(5)
+    late = queue.late()
+    first, frames = next(late)
+    for other in readers - {first}:
+        assert queue.ack(other, "msg_1")
+
+    assert frames == ()
+    assert list(late) == []
+    assert (queue.pending, queue.given_up, queue.acked) == (0, 1, 2)
+
+
+def test_events_sent_during_a_retry_wait_their_turn(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    What is published while a retry is under way is not late yet.
+    """
+    ann = Reader()
+    queue.sent(event(1), {ann})
+    clock.advance(5)
+    late = queue.late()
+    next(late)
+    queue.sent(event(2), {ann})
+
+    assert list(late) == []
+    clock.advance(5)
+    assert [frames for _, frames in queue.late()] == [(b"frame 1",), (b"frame 2",)]
+
+
+def test_frames_are_let_go_with_their_last_ack(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    The memory of an event's frames is free when all who got it have it, not only when it would have been late.
+    """
+    ann, bob = Reader(), Reader()
+    queue.sent(event(1), {ann, bob})
+    delivery = ann.owed["msg_1"]
+    queue.ack(ann, "msg_1")
+    assert delivery.event == event(1)
+    queue.release(bob)
+
+    assert delivery.event.frames == ()
+
+
+def test_audience_is_copied(queue: DeliveryQueue) -> None:
+    """
+    Who subscribes or leaves after an event does not change who got it.
+    """
+    ann, bob = Reader(), Reader()
+    audience = {ann}
+    queue.sent(event(1), audience)
+    audience.add(bob)
+    audience.discard(ann)
+
+    assert queue.pending == 1
+    assert list(ann.owed) == ["msg_1"]
+    assert bob.owed == {}
+
+
+# memory
+
+
+def big(number: int) -> Tracked:
+    return Tracked(number, f"msg_{number}", (b"x" * 6, b"y" * 4))
+
+
+def test_bytes_are_held_while_somebody_owes_an_ack(clock: Clock) -> None:
+    """
+    An event's frames are held once for all who got it, until the last of them has it.
+    """
+    queue = make_queue(clock)
+    ann, bob = Reader(), Reader()
+    queue.sent(big(1), {ann, bob})
+    queue.sent(big(2), {ann})
+    assert queue.held == 20
+    clock.advance(5)
+    list(queue.late())
+    assert queue.held == 20
+    queue.ack(ann, "msg_1")
+    assert queue.held == 20
+    queue.ack(bob, "msg_1")
+    assert queue.held == 10
+    for _ in range(2):
+        clock.advance(5)
+        list(queue.late())
+
+    assert (queue.held, queue.pending, queue.given_up) == (0, 0, 1)
+
+
+def test_too_many_bytes_crowd_out_what_is_due_first(clock: Clock) -> None:
+    """
+    Past the limit of memory the deliveries that would be late first are given up, for all who owe them.
+    """
+    queue = make_queue(clock, max_bytes=25)
+    ann, bob = Reader(), Reader()
+    queue.sent(big(1), {ann, bob})
+    queue.sent(big(2), {ann})
+    assert queue.crowded_out == 0
+    queue.sent(big(3), {bob})
+
+    assert (list(ann.owed), list(bob.owed)) == (["msg_2"], ["msg_3"])
+    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (20, 2, 2, 2)
+
+
+def test_event_that_is_too_big_by_itself_is_sent_once(clock: Clock) -> None:
+    """
+    What does not fit at all is not tracked.
+    """
+    queue = make_queue(clock, max_bytes=5)
+    ann = Reader()
+    queue.sent(big(1), {ann})
+
+    assert (queue.held, queue.pending, queue.given_up) == (0, 0, 1)
+    assert ann.owed == {}
+
+
+def test_crowding_out_during_a_retry(clock: Clock) -> None:
+    """
+    Whoever is crowded out between two steps of a retry, the others' deliveries come to their end.
+    """
+    queue = make_queue(clock, max_bytes=25)
+    ann, bob = Reader(), Reader()
+    queue.sent(big(1), {ann, bob})
+    clock.advance(5)
+    late = queue.late()
+    next(late)
+    queue.sent(big(2), {ann})
+    list(late)
+    for _ in range(3):
+        clock.advance(5)
+        list(queue.late())
+
+    assert ann.owed == bob.owed == {}
+    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (0, 0, 3, 1)

@@ -1,0 +1,566 @@
+"""
+Any clients doing anything: what the hub does is compared with a plain model of what the protocol says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.session import Origin, Session
+from dcm_ws.tokens import sign
+from tests.core.living import finish
+from tests.fakes import SECRET, RecordingPeer, make_hub
+from tests.fakes import Client as FakeClient
+
+AGENTS = ("ann", "bob", "cid")
+CHANNELS = ("global", "metrics", "agents/ann", "agents/bob", "sessions/s", "topics/t", "topics/t/u")
+EVENTS = ("task.created", "message.new", "system.info", "agent.heartbeat")
+MAX_PENDING = 3
+MAX_SUBSCRIPTIONS = 4
+
+Message = tuple[Any, ...]
+"""
+What a client reads, without ids and times.
+"""
+
+
+@dataclass
+class Owed:
+    """
+    A tracked event that a client has not acknowledged.
+    """
+
+    number: int
+    frames: list[Message]
+    due: float = 0
+    sends: int = 1
+
+
+@dataclass(eq=False)
+class ModelClient:
+    name: str
+    claimed: str | None
+    joined_at: float
+    heard_at: float
+    ping_at: float
+    agent: str | None = None
+    session: str | None = None
+    channels: set[str] = field(default_factory=set)
+    owed: dict[int, Owed] = field(default_factory=dict)
+    inbox: list[Message] = field(default_factory=list)
+
+
+@dataclass
+class ModelAbsence:
+    owed: dict[int, Owed]
+    since: int
+    until: float
+
+
+class Model:
+    """
+    The protocol's sections 2 to 6, in the simplest way that works: it looks at everything and forgets nothing.
+    """
+
+    def __init__(self, now: float, production: bool) -> None:
+        self.now = now
+        self.production = production
+        self.clients: list[ModelClient] = []
+        self.history: list[tuple[str, str, str]] = []
+        self.remembered: dict[str, tuple[float, set[str]]] = {}
+        self.absences: dict[str, ModelAbsence] = {}
+        self.given_up = 0
+
+    # connections
+
+    def connect(self, claimed: str | None, name: str) -> ModelClient:
+        client = ModelClient(name, claimed, self.now, self.now, self.now + 30)
+        self.clients.append(client)
+        client.inbox.append(("connected", None))
+        if not self.production:
+            client.channels.add("global")
+        return client
+
+    def disconnect(self, client: ModelClient) -> None:
+        self.clients.remove(client)
+        self.leave(client)
+        if client.agent is not None:
+            self.tell("agent.disconnected", client)
+
+    def leave(self, client: ModelClient) -> None:
+        owed, client.owed = client.owed, {}
+        if client.agent is None:
+            return
+        self.remembered[client.agent] = (self.now + 86_400, set(client.channels))
+        earlier = self.absences.pop(client.agent, None)
+        if earlier is not None:
+            owed = earlier.owed | owed
+        owed = dict(sorted(owed.items()))
+        self.absences[client.agent] = ModelAbsence(owed, len(self.history), self.now + 300)
+
+    # commands
+
+    def auth(self, client: ModelClient, agent: str, session: str | None) -> None:
+        former = client.agent
+        if former is None and self.production:
+            client.channels.add("global")
+        if former is not None and former != agent:
+            self.leave(client)
+            client.channels.discard(f"agents/{former}")
+            self.tell("agent.disconnected", client)
+        client.agent, client.session = agent, session
+        client.channels.add(f"agents/{agent}")
+        if session is not None:
+            client.channels.add(f"sessions/{session}")
+        catching_up: list[Owed] = []
+        if former != agent:
+            until, channels = self.remembered.get(agent, (0.0, set()))
+            if until > self.now:
+                self.restore(client, channels)
+            absence = self.absences.pop(agent, None)
+            if absence is not None and absence.until > self.now:
+                catching_up += absence.owed.values()
+                for number in range(absence.since, len(self.history)):
+                    frames = self.frames_for(channels, number)
+                    if frames and self.history[number][1] in EVENTS[:2]:
+                        catching_up.append(Owed(number, frames))
+        client.inbox.append(("authenticated", None, *sorted(client.channels)))
+        for owed in catching_up:
+            client.owed.pop(owed.number, None)
+            self.deliver(client, owed.number, owed.frames)
+        self.tell("agent.connected", client)
+
+    def restore(self, client: ModelClient, channels: set[str]) -> None:
+        for channel in sorted(channels):
+            if channel not in client.channels and len(client.channels) >= MAX_SUBSCRIPTIONS:
+                break
+            client.channels.add(channel)
+
+    def subscribe(self, client: ModelClient, channel: str) -> None:
+        own = channel.removeprefix("agents/") if channel.startswith("agents/") else None
+        if self.refused(client):
+            pass
+        elif own is not None and client.agent is None and own != client.claimed:
+            client.inbox.append(("refused", None, "NOT_AUTHORIZED"))
+        elif channel not in client.channels and len(client.channels) >= MAX_SUBSCRIPTIONS:
+            client.inbox.append(("refused", None, "TOO_MANY_SUBSCRIPTIONS"))
+        else:
+            client.channels.add(channel)
+            client.inbox.append(("done", None))
+
+    def unsubscribe(self, client: ModelClient, channel: str) -> None:
+        if not self.refused(client):
+            client.channels.discard(channel)
+            client.inbox.append(("done", None))
+
+    def publish(self, client: ModelClient, channel: str, event: str, data: str) -> None:
+        if not self.refused(client):
+            self.event(channel, event, data)
+            client.inbox.append(("published", len(self.history) - 1))
+
+    def refused(self, client: ModelClient) -> bool:
+        if self.production and client.agent is None:
+            client.inbox.append(("refused", None, "NOT_AUTHORIZED"))
+            return True
+        return False
+
+    # events
+
+    def tell(self, event: str, client: ModelClient) -> None:
+        data = {"agent_id": client.agent, "client_id": client.name, "session_id": client.session}
+        self.event("global", event, json.dumps(data, sort_keys=True))
+
+    def event(self, channel: str, event: str, data: str) -> None:
+        self.history.append((channel, event, data))
+        number = len(self.history) - 1
+        for client in self.clients:
+            frames = self.frames_for(client.channels, number)
+            if not frames:
+                continue
+            if event in EVENTS[:2]:
+                self.deliver(client, number, frames)
+            else:
+                client.inbox += frames
+
+    def frames_for(self, channels: set[str], number: int) -> list[Message]:
+        channel, event, data = self.history[number]
+        heard_on = [channel] if channel in ("global", "metrics") else [channel, "global"]
+        return [("event", number, name, event, data) for name in heard_on if name in channels]
+
+    def deliver(self, client: ModelClient, number: int, frames: list[Message]) -> None:
+        client.inbox += frames
+        client.owed[number] = Owed(number, frames, self.now + 5)
+        while len(client.owed) > MAX_PENDING:
+            del client.owed[next(iter(client.owed))]
+            self.given_up += 1
+
+    # time
+
+    def sweep(self) -> dict[str, CloseCode]:
+        """
+        Ping who is due, and answer whom to close, and why.
+        """
+        for agent, absence in list(self.absences.items()):
+            if absence.until <= self.now:
+                self.given_up += len(absence.owed)
+                del self.absences[agent]
+        closing = {}
+        for client in self.clients:
+            if self.now >= client.heard_at + 60:
+                closing[client.name] = CloseCode.PING_TIMEOUT
+            elif self.production and client.agent is None and self.now >= client.joined_at + 10:
+                closing[client.name] = CloseCode.AUTHENTICATION_REQUIRED
+            elif self.now >= client.ping_at:
+                client.inbox.append(("ping", None))
+                client.ping_at = self.now + 30
+        return closing
+
+    def retry(self) -> None:
+        for client in self.clients:
+            for owed in list(client.owed.values()):
+                if owed.due > self.now:
+                    continue
+                if owed.sends == 3:
+                    del client.owed[owed.number]
+                    self.given_up += 1
+                else:
+                    owed.sends += 1
+                    owed.due = self.now + 5
+                    client.inbox += owed.frames
+
+
+class Peer(RecordingPeer):
+    """
+    A peer that is entered in a list when it is closed.
+    """
+
+    def __init__(self, closed: list[Peer]) -> None:
+        super().__init__()
+        self._closed = closed
+
+    def close(self, code: CloseCode) -> None:
+        super().close(code)
+        self._closed.append(self)
+
+
+class Client(NamedTuple):
+    """
+    One client, in the hub and in the model.
+    """
+
+    peer: Peer
+    session: Session
+    twin: ModelClient
+
+
+class Pair:
+    """
+    The hub and its model, told the same.
+    """
+
+    def __init__(self, production: bool) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.hub = make_hub(
+            self.clock, production=production, max_pending=MAX_PENDING, max_subscriptions=MAX_SUBSCRIPTIONS
+        )
+        self.model = Model(self.clock.seconds(), production)
+        self.clients: list[Client] = []
+        self.closed: list[Peer] = []
+        # the number that the model has for an event, by its id
+        self.numbers: dict[str, int] = {}
+        self.published = 0
+
+    def do(self, operation: tuple[Any, ...]) -> None:
+        name, *arguments = operation
+        if name == "connect":
+            self.connect(*arguments)
+        elif name == "advance":
+            self.advance(*arguments)
+        elif self.clients:
+            which, *arguments = arguments
+            client = self.clients[which % len(self.clients)]
+            client.session.heard_at = client.twin.heard_at = self.clock.seconds()
+            getattr(self, name)(client, *arguments)
+        self.compare()
+
+    def connect(self, claimed: str | None) -> None:
+        peer = Peer(self.closed)
+        session = self.hub.connect(peer, Origin(agent_id=claimed))
+        assert session is not None
+        self.clients.append(Client(peer, session, self.model.connect(claimed, session.client_id)))
+
+    def disconnect(self, client: Client) -> None:
+        self.hub.disconnect(client.session)
+        self.model.disconnect(client.twin)
+        self.clients.remove(client)
+
+    def auth(self, client: Client, agent: str, session: str | None, by_token: bool) -> None:
+        if self.model.production or by_token:
+            tell(client, type="auth", token=sign(SECRET, agent, session, self.hub.wall_ms()))
+        else:
+            tell(client, type="auth", agent_id=agent, session_id=session)
+        self.model.auth(client.twin, agent, session)
+
+    def subscribe(self, client: Client, channel: str) -> None:
+        tell(client, type="subscribe", id=1, channel=channel)
+        self.model.subscribe(client.twin, channel)
+
+    def unsubscribe(self, client: Client, channel: str) -> None:
+        tell(client, type="unsubscribe", id=1, channel=channel)
+        self.model.unsubscribe(client.twin, channel)
+
+    def publish(self, client: Client, channel: str, event: str) -> None:
+        self.published += 1
+        tell(client, type="publish", id=1, channel=channel, event=event, data=self.published)
+        self.model.publish(client.twin, channel, event, str(self.published))
+
+    def ack(self, client: Client, which: int) -> None:
+        ids = {number: event_id for event_id, number in self.numbers.items()}
+        owed = list(client.twin.owed)
+        number = owed[which % len(owed)] if owed else -1
+        tell(client, type="ack", message_id=ids.get(number, "msg_unknown"))
+        client.twin.owed.pop(number, None)
+
+    def advance(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+        finish(self.hub.sweep())
+        finish(self.hub.retry())
+        self.model.now += seconds
+        codes = self.model.sweep()
+        twins = {id(client.peer): client.twin for client in self.clients}
+        closed = [twins[id(peer)] for peer in self.closed]
+        assert {twin.name: peer.closed for twin, peer in zip(closed, self.closed, strict=True)} == codes
+        # in which order they are looked after is not laid down
+        for twin in closed:
+            self.model.disconnect(twin)
+        self.model.retry()
+        self.closed.clear()
+        self.clients = [client for client in self.clients if client.twin not in closed]
+        for client in self.clients:
+            self.same(sorted(read(client), key=unnumbered), sorted(client.twin.inbox, key=unnumbered))
+            client.twin.inbox.clear()
+
+    def compare(self) -> None:
+        for client in self.clients:
+            self.same(read(client), client.twin.inbox)
+            client.twin.inbox.clear()
+        model, stats = self.model, self.hub.stats(channels=True)
+        assert stats["connectedClients"] == len(model.clients)
+        assert stats["pendingDeliveries"] == sum(len(client.owed) for client in model.clients)
+        assert stats["channelStats"] == Counter(name for client in model.clients for name in client.channels)
+        assert stats["activeChannels"] == len(self.hub.registry)
+        assert stats["failedDeliveries"] == model.given_up
+        assert stats["authenticatedClients"] == sum(client.agent is not None for client in model.clients)
+        assert self.hub.memory.kept == sum(len(absence.owed) for absence in model.absences.values())
+        assert self.hub.memory.absent == len(model.absences)
+
+    def same(self, heard: list[Message], expected: list[Message]) -> None:
+        """
+        The same messages in the same order; and an id belongs to one event, for ever and for all clients.
+        """
+        assert [unnumbered(message) for message in heard] == [unnumbered(message) for message in expected]
+        for (_, event_id, *_rest), (_, number, *_rest) in zip(heard, expected, strict=True):
+            if number is not None:
+                assert self.numbers.setdefault(event_id, number) == number
+        assert len(set(self.numbers.values())) == len(self.numbers)
+
+
+def tell(client: Client, **message: Any) -> None:
+    client.session.receive(json.dumps(message))
+
+
+def read(client: Client) -> list[Message]:
+    return [simple(message) for message in client.peer.take()]
+
+
+def simple(message: dict[str, Any]) -> Message:
+    """
+    What the model says of a message, with an event's id in place of its number.
+    """
+    if "event" in message:
+        data = json.dumps(message["data"], sort_keys=True)
+        return "event", message["id"], message["channel"], message["event"], data
+    if "code" in message:
+        return "refused", None, message["code"]
+    if "message_id" in message:
+        return "published", message["message_id"]
+    if "subscriptions" in message:
+        return "authenticated", None, *message["subscriptions"]
+    return {"ack": "done"}.get(message["type"], message["type"]), None
+
+
+def unnumbered(message: Message) -> Message:
+    return message[:1] + message[2:]
+
+
+# The times are those at which something ends, and some between.
+SECONDS = (1, 4, 5, 10, 29, 30, 59, 60, 61, 299, 300, 86_399, 86_400)
+which = st.integers(0, 5)
+agents = st.sampled_from(AGENTS)
+channels = st.sampled_from(CHANNELS)
+publishing = st.tuples(st.just("publish"), which, channels, st.sampled_from(EVENTS))
+passing = st.tuples(st.just("advance"), st.sampled_from(SECONDS[:4]) | st.sampled_from(SECONDS))
+operations = st.one_of(
+    st.tuples(st.just("connect"), st.none() | agents),
+    st.tuples(st.just("auth"), which, agents, st.none() | st.just("s"), st.booleans()),
+    st.tuples(st.just("auth"), which, agents, st.none() | st.just("s"), st.booleans()),
+    st.tuples(st.just("subscribe"), which, channels),
+    st.tuples(st.just("unsubscribe"), which, channels),
+    publishing,
+    publishing,
+    publishing,
+    st.tuples(st.just("ack"), which, which),
+    st.tuples(st.just("disconnect"), which),
+    passing,
+    passing,
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(st.booleans(), st.lists(operations, min_size=5, max_size=60))
+def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ...]]) -> None:
+    """
+    Whatever clients do, and however long they wait, each receives what the protocol says, in its order.
+    """
+    pair = Pair(production)
+    pair.do(("connect", None))
+    pair.do(("connect", "ann"))
+    for operation in todo:
+        pair.do(operation)
+    while pair.clients:
+        pair.do(("disconnect", 0))
+    pair.do(("advance", 86_400))
+
+    assert pair.hub.stats(channels=True)["channelStats"] == {}
+    assert pair.hub.memory.kept == pair.hub.memory.absent == len(pair.hub.memory) == 0
+
+
+# anything at all
+
+
+KINDS = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "hello")
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+likely = json_values | st.sampled_from([*CHANNELS, *EVENTS, "x", "ann", "s"])
+likenesses = st.fixed_dictionaries(
+    {"type": st.sampled_from(KINDS) | json_values},
+    optional=dict.fromkeys(
+        ("id", "channel", "event", "data", "token", "agent_id", "session_id", "message_id", "timestamp"), likely
+    ),
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, messages: st.SearchStrategy[dict[str, Any]]) -> str:
+    """
+    A message with a part of its text cut out, and something else put in.
+    """
+    text = json.dumps(draw(messages), ensure_ascii=draw(st.booleans()))
+    start = draw(st.integers(0, len(text)))
+    end = start + draw(st.integers(0, 5) | st.just(len(text)))
+    patch = draw(st.just("") | st.text(max_size=3) | st.sampled_from(['"', "\\", "\\ud83d", "{", "]", ",", "1e999"]))
+    return text[:start] + patch + text[end:]
+
+
+def receive(message: str | bytes) -> None:
+    """
+    Give a message to an authenticated client, whose answers must be JSON, and refusals ones of the protocol.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    client = FakeClient(make_hub(clock, extra=("x.*",)))
+    client.auth("ann")
+    client.session.receive(message)
+    replies = client.peer.take()
+
+    assert client.peer.closed is None
+    for reply in replies:
+        if "code" in reply:
+            assert reply["code"] in set(ErrorCode)
+            assert reply["error"]
+            assert len(replies) == 1
+    assert client.say(type="ping")[-1]["type"] == "pong"
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@given(st.binary(max_size=200))
+@example(b"\xff")
+@example(b'{"type":5')
+@example(b"[" * 200_000)
+@example(b'{"type":"ping","id":' + b"9" * 5000 + b"}")
+def test_any_bytes(message: bytes) -> None:
+    """
+    Whatever bytes a client sends, it is answered at most with a refusal, and may go on.
+    """
+    receive(message)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@given(likenesses.map(json.dumps) | damaged(likenesses))
+def test_anything_like_a_message(message: str) -> None:
+    """
+    The same goes for what looks like a message, or was one before it was damaged.
+    """
+    receive(message)
+
+
+notifications = st.fixed_dictionaries(
+    {}, optional={"channel": likely, "event": likely, "data": likely, "timestamp": likely}
+)
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@given(st.text(max_size=200) | notifications.map(json.dumps) | damaged(notifications))
+@example("[" * 200_000)
+@example('{"channel":"global","event":"a.b","data":' + "[" * 200_000)
+@example('{"channel":"global","event":5')
+def test_any_notification(payload: str) -> None:
+    """
+    Whatever the database says is an event, or refused and counted.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    hub = make_hub(clock)
+    client = FakeClient(hub)
+    client.peer.take()
+    try:
+        hub.notified(payload)
+    except ProtocolError as error:
+        assert error.reason
+        assert hub.bad_notifications == 1
+        assert client.peer.take() == []
+    else:
+        assert hub.bad_notifications == 0
+        assert len(client.peer.take()) == (json.loads(payload)["channel"] != "metrics")
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(json_values, st.booleans())
+def test_any_data(value: object, ascii_only: bool) -> None:
+    """
+    Any JSON value comes out as it went in.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    client = FakeClient(make_hub(clock))
+    client.peer.take()
+    data = json.dumps(value, ensure_ascii=ascii_only)
+    client.session.receive(f'{{"type":"publish","channel":"global","event":"task.created","data":{data}}}')
+
+    (reply,) = client.peer.take()
+    if "NaN" in data or "Infinity" in data:
+        assert reply.get("code") == "PARSE_ERROR" or json.dumps(reply["data"]) == json.dumps(value)
+    else:
+        assert json.dumps(reply["data"]) == json.dumps(value)

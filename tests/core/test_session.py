@@ -1,0 +1,774 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.errors import CloseCode
+from dcm_ws.hub import Hub
+from dcm_ws.session import Origin, State
+from dcm_ws.tokens import sign
+from tests.core.living import events, finish, live
+from tests.fakes import SECRET, WALL_MS, Client, make_hub
+
+NEEDING_RIGHTS: list[dict[str, Any]] = [
+    {"type": "subscribe", "channel": "topics/t"},
+    {"type": "unsubscribe", "channel": "global"},
+    {"type": "publish", "channel": "global", "event": "system.info"},
+]
+COMMANDS: list[dict[str, Any]] = [
+    *NEEDING_RIGHTS,
+    {"type": "auth", "agent_id": "ann"},
+    {"type": "ping"},
+    {"type": "pong"},
+    {"type": "ack", "message_id": "msg_1"},
+    {"type": "hello"},
+]
+
+
+@pytest.fixture
+def hub(clock: Clock) -> Hub:
+    return make_hub(clock)
+
+
+@pytest.fixture
+def client(hub: Hub) -> Client:
+    client = Client(hub)
+    client.peer.take()
+    return client
+
+
+def only(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    (message,) = messages
+    return message
+
+
+def ack(request: object, **more: object) -> dict[str, Any]:
+    return {"type": "ack", "id": request, "success": True, "timestamp": WALL_MS} | more
+
+
+def refusal(request: object, code: str, error: str) -> dict[str, Any]:
+    return {
+        "type": "ack",
+        "id": request,
+        "success": False,
+        "error": error,
+        "code": code,
+        "timestamp": WALL_MS,
+    }
+
+
+# subscribe and unsubscribe
+
+
+@pytest.mark.parametrize("channel", ["global", "metrics", "sessions/s", "topics/t", "topics/a/b"])
+def test_subscribe(hub: Hub, client: Client, channel: str) -> None:
+    """
+    A client may listen to any channel that is nobody's own; twice is a success and changes nothing.
+    """
+    for request in (1, 2):
+        assert client.say(type="subscribe", channel=channel, id=request) == [ack(request)]
+
+    assert hub.counts(channels=True)["channelStats"] == {"global": 1, channel: 1}
+
+
+@pytest.mark.parametrize("type_", ["subscribe", "unsubscribe"])
+def test_nothing_is_answered_without_an_id(client: Client, type_: str) -> None:
+    """
+    Success without an id is silent.
+    """
+    assert client.say(type=type_, channel="topics/t") == []
+
+
+@pytest.mark.parametrize("channel", ["topics/t", "topics/never", "global", "agents/somebody"])
+def test_unsubscribe(hub: Hub, client: Client, channel: str) -> None:
+    """
+    A client may leave any channel, also C{global}, also one it never joined.
+    """
+    client.say(type="subscribe", channel="topics/t")
+
+    assert client.say(type="unsubscribe", channel=channel, id="r1") == [ack("r1")]
+    assert client.session not in hub.registry.members(channel)
+
+
+def test_left_channel_is_heard_no_more(client: Client) -> None:
+    """
+    After leaving C{global} its events do not come.
+    """
+    client.say(type="unsubscribe", channel="global")
+
+    assert client.say(type="publish", channel="global", event="system.info") == []
+
+
+@pytest.mark.parametrize("channel", ["", "projects", "topics/", "agents/a b", "sessions/" + "x" * 129, "GLOBAL"])
+@pytest.mark.parametrize("type_", ["subscribe", "unsubscribe", "publish"])
+def test_bad_channels(client: Client, type_: str, channel: str) -> None:
+    """
+    A channel that is none is refused, with the text that says which.
+    """
+    message = {"type": type_, "channel": channel, "event": "system.info"}
+    error = f"Invalid channel format: {channel}"
+
+    assert client.say(**message, id="r1") == [refusal("r1", "INVALID_CHANNEL", error)]
+    assert client.say(**message) == [{"error": error, "code": "INVALID_CHANNEL", "timestamp": WALL_MS}]
+
+
+def test_subscriptions_are_limited(clock: Clock) -> None:
+    """
+    Past the limit a subscription is refused, until another one ends; what is subscribed already may be again.
+    """
+    client = Client(make_hub(clock, max_subscriptions=3))
+    client.peer.take()
+    assert client.say(type="subscribe", channel="topics/1", id=1) == [ack(1)]
+    assert client.say(type="subscribe", channel="topics/2", id=2) == [ack(2)]
+    refused = only(client.say(type="subscribe", channel="topics/3", id=3))
+    assert (refused["code"], refused["success"], refused["id"]) == ("TOO_MANY_SUBSCRIPTIONS", False, 3)
+    assert "3" in refused["error"]
+    assert client.say(type="subscribe", channel="topics/1", id=4) == [ack(4)]
+
+    client.say(type="unsubscribe", channel="global")
+    assert client.say(type="subscribe", channel="topics/3", id=5) == [ack(5)]
+
+
+def test_a_thousand_subscriptions(client: Client) -> None:
+    """
+    The limit is 1,000 where nobody set another, C{global} among them.
+    """
+    codes = [
+        only(client.say(type="subscribe", channel=f"topics/{number}", id=number)).get("code") for number in range(1001)
+    ]
+
+    assert codes == [None] * 999 + ["TOO_MANY_SUBSCRIPTIONS"] * 2
+
+
+# private channels
+
+
+def test_anonymous_client_may_not_listen_to_an_agent(client: Client) -> None:
+    """
+    An agent's channel is for those who have authenticated.
+    """
+    error = "Not authorized to subscribe to this agent channel"
+
+    assert client.say(type="subscribe", channel="agents/ann", id=1) == [refusal(1, "NOT_AUTHORIZED", error)]
+    assert only(client.say(type="subscribe", channel="agents/ann")) == {
+        "error": error,
+        "code": "NOT_AUTHORIZED",
+        "timestamp": WALL_MS,
+    }
+
+
+def test_claiming_an_agent_opens_its_channel_in_development(hub: Hub) -> None:
+    """
+    In development C{?agent_id=ann} is enough for C{agents/ann}, and for no other.
+    """
+    client = Client(hub, Origin(agent_id="ann"))
+    client.peer.take()
+
+    assert client.say(type="subscribe", channel="agents/ann", id=1) == [ack(1)]
+    assert only(client.say(type="subscribe", channel="agents/bob", id=2))["code"] == "NOT_AUTHORIZED"
+
+
+def test_authenticated_client_may_listen_to_any_agent(client: Client) -> None:
+    """
+    Who has authenticated, as any agent, may listen to all.
+    """
+    client.auth("ann")
+
+    assert client.say(type="subscribe", channel="agents/bob", id=1) == [ack(1)]
+
+
+def test_anonymous_client_may_publish_to_an_agent(hub: Hub, client: Client) -> None:
+    """
+    In development everybody may write to an agent's channel.
+    """
+    ann = Client(hub)
+    ann.auth("ann")
+    client.peer.take()
+
+    assert "message_id" in client.say(type="publish", channel="agents/ann", event="message.new", id=1)[-1]
+    assert events(ann.peer.take(), "message") == [("agents/ann", "message.new"), ("global", "message.new")]
+
+
+# publish
+
+
+def test_publish(client: Client) -> None:
+    """
+    The ack of a publish names the event, which the publisher gets itself where it listens.
+    """
+    event, done = client.say(type="publish", channel="global", event="system.info", data={"n": [1, "é"]}, id="r1")
+
+    assert event == {
+        "id": event["id"],
+        "channel": "global",
+        "event": "system.info",
+        "data": {"n": [1, "é"]},
+        "timestamp": WALL_MS,
+    }
+    assert done == ack("r1", message_id=event["id"])
+
+
+def test_publish_without_an_id(client: Client) -> None:
+    """
+    Without an id the event goes out and nothing else comes back.
+    """
+    assert events(client.say(type="publish", channel="topics/t", event="system.info")) == [("global", "system.info")]
+
+
+def test_missing_data_arrives_as_null(client: Client) -> None:
+    """
+    An event published without data has C{null}.
+    """
+    assert only(client.say(type="publish", channel="global", event="system.info"))["data"] is None
+
+
+@pytest.mark.parametrize("event", ["", "task", "task.exploded", "TASK.created", "pipeline.started", "a b.c"])
+def test_events_outside_the_catalogue(client: Client, event: str) -> None:
+    """
+    What is in no catalogue is refused, with the text that says what it was.
+    """
+    message = {"type": "publish", "channel": "global", "event": event}
+    error = f"Invalid event type: {event}"
+
+    assert client.say(**message, id=1) == [refusal(1, "INVALID_EVENT", error)]
+    assert client.say(**message) == [{"error": error, "code": "INVALID_EVENT", "timestamp": WALL_MS}]
+
+
+def test_refusal_of_a_huge_event_is_short(client: Client) -> None:
+    """
+    An event name of a megabyte is not sent back whole.
+    """
+    refused = only(client.say(type="publish", channel="global", event="x" * 1_000_000))
+
+    assert refused["error"].startswith("Invalid event type: xxx")
+    assert len(refused["error"]) < 200
+
+
+def test_events_of_the_operators(clock: Clock) -> None:
+    """
+    What the operator added may be published.
+    """
+    client = Client(make_hub(clock, extra=("pipeline.*",)))
+    client.peer.take()
+
+    assert events(client.say(type="publish", channel="global", event="pipeline.x")) == [("global", "pipeline.x")]
+
+
+def test_channel_is_looked_at_before_the_event(client: Client) -> None:
+    """
+    Where both are wrong the channel is named.
+    """
+    assert only(client.say(type="publish", channel="x", event="x"))["code"] == "INVALID_CHANNEL"
+
+
+# ping, pong, ack
+
+
+@pytest.mark.parametrize("request_id", [{}, {"id": "r1"}, {"id": 0}, {"timestamp": 5}])
+def test_ping(client: Client, request_id: dict[str, Any]) -> None:
+    """
+    A ping is answered with a pong, whatever else it says.
+    """
+    assert client.say(type="ping", **request_id) == [{"type": "pong", "timestamp": WALL_MS}]
+
+
+@pytest.mark.parametrize("request_id", [{}, {"id": "r1"}])
+def test_pong_and_ack_are_not_answered(client: Client, request_id: dict[str, Any]) -> None:
+    """
+    A pong, or an ack of whatever event, is taken in silence.
+    """
+    assert client.say(type="pong", **request_id) == []
+    assert client.say(type="ack", message_id="msg_unknown", **request_id) == []
+
+
+# what is wrong with the message itself
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("hello", "PARSE_ERROR"),
+        (b"\xff", "PARSE_ERROR"),
+        ("[]", "PARSE_ERROR"),
+        ('{"type":5', "PARSE_ERROR"),
+        ("{}", "UNKNOWN_MESSAGE_TYPE"),
+        ('{"type":"hello"}', "UNKNOWN_MESSAGE_TYPE"),
+        ('{"type":"ping","id":true}', "INVALID_MESSAGE"),
+        ('{"type":"subscribe"}', "INVALID_MESSAGE"),
+    ],
+)
+def test_failure_without_an_id(hub: Hub, client: Client, message: str | bytes, code: str) -> None:
+    """
+    A message that is wrong is answered once, counted, and survived.
+    """
+    client.session.receive(message)
+
+    refused = only(client.peer.take())
+    assert refused == {"error": refused["error"], "code": code, "timestamp": WALL_MS}
+    assert hub.stats(channels=False)["refusals"] == {code: 1}
+    assert client.peer.closed is None
+    assert client.say(type="ping") == [{"type": "pong", "timestamp": WALL_MS}]
+
+
+@pytest.mark.parametrize("request_id", ["r1", 0, 2**63 - 1])
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"type": "hello"}, "UNKNOWN_MESSAGE_TYPE"),
+        ({"type": "subscribe"}, "INVALID_MESSAGE"),
+        ({"type": "subscribe", "channel": "x"}, "INVALID_CHANNEL"),
+        ({"type": "unsubscribe", "channel": "x"}, "INVALID_CHANNEL"),
+        ({"type": "publish", "channel": "x", "event": "x"}, "INVALID_CHANNEL"),
+        ({"type": "publish", "channel": "global", "event": "x"}, "INVALID_EVENT"),
+        ({"type": "subscribe", "channel": "agents/ann"}, "NOT_AUTHORIZED"),
+        ({"type": "auth"}, "AGENT_ID_REQUIRED"),
+        ({"type": "auth", "token": "x"}, "TOKEN_INVALID"),
+        ({"type": "auth", "token": sign(SECRET, "ann", None, 0)}, "TOKEN_EXPIRED"),
+    ],
+)
+def test_failure_with_an_id(client: Client, message: dict[str, Any], code: str, request_id: str | int) -> None:
+    """
+    A refusal goes to the request that it answers.
+    """
+    refused = only(client.say(**message, id=request_id))
+
+    assert refused == refusal(request_id, code, refused["error"])
+    assert refused["error"]
+
+
+# every state and every command
+
+
+@pytest.mark.parametrize("message", NEEDING_RIGHTS, ids=lambda message: message["type"])
+@pytest.mark.parametrize("request_id", [None, 1])
+def test_anonymous_client_in_production(clock: Clock, message: dict[str, Any], request_id: int | None) -> None:
+    """
+    In production who has not authenticated may not publish, subscribe, or unsubscribe.
+    """
+    client = Client(make_hub(clock, production=True))
+    client.peer.take()
+    refused = only(client.say(**message | ({} if request_id is None else {"id": request_id})))
+
+    assert refused["code"] == "NOT_AUTHORIZED"
+    assert refused.get("id") == request_id
+
+
+def test_anonymous_client_in_production_may_ping(clock: Clock) -> None:
+    """
+    Pings are answered, and pongs and acks taken, before authentication too.
+    """
+    client = Client(make_hub(clock, production=True))
+    client.peer.take()
+
+    assert client.say(type="ping") == [{"type": "pong", "timestamp": WALL_MS}]
+    assert client.say(type="pong") == client.say(type="ack", message_id="msg_1") == []
+
+
+@pytest.mark.parametrize("message", NEEDING_RIGHTS, ids=lambda message: message["type"])
+def test_authenticated_client_in_production(clock: Clock, message: dict[str, Any]) -> None:
+    """
+    With a token it may.
+    """
+    client = Client(make_hub(clock, production=True))
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+
+    assert client.say(**message, id=1)[-1]["success"] is True
+
+
+@pytest.mark.parametrize("message", COMMANDS, ids=lambda message: message["type"])
+@pytest.mark.parametrize("production", [False, True])
+@pytest.mark.parametrize("authenticated", [False, True])
+def test_closed_client(clock: Clock, message: dict[str, Any], production: bool, authenticated: bool) -> None:
+    """
+    What still comes from a client after the server closed its connection has no effect whatever.
+    """
+    hub = make_hub(clock, production=production)
+    watcher = Client(hub)
+    client = Client(hub)
+    for each in (watcher, client) if authenticated else (watcher,):
+        each.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+    hub.close(client.session, CloseCode.PING_TIMEOUT)
+    client.peer.take()
+    watcher.peer.take()
+    before = hub.stats(channels=True)
+
+    assert client.say(**message, id=1) == []
+    assert hub.stats(channels=True) == before
+    assert watcher.peer.take() == []
+    assert client.session.state is State.CLOSED
+    assert client.session.owed == {}
+
+
+# liveness
+
+
+def pings(client: Client) -> int:
+    return sum(message.get("type") == "ping" for message in client.peer.take())
+
+
+def test_ping_every_thirty_seconds(clock: Clock, hub: Hub, client: Client) -> None:
+    """
+    Every 30 s the server asks whether the client lives, with a message and a Ping frame.
+    """
+    heard = []
+    for second in range(1, 101):
+        client.session.heard_at = clock.seconds()
+        live(hub, clock, 1)
+        ping_frames = b"".join(client.peer.frames).count(b"\x89\x00")
+        if pings(client):
+            heard.append((second, ping_frames))
+
+    assert heard == [(30, 1), (60, 1), (90, 1)]
+
+
+def test_silent_client_is_closed(clock: Clock, hub: Hub, client: Client) -> None:
+    """
+    60 s of silence end the connection.
+    """
+    live(hub, clock, 59)
+    assert client.peer.closed is None
+    live(hub, clock, 1)
+
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+    assert client.session not in hub.sessions
+    assert hub.stats(channels=False)["closes"] == {"4000": 1}
+
+
+def test_anything_heard_counts(clock: Clock, hub: Hub, client: Client) -> None:
+    """
+    A client that is heard, of whatever it may be, has another 60 s from then.
+    """
+    live(hub, clock, 45)
+    client.session.heard_at = clock.seconds()
+    live(hub, clock, 59)
+    assert client.peer.closed is None
+    live(hub, clock, 1)
+
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+def test_pings_alone_do_not_keep_a_client(clock: Clock, hub: Hub, client: Client) -> None:
+    """
+    What the server sends is no sign of life.
+    """
+    live(hub, clock, 60)
+
+    assert pings(client) == 1
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+def test_other_intervals(clock: Clock) -> None:
+    """
+    An operator may have clients watched more closely; the sweep follows.
+    """
+    hub = make_hub(clock, heartbeat_interval=0.5, heartbeat_timeout=1.0)
+    client = Client(hub)
+    client.peer.take()
+    live(hub, clock, 0.5, hub.sweep_interval)
+    assert pings(client) == 1
+    live(hub, clock, 0.5, hub.sweep_interval)
+
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+def test_intervals_that_do_not_divide_each_other(clock: Clock) -> None:
+    """
+    A client that was heard between two pings is neither pinged nor closed when its first silence would have ended.
+    """
+    hub = make_hub(clock, heartbeat_interval=40.0, heartbeat_timeout=60.0)
+    client = Client(hub)
+    live(hub, clock, 50)
+    assert pings(client) == 1
+    client.session.heard_at = clock.seconds()
+    live(hub, clock, 29)
+    assert pings(client) == 0
+    live(hub, clock, 1)
+    assert pings(client) == 1
+    live(hub, clock, 30)
+
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+# authentication in time
+
+
+def test_production_waits_ten_seconds_for_authentication(clock: Clock) -> None:
+    """
+    In production a client that has not authenticated after 10 s is closed, however lively it is.
+    """
+    hub = make_hub(clock, production=True)
+    client = Client(hub)
+    live(hub, clock, 9)
+    client.say(type="ping")
+    client.session.heard_at = clock.seconds()
+    assert client.peer.closed is None
+    live(hub, clock, 1)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_authenticated_in_time(clock: Clock) -> None:
+    """
+    Who authenticates in time stays, and is pinged as everybody is.
+    """
+    hub = make_hub(clock, production=True)
+    client = Client(hub)
+    live(hub, clock, 9)
+    client.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))
+    client.session.heard_at = clock.seconds()
+    live(hub, clock, 21)
+
+    assert client.peer.closed is None
+    assert pings(client) == 1
+
+
+def test_failed_authentication_does_not_stop_the_clock(clock: Clock) -> None:
+    """
+    A bad token buys no time.
+    """
+    hub = make_hub(clock, production=True)
+    client = Client(hub)
+    live(hub, clock, 9)
+    assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
+    live(hub, clock, 1)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_development_does_not_wait(clock: Clock, hub: Hub, client: Client) -> None:
+    """
+    In development an anonymous client may stay.
+    """
+    live(hub, clock, 59)
+
+    assert client.peer.closed is None
+
+
+def stay(hub: Hub, clock: Clock, client: Client, seconds: int) -> None:
+    """
+    Let time pass, with a lively client.
+    """
+    for _ in range(seconds // 10):
+        client.session.heard_at = clock.seconds()
+        clock.advance(10)
+        finish(hub.sweep())
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_expired_token_does_not_end_the_connection(clock: Clock, production: bool) -> None:
+    """
+    When a token expires, the connection stays.
+    """
+    hub = make_hub(clock, production=production)
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+    stay(hub, clock, client, 7200)
+
+    assert client.peer.closed is None
+    assert client.say(type="publish", channel="global", event="system.info", id=1)[-1]["success"] is True
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_expired_token_ends_the_connection_where_enforced(clock: Clock, production: bool) -> None:
+    """
+    With C{--enforce-expiry} it does, with the code that says to get a token.
+    """
+    hub = make_hub(clock, production=production, enforce_expiry=True)
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+    stay(hub, clock, client, 3590)
+    assert client.peer.closed is None
+    stay(hub, clock, client, 10)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_another_token_refreshes_the_first(clock: Clock) -> None:
+    """
+    A new C{auth} in time gives another hour, and a bad one takes nothing away.
+    """
+    hub = make_hub(clock, production=True, enforce_expiry=True)
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+    stay(hub, clock, client, 1800)
+    client.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))
+    assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
+    stay(hub, clock, client, 3590)
+    assert client.peer.closed is None
+    stay(hub, clock, client, 10)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_a_name_alone_does_not_expire(clock: Clock) -> None:
+    """
+    In development an agent that only named itself has no token to expire.
+    """
+    hub = make_hub(clock, enforce_expiry=True)
+    client = Client(hub)
+    client.auth("ann")
+    stay(hub, clock, client, 7200)
+
+    assert client.peer.closed is None
+
+
+def test_token_in_the_query_expires_too(clock: Clock) -> None:
+    """
+    How a token came makes no difference to how long it lasts.
+    """
+    hub = make_hub(clock, enforce_expiry=True)
+    client = Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, WALL_MS))))
+    stay(hub, clock, client, 3600)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_text_and_binary_are_read_alike(client: Client) -> None:
+    """
+    A client may send bytes as well as text.
+    """
+    for message in ('{"type":"ping"}', b'{"type":"ping"}'):
+        client.session.receive(message)
+
+    assert [message["type"] for message in client.peer.take()] == ["pong", "pong"]
+
+
+# depth
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_deep_data_is_refused(client: Client) -> None:
+    """
+    Data that other programs might not be able to read is not passed on.
+    """
+    message = {"type": "publish", "channel": "global", "event": "system.info"}
+    assert client.say(**message, data=nested(100))[0]["data"] == nested(100)
+    refused = only(client.say(**message, data=nested(101), id="r1"))
+
+    assert (refused["code"], refused["id"]) == ("INVALID_MESSAGE", "r1")
+    assert "`data`" in refused["error"]
+    assert "100" in refused["error"]
+
+
+# the rate limit
+
+
+def limited(clock: Clock) -> tuple[Hub, Client]:
+    """
+    A client that may send 2 messages a second, and 4 at once.
+    """
+    hub = make_hub(clock, rate_limit=2.0, rate_burst=4.0)
+    client = Client(hub)
+    client.peer.take()
+    return hub, client
+
+
+def codes(client: Client, times: int, **message: Any) -> list[str | None]:
+    return [answer.get("code") for _ in range(times) for answer in client.say(**message)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "ping"},
+        {"type": "subscribe", "channel": "global", "id": 1},
+        {"type": "unsubscribe", "channel": "metrics", "id": 1},
+        {"type": "publish", "channel": "metrics", "event": "metric.update", "id": 1},
+        {"type": "auth", "token": "x", "id": 1},
+        {"type": "hello", "id": 1},
+    ],
+    ids=lambda message: message["type"],
+)
+def test_messages_over_the_rate_are_refused(clock: Clock, message: dict[str, Any]) -> None:
+    """
+    Past the limit a message is refused, whatever it is and whether or not it is right, with the time to wait.
+    """
+    _, client = limited(clock)
+    answers = [only(client.say(**message)) for _ in range(6)]
+
+    assert [answer.get("code") == "RATE_LIMITED" for answer in answers] == [False] * 4 + [True] * 2
+    assert answers[4]["retry_after_ms"] == answers[5]["retry_after_ms"] == 500
+    assert answers[5].get("id") == message.get("id")
+    assert client.peer.closed is None
+
+
+def test_waiting_as_told_is_enough(clock: Clock) -> None:
+    """
+    After the time that the refusal names the next message is obeyed, and not before.
+    """
+    _, client = limited(clock)
+    codes(client, 4, type="ping")
+    clock.advance(0.25)
+    refused = only(client.say(type="ping"))
+    assert (refused["code"], refused["retry_after_ms"]) == ("RATE_LIMITED", 250)
+    clock.advance(0.25)
+
+    assert client.say(type="ping")[0]["type"] == "pong"
+
+
+def test_a_pause_gives_a_burst_and_no_more(clock: Clock) -> None:
+    """
+    However long a client was silent, it may send so many messages at once.
+    """
+    _, client = limited(clock)
+    clock.advance(50)
+
+    assert codes(client, 6, type="ping") == [None] * 4 + ["RATE_LIMITED"] * 2
+
+
+def test_steady_client_is_never_refused(clock: Clock) -> None:
+    """
+    A client below the rate may go on for ever.
+    """
+    _, client = limited(clock)
+    for _ in range(100):
+        clock.advance(0.5)
+        assert codes(client, 1, type="ping") == [None]
+
+
+def test_what_the_server_asked_for_is_not_counted(clock: Clock) -> None:
+    """
+    Pongs, and acks that settle a delivery, cost nothing; acks of nothing do.
+    """
+    hub, client = limited(clock)
+    ids = [hub.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
+    client.peer.take()
+    for event_id in ids:
+        assert client.say(type="ack", message_id=event_id) == client.say(type="pong") == []
+
+    assert codes(client, 6, type="ack", message_id="msg_unknown") == ["RATE_LIMITED"] * 2
+
+
+def test_client_that_keeps_breaking_the_rate_is_closed(clock: Clock) -> None:
+    """
+    Ten times what it may send at once ends the connection.
+    """
+    hub, client = limited(clock)
+    assert codes(client, 39, type="ping").count("RATE_LIMITED") == 35
+    assert client.peer.closed is None
+    client.say(type="ping")
+
+    assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
+    assert client.session.state is State.CLOSED
+    assert hub.stats(channels=False)["closes"] == {"4029": 1}
+    assert client.say(type="ping") == []
+
+
+def test_breaking_the_rate_now_and_then_is_forgiven(clock: Clock) -> None:
+    """
+    A client that stops for a while begins anew.
+    """
+    _, client = limited(clock)
+    for _ in range(5):
+        codes(client, 20, type="ping")
+        clock.advance(20)
+
+    assert client.peer.closed is None

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.messages import TOKEN_MAX
+from dcm_ws.tokens import TTL_MS, Claims, sign, verify
+
+SECRET = "0123456789abcdef0123456789abcdef"
+NOW = 1_706_000_000_000
+VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("token-vectors.json").read_text())["vectors"]
+
+
+def make_token(payload: bytes, secret: str = SECRET) -> str:
+    """
+    A token with a signature that is good, whatever the payload.
+    """
+    signature = hmac.new(secret.encode(), payload, hashlib.sha256).hexdigest()
+    return base64.urlsafe_b64encode(payload).decode().rstrip("=") + "." + signature
+
+
+def refusal(token: str, now_ms: int = NOW) -> ErrorCode:
+    with pytest.raises(ProtocolError) as refused:
+        verify(SECRET, token, now_ms)
+    return refused.value.code
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
+def test_vectors(vector: dict[str, Any]) -> None:
+    """
+    Tokens from elsewhere are accepted or refused as the protocol says.
+    """
+    if vector["result"] == "ok":
+        claims = verify(vector["secret"], vector["token"], vector["now_ms"])
+        assert (claims.agent_id, claims.session_id) == (vector["agent_id"], vector["session_id"])
+    else:
+        with pytest.raises(ProtocolError) as refused:
+            verify(vector["secret"], vector["token"], vector["now_ms"])
+        assert refused.value.code == vector["result"]
+
+
+@pytest.mark.parametrize("session", [None, "s-1"])
+def test_what_is_signed_is_accepted(session: str | None) -> None:
+    """
+    A token made here says who it was made for, and is good for an hour.
+    """
+    token = sign(SECRET, "ann", session, NOW)
+
+    assert verify(SECRET, token, NOW) == Claims("ann", session, NOW + TTL_MS)
+    assert verify(SECRET, token, NOW + TTL_MS) == Claims("ann", session, NOW + TTL_MS)
+    assert refusal(token, NOW + TTL_MS + 1) is ErrorCode.TOKEN_EXPIRED
+
+
+def test_token_has_the_shape_of_the_protocol() -> None:
+    """
+    Base64url without padding, a dot, and 64 lower-case hex digits over the payload's very bytes.
+    """
+    encoded, _, signature = sign(SECRET, "ann", "s-1", NOW).partition(".")
+    payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+
+    assert "=" not in encoded
+    assert json.loads(payload) == {
+        "agent_id": "ann",
+        "session_id": "s-1",
+        "issued_at": NOW,
+        "expires_at": NOW + TTL_MS,
+    }
+    assert signature == hmac.new(SECRET.encode(), payload, hashlib.sha256).hexdigest()
+
+
+def test_session_is_left_out_where_there_is_none() -> None:
+    """
+    A token without a session does not mention one.
+    """
+    encoded = sign(SECRET, "ann", None, NOW).partition(".")[0]
+
+    assert b"session_id" not in base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+
+
+def test_upper_case_signature_is_refused() -> None:
+    """
+    The signature is lower-case hex, and nothing else.
+    """
+    encoded, _, signature = sign(SECRET, "ann", None, NOW).partition(".")
+
+    assert refusal(f"{encoded}.{signature.upper()}") is ErrorCode.TOKEN_INVALID
+
+
+def test_length_that_base64_cannot_have_is_refused() -> None:
+    """
+    One character more than a multiple of four is no base64.
+    """
+    signature = sign(SECRET, "ann", None, NOW).partition(".")[2]
+
+    assert refusal(f"abcde.{signature}") is ErrorCode.TOKEN_INVALID
+
+
+@pytest.mark.parametrize("position", range(0, 100, 7))
+def test_any_changed_character_is_refused(position: int) -> None:
+    """
+    A token changed in one place is nobody's.
+    """
+    token = sign(SECRET, "ann", "s-1", NOW)
+    changed = token[:position] + ("0" if token[position] != "0" else "1") + token[position + 1 :]
+
+    assert refusal(changed) is ErrorCode.TOKEN_INVALID
+
+
+def test_token_that_is_too_long_is_refused() -> None:
+    """
+    A token above 4,096 characters is not even looked at, good signature or not.
+    """
+    fields = {"agent_id": "ann", "issued_at": NOW, "expires_at": NOW + 1, "pad": ""}
+    room = TOKEN_MAX - 65
+    short = make_token(json.dumps(fields | {"pad": "x" * (room * 3 // 4 - 90)}).encode())
+    long = make_token(json.dumps(fields | {"pad": "x" * (room * 3 // 4)}).encode())
+
+    assert len(short) <= TOKEN_MAX < len(long)
+    assert verify(SECRET, short, NOW).agent_id == "ann"
+    assert refusal(long) is ErrorCode.TOKEN_INVALID
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"agent_id": "x" * 129},
+        {"agent_id": ""},
+        {"agent_id": "a\n"},
+        {"agent_id": None},
+        {"session_id": "x" * 129},
+        {"session_id": 1},
+        {"issued_at": None},
+        {"issued_at": -1},
+        {"issued_at": True},
+        {"expires_at": "soon"},
+        {"expires_at": -1},
+        {"expires_at": 1e300},
+        {"expires_at": 10**30},
+    ],
+    ids=str,
+)
+def test_wrong_claims_are_refused(fields: dict[str, Any]) -> None:
+    """
+    A good signature does not make good what is signed.
+    """
+    claims = {"agent_id": "ann", "issued_at": NOW, "expires_at": NOW + TTL_MS} | fields
+
+    assert refusal(make_token(json.dumps(claims).encode())) is ErrorCode.TOKEN_INVALID
+
+
+def test_fractions_of_a_millisecond_are_read() -> None:
+    """
+    Another implementation may write its times with a fraction.
+    """
+    token = make_token(b'{"agent_id":"ann","session_id":null,"issued_at":1.5,"expires_at":2000.5}')
+
+    assert verify(SECRET, token, 2000) == Claims("ann", None, 2000)
+    assert refusal(token, 2001) is ErrorCode.TOKEN_EXPIRED
