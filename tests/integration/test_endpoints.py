@@ -1,0 +1,177 @@
+"""
+What the service may be made to listen on beside a TCP port: TLS, a Unix socket, IPv6.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from http.client import HTTPSConnection
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from websockets.sync.client import connect, unix_connect
+
+from tests.integration.running import (
+    RawClient,
+    Service,
+    ask,
+    client_frame,
+    close_of,
+    hear,
+    say,
+    service,
+    silence,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """
+    A key and a certificate for 127.0.0.1, signed by itself.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    key_file, certificate_file = folder / "key.pem", folder / "cert.pem"
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return key_file, certificate_file
+
+
+class Everywhere:
+    """
+    A service on plain TCP, TLS and a Unix socket.
+    """
+
+    def __init__(self, running: Service, certificate: Path, path: Path) -> None:
+        self.running = running
+        self.path = str(path)
+        self.context = ssl.create_default_context(cafile=str(certificate))
+        found = re.search(r"listening on wss://127\.0\.0\.1:(\d+)/ \(health: https://", running.log)
+        assert found
+        self.tls_port = int(found.group(1))
+
+    @property
+    def tls_url(self) -> str:
+        return f"wss://127.0.0.1:{self.tls_port}/ws"
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]:
+    folder = tmp_path_factory.mktemp("endpoints")
+    key, certificate = make_certificate(folder)
+    path = folder / "dcm-ws.sock"
+    endpoints = (
+        "tcp:0:interface=127.0.0.1",
+        f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
+        f"unix:{path}",
+    )
+    options = [part for endpoint in endpoints for part in ("--listen", endpoint)]
+    with service(*options, "--max-send-buffer", "200000") as running:
+        yield Everywhere(running, certificate, path)
+
+
+def test_all_are_one_service(everywhere: Everywhere) -> None:
+    """
+    A client on one of several endpoints hears what is published on another.
+    """
+    with (
+        connect(everywhere.tls_url, ssl=everywhere.context) as secure,
+        unix_connect(everywhere.path, "ws://localhost/") as local,
+    ):
+        plain = everywhere.running.connect()
+        assert hear(secure)["type"] == hear(local)["type"] == "connected"
+        say(secure, type="publish", channel="global", event="system.info", data="x" * 100_000)
+        for client in (plain, secure, local):
+            assert hear(client)["data"] == "x" * 100_000
+        for client in (plain, secure, local):
+            silence(client)
+    everywhere.running.forget_clients()
+
+
+def test_https(everywhere: Everywhere) -> None:
+    """
+    Where the port is TLS, /health is too, and names the first port.
+    """
+    connection = HTTPSConnection("127.0.0.1", everywhere.tls_port, timeout=10, context=everywhere.context)
+    for _ in range(2):
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert json.loads(answer.read())["port"] == everywhere.running.port
+    connection.close()
+
+
+def test_frames_sent_with_the_handshake_through_tls(everywhere: Everywhere) -> None:
+    """
+    What a client sends along with its handshake is not lost on the way through TLS either.
+    """
+    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=10)
+    with everywhere.context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        client = RawClient(secure, "/", client_frame(b'{"type":"ping"}'))
+        assert client.hear()["type"] == "connected"
+        assert client.hear()["type"] == "pong"
+
+
+def test_client_that_never_reads_through_tls(everywhere: Everywhere) -> None:
+    """
+    A client that does not read is too slow through TLS as well.
+    """
+    running = everywhere.running
+    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=10)
+    with everywhere.context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        slow = RawClient(secure, "/", b"")
+        assert slow.hear()["type"] == "connected"
+        publisher = running.connect()
+        ask(publisher, type="unsubscribe", channel="global", id=0)
+
+        before = running.stats()["closes"].get("4008", 0)
+
+        def closed() -> bool:
+            for number in range(10):
+                message = {"channel": "global", "event": "system.info", "data": "x" * 60_000}
+                assert ask(publisher, type="publish", id=number, **message)["success"] is True
+            return running.stats()["closes"].get("4008", 0) == before + 1
+
+        until(closed)
+        assert slow.close_code() == 4008
+    running.forget_clients()
+
+
+def test_ipv6_and_shutdown() -> None:
+    """
+    HOST may be an IPv6 address; a client there is closed like any other.
+    """
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6")
+    with service("--host", "::1") as running, connect(f"ws://[::1]:{running.port}/") as client:
+        assert hear(client)["type"] == "connected"
+        assert f"listening on ws://[::1]:{running.port}/" in running.log
+        running.process.send_signal(signal.SIGTERM)
+        assert close_of(client)[0] == 1012
+        assert running.process.wait(timeout=10) == 0

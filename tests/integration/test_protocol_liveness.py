@@ -1,0 +1,322 @@
+"""
+Protocol, section 6, and what section 4 shows on the wire: pings, silence, slowness, retries, and the end.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.integration.running import (
+    Service,
+    ask,
+    client_frame,
+    close_of,
+    hear,
+    say,
+    service,
+    silence,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def shared_lively() -> Iterator[Service]:
+    with service("--heartbeat-interval", "0.4", "--heartbeat-timeout", "1") as running:
+        yield running
+
+
+@pytest.fixture
+def lively(shared_lively: Service) -> Iterator[Service]:
+    """
+    A service that soon takes a client for dead.
+    """
+    yield shared_lively
+    shared_lively.forget_clients()
+
+
+@pytest.fixture(scope="module")
+def shared_strict() -> Iterator[Service]:
+    options = ("--ack-timeout", "0.3", "--retry-interval", "0.05", "--max-send-buffer", "200000")
+    with service(*options) as running:
+        yield running
+
+
+@pytest.fixture
+def strict(shared_strict: Service) -> Iterator[Service]:
+    """
+    A service that soon sends again, and soon takes a client for too slow.
+    """
+    yield shared_strict
+    shared_strict.forget_clients()
+
+
+# pings and silence
+
+
+def test_server_pings(lively: Service) -> None:
+    """
+    Every interval a client gets a ping message and a WebSocket Ping.
+    """
+    client = lively.connect_raw()
+    started = time.monotonic()
+    for number in (1, 2):
+        opcode, payload = client.read()
+        assert opcode == 1
+        message = json.loads(payload)
+        assert message == {"type": "ping", "timestamp": message["timestamp"]}
+        assert abs(message["timestamp"] - time.time() * 1000) < 10_000
+        assert client.read() == (9, b"")
+        assert time.monotonic() - started >= 0.4 * number - 0.1
+        # a sign of life
+        client.socket.sendall(client_frame(b"", opcode=10))
+
+
+def test_silence_is_death(lively: Service) -> None:
+    """
+    A client from which nothing comes is closed with 4000, Ping timeout.
+    """
+    client = lively.connect_raw()
+    started = time.monotonic()
+    while True:
+        opcode, payload = client.read()
+        if opcode == 8:
+            break
+    assert payload == (4000).to_bytes(2) + b"Ping timeout"
+    assert 0.9 < time.monotonic() - started < 3
+
+
+def test_anything_is_life(lively: Service) -> None:
+    """
+    Whatever arrives from a client counts as life, a library's own Pong among it.
+    """
+    signs = {
+        "pong": client_frame(b'{"type":"pong"}'),
+        "ping": client_frame(b'{"type":"ping"}'),
+        "nonsense": client_frame(b"no JSON"),
+        "Ping frame": client_frame(b"", opcode=9),
+        "Pong frame": client_frame(b"", opcode=10),
+        "binary frame": client_frame(b"x", opcode=2),
+        "half a frame": b"\x81",
+        "the other half": b"\x80" + bytes(4),
+    }
+    clients = {name: lively.connect_raw() for name in signs}
+    clients["the other half"] = clients["half a frame"]
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        for name, client in clients.items():
+            while True:
+                opcode, payload = client.read()
+                assert opcode != 8, (name, payload)
+                if opcode == 1 and json.loads(payload).get("type") == "ping":
+                    break
+            client.socket.sendall(signs[name])
+
+
+def test_library_pongs_by_itself(lively: Service) -> None:
+    """
+    A client that only listens stays connected: its WebSocket library answers the Pings.
+    """
+    client = lively.connect()
+    for _ in range(4):
+        assert json.loads(client.recv(timeout=10))["type"] == "ping"
+    silence(client)
+
+
+def test_client_closes(lively: Service) -> None:
+    """
+    A client that closes is answered, and no longer counted.
+    """
+    client = lively.connect()
+    until(lambda: lively.health()["connectedClients"] == 1)
+    client.close(3000, "enough")
+    assert client.protocol.close_rcvd is not None
+    until(lambda: lively.health()["connectedClients"] == 0)
+
+
+def test_client_vanishes(lively: Service) -> None:
+    """
+    A client whose connection breaks without a word is no longer counted.
+    """
+    client = lively.connect_raw()
+    client.socket.close()
+    until(lambda: lively.health()["connectedClients"] == 0)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        client_frame(b"", opcode=3),
+        b"\x81\x04ping",
+        b"\xc1\x80\0\0\0\0",
+        b"\x09\x80\0\0\0\0",
+        client_frame(b"x", opcode=0),
+    ],
+    ids=["reserved opcode", "unmasked", "reserved bit", "fragmented Ping", "continuation of nothing"],
+)
+def test_websocket_protocol_errors(lively: Service, frame: bytes) -> None:
+    """
+    A client that breaks the WebSocket protocol is closed with 1002.
+    """
+    client = lively.connect_raw()
+    client.socket.sendall(frame)
+    assert client.close_code() == 1002
+
+
+# retries and slowness
+
+
+def test_retry(strict: Service) -> None:
+    """
+    A tracked event that nobody acknowledges comes three times in all, the same each time, and is then given up.
+    """
+    client = strict.connect()
+    before = strict.stats()
+    say(client, type="publish", channel="global", event="task.created", data={"n": 1})
+    first = hear(client)
+    sent = time.monotonic()
+    assert strict.stats()["pendingDeliveries"] == 1
+    for number in (1, 2):
+        assert hear(client) == first
+        assert time.monotonic() - sent >= 0.3 * number - 0.05
+    until(lambda: strict.stats()["failedDeliveries"] == before["failedDeliveries"] + 1)
+    assert strict.stats()["pendingDeliveries"] == 0
+    silence(client)
+
+
+def test_acknowledged_event_is_not_sent_again(strict: Service) -> None:
+    """
+    An acknowledged event comes once.
+    """
+    client = strict.connect()
+    say(client, type="publish", channel="global", event="message.new")
+    say(client, type="ack", message_id=hear(client)["id"])
+    # a later event, unacknowledged, comes back: then the first would have, too
+    say(client, type="publish", channel="global", event="subtask.created")
+    later = hear(client)
+    assert hear(client) == later
+    assert hear(client) == later
+
+
+def test_untracked_event_is_not_sent_again(strict: Service) -> None:
+    """
+    An event other than of tasks, subtasks and messages needs no ack.
+    """
+    client = strict.connect()
+    say(client, type="publish", channel="global", event="system.info")
+    assert hear(client)["event"] == "system.info"
+    assert strict.stats()["pendingDeliveries"] == 0
+
+
+def test_client_that_never_reads(strict: Service) -> None:
+    """
+    A client that does not read what it is sent is closed with 4008, and nobody else notices.
+    """
+    slow, publisher = strict.connect_raw(), strict.connect()
+    ask(publisher, type="unsubscribe", channel="global", id=0)
+    data = "x" * 60_000
+
+    def closed() -> bool:
+        for number in range(10):
+            message = {"type": "publish", "channel": "global", "event": "system.info", "data": data, "id": number}
+            assert ask(publisher, **message)["success"] is True
+        return "4008" in strict.stats()["closes"]
+
+    until(closed)
+    until(lambda: strict.stats()["connectedClients"] == 1)
+    assert slow.close_code() == 4008
+
+
+# the end
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_shutdown(how: signal.Signals) -> None:
+    """
+    SIGTERM or SIGINT: the clients are told, health says draining, all are closed with 1012, and the exit status is 0.
+    """
+    with service("--drain", "0.5") as running:
+        unfinished = running.socket()
+        unfinished.sendall(b"GET / HT")
+        clients = [running.connect() for _ in range(3)]
+        # one that does not answer the close, so that the draining takes its time
+        stubborn = running.connect_raw()
+        kept_alive = HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept_alive.request("GET", "/health")
+        answer = kept_alive.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (200, "healthy")
+        running.process.send_signal(how)
+        notice = hear(clients[0])
+        assert (notice["channel"], notice["event"]) == ("global", "system.info")
+        assert notice["data"] == {"component": "server", "state": "draining"}
+        kept_alive.request("GET", "/health")
+        answer = kept_alive.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (503, "draining")
+        for client in clients:
+            assert close_of(client)[0] == 1012
+        assert stubborn.close_code() == 1012
+        stubborn.socket.close()
+        assert unfinished.recv(100) == b""
+        with pytest.raises(ConnectionRefusedError):
+            running.connect()
+        assert running.process.wait(timeout=10) == 0
+        kept_alive.close()
+
+
+def test_second_signal() -> None:
+    """
+    Who cannot wait signals twice: the second one ends the service at once.
+    """
+    with service() as running:
+        client = running.connect_raw()
+        running.process.send_signal(signal.SIGTERM)
+        assert client.close_code() == 1012
+        started = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(timeout=10) == -signal.SIGTERM
+        assert time.monotonic() - started < 1
+
+
+def test_shutdown_without_clients() -> None:
+    """
+    A service that nobody is connected to ends at once, with exit status 0.
+    """
+    with service("--drain", "30") as running:
+        started = time.monotonic()
+        assert running.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 2
+
+
+def test_sent_before_the_close(strict: Service) -> None:
+    """
+    What a client was sent before it was closed, it still gets.
+    """
+    client = strict.connect()
+    for number in range(100):
+        say(client, type="subscribe", channel="metrics", id=number)
+    client.send(b"\xff", text=True)
+    ids = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            ids.append(hear(client)["id"])
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1007
+    assert ids == list(range(100))
+
+
+def test_goodbye_right_after_a_request(strict: Service) -> None:
+    """
+    A client that closes right behind a request is still answered.
+    """
+    request = b'{"type":"subscribe","channel":"metrics","id":"last"}'
+    client = strict.connect_raw(more=client_frame(request) + client_frame((1000).to_bytes(2), opcode=8))
+    assert client.hear()["id"] == "last"
+    assert client.close_code() == 1000

@@ -1,0 +1,235 @@
+"""
+TLS, Unix sockets, and more than one endpoint, by the strings that --listen takes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import re
+import signal
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from websockets.sync.client import ClientConnection, connect, unix_connect
+
+from tests.integration.running import Service, ask, handshake, hear, say, service, silence, until
+
+pytestmark = pytest.mark.integration
+
+
+class Certificate:
+    """
+    A certificate of its own, for 127.0.0.1 and localhost.
+
+    @ivar endpoint: what to listen on with it.
+    @ivar trusting: the TLS of a client that trusts it, and no other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test")])
+        now = datetime.datetime.now(datetime.UTC)
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(names, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (folder / "cert.pem").write_bytes(pem)
+        (folder / "key.pem").write_bytes(private)
+        self.endpoint = f"ssl:0:privateKey={folder}/key.pem:certKey={folder}/cert.pem:interface=127.0.0.1"
+        self.trusting = ssl.create_default_context(cadata=pem.decode())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure(certificate: Certificate) -> Iterator[Service]:
+    """
+    A service that listens with TLS.
+    """
+    with service(f"--listen={certificate.endpoint}", "--max-send-buffer=1000000") as running:
+        yield running
+        assert running.stop(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def trusting(certificate: Certificate) -> ssl.SSLContext:
+    return certificate.trusting
+
+
+def dial(running: Service, trusting: ssl.SSLContext, host: str = "127.0.0.1", **options: Any) -> ClientConnection:
+    client = connect(f"wss://{host}:{running.port}/ws", ssl=trusting, **options)
+    assert json.loads(client.recv(10))["type"] == "connected"
+    return client
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_events_over_tls(secure: Service, trusting: ssl.SSLContext, host: str) -> None:
+    """
+    A client that verifies the certificate publishes and hears events, and gets /health.
+    """
+    assert f"listening on wss://127.0.0.1:{secure.port}/ (health: https://" in secure.log
+    with dial(secure, trusting, host) as one, dial(secure, trusting, host) as two:
+        assert ask(one, type="publish", channel="global", event="system.info", data={"n": 1})["data"] == {"n": 1}
+        assert hear(two)["data"] == {"n": 1}
+    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
+        tls = trusting.wrap_socket(plain, server_hostname=host)
+        tls.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: tls.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == "healthy"
+
+
+def test_client_that_does_not_trust_the_certificate(secure: Service) -> None:
+    """
+    A client that trusts other certificates does not connect, nor does one without TLS; others are not disturbed.
+    """
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connect(f"wss://127.0.0.1:{secure.port}/", ssl=ssl.create_default_context())
+    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
+        plain.sendall(handshake())
+        assert b"101" not in plain.recv(1 << 16)
+
+
+def test_frames_sent_with_the_handshake_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+    """
+    What a client sends along with its handshake, in one TLS record, is not lost.
+    """
+    with (
+        socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+        trusting.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(handshake() + b"\x81\x8f\0\0\0\0" + b'{"type":"ping"}')
+        heard = b""
+        while b'"pong"' not in heard:
+            data = tls.recv(1 << 16)
+            assert data, heard
+            heard += data
+        assert b'"connected"' in heard
+
+
+def test_large_messages_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+    """
+    Messages of 500 KB go in and out whole.
+    """
+    data = "".join(chr(97 + n % 26) for n in range(500_000))
+    with dial(secure, trusting, max_size=None) as one, dial(secure, trusting, max_size=None) as two:
+        for n in range(3):
+            say(one, type="publish", channel="topics/large", event="system.info", data=[n, data])
+            for client in one, two:
+                assert hear(client)["data"] == [n, data]
+
+
+def test_slow_reader_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+    """
+    A client that stops reading is cut off past the send buffer's limit; the others get every event meanwhile.
+    """
+    with (
+        socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+        trusting.wrap_socket(plain, server_hostname="localhost") as tls,
+        dial(secure, trusting, max_size=None) as one,
+    ):
+        tls.sendall(handshake())
+        until(lambda: clients(one) == 2)
+        data, n = "x" * 200_000, 0
+        while clients(one) == 2:
+            assert n < 200
+            for _ in range(5):
+                say(one, type="publish", channel="topics/much", event="system.info", data=[n, data])
+                assert hear(one)["data"] == [n, data]
+                n += 1
+        silence(one)
+
+
+def clients(client: ClientConnection) -> int:
+    """
+    How many clients there are, by /health on the client's own endpoint.
+    """
+    host, port = client.remote_address
+    assert isinstance(client.socket, ssl.SSLSocket)
+    with (
+        socket.create_connection((host, port), 10) as plain,
+        client.socket.context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: tls.recv(1 << 16), b""))
+    number: int = json.loads(answer.partition(b"\r\n\r\n")[2])["connectedClients"]
+    return number
+
+
+def test_unix_socket() -> None:
+    """
+    A service on a Unix socket is used like any other.
+    """
+    # the path of a Unix socket may have about a hundred characters
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/dcm-ws.sock"
+        with service(f"--listen=unix:{path}") as running:
+            assert f"listening on unix:{path}" in running.log
+            with unix_connect(path, "ws://localhost/ws") as client:
+                assert hear(client)["type"] == "connected"
+                event = ask(client, type="publish", channel="global", event="system.info", data=1)
+                assert event["data"] == 1
+                assert running.stop(signal.SIGTERM) == 0
+
+
+def test_more_than_one_endpoint(certificate: Certificate) -> None:
+    """
+    Clients of one service on different endpoints, one with TLS and one without, hear each other.
+    """
+    with service("--listen=tcp:0:interface=127.0.0.1", f"--listen={certificate.endpoint}") as running:
+        ports = [int(port) for port in re.findall(r"listening on wss?://127\.0\.0\.1:(\d+)/", running.log)]
+        assert len(ports) == 2
+        assert running.health()["port"] == ports[0]
+        plain = running.connect()
+        with connect(f"wss://127.0.0.1:{ports[1]}/", ssl=certificate.trusting) as secure:
+            assert hear(secure)["type"] == "connected"
+            say(secure, type="publish", channel="global", event="system.info", data=1)
+            assert hear(secure)["data"] == hear(plain)["data"] == 1
+            assert running.health()["connectedClients"] == 2
+            assert running.stop(signal.SIGTERM) == 0
+        for port in ports:
+            with pytest.raises(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "tcp:x", "ssl:0:privateKey=/no/such/key.pem", "tcp:0:interface=192.0.2.1"]
+)
+def test_endpoint_that_is_none(endpoint: str) -> None:
+    """
+    An endpoint that cannot be listened on ends the start with one line that names it, and status 1.
+    """
+    running = Service("--no-database", f"--listen={endpoint}", wait="Server Shut Down")
+    assert running.process.wait(30) == 1
+    lines = [line for line in running.log.splitlines() if " info " not in line]
+    assert len(lines) == 1, running.log
+    assert "cannot listen on" in lines[0]
+    assert endpoint in lines[0]
