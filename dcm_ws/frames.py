@@ -10,7 +10,7 @@ import zlib
 
 _SHORT = 126
 _MEDIUM = 1 << 16
-_TEXT, _BINARY = 0x81, 0x82
+_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A
 _COMPRESSED = 0x40
 _SHORT_HEADERS = tuple(bytes((_TEXT, length)) for length in range(_SHORT))
 _WORTH_COMPRESSING = 128
@@ -33,6 +33,15 @@ def binary_frame(payload: bytes) -> bytes:
     One binary message in one frame.
     """
     return _header(_BINARY, len(payload)) + payload
+
+
+def pong_control_frame(payload: bytes) -> bytes:
+    """
+    The answer to a Ping control frame.
+
+    @param payload: that of the Ping, at most 125 bytes.
+    """
+    return bytes((_PONG, len(payload))) + payload
 
 
 def compressed(frames: bytes, window_bits: int) -> bytes:

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from dcm_ws.admission import UNIX, Admission, RefusedError
 from dcm_ws.errors import CloseCode
-from dcm_ws.frames import compressed
+from dcm_ws.frames import compressed, pong_control_frame
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
@@ -135,6 +135,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     _refusal: str | None = None
     _replay: Iterator[bytes] | None = None
     _latest: dict[str, bytes] | None = None
+    #: bytes may go to the socket at once: plain TCP, no compression, and open
     _direct = False
 
     def __init__(self) -> None:
@@ -159,7 +160,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         Admit the client or not; the first subprotocol that it offers is the one spoken.
         """
         try:
-            self._origin = self.factory.admit(self, self.http_request_uri, request.headers)
+            self._origin = self.factory.admit(self, self.http_request_uri, _headers(self.http_request_data))
         except RefusedError as refusal:
             self._refusal = refusal.code
             raise ConnectionDeny(int(refusal.status), refusal.reason) from None
@@ -177,7 +178,8 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self.onOpen()
 
     def onOpen(self) -> None:
-        self._direct = isinstance(self.transport, TCPTransport) and not self.transport.TLS
+        plain = isinstance(self.transport, TCPTransport) and not self.transport.TLS
+        self._direct = plain and self._perMessageCompress is None
         origin = self.__dict__.pop("_origin")
         self.factory.opened(self)
         self._session = self.factory.hub.connect(self, origin)
@@ -188,10 +190,23 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
                 peer=self.address,
             )
 
+    def onPing(self, payload: bytes) -> None:
+        # Autobahn's own would write at once, and pile up Pongs for one that does not read
+        self.send(pong_control_frame(payload))
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)
+        # in a list, tiny fragments would take many times their size, and empty ones without end some
+        self.message_data = bytearray()
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        if not self.failedByMe:
+            self.message_data += payload
+
     def onMessageEnd(self) -> None:
         # Autobahn's own also fires a signal that nobody listens to
         if not self.failedByMe:
-            self.onMessage(b"".join(self.message_data), self.message_is_binary)
+            self.onMessage(bytes(self.message_data), self.message_is_binary)
         self.message_data = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -268,6 +283,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         return data[missing:]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._direct = False
         super().connectionLost(reason)
         self._outgoing.clear()
         self._replay = None
@@ -357,7 +373,15 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         # the answers to what the client sent just before it closed, or broke the protocol
         if self._replay is None:
             self._write_queue()
+        self._direct = False
         super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        self._direct = False
+        super().dropConnection(abort)
+        if not abort and _buffered(self.transport):
+            # it said goodbye, and may never read what the transport would wait for it to read
+            self.factory.abort_later(self)
 
     # writing
 
@@ -382,26 +406,21 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
         self._queued = 0
-        if self.state != self.STATE_OPEN:
-            return True
-        if self._perMessageCompress is not None:
-            data = _compressed(data, self._perMessageCompress.server_max_window_bits)
         transport = self.transport
-        if (
-            self._direct
-            and not transport.dataBuffer
-            and not transport._tempDataBuffer
-            and transport.connected
-            and not transport.disconnecting
-        ):
-            try:
-                sent = transport.socket.send(data)
-            except OSError:
-                # full, or broken: the transport finds out which
-                sent = 0
-            if sent == len(data):
-                return True
-            data = data[sent:]
+        if self._direct:
+            if not (transport._tempDataBuffer or transport.dataBuffer):
+                try:
+                    sent = transport.socket.send(data)
+                except OSError:
+                    # full, or broken: the transport finds out which
+                    sent = 0
+                if sent == len(data):
+                    return True
+                data = data[sent:]
+        elif self.state != self.STATE_OPEN:
+            return True
+        elif self._perMessageCompress is not None:
+            data = _compressed(data, self._perMessageCompress.server_max_window_bits)
         transport.write(data)
         return False
 
@@ -437,7 +456,8 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         """
         if not self.behind:
             return
-        if _buffered(self.transport) > _REPLAY_CHUNK or (self._replay is not None and not self._refill()):
+        low = min(_REPLAY_CHUNK, self.factory.limits.send_buffer // 8)
+        if _buffered(self.transport) > low or (self._replay is not None and not self._refill()):
             # what is new waits too, and must not be too much
             self.flush()
             return
@@ -463,6 +483,20 @@ _HANDSHAKE_ATTRIBUTES = (
         "wasOpenHandshakeTimeout",
     ),
 )
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    """
+    The headers of a request, by lower-case name.  Autobahn also ends a line where Unicode does, at C{U+0085} among
+    others: through a proxy that passes such a byte on, a client could send headers in the proxy's name.
+    """
+    headers: dict[str, str] = {}
+    for line in head.decode("iso-8859-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _frame_size(head: bytes) -> int:
@@ -621,6 +655,12 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
         self._behind.discard(connection)
+
+    def abort_later(self, connection: WebSocketConnection) -> None:
+        """
+        C{connection} is about to end; see to it that it does.
+        """
+        self._call_later(_CLOSE_GRACE, connection.transport.abortConnection)
 
     def abort(self) -> None:
         """

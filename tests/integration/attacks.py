@@ -15,7 +15,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import RawClient, Service, ask, handshake, hear, make_token, until
+from tests.integration.running import RawClient, Service, ask, handshake, hear, make_token, say, until
 
 AT_ONCE = 3.0
 """
@@ -134,7 +134,7 @@ def serve_at_once(running: Service, *, production: bool = False) -> None:
     event = ask(client, type="publish", channel="topics/good", event="message.new", data="well", id="publish")
     assert (event["channel"], event["data"]) == ("topics/good", "well")
     assert hear(client)["message_id"] == event["id"]
-    client.send('{"type":"ack","message_id":"%s"}' % event["id"])
+    say(client, type="ack", message_id=event["id"])
     assert ask(client, type="ping")["type"] == "pong"
     client.close()
     assert running.health()["status"] == "healthy"
