@@ -7,7 +7,6 @@ the publisher sent.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -149,6 +148,12 @@ def decode_notification(payload: str) -> Notification:
         raise ProtocolError(ErrorCode.PARSE_ERROR, f"not JSON: {type(error).__name__}") from None
 
 
+# a pair is whole, and so is any other escape; what is left over of D800 to DFFF is half of a pair
+_escape = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
 def _mend_surrogates(text: str) -> str:
     """
     JSON may name half a character: JavaScript, having cut a string in the middle of an emoji, writes C{"\\ud83d"}.
@@ -156,15 +161,10 @@ def _mend_surrogates(text: str) -> str:
 
     @raise ValueError: that was not what was wrong with it.
     """
-    if "\\ud" not in text and "\\uD" not in text:
-        raise ValueError(text[:0])
-    value = json.loads(text, parse_constant=_refuse_constant)
-    mended = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return mended.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    mended = _escape.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
+    if mended == text:
+        raise ValueError("it has no half of a character")
+    return mended
 
 
 def _refuse(text: str, error: msgspec.ValidationError) -> NoReturn:
@@ -232,7 +232,7 @@ def agent_of(data: bytes) -> str:
     """
     try:
         return _about.decode(data).agent_id
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ""
 
 

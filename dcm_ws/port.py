@@ -123,7 +123,9 @@ class Port(Factory):  # type: ignore[misc]
         Drop the HTTP connections that are still there.
         """
         for transport in list(self._web_transports):
-            transport.abortConnection()
+            # a TLS connection that has ended by itself cannot be aborted
+            if transport.connected:
+                transport.abortConnection()
 
     def choose(self, head: bytes, transport: object) -> IProtocolFactory:
         """

@@ -660,7 +660,13 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         C{connection} is about to end; see to it that it does.
         """
-        self._call_later(_CLOSE_GRACE, connection.transport.abortConnection)
+
+        def abort() -> None:
+            # a TLS connection that has ended by itself cannot be aborted
+            if connection.transport.connected:
+                connection.transport.abortConnection()
+
+        self._call_later(_CLOSE_GRACE, abort)
 
     def abort(self) -> None:
         """

@@ -857,6 +857,44 @@ def test_what_was_not_replayed_waits_five_minutes_anew(clock: Clock, hub: Hub) -
     assert texts(joined_again(hub, "ann")) == [("topics/t", 0), ("topics/t", 1)]
 
 
+def test_order_survives_a_connection_that_ends_during_the_replay(hub: Hub) -> None:
+    """
+    What came live, during a replay that was not finished, stands after what was still to be replayed.
+    """
+    away(hub, "ann", 3)
+    client = slow(hub, "ann")
+    client.peer.read(1)
+    joined(hub, quiet=True).say(**TASK, data=3)
+    client.leave()
+
+    assert texts(joined_again(hub, "ann")) == [("topics/t", number) for number in range(4)]
+
+
+def test_acknowledged_events_are_not_missed(hub: Hub) -> None:
+    """
+    What an agent heard before it left is not told again, though another agent was away and missed it.
+    """
+    joined(hub, "topics/t", agent="bob").leave()
+    client = joined(hub, "topics/t", agent="ann", quiet=True)
+    (event,) = client.say(**TASK)
+    client.say(type="ack", message_id=event["id"])
+    client.leave()
+
+    assert texts(joined_again(hub, "ann")) == []
+
+
+def test_second_connection_is_not_told_what_others_missed(hub: Hub) -> None:
+    """
+    An agent that is here already missed nothing, whoever else is away.
+    """
+    for agent in ("bob", "ann"):
+        joined(hub, "topics/t", agent=agent, quiet=True).leave()
+    joined(hub, quiet=True).say(**TASK)
+    assert texts(joined_again(hub, "ann")) == [("topics/t", None)]
+
+    assert texts(joined_again(hub, "ann")) == []
+
+
 def test_replaced_agent_keeps_what_was_not_replayed(hub: Hub) -> None:
     """
     An agent that another one replaces in the midst of its replay loses nothing, nor does the other.

@@ -4,6 +4,7 @@ TLS, Unix sockets, and more than one endpoint, by the strings that --listen take
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -84,10 +85,16 @@ def trusting(certificate: Certificate) -> ssl.SSLContext:
     return certificate.trusting
 
 
-def dial(running: Service, trusting: ssl.SSLContext, host: str = "127.0.0.1", **options: Any) -> ClientConnection:
-    client = connect(f"wss://{host}:{running.port}/ws", ssl=trusting, **options)
-    assert json.loads(client.recv(10))["type"] == "connected"
-    return client
+@contextlib.contextmanager
+def dial(
+    running: Service, trusting: ssl.SSLContext, host: str = "127.0.0.1", **options: Any
+) -> Iterator[ClientConnection]:
+    """
+    A client that has read its C{connected} frame.
+    """
+    with connect(f"wss://{host}:{running.port}/ws", ssl=trusting, **options) as client:
+        assert hear(client)["type"] == "connected"
+        yield client
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -111,8 +118,12 @@ def test_client_that_does_not_trust_the_certificate(secure: Service) -> None:
     """
     A client that trusts other certificates does not connect, nor does one without TLS; others are not disturbed.
     """
-    with pytest.raises(ssl.SSLCertVerificationError):
-        connect(f"wss://127.0.0.1:{secure.port}/", ssl=ssl.create_default_context())
+    strangers = ssl.create_default_context()
+    with (
+        pytest.raises(ssl.SSLCertVerificationError),
+        connect(f"wss://127.0.0.1:{secure.port}/", ssl=strangers),
+    ):
+        pass
     with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
         plain.sendall(handshake())
         assert b"101" not in plain.recv(1 << 16)

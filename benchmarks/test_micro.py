@@ -1,0 +1,144 @@
+"""
+The hot paths one by one, without a socket: C{pytest benchmarks --benchmark-only}, with the extra C{bench}.
+
+Compare two states of the code with C{--benchmark-save} and C{--benchmark-compare}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from dcm_ws.channels import parse_channel
+from dcm_ws.frames import text_frame
+from dcm_ws.messages import decode_command, decode_notification, event_frame
+from dcm_ws.session import Origin
+from dcm_ws.websocket import ConnectionLimits, WebSocketConnection, WebSocketConnections
+from tests.adapters.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
+from tests.fakes import admit_all, make_hub
+
+Benchmark = Callable[..., Any]
+
+PUBLISH = (
+    b'{"type":"publish","channel":"topics/bench","event":"task.updated","data":{"pad":"'
+    + b"x" * 180
+    + b'"},"id":"p1","timestamp":1706000000000}'
+)
+ACK = b'{"type":"ack","message_id":"msg_mwtlvrukmqma6a1qnfoa_1","timestamp":1706000000000}'
+
+
+class Sink:
+    """
+    A peer that takes everything and keeps nothing.
+    """
+
+    def send(self, frame: bytes) -> None:
+        pass
+
+    def offer(self, name: str, frame: bytes) -> None:
+        pass
+
+    def replay(self, frames: object) -> None:
+        pass
+
+    def close(self, code: object) -> None:
+        pass
+
+
+def hub_of(subscribers: int) -> Any:
+    """
+    A hub with that many subscribers of topics/bench, who are not in global.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    hub = make_hub(clock, max_connections=subscribers + 1)
+    for _ in range(subscribers):
+        session = hub.connect(Sink(), Origin())
+        assert session is not None
+        hub.registry.leave(session, "global")
+        hub.registry.join(session, "topics/bench")
+    return hub, clock
+
+
+@pytest.mark.parametrize("message", [ACK, PUBLISH], ids=["ack", "publish"])
+def test_decode(benchmark: Benchmark, message: bytes) -> None:
+    benchmark(decode_command, message.decode())
+
+
+def test_decode_notification(benchmark: Benchmark) -> None:
+    benchmark(decode_notification, '{"channel":"topics/bench","event":"task.updated","data":{"task_id":"1"}}')
+
+
+def test_encode_event(benchmark: Benchmark) -> None:
+    benchmark(event_frame, "msg_mwtlvrukmqma6a1qnfoa_1", "topics/bench", "task.updated", b"{}" * 100, 1706000000000)
+
+
+@pytest.mark.parametrize("subscribers", [1, 100, 1000, 5000])
+def test_publish(benchmark: Benchmark, subscribers: int) -> None:
+    """
+    An untracked event to N subscribers, as far as their queues.
+    """
+    hub, _ = hub_of(subscribers)
+    publisher = hub.connect(Sink(), Origin())
+    benchmark(publisher.receive, PUBLISH.replace(b"task.updated", b"system.info").decode())
+
+
+@pytest.mark.parametrize("subscribers", [100, 1000])
+def test_publish_tracked_and_ack(benchmark: Benchmark, subscribers: int) -> None:
+    """
+    A tracked event to N subscribers, and the ack of each.
+    """
+    hub, _ = hub_of(subscribers)
+    publisher = hub.connect(Sink(), Origin())
+    listeners = list(hub.registry.members("topics/bench"))
+    text = PUBLISH.decode()
+
+    def once() -> None:
+        publisher.receive(text)
+        event_id = next(iter(listeners[0].owed))
+        ack = f'{{"type":"ack","message_id":"{event_id}","timestamp":1706000000000}}'
+        for session in listeners:
+            session.receive(ack)
+
+    benchmark(once)
+
+
+def test_retry(benchmark: Benchmark) -> None:
+    """
+    Sending 1,000 deliveries again.
+    """
+
+    def late() -> tuple[tuple[Any], dict[str, Any]]:
+        hub, clock = hub_of(1000)
+        hub.announce(parse_channel("topics/bench"), "task.updated", {})
+        clock.advance(6)
+        return (hub,), {}
+
+    benchmark.pedantic(lambda hub: list(hub.retry()), setup=late, rounds=50)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [WebSocketConnection, AutobahnOnly], ids=["short cut", "Autobahn"])
+def test_read_frames(benchmark: Benchmark, kind: type[WebSocketConnection]) -> None:
+    """
+    100 acks in one read, from the socket to the session.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    hub = make_hub(clock)
+    connections = WebSocketConnections(
+        hub, clock, server="bench", limits=ConnectionLimits(), admission=admit_all(hub), connection=kind
+    )
+    connection = connections.buildProtocol(None)
+    transport: StringTransport = Transport()
+    connection.makeConnection(transport)
+    connection.dataReceived(HANDSHAKE)
+    read = frame(0x81, ACK) * 100
+    benchmark(connection.dataReceived, read)
+
+
+def test_frame(benchmark: Benchmark) -> None:
+    benchmark(text_frame, b"x" * 300)

@@ -1,0 +1,166 @@
+"""
+One run: everybody starts, is disturbed for a while, and is then waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.chaos.disturbances import ConnectionTrouble, DatabaseTrouble
+from tests.chaos.publishers import ClientPublisher, DatabasePublisher
+from tests.chaos.records import Records
+from tests.chaos.subscribers import Agent, Witness
+from tests.integration.running import PostgresServer, Service, postgres
+
+TOPICS = tuple(f"topics/chaos/{name}" for name in "abcd")
+QUIET_WITHIN = 40.0
+"""
+Seconds for what is pending to be delivered, once all are back.
+"""
+
+_RATE = 25.0
+
+
+def disturbed(seconds: float, seed: int) -> Records:
+    """
+    Run for so many seconds, and answer what happened.
+    """
+    records = Records()
+    with postgres() as server:
+        service = Service("--database-url", server.url)
+        log = _LogReader(service)
+        try:
+            asyncio.run(_course(service, server, seconds, seed, records))
+        finally:
+            status = log.stop()
+    if status != 0:
+        records.wrongs.append(f"the service ended with status {status}")
+    records.wrongs += [
+        f"the service logged: {line}" for line in service.log.splitlines() if "Traceback" in line or "Unhandled" in line
+    ]
+    return records
+
+
+async def _course(service: Service, server: PostgresServer, seconds: float, seed: int, records: Records) -> None:
+    port = service.port
+    agents = [
+        Agent("agent-a", TOPICS, port, records, by_token=True),
+        Agent("agent-b", TOPICS, port, records, by_token=False),
+        Agent("agent-c", TOPICS[:2], port, records, by_token=True),
+        Agent("agent-d", (*TOPICS[1:], "global"), port, records, by_token=True),
+        Agent("agent-e", ("global",), port, records, by_token=False),
+        Agent("agent-f", (TOPICS[3], "global"), port, records, by_token=False),
+    ]
+    # metrics, so that the service has its other connection to the database, too
+    witness = Witness("witness", (*TOPICS, "global", "metrics"), port, records, by_token=True)
+    clients = [ClientPublisher(f"client-{name}", TOPICS, _RATE, seed, records, port=port) for name in "abc"]
+    databases = [
+        DatabasePublisher(f"database-{name}", TOPICS, _RATE / 2, seed, records, url=server.url) for name in "ab"
+    ]
+    async with asyncio.TaskGroup() as listening:
+        for agent in (*agents, witness):
+            listening.create_task(agent.live())
+        await _all_here((*agents, witness))
+        until = asyncio.get_running_loop().time() + seconds
+        async with asyncio.TaskGroup() as acting:
+            for actor in (
+                *clients,
+                *databases,
+                DatabaseTrouble(seed, server, records),
+                ConnectionTrouble(seed, agents, clients, records),
+            ):
+                acting.create_task(actor.live(until))
+        await _quiet(service, (*agents, witness), records)
+        for agent in (*agents, witness):
+            await agent.stop()
+    await _left_clean(service, records)
+
+
+async def _all_here(agents: Sequence[Agent]) -> None:
+    async with asyncio.timeout(20):
+        for agent in agents:
+            await agent.here.wait()
+
+
+async def _quiet(service: Service, agents: Sequence[Agent], records: Records) -> None:
+    """
+    Wait until all are back, nothing is pending, and the database is listened to.
+    """
+    await _all_here(agents)
+    last: dict[str, Any] = {}
+
+    def quiet() -> bool:
+        health, stats = service.health(), service.stats()
+        last.update(health=health, stats=stats)
+        return (
+            health["database"]["state"] == "up"
+            and health["database"]["waiting"] == 0
+            and stats["pendingDeliveries"] == 0
+            and stats["deliveries"]["keptForAbsentAgents"] == 0
+        )
+
+    if not await _comes_true(quiet, QUIET_WITHIN):
+        records.wrongs.append(f"it did not become quiet: {last}")
+    if last["stats"]["failedDeliveries"]:
+        records.wrongs.append(f"{last['stats']['failedDeliveries']} deliveries were given up")
+
+
+async def _left_clean(service: Service, records: Records) -> None:
+    last: dict[str, Any] = {}
+
+    def nothing_left() -> bool:
+        last.update(service.stats())
+        return not any(last[name] for name in ("connectedClients", "activeChannels", "pendingDeliveries"))
+
+    if not await _comes_true(nothing_left, 5):
+        records.wrongs.append(f"all have left, and something stayed: {last}")
+
+
+async def _comes_true(condition: Any, seconds: float) -> bool:
+    """
+    Does it come true within so many seconds, and stay so?
+    """
+    end, times = time.monotonic() + seconds, 0
+    while times < 3:
+        times = times + 1 if await asyncio.to_thread(condition) else 0
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
+class _LogReader:
+    """
+    Reads a service's log while it runs: a full pipe would stop it.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._service.process.stdout is not None
+        self._lines.extend(self._service.process.stdout)
+
+    def stop(self) -> int:
+        """
+        End the service; answers its exit status.
+        """
+        process = self._service.process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            self._thread.join(timeout=10)
+            self._service.log += "".join(self._lines)
+        return self._service.stop()

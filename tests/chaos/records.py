@@ -1,0 +1,92 @@
+"""
+What is written down while the service is disturbed.  All times in seconds since the epoch: the service's timestamps are
+compared with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(slots=True)
+class Publication:
+    """
+    One event as its publisher saw it.
+
+    @ivar number: counts the publisher's events, from 1.
+    @ivar began: when it was sent.
+    @ivar ended: when it was known to be published (a client's ack, a transaction's commit); None where it never was.
+    @ivar id: what the service called it, as far as the publisher was told.
+    """
+
+    publisher: str
+    number: int
+    channel: str
+    event: str
+    from_database: bool
+    began: float
+    ended: float | None = None
+    id: str | None = None
+
+
+class Receipt(NamedTuple):
+    """
+    One event frame as an agent got it.
+
+    @ivar intact: it says what its publisher said.
+    """
+
+    agent: str
+    channel: str
+    event: str
+    id: str
+    publisher: str
+    number: int
+    intact: bool
+
+
+@dataclass(slots=True)
+class Stay:
+    """
+    An agent's time on one connection, from the ack of its authentication.
+
+    @ivar ended: None while it lasts.
+    """
+
+    agent: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Records:
+    """
+    All that was written down, each list in the order in which it happened.
+
+    @ivar wanted: the channels that each agent listens to, from before the first event to the end.
+    @ivar cuts: when a connection that the service LISTENs on was about to be cut.
+    @ivar database: what the service said of it: when, and whether it is up.
+    @ivar disturbances: how often each was done.
+    @ivar early: frames that came to a connection before it had authenticated: those are an anonymous client's.
+    @ivar wrongs: what went wrong in any other way, in words.
+    """
+
+    wanted: dict[str, Collection[str]] = field(default_factory=dict)
+    publications: list[Publication] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    stays: list[Stay] = field(default_factory=list)
+    cuts: list[float] = field(default_factory=list)
+    database: list[tuple[float, bool]] = field(default_factory=list)
+    disturbances: Counter[str] = field(default_factory=Counter)
+    early: int = 0
+    wrongs: list[str] = field(default_factory=list)
+
+
+def padding(number: int) -> str:
+    """
+    What event C{number} carries besides its number: all sizes of frame header, and text that is not ASCII.
+    """
+    return "é" * (number % 7) + "x" * (3000 if number % 50 == 0 else number % 90)

@@ -1,0 +1,197 @@
+"""
+Agents that listen, acknowledge what is tracked, lose their connections and come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import struct
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from dcm_ws.events import is_tracked
+from tests.chaos.records import Receipt, Records, Stay, padding
+from tests.integration.running import DEVELOPMENT_SECRET, make_token
+
+_UNACKED = 0.02
+"""
+The share of first receipts that an agent leaves without an ack, so that they come again.
+"""
+
+OPTIONS: dict[str, Any] = {"compression": None, "ping_interval": None, "max_queue": None, "proxy": None}
+
+
+class Agent:
+    """
+    One agent, which keeps coming back until it is told to stop.
+
+    @param channels: what it listens to; it leaves C{global} where that is not among them.
+    @param by_token: it authenticates by a token while connecting; else by an C{auth} message.
+    @ivar here: it is connected, authenticated, and subscribed to all that it wants.
+    """
+
+    def __init__(self, name: str, channels: Collection[str], port: int, records: Records, *, by_token: bool) -> None:
+        self.name = name
+        self.here = asyncio.Event()
+        self._channels = channels
+        self._query = f"?token={make_token(name, secret=DEVELOPMENT_SECRET)}" if by_token else ""
+        self._port = port
+        self._records = records
+        self._random = random.Random(name)
+        self._seen: set[str] = set()
+        self._connection: ClientConnection | None = None
+        self._stay: Stay | None = None
+        self._away = 0.0
+        self._known = self._stopping = False
+        records.wanted[name] = channels
+
+    async def live(self) -> None:
+        """
+        Connect, listen, and come back.
+        """
+        while not self._stopping:
+            url = f"ws://127.0.0.1:{self._port}/{self._query}"
+            try:
+                async with connect(url, **OPTIONS) as connection:
+                    self._connection = connection
+                    # a connection that was reset ends in this
+                    with suppress(ConnectionClosed):
+                        await self._listen(connection)
+            except (WebSocketException, OSError) as error:
+                self._records.wrongs.append(f"{self.name} could not connect: {error!r}")
+                self._away = max(self._away, 0.1)
+            self._left()
+            if self._connection is not None:
+                self._records.wrongs.append(f"{self.name} was disconnected: {self._connection.close_code}")
+                self._connection = None
+            if not self._stopping:
+                await asyncio.sleep(self._away)
+
+    def drop(self, away: float) -> bool:
+        """
+        Reset the TCP connection, and stay away for so many seconds.  False where there is none.
+        """
+        if self._connection is None:
+            return False
+        self._left()
+        self._away = away
+        reset(self._connection)
+        self._connection = None
+        return True
+
+    async def leave(self, away: float) -> bool:
+        """
+        Close the connection as one should, and stay away for so many seconds.  False where there is none.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return False
+        self._left()
+        self._away = away
+        await connection.close()
+        return True
+
+    async def stop(self) -> None:
+        """
+        Leave for good.
+        """
+        self._stopping = True
+        await self.leave(0)
+
+    def _left(self) -> None:
+        self.here.clear()
+        if self._stay is not None:
+            self._stay.ended = time.time()
+            self._stay = None
+
+    async def _listen(self, connection: ClientConnection) -> None:
+        authenticated = False
+        if not self._query:
+            await say(connection, type="auth", agent_id=self.name)
+        async for text in connection:
+            if connection is not self._connection:
+                return  # what still comes after the drop is lost
+            message = json.loads(text)
+            if "event" in message:
+                await self._heard(connection, message, authenticated)
+            elif message.get("type") == "ack" and "subscriptions" in message:
+                authenticated = True
+                await self._authenticated(connection, message["subscriptions"])
+            elif message.get("type") == "ack" and message["id"] == "last":
+                self.here.set()
+            elif message.get("success") is False or "error" in message:
+                self._records.wrongs.append(f"{self.name} was refused: {message}")
+
+    async def _authenticated(self, connection: ClientConnection, subscriptions: list[str]) -> None:
+        self._stay = Stay(self.name, time.time())
+        self._records.stays.append(self._stay)
+        missing = [channel for channel in self._channels if channel not in subscriptions]
+        if missing and self._known:
+            self._records.wrongs.append(f"{self.name} did not get back its subscriptions to {missing}")
+        self._known = True
+        for channel in missing:
+            await say(connection, type="subscribe", channel=channel)
+        if "global" in self._channels:
+            await say(connection, type="subscribe", channel="global", id="last")
+        else:
+            await say(connection, type="unsubscribe", channel="global", id="last")
+
+    async def _heard(self, connection: ClientConnection, message: dict[str, Any], authenticated: bool) -> None:
+        event, data, event_id = message["event"], message["data"], message["id"]
+        if event.startswith("system.") and data.get("component") == "database":
+            self.told(message["timestamp"] / 1000, event == "system.info")
+        if "publisher" in data and authenticated:
+            publisher, number = data["publisher"], data["number"]
+            intact = data["padding"] == padding(number)
+            self._records.receipts.append(
+                Receipt(self.name, message["channel"], event, event_id, publisher, number, intact)
+            )
+        elif "publisher" in data:
+            self._records.early += 1
+        if is_tracked(event):
+            new = event_id not in self._seen
+            self._seen.add(event_id)
+            if not (new and self._random.random() < _UNACKED):
+                await say(connection, type="ack", message_id=event_id)
+
+    def told(self, at: float, up: bool) -> None:
+        """
+        The service says whether the database is up.
+        """
+
+
+class Witness(Agent):
+    """
+    An agent that nobody disturbs, and that writes down what the service says of its database.
+    """
+
+    def drop(self, away: float) -> bool:
+        return False
+
+    def told(self, at: float, up: bool) -> None:
+        self._records.database.append((at, up))
+
+
+def reset(connection: ClientConnection) -> None:
+    """
+    End a TCP connection with an RST: what is on its way in either direction is lost.
+    """
+    plain = connection.transport.get_extra_info("socket")
+    if plain is not None and plain.fileno() >= 0:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.transport.abort()
+
+
+async def say(connection: ClientConnection, **message: Any) -> None:
+    """
+    Send one message.
+    """
+    await connection.send(json.dumps(message))

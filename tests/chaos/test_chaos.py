@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.course import disturbed
+from tests.chaos.ledger import SLACK, Ledger, settle
+from tests.chaos.records import Publication, Receipt, Records, Stay
+from tests.chaos.run import report
+
+
+@pytest.mark.integration
+def test_promises_hold_while_everything_breaks() -> None:
+    """
+    Connections are reset and databases stopped, and no tracked event is lost, comes out of order or under two ids.
+    """
+    records = disturbed(8, seed=1)
+    ledger = settle(records)
+    assert not ledger.wrongs, "\n".join(report(records, ledger))
+    assert all(row.once for row in ledger.rows.values()), ledger.table()
+    assert records.disturbances.total() > 5
+
+
+def publication(number: int, event: str = "task.created", *, from_database: bool = False) -> Publication:
+    """
+    One that took from second C{number * 10} to the next.
+    """
+    at = number * 10.0
+    return Publication("p", number, "topics/t", event, from_database, at, at + 1, f"msg_{number}")
+
+
+def receipt(number: int, event: str = "task.created", *, name: str = "", publisher: str = "p") -> Receipt:
+    return Receipt("a", "topics/t", event, name or f"msg_{number}", publisher, number, intact=True)
+
+
+def made_up(*receipts: Receipt, publications: tuple[Publication, ...] | None = None) -> Records:
+    """
+    Records of one agent that was there all the while, and of three events if none are given.
+    """
+    return Records(
+        wanted={"a": ("topics/t",)},
+        publications=list(publications or map(publication, (1, 2, 3))),
+        receipts=list(receipts),
+        stays=[Stay("a", 0)],
+    )
+
+
+def only_wrong(ledger: Ledger) -> str:
+    (wrong,) = ledger.wrongs
+    return wrong
+
+
+def test_ledger_of_a_good_run() -> None:
+    """
+    Everything once, or once more under the same id and after newer ones: nothing is wrong.
+    """
+    ledger = settle(made_up(receipt(1), receipt(2), receipt(3), receipt(1)))
+    assert not ledger.wrongs
+    row = ledger.rows["tracked, client"]
+    assert (row.sent, row.due, row.once, row.again, row.lost, row.disordered) == (3, 3, 2, 1, 0, 0)
+
+
+def test_ledger_finds_a_loss() -> None:
+    """
+    A tracked event that never came was lost, wherever the agent was.
+    """
+    records = made_up(receipt(1), receipt(3))
+    records.stays = [Stay("a", 0, 5), Stay("a", 25)]
+    ledger = settle(records)
+    assert "event 2 of p" in only_wrong(ledger) and "was lost" in only_wrong(ledger)
+    assert ledger.rows["tracked, client"].lost == 1
+
+
+def test_ledger_finds_disorder() -> None:
+    """
+    What comes for the first time after something newer of the same publisher is out of order.
+    """
+    ledger = settle(made_up(receipt(1), receipt(3), receipt(2)))
+    assert only_wrong(ledger) == "a: event 2 of p on topics/t came first after 3"
+    assert ledger.rows["tracked, client"].disordered == 1
+
+
+@pytest.mark.parametrize(
+    ("strange", "words"),
+    [
+        (receipt(1, name="msg_9"), "came as msg_9, and is msg_1"),
+        (receipt(1)._replace(number=4), "was never published"),
+        (receipt(1, publisher="q"), "was never published"),
+        (receipt(1)._replace(intact=False), "was changed on its way"),
+        (receipt(1, "task.failed"), "is not what was published"),
+        (receipt(1)._replace(channel="topics/u"), "is not what was published"),
+    ],
+)
+def test_ledger_finds_impostors(strange: Receipt, words: str) -> None:
+    """
+    An event that comes again under another id, or as something else than it was, is no duplicate.
+    """
+    ledger = settle(made_up(receipt(1), receipt(2), receipt(3), strange))
+    assert any(words in wrong for wrong in ledger.wrongs), ledger.wrongs
+
+
+def test_ledger_finds_one_id_for_two_events() -> None:
+    """
+    An id stands for one event.
+    """
+    unnamed = tuple(map(publication, (1, 2)))
+    for each in unnamed:
+        each.id = None
+    ledger = settle(made_up(receipt(1), receipt(2, name="msg_1"), publications=unnamed))
+    assert "that is another event" in only_wrong(ledger)
+
+
+def test_untracked_event_may_be_missed_only_by_who_was_away() -> None:
+    """
+    An untracked event must come where one connection lasted from before it until after it.
+    """
+    one = publication(2, "agent.heartbeat")
+    assert one.ended is not None
+    records = made_up(publications=(one,))
+    assert "was lost" in only_wrong(settle(records))
+    for stays in ([Stay("a", 0, one.ended + SLACK / 2)], [Stay("a", 0, 5), Stay("a", 20.5)], []):
+        records.stays = stays
+        ledger = settle(records)
+        assert not ledger.wrongs
+        assert ledger.rows["untracked, client"].missed == 1
+
+
+def test_publication_without_an_ack_is_unknown() -> None:
+    """
+    Nobody can say whether an event was lost whose publisher was cut off before its ack.
+    """
+    one = publication(1)
+    one.ended = one.id = None
+    ledger = settle(made_up(publications=(one,)))
+    assert not ledger.wrongs
+    assert ledger.rows["tracked, client"].unknown == 1
+
+
+def test_notification_to_a_deaf_service_is_counted_apart() -> None:
+    """
+    From a cut until the service says that the database is up, what was NOTIFYed may be lost; before and after, not.
+    """
+    notified = [publication(number, from_database=True) for number in (1, 2, 3)]
+    records = made_up(receipt(1), receipt(3), publications=tuple(notified))
+    assert "was lost" in only_wrong(settle(records))
+    records.cuts, records.database = [19.0], [(19.1, False), (25.0, True)]
+    ledger = settle(records)
+    assert not ledger.wrongs
+    row = ledger.rows["tracked, database"]
+    assert (row.unheard, row.unheard_lost, row.due, row.once) == (1, 1, 2, 2)
+    # what clients publish does not go through the database
+    for each in notified:
+        each.from_database = False
+    assert "was lost" in only_wrong(settle(records))
+
+
+def test_service_must_come_back_to_the_database() -> None:
+    """
+    A service that never listens again breaks its promise: no loss is excused by that.
+    """
+    records = made_up(receipt(1), receipt(2), receipt(3))
+    records.cuts = [15.0]
+    assert "did not come back to the database" in only_wrong(settle(records))
+
+
+def test_other_wrongs_are_kept() -> None:
+    """
+    What the run itself found, a client refused for one, stands in the ledger.
+    """
+    records = made_up(receipt(1), receipt(2), receipt(3))
+    records.wrongs.append("all have left, and something stayed")
+    assert only_wrong(settle(records)) == "all have left, and something stayed"

@@ -1,0 +1,192 @@
+"""
+What is fuzzed: three places where bytes of a stranger's choice come in, each as a function of those bytes
+that tells in a word what became of them.
+
+C{ProtocolError} is the right answer to bad input.  Anything else that escapes is a crash, and so is an answer that
+breaks a promise: the assertions here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+from twisted.internet.task import Clock
+
+from dcm_ws.channels import is_identifier, parse_channel
+from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.events import is_event, is_tracked
+from dcm_ws.messages import (
+    Command,
+    Publish,
+    decode_command,
+    done_frame,
+    event_frame,
+    is_nested_deeper,
+    refused_frame,
+)
+from dcm_ws.session import Origin
+from dcm_ws.tokens import Claims, verify
+from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_hub, split_frames
+from tests.fuzz.oracle import CannotTellError, depth_of, fields, message_of, same, value_of
+
+_TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack")
+_DEEP = 3
+_EVENT_FIELDS = {"id", "channel", "event", "data", "timestamp"}
+
+
+def commands(data: bytes) -> str:
+    """
+    One client message.  A first byte of 0 stands for a text frame, which comes decoded; without it, it is a binary one.
+    """
+    message: str | bytes = data
+    if data[:1] == b"\0":
+        try:
+            message = data[1:].decode()
+        except UnicodeDecodeError:
+            return "no text"  # the WebSocket layer ends such a connection
+    try:
+        command = decode_command(message)
+    except ProtocolError as refusal:
+        with suppress(CannotTellError):
+            _check_refusal(message, refusal)
+        return str(refusal)
+    again = msgspec.json.encode(command)
+    assert decode_command(again) == command, "it changed on being read again"
+    with suppress(CannotTellError):
+        _check_command(message, command)
+    return type(command).__name__
+
+
+def _check_refusal(message: str | bytes, refusal: ProtocolError) -> None:
+    answer = message_of(refused_frame(refusal, WALL_MS))
+    assert answer["code"] == refusal.code
+    given = fields(message)
+    kind = None if given is None else given.get("type")
+    known = isinstance(kind, str) and kind in _TYPES
+    match refusal.code:
+        case ErrorCode.PARSE_ERROR:
+            assert given is None, "a JSON object was called none"
+        case ErrorCode.UNKNOWN_MESSAGE_TYPE:
+            assert given is not None and not known, "a known type was called unknown"
+        case ErrorCode.INVALID_MESSAGE:
+            assert given is not None and known, "what has no known type was called invalid"
+        case code:
+            raise AssertionError(code)
+    if refusal.request is not None:
+        assert given is not None and given["id"] == refusal.request == answer["id"]
+
+
+def _check_command(message: str | bytes, command: Command) -> None:
+    given = fields(message)
+    assert given is not None, "accepted what is no JSON object"
+    assert given["type"] == type(command).__struct_config__.tag
+    assert given.get("id") == command.id
+    if command.id is not None:
+        assert message_of(done_frame(command.id, WALL_MS))["id"] == command.id
+    if isinstance(command, Publish):
+        data = bytes(command.data)
+        assert same(value_of(data.decode()), given.get("data"))
+        assert is_nested_deeper(data, _DEEP) == (depth_of(given.get("data")) > _DEEP)
+        shown = message_of(event_frame("msg_1", "global", "task.created", data, WALL_MS))
+        assert same(shown["data"], given.get("data")), "its data changed on the way"
+        assert shown.keys() == _EVENT_FIELDS
+
+
+def tokens(data: bytes) -> str:
+    """
+    One token.  A first byte of 0 stands for a token as it comes; without it, the bytes are a payload to be signed.
+    """
+    if data[:1] == b"\0":
+        token, payload = data[1:].decode("utf-8", "surrogateescape"), None
+    else:
+        signature = hmac.new(SECRET.encode(), data, hashlib.sha256).hexdigest()
+        token, payload = f"{urlsafe_b64encode(data).decode().rstrip('=')}.{signature}", data
+    try:
+        claims = verify(SECRET, token, WALL_MS)
+    except ProtocolError as refusal:
+        assert refusal.code in (ErrorCode.TOKEN_INVALID, ErrorCode.TOKEN_EXPIRED)
+        if refusal.code is ErrorCode.TOKEN_EXPIRED and payload is not None:
+            with suppress(CannotTellError):
+                given = fields(payload)
+                assert given is not None and given["expires_at"] < WALL_MS, "a good token was called expired"
+        return str(refusal)
+    assert len(token) <= 4096
+    assert is_identifier(claims.agent_id)
+    assert claims.session_id is None or is_identifier(claims.session_id)
+    assert type(claims.expires_at) is int and claims.expires_at >= WALL_MS
+    if payload is not None:
+        with suppress(CannotTellError):
+            _check_claims(payload, claims)
+    return f"good {'without' if claims.session_id is None else 'with'} a session"
+
+
+def _check_claims(payload: bytes, claims: Claims) -> None:
+    given = fields(payload)
+    assert given is not None, "accepted what is no JSON object"
+    assert given["agent_id"] == claims.agent_id
+    assert given.get("session_id") == claims.session_id
+    assert int(given["expires_at"]) == claims.expires_at
+
+
+def notifications(data: bytes) -> str:
+    """
+    One NOTIFY payload.  Bytes that are no UTF-8 come as they do from a database without an encoding.
+    """
+    payload = data.decode("utf-8", "surrogateescape")
+    refused = _hub.bad_notifications
+    try:
+        event_id = _hub.notified(payload)
+    except ProtocolError as refusal:
+        assert _hub.bad_notifications == refused + 1
+        assert not _peer.frames
+        return str(refusal)
+    sent = [text.decode() for _, text in split_frames(b"".join(_peer.frames))]
+    _peer.frames.clear()
+    owed = _hub.deliveries.ack(_session, event_id)
+    assert _hub.deliveries.pending == 0
+    with suppress(CannotTellError):
+        _check_event(payload, event_id, sent, owed)
+    return f"{'tracked' if owed else 'untracked'}, {len(sent)} sent"
+
+
+def _check_event(payload: str, event_id: str, sent: list[str], owed: bool) -> None:
+    given = fields(payload)
+    assert given is not None, "accepted what is no JSON object"
+    name, channel = given["event"], _shown_on(given["channel"])
+    assert is_event(name)
+    assert len(sent) == (channel != "metrics"), "global carries all but metrics"
+    assert owed == (is_tracked(name) and channel != "metrics")
+    for text in sent:
+        event = value_of(text)
+        assert event.keys() == _EVENT_FIELDS
+        assert (event["id"], event["channel"], event["event"]) == (event_id, "global", name)
+        assert same(event["data"], given.get("data")), "its data changed on the way"
+        assert type(event["timestamp"]) is int and 0 <= event["timestamp"] <= 8_640_000_000_000_000
+
+
+def _shown_on(channel: str) -> str:
+    try:
+        return parse_channel(channel).name
+    except ProtocolError:
+        return "global"
+
+
+TARGETS: dict[str, Callable[[bytes], str]] = {
+    "commands": commands,
+    "tokens": tokens,
+    "notifications": notifications,
+}
+
+_clock = Clock()
+_clock.advance(1000)
+_hub = make_hub(_clock)
+_peer = RecordingPeer()
+_client = _hub.connect(_peer, Origin())
+assert _client is not None
+_session = _client
+_peer.frames.clear()
