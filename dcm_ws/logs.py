@@ -7,17 +7,16 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from twisted.logger import (
     FileLogObserver,
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
-    LogLevelFilterPredicate,
     formatEvent,
 )
+from zope.interface import provider
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -28,8 +27,15 @@ def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
     @param format: C{text} or C{json}.
     """
     observer = FileLogObserver(out, json_line if format == "json" else text_line)
-    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
-    return FilteringLogObserver(observer, [predicate])
+    lowest = LogLevel.levelWithName(level)
+    shown = {level for level in LogLevel.iterconstants() if level >= lowest}
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") in shown:
+            observer(event)
+
+    return cast(ILogObserver, observe)
 
 
 def text_line(event: LogEvent) -> str:

@@ -64,7 +64,7 @@ class Settings:
     @raise SettingsError: a value is no good.
     """
 
-    listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}",)
+    listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}:backlog=4096",)
     secret: str = field(default=DEFAULT_SECRET, repr=False)
     more_secrets: tuple[str, ...] = field(default=(), repr=False)
     production: bool = False
@@ -300,7 +300,8 @@ def _short_form(text: _Text) -> str:
     host = text("host", "HOST", DEFAULT_HOST)
     # a colon separates the parts of an endpoint string, and an IPv6 address is made of them
     interface = host.strip("[]").replace("\\", "\\\\").replace(":", "\\:")
-    return f"tcp:{port}:interface={interface}"
+    # the kernel drops what comes beyond the backlog, and clients that come back all at once then wait a second
+    return f"tcp:{port}:interface={interface}:backlog=4096"
 
 
 def _database(text: _Text) -> str | None:

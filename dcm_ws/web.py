@@ -10,6 +10,8 @@ from http import HTTPStatus
 from io import BytesIO
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -181,12 +183,46 @@ class _Request(Request):  # type: ignore[misc]
         pass
 
 
+class _Channel(http.HTTPChannel):  # type: ignore[misc]
+    """
+    Answers one request a reactor turn, and none while the answers before it wait to be read.  Twisted's own answers at
+    once all that came in one read: thousands, from one that pipelines, and keeps the answers if that one does not read.
+    """
+
+    _answered: Request | None = None
+    _full = False
+
+    def requestDone(self, request: Request) -> None:
+        self._answered = request
+        self.setTimeout(self.timeOut)
+        self.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._answered is not None and not self._full:
+            request, self._answered = self._answered, None
+            super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        super().resumeProducing()
+        self.callLater(0, self._go_on)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._answered = None
+        super().connectionLost(reason)
+
+
 class _QuietSite(Site):  # type: ignore[misc]
     """
     Keeps no access log: a query may hold a token.
     """
 
     noisy = False
+    protocol = _Channel
 
     def log(self, request: http.Request) -> None:
         pass

@@ -33,12 +33,15 @@ from dcm_ws.frames import compressed, pong_control_frame
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
+from dcm_ws.shortcuts import frame_size, plain_handshake, read_headers, short_message
 
 PATHS = ("/", "/ws")
 """
 Where a WebSocket may be opened.
 """
 
+_CONNECTING = WebSocketServerProtocol.STATE_CONNECTING
+_OPEN = WebSocketServerProtocol.STATE_OPEN
 _FLUSH_AT = 64 << 10
 _REPLAY_CHUNK = 256 << 10
 _CATCH_UP_INTERVAL = 0.05
@@ -121,6 +124,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     trafficStats: Any = _UNHEARD
     send_queue: Any = ()
     message_data: Any = None
+    current_frame: Any = None
     CONFIG_ATTRS: Any = ()
     tcpNoDelay = True
     # asked for after the handshake, whose other attributes are let go of
@@ -160,7 +164,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         Admit the client or not; the first subprotocol that it offers is the one spoken.
         """
         try:
-            self._origin = self.factory.admit(self, self.http_request_uri, _headers(self.http_request_data))
+            self._origin = self.factory.admit(self, self.http_request_uri, read_headers(self.http_request_data))
         except RefusedError as refusal:
             self._refusal = refusal.code
             raise ConnectionDeny(int(refusal.status), refusal.reason) from None
@@ -229,8 +233,15 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     def dataReceived(self, data: bytes) -> None:
         session = self._session
         if session is None:
-            self._dataReceived(data)
-            return
+            if self.state == _CONNECTING and not self.data:
+                data = self._shake_hands(data)
+                session = self._session
+            if session is None:
+                if data:
+                    self._dataReceived(data)
+                return
+            if not data:
+                return
         session.heard_at = self.factory.hub.now()
         if self.current_frame is not None or self.data:
             data = self._finish_frame(data)
@@ -239,34 +250,34 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         if data:
             self._dataReceived(data)
 
+    def _shake_hands(self, data: bytes) -> bytes:
+        """
+        Open the WebSocket, if the handshake is a plain one; answers what Autobahn is to read, or what follows.
+        """
+        end = data.find(b"\r\n\r\n")
+        handshake = plain_handshake(data[:end]) if end > 0 else None
+        if handshake is None:
+            return data
+        try:
+            self._origin = self.factory.admit(self, handshake.target, handshake.headers)
+        except RefusedError as refusal:
+            self._refusal = refusal.code
+            self.failHandshake(refusal.reason, int(refusal.status))
+            return b""
+        self.state = _OPEN
+        self.inside_message = False
+        self.current_frame = None
+        self.send(handshake.response(self.factory.server))
+        self._onOpen()
+        return data[end + 4 :]
+
     def _take_short_messages(self, data: bytes) -> bytes:
         """
-        Read the frames that nearly all messages come in: text, final, masked, below 64 KiB and all there (RFC 6455,
-        section 5.2).  Answers what begins with anything else: that is Autobahn's.
+        Read the messages that come in short frames; answers what begins with anything else.
         """
-        start, size = 0, len(data)
-        longest = self.factory.limits.message
-        while size - start >= 6 and data[start] == 0x81 and self.state == self.STATE_OPEN:
-            length = data[start + 1] - 0x80
-            body = start + 6
-            if length == 126:
-                length = int.from_bytes(data[start + 2 : start + 4])
-                body = start + 8
-                if length < 126:
-                    break
-            end = body + length
-            if not 0 <= length < 1 << 16 or length > longest or end > size or data[start + 1] == 0xFF:
-                break
-            payload = data[body:end]
-            mask = data[body - 4 : body]
-            if mask != b"\0\0\0\0":
-                key = (mask * (length // 4 + 1))[:length]
-                payload = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
-            try:
-                message = payload.decode()
-            except UnicodeDecodeError:
-                break
-            start = end
+        start, longest = 0, self.factory.limits.message
+        while self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
+            message, start = found
             self._receive(message)
         return data[start:] if start else data
 
@@ -278,7 +289,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             missing = self.current_frame.length - self.current_frame_masker.pointer()
         else:
             head = self.data + data[:14]
-            missing = _frame_size(head) - len(self.data)
+            missing = frame_size(head) - len(self.data)
         self._dataReceived(data[:missing])
         return data[missing:]
 
@@ -483,35 +494,6 @@ _HANDSHAKE_ATTRIBUTES = (
         "wasOpenHandshakeTimeout",
     ),
 )
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    """
-    The headers of a request, by lower-case name.  Autobahn also ends a line where Unicode does, at C{U+0085} among
-    others: through a proxy that passes such a byte on, a client could send headers in the proxy's name.
-    """
-    headers: dict[str, str] = {}
-    for line in head.decode("iso-8859-1").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _frame_size(head: bytes) -> int:
-    """
-    Bytes of the frame that begins with C{head}, as far as that tells; never less than what it takes to tell more.
-    """
-    if len(head) < 2:
-        return 2
-    length, size = head[1] & 0x7F, 2 + (head[1] >> 7) * 4
-    extended = {126: 2, 127: 8}.get(length, 0)
-    if len(head) < 2 + extended:
-        return 2 + extended
-    if extended:
-        length = int.from_bytes(head[2 : 2 + extended])
-    return size + extended + length
 
 
 def _buffered(transport: Any) -> int:

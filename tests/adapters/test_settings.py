@@ -36,7 +36,7 @@ def test_defaults() -> None:
     Without options and variables the service is as documented.
     """
     settings = chosen()
-    assert settings.listen == (r"tcp:3849:interface=127.0.0.1",)
+    assert settings.listen == (r"tcp:3849:interface=127.0.0.1:backlog=4096",)
     assert settings.secret == DEFAULT_SECRET == "dcm-dev-secret-change-me"
     assert not settings.production
     assert not settings.enforce_expiry
@@ -60,8 +60,20 @@ def test_defaults() -> None:
         ("dcm-env", "DCM_ENV", "production", ("development", "development"), (False, False)),
         ("dcm-data-dir", "DCM_DATA_DIR", "data_folder", ("/one", "/two"), (Path("/one"), Path("/two"))),
         ("log-level", "LOG_LEVEL", "log_level", ("debug", "WARN"), ("debug", "warn")),
-        ("ws-port", "WS_PORT", "listen", ("1", "0"), (("tcp:1:interface=127.0.0.1",), ("tcp:0:interface=127.0.0.1",))),
-        ("host", "HOST", "listen", ("0.0.0.0", "h"), (("tcp:3849:interface=0.0.0.0",), ("tcp:3849:interface=h",))),
+        (
+            "ws-port",
+            "WS_PORT",
+            "listen",
+            ("1", "0"),
+            (("tcp:1:interface=127.0.0.1:backlog=4096",), ("tcp:0:interface=127.0.0.1:backlog=4096",)),
+        ),
+        (
+            "host",
+            "HOST",
+            "listen",
+            ("0.0.0.0", "h"),
+            (("tcp:3849:interface=0.0.0.0:backlog=4096",), ("tcp:3849:interface=h:backlog=4096",)),
+        ),
     ],
 )
 def test_option_wins_over_variable(
@@ -166,7 +178,7 @@ def test_ipv6_host(host: str, interface: str) -> None:
     """
     An IPv6 address may be given with brackets or without.
     """
-    assert chosen(HOST=host).listen == (f"tcp:3849:interface={interface}",)
+    assert chosen(HOST=host).listen == (f"tcp:3849:interface={interface}:backlog=4096",)
 
 
 @pytest.mark.parametrize(

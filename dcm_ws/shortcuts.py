@@ -1,0 +1,142 @@
+"""
+The plain case of what Autobahn reads: a handshake without extras, and a short message in one frame.
+
+Nearly all that clients send is plain, and reading it directly costs a fraction.  Each function here says no to whatever
+is not plain, or not in order, and Autobahn reads that from its beginning, so that what is wrong is found and told in
+one place.  The tests hold both readings against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha1
+from typing import NamedTuple
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TEXT = 0x81
+_EXTENDED = 126
+_LONGEST = (1 << 16) - 1
+
+_host = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
+_key = re.compile(r"[A-Za-z0-9+/]{22}==")
+_name = re.compile(r"[a-z0-9-]+")
+_target = re.compile(r"/[!-\"$-~]*")
+# what Autobahn would look into, and may object to
+_NOT_PLAIN = frozenset({"origin", "sec-websocket-protocol", "sec-websocket-extensions", "content-length"})
+
+
+class Handshake(NamedTuple):
+    """
+    A request for a WebSocket.
+
+    @ivar target: path and query.
+    @ivar headers: by lower-case name.
+    """
+
+    target: str
+    headers: dict[str, str]
+
+    def response(self, server: str) -> bytes:
+        """
+        The answer that opens the WebSocket (RFC 6455, section 4.2.2).
+        """
+        accept = b64encode(sha1(self.headers["sec-websocket-key"].encode() + _GUID).digest())
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\nServer: %b\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % (server.encode(), accept)
+        )
+
+
+def plain_handshake(head: bytes) -> Handshake | None:
+    """
+    Read a request head (RFC 6455, section 4.2.1) in which nothing is unusual.
+
+    @param head: without the empty line at its end.
+    """
+    try:
+        request, *lines = head.decode("ascii").split("\r\n")
+    except UnicodeDecodeError:
+        return None
+    method, _, rest = request.partition(" ")
+    target, _, version = rest.partition(" ")
+    if method != "GET" or version != "HTTP/1.1" or not _target.fullmatch(target):
+        return None
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or name in headers or name in _NOT_PLAIN or not _name.fullmatch(name) or not value.isprintable():
+            return None
+        headers[name] = value.strip()
+    get = headers.get
+    if (
+        get("upgrade", "").lower() != "websocket"
+        or get("connection", "").lower() not in ("upgrade", "keep-alive, upgrade")
+        or get("sec-websocket-version") != "13"
+        or not _key.fullmatch(get("sec-websocket-key", ""))
+        or not _host.fullmatch(get("host", ""))
+    ):
+        return None
+    return Handshake(target, headers)
+
+
+def read_headers(head: bytes) -> dict[str, str]:
+    """
+    The headers of any request, by lower-case name.  Autobahn also ends a line where Unicode does, at C{U+0085} among
+    others: through a proxy that passes such a byte on, a client could send headers in the proxy's name.
+    """
+    headers: dict[str, str] = {}
+    for line in head.decode("iso-8859-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def short_message(data: bytes, start: int, longest: int) -> tuple[str, int] | None:
+    """
+    Read a message that comes in one frame: text, final, masked, below 64 KiB, and all there (RFC 6455, section 5.2).
+
+    @param start: where the frame begins.
+    @param longest: bytes that a message may have.
+    @return: the message, and where the next frame begins.
+    """
+    size = len(data)
+    if size - start < 6 or data[start] != _TEXT:
+        return None
+    length, body = data[start + 1] - 0x80, start + 6
+    if length >= _EXTENDED:
+        body = start + 8
+        if length > _EXTENDED or size < body:
+            return None
+        length = int.from_bytes(data[start + 2 : start + 4])
+        if length < _EXTENDED:
+            return None
+    end = body + length
+    if length < 0 or length > longest or end > size:
+        return None
+    payload, mask = data[body:end], data[body - 4 : body]
+    if mask != b"\0\0\0\0":
+        key = (mask * (length // 4 + 1))[:length]
+        payload = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
+    try:
+        return payload.decode(), end
+    except UnicodeDecodeError:
+        return None
+
+
+def frame_size(head: bytes) -> int:
+    """
+    Bytes of the frame that begins with C{head}, as far as that tells; never less than what it takes to tell more.
+    """
+    if len(head) < 2:
+        return 2
+    length, size = head[1] & 0x7F, 2 + (head[1] >> 7) * 4
+    extended = {126: 2, 127: 8}.get(length, 0)
+    if len(head) < 2 + extended:
+        return 2 + extended
+    if extended:
+        length = int.from_bytes(head[2 : 2 + extended])
+    return size + extended + length
