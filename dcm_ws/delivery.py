@@ -127,6 +127,12 @@ class DeliveryQueue:
         self.acked += settled
         return settled
 
+    def forget(self, client: Recipient, event_id: str) -> None:
+        """
+        C{client} is to be sent the event anew, and owes no ack for it until then.
+        """
+        self._settle(client, event_id)
+
     def release(self, client: Recipient) -> list[Tracked]:
         """
         C{client} leaves; answers what it still owed an ack for, the oldest first.

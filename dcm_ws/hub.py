@@ -7,7 +7,7 @@ The hub does not know where events come from, nor what a socket is.  It reads no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from dcm_ws.agents import Absence, AgentMemory
@@ -225,23 +225,26 @@ class Hub:
         session.agent = agent
         session.dcm_session = dcm_session or session.origin.session_id
         self._expect_expiry(session, claims)
-        self.registry.join(session, agent_channel(agent).name)
+        self._restore(session, (agent_channel(agent).name,), beyond=2)
         if session.dcm_session is not None:
-            self.registry.join(session, session_channel(session.dcm_session).name)
+            self._restore(session, (session_channel(session.dcm_session).name,), beyond=2)
         absence = self.memory.returned(agent) if returning else None
         if absence is not None:
-            self._restore(session, absence.subscriptions)
+            # what the limit leaves out would be left out every time, so it had better always be the same
+            self._restore(session, sorted(absence.subscriptions))
         subscriptions = sorted(self.registry.channels(session))
         session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
         if absence is not None:
             self._catch_up(session, absence)
         self._tell_of_agent("agent.connected", session, agent)
 
-    def _restore(self, session: Session, subscriptions: Set[str]) -> None:
-        mine = self.registry.channels(session)
-        # what the limit leaves out would be left out every time, so it had better always be the same
-        for channel in sorted(subscriptions):
-            if channel not in mine and len(mine) >= self.rules.max_subscriptions:
+    def _restore(self, session: Session, channels: Iterable[str], beyond: int = 0) -> None:
+        """
+        Subscribe a client to what C{auth} gives it, as far as the limit lets it: its own two channels may go C{beyond}.
+        """
+        for channel in channels:
+            mine = self.registry.channels(session)
+            if channel not in mine and len(mine) >= self.rules.max_subscriptions + beyond:
                 self.limits["maxSubscriptions"] += 1
                 break
             self.registry.join(session, channel)
@@ -259,8 +262,8 @@ class Hub:
         """
         owed = self.deliveries.release(session)
         if session.replaying is not None:
-            owed += session.replaying
-            owed.sort(key=lambda event: event.seq)
+            once = {event.id: event for event in (*owed, *session.replaying)}
+            owed = sorted(once.values(), key=lambda event: event.seq)
             session.replaying = None
         if session.agent is not None:
             subscriptions = frozenset(self.registry.channels(session))
@@ -276,7 +279,7 @@ class Hub:
 
         def frames() -> Iterator[bytes]:
             for event in remaining:
-                self.deliveries.ack(session, event.id)
+                self.deliveries.forget(session, event.id)
                 self.deliveries.sent(event, {session})
                 yield from event.frames
             # it may have authenticated as another agent since, and be catching up as that one
@@ -503,6 +506,7 @@ class Hub:
                 "maxPendingBytes": self.deliveries.crowded_out,
                 "maxKept": self.memory.crowded_out,
                 "maxRecentEvents": self.memory.overflowed,
+                "maxAgents": self.memory.forgotten,
             },
         }
 

@@ -72,7 +72,7 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
         raise _invalid()
     try:
         claims = _payload.decode(payload.decode())
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise _invalid() from None
     # A token is good for the whole of its last millisecond.
     if now_ms > claims.expires_at:

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from dcm_ws.frames import PING_FRAME, binary_frame, compressed, text_frame
+from dcm_ws.frames import PING_FRAME, binary_frame, compressed, pong_control_frame, text_frame
 from tests.fakes import split_frames
 
 
@@ -101,3 +101,11 @@ def test_short_messages_and_pings_are_not_compressed() -> None:
 
     assert compressed(stream, 15) == stream
     assert compressed(b"", 15) == b""
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"\xff" * 125])
+def test_pong_gives_back_what_the_ping_said(payload: bytes) -> None:
+    """
+    A Ping control frame is answered with its own payload (RFC 6455, section 5.5.3).
+    """
+    assert pong_control_frame(payload) == bytes((0x8A, len(payload))) + payload

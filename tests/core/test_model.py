@@ -439,7 +439,7 @@ operations = st.one_of(
 
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
-@given(st.booleans(), st.lists(operations, min_size=20, max_size=80))
+@given(st.booleans(), st.lists(operations, min_size=20, max_size=60))
 def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ...]]) -> None:
     """
     Whatever clients do, and however long they wait, each receives what the protocol says, in its order.
@@ -520,7 +520,7 @@ def test_any_bytes(message: bytes) -> None:
     receive(message)
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
 @given(likenesses.map(json.dumps) | damaged(likenesses))
 def test_anything_like_a_message(message: str) -> None:
     """
