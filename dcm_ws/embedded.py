@@ -53,6 +53,7 @@ _HOST = "127.0.0.1"
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 _LOOK_SECONDS = 0.1
+_DYING_SECONDS = 1.0
 _SETUP_SECONDS = 30.0
 _LOG_MAX = 1 << 20
 
@@ -199,7 +200,8 @@ class EmbeddedPostgres:
 
     async def _shut_down(self) -> None:
         for mode in ("fast", "immediate"):
-            if not self._pid_file.exists():
+            lines = self._pid_lines()
+            if not lines or _has_ended(lines[0]):
                 return
             arguments = ["-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             code, output = await self._pg_ctl(arguments)
@@ -313,7 +315,14 @@ class EmbeddedPostgres:
             return False
         if port != self._port:
             self._log.info("found PostgreSQL running on port {port}", port=port)
-            await self._make_tables(port)
+            try:
+                await self._make_tables(port)
+            except EmbeddedError:
+                # it may have been killed along with its service, and about to end
+                await deferLater(self._reactor, _DYING_SECONDS)
+                if await self._found() is not None:
+                    raise
+                return False
             self._port = port
         return True
 
@@ -325,14 +334,14 @@ class EmbeddedPostgres:
             lines = self._pid_lines()
             if not lines:
                 return None
-            if _is_other_program(lines[0]):
-                # left behind; PostgreSQL would take the process, which has its number, for itself
-                self._pid_file.unlink(missing_ok=True)
+            if _has_ended(lines[0]):
+                # PostgreSQL would take whatever has the number now for itself, and not start
+                if not _has_children(lines):
+                    self._pid_file.unlink(missing_ok=True)
+                    return None
+            elif (await self._pg_ctl(["status"]))[0] != 0:
                 return None
-            code, _ = await self._pg_ctl(["status"])
-            if code != 0:
-                return None
-            if len(lines) > 7 and lines[7].startswith("ready"):
+            elif len(lines) > 7 and lines[7].startswith("ready"):
                 return int(lines[3])
             await deferLater(self._reactor, _LOOK_SECONDS)
             if self._stopping:
@@ -485,14 +494,32 @@ def _copy(package: Path, to: Path) -> None:
     unfinished.rename(to)
 
 
-def _is_other_program(pid: str) -> bool:
+def _has_ended(pid: str) -> bool:
     """
-    Is the process with this number certainly not PostgreSQL?
+    Is the process with this number certainly no PostgreSQL, but another program, or a dead one that nobody has waited
+    for, as it may stay for ever in a container?
     """
     try:
-        return not Path(f"/proc/{pid}/comm").read_text().startswith("postgres")
+        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     except OSError:
         return False  # there is no such process, or no such thing as /proc
+    return rest.split()[0] in ("Z", "X") or not head.partition("(")[2].startswith("postgres")
+
+
+def _has_children(lines: list[str]) -> bool:
+    """
+    Do processes of the server that wrote these lines still use its shared memory?  A second server beside them would
+    ruin the data.
+    """
+    words = lines[6].split() if len(lines) > 6 else []
+    if len(words) != 2:
+        return False
+    try:
+        segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    except OSError:
+        return False
+    # the second column is its id, the seventh counts who is attached
+    return any(segment[1] == words[1] and segment[6] != "0" for segment in segments)
 
 
 def _gist(output: str) -> str:

@@ -248,26 +248,30 @@ def test_kill_of_both(made: Path) -> None:
         assert running.stop() == 0
 
 
-def test_number_of_the_old_process_given_to_another(made: Path) -> None:
+@pytest.mark.parametrize("program", [["sleep", "600"], [str(TOOLS / "postgres"), "--version"]], ids=["other", "dead"])
+def test_number_of_the_old_process_is_still_there(made: Path, program: list[str]) -> None:
     """
-    That some other program now has the process id of a PostgreSQL killed before, as after a restart of a container,
-    keeps nothing from starting.
+    That another program now has the process id of a PostgreSQL killed before, or that nobody has waited for the dead
+    process, as happens in containers, keeps nothing from starting.
     """
     with embedded(made) as running:
         pid = postmaster(made)
         assert pid is not None
         pid_file = (cluster(made) / "postmaster.pid").read_text()
         assert running.stop() == 0
-    account = pwd.getpwuid(cluster(made).stat().st_uid)
-    other = subprocess.Popen(["sleep", "600"], user=account.pw_uid, group=account.pw_gid)
+    status = cluster(made).stat()
+    root = {"user": status.st_uid, "group": status.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    other = subprocess.Popen(program, stdout=subprocess.DEVNULL, cwd="/", **root)
     try:
+        if "--version" in program:
+            until(lambda: ") Z " in Path(f"/proc/{other.pid}/stat").read_text())
         left = cluster(made) / "postmaster.pid"
         left.write_text(pid_file.replace(str(pid), str(other.pid), 1))
-        os.chown(left, account.pw_uid, account.pw_gid)
+        os.chown(left, status.st_uid, status.st_gid)
         with embedded(made) as running:
             assert_bridges(running)
             assert running.stop() == 0
-        assert other.poll() is None
+            assert postmaster(made) is None
     finally:
         other.kill()
         other.wait()

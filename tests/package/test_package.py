@@ -1,0 +1,185 @@
+"""
+The package as its users get it: built, installed into a clean environment, and started there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.package
+
+ROOT = Path(__file__).parents[2]
+NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "node_modules", "dropin.cache")
+
+
+class Environment:
+    """
+    A virtual environment of the tests' own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+
+    def install(self, *what: str) -> None:
+        pip = [str(self._folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, *what], check=True, cwd=self._folder)
+
+    def command(self, name: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        clean = {
+            variable: value
+            for variable, value in os.environ.items()
+            if not variable.startswith(("DB_", "DATABASE_", "WS_", "DCM_", "PYTHON"))
+        }
+        return [str(self._folder / "bin" / name), *arguments], clean
+
+    def run(self, name: str, *arguments: str) -> tuple[int, str]:
+        """
+        Run a program of the environment; answers its exit status and what it printed.
+        """
+        command, clean = self.command(name, *arguments)
+        done = subprocess.run(
+            command,
+            env=clean,
+            cwd=self._folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout
+
+    def serve(self, name: str, *arguments: str) -> None:
+        """
+        Start the service, get /health, and stop it with SIGTERM: exit status 0.
+        """
+        command, clean = self.command(name, *arguments)
+        process = subprocess.Popen(
+            command, env=clean, cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            assert process.stdout is not None
+            log = ""
+            while not re.search(r"\bready\b", log):
+                line = process.stdout.readline()
+                assert line, log
+                log += line
+            found = re.search(r"health: (http://127\.0\.0\.1:\d+/health)", log)
+            assert found is not None, log
+            with urllib.request.urlopen(found[1], timeout=10) as answer:
+                assert json.load(answer)["status"] == "healthy"
+            process.send_signal(signal.SIGTERM)
+            rest, _ = process.communicate(timeout=30)
+            assert process.returncode == 0, log + rest
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A copy of the source, in which nothing has been built or installed.
+    """
+    return shutil.copytree(ROOT, tmp_path_factory.mktemp("source") / "dcm-ws", ignore=NOT_SOURCE)
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A folder with the sdist and the wheel that was built from that.
+    """
+    folder = tmp_path_factory.mktemp("built")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(source)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """
+    A clean environment with the wheel, and what that depends on.
+    """
+    environment = Environment(tmp_path_factory.mktemp("environment") / "venv")
+    environment.install(str(wheel))
+    return environment
+
+
+def test_wheel_has_what_it_should(wheel: Path) -> None:
+    """
+    The wheel has the package, the marker of its types, the plugin and the licence, and nothing else.
+    """
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {f"dcm_ws/{path.name}" for path in (ROOT / "dcm_ws").glob("*.py")}
+    assert modules | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
+    (plugin,) = (name for name in names if name.startswith("twisted/"))
+    assert plugin.startswith("twisted/plugins/")
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dcm_ws", "twisted"}
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_sdist_has_the_source(built: Path) -> None:
+    """
+    The sdist is enough to build from.
+    """
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.cfg", "pyproject.toml", "LICENSE", "dcm_ws/tap.py", "dcm_ws/py.typed"} <= names
+    assert any(name.startswith("twisted/plugins/") for name in names)
+
+
+@pytest.mark.parametrize("how", ["wheel", ".", "-e ."])
+def test_installed_plugin(environment: Environment, wheel: Path, source: Path, how: str) -> None:
+    """
+    Installed from the wheel, from the source or in editable mode, twistd and twist both know dcm-ws, and it serves.
+    """
+    what = {"wheel": [str(wheel)], ".": [str(source)], "-e .": ["-e", str(source)]}[how]
+    if how != "wheel":
+        environment.install("--no-deps", "--force-reinstall", *what)
+    status, text = environment.run("twistd", "--help")
+    assert status == 0
+    assert "dcm-ws" in text
+    assert "Traceback" not in text
+    environment.serve("twistd", "-n", "--pidfile=", "dcm-ws", "--no-database", "--ws-port=0")
+    environment.serve("twist", "dcm-ws", "--no-database", "--ws-port=0")
+
+
+def test_without_a_database_and_without_the_extra(environment: Environment) -> None:
+    """
+    Without a database and without the embedded one the start ends with one line that names both ways out.
+    """
+    status, text = environment.run("twistd", "-n", "--pidfile=", "dcm-ws", "--ws-port=0")
+    assert status == 1
+    (line,) = text.splitlines()
+    assert "DATABASE_URL" in line
+    assert "pip install 'dcm-ws[embedded]'" in line
+
+
+def test_package_says_what_it_is(environment: Environment) -> None:
+    """
+    The names that the package exports are there, and its version is the one that was built.
+    """
+    code = "import dcm_ws; print(dcm_ws.__version__, sorted(dcm_ws.__all__))"
+    status, text = environment.run("python", "-c", code)
+    assert status == 0, text
+    version, _, names = text.strip().partition(" ")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert "make_service" in names
