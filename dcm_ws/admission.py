@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -89,6 +89,9 @@ class TrustedProxies:
             number = ip_address(address)
         except ValueError:
             return False
+        if isinstance(number, IPv6Address) and number.ipv4_mapped is not None:
+            # an IPv4 client of a port that listens on IPv6
+            number = number.ipv4_mapped
         return any(number in network for network in self._networks)
 
 
@@ -101,7 +104,8 @@ class AllowedOrigins:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = [pattern.lower().rstrip("/") for pattern in patterns]
+        # fnmatch has brackets of its own, and so have IPv6 addresses
+        self._patterns = [pattern.lower().rstrip("/").replace("[", "[[]").replace("?", "[?]") for pattern in patterns]
 
     def allows(self, origin: str | None, host: str) -> bool:
         """

@@ -61,6 +61,7 @@ class AgentMemory:
     @ivar given_up: kept deliveries given up, since the start.
     @ivar crowded_out: those of them that went before their time, because too many were kept.
     @ivar overflowed: events that left the log before their time.
+    @ivar forgotten: agents forgotten before their time, because too many were remembered.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class AgentMemory:
         self.given_up = 0
         self.overflowed = 0
         self.crowded_out = 0
+        self.forgotten = 0
 
     def __len__(self) -> int:
         """
@@ -117,6 +119,7 @@ class AgentMemory:
         self._subscriptions.move_to_end(agent)
         if len(self._subscriptions) > self._max_agents:
             longest, _ = self._subscriptions.popitem(last=False)
+            self.forgotten += 1
             self._give_up(longest)
         if earlier := self._take(agent):
             absence = _joined(earlier, absence)

@@ -8,7 +8,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -122,7 +121,13 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             max_pending=settings.max_pending,
             max_bytes=settings.max_pending_bytes,
         ),
-        memory=AgentMemory(world.now),
+        memory=AgentMemory(
+            world.now,
+            max_agents=settings.max_agents,
+            max_kept=settings.max_kept,
+            max_events=settings.max_recent_events,
+            max_bytes=settings.max_recent_bytes,
+        ),
         max_connections=settings.max_connections,
     )
     return DCMService(settings, reactor, world, hub)
@@ -167,7 +172,9 @@ class DCMService(MultiService):  # type: ignore[misc]
             self._embedded = EmbeddedPostgres(self._reactor, folder)
             address: Address = self._embedded.url
         elif settings.database is not None:
-            address = partial(succeed, settings.database)
+            self._url = settings.database
+            # read again each time, since the password may change
+            address = lambda: succeed(self._url)  # noqa: E731
         else:
             return
         self._database = NotifyListener(
@@ -340,6 +347,13 @@ class DCMService(MultiService):  # type: ignore[misc]
         """
         self.hub.secrets = tuple(secrets)
         self._log.info("secrets taken over: {n} in use", n=len(secrets))
+
+    def use_database(self, url: str | None) -> None:
+        """
+        The next connection to the database is made with C{url}.  Nothing happens where the service was not given one.
+        """
+        if url is not None:
+            self._url = url
 
     # stopping
 

@@ -87,6 +87,10 @@ class Settings:
     max_pending: int = 10_000
     max_pending_bytes: int = 256 << 20
     max_depth: int = 100
+    max_agents: int = 10_000
+    max_kept: int = 500_000
+    max_recent_events: int = 100_000
+    max_recent_bytes: int = 64 << 20
     max_connections_per_ip: int | None = None
     rate_limit: float | None = None
     rate_burst: float | None = None
@@ -229,6 +233,10 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         max_pending=count("max-pending"),
         max_pending_bytes=count("max-pending-bytes"),
         max_depth=count("max-depth"),
+        max_agents=count("max-agents"),
+        max_kept=count("max-kept"),
+        max_recent_events=count("max-recent-events"),
+        max_recent_bytes=count("max-recent-bytes"),
         max_connections_per_ip=_maybe(
             options.get("max-connections-per-ip"), partial(_whole, "--max-connections-per-ip")
         ),
@@ -251,15 +259,17 @@ def _secrets(text: _Text) -> list[str]:
     The secrets, from wherever they were given: a file with one in each line, a list, or a single one.
     """
     file = text("ws-auth-secret-file", "WS_AUTH_SECRET_FILE")
-    given = _read("WS_AUTH_SECRET_FILE", file) if file else text("ws-auth-secrets", "WS_AUTH_SECRETS")
-    if given:
-        found = given.replace(",", " ").split()
-        if not found:
-            raise SettingsError(f"{'WS_AUTH_SECRET_FILE' if file else 'WS_AUTH_SECRETS'} holds no secret")
-        return found
+    several = text("ws-auth-secrets", "WS_AUTH_SECRETS")
     if file:
-        raise SettingsError("WS_AUTH_SECRET_FILE holds no secret")
-    return [text("ws-auth-secret", "WS_AUTH_SECRET", DEFAULT_SECRET)]
+        name, found = "WS_AUTH_SECRET_FILE", [line.strip() for line in _read("WS_AUTH_SECRET_FILE", file).splitlines()]
+    elif several:
+        name, found = "WS_AUTH_SECRETS", several.replace(",", " ").split()
+    else:
+        return [text("ws-auth-secret", "WS_AUTH_SECRET", DEFAULT_SECRET)]
+    secrets = [secret for secret in found if secret]
+    if not secrets:
+        raise SettingsError(f"{name} holds no secret")
+    return secrets
 
 
 def _read(name: str, path: str) -> str:

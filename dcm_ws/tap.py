@@ -135,6 +135,30 @@ class Options(usage.Options):  # type: ignore[misc]
             "arrays and objects inside one another in the data of an event",
         ],
         [
+            "max-agents",
+            None,
+            _default("max_agents"),
+            "agents whose subscriptions are remembered; past it the longest unseen is forgotten",
+        ],
+        [
+            "max-kept",
+            None,
+            _default("max_kept"),
+            "deliveries kept for absent agents, in all; past it those of the agent that left first are given up",
+        ],
+        [
+            "max-recent-events",
+            None,
+            _default("max_recent_events"),
+            "events remembered for absent agents; past it the oldest is forgotten",
+        ],
+        [
+            "max-recent-bytes",
+            None,
+            _default("max_recent_bytes"),
+            "bytes of those events, and as many again of the deliveries kept",
+        ],
+        [
             "max-connections-per-ip",
             None,
             None,
@@ -397,6 +421,7 @@ def _take_over_secrets(options: Options, service: DCMService) -> None:
         Logger().error("the secrets stay as they are: {reason}", reason=error)
     else:
         service.use_secrets(settings.secrets)
+        service.use_database(settings.database)
 
 
 def _install_signals(reactor: Any, take_over_secrets: Callable[[], None]) -> None:

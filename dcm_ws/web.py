@@ -193,6 +193,11 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
     _full = False
 
     def requestDone(self, request: Request) -> None:
+        behind = self.clearLineBuffer()
+        if not (behind or any(self._dataBuffer) or self._full):
+            super().requestDone(request)
+            return
+        self.rawDataReceived(behind)
         self._answered = request
         self.setTimeout(self.timeOut)
         self.callLater(0, self._go_on)
@@ -205,6 +210,8 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
     def pauseProducing(self) -> None:
         self._full = True
         super().pauseProducing()
+        # while a request is being answered Twisted's own reads on, and keeps what it reads
+        self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._full = False
@@ -222,7 +229,7 @@ class _QuietSite(Site):  # type: ignore[misc]
     """
 
     noisy = False
-    protocol = _Channel
+    protocol = _Channel  # type: ignore[assignment]
 
     def log(self, request: http.Request) -> None:
         pass

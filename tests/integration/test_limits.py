@@ -1,0 +1,498 @@
+"""
+Every limit of /stats crossed once, by its option: the client is told what the protocol says, and the counter goes up.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from tests.integration.attacks import Attacker, ask_past_events, frame, narrow, push, read_to_the_end, status
+from tests.integration.running import (
+    SECRET,
+    PostgresServer,
+    Service,
+    ask,
+    close_of,
+    handshake,
+    hear,
+    make_token,
+    say,
+    service,
+    silence,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def count(running: Service, limit: str) -> int:
+    """
+    How often a limit was crossed, as /stats says.
+    """
+    limits: dict[str, int] = running.stats()["limits"]
+    return limits[limit]
+
+
+def connect_deaf(running: Service) -> ClientConnection:
+    """
+    A client that hears no events.
+    """
+    client = running.connect()
+    ask_past_events(client, type="unsubscribe", channel="global", id="left")
+    return client
+
+
+def publish(client: ClientConnection, event: str, data: object = None, channel: str = "global") -> None:
+    """
+    Publish, and wait until it is done.
+    """
+    ask_past_events(client, type="publish", channel=channel, event=event, data=data, id="published")
+
+
+def test_all_limits_are_known() -> None:
+    """
+    /stats names every limit, and none has been crossed when the service has just begun.
+    """
+    with service() as running:
+        limits = running.stats()["limits"]
+    crossed_here = {name for name in globals() if name.startswith("test_")}
+    assert set(limits.values()) == {0}
+    assert {f"test_{_snake(name)}" for name in limits} <= crossed_here
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+# connecting
+
+
+def test_max_connections() -> None:
+    """
+    One client too many is closed with 1013 after its handshake; when another has left there is room again.
+    """
+    with service("--max-connections", "2") as running:
+        first, _ = running.connect(), running.connect()
+        over = Attacker(running.socket())
+        assert over.close_code() == 1013
+        assert count(running, "maxConnections") == 1
+        first.close()
+        until(lambda: running.stats()["connectedClients"] == 1)
+        silence(connect_deaf(running))
+        assert count(running, "maxConnections") == 1
+
+
+def test_max_connections_per_ip() -> None:
+    """
+    One connection too many from one address is refused with 503; other addresses still may.
+    """
+    options = ("--max-connections-per-ip", "2", "--trusted-proxy", "127.0.0.1")
+    with service(*options) as running:
+        clients = [running.connect(), running.connect()]
+        with pytest.raises(InvalidStatus) as refused:
+            running.connect()
+        response = refused.value.response
+        assert (response.status_code, json.loads(response.body)["code"]) == (503, "TOO_MANY_CONNECTIONS")
+        assert count(running, "maxConnectionsPerIp") == 1
+        running.connect(additional_headers={"X-Forwarded-For": "192.0.2.1"})
+        clients[0].close()
+        until(lambda: running.stats()["connectedClients"] == 2)
+        running.connect()
+        assert count(running, "maxConnectionsPerIp") == 1
+
+
+def test_max_connections_per_ip_through_haproxy() -> None:
+    """
+    Behind a proxy that speaks the PROXY protocol the limit holds for the clients' addresses, not for the proxy's.
+    """
+    with service("--max-connections-per-ip", "1", "--listen", "haproxy:tcp:0:interface=127.0.0.1") as running:
+
+        def connect_from(address: str) -> int:
+            plain = running.socket()
+            push(plain, f"PROXY TCP4 {address} 127.0.0.1 50000 80\r\n".encode() + handshake())
+            return status(plain.recv(1 << 16))
+
+        assert [connect_from(f"192.0.2.{n}") for n in (1, 2, 1)] == [101, 101, 503]
+        plain = running.socket()
+        push(
+            plain,
+            b"PROXY TCP4 192.0.2.9 127.0.0.1 50000 80\r\nGET /stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )
+        stats = json.loads(read_to_the_end(plain).partition(b"\r\n\r\n")[2])
+        assert stats["limits"]["maxConnectionsPerIp"] == 1
+        assert "joined from 192.0.2.2" in running.log
+
+
+def test_allowed_origin() -> None:
+    """
+    A page of an origin that is not allowed gets 403; one that fits a pattern, and a program, may connect.
+    """
+    with service("--allowed-origin", "https://*.example.com", "--allowed-origin", "http://[::1]:3000") as running:
+        for origin in ("https://evil.com", "https://example.com", "http://a.example.com", "http://[::2]:3000"):
+            with pytest.raises(InvalidStatus) as refused:
+                running.connect(origin=origin)
+            response = refused.value.response
+            assert (response.status_code, json.loads(response.body)["code"]) == (403, "ORIGIN_NOT_ALLOWED")
+        assert count(running, "allowedOrigin") == 4
+        for allowed in ("https://a.example.com", "https://a.b.example.com", "http://[::1]:3000", None):
+            running.connect(origin=allowed)
+        assert count(running, "allowedOrigin") == 4
+
+
+def test_handshake_timeout() -> None:
+    """
+    A connection that has not sent its request in time gets 408.
+    """
+    with service("--handshake-timeout", "0.2") as running:
+        plain = running.socket()
+        push(plain, handshake()[:-1])
+        started = time.monotonic()
+        assert status(read_to_the_end(plain)) == 408
+        assert time.monotonic() - started < 5
+        assert count(running, "handshakeTimeout") == 1
+
+
+def test_max_head_size() -> None:
+    """
+    A request head over the limit gets 431; one of exactly the limit is read.
+    """
+    with service("--max-head-size", "1000") as running:
+        request = handshake("/", "X: ")
+        # the blank line at the end is not counted
+        fill = b"x" * (1000 - len(request) + 4)
+        plain = running.socket()
+        push(plain, request.replace(b"X: ", b"X: " + fill))
+        assert status(plain.recv(1 << 16)) == 101
+        assert status(b"" + _answer(running, request.replace(b"X: ", b"X: x" + fill))) == 431
+        assert count(running, "maxHeadSize") == 1
+
+
+def _answer(running: Service, request: bytes) -> bytes:
+    plain = running.socket()
+    push(plain, request)
+    return read_to_the_end(plain)
+
+
+def test_max_waiting() -> None:
+    """
+    Where too many connections are there that have sent no request, the oldest of them makes room.
+    """
+    with service("--max-connections", "2") as running:
+        silent = [running.socket() for _ in range(2)]
+        until(lambda: count(running, "maxWaiting") != 0)
+        assert read_to_the_end(silent[0]) == b""
+        client = running.connect()
+        assert ask(client, type="ping")["type"] == "pong"
+
+
+# messages
+
+
+def test_max_message_size() -> None:
+    """
+    A message over the limit closes with 1009, one of exactly the limit is read; so it is for fragments together.
+    """
+    with service("--max-message-size", "1000") as running:
+        client = running.connect()
+        text = '{"type":"ping"' + " " * 985 + "}"
+        client.send(text)
+        assert hear(client)["type"] == "pong"
+        client.send(text + " ")
+        assert close_of(client) == (1009, "Message too large")
+        assert count(running, "maxMessageSize") == 1
+        pieces = running.connect_raw()
+        push(pieces.socket, frame(b"x" * 600, 1, final=False) + frame(b"x" * 401, 0))
+        assert pieces.close_code() == 1009
+        assert count(running, "maxMessageSize") == 2
+
+
+def test_max_message_size_inflated() -> None:
+    """
+    With compression the limit holds for what a message inflates to.
+    """
+    with service("--max-message-size", "1000", "--compression", "on") as running:
+        client = running.connect()
+        client.send('{"type":"ping"' + " " * 985 + "}")
+        assert hear(client)["type"] == "pong"
+        client.send('{"type":"ping"' + " " * 100_000 + "}")
+        assert close_of(client) == (1009, "Message too large")
+        assert count(running, "maxMessageSize") == 1
+
+
+def test_max_depth() -> None:
+    """
+    Data nested too deeply is refused with C{INVALID_MESSAGE}, and the connection stays.
+    """
+    with service("--max-depth", "3") as running:
+        client = connect_deaf(running)
+        publish(client, "system.info", [[{"a": "[[[["}]])
+        answer = ask(client, type="publish", channel="global", event="system.info", data=[[{"a": []}]], id=1)
+        assert (answer["success"], answer["code"]) == (False, "INVALID_MESSAGE")
+        assert "3 levels" in answer["error"]
+        assert count(running, "maxDepth") == 1
+
+
+def test_max_subscriptions() -> None:
+    """
+    One subscription too many is refused; what is subscribed already is not one more; also what is restored is limited.
+    """
+    with service("--max-subscriptions", "3") as running:
+        client = running.connect()
+        for channel in ("topics/a", "topics/b", "topics/a"):
+            assert ask(client, type="subscribe", channel=channel, id=1)["success"] is True
+        answer = ask(client, type="subscribe", channel="topics/c", id=1)
+        assert (answer["success"], answer["code"]) == (False, "TOO_MANY_SUBSCRIPTIONS")
+        assert count(running, "maxSubscriptions") == 1
+
+
+def test_rate_limit() -> None:
+    """
+    Over the rate limit a message is refused with C{RATE_LIMITED}, and says when to try again; then it succeeds.
+    """
+    with service("--rate-limit", "60/m", "--rate-burst", "3") as running:
+        client = running.connect()
+        for number in range(3):
+            assert ask(client, type="subscribe", channel="metrics", id=number)["success"] is True
+        answer = ask(client, type="subscribe", channel="metrics", id=3)
+        assert (answer["success"], answer["code"]) == (False, "RATE_LIMITED")
+        assert 0 < answer["retry_after_ms"] <= 1000
+        assert count(running, "rateLimit") == 1
+        # pongs, and acks of what is owed, are not counted
+        for _ in range(100):
+            say(client, type="pong")
+        time.sleep(answer["retry_after_ms"] / 1000)
+        assert ask(client, type="subscribe", channel="metrics", id=4)["success"] is True
+        assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (1, 0)
+
+
+def test_settling_acks_are_free() -> None:
+    """
+    Acks that settle a delivery do not count against the rate limit; acks of anything else do.
+    """
+    with service("--rate-limit", "60/m", "--rate-burst", "5") as running:
+        client = running.connect()
+        publishers = [connect_deaf(running) for _ in range(5)]
+        for publisher in publishers:
+            for _ in range(4):
+                say(publisher, type="publish", channel="global", event="task.created")
+        for _ in range(20):
+            say(client, type="ack", message_id=hear(client)["id"])
+        silence(client)
+        assert count(running, "rateLimit") == 0
+        assert running.stats()["deliveries"]["acked"] == 20
+        for _ in range(5):
+            say(client, type="ack", message_id="msg_never_sent")
+        assert hear(client)["code"] == "RATE_LIMITED"
+        assert count(running, "rateLimit") == 1
+
+
+def test_rate_limit_tenfold() -> None:
+    """
+    Who sends ten times what the rate limit allows is closed with 4029.
+    """
+    with service("--rate-limit", "1/m", "--rate-burst", "4") as running:
+        client = running.connect()
+        codes: list[Any] = []
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                codes.append(ask(client, type="subscribe", channel="metrics", id=1).get("code"))
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4029
+        assert codes == [None] * 4 + ["RATE_LIMITED"] * 35
+        assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (36, 1)
+
+
+# reading
+
+
+def test_max_send_buffer(database: PostgresServer) -> None:
+    """
+    Who lets more wait than the limit is closed with 4008; its tracked deliveries are there when it comes back.
+    """
+    with service("--max-send-buffer", "100000", "--ack-timeout", "60") as running:
+        slow = Attacker(narrow(running), path="/")
+        push(slow.socket, frame(b'{"type":"auth","agent_id":"slow","id":"in"}'))
+        while slow.hear().get("id") != "in":
+            pass
+        publisher = connect_deaf(running)
+        published = 0
+        while not count(running, "maxSendBuffer"):
+            publish(publisher, "task.created", {"n": published, "fill": "x" * 5_000}, "agents/slow")
+            published += 1
+            assert published < 10_000
+        assert running.stats()["closes"] == {"4008": 1}
+        until(lambda: running.stats()["pendingDeliveries"] == 0)
+        back = running.connect(max_queue=None)
+        say(back, type="auth", agent_id="slow")
+        heard: set[int] = set()
+        while len(heard) < published:
+            event = hear(back)
+            if event.get("event") == "task.created":
+                heard.add(event["data"]["n"])
+                say(back, type="ack", message_id=event["id"])
+        assert heard == set(range(published))
+        assert count(running, "maxSendBuffer") == 1
+
+
+def test_shed() -> None:
+    """
+    Above a quarter of the send buffer a client gets no metrics and no heartbeats; when it has caught up, the latest of
+    each, and nothing else is lost.
+    """
+    with service("--max-send-buffer", "8000000") as running:
+        slow = Attacker(narrow(running))
+        slow.hear()
+        publisher = connect_deaf(running)
+        sent = 0
+        for sent in range(1, 1000):
+            publish(publisher, "system.info", {"n": sent, "fill": "x" * 50_000})
+            publish(publisher, "metric.update", sent)
+            publish(publisher, "agent.heartbeat", {"agent_id": f"agent-{sent % 3}", "n": sent})
+            if count(running, "shed") >= 20:
+                break
+        assert running.stats()["closes"] == {}
+        infos, metrics, beats = [], [], []
+        while len(infos) < sent or metrics[-1:] != [sent] or len({n % 3 for n in beats if n > sent - 3}) < 3:
+            event = slow.hear()
+            match event.get("event"):
+                case "system.info":
+                    infos.append(event["data"]["n"])
+                case "metric.update":
+                    metrics.append(event["data"])
+                case "agent.heartbeat":
+                    beats.append(event["data"]["n"])
+            print(sent,len(infos),metrics[-3:],beats[-5:],count(running,"shed"))
+        assert infos == list(range(1, sent + 1))
+        assert metrics == sorted(set(metrics)) and len(metrics) < sent
+        # of each metric and each agent one, the latest, was kept
+        shed = 2 * sent - len(metrics) - len(beats)
+        assert shed == count(running, "shed") - 4
+
+
+def test_heartbeat_timeout() -> None:
+    """
+    A client that is silent for too long is closed with 4000.
+    """
+    with service("--heartbeat-timeout", "0.5") as running:
+        assert Attacker(running.socket()).close_code() == 4000
+        assert count(running, "heartbeatTimeout") == 1
+
+
+def test_auth_timeout(database: PostgresServer) -> None:
+    """
+    In production a client that does not authenticate in time is closed with 4001.
+    """
+    options = ("--production", "--database-url", database.url, "--auth-timeout", "0.3")
+    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running:
+        good = running.connect(f"/?token={make_token('ann')}")
+        assert close_of(running.connect())[0] == 4001
+        assert hear(good)["success"] is True
+        assert count(running, "authTimeout") == 1
+
+
+# acknowledging
+
+
+def test_max_pending() -> None:
+    """
+    A client that owes too many acks has its oldest delivery given up.
+    """
+    with service("--max-pending", "3", "--ack-timeout", "0.5", "--retry-interval", "0.1") as running:
+        client, publisher = running.connect(), connect_deaf(running)
+        for number in range(5):
+            publish(publisher, "task.created", number)
+        assert (count(running, "maxPending"), running.stats()["failedDeliveries"]) == (2, 2)
+        # three are sent again, and no more
+        assert [hear(client)["data"] for _ in range(8)] == [0, 1, 2, 3, 4, 2, 3, 4]
+
+
+def test_max_pending_bytes() -> None:
+    """
+    Where all clients together have too much to acknowledge, the deliveries that would be late first are given up.
+    """
+    with service("--max-pending-bytes", "100000", "--ack-timeout", "60") as running:
+        running.connect()
+        publisher = connect_deaf(running)
+        for _ in range(5):
+            publish(publisher, "task.created", "x" * 30_000)
+        assert count(running, "maxPendingBytes") == 2
+        assert running.stats()["pendingDeliveries"] == 3
+
+
+# being away
+
+
+def leave_owing(running: Service, publisher: ClientConnection, agent: str, events: int) -> None:
+    """
+    C{agent} comes, is sent events, acknowledges none, and leaves.
+    """
+    absent = running.stats()["agents"]["absent"]
+    client = running.connect(max_queue=None)
+    ask_past_events(client, type="auth", agent_id=agent, id="in")
+    for _ in range(events):
+        publish(publisher, "task.created", None, f"agents/{agent}")
+    client.close()
+    until(lambda: running.stats()["agents"]["absent"] == absent + 1)
+
+
+def test_max_kept() -> None:
+    """
+    Where too many deliveries are kept for absent agents, those of the agent that left first are given up.
+    """
+    with service("--max-kept", "5", "--ack-timeout", "60") as running:
+        publisher = connect_deaf(running)
+        leave_owing(running, publisher, "ann", 3)
+        assert count(running, "maxKept") == 0
+        leave_owing(running, publisher, "bob", 2)
+        assert running.stats()["deliveries"]["keptForAbsentAgents"] == 5
+        client = running.connect(max_queue=None)
+        ask_past_events(client, type="auth", agent_id="cy", id="in")
+        publish(publisher, "task.created", None, "agents/cy")
+        client.close()
+        until(lambda: count(running, "maxKept") == 3)
+        assert running.stats()["deliveries"]["keptForAbsentAgents"] == 3
+        assert running.stats()["failedDeliveries"] == 3
+
+
+def test_max_recent_events() -> None:
+    """
+    Of what absent agents miss a limited number of events is remembered, the latest.
+    """
+    with service("--max-recent-events", "3") as running:
+        publisher = connect_deaf(running)
+        leave_owing(running, publisher, "ann", 0)
+        for number in range(5):
+            publish(publisher, "task.created", number, "agents/ann")
+        assert count(running, "maxRecentEvents") == 2
+        back = running.connect()
+        say(back, type="auth", agent_id="ann")
+        missed = []
+        while len(missed) < 3:
+            event = hear(back)
+            if event.get("event") == "task.created" and event["channel"] == "agents/ann":
+                missed.append(event["data"])
+        assert missed == [2, 3, 4]
+
+
+def test_max_agents() -> None:
+    """
+    Of too many agents the one that has been away for the longest is forgotten, with its subscriptions.
+    """
+    with service("--max-agents", "2") as running:
+        for agent in ("ann", "bob", "cy"):
+            client = running.connect()
+            ask_past_events(client, type="auth", agent_id=agent, id="in")
+            ask_past_events(client, type="subscribe", channel=f"topics/{agent}", id="topic")
+            client.close()
+            until(lambda: running.stats()["connectedClients"] == 0)
+        assert count(running, "maxAgents") == 1
+        assert running.stats()["agents"]["remembered"] == 2
+        for agent, remembered in (("bob", True), ("cy", True), ("ann", False)):
+            client = running.connect()
+            say(client, type="auth", agent_id=agent)
+            assert (f"topics/{agent}" in hear(client)["subscriptions"]) is remembered
