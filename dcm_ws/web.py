@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from io import BytesIO
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -189,6 +190,7 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
     once all that came in one read: thousands, from one that pipelines, and keeps the answers if that one does not read.
     """
 
+    transport: Any
     _answered: Request | None = None
     _full = False
 

@@ -444,7 +444,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         for frame in self._replay:
             part.append(frame)
             size += len(frame)
-            if size >= _REPLAY_CHUNK:
+            if size >= self._chunk:
                 break
         else:
             self._replay = None
@@ -453,6 +453,13 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             data = _compressed(data, self._perMessageCompress.server_max_window_bits)
         self.transport.write(data)
         return self._replay is None
+
+    @property
+    def _chunk(self) -> int:
+        """
+        Bytes of a replay at once: well below what would be too much to wait.
+        """
+        return min(_REPLAY_CHUNK, self.factory.limits.send_buffer // 8)
 
     @property
     def behind(self) -> bool:
@@ -467,8 +474,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         """
         if not self.behind:
             return
-        low = min(_REPLAY_CHUNK, self.factory.limits.send_buffer // 8)
-        if _buffered(self.transport) > low or (self._replay is not None and not self._refill()):
+        if _buffered(self.transport) > self._chunk or (self._replay is not None and not self._refill()):
             # what is new waits too, and must not be too much
             self.flush()
             return

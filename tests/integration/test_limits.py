@@ -303,8 +303,9 @@ def test_rate_limit_tenfold() -> None:
             while True:
                 codes.append(ask(client, type="subscribe", channel="metrics", id=1).get("code"))
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4029
-        assert codes == [None] * 4 + ["RATE_LIMITED"] * 35
-        assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (36, 1)
+        # what the time that this took allows comes on top
+        assert codes[:4] == [None] * 4 and set(codes[4:]) == {"RATE_LIMITED"} and 35 <= len(codes) - 4 <= 37
+        assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (len(codes) - 4 + 1, 1)
 
 
 # reading
@@ -314,7 +315,7 @@ def test_max_send_buffer(database: PostgresServer) -> None:
     """
     Who lets more wait than the limit is closed with 4008; its tracked deliveries are there when it comes back.
     """
-    with service("--max-send-buffer", "100000", "--ack-timeout", "60") as running:
+    with service("--max-send-buffer", "1000000", "--ack-timeout", "60") as running:
         slow = Attacker(narrow(running), path="/")
         push(slow.socket, frame(b'{"type":"auth","agent_id":"slow","id":"in"}'))
         while slow.hear().get("id") != "in":
@@ -322,7 +323,7 @@ def test_max_send_buffer(database: PostgresServer) -> None:
         publisher = connect_deaf(running)
         published = 0
         while not count(running, "maxSendBuffer"):
-            publish(publisher, "task.created", {"n": published, "fill": "x" * 5_000}, "agents/slow")
+            publish(publisher, "task.created", {"n": published, "fill": "x" * 20_000}, "agents/slow")
             published += 1
             assert published < 10_000
         assert running.stats()["closes"] == {"4008": 1}
@@ -345,7 +346,7 @@ def test_shed() -> None:
     each, and nothing else is lost.
     """
     with service("--max-send-buffer", "8000000") as running:
-        slow = Attacker(narrow(running))
+        slow = Attacker(running.socket())
         slow.hear()
         publisher = connect_deaf(running)
         sent = 0
@@ -366,7 +367,6 @@ def test_shed() -> None:
                     metrics.append(event["data"])
                 case "agent.heartbeat":
                     beats.append(event["data"]["n"])
-            print(sent,len(infos),metrics[-3:],beats[-5:],count(running,"shed"))
         assert infos == list(range(1, sent + 1))
         assert metrics == sorted(set(metrics)) and len(metrics) < sent
         # of each metric and each agent one, the latest, was kept
