@@ -1142,7 +1142,9 @@ def test_counts(hub: Hub) -> None:
         "agents": {"absent": 1, "remembered": 1},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
-        "limits": dict.fromkeys((*LIMITS, "maxPending", "maxPendingBytes", "maxKept", "maxRecentEvents"), 0),
+        "limits": dict.fromkeys(
+            (*LIMITS, "maxPending", "maxPendingBytes", "maxKept", "maxRecentEvents", "maxAgents"), 0
+        ),
     }
     assert "channelStats" not in hub.stats(channels=False)
 
