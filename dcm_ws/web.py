@@ -10,12 +10,13 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
 from dcm_ws.errors import ProtocolError
 from dcm_ws.hub import Hub
@@ -184,6 +185,7 @@ class _Request(Request):  # type: ignore[misc]
         pass
 
 
+@implementer(IHalfCloseableProtocol)
 class _Channel(http.HTTPChannel):  # type: ignore[misc]
     """
     Answers one request a reactor turn, and none while the answers before it wait to be read.  Twisted's own answers at
@@ -219,6 +221,15 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
         self._full = False
         super().resumeProducing()
         self.callLater(0, self._go_on)
+
+    def readConnectionLost(self) -> None:
+        """
+        The client has asked for all that it wants, and may still read the answers.
+        """
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._answered = None

@@ -51,9 +51,9 @@ def replace(running: Service, file: Path, text: str, said: str) -> None:
     Write the file anew, and have it read.
     """
     file.write_text(text)
-    running.log = running.log.replace(said, "")
+    before = running.log.count(said)
     running.process.send_signal(signal.SIGHUP)
-    running.read_log_until(said)
+    until(lambda: running.log.count(said) > before)
 
 
 def production(database: PostgresServer, **variables: str) -> dict[str, str]:

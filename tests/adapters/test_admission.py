@@ -1,0 +1,245 @@
+"""
+Who may open a WebSocket: origins, proxies, and what the query and the headers say.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcm_ws.admission import SAME_HOST, UNIX, Admission, Admitted, AllowedOrigins, RefusedError, TrustedProxies
+from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.messages import TOKEN_MAX
+from dcm_ws.session import Origin
+from dcm_ws.tokens import Claims
+
+CLAIMS = Claims("ann", None, 0)
+
+
+def verify(token: str) -> Claims:
+    """
+    Knows one token.
+    """
+    if token == "good":
+        return CLAIMS
+    if token == "late":
+        raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
+    raise ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token")
+
+
+def make_admission(*origins: str, proxies: tuple[str, ...] = ()) -> Admission:
+    return Admission(verify, origins=AllowedOrigins(origins or ("*",)), proxies=TrustedProxies(proxies))
+
+
+def refusal(admission: Admission, target: str, **headers: str) -> tuple[HTTPStatus, str]:
+    with pytest.raises(RefusedError) as refused:
+        admission.admit(target, {name.replace("_", "-"): value for name, value in headers.items()}, "192.0.2.1")
+    assert refused.value.reason
+    assert "good" not in refused.value.reason
+    return refused.value.status, refused.value.code
+
+
+# origins
+
+
+@pytest.mark.parametrize("patterns", [(), ("*",), (SAME_HOST,), ("https://a.com",)])
+def test_programs_send_no_origin(patterns: tuple[str, ...]) -> None:
+    """
+    Who sends no origin is no page, and may connect.
+    """
+    assert AllowedOrigins(patterns).allows(None, "example.com")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "origin", "allowed"),
+    [
+        ("*", "https://anything.example", True),
+        ("*", "null", True),
+        ("https://a.com", "https://a.com", True),
+        ("https://a.com/", "https://a.com", True),
+        ("HTTPS://A.com", "https://a.COM", True),
+        ("https://a.com", " https://a.com ", True),
+        ("https://a.com", "http://a.com", False),
+        ("https://a.com", "https://a.com:444", False),
+        ("https://a.com", "https://b.a.com", False),
+        ("https://a.com", "https://a.com.evil.example", False),
+        ("https://a.com", "null", False),
+        ("https://a.com", "", False),
+        ("https://*.a.com", "https://b.a.com", True),
+        ("https://*.a.com", "https://c.b.a.com", True),
+        ("https://*.a.com", "https://a.com", False),
+        ("https://*.a.com", "https://evila.com", False),
+        ("https://*.a.com", "https://b.a.com.evil.example", False),
+        ("*://localhost:*", "http://localhost:3000", True),
+        ("*://localhost:*", "http://localhost.evil.example:3000", False),
+        ("http://[::1]:*", "http://[::1]:3000", True),
+        ("http://[::1]:*", "http://::3000", False),
+        ("http://a?c.com", "http://abc.com", False),
+        ("http://[ab].com", "http://a.com", False),
+        ("null", "null", True),
+    ],
+)
+def test_patterns(pattern: str, origin: str, allowed: bool) -> None:
+    """
+    An origin is allowed as it is written, with C{*} for anything and nothing else for anything else.
+    """
+    assert AllowedOrigins((pattern,)).allows(origin, "service.example") is allowed
+    assert AllowedOrigins(("https://other.example", pattern)).allows(origin, "service.example") is allowed
+    assert not AllowedOrigins(()).allows(origin, "service.example")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("http://a.com", "a.com", True),
+        ("https://a.com", "A.com ", True),
+        ("http://a.com:3849", "a.com:3849", True),
+        ("http://[::1]:3849", "[::1]:3849", True),
+        ("http://a.com", "a.com:3849", False),
+        ("http://a.com:3849", "a.com", False),
+        ("http://b.com", "a.com", False),
+        ("null", "a.com", False),
+        ("null", "", False),
+        ("a.com", "a.com", False),
+    ],
+)
+def test_same_host(origin: str, host: str, allowed: bool) -> None:
+    """
+    The same host is the one in the address that the client itself connects to, with its port.
+    """
+    assert AllowedOrigins((SAME_HOST,)).allows(origin, host) is allowed
+
+
+def test_refused_origins_are_counted() -> None:
+    """
+    A page that may not connect is told 403, and counted.
+    """
+    admission = make_admission(SAME_HOST)
+    assert refusal(admission, "/?token=good", origin="https://evil.example", host="a.com") == (
+        403,
+        "ORIGIN_NOT_ALLOWED",
+    )
+    # without a Host nothing is the same
+    assert refusal(admission, "/", origin="https://evil.example") == (403, "ORIGIN_NOT_ALLOWED")
+    assert admission.admit("/", {"origin": "https://a.com", "host": "a.com"}, "192.0.2.1")
+    assert admission.origins_refused == 2
+
+
+# proxies
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "address"),
+    [
+        ((), "10.0.0.1", "192.0.2.1", "10.0.0.1"),
+        (("10.0.0.1",), "10.0.0.1", "", "10.0.0.1"),
+        (("10.0.0.1",), "10.0.0.1", " , ,", "10.0.0.1"),
+        (("10.0.0.1",), "10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        (("10.0.0.1",), "10.0.0.2", "192.0.2.1", "10.0.0.2"),
+        # what the client said stands on the left of what the proxy adds
+        (("10.0.0.1",), "10.0.0.1", "203.0.113.9, 192.0.2.1", "192.0.2.1"),
+        (("10.0.0.0/8",), "10.0.0.1", "203.0.113.9, 192.0.2.1, 10.1.2.3,10.9.9.9", "192.0.2.1"),
+        (("10.0.0.0/8",), "10.0.0.1", "10.0.0.2, 10.0.0.3", "10.0.0.2"),
+        (("10.0.0.0/8",), "10.0.0.1", "192.0.2.1, unknown", "unknown"),
+        (("10.0.0.0/8", "192.0.2.0/24"), "10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        (("::1",), "::1", "2001:db8::1", "2001:db8::1"),
+        (("2001:db8::/32",), "::1", "2001:db8::1", "::1"),
+        # a port that listens on IPv6 has IPv4 clients, too
+        (("10.0.0.0/8",), "::ffff:10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        (("10.0.0.0/8",), "::ffff:192.0.2.9", "192.0.2.1", "::ffff:192.0.2.9"),
+        ((UNIX,), UNIX, "192.0.2.1", "192.0.2.1"),
+        (("10.0.0.1",), UNIX, "192.0.2.1", UNIX),
+        ((UNIX,), "10.0.0.1", "192.0.2.1", "10.0.0.1"),
+        # a client cannot say that it is the socket
+        ((UNIX, "10.0.0.1"), "10.0.0.1", "192.0.2.1, 10.0.0.1", "192.0.2.1"),
+    ],
+)
+def test_trusted_proxies(trusted: tuple[str, ...], peer: str, forwarded: str, address: str) -> None:
+    """
+    The address is the last one that somebody who is trusted saw.
+    """
+    assert TrustedProxies(trusted).client(peer, forwarded) == address
+    admitted = make_admission(proxies=trusted).admit("/", {"x-forwarded-for": forwarded}, peer)
+    assert admitted == Admitted(Origin(), address)
+
+
+@given(st.text(alphabet="0123456789.,: aunkow\x85", max_size=60))
+def test_what_clients_say_through_a_proxy(lie: str) -> None:
+    """
+    Whatever a client puts there, behind a trusted proxy its address is what the proxy saw.
+    """
+    proxies = TrustedProxies(("10.0.0.1",))
+    assert proxies.client("10.0.0.1", f"{lie}, 192.0.2.1") == "192.0.2.1"
+    assert proxies.client("192.0.2.2", lie) == "192.0.2.2"
+
+
+@pytest.mark.parametrize("name", ["", "proxy.example.com", "10.0.0.0/33", "10.0.0.1/8", "unix ", "10.0.0"])
+def test_what_is_no_proxy(name: str) -> None:
+    """
+    A name that is neither an address nor a network is refused when the service starts.
+    """
+    with pytest.raises(ValueError):
+        TrustedProxies((name,))
+
+
+# query and headers
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "origin"),
+    [
+        ("/", {}, Origin()),
+        ("/ws", {}, Origin()),
+        ("/?", {}, Origin()),
+        ("/?agent_id=ann&session_id=s:1", {}, Origin("ann", "s:1")),
+        ("/?agent_id=ann&agent_id=eve", {}, Origin("ann")),
+        ("/?agent_id=ann%40home", {}, Origin("ann@home")),
+        ("http://example.com/ws?agent_id=ann", {}, Origin("ann")),
+        ("/?other=%ff&x", {}, Origin()),
+        ("/?token=good", {}, Origin(claims=CLAIMS)),
+        ("/?token=good&token=bad", {}, Origin(claims=CLAIMS)),
+        ("/", {"authorization": "Bearer good"}, Origin(claims=CLAIMS)),
+        ("/", {"authorization": "bearer  good "}, Origin(claims=CLAIMS)),
+        ("/?token=good", {"authorization": "Bearer bad"}, Origin(claims=CLAIMS)),
+        ("/", {"authorization": "Basic Z29vZA=="}, Origin()),
+        ("/", {"authorization": ""}, Origin()),
+    ],
+)
+def test_admitted(target: str, headers: dict[str, str], origin: Origin) -> None:
+    """
+    The query says who the client claims to be; the token, there or in a header, who it is.
+    """
+    assert make_admission().admit(target, headers, "192.0.2.1") == Admitted(origin, "192.0.2.1")
+
+
+@pytest.mark.parametrize("name", ["agent_id", "session_id"])
+@pytest.mark.parametrize("value", ["", "a/b", "a b", "x" * 129, "%ff", "a%00", "%C3%A4"])
+def test_malformed_ids(name: str, value: str) -> None:
+    """
+    An id that does not fit the grammar refuses the connection, also beside a good token.
+    """
+    assert refusal(make_admission(), f"/?{name}={value}") == (400, "INVALID_MESSAGE")
+    assert refusal(make_admission(), f"/?token=good&{name}={value}") == (400, "INVALID_MESSAGE")
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "code"),
+    [
+        ("", 400, "INVALID_MESSAGE"),
+        ("x" * (TOKEN_MAX + 1), 400, "INVALID_MESSAGE"),
+        ("x" * TOKEN_MAX, 401, "TOKEN_INVALID"),
+        ("bad", 401, "TOKEN_INVALID"),
+        ("late", 401, "TOKEN_EXPIRED"),
+    ],
+)
+def test_bad_tokens(token: str, status: int, code: str) -> None:
+    """
+    A token that is no good refuses the connection, wherever it comes from.
+    """
+    assert refusal(make_admission(), f"/?token={token}") == (status, code)
+    assert refusal(make_admission(), "/", authorization=f"Bearer {token}") == (status, code)
+    # a good header does not mend a bad query
+    assert refusal(make_admission(), f"/?token={token}", authorization="Bearer good") == (status, code)
