@@ -45,13 +45,15 @@ class Delivery:
     One sending of one event to all who get the same frames.
     """
 
-    __slots__ = ("due", "event", "sends", "waiting")
+    __slots__ = ("due", "event", "sends", "waiting", "weight")
 
     def __init__(self, event: Tracked, sends: int, due: float) -> None:
         self.event = event
         self.waiting: set[Recipient] = set()
         self.sends = sends
         self.due = due
+        #: bytes that count as held by it
+        self.weight = 0
 
 
 _GONE = Tracked(0, "", ())
@@ -105,7 +107,7 @@ class DeliveryQueue:
         """
         delivery = Delivery(event, 1, self._now() + self._ack_timeout)
         delivery.waiting = waiting = set(audience)
-        self.held += event.size
+        delivery.weight = self._hold(event)
         self._due.append(delivery)
         self.pending += len(waiting)
         name, most = event.id, self._max_pending
@@ -116,8 +118,7 @@ class DeliveryQueue:
                 self._settle(client, next(iter(client.owed)))
                 self.given_up += 1
                 self.overflowed += 1
-        while self.held > self._max_bytes:
-            self._crowd_out(self._due.popleft())
+        self._make_room(0)
 
     def ack(self, client: Recipient, event_id: str) -> bool:
         """
@@ -171,8 +172,11 @@ class DeliveryQueue:
                 if again is None or not again.waiting:
                     # the first one, or the first after all before it have left, acknowledged it or been crowded out
                     again = Delivery(event, old.sends + 1, now + self._ack_timeout)
+                    if not old.weight:
+                        self._make_room(event.size)
+                    # the bytes are the same, and count once
+                    again.weight, old.weight = old.weight or self._hold(event), 0
                     queue.append(again)
-                    self.held += event.size
                 again.waiting.add(client)
                 client.owed[event.id] = again
                 self.retried += 1
@@ -193,10 +197,19 @@ class DeliveryQueue:
         self.pending -= 1
         self._let_go_if_empty(delivery)
 
+    def _make_room(self, size: int) -> None:
+        while self._due and self.held + size > self._max_bytes:
+            self._crowd_out(self._due.popleft())
+
+    def _hold(self, event: Tracked) -> int:
+        self.held += event.size
+        return event.size
+
     def _let_go_if_empty(self, delivery: Delivery) -> None:
         if not delivery.waiting:
             # it stays in the queue until it is due, but its frames need not
-            self.held -= delivery.event.size
+            self.held -= delivery.weight
+            delivery.weight = 0
             delivery.event = _GONE
 
     def _crowd_out(self, delivery: Delivery) -> None:

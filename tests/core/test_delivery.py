@@ -340,10 +340,13 @@ def test_crowding_out_during_a_retry(clock: Clock) -> None:
     late = queue.late()
     next(late)
     queue.sent(big(2), {ann})
+    assert queue.crowded_out == 0  # the first one's bytes count once, though it is in two places now
+    queue.sent(big(3), {ann})
+    assert queue.crowded_out == 1
     list(late)
     for _ in range(3):
         clock.advance(5)
         list(queue.late())
 
     assert ann.owed == bob.owed == {}
-    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (0, 0, 3, 1)
+    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (0, 0, 4, 2)
