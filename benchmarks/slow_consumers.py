@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 MIB = 1 << 20
@@ -43,6 +44,7 @@ class Result(NamedTuple):
     @ivar before: bytes of RSS when all were connected and nothing had been published.
     @ivar most: the largest RSS after that.
     @ivar latencies: seconds, sorted.
+    @ivar usual: the median, in ms, of each second's p99: what is left of it where the machine has other work.
     @ivar too_slow: clients closed with 4008.
     """
 
@@ -50,6 +52,7 @@ class Result(NamedTuple):
     most: int
     published: int
     latencies: array.array[float]
+    usual: float
     too_slow: int
 
     def percentile(self, share: float) -> float:
@@ -64,7 +67,8 @@ class Result(NamedTuple):
         """
         return (
             f"{name:<10} {self.published} events, {len(self.latencies)} deliveries read,"
-            f" p50 {self.percentile(0.5):.2f} ms, p99 {self.percentile(0.99):.2f} ms,"
+            f" p50 {self.percentile(0.5):.2f} ms, p99 {self.percentile(0.99):.2f} ms"
+            f" (of each second, the median: {self.usual:.2f} ms),"
             f" RSS {self.before / MIB:.0f} MiB at first, {self.most / MIB:.0f} MiB at most"
             f" (+{(self.most - self.before) / MIB:.0f} MiB), closed with 4008: {self.too_slow}"
         )
@@ -184,7 +188,7 @@ def _run(name: str, choices: argparse.Namespace, never_read: int, service: Servi
     before = most = service.rss()
     said(f"{name}: {len(readers)} readers and {len(asleep)} that never read are connected")
 
-    latencies = array.array("d")
+    seconds: list[array.array[float]] = [array.array("d")]
     pad = "x" * choices.size
     waiting = bytearray()
     buffer = bytearray(1 << 18)
@@ -210,6 +214,8 @@ def _run(name: str, choices: argparse.Namespace, never_read: int, service: Servi
         if waiting:
             with contextlib.suppress(BlockingIOError):
                 del waiting[: publisher.send(waiting)]
+        if elapsed > len(seconds):
+            seconds.append(array.array("d"))
         if now - sampled > 0.1:
             sampled = now
             most = max(most, service.rss())
@@ -221,9 +227,7 @@ def _run(name: str, choices: argparse.Namespace, never_read: int, service: Servi
                     client.send(PONG)
         if now - told > 10:
             told = now
-            said(
-                f"{name}: {elapsed:.0f} s, {published} events, {len(latencies)} read, RSS {most / MIB:.0f} MiB at most"
-            )
+            said(f"{name}: {elapsed:.0f} s, {published} events, RSS {most / MIB:.0f} MiB at most")
         for file, _ in epoll.poll(TICK, 1024):
             if file not in by_file:
                 publisher.recv(1 << 16)
@@ -236,13 +240,18 @@ def _run(name: str, choices: argparse.Namespace, never_read: int, service: Servi
             data = bytes(tail) + view[:size].tobytes()
             end = 0
             for mark in _mark.finditer(data):
-                latencies.append((arrived - int(mark.group(1))) / 1e9)
+                seconds[-1].append((arrived - int(mark.group(1))) / 1e9)
                 end = mark.end()
             tail[:] = data[max(end, len(data) - _MARK_SIZE) :]
     too_slow = service.too_slow()
     for client in (*asleep, *readers, publisher):
         client.close()
-    return Result(before, most, published, array.array("d", sorted(latencies)), too_slow)
+    latencies = array.array("d", sorted(latency for second in seconds for latency in second))
+    # the last ones, after the end, have few
+    usual = median(
+        1000 * sorted(second)[int(0.99 * len(second))] for second in seconds[: int(choices.seconds)] if second
+    )
+    return Result(before, most, published, latencies, usual, too_slow)
 
 
 def said(text: str) -> None:

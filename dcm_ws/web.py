@@ -203,7 +203,7 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
             return
         self.rawDataReceived(behind)
         self._answered = request
-        self.setTimeout(self.timeOut)
+        self.setTimeout(IDLE_TIMEOUT)
         self.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
