@@ -7,7 +7,7 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -46,6 +46,7 @@ _FLUSH_AT = 64 << 10
 _REPLAY_CHUNK = 256 << 10
 _CATCH_UP_INTERVAL = 0.05
 _CLOSE_GRACE = 2.0
+_ABORT_INTERVAL = 0.02
 _LATEST_MAX = 1000
 
 
@@ -196,7 +197,8 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def onPing(self, payload: bytes) -> None:
         # Autobahn's own would write at once, and pile up Pongs for one that does not read
-        self.send(pong_control_frame(payload))
+        if self.state == _OPEN:
+            self.send(pong_control_frame(payload))
 
     def onMessageBegin(self, isBinary: bool) -> None:
         super().onMessageBegin(isBinary)
@@ -394,6 +396,12 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             # it said goodbye, and may never read what the transport would wait for it to read
             self.factory.abort_later(self)
 
+    def _closeConnection(self, abort: bool = False) -> None:
+        if abort and _buffered(self.transport) > _FLUSH_AT:
+            self.factory.abort_in_turn(self)
+        else:
+            super()._closeConnection(abort)
+
     # writing
 
     def flush(self) -> None:
@@ -543,6 +551,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         self._touched: list[WebSocketConnection] = []
         self._open: set[WebSocketConnection] = set()
         self._behind: set[WebSocketConnection] = set()
+        self._doomed: deque[WebSocketConnection] = deque()
         self.setProtocolOptions(
             versions=[13],
             # answer errors with 1002, 1007 and 1009 instead of dropping the connection
@@ -656,12 +665,32 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
 
         self._call_later(_CLOSE_GRACE, abort)
 
+    def abort_in_turn(self, connection: WebSocketConnection) -> None:
+        """
+        Drop a connection that does not read, some milliseconds after the last such one: the kernel takes about two to
+        throw away what it holds, and those who do not read tend to be found out together.
+        """
+        if not self._doomed:
+            self._call_later(0, self._abort_next)
+        self._doomed.append(connection)
+
+    def _abort_next(self) -> None:
+        if self._doomed:
+            connection = self._doomed.popleft()
+            # a TLS connection that has ended by itself cannot be aborted
+            if connection.transport.connected:
+                connection.transport.abortConnection()
+        if self._doomed:
+            self._call_later(_ABORT_INTERVAL, self._abort_next)
+
     def abort(self) -> None:
         """
         Drop all connections that are still there.
         """
         for connection in list(self._open):
             connection.dropConnection(abort=True)
+        while self._doomed:
+            self._abort_next()
 
     def __len__(self) -> int:
         """
