@@ -657,13 +657,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         C{connection} is about to end; see to it that it does.
         """
-
-        def abort() -> None:
-            # a TLS connection that has ended by itself cannot be aborted
-            if connection.transport.connected:
-                connection.transport.abortConnection()
-
-        self._call_later(_CLOSE_GRACE, abort)
+        self._call_later(_CLOSE_GRACE, self.abort_in_turn, connection)
 
     def abort_in_turn(self, connection: WebSocketConnection) -> None:
         """
