@@ -175,7 +175,6 @@ def _run(name: str, choices: argparse.Namespace, never_read: int, service: Servi
         join = f'{{"type":"subscribe","channel":"topics/{number % choices.topics}","id":"last"}}'
         client = service.connect(leave % "left", join)
         if number < never_read:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             asleep.append(client)
             continue
         client.setblocking(False)

@@ -8,18 +8,24 @@ without an answer, and start its time-out only after the whole request.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakSet
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dcm_ws.messages import to_json
+
+UNSENT = 128 << 10
+"""
+Bytes that the kernel takes for a client, past those that are on their way to it.
+"""
 
 _upgrade = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 
@@ -148,6 +154,17 @@ class Port(Factory):  # type: ignore[misc]
             slash = target.find(b"/", target.find(b"//") + 2)
             target = target[slash:] if slash > 0 else b"/"
         return target.partition(b"?")[0] in self._targets
+
+
+def bound_unsent(port: IListeningPort) -> None:
+    """
+    Let what waits for a client wait in the service, which has a limit for it, and not in the kernel, which would take
+    some 4 MiB more for each: see C{TCP_NOTSENT_LOWAT} in tcp(7).  Accepted connections inherit it.
+    """
+    listener = getattr(port, "socket", None)
+    # not for Unix sockets, nor where the system does not know it
+    if listener is not None and listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 class _Reception(Protocol):  # type: ignore[misc]

@@ -31,7 +31,7 @@ from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
-from dcm_ws.port import Port
+from dcm_ws.port import Port, bound_unsent
 from dcm_ws.postgres import Address, NotifyListener, one_line
 from dcm_ws.session import Rules
 from dcm_ws.settings import Settings
@@ -266,6 +266,7 @@ class DCMService(MultiService):  # type: ignore[misc]
         try:
             endpoint = serverFromString(self._reactor, description)
             port: IListeningPort = await endpoint.listen(self._port)
+            bound_unsent(port)
             return port
         except (CannotListenError, OSError) as error:
             # OSError is of a file that the endpoint names: a Unix socket's folder, a key

@@ -244,6 +244,21 @@ def test_full_socket(ground: Ground, room: int) -> None:
     assert [number for number, _ in data_of(end.take())] == list(range(202))
 
 
+def test_what_waits_is_kept_together(ground: Ground) -> None:
+    """
+    What waits for a client that does not read lies in few pieces, and is still what was sent, in order.
+    """
+    end = ground.connect()
+    end.socket.room = 0
+    for number in range(200):
+        ground.announce([number, "x" * 100])
+        end.turn()
+    assert len(end.transport._tempDataBuffer) < 50
+    end.socket.room = 1 << 40
+    end.turn()
+    assert [number for number, _ in data_of(end.take())] == list(range(200))
+
+
 def test_broken_socket(ground: Ground) -> None:
     """
     A connection that turns out to be broken while it is written to ends quietly.
