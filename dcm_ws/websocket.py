@@ -48,7 +48,7 @@ _CATCH_UP_INTERVAL = 0.05
 _CLOSE_GRACE = 2.0
 _ABORT_INTERVAL = 0.02
 _LATEST_MAX = 1000
-_PIECES = 32
+_PIECES = 4
 
 
 def _nothing(*_: object) -> str:
