@@ -124,9 +124,12 @@ class DeliveryQueue:
         """
         C{client} has the event.  False where it owed no ack for that.
         """
-        settled = self._settle(client, event_id)
-        self.acked += settled
-        return settled
+        delivery = client.owed.pop(event_id, None)
+        if delivery is None:
+            return False
+        self._strike(delivery, client)
+        self.acked += 1
+        return True
 
     def forget(self, client: Recipient, event_id: str) -> None:
         """
@@ -139,10 +142,12 @@ class DeliveryQueue:
         C{client} leaves; answers what it still owed an ack for, the oldest first.
         """
         owed, client.owed = client.owed, {}
-        events = []
+        events = [delivery.event for delivery in owed.values()]
+        self.pending -= len(events)
         for delivery in owed.values():
-            events.append(delivery.event)
-            self._strike(delivery, client)
+            delivery.waiting.remove(client)
+            if not delivery.waiting:
+                self._let_go(delivery)
         return events
 
     def late(self) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
@@ -157,7 +162,8 @@ class DeliveryQueue:
             if old.sends >= self._max_attempts:
                 while waiting:
                     client = waiting.pop()
-                    self._let_go_if_empty(old)
+                    if not waiting:
+                        self._let_go(old)
                     del client.owed[event.id]
                     self.pending -= 1
                     self.given_up += 1
@@ -168,7 +174,8 @@ class DeliveryQueue:
             again: Delivery | None = None
             while waiting:
                 client = waiting.pop()
-                self._let_go_if_empty(old)
+                if not waiting:
+                    self._let_go(old)
                 if again is None or not again.waiting:
                     # the first one, or the first after all before it have left, acknowledged it or been crowded out
                     again = Delivery(event, old.sends + 1, now + self._ack_timeout)
@@ -195,7 +202,8 @@ class DeliveryQueue:
         """
         delivery.waiting.remove(client)
         self.pending -= 1
-        self._let_go_if_empty(delivery)
+        if not delivery.waiting:
+            self._let_go(delivery)
 
     def _make_room(self, size: int) -> None:
         while self._due and self.held + size > self._max_bytes:
@@ -205,12 +213,13 @@ class DeliveryQueue:
         self.held += event.size
         return event.size
 
-    def _let_go_if_empty(self, delivery: Delivery) -> None:
-        if not delivery.waiting:
-            # it stays in the queue until it is due, but its frames need not
-            self.held -= delivery.weight
-            delivery.weight = 0
-            delivery.event = _GONE
+    def _let_go(self, delivery: Delivery) -> None:
+        """
+        Nobody is waited for any more: it stays in the queue until it is due, but its frames need not.
+        """
+        self.held -= delivery.weight
+        delivery.weight = 0
+        delivery.event = _GONE
 
     def _crowd_out(self, delivery: Delivery) -> None:
         for client in list(delivery.waiting):

@@ -13,6 +13,11 @@ from base64 import b64encode
 from hashlib import sha1
 from typing import NamedTuple
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover - where no wheel fits, websockets has the same in Python
+    from websockets.utils import apply_mask
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TEXT = 0x81
 _EXTENDED = 126
@@ -119,8 +124,7 @@ def short_message(data: bytes, start: int, longest: int) -> tuple[str, int] | No
         return None
     payload, mask = data[body:end], data[body - 4 : body]
     if mask != b"\0\0\0\0":
-        key = (mask * (length // 4 + 1))[:length]
-        payload = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
+        payload = apply_mask(payload, mask)
     try:
         return payload.decode(), end
     except UnicodeDecodeError:

@@ -8,7 +8,7 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
@@ -120,6 +120,9 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
 
     factory: WebSocketConnections
     transport: Any
+    # of the class that the factory makes
+    _now: Callable[[], float]
+    _longest: int
     # what Autobahn would make for each connection, and copy from the factory into it
     is_open: Any = _UNHEARD
     is_closed: Any = _UNHEARD
@@ -219,17 +222,20 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self.message_data = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self._receive(payload if isBinary else payload.decode())
-
-    def _receive(self, message: str | bytes) -> None:
         session = self._session
         if session is None:
             return
         try:
-            session.receive(message)
+            session.receive(payload if isBinary else payload.decode())
         except Exception:
-            self._log.failure("{client} broke its session", client=session.client_id)
-            self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
+            self._broke(session)
+
+    def _broke(self, session: Session) -> None:
+        """
+        C{session} raised what it should not: that ends it, and nothing else.
+        """
+        self._log.failure("{client} broke its session", client=session.client_id)
+        self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
         self.factory.hub.limits["maxMessageSize"] += 1
@@ -238,22 +244,28 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     def dataReceived(self, data: bytes) -> None:
         session = self._session
         if session is None:
-            if self.state == _CONNECTING and not self.data:
-                data = self._shake_hands(data)
-                session = self._session
-            if session is None:
-                if data:
-                    self._dataReceived(data)
+            data = self._begin(data)
+            session = self._session
+            if session is None or not data:
                 return
-            if not data:
-                return
-        session.heard_at = self.factory.hub.now()
+        session.heard_at = self._now()
         if self.current_frame is not None or self.data:
             data = self._finish_frame(data)
-        if data and not self.inside_message:
-            data = self._take_short_messages(data)
+        if not self.inside_message:
+            data = self._take_short_messages(data, session)
         if data:
             self._dataReceived(data)
+
+    def _begin(self, data: bytes) -> bytes:
+        """
+        Go on with the handshake; answers what follows it.
+        """
+        if self.state == _CONNECTING and not self.data:
+            data = self._shake_hands(data)
+        if data and self._session is None:
+            self._dataReceived(data)
+            return b""
+        return data
 
     def _shake_hands(self, data: bytes) -> bytes:
         """
@@ -276,14 +288,17 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self._onOpen()
         return data[end + 4 :]
 
-    def _take_short_messages(self, data: bytes) -> bytes:
+    def _take_short_messages(self, data: bytes, session: Session) -> bytes:
         """
         Read the messages that come in short frames; answers what begins with anything else.
         """
-        start, longest = 0, self.factory.limits.message
-        while self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
+        start, size, longest = 0, len(data), self._longest
+        while start < size and self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
             message, start = found
-            self._receive(message)
+            try:
+                session.receive(message)
+            except Exception:
+                self._broke(session)
         return data[start:] if start else data
 
     def _finish_frame(self, data: bytes) -> bytes:
@@ -586,7 +601,8 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             for name in WebSocketServerProtocol.CONFIG_ATTRS
             if hasattr(self, name)
         }
-        self.protocol: Any = type(connection.__name__, (connection,), options | {"tcpNoDelay": True})
+        options |= {"tcpNoDelay": True, "_now": staticmethod(hub.now), "_longest": limits.message}
+        self.protocol: Any = type(connection.__name__, (connection,), options)
 
     def _accept_compression(self, offers: list[object]) -> PerMessageDeflateOfferAccept | None:
         """
