@@ -107,6 +107,7 @@ class Hub:
         self.limits: Counter[str] = Counter()
         self.draining = False
         self.sessions: set[Session] = set()
+        self._leaving: dict[Session, None] = {}
         self._random = world.random
         self._server = server
         self.secrets = secrets
@@ -144,6 +145,8 @@ class Hub:
         A client has connected.  None where there is no room for it: it has been closed then.
         """
         if len(self.sessions) >= self._max_connections:
+            self._disconnect_the_gone()
+        if len(self.sessions) >= self._max_connections:
             self.limits["maxConnections"] += 1
             self._closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)
@@ -165,6 +168,7 @@ class Hub:
         """
         A client is gone.  Nothing happens where it was known to be.
         """
+        self._leaving.pop(session, None)
         if session.state is State.CLOSED:
             return
         agent = session.agent
@@ -176,6 +180,17 @@ class Hub:
         if agent is not None:
             self._authenticated -= 1
             self._tell_of_agent("agent.disconnected", session, agent)
+
+    def leave(self, session: Session) -> None:
+        """
+        A client is gone, with many others: it need be disconnected only before anybody authenticates, or is turned away
+        for want of room.
+        """
+        self._leaving[session] = None
+
+    def _disconnect_the_gone(self) -> None:
+        while self._leaving:
+            self.disconnect(next(iter(self._leaving)))
 
     def close(self, session: Session, code: CloseCode) -> None:
         """
@@ -211,6 +226,8 @@ class Hub:
         dcm_session: str | None,
         request: str | int | None,
     ) -> None:
+        # the agent may be one of those who left, and get what it left behind
+        self._disconnect_the_gone()
         agent, former = claims.agent_id, session.agent
         returning = agent != former
         if former is None:

@@ -49,6 +49,7 @@ _CLOSE_GRACE = 2.0
 _ABORT_INTERVAL = 0.02
 _LATEST_MAX = 1000
 _PIECES = 4
+_GOODBYES_A_TURN = 64
 
 
 def _nothing(*_: object) -> str:
@@ -320,15 +321,22 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         self._replay = None
         session, self._session = self._session, None
         if session is not None:
-            self.factory.hub.disconnect(session)
-            self._log.info(
-                "{client} left after {seconds:.1f} s ({agent}, close code {code})",
-                client=session.client_id,
-                agent=session.agent,
-                seconds=self.factory.hub.now() - session.joined_at,
-                code=self.localCloseCode or self.remoteCloseCode,
-            )
+            self.factory.left(self, session)
         self.factory.gone(self)
+
+    def see_off(self, session: Session) -> None:
+        """
+        Take leave of the client that was here.
+        """
+        agent = session.agent
+        self.factory.hub.disconnect(session)
+        self._log.info(
+            "{client} left after {seconds:.1f} s ({agent}, close code {code})",
+            client=session.client_id,
+            agent="no agent" if agent is None else agent,
+            seconds=self.factory.hub.now() - session.joined_at,
+            code=self.localCloseCode or self.remoteCloseCode,
+        )
 
     def sendHttpErrorResponse(
         self,
@@ -583,6 +591,8 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         self._open: set[WebSocketConnection] = set()
         self._behind: set[WebSocketConnection] = set()
         self._doomed: deque[WebSocketConnection] = deque()
+        self._gone: deque[tuple[WebSocketConnection, Session]] = deque()
+        self._seen_off = 0
         self.setProtocolOptions(
             versions=[13],
             # answer errors with 1002, 1007 and 1009 instead of dropping the connection
@@ -684,6 +694,28 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
         self._behind.discard(connection)
+
+    def left(self, connection: WebSocketConnection, session: Session) -> None:
+        """
+        The client of C{session} is gone.  Where very many go at once, they are seen off a few a turn, and whoever stays
+        is not kept waiting.
+        """
+        if not self._seen_off:
+            self._call_later(0, self._see_off)
+        if self._seen_off < _GOODBYES_A_TURN:
+            self._seen_off += 1
+            connection.see_off(session)
+        else:
+            self.hub.leave(session)
+            self._gone.append((connection, session))
+
+    def _see_off(self) -> None:
+        self._seen_off = min(len(self._gone), _GOODBYES_A_TURN)
+        if self._seen_off:
+            self._call_later(0, self._see_off)
+        for _ in range(self._seen_off):
+            connection, session = self._gone.popleft()
+            connection.see_off(session)
 
     def abort_later(self, connection: WebSocketConnection) -> None:
         """

@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
+from dcm_ws import websocket
 from dcm_ws.channels import GLOBAL
 from dcm_ws.errors import CloseCode
 from dcm_ws.frames import text_frame
@@ -142,9 +143,9 @@ class Ground:
     A hub with its connections.
     """
 
-    def __init__(self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER) -> None:
+    def __init__(self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER, max_connections: int = 3) -> None:
         self.reactor = reactor
-        self.hub: Hub = make_hub(reactor, max_connections=3)
+        self.hub: Hub = make_hub(reactor, max_connections=max_connections)
         limits = ConnectionLimits(message=1 << 20, send_buffer=send_buffer)
         self.connections = WebSocketConnections(
             self.hub, reactor, server="test", limits=limits, admission=admit_all(self.hub)
@@ -603,6 +604,26 @@ def test_no_room(ground: Ground) -> None:
     assert len(ground.hub.sessions) == 3
     transport.connectionLost(Failure(ConnectionDone()))
     assert len(ground.connections) == 3
+
+
+def test_many_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where very many go in one turn, most of them are seen off in the turns after it, and all are.
+    """
+    monkeypatch.setattr(websocket, "_GOODBYES_A_TURN", 3)
+    ground = Ground(MemoryReactorClock(), max_connections=20)
+    ends = [ground.connect() for _ in range(10)]
+    for end in ends:
+        end.transport.connectionLost(Failure(ConnectionDone()))
+    assert len(ground.connections) == 0
+    assert len(ground.hub.sessions) == 7
+    ground.reactor.advance(0)
+    assert not ground.hub.sessions
+    # and the next one at once
+    last = ground.connect()
+    ground.reactor.advance(0)
+    last.transport.connectionLost(Failure(ConnectionDone()))
+    assert not ground.hub.sessions
 
 
 def test_fault_of_ours(ground: Ground, no_logged_failures: list[LogEvent]) -> None:

@@ -165,6 +165,32 @@ def test_leaving_twice_is_leaving_once(hub: Hub) -> None:
     assert stats(hub)["closes"] == {}
 
 
+def test_one_who_left_with_many_makes_room(clock: Clock) -> None:
+    """
+    Clients whose end has not been dealt with yet keep nobody out.
+    """
+    hub = make_hub(clock, max_connections=2)
+    first, second = Client(hub), Client(hub)
+    hub.leave(first.session)
+    hub.leave(second.session)
+    assert stats(hub)["connectedClients"] == 2
+    assert Client(hub).peer.closed is None
+    assert stats(hub)["connectedClients"] == 1
+
+
+def test_one_who_left_with_many_comes_back(hub: Hub) -> None:
+    """
+    An agent that is back before its end has been dealt with gets what it still owed an ack for.
+    """
+    client = joined(hub, "topics/t", agent="ann")
+    missed = client.say(**TASK, data=1)
+    hub.leave(client.session)
+    _, *replayed, connected = joined_again(hub, "ann")
+    assert (replayed, connected["event"]) == (missed, "agent.connected")
+    client.leave()
+    assert stats(hub)["connectedClients"] == 1
+
+
 # authentication
 
 
