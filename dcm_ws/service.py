@@ -31,6 +31,7 @@ from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
+from dcm_ws.pages import pages
 from dcm_ws.port import Port, bound_unsent
 from dcm_ws.postgres import Address, NotifyListener, one_line
 from dcm_ws.session import Rules
@@ -204,7 +205,8 @@ class DCMService(MultiService):  # type: ignore[misc]
         )
         health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
         stats = self._stats_report
-        site = make_site(world.wall_ms, Counts(hub, health), Counts(hub, stats), self._reactor)
+        resources = {b"health": Counts(hub, health), b"stats": Counts(hub, stats), **dict(pages(world.wall_ms))}
+        site = make_site(world.wall_ms, resources, self._reactor)
         self._port = Port(
             self._websockets,
             site,

@@ -28,7 +28,7 @@ Seconds after which a kept-alive HTTP connection is closed.
 """
 
 
-class _Page(Resource):  # type: ignore[misc]
+class Page(Resource):  # type: ignore[misc]
     """
     Answers in JSON, and has nothing below it.
     """
@@ -60,12 +60,12 @@ class _Page(Resource):  # type: ignore[misc]
         return to_json(value)
 
 
-class _NotFound(_Page):
+class _NotFound(Page):
     def render(self, request: Request) -> bytes:
         return self.fail(request, HTTPStatus.NOT_FOUND, "There is nothing here; try /health")
 
 
-class Counts(_Page):
+class Counts(Page):
     """
     A page of counts, which any other origin may read.
 
@@ -144,7 +144,7 @@ def health_report(
     return report
 
 
-class _WebSocketPath(_Page):
+class _WebSocketPath(Page):
     """
     Where a WebSocket may be opened, visited without asking for one.
     """
@@ -248,14 +248,16 @@ class _QuietSite(Site):  # type: ignore[misc]
         pass
 
 
-def make_site(wall_ms: Callable[[], int], health: Counts, stats: Counts, reactor: IReactorTime) -> Site:
+def make_site(wall_ms: Callable[[], int], resources: Mapping[bytes, IResource], reactor: IReactorTime) -> Site:
     """
     The HTTP side of the port.
+
+    @param resources: by path.
     """
     root = _Root(wall_ms)
     root.putChild(b"ws", _WebSocketPath(wall_ms))
-    root.putChild(b"health", health)
-    root.putChild(b"stats", stats)
+    for path, resource in resources.items():
+        root.putChild(path, resource)
     return _QuietSite(root, requestFactory=_Request, timeout=IDLE_TIMEOUT, reactor=reactor)
 
 

@@ -41,7 +41,7 @@ class Connection:
         self.reactor = Turns()
         hub = make_hub(self.reactor)
         counts = Counts(hub, lambda channels: (HTTPStatus.OK, {}))
-        site = make_site(hub.wall_ms, counts, counts, self.reactor)
+        site = make_site(hub.wall_ms, {b"health": counts, b"stats": counts}, self.reactor)
         site.doStart()
         self.transport = StringTransport()
         protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50_000))

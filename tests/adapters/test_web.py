@@ -16,6 +16,7 @@ from twisted.logger import globalLogPublisher
 from twisted.web.server import Site
 
 from dcm_ws.hub import CHANNELS_SHOWN, Hub
+from dcm_ws.pages import pages
 from dcm_ws.tokens import sign
 from dcm_ws.web import IDLE_TIMEOUT, Counts, health_report, make_site
 from tests.fakes import SECRET, WALL_MS, Client, make_hub
@@ -38,8 +39,11 @@ class Service:
         health = health_report(self.hub, version="1.2.3", database=lambda: self.database, port=lambda: 3849)
         self.site: Site = make_site(
             self.hub.wall_ms,
-            Counts(self.hub, health),
-            Counts(self.hub, lambda channels: (HTTPStatus.OK, self.hub.stats(channels=channels))),
+            {
+                b"health": Counts(self.hub, health),
+                b"stats": Counts(self.hub, lambda channels: (HTTPStatus.OK, self.hub.stats(channels=channels))),
+                **dict(pages(self.hub.wall_ms)),
+            },
             self.reactor,
         )
 
@@ -259,3 +263,43 @@ def test_no_access_log(service: Service) -> None:
     finally:
         globalLogPublisher.removeObserver(events.append)
     assert "secret" not in repr(events)
+
+
+# files
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "holds"),
+    [
+        ("/live", "text/html; charset=utf-8", b"<title>dcm-ws live</title>"),
+        ("/dashboard", "text/html; charset=utf-8", b"<title>dcm-ws dashboard</title>"),
+        ("/live.css", "text/css; charset=utf-8", b":root"),
+        ("/dcm-ws.js", "text/javascript; charset=utf-8", b"export class DCMClient"),
+        ("/dcm-ws.d.ts", "text/plain; charset=utf-8", b"export class DCMClient"),
+        ("/icon.svg", "image/svg+xml", b"<svg"),
+    ],
+)
+def test_files(service: Service, path: str, content_type: str, holds: bytes) -> None:
+    """
+    Browsers get the pages and the client, may load nothing from elsewhere, and ask anew each time.
+    """
+    status, headers, body = service.get(path)
+    assert (status, headers["Content-Type"]) == (200, content_type)
+    assert holds in body
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-cache"
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in policy
+    assert service.get(path, "HEAD")[2] == b""
+    assert service.get(path, **{"If-None-Match": headers["ETag"]})[::2] == (304, b"")
+    assert service.get(path, "POST")[0] == 405
+    assert service.get(f"{path}/more")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/live.html", "/package.json", "/..%2fsetup.cfg", "/web", "/dcm_ws.py"])
+def test_no_other_files(service: Service, path: str) -> None:
+    """
+    What is not meant for browsers is not there.
+    """
+    assert service.get(path)[0] == 404

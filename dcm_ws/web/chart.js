@@ -1,0 +1,91 @@
+/**
+ * Events per second, by category, over the last ten minutes: one column for each five seconds.
+ */
+import { element } from "./connection.js";
+
+const COLUMNS = 120;
+const SECONDS = 5;
+
+export class Chart {
+  #canvas;
+  #text;
+  #columns = new Map();
+  #categories;
+
+  constructor(canvas, legend, text, categories) {
+    this.#canvas = canvas;
+    this.#text = text;
+    this.#categories = categories;
+    for (const category of categories) {
+      const item = element("li");
+      const mark = element("i");
+      mark.style.setProperty("--c", `var(--${category})`);
+      item.append(mark, category);
+      legend.append(item);
+    }
+    addEventListener("resize", () => this.draw());
+    addEventListener("themechange", () => this.draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  /** @param {number} now ms */
+  count(category, now) {
+    const column = Math.floor(now / 1000 / SECONDS);
+    let counts = this.#columns.get(column);
+    if (counts === undefined) {
+      counts = Object.fromEntries(this.#categories.map((name) => [name, 0]));
+      this.#columns.set(column, counts);
+    }
+    counts[category] += 1;
+  }
+
+  draw(now = Date.now()) {
+    const last = Math.floor(now / 1000 / SECONDS);
+    for (const column of this.#columns.keys()) if (column <= last - COLUMNS) this.#columns.delete(column);
+    const style = getComputedStyle(this.#canvas);
+    const width = this.#canvas.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const height = this.#canvas.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    const scale = devicePixelRatio || 1;
+    if (width <= 0 || height <= 0) return;
+    if (this.#canvas.width !== Math.round(width * scale)) this.#canvas.width = Math.round(width * scale);
+    if (this.#canvas.height !== Math.round(height * scale)) this.#canvas.height = Math.round(height * scale);
+    const pen = this.#canvas.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    const totals = [...this.#columns.values()].map((counts) => this.#categories.reduce((sum, name) => sum + counts[name], 0) / SECONDS);
+    const most = nice(Math.max(1, ...totals));
+    const left = 30;
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    pen.font = "11px system-ui, sans-serif";
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    for (const share of [0, 0.5, 1]) {
+      const y = Math.round(height - 6 - share * (height - 14)) + 0.5;
+      pen.fillStyle = colour("line");
+      pen.fillRect(left, y, width - left, 1);
+      pen.fillStyle = style.color;
+      pen.globalAlpha = 0.65;
+      pen.fillText(String(most * share), left - 6, y);
+      pen.globalAlpha = 1;
+    }
+    const step = (width - left) / COLUMNS;
+    for (const [column, counts] of this.#columns) {
+      let y = height - 6;
+      const x = left + (COLUMNS - 1 - (last - column)) * step;
+      for (const name of this.#categories) {
+        if (!counts[name]) continue;
+        const tall = ((counts[name] / SECONDS) * (height - 14)) / most;
+        pen.fillStyle = colour(name);
+        pen.fillRect(x, y - tall, Math.max(1, step - 1), tall);
+        y -= tall;
+      }
+    }
+    const mean = totals.length ? totals.reduce((sum, total) => sum + total, 0) / totals.length : 0;
+    this.#text.textContent = `On average ${mean.toFixed(1)} events per second, at most ${Math.max(0, ...totals).toFixed(1)}.`;
+  }
+}
+
+function nice(most) {
+  const power = 10 ** Math.floor(Math.log10(most));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((round) => round >= most);
+}

@@ -1,0 +1,132 @@
+/**
+ * What both pages share: the connection with its state, signing in, and the theme.
+ */
+import { DCMClient, DCMError } from "./dcm-ws.js";
+
+export const $ = (id) => document.getElementById(id);
+
+const STATES = {
+  idle: "starting",
+  connecting: "connecting…",
+  connected: "connected",
+  waiting: "reconnecting…",
+  closed: "not connected",
+};
+
+/** Answers of the service's HTTP side; null where there is none. */
+export async function ask(path, token) {
+  try {
+    const answer = await fetch(path, { cache: "no-store", headers: token ? { Authorization: `Bearer ${token}` } : {} });
+    return await answer.json();
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * A client that is connected, with a token where the service wants one.
+ *
+ * @param {(client: DCMClient) => void} prepare told before it connects, for each token that is tried
+ * @returns {Promise<{client: DCMClient, token: string | undefined, development: boolean}>}
+ */
+export async function join(prepare) {
+  showTheme();
+  let stats = await ask("/stats");
+  for (let delay = 500; stats === null; stats = await ask("/stats")) {
+    showState("waiting");
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    delay = Math.min(delay * 2, 10_000);
+  }
+  // in production the channels are named only to those who have a token
+  const development = "channelStats" in stats;
+  if (development) {
+    const client = open(prepare);
+    client.connect().catch(() => {});
+    return { client, token: undefined, development };
+  }
+  for (let wrong = ""; ; ) {
+    const token = await askForToken(wrong);
+    const client = open(prepare, token);
+    try {
+      await client.connect();
+      askAgainWhenRefused(client);
+      return { client, token, development };
+    } catch (error) {
+      wrong = error instanceof DCMError ? `${error.message}.` : "That did not work.";
+    }
+  }
+}
+
+function open(prepare, token) {
+  const client = new DCMClient("/ws", { channels: ["global", "metrics"], token });
+  client.on("state", (state) => showState(state, client));
+  prepare(client);
+  return client;
+}
+
+/** A token may expire, or stop being good, while the page is open. */
+function askAgainWhenRefused(client) {
+  client.on("state", async (state) => {
+    for (let wrong = "The token is not good any more."; client.state === "closed" && state === "closed"; ) {
+      const token = await askForToken(wrong);
+      client.authenticate(token).catch(() => {});
+      try {
+        await client.connect();
+      } catch (error) {
+        wrong = `${error.message}.`;
+      }
+    }
+  });
+}
+
+function askForToken(wrong) {
+  const dialog = $("sign-in");
+  $("sign-in-error").textContent = wrong;
+  $("token").value = "";
+  return new Promise((resolve) => {
+    $("sign-in-form").onsubmit = () => {
+      const token = $("token").value.trim();
+      $("token").value = "";
+      resolve(token);
+    };
+    // Escape must not leave a page that can do nothing
+    dialog.oncancel = (event) => event.preventDefault();
+    if (!dialog.open) dialog.showModal();
+    $("token").focus();
+  });
+}
+
+function showState(state, client) {
+  $("state").dataset.state = state;
+  $("state-text").textContent = STATES[state] ?? state;
+  $("state").title = client?.lastClose ? `last closed with ${client.lastClose.code} ${client.lastClose.reason}` : "";
+}
+
+function showTheme() {
+  $("theme").addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    dispatchEvent(new Event("themechange"));
+  });
+}
+
+/** Call `paint` at most once a frame, and only when asked to. */
+export function onceAFrame(paint) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      paint();
+    });
+  };
+}
+
+export function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}

@@ -1,0 +1,18 @@
+/**
+ * The page /dashboard: the key figures alone, for a screen on the wall.
+ */
+import { $, join } from "./connection.js";
+import { Kpis } from "./kpis.js";
+
+const kpis = new Kpis($("kpis"));
+await join((client) => client.on("channel:metrics", (event) => kpis.show(event.data)));
+
+const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const tick = () => ($("clock").textContent = time.format(new Date()));
+tick();
+setInterval(tick, 1000);
+
+// a wall screen must not fall asleep; where it may not ask for that, the system's setting holds
+const stayAwake = () => document.visibilityState === "visible" && navigator.wakeLock?.request("screen").catch(() => {});
+document.addEventListener("visibilitychange", stayAwake);
+stayAwake();

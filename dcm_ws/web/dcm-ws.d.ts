@@ -1,0 +1,86 @@
+export type State = "idle" | "connecting" | "connected" | "waiting" | "closed";
+
+export interface DCMEvent<Data = any> {
+  /** The same on every channel and in every repetition. */
+  id: string;
+  channel: string;
+  event: string;
+  data: Data;
+  /** Milliseconds since the epoch. */
+  timestamp: number;
+  /** Say that it has been dealt with; only needed where `autoAck` is false. */
+  ack(): void;
+}
+
+export interface Answer {
+  type: "ack";
+  id: string;
+  success: true;
+  timestamp: number;
+  /** Of a published event. */
+  message_id?: string;
+  /** After `auth`. */
+  subscriptions?: string[];
+}
+
+export interface Options {
+  /** A token, or what gets one: it is asked for each connection. */
+  token?: string | (() => string | Promise<string>);
+  /** Who to be without a token, which only development allows. */
+  agentId?: string;
+  sessionId?: string;
+  /** Subscribed to now and after each reconnection; `["global"]` by default. */
+  channels?: Iterable<string>;
+  /** Acknowledge tracked events once all listeners have returned and their promises are fulfilled; true by default. */
+  autoAck?: boolean;
+  /** 10,000 by default. */
+  requestTimeoutMs?: number;
+  /** 10,000 by default. */
+  connectTimeoutMs?: number;
+  /** Silence after which the connection is taken for dead; 75,000 by default. */
+  silenceMs?: number;
+  /** How long a connection must stand for the back-off to begin anew; 10,000 by default. */
+  stableMs?: number;
+  /** The longest delay before the first retry, which doubles for each further one, and what it grows to. */
+  backoff?: { baseMs?: number; maxMs?: number };
+  /** Event ids remembered, to leave out repetitions; 10,000 by default. */
+  seenMax?: number;
+  /** From 0 up to 1. */
+  random?: () => number;
+  /** In place of the global one. */
+  WebSocket?: new (url: string) => any;
+}
+
+export class DCMError extends Error {
+  constructor(code: string, message: string, details?: any);
+  /** One of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`. */
+  code: string;
+  details?: any;
+  retryAfterMs?: number;
+}
+
+export class DCMClient {
+  constructor(url: string | URL, options?: Options);
+  readonly state: State;
+  readonly channels: string[];
+  clientId: string | null;
+  agentId: string | null;
+  lastClose: { code: number; reason: string } | null;
+  /** When it tries again, in milliseconds since the epoch, while it waits. */
+  retryAt: number | null;
+  connect(): Promise<void>;
+  reconnect(): Promise<void>;
+  close(): void;
+  on(what: "state", listener: (state: State, client: DCMClient) => void): () => void;
+  on(what: "error", listener: (error: DCMError) => void): () => void;
+  on(what: "message", listener: (frame: any) => void): () => void;
+  on(what: "event" | `event:${string}` | `channel:${string}`, listener: (event: DCMEvent, client: DCMClient) => unknown): () => void;
+  /** Undefined where it is not connected: it is subscribed to as soon as it is. */
+  subscribe(channel: string): Promise<Answer | undefined>;
+  unsubscribe(channel: string): Promise<Answer | undefined>;
+  publish(channel: string, event: string, data?: unknown): Promise<Answer & { message_id: string }>;
+  /** Milliseconds there and back. */
+  ping(): Promise<number>;
+  authenticate(token?: Options["token"]): Promise<Answer>;
+  send(message: object): boolean;
+}

@@ -1,0 +1,472 @@
+/**
+ * The client of dcm-ws for browsers and Node: one module, without dependencies.
+ *
+ *     const client = new DCMClient("ws://127.0.0.1:3849/ws", { channels: ["global"] });
+ *     client.on("event:task.*", (event) => console.log(event.data));
+ *     await client.connect();
+ */
+
+const TRACKED = /^(task|subtask|message)\./;
+const CLOSES_FOR_WANT_OF_A_TOKEN = 4001;
+const GOING_AWAY = 1001;
+// over a limit of the server's: to come back at once would be over it again
+const UNWELCOME = new Set([1013, 4029]);
+const REFUSED_TOKEN = new Set(["TOKEN_REQUIRED", "TOKEN_INVALID", "TOKEN_EXPIRED", "AGENT_ID_REQUIRED"]);
+
+/** A failure, with the server's `code` or one of the client's own. */
+export class DCMError extends Error {
+  /**
+   * @param {string} code one of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`
+   * @param {string} message for people
+   * @param {object} [details] the frame, or what else there is
+   */
+  constructor(code, message, details) {
+    super(message);
+    this.name = "DCMError";
+    this.code = code;
+    this.details = details;
+    if (details?.retry_after_ms !== undefined) this.retryAfterMs = details.retry_after_ms;
+  }
+}
+
+const DEFAULTS = {
+  token: undefined,
+  agentId: undefined,
+  sessionId: undefined,
+  channels: ["global"],
+  autoAck: true,
+  requestTimeoutMs: 10_000,
+  connectTimeoutMs: 10_000,
+  // the server pings every 30 s
+  silenceMs: 75_000,
+  stableMs: 10_000,
+  backoff: { baseMs: 500, maxMs: 30_000 },
+  seenMax: 10_000,
+  random: Math.random,
+  WebSocket: undefined,
+};
+
+export class DCMClient {
+  #options;
+  #url;
+  #socket = null;
+  #state = "idle";
+  #listeners = new Map();
+  #wanted;
+  #requests = new Map();
+  #pings = [];
+  #seen = new Map();
+  #nextId = 1;
+  #attempt = 0;
+  #heardAt = 0;
+  #timers = {};
+  #waiters = [];
+  #wake = () => {
+    if (this.#state === "waiting" && globalThis.document?.visibilityState !== "hidden") this.#open();
+  };
+
+  /**
+   * @param {string | URL} url `ws:`, `wss:`, `http:` or `https:`; in a browser it may be relative to the page
+   * @param {object} [options] see the `.d.ts` beside this file
+   */
+  constructor(url, options = {}) {
+    for (const name of Object.keys(options)) {
+      if (!(name in DEFAULTS)) throw new TypeError(`Unknown option: ${name}; there are ${Object.keys(DEFAULTS).join(", ")}`);
+    }
+    this.#options = { ...DEFAULTS, ...options, backoff: { ...DEFAULTS.backoff, ...options.backoff } };
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#url.protocol = this.#url.protocol.replace(/^http/, "ws");
+    if (!/^wss?:$/.test(this.#url.protocol)) throw new TypeError(`Not the address of a WebSocket: ${url}`);
+    if (!(this.#options.WebSocket ?? globalThis.WebSocket)) {
+      throw new TypeError("There is no WebSocket here: use Node 22 or later, or give one as the option WebSocket");
+    }
+    this.#wanted = new Set(this.#options.channels);
+    this.clientId = null;
+    this.agentId = null;
+    this.lastClose = null;
+    this.retryAt = null;
+  }
+
+  /** `idle`, `connecting`, `connected`, `waiting` (until it tries again) or `closed`. */
+  get state() {
+    return this.#state;
+  }
+
+  /** What it is, or will be, subscribed to. */
+  get channels() {
+    return [...this.#wanted];
+  }
+
+  /**
+   * Connect, and stay connected until `close()`.
+   *
+   * @returns {Promise<void>} fulfilled at the first connection; rejected where none is possible
+   */
+  connect() {
+    if (this.#state === "connected") return Promise.resolve();
+    const connected = new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+    if (this.#state === "idle" || this.#state === "closed") {
+      globalThis.addEventListener?.("online", this.#wake);
+      globalThis.document?.addEventListener("visibilitychange", this.#wake);
+      this.#attempt = 0;
+      this.#open();
+    }
+    return connected;
+  }
+
+  /** Connect anew, now. */
+  reconnect() {
+    if (this.#state === "idle" || this.#state === "closed") return this.connect();
+    this.#drop(1000, "reconnect");
+    this.#attempt = 0;
+    this.#open();
+    return this.connect();
+  }
+
+  /** End the connection, for good or until `connect()` is called again. */
+  close() {
+    this.#end(new DCMError("CLOSED", "The client was closed"));
+  }
+
+  /**
+   * Listen.
+   *
+   * @param {string} what `state`, `event`, `message`, `error`, `event:NAME` or `channel:NAME`; a NAME may end in `*`
+   * @param {(...values: any[]) => any} listener
+   * @returns {() => void} ends it
+   */
+  on(what, listener) {
+    if (!/^(state|event|message|error|event:.+|channel:.+)$/.test(what)) {
+      throw new TypeError(`Nothing is told as ${what}: use state, event, message, error, event:NAME or channel:NAME`);
+    }
+    const listeners = this.#listeners.get(what) ?? new Set();
+    this.#listeners.set(what, listeners);
+    // the same function may listen twice
+    const entry = { listener };
+    listeners.add(entry);
+    return () => {
+      listeners.delete(entry);
+      if (listeners.size === 0 && this.#listeners.get(what) === listeners) this.#listeners.delete(what);
+    };
+  }
+
+  /** Subscribe, now if connected, and after each reconnection. */
+  async subscribe(channel) {
+    this.#wanted.add(channel);
+    if (this.#state !== "connected") return undefined;
+    try {
+      return await this.#request({ type: "subscribe", channel });
+    } catch (error) {
+      if (error.code === "INVALID_CHANNEL") this.#wanted.delete(channel);
+      throw error;
+    }
+  }
+
+  async unsubscribe(channel) {
+    this.#wanted.delete(channel);
+    return this.#state === "connected" ? this.#request({ type: "unsubscribe", channel }) : undefined;
+  }
+
+  /**
+   * @returns {Promise<{message_id: string}>} the answer, with the id of the event
+   * @throws {DCMError} the server's reason; `NOT_CONNECTED`; `TIMEOUT`, after which it may have been published
+   */
+  publish(channel, event, data = null) {
+    return this.#request({ type: "publish", channel, event, data });
+  }
+
+  /** @returns {Promise<number>} milliseconds there and back */
+  ping() {
+    return new Promise((resolve, reject) => {
+      const ping = { at: now(), resolve, reject };
+      ping.timer = setTimeout(() => {
+        this.#pings = this.#pings.filter((other) => other !== ping);
+        reject(new DCMError("TIMEOUT", "No answer to a ping"));
+      }, this.#options.requestTimeoutMs);
+      if (this.send({ type: "ping" })) this.#pings.push(ping);
+      else {
+        clearTimeout(ping.timer);
+        reject(notConnected());
+      }
+    });
+  }
+
+  /** Authenticate on the open connection, with the token given or a new one of the option's. */
+  async authenticate(token) {
+    if (token !== undefined) this.#options.token = token;
+    return this.#authenticate();
+  }
+
+  /** Send any message. False where there is no connection. */
+  send(message) {
+    if (this.#socket?.readyState !== 1) return false;
+    this.#socket.send(JSON.stringify({ timestamp: Date.now(), ...message }));
+    return true;
+  }
+
+  // connecting
+
+  #open() {
+    clearTimeout(this.#timers.retry);
+    this.retryAt = null;
+    const socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url.href);
+    this.#socket = socket;
+    this.#setState("connecting");
+    this.#timers.connect = setTimeout(() => {
+      if (this.#socket === socket) this.#lost(1006, "No answer in time");
+    }, this.#options.connectTimeoutMs);
+    socket.addEventListener("message", ({ data }) => {
+      if (this.#socket === socket) this.#hear(data);
+    });
+    socket.addEventListener("close", ({ code, reason }) => {
+      if (this.#socket === socket) this.#lost(code, reason);
+    });
+    // the close that follows tells it all
+    socket.addEventListener("error", () => {});
+  }
+
+  async #welcome(frame) {
+    const socket = this.#socket;
+    this.clientId = frame.client_id;
+    try {
+      const { token, agentId } = this.#options;
+      const answer = token !== undefined || agentId !== undefined ? await this.#authenticate() : undefined;
+      if (this.#socket !== socket) return;
+      const has = new Set(answer?.subscriptions ?? ["global"]);
+      const asked = [...this.#wanted].filter((channel) => !has.has(channel));
+      const requests = asked.map((channel) => this.#request({ type: "subscribe", channel }));
+      if (!this.#wanted.has("global")) requests.push(this.#request({ type: "unsubscribe", channel: "global" }));
+      for (const { reason } of await Promise.allSettled(requests)) if (reason) this.#tell("error", reason);
+    } catch (error) {
+      if (this.#socket === socket) this.#refused(error);
+      return;
+    }
+    if (this.#socket !== socket) return;
+    clearTimeout(this.#timers.connect);
+    this.#timers.stable = setTimeout(() => (this.#attempt = 0), this.#options.stableMs);
+    this.#listenForLife();
+    this.#setState("connected");
+    for (const { resolve } of this.#waiters.splice(0)) resolve();
+  }
+
+  async #authenticate() {
+    const { token, agentId, sessionId } = this.#options;
+    let fresh = token;
+    if (typeof token === "function") {
+      try {
+        fresh = await token();
+      } catch (cause) {
+        throw new DCMError("TOKEN_FAILED", `There is no token: ${cause?.message ?? cause}`, { cause });
+      }
+    }
+    const answer = await this.#request({
+      type: "auth",
+      ...(fresh === undefined ? { agent_id: agentId } : { token: fresh }),
+      ...(sessionId === undefined ? {} : { session_id: sessionId }),
+    });
+    this.agentId = answer.subscriptions?.find((name) => name.startsWith("agents/"))?.slice(7) ?? agentId ?? null;
+    return answer;
+  }
+
+  #refused(error) {
+    if (REFUSED_TOKEN.has(error.code) && typeof this.#options.token !== "function") {
+      this.#tell("error", error);
+      this.#end(error);
+    } else {
+      this.#tell("error", error);
+      this.#lost(1006, error.message);
+    }
+  }
+
+  #listenForLife() {
+    const { silenceMs } = this.#options;
+    const check = () => {
+      const silent = now() - this.#heardAt;
+      if (silent >= silenceMs) this.#lost(1006, "Nothing heard for too long");
+      else this.#timers.life = setTimeout(check, silenceMs - silent);
+    };
+    this.#timers.life = setTimeout(check, silenceMs);
+  }
+
+  #lost(code, reason) {
+    this.lastClose = { code, reason };
+    this.#drop(1000, "");
+    const { baseMs, maxMs } = this.#options.backoff;
+    if (code === CLOSES_FOR_WANT_OF_A_TOKEN && typeof this.#options.token !== "function") {
+      const error = new DCMError("AUTHENTICATION_REQUIRED", reason || "Authentication required", this.lastClose);
+      this.#tell("error", error);
+      this.#end(error);
+      return;
+    }
+    if (UNWELCOME.has(code)) this.#attempt = Math.max(this.#attempt, 4);
+    const longest = code === GOING_AWAY ? maxMs : Math.min(maxMs, baseMs * 2 ** this.#attempt);
+    this.#attempt = Math.min(this.#attempt + 1, 30);
+    const delay = this.#options.random() * longest;
+    this.retryAt = Date.now() + delay;
+    this.#timers.retry = setTimeout(() => this.#open(), delay);
+    this.#setState("waiting");
+  }
+
+  /** Let go of the connection, whatever its state. */
+  #drop(code, reason) {
+    for (const name of ["connect", "stable", "life", "retry"]) clearTimeout(this.#timers[name]);
+    const socket = this.#socket;
+    this.#socket = null;
+    this.clientId = null;
+    socket?.close(code, reason);
+    const error = new DCMError("NOT_CONNECTED", "The connection ended before the answer came", this.lastClose ?? undefined);
+    const requests = [...this.#requests.values(), ...this.#pings];
+    this.#requests.clear();
+    this.#pings = [];
+    for (const { timer, reject } of requests) {
+      clearTimeout(timer);
+      reject(error);
+    }
+  }
+
+  #end(error) {
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    this.#drop(1000, "");
+    this.retryAt = null;
+    this.#setState("closed");
+    for (const { reject } of this.#waiters.splice(0)) reject(error);
+  }
+
+  #setState(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#tell("state", state, this);
+  }
+
+  // messages
+
+  #request(message) {
+    return new Promise((resolve, reject) => {
+      const id = `r${this.#nextId++}`;
+      if (!this.send({ ...message, id })) {
+        reject(notConnected());
+        return;
+      }
+      const timer = setTimeout(() => {
+        this.#requests.delete(id);
+        reject(new DCMError("TIMEOUT", `No answer to ${message.type}`));
+      }, this.#options.requestTimeoutMs);
+      this.#requests.set(id, { resolve, reject, timer });
+    });
+  }
+
+  #hear(text) {
+    this.#heardAt = now();
+    let frame;
+    try {
+      frame = JSON.parse(text);
+    } catch {
+      this.#tell("error", new DCMError("PARSE_ERROR", "The server sent what is not JSON"));
+      return;
+    }
+    this.#tell("message", frame);
+    if (typeof frame.event === "string") this.#receive(frame);
+    else if (frame.type === "ack") this.#answer(frame);
+    else if (frame.type === "ping") this.send({ type: "pong" });
+    else if (frame.type === "pong") this.#pong();
+    else if (frame.type === "connected") this.#welcome(frame);
+    else if (frame.error !== undefined) this.#tell("error", new DCMError(frame.code, frame.error, frame));
+  }
+
+  #answer(frame) {
+    const request = this.#requests.get(frame.id);
+    if (request === undefined) return;
+    this.#requests.delete(frame.id);
+    clearTimeout(request.timer);
+    if (frame.success) request.resolve(frame);
+    else request.reject(new DCMError(frame.code, frame.error, frame));
+  }
+
+  #pong() {
+    const ping = this.#pings.shift();
+    if (ping === undefined) return;
+    clearTimeout(ping.timer);
+    ping.resolve(now() - ping.at);
+  }
+
+  // events
+
+  /**
+   * An event comes once on each channel, and again where its ack got lost or a listener failed.
+   */
+  #receive(event) {
+    let seen = this.#seen.get(event.id);
+    const known = seen !== undefined;
+    if (!known) {
+      seen = { state: "new", channels: new Set() };
+      this.#seen.set(event.id, seen);
+      if (this.#seen.size > this.#options.seenMax) this.#seen.delete(this.#seen.keys().next().value);
+    }
+    const ack = () => {
+      seen.state = "done";
+      if (TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
+    };
+    const again = seen.channels.has(event.channel);
+    if (again && seen.state === "done") ack();
+    if (again && seen.state !== "failed") return;
+    seen.channels.add(event.channel);
+    Object.defineProperty(event, "ack", { value: ack });
+    const failed = seen.state === "failed";
+    this.#give(event, seen, !known || failed ? ["event", "event:", "channel:"] : ["channel:"], ack);
+  }
+
+  #give(event, seen, kinds, ack) {
+    const results = [];
+    for (const [what, listeners] of this.#listeners) {
+      const colon = what.indexOf(":") + 1;
+      const kind = colon ? what.slice(0, colon) : what;
+      if (!kinds.includes(kind) || (colon && !fits(what.slice(colon), kind === "event:" ? event.event : event.channel))) continue;
+      for (const { listener } of [...listeners]) {
+        try {
+          results.push(listener(event, this));
+        } catch (cause) {
+          results.push(Promise.reject(cause));
+        }
+      }
+    }
+    if (!results.some((result) => typeof result?.then === "function")) {
+      if (this.#options.autoAck) ack();
+      return;
+    }
+    seen.state = "given";
+    Promise.all(results).then(
+      () => {
+        if (this.#options.autoAck) ack();
+      },
+      (cause) => {
+        seen.state = "failed";
+        this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event }));
+      },
+    );
+  }
+
+  #tell(what, ...values) {
+    for (const { listener } of [...(this.#listeners.get(what) ?? [])]) {
+      try {
+        listener(...values);
+      } catch (cause) {
+        // one listener must not keep the others from hearing, nor the client from going on
+        if (what === "error") console.error(cause);
+        else this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause }));
+      }
+    }
+  }
+}
+
+function fits(pattern, name) {
+  return pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
+}
+
+function notConnected() {
+  return new DCMError("NOT_CONNECTED", "There is no connection; await connect(), or wait for the state connected");
+}
+
+function now() {
+  return performance.now();
+}

@@ -1,0 +1,80 @@
+/**
+ * The key figures: a card each, with the course of the last minutes.
+ */
+import { element } from "./connection.js";
+
+const CARDS = [
+  ["active_sessions", "Active sessions"],
+  ["active_agents", "Active agents"],
+  ["running_tasks", "Running tasks"],
+  ["pending_tasks", "Pending tasks"],
+  ["completed_tasks_last_hour", "Completed, last hour"],
+  ["messages_last_hour", "Messages, last hour"],
+  ["actions_per_minute", "Actions per minute"],
+  ["avg_task_duration_ms", "Mean task duration"],
+];
+// ten minutes, at a snapshot each five seconds
+const KEPT = 120;
+const SVG = "http://www.w3.org/2000/svg";
+
+export class Kpis {
+  #cards = new Map();
+
+  constructor(parent) {
+    for (const [name, title] of CARDS) {
+      const card = element("article", undefined, "kpi");
+      const value = element("p", "–");
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("viewBox", "0 0 100 30");
+      svg.setAttribute("preserveAspectRatio", "none");
+      svg.setAttribute("aria-hidden", "true");
+      const area = document.createElementNS(SVG, "polygon");
+      const line = document.createElementNS(SVG, "polyline");
+      svg.append(area, line);
+      card.append(element("h2", title), value, svg);
+      card.dataset.kpi = name;
+      parent.append(card);
+      this.#cards.set(name, { value, area, line, course: [] });
+    }
+  }
+
+  /** @param {Record<string, unknown>} snapshot the data of a `metric.update` */
+  show(snapshot) {
+    for (const [name, card] of this.#cards) {
+      const figure = Number(snapshot?.[name]);
+      if (!Number.isFinite(figure)) continue;
+      const [text, unit] = name.endsWith("_ms") ? duration(figure) : [number(figure), ""];
+      card.value.replaceChildren(text);
+      if (unit) card.value.append(element("small", unit));
+      card.course.push(figure);
+      if (card.course.length > KEPT) card.course.shift();
+      draw(card);
+    }
+  }
+}
+
+function draw({ course, line, area }) {
+  const least = Math.min(...course);
+  const span = Math.max(...course) - least || 1;
+  const step = 100 / Math.max(1, course.length - 1);
+  const points = course.map((figure, index) => `${(index * step).toFixed(2)},${(26 - (22 * (figure - least)) / span).toFixed(2)}`);
+  if (points.length === 1) points.push(`100,${points[0].split(",")[1]}`);
+  line.setAttribute("points", points.join(" "));
+  area.setAttribute("points", `0,30 ${points.join(" ")} 100,30`);
+}
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+function number(figure) {
+  if (Math.abs(figure) >= 100_000) return compact.format(figure);
+  return (Math.abs(figure) < 100 ? fine : whole).format(figure);
+}
+
+function duration(ms) {
+  if (ms < 1000) return [whole.format(ms), "ms"];
+  if (ms < 120_000) return [fine.format(ms / 1000), "s"];
+  if (ms < 7_200_000) return [fine.format(ms / 60_000), "min"];
+  return [fine.format(ms / 3_600_000), "h"];
+}
