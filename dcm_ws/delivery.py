@@ -74,6 +74,7 @@ class DeliveryQueue:
     @ivar overflowed: those of them that went because their client owed too many.
     @ivar crowded_out: those of them that went because too many bytes were held.
     @ivar held: bytes of frames held now.
+    @ivar begun: deliveries that were sent for the first time.
     @ivar retried: sends beyond each delivery's first.
     @ivar acked: deliveries that were acknowledged.
     """
@@ -98,6 +99,7 @@ class DeliveryQueue:
         self.given_up = 0
         self.overflowed = 0
         self.crowded_out = 0
+        self.begun = 0
         self.retried = 0
         self.acked = 0
 
@@ -110,6 +112,7 @@ class DeliveryQueue:
         delivery.weight = self._hold(event)
         self._due.append(delivery)
         self.pending += len(waiting)
+        self.begun += len(waiting)
         name, most = event.id, self._max_pending
         for client in waiting:
             client.owed[name] = delivery

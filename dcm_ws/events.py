@@ -30,6 +30,11 @@ SHEDDABLE = frozenset({"metric.update", "agent.heartbeat"})
 Events of which only the latest matters: who is far behind is not given each.
 """
 
+CATEGORIES = tuple(sorted({name.partition(".")[0] for name in CATALOGUE}))
+"""
+The first parts of those: a closed set, unlike what the database or the operator may think of.
+"""
+
 _TRACKED = ("task.", "subtask.", "message.")
 _PART = "[a-z0-9_-]+"
 _event = re.compile(rf"{_PART}(?:\.{_PART})+")
@@ -44,6 +49,15 @@ def is_event(name: str) -> bool:
     Does C{name} fit the grammar of events: two or more parts joined by dots, 64 characters at most?
     """
     return len(name) <= _NAME_MAX and _event.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def category_of(name: str) -> str:
+    """
+    One of L{CATEGORIES}, or C{other}.
+    """
+    category = name.partition(".")[0]
+    return category if category in CATEGORIES else "other"
 
 
 def is_tracked(name: str) -> bool:

@@ -21,7 +21,7 @@ from dcm_ws.channels import (
 )
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import SHEDDABLE, Publishable, is_event, is_tracked
+from dcm_ws.events import SHEDDABLE, Publishable, category_of, is_event, is_tracked
 from dcm_ws.messages import (
     Auth,
     agent_of,
@@ -35,6 +35,7 @@ from dcm_ws.messages import (
 from dcm_ws.registry import ChannelRegistry
 from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
+from dcm_ws.tally import Tally
 from dcm_ws.tokens import Claims, verify
 
 LIMITS = (
@@ -105,6 +106,7 @@ class Hub:
         self.memory = memory
         self.registry: ChannelRegistry[Session] = ChannelRegistry()
         self.limits: Counter[str] = Counter()
+        self.tally = Tally()
         self.draining = False
         self.sessions: set[Session] = set()
         self._leaving: dict[Session, None] = {}
@@ -112,18 +114,18 @@ class Hub:
         self._server = server
         self.secrets = secrets
         self._max_connections = max_connections
-        self._authenticated = 0
+        self.authenticated = 0
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
         self.sweep_interval = min(1.0, shortest / 4, rules.auth_timeout / 4)
         self._checks: Schedule[Session] = Schedule(self.sweep_interval)
         self._seq = 0
         self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
-        self._connections = 0
+        self.connections = 0
         self._from_clients = 0
         self._from_database = 0
         self.bad_notifications = 0
-        self._refusals: Counter[str] = Counter()
-        self._closes: Counter[int] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.closes: Counter[int] = Counter()
 
     # joining and leaving
 
@@ -148,16 +150,18 @@ class Hub:
             self._disconnect_the_gone()
         if len(self.sessions) >= self._max_connections:
             self.limits["maxConnections"] += 1
-            self._closes[CloseCode.TRY_AGAIN_LATER] += 1
+            self.closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)
             return None
         now_ms = self.wall_ms()
         client_id = f"ws_{base36(now_ms)}_{self._random(8)}"
         session = Session(self, peer, client_id, origin)
         self.sessions.add(session)
-        self._connections += 1
+        self.connections += 1
         self._checks.put(session, session.next_check())
-        peer.send(connected_frame(client_id, self._server, now_ms))
+        greeting = connected_frame(client_id, self._server, now_ms)
+        self.tally.count_sent("connected", 1, len(greeting))
+        peer.send(greeting)
         if not self.rules.production:
             self.registry.join(session, GLOBAL.name)
         if origin.claims is not None:
@@ -178,7 +182,7 @@ class Hub:
         self._checks.drop(session)
         self.sessions.discard(session)
         if agent is not None:
-            self._authenticated -= 1
+            self.authenticated -= 1
             self._tell_of_agent("agent.disconnected", session, agent)
 
     def leave(self, session: Session) -> None:
@@ -197,7 +201,7 @@ class Hub:
         End a client's connection, with the reason why.
         """
         if session.state is not State.CLOSED:
-            self._closes[code] += 1
+            self.closes[code] += 1
             if limit := _LIMITS.get(code):
                 self.limits[limit] += 1
             self.disconnect(session)
@@ -231,7 +235,7 @@ class Hub:
         agent, former = claims.agent_id, session.agent
         returning = agent != former
         if former is None:
-            self._authenticated += 1
+            self.authenticated += 1
             if self.rules.production:
                 self.registry.join(session, GLOBAL.name)
         elif returning:
@@ -250,7 +254,9 @@ class Hub:
             # what the limit leaves out would be left out every time, so it had better always be the same
             self._restore(session, sorted(absence.subscriptions))
         subscriptions = sorted(self.registry.channels(session))
-        session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
+        answer = authenticated_frame(request, subscriptions, self.wall_ms())
+        self.tally.count_sent("ack", 1, len(answer))
+        session.peer.send(answer)
         if absence is not None:
             self._catch_up(session, absence)
         self._tell_of_agent("agent.connected", session, agent)
@@ -298,6 +304,7 @@ class Hub:
             for event in remaining:
                 self.deliveries.forget(session, event.id)
                 self.deliveries.sent(event, {session})
+                self.tally.count_sent("event", len(event.frames), event.size)
                 yield from event.frames
             # it may have authenticated as another agent since, and be catching up as that one
             if session.replaying is remaining:
@@ -319,7 +326,7 @@ class Hub:
         """
         Publish an event of the service's own.
         """
-        return self._publish(channel, event, to_json(data), self.wall_ms())
+        return self._publish("service", channel, event, to_json(data), self.wall_ms())
 
     def publish(self, channel: Channel, event: str, data: bytes) -> str:
         """
@@ -328,7 +335,7 @@ class Hub:
         @param data: JSON, UTF-8.
         """
         self._from_clients += 1
-        return self._publish(channel, event, data, self.wall_ms())
+        return self._publish("client", channel, event, data, self.wall_ms())
 
     def notified(self, payload: str) -> str:
         """
@@ -350,13 +357,14 @@ class Hub:
         timestamp = notification.timestamp
         self._from_database += 1
         return self._publish(
+            "database",
             channel,
             notification.event,
             bytes(notification.data),
             self.wall_ms() if timestamp is None else int(timestamp),
         )
 
-    def _publish(self, channel: Channel, event: str, data: bytes, timestamp: int) -> str:
+    def _publish(self, source: str, channel: Channel, event: str, data: bytes, timestamp: int) -> str:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
         tracked = is_tracked(event)
@@ -368,6 +376,7 @@ class Hub:
             frame = event_frame(event_id, channel.name, event, data, timestamp)
         if everyone or (logged and channel.mirrored):
             mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp)
+        self._count(source, event, len(listeners), len(frame), len(everyone), len(mirror))
         if tracked:
             self._deliver(seq, event_id, listeners, frame, everyone, mirror)
             if logged:
@@ -384,6 +393,13 @@ class Hub:
             for session in everyone:
                 session.peer.send(mirror)
         return event_id
+
+    def _count(self, source: str, event: str, listeners: int, size: int, everyone: int, mirror_size: int) -> None:
+        tally = self.tally
+        tally.events[source, category_of(event)] += 1
+        audience = listeners + everyone
+        tally.fanout.observe(audience)
+        tally.count_sent("event", audience, listeners * size + everyone * mirror_size)
 
     def _deliver(
         self,
@@ -442,7 +458,9 @@ class Hub:
         for client, frames in self.deliveries.late():
             if frames:
                 assert isinstance(client, Session)
-                client.peer.send(b"".join(frames))
+                joined = b"".join(frames)
+                self.tally.count_sent("event", len(frames), len(joined))
+                client.peer.send(joined)
             yield
 
     def drain(self) -> None:
@@ -458,7 +476,7 @@ class Hub:
         """
         Count a refusal.
         """
-        self._refusals[code] += 1
+        self.refusals[code] += 1
 
     @property
     def metrics_wanted(self) -> bool:
@@ -497,8 +515,8 @@ class Hub:
         """
         return self.counts(channels=channels) | {
             "failedDeliveries": self.given_up,
-            "authenticatedClients": self._authenticated,
-            "totalConnections": self._connections,
+            "authenticatedClients": self.authenticated,
+            "totalConnections": self.connections,
             "events": {
                 "client": self._from_clients,
                 "database": self._from_database,
@@ -514,8 +532,8 @@ class Hub:
                 "absent": self.memory.absent,
                 "remembered": len(self.memory),
             },
-            "refusals": dict(self._refusals),
-            "closes": {str(int(code)): n for code, n in self._closes.items()},
+            "refusals": dict(self.refusals),
+            "closes": {str(int(code)): n for code, n in self.closes.items()},
             "limits": dict.fromkeys(LIMITS, 0)
             | self.limits
             | {

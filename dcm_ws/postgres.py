@@ -308,6 +308,7 @@ class NotifyListener(Service):  # type: ignore[misc]
     @param address: where the database is.
     @param heard: told each payload, in order; what it raises is logged.
     @param changed: told whether the database is up, each time that changes.
+    @param written: told how many seconds it took from the arrival of so many notifications to what the hub wrote.
     @param now: monotonic seconds.
     @param random: a number from 0 to 1.
 
@@ -323,6 +324,7 @@ class NotifyListener(Service):  # type: ignore[misc]
         *,
         heard: Callable[[str], object],
         changed: Callable[[bool], object],
+        written: Callable[[float, int], object],
         now: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -330,9 +332,12 @@ class NotifyListener(Service):  # type: ignore[misc]
         self._address = address
         self._heard = heard
         self._changed = changed
+        self._written = written
         self._now = now
         self._random = random
         self._inbox: deque[str] = deque()
+        self._arrived_at = 0.0
+        self._arrived = 0
         self._publishing = False
         self._connection: _ListenConnection | None = None
         self._sleep: Deferred[None] | None = None
@@ -454,6 +459,9 @@ class NotifyListener(Service):  # type: ignore[misc]
 
     def _received(self, payloads: list[str]) -> None:
         self.notifications += len(payloads)
+        if not self._arrived:
+            self._arrived_at = self._now()
+        self._arrived += len(payloads)
         self._inbox.extend(payloads)
         if len(self._inbox) > INBOX_MAX and self._connection is not None:
             self._connection.paused = True
@@ -480,8 +488,13 @@ class NotifyListener(Service):  # type: ignore[misc]
         if connection is not None and connection.paused and len(inbox) <= _INBOX_LOW:
             connection.resume()
         self._publishing = bool(inbox)
-        if inbox:
-            self._reactor.callLater(0, self._publish)
+        # what the hub queued is written at the end of the turn
+        self._reactor.callLater(0, self._publish if inbox else self._tell_written)
+
+    def _tell_written(self) -> None:
+        arrived, self._arrived = self._arrived, 0
+        if arrived:
+            self._written(self._now() - self._arrived_at, arrived)
 
 
 def backoff(attempt: int, random: float) -> float:

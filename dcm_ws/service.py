@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
 from dcm_ws.admission import SAME_HOST, Admission, AllowedOrigins, TrustedProxies
 from dcm_ws.agents import AgentMemory
@@ -34,12 +35,13 @@ from dcm_ws.kpis import KpiPoller
 from dcm_ws.pages import pages
 from dcm_ws.port import Port, bound_unsent
 from dcm_ws.postgres import Address, NotifyListener, one_line
+from dcm_ws.prometheus import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.session import Rules
 from dcm_ws.settings import Settings
 from dcm_ws.testee import EchoHub
 from dcm_ws.timers import Sliced, every
 from dcm_ws.version import SERVER, VERSION
-from dcm_ws.web import Counts, health_report, make_site
+from dcm_ws.web import Counts, Probe, health_report, make_site
 from dcm_ws.websocket import PATHS, ConnectionLimits, WebSocketConnections
 
 PRODUCTION_RATE_LIMIT = 100.0
@@ -141,7 +143,7 @@ class DCMService(MultiService):  # type: ignore[misc]
     @ivar hub: the clients.
     @ivar ready: fires with the service once it listens and, where it has a database, LISTENs there; fails with
         L{StartError} if that can never be.
-    @ivar ports: what it listens on, in the order of C{settings.listen}.
+    @ivar ports: what it listens on, in the order of C{settings.listen}, and then of C{settings.admin_listen}.
     """
 
     _log = Logger()
@@ -183,6 +185,7 @@ class DCMService(MultiService):  # type: ignore[misc]
             address,
             heard=self._heard,
             changed=self._database_changed,
+            written=self.hub.tally.notify_seconds.observe,
             now=world.now,
             random=random.random,
         )
@@ -203,13 +206,27 @@ class DCMService(MultiService):  # type: ignore[misc]
         self._websockets = WebSocketConnections(
             hub, self._reactor, server=SERVER, limits=_limits(settings), admission=self._admission
         )
-        health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
-        stats = self._stats_report
-        resources = {b"health": Counts(hub, health), b"stats": Counts(hub, stats), **dict(pages(world.wall_ms))}
-        site = make_site(world.wall_ms, resources, self._reactor)
-        self._port = Port(
+        self._lag = ReactorLag(world.now)
+        counts: dict[bytes, IResource] = {
+            b"health": Counts(
+                hub,
+                health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number),
+            ),
+            b"stats": Counts(hub, self._stats_report),
+            b"livez": Probe(world.wall_ms, lambda: ""),
+            b"readyz": Probe(world.wall_ms, self._not_ready),
+            **dict(pages(world.wall_ms)),
+        }
+        collector = HubCollector(hub, lambda: self._stats_report(False)[1], self._lag)
+        with_metrics = {b"metrics": MetricsPage(world.wall_ms, collector), **counts}
+        self._port = self._make_port(world, counts if settings.admin_listen else with_metrics)
+        self._admin_port = self._make_port(world, with_metrics)
+
+    def _make_port(self, world: World, resources: Mapping[bytes, IResource]) -> Port:
+        settings = self._settings
+        return Port(
             self._websockets,
-            site,
+            make_site(world.wall_ms, resources, self._reactor),
             paths=PATHS,
             now=world.now,
             wall_ms=world.wall_ms,
@@ -226,6 +243,8 @@ class DCMService(MultiService):  # type: ignore[misc]
             (hub.sweep_interval, "the heartbeat sweep", sweep.start),
             (min(1.0, settings.retry_interval), "the retry sweep", retry.start),
             (1.0, "the sweep of the port", self._port.sweep),
+            (1.0, "the sweep of the admin port", self._admin_port.sweep),
+            (self._lag.interval, "the look at the reactor", self._lag.look),
             (_SUMMARY_INTERVAL, "the summary", self._summarize),
         ]
         if self._database is not None:
@@ -245,9 +264,9 @@ class DCMService(MultiService):  # type: ignore[misc]
 
     async def _start(self) -> DCMService:
         for description in self._settings.listen:
-            port = await self._listen(description)
-            self.ports.append(port)
-            self._note_address(description, port)
+            await self._listen(description, self._port)
+        for description in self._settings.admin_listen:
+            await self._listen(description, self._admin_port)
         super().startService()
         if self._embedded is not None:
             try:
@@ -264,12 +283,10 @@ class DCMService(MultiService):  # type: ignore[misc]
         self._reactor.callWhenRunning(self._log.info, "ready")
         return self
 
-    async def _listen(self, description: str) -> IListeningPort:
+    async def _listen(self, description: str, factory: Port) -> None:
         try:
             endpoint = serverFromString(self._reactor, description)
-            port: IListeningPort = await endpoint.listen(self._port)
-            bound_unsent(port)
-            return port
+            port: IListeningPort = await endpoint.listen(factory)
         except (CannotListenError, OSError) as error:
             # OSError is of a file that the endpoint names: a Unix socket's folder, a key
             reason = one_line(getattr(error, "socketError", error))
@@ -279,6 +296,9 @@ class DCMService(MultiService):  # type: ignore[misc]
                 f"cannot listen on {description!r}, which should be a Twisted endpoint"
                 f" such as tcp:3849:interface=127.0.0.1: {one_line(error)}"
             ) from None
+        bound_unsent(port)
+        self.ports.append(port)
+        self._note_address(description, port)
 
     def _note_address(self, description: str, port: IListeningPort) -> None:
         address = port.getHost()
@@ -331,15 +351,25 @@ class DCMService(MultiService):  # type: ignore[misc]
             return {"state": "none"}
         return self._database.report()
 
-    def _stats_report(self, channels: bool) -> tuple[HTTPStatus, object]:
+    def _not_ready(self) -> str:
+        """
+        Why no client should be sent here; empty where there is no reason.
+        """
+        if self.hub.draining:
+            return "draining"
+        if self._settings.ready_needs_database and self._database_report()["state"] != "up":
+            return "the database is not listened to"
+        return ""
+
+    def _stats_report(self, channels: bool) -> tuple[HTTPStatus, dict[str, object]]:
         stats = self.hub.stats(channels=channels)
         stats["database"] = self._database_report()
         limits = stats["limits"]
         assert isinstance(limits, dict)
         limits |= {
-            "handshakeTimeout": self._port.timed_out,
-            "maxHeadSize": self._port.too_long,
-            "maxWaiting": self._port.crowded_out,
+            "handshakeTimeout": self._port.timed_out + self._admin_port.timed_out,
+            "maxHeadSize": self._port.too_long + self._admin_port.too_long,
+            "maxWaiting": self._port.crowded_out + self._admin_port.crowded_out,
             "allowedOrigin": self._admission.origins_refused,
         }
         return HTTPStatus.OK, stats
@@ -375,9 +405,11 @@ class DCMService(MultiService):  # type: ignore[misc]
             self._log.info("draining {n} clients", n=len(self.hub.sessions))
             self.hub.drain()
             self._port.drop()
+            self._admin_port.drop()
             await self._close_clients()
             self._websockets.abort()
             self._port.abort()
+            self._admin_port.abort()
             await super().stopService()
         if self._embedded is not None:
             await self._embedded.stop()

@@ -30,6 +30,7 @@ from dcm_ws.messages import (
     published_frame,
     refused_frame,
 )
+from dcm_ws.tally import Tally
 from dcm_ws.tokens import Claims
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class House(Protocol):
     registry: ChannelRegistry[Session]
     #: how often each limit was crossed, by its name
     limits: Counter[str]
+    tally: Tally
     deliveries: DeliveryQueue
     #: monotonic seconds
     now: Callable[[], float]
@@ -184,16 +186,21 @@ class Session:
         """
         if self.state is State.CLOSED:
             return
+        tally = self._house.tally
+        tally.received_bytes += len(message)
         try:
             try:
                 command = decode_command(message)
             except ProtocolError as error:
+                tally.received[None] += 1
                 self._charge(error.request)
                 raise
+            tally.received[command.__class__] += 1
             self._obey(command)
         except ProtocolError as error:
             self._house.refused(error.code)
-            self.peer.send(refused_frame(error, self._house.wall_ms()))
+            kind = "error" if error.request is None else "ack"
+            self._answer(kind, refused_frame(error, self._house.wall_ms()))
 
     def check(self, now: float, heartbeat: bytes) -> CloseCode | float:
         """
@@ -211,7 +218,7 @@ class Session:
         if now >= deadline:
             return CloseCode.AUTHENTICATION_REQUIRED
         if now >= self._ping_at:
-            self.peer.send(heartbeat)
+            self._answer("ping", heartbeat)
             self._ping_at = now + rules.heartbeat_interval
         return min(self._ping_at, silent_at, deadline)
 
@@ -235,7 +242,7 @@ class Session:
                     self._charge(None)
             case Ping():
                 self._charge(command.id)
-                self.peer.send(pong_frame(self._house.wall_ms()))
+                self._answer("pong", pong_frame(self._house.wall_ms()))
             case Pong():
                 pass
             case Publish():
@@ -271,10 +278,11 @@ class Session:
                 f"Invalid publish message: `data` is nested deeper than {depth} levels",
                 command.id,
             )
+        began = self._house.now()
         event_id = self._house.publish(channel, event, data)
+        self._house.tally.publish_seconds.observe(self._house.now() - began)
         if command.id is not None:
-            now = self._house.wall_ms()
-            self.peer.send(published_frame(command.id, event_id, now))
+            self._answer("ack", published_frame(command.id, event_id, self._house.wall_ms()))
 
     def _subscribe(self, command: Subscribe) -> None:
         self._charge(command.id)
@@ -347,7 +355,11 @@ class Session:
 
     def _done(self, request: str | int | None) -> None:
         if request is not None:
-            self.peer.send(done_frame(request, self._house.wall_ms()))
+            self._answer("ack", done_frame(request, self._house.wall_ms()))
+
+    def _answer(self, kind: str, frame: bytes) -> None:
+        self._house.tally.count_sent(kind, 1, len(frame))
+        self.peer.send(frame)
 
 
 def _channel(command: Subscribe | Unsubscribe | Publish) -> Channel:

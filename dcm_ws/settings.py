@@ -47,6 +47,8 @@ class Settings:
     All times in seconds, all sizes in bytes.
 
     @ivar listen: Twisted endpoint strings.
+    @ivar admin_listen: Twisted endpoint strings of a port with C{/metrics}, which is not on the others then.
+    @ivar ready_needs_database: C{/readyz} fails while the database is not listened to.
     @ivar database: a C{postgresql://} URL or a libpq connection string; None for none.
     @ivar embedded: run an embedded PostgreSQL.
     @ivar data_folder: where that keeps its data; None for the platform's place.
@@ -65,6 +67,8 @@ class Settings:
     """
 
     listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}:backlog=4096",)
+    admin_listen: tuple[str, ...] = ()
+    ready_needs_database: bool = False
     secret: str = field(default=DEFAULT_SECRET, repr=False)
     more_secrets: tuple[str, ...] = field(default=(), repr=False)
     production: bool = False
@@ -211,6 +215,8 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
     assert isinstance(listen, list)
     return Settings(
         listen=tuple(listen),
+        admin_listen=_several(options, "admin-listen"),
+        ready_needs_database=bool(options.get("ready-needs-database")),
         secret=secret,
         more_secrets=tuple(more_secrets),
         production=production,

@@ -273,6 +273,7 @@ class Options(usage.Options):  # type: ignore[misc]
             "the same as DCM_ENV=production: tokens are required, and so is a database",
         ],
         ["enforce-expiry", None, "close a client with 4001 when its token expires"],
+        ["ready-needs-database", None, "answer /readyz with 503 while the database is not listened to"],
         ["no-database", None, "serve without a database: clients' own events only"],
     ]
 
@@ -281,6 +282,7 @@ class Options(usage.Options):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["admin-listen"] = []
         self["extra-event"] = []
         self["allowed-origin"] = []
         self["trusted-proxy"] = []
@@ -299,6 +301,13 @@ class Options(usage.Options):  # type: ignore[misc]
         pipeline.*; may be given more than once
         """
         self["extra-event"].append(name)
+
+    def opt_admin_listen(self, endpoint: str) -> None:
+        """
+        a Twisted endpoint of a port for operators, where /metrics is, which is not on the others then; the pages,
+        /health and /stats are there too; may be given more than once
+        """
+        self["admin-listen"].append(endpoint)
 
     def opt_allowed_origin(self, pattern: str) -> None:
         """

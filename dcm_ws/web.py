@@ -105,6 +105,27 @@ class Counts(Page):
             return False
 
 
+class Probe(Page):
+    """
+    Answers whether all is well, for whoever starts and stops services: 200, or 503 and why not.
+
+    @param fault: what is wrong; empty where nothing is.
+    """
+
+    def __init__(self, wall_ms: Callable[[], int], fault: Callable[[], str]) -> None:
+        super().__init__(wall_ms)
+        self._fault = fault
+
+    def render(self, request: Request) -> bytes:
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
+        fault = self._fault()
+        if fault:
+            return self.fail(request, HTTPStatus.SERVICE_UNAVAILABLE, fault)
+        return self.answer(request, {"status": "ok", "timestamp": self.wall_ms()})
+
+
 def health_report(
     hub: Hub,
     *,

@@ -1,0 +1,56 @@
+import type { ReactElement, ReactNode } from "react";
+import type { Answer, DCMError, DCMEvent, Options } from "./dcm-ws.js";
+
+/** Keeps the one connection that all hooks below it share. */
+export function DCMProvider(props: {
+  url: string;
+  token?: Options["token"];
+  /** Fixed at the first rendering. */
+  options?: Omit<Options, "channels" | "token">;
+  children?: ReactNode;
+}): ReactElement;
+
+export function useWebSocket(choices?: { channels?: string[]; onEvent?: (event: DCMEvent) => unknown }): {
+  connected: boolean;
+  connecting: boolean;
+  lastMessage: DCMEvent | null;
+  error: DCMError | null;
+  /** False where there is no connection. */
+  send(message: object): boolean;
+  subscribe(channel: string): void;
+  unsubscribe(channel: string): void;
+  reconnect(): void;
+};
+
+export interface Metrics {
+  active_sessions: number;
+  active_agents: number;
+  pending_tasks: number;
+  running_tasks: number;
+  completed_tasks_last_hour: number;
+  messages_last_hour: number;
+  actions_per_minute: number;
+  avg_task_duration_ms: number;
+  timestamp: number;
+}
+
+export function useRealtimeMetrics(): { metrics: Metrics | null; connected: boolean; error: DCMError | null };
+
+export function useRealtimeEvents(choices?: {
+  /** `["global"]` by default. */
+  channels?: string[];
+  /** Names, of which a `*` at the end stands for any rest. */
+  eventTypes?: string[];
+  /** 100 by default. */
+  maxEvents?: number;
+}): { events: DCMEvent[]; connected: boolean; error: DCMError | null; clearEvents(): void };
+
+export function useAgentChannel(
+  agentId: string | null | undefined,
+  choices?: { maxMessages?: number },
+): {
+  connected: boolean;
+  messages: DCMEvent[];
+  /** Publishes `message.new`, or another event, to the agent's channel. */
+  sendMessage(data: unknown, event?: string): Promise<Answer & { message_id: string }>;
+};

@@ -1,0 +1,279 @@
+// The client against the real service, by real sockets.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { DCMClient, DCMError } from "../../dcm_ws/web/dcm-ws.js";
+import { client, closeClients, proxy, start, token, until } from "./running.js";
+
+const TASK = "task.created";
+let service;
+beforeAll(async () => {
+  service = await start({ options: ["--ack-timeout", "0.3", "--retry-interval", "0.1"] });
+});
+afterAll(() => service?.stop());
+afterEach(closeClients);
+
+/** Both ends of a topic, and what came to the one that listens. */
+async function pair(channel, options) {
+  const came = [];
+  const listening = client(service.url, { channels: [channel], ...options });
+  listening.on("event", (event) => came.push(event));
+  const speaking = client(service.url, { channels: [] });
+  await Promise.all([listening.connect(), speaking.connect()]);
+  return { listening, speaking, came };
+}
+
+describe("asking", () => {
+  test("publishing is answered with the id of the event that others get", async () => {
+    const { speaking, came } = await pair("topics/answers");
+    const answer = await speaking.publish("topics/answers", "system.info", { n: 1 });
+    await until(() => came.length);
+    expect(came).toMatchObject([{ id: answer.message_id, channel: "topics/answers", event: "system.info", data: { n: 1 } }]);
+  });
+
+  test("what the server refuses is an error with its code", async () => {
+    const asking = client(service.url);
+    await asking.connect();
+    await expect(asking.subscribe("nonsense")).rejects.toMatchObject({ name: "DCMError", code: "INVALID_CHANNEL" });
+    await expect(asking.subscribe("agents/bob")).rejects.toMatchObject({ code: "NOT_AUTHORIZED" });
+    await expect(asking.publish("global", "no.such", 1)).rejects.toMatchObject({ code: "INVALID_EVENT" });
+    expect(asking.channels).toEqual(["global", "agents/bob"]);
+    expect(await asking.ping()).toBeGreaterThan(0);
+  });
+
+  test("without a connection it fails at once, and a subscription waits", async () => {
+    const asking = client(service.url);
+    await expect(asking.publish("global", "system.info")).rejects.toMatchObject({ code: "NOT_CONNECTED" });
+    await expect(asking.ping()).rejects.toMatchObject({ code: "NOT_CONNECTED" });
+    expect(await asking.subscribe("topics/later")).toBeUndefined();
+    await asking.connect();
+    expect((await service.channels())["topics/later"]).toBe(1);
+  });
+
+  test("global is left where it is not wanted", async () => {
+    const asking = client(service.url, { channels: [] });
+    await asking.connect();
+    expect((await service.channels()).global).toBeUndefined();
+    await asking.subscribe("topics/mine");
+    await asking.unsubscribe("topics/mine");
+    expect((await service.channels())["topics/mine"]).toBeUndefined();
+  });
+
+  test("wrong options are named", () => {
+    expect(() => new DCMClient(service.url, { tokn: "x", WebSocket })).toThrow("Unknown option: tokn");
+    expect(() => new DCMClient("ftp://127.0.0.1/", { WebSocket })).toThrow("Not the address of a WebSocket");
+    expect(() => client(service.url).on("events", () => {})).toThrow("Nothing is told as events");
+  });
+});
+
+describe("events", () => {
+  test("listeners choose by channel and by name", async () => {
+    const { listening, speaking } = await pair("topics/choice");
+    const heard = [];
+    listening.on("event:task.*", (event) => heard.push(["task.*", event.event]));
+    listening.on("event:system.info", (event) => heard.push(["system.info", event.event]));
+    const end = listening.on("channel:topics/*", (event) => heard.push(["topics/*", event.event]));
+    listening.on("channel:topics/other", () => heard.push(["never"]));
+    await speaking.publish("topics/choice", TASK, 1);
+    await speaking.publish("topics/choice", "system.info", 1);
+    await until(() => heard.length === 4);
+    end();
+    await speaking.publish("topics/choice", "system.info", 1);
+    await until(() => heard.length === 5);
+    expect(heard).toEqual([
+      ["task.*", TASK],
+      ["topics/*", TASK],
+      ["system.info", "system.info"],
+      ["topics/*", "system.info"],
+      ["system.info", "system.info"],
+    ]);
+  });
+
+  test("an event that comes on two channels is one event", async () => {
+    const { listening, speaking, came } = await pair("topics/both");
+    await listening.subscribe("global");
+    const onGlobal = [];
+    listening.on("channel:global", (event) => onGlobal.push(event.data));
+    await speaking.publish("topics/both", TASK, "once");
+    await until(() => onGlobal.length);
+    expect(onGlobal).toEqual(["once"]);
+    expect(came.filter((event) => event.event === TASK).map((event) => event.channel)).toEqual(["topics/both"]);
+  });
+
+  test("a tracked event is acknowledged when its listener is done, and not before", async () => {
+    const { listening, speaking, came } = await pair("topics/acks");
+    let done;
+    listening.on("event", () => new Promise((resolve) => (done = resolve)));
+    const { acked } = (await service.stats()).deliveries;
+    await speaking.publish("topics/acks", TASK, 1);
+    // sent again meanwhile, which nobody is told
+    await until(async () => (await service.stats()).deliveries.retried > 0 && done);
+    expect((await service.stats()).deliveries.acked).toBe(acked);
+    done();
+    await until(async () => (await service.stats()).deliveries.acked === acked + 1);
+    expect(came.length).toBe(1);
+  });
+
+  test("an event whose listener failed comes again", async () => {
+    const { listening, speaking } = await pair("topics/failing");
+    const errors = [];
+    let calls = 0;
+    listening.on("error", (error) => errors.push(error.code));
+    listening.on("event", async () => {
+      calls += 1;
+      if (calls === 1) throw new Error("not now");
+    });
+    await speaking.publish("topics/failing", TASK, 1);
+    await until(async () => calls === 2 && (await service.stats()).pendingDeliveries === 0);
+    expect(errors).toEqual(["LISTENER_FAILED"]);
+  });
+
+  test("by hand", async () => {
+    const { speaking, came } = await pair("topics/hand", { autoAck: false });
+    await speaking.publish("topics/hand", TASK, 1);
+    await until(() => came.length);
+    expect((await service.stats()).pendingDeliveries).toBe(1);
+    came[0].ack();
+    await until(async () => (await service.stats()).pendingDeliveries === 0);
+    expect(JSON.parse(JSON.stringify(came[0]))).not.toHaveProperty("ack");
+  });
+});
+
+describe("coming back", () => {
+  test("a connection that is cut is made again, with its subscriptions", async () => {
+    const way = await proxy(service.port);
+    const states = [];
+    const listening = client(way.url, { channels: ["topics/cut"] });
+    const came = [];
+    listening.on("event", (event) => came.push(event.data));
+    listening.on("state", (state) => states.push(state));
+    await listening.connect();
+    const unanswered = listening.ping();
+    way.cut();
+    await expect(unanswered).rejects.toMatchObject({ code: "NOT_CONNECTED" });
+    await until(() => states.filter((state) => state === "connected").length === 2);
+    const speaking = client(service.url, { channels: [] });
+    await speaking.connect();
+    await speaking.publish("topics/cut", "system.info", "after");
+    await until(() => came.length);
+    expect(came).toEqual(["after"]);
+    expect(states).toEqual(["connecting", "connected", "waiting", "connecting", "connected"]);
+    listening.close();
+    way.close();
+  });
+
+  test("a restart of the service is survived", async () => {
+    let mortal = await start();
+    const listening = client(mortal.url, { channels: ["topics/restart"] });
+    const came = [];
+    listening.on("event", (event) => came.push(event.data));
+    await listening.connect();
+    await mortal.stop();
+    await until(() => listening.state === "waiting");
+    expect(listening.lastClose.code).toBe(1012);
+    mortal = await start({ port: mortal.port });
+    await until(() => listening.state === "connected");
+    await listening.publish("topics/restart", "system.info", "again");
+    await until(() => came.length);
+    listening.close();
+    expect(listening.state).toBe("closed");
+    await mortal.stop();
+  });
+
+  test("an agent gets what it missed", async () => {
+    const way = await proxy(service.port);
+    const options = { agentId: "ann", channels: ["topics/missed"], backoff: { baseMs: 400, maxMs: 400 }, random: () => 0.99 };
+    const listening = client(way.url, options);
+    const came = [];
+    listening.on("event:task.*", (event) => came.push(event.data));
+    await listening.connect();
+    expect(listening.agentId).toBe("ann");
+    const speaking = client(service.url, { channels: [] });
+    await speaking.connect();
+    way.cut();
+    await until(async () => !((await service.channels())["agents/ann"] > 0));
+    await speaking.publish("topics/missed", TASK, "while away");
+    await until(() => came.length);
+    expect(came).toEqual(["while away"]);
+    listening.close();
+    way.close();
+  });
+
+  test("a server that is not there is tried again and again, ever more slowly", async () => {
+    const delays = [];
+    const trying = client("ws://127.0.0.1:1/ws", { backoff: { baseMs: 4, maxMs: 64 }, random: () => 0.999 });
+    trying.on("state", (state) => state === "waiting" && delays.push(Math.round(trying.retryAt - Date.now())));
+    trying.connect().catch(() => {});
+    await until(() => delays.length >= 7);
+    trying.close();
+    expect(delays.slice(0, 5).every((delay, n) => Math.abs(delay - 4 * 2 ** n) <= 2)).toBe(true);
+    expect(delays[6]).toBeLessThanOrEqual(65);
+  });
+
+  test("closing ends it, and connecting begins anew", async () => {
+    const one = client(service.url);
+    await one.connect();
+    one.close();
+    expect(one.state).toBe("closed");
+    await one.connect();
+    expect(one.state).toBe("connected");
+    const waiting = client("ws://127.0.0.1:1/ws");
+    const connecting = waiting.connect();
+    waiting.close();
+    await expect(connecting).rejects.toMatchObject({ code: "CLOSED" });
+  });
+});
+
+describe("production", () => {
+  let guarded;
+  beforeAll(async () => {
+    guarded = await start({ production: true, options: ["--auth-timeout", "0.5", "--enforce-expiry"] });
+  });
+  afterAll(() => guarded?.stop());
+
+  test("a token, or what gets one, opens", async () => {
+    const first = client(guarded.url, { token: token("ann") });
+    const second = client(guarded.url, { token: async () => token("bob") });
+    await Promise.all([first.connect(), second.connect()]);
+    expect([first.agentId, second.agentId]).toEqual(["ann", "bob"]);
+  });
+
+  test("a wrong token ends it, with the reason", async () => {
+    const wrong = client(guarded.url, { token: "wrong" });
+    await expect(wrong.connect()).rejects.toBeInstanceOf(DCMError);
+    await expect(wrong.connect()).rejects.toMatchObject({ code: "TOKEN_INVALID" });
+    expect(wrong.state).toBe("closed");
+  });
+
+  test("one that does not authenticate is closed, and does not come back", async () => {
+    const silent = client(guarded.url, { channels: [] });
+    const errors = [];
+    silent.on("error", (error) => errors.push(error.code));
+    silent.connect().catch(() => {});
+    await until(() => silent.state === "closed");
+    expect(silent.lastClose.code).toBe(4001);
+    expect(errors.at(-1)).toBe("AUTHENTICATION_REQUIRED");
+  });
+
+  test("a token that expires is replaced by a new one", async () => {
+    let asked = 0;
+    const short = client(guarded.url, { token: () => token("eve", { minutes: asked++ ? 60 : 0.01 }) });
+    await short.connect();
+    await until(() => asked === 2 && short.state === "connected");
+    expect(short.lastClose.code).toBe(4001);
+  });
+
+  test("a token function that fails is asked again", async () => {
+    let asked = 0;
+    const errors = [];
+    const unsure = client(guarded.url, {
+      token: () => {
+        asked += 1;
+        if (asked < 3) throw new Error("later");
+        return token("zoe");
+      },
+    });
+    unsure.on("error", (error) => errors.push(error.code));
+    await unsure.connect();
+    expect(errors).toEqual(["TOKEN_FAILED", "TOKEN_FAILED"]);
+  });
+});

@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["*.test.js"],
+    testTimeout: 20_000,
+    hookTimeout: 30_000,
+  },
+  // the modules are outside this folder, and React is in it
+  resolve: { dedupe: ["react", "react-dom"], alias: { react: new URL("./node_modules/react", import.meta.url).pathname } },
+  server: { fs: { strict: false } },
+});
