@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 CATALOGUE = frozenset(
     f"{family}.{name}"
@@ -51,13 +52,28 @@ def is_event(name: str) -> bool:
     return len(name) <= _NAME_MAX and _event.fullmatch(name) is not None
 
 
-@lru_cache(maxsize=4096)
-def category_of(name: str) -> str:
+class Traits(NamedTuple):
     """
-    One of L{CATEGORIES}, or C{other}.
+    What its name says of an event.
+
+    @ivar category: one of L{CATEGORIES}, or C{other}.
+    @ivar tracked: each subscriber must acknowledge it.
+    @ivar sheddable: only the latest matters.
+    """
+
+    category: str
+    tracked: bool
+    sheddable: bool
+
+
+@lru_cache(maxsize=4096)
+def traits_of(name: str) -> Traits:
+    """
+    What the name of an event says of it.
     """
     category = name.partition(".")[0]
-    return category if category in CATEGORIES else "other"
+    known = category if category in CATEGORIES else "other"
+    return Traits(known, is_tracked(name), name in SHEDDABLE)
 
 
 def is_tracked(name: str) -> bool:

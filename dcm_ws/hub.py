@@ -21,7 +21,7 @@ from dcm_ws.channels import (
 )
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import SHEDDABLE, Publishable, category_of, is_event, is_tracked
+from dcm_ws.events import Publishable, is_event, traits_of
 from dcm_ws.messages import (
     Auth,
     agent_of,
@@ -121,8 +121,6 @@ class Hub:
         self._seq = 0
         self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
         self.connections = 0
-        self._from_clients = 0
-        self._from_database = 0
         self.bad_notifications = 0
         self.refusals: Counter[str] = Counter()
         self.closes: Counter[int] = Counter()
@@ -159,9 +157,7 @@ class Hub:
         self.sessions.add(session)
         self.connections += 1
         self._checks.put(session, session.next_check())
-        greeting = connected_frame(client_id, self._server, now_ms)
-        self.tally.count_sent("connected", 1, len(greeting))
-        peer.send(greeting)
+        peer.send(connected_frame(client_id, self._server, now_ms))
         if not self.rules.production:
             self.registry.join(session, GLOBAL.name)
         if origin.claims is not None:
@@ -254,9 +250,8 @@ class Hub:
             # what the limit leaves out would be left out every time, so it had better always be the same
             self._restore(session, sorted(absence.subscriptions))
         subscriptions = sorted(self.registry.channels(session))
-        answer = authenticated_frame(request, subscriptions, self.wall_ms())
-        self.tally.count_sent("ack", 1, len(answer))
-        session.peer.send(answer)
+        self.tally.sent["ack"] += 1
+        session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
         if absence is not None:
             self._catch_up(session, absence)
         self._tell_of_agent("agent.connected", session, agent)
@@ -304,7 +299,7 @@ class Hub:
             for event in remaining:
                 self.deliveries.forget(session, event.id)
                 self.deliveries.sent(event, {session})
-                self.tally.count_sent("event", len(event.frames), event.size)
+                self.tally.again += len(event.frames)
                 yield from event.frames
             # it may have authenticated as another agent since, and be catching up as that one
             if session.replaying is remaining:
@@ -334,7 +329,6 @@ class Hub:
 
         @param data: JSON, UTF-8.
         """
-        self._from_clients += 1
         return self._publish("client", channel, event, data, self.wall_ms())
 
     def notified(self, payload: str) -> str:
@@ -355,7 +349,6 @@ class Hub:
         except ProtocolError:
             channel = GLOBAL
         timestamp = notification.timestamp
-        self._from_database += 1
         return self._publish(
             "database",
             channel,
@@ -367,7 +360,7 @@ class Hub:
     def _publish(self, source: str, channel: Channel, event: str, data: bytes, timestamp: int) -> str:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
-        tracked = is_tracked(event)
+        category, tracked, sheddable = traits_of(event)
         listeners = self.registry.members(channel.name)
         everyone = self.registry.members(GLOBAL.name) if channel.mirrored else _NOBODY
         logged = tracked and self.memory.absent > 0
@@ -376,12 +369,13 @@ class Hub:
             frame = event_frame(event_id, channel.name, event, data, timestamp)
         if everyone or (logged and channel.mirrored):
             mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp)
-        self._count(source, event, len(listeners), len(frame), len(everyone), len(mirror))
+        self.tally.events[source][category] += 1
+        self.tally.audiences[len(listeners) + len(everyone)] += 1
         if tracked:
             self._deliver(seq, event_id, listeners, frame, everyone, mirror)
             if logged:
                 self.memory.published(seq, event_id, channel.name, frame, mirror)
-        elif event in SHEDDABLE:
+        elif sheddable:
             subject = f"{event} {agent_of(data)}"
             for session in listeners:
                 session.peer.offer(f"{channel.name} {subject}", frame)
@@ -393,13 +387,6 @@ class Hub:
             for session in everyone:
                 session.peer.send(mirror)
         return event_id
-
-    def _count(self, source: str, event: str, listeners: int, size: int, everyone: int, mirror_size: int) -> None:
-        tally = self.tally
-        tally.events[source, category_of(event)] += 1
-        audience = listeners + everyone
-        tally.fanout.observe(audience)
-        tally.count_sent("event", audience, listeners * size + everyone * mirror_size)
 
     def _deliver(
         self,
@@ -458,9 +445,8 @@ class Hub:
         for client, frames in self.deliveries.late():
             if frames:
                 assert isinstance(client, Session)
-                joined = b"".join(frames)
-                self.tally.count_sent("event", len(frames), len(joined))
-                client.peer.send(joined)
+                self.tally.again += len(frames)
+                client.peer.send(b"".join(frames))
             yield
 
     def drain(self) -> None:
@@ -518,8 +504,8 @@ class Hub:
             "authenticatedClients": self.authenticated,
             "totalConnections": self.connections,
             "events": {
-                "client": self._from_clients,
-                "database": self._from_database,
+                "client": self.tally.events["client"].total(),
+                "database": self.tally.events["database"].total(),
                 "badNotifications": self.bad_notifications,
             },
             "deliveries": {

@@ -17,7 +17,7 @@ from twisted.web.server import Request
 
 from dcm_ws.events import CATEGORIES
 from dcm_ws.hub import Hub
-from dcm_ws.tally import LATENCIES, Histogram
+from dcm_ws.tally import AUDIENCES, LATENCIES, Histogram
 from dcm_ws.web import Page
 
 STATES = ("none", "connecting", "up", "down", "stopped")
@@ -25,9 +25,8 @@ STATES = ("none", "connecting", "up", "down", "stopped")
 Of the database.
 """
 
-_RECEIVED = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack")
+_RECEIVED = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "invalid", "limited")
 _SENT = ("connected", "event", "ack", "error", "ping", "pong")
-_SOURCES = ("client", "database", "service")
 
 
 class ReactorLag:
@@ -87,22 +86,25 @@ class HubCollector(Collector):
 
     def _messages(self) -> Iterator[Metric]:
         tally = self._hub.tally
-        received = dict.fromkeys((*_RECEIVED, "invalid"), 0)
-        for kind, count in tally.received.items():
-            received["invalid" if kind is None else kind.__name__.lower()] += count
+        received = dict.fromkeys(_RECEIVED, 0) | tally.received
+        received["ack"] += self._hub.deliveries.acked
+        received["ping"] = tally.pongs
+        fanout = Histogram(AUDIENCES, tally.audiences)
+        sent = dict.fromkeys(_SENT, 0) | tally.sent
+        sent["connected"] = self._hub.connections
+        sent["event"] = int(fanout.sum) + tally.again
+        sent["pong"] = tally.pongs
         yield _counter("messages_received", "Messages of clients", "type", received)
-        yield _plain("received_bytes", "Characters in the messages of clients", tally.received_bytes)
-        yield _counter("messages_sent", "Frames to clients", "type", dict.fromkeys(_SENT, 0) | tally.sent)
-        yield _counter(
-            "sent_bytes", "Bytes of the frames to clients", "type", dict.fromkeys(_SENT, 0) | tally.sent_bytes
-        )
+        yield _plain("received_bytes", "Bytes from clients, after the handshake", tally.received_bytes)
+        yield _counter("messages_sent", "Frames to clients", "type", sent)
+        yield _plain("sent_bytes", "Bytes to clients, after the handshake", tally.sent_bytes)
         yield _counter("refusals", "Messages that were refused", "code", self._hub.refusals)
         events = CounterMetricFamily("dcm_ws_events", "Events published", labels=["source", "category"])
-        for source in _SOURCES:
+        for source, counts in tally.events.items():
             for category in (*CATEGORIES, "other"):
-                events.add_metric([source, category], tally.events[source, category])
+                events.add_metric([source, category], counts[category])
         yield events
-        yield _histogram("event_subscribers", "Subscribers that an event went to", tally.fanout)
+        yield _histogram("event_subscribers", "Subscribers that an event went to", fanout)
         yield _histogram("publish_seconds", "From a client's publishing to the queued frames", tally.publish_seconds)
         yield _histogram("notify_seconds", "From a notification's arrival to the written frames", tally.notify_seconds)
 

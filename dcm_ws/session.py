@@ -30,7 +30,7 @@ from dcm_ws.messages import (
     published_frame,
     refused_frame,
 )
-from dcm_ws.tally import Tally
+from dcm_ws.tally import SAMPLED, Tally
 from dcm_ws.tokens import Claims
 
 if TYPE_CHECKING:
@@ -186,16 +186,13 @@ class Session:
         """
         if self.state is State.CLOSED:
             return
-        tally = self._house.tally
-        tally.received_bytes += len(message)
         try:
             try:
                 command = decode_command(message)
             except ProtocolError as error:
-                tally.received[None] += 1
                 self._charge(error.request)
+                self._house.tally.received["invalid"] += 1
                 raise
-            tally.received[command.__class__] += 1
             self._obey(command)
         except ProtocolError as error:
             self._house.refused(error.code)
@@ -236,15 +233,20 @@ class Session:
         return float("inf") if self.expires_at is None else self.expires_at
 
     def _obey(self, command: Command) -> None:
+        if isinstance(command, Ack):
+            # those that settle a delivery are counted there, and come by the thousand
+            if not self._house.deliveries.ack(self, command.message_id):
+                self._charge(None)
+                self._house.tally.received["ack"] += 1
+            return
+        if isinstance(command, Pong):
+            self._house.tally.received["pong"] += 1
+            return
+        self._charge(command.id)
         match command:
-            case Ack(message_id):
-                if not self._house.deliveries.ack(self, message_id):
-                    self._charge(None)
             case Ping():
-                self._charge(command.id)
-                self._answer("pong", pong_frame(self._house.wall_ms()))
-            case Pong():
-                pass
+                self._house.tally.pongs += 1
+                self.peer.send(pong_frame(self._house.wall_ms()))
             case Publish():
                 self._publish(command)
             case Subscribe():
@@ -252,7 +254,7 @@ class Session:
             case Unsubscribe():
                 self._unsubscribe(command)
             case Auth():
-                self._charge(command.id)
+                self._house.tally.received["auth"] += 1
                 try:
                     self._house.authenticate(self, command)
                 except ProtocolError as error:
@@ -262,7 +264,8 @@ class Session:
                 assert_never(command)
 
     def _publish(self, command: Publish) -> None:
-        self._charge(command.id)
+        tally = self._house.tally
+        tally.received["publish"] += 1
         self._demand_rights(command.id)
         channel = _channel(command)
         event = command.event
@@ -278,14 +281,17 @@ class Session:
                 f"Invalid publish message: `data` is nested deeper than {depth} levels",
                 command.id,
             )
-        began = self._house.now()
-        event_id = self._house.publish(channel, event, data)
-        self._house.tally.publish_seconds.observe(self._house.now() - began)
+        if tally.received["publish"] % SAMPLED == 1:
+            began = self._house.now()
+            event_id = self._house.publish(channel, event, data)
+            tally.publish_seconds.observe(self._house.now() - began)
+        else:
+            event_id = self._house.publish(channel, event, data)
         if command.id is not None:
             self._answer("ack", published_frame(command.id, event_id, self._house.wall_ms()))
 
     def _subscribe(self, command: Subscribe) -> None:
-        self._charge(command.id)
+        self._house.tally.received["subscribe"] += 1
         self._demand_rights(command.id)
         channel = _channel(command)
         if not self._may_listen(channel):
@@ -309,7 +315,7 @@ class Session:
         self._done(command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        self._charge(command.id)
+        self._house.tally.received["unsubscribe"] += 1
         self._demand_rights(command.id)
         self._house.registry.leave(self, _channel(command).name)
         self._done(command.id)
@@ -334,6 +340,7 @@ class Session:
             return
         self._excess += 1.0
         self._house.limits["rateLimit"] += 1
+        self._house.tally.received["limited"] += 1
         error = ProtocolError(ErrorCode.RATE_LIMITED, f"Rate limit: {rules.rate_limit:g} messages a second", request)
         error.retry_after_ms = ceil((1.0 - self._allowance) / rules.rate_limit * 1000)
         if self._excess >= 9.0 * rules.rate_burst:
@@ -358,7 +365,7 @@ class Session:
             self._answer("ack", done_frame(request, self._house.wall_ms()))
 
     def _answer(self, kind: str, frame: bytes) -> None:
-        self._house.tally.count_sent(kind, 1, len(frame))
+        self._house.tally.sent[kind] += 1
         self.peer.send(frame)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """
@@ -18,12 +18,18 @@ AUDIENCES = (0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 Subscribers that one event went to.
 """
 
+SAMPLED = 16
+"""
+Of so many publishings of clients one is timed: to look at the clock twice for each would cost more than to count it.
+"""
+
 
 class Histogram:
     """
     How often values were how large.
 
     @param bounds: the largest value of each bucket but the last, which has none.
+    @param values: how often each value was there already.
 
     @ivar counts: of each bucket by itself.
     @ivar sum: of all values.
@@ -31,10 +37,12 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: Sequence[float], values: Mapping[int, int] | None = None) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        for value, times in (values or {}).items():
+            self.observe(value, times)
 
     def observe(self, value: float, times: int = 1) -> None:
         """
@@ -48,20 +56,25 @@ class Tally:
     """
     What passes through a hub.
 
-    @ivar received: messages of clients, by what they are; what could not be read is under None.
-    @ivar received_bytes: of those messages, without the frames around them.
-    @ivar sent: frames, by what they are.
-    @ivar sent_bytes: bytes of those frames.
-    @ivar events: by source (C{client}, C{database} or C{service}) and category, as C{(source, category)}.
-    @ivar fanout: subscribers, for each event.
-    @ivar publish_seconds: from a client's message to the frames queued for the subscribers.
+    @ivar received: messages of clients, by what they are, but for pings and acks that settle a delivery; what could
+        not be read is C{invalid}, and what was over the rate limit C{limited}.
+    @ivar received_bytes: all that came from clients after the handshake.
+    @ivar sent: frames, by what they are, but for events and pongs.
+    @ivar sent_bytes: all that was written for clients after the handshake, before TLS and compression.
+    @ivar pongs: the answers to pings.
+    @ivar audiences: events, by how many subscribers they went to.
+    @ivar again: frames of events that went out once more, or late.
+    @ivar events: by source (C{client}, C{database} or C{service}), and category.
+    @ivar publish_seconds: from a client's message to the frames queued for the subscribers, of one in L{SAMPLED}.
     @ivar notify_seconds: from a notification's arrival to its frames written.
     """
 
     __slots__ = (
+        "again",
+        "audiences",
         "events",
-        "fanout",
         "notify_seconds",
+        "pongs",
         "publish_seconds",
         "received",
         "received_bytes",
@@ -70,18 +83,13 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self.received: Counter[type | None] = Counter()
+        self.received: Counter[str] = Counter()
         self.received_bytes = 0
         self.sent: Counter[str] = Counter()
-        self.sent_bytes: Counter[str] = Counter()
-        self.events: Counter[tuple[str, str]] = Counter()
-        self.fanout = Histogram(AUDIENCES)
+        self.sent_bytes = 0
+        self.pongs = 0
+        self.audiences: Counter[int] = Counter()
+        self.again = 0
+        self.events: dict[str, Counter[str]] = {source: Counter() for source in ("client", "database", "service")}
         self.publish_seconds = Histogram(LATENCIES)
         self.notify_seconds = Histogram(LATENCIES)
-
-    def count_sent(self, kind: str, frames: int, size: int) -> None:
-        """
-        So many frames of that kind went out, of so many bytes in all.
-        """
-        self.sent[kind] += frames
-        self.sent_bytes[kind] += size

@@ -34,6 +34,7 @@ from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
 from dcm_ws.shortcuts import frame_size, plain_handshake, read_headers, short_message
+from dcm_ws.tally import Tally
 
 PATHS = ("/", "/ws")
 """
@@ -124,6 +125,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     # of the class that the factory makes
     _now: Callable[[], float]
     _longest: int
+    _tally: Tally
     # what Autobahn would make for each connection, and copy from the factory into it
     is_open: Any = _UNHEARD
     is_closed: Any = _UNHEARD
@@ -250,6 +252,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
             if session is None or not data:
                 return
         session.heard_at = self._now()
+        self._tally.received_bytes += len(data)
         if self.current_frame is not None or self.data:
             data = self._finish_frame(data)
         if not self.inside_message:
@@ -451,6 +454,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
         self._queued = 0
+        self._tally.sent_bytes += len(data)
         transport = self.transport
         if self._direct:
             if not (transport._tempDataBuffer or transport.dataBuffer):
@@ -496,6 +500,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         else:
             self._replay = None
         data = b"".join(part)
+        self._tally.sent_bytes += len(data)
         if self._perMessageCompress is not None:
             data = _compressed(data, self._perMessageCompress.server_max_window_bits)
         self.transport.write(data)
@@ -611,7 +616,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
             for name in WebSocketServerProtocol.CONFIG_ATTRS
             if hasattr(self, name)
         }
-        options |= {"tcpNoDelay": True, "_now": staticmethod(hub.now), "_longest": limits.message}
+        options |= {"tcpNoDelay": True, "_now": staticmethod(hub.now), "_longest": limits.message, "_tally": hub.tally}
         self.protocol: Any = type(connection.__name__, (connection,), options)
 
     def _accept_compression(self, offers: list[object]) -> PerMessageDeflateOfferAccept | None:

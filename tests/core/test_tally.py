@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.events import CATALOGUE, CATEGORIES, category_of
-from dcm_ws.messages import Ping, Publish, Subscribe
-from dcm_ws.tally import AUDIENCES, LATENCIES, Histogram
+from dcm_ws.events import CATALOGUE, CATEGORIES, traits_of
+from dcm_ws.tally import AUDIENCES, LATENCIES, SAMPLED, Histogram
 from tests.fakes import Client, make_hub
 
 
@@ -48,8 +48,8 @@ def test_categories_are_a_closed_set() -> None:
     What is not of the catalogue's families is C{other}: the database may publish any name.
     """
     assert CATEGORIES == ("agent", "message", "metric", "session", "subtask", "system", "task")
-    assert {category_of(name) for name in CATALOGUE} == set(CATEGORIES)
-    assert category_of("pipeline.started") == category_of("other.x") == "other"
+    assert {traits_of(name).category for name in CATALOGUE} == set(CATEGORIES)
+    assert traits_of("pipeline.started").category == traits_of("other.x").category == "other"
 
 
 def test_messages_and_events_are_counted() -> None:
@@ -59,29 +59,59 @@ def test_messages_and_events_are_counted() -> None:
     hub = make_hub(Clock())
     client, other = Client(hub), Client(hub)
     tally = hub.tally
-    assert tally.sent == {"connected": 2}
-    said = [
+    for message in [
         {"type": "subscribe", "channel": "topics/t", "id": 1},
         {"type": "ping"},
         {"type": "publish", "channel": "topics/t", "event": "task.created", "id": 2},
         {"type": "publish", "channel": "topics/t", "event": "no.such", "id": 3},
         {"type": "nonsense"},
-    ]
-    for message in said:
+    ]:
         client.say(**message)
     hub.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
 
-    assert tally.received == {Subscribe: 1, Ping: 1, Publish: 2, None: 1}
-    assert tally.received_bytes == sum(len(json.dumps(message)) for message in said)
-    assert tally.events == {("client", "task"): 1, ("database", "other"): 1}
-    # on the topic and on global for one, on global for the other; and both again
-    assert tally.sent == {"connected": 2, "ack": 3, "pong": 1, "error": 1, "event": 5}
-    assert tally.fanout.counts[AUDIENCES.index(5)] == 1
-    assert tally.fanout.counts[AUDIENCES.index(2)] == 1
+    assert tally.received == {"subscribe": 1, "publish": 2, "invalid": 1}
+    assert tally.events == {"client": {"task": 1}, "database": {"other": 1}, "service": {}}
+    assert tally.sent == {"ack": 3, "error": 1}
+    assert tally.pongs == 1
+    # on the topic and on global for one, on global for the other; and on global for both
+    assert tally.audiences == {3: 1, 2: 1}
+    assert Histogram(AUDIENCES, tally.audiences).counts[AUDIENCES.index(5)] == 1
     assert sum(tally.publish_seconds.counts) == 1
-    assert all(size > 10 * tally.sent[kind] for kind, size in tally.sent_bytes.items())
     assert hub.deliveries.begun == 2
     assert other.session in hub.sessions
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "ack", "message_id": "msg_of_nobody"},
+        {"type": "auth", "agent_id": "ann"},
+        {"type": "pong"},
+        {"type": "publish", "channel": "global", "event": "system.info"},
+        {"type": "subscribe", "channel": "topics/t"},
+        {"type": "unsubscribe", "channel": "topics/t"},
+    ],
+    ids=lambda message: message["type"],
+)
+def test_each_type_is_counted(message: dict[str, str]) -> None:
+    """
+    A message of each type counts as that.
+    """
+    hub = make_hub(Clock())
+    Client(hub).say(**message)
+    assert hub.tally.received == {message["type"]: 1}
+
+
+def test_what_is_over_the_rate_limit_is_counted_as_that() -> None:
+    """
+    Whatever it would have been.
+    """
+    hub = make_hub(Clock(), rate_limit=1.0, rate_burst=1.0)
+    client = Client(hub)
+    client.say(type="ping")
+    client.say(type="ping")
+    client.say(type="nonsense")
+    assert (hub.tally.pongs, hub.tally.received) == (1, {"limited": 2})
 
 
 def test_what_is_sent_again_is_counted_again() -> None:
@@ -93,16 +123,24 @@ def test_what_is_sent_again_is_counted_again() -> None:
     client = Client(hub)
     client.auth("ann")
     client.say(type="publish", channel="global", event="task.created")
-    before = hub.tally.sent["event"]
     clock.advance(5)
     list(hub.retry())
-    assert hub.tally.sent["event"] == before + 1
+    assert hub.tally.again == 1
     clock.advance(25)
     list(hub.sweep())
     assert hub.tally.sent["ping"] == 1
     client.leave()
     again = Client(hub)
-    before = hub.tally.sent["event"]
     again.auth("ann")
-    # the task, and that the agent is back
-    assert hub.tally.sent["event"] == before + 2
+    assert hub.tally.again == 2
+
+
+def test_one_of_some_publishings_is_timed() -> None:
+    """
+    The first, and so on.
+    """
+    hub = make_hub(Clock())
+    client = Client(hub)
+    for _ in range(2 * SAMPLED + 1):
+        client.say(type="publish", channel="global", event="system.info")
+    assert sum(hub.tally.publish_seconds.counts) == 3
