@@ -165,11 +165,13 @@ describe("coming back", () => {
     let mortal = await start();
     const listening = client(mortal.url, { channels: ["topics/restart"] });
     const came = [];
+    const closes = [];
     listening.on("event", (event) => came.push(event.data));
+    listening.on("state", (state) => state === "waiting" && closes.push(listening.lastClose.code));
     await listening.connect();
     await mortal.stop();
-    await until(() => listening.state === "waiting");
-    expect(listening.lastClose.code).toBe(1012);
+    await until(() => closes.length);
+    expect(closes[0]).toBe(1012);
     mortal = await start({ port: mortal.port });
     await until(() => listening.state === "connected");
     await listening.publish("topics/restart", "system.info", "again");

@@ -1,33 +1,40 @@
 /**
  * The real service, as a process of its own.
  */
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { createServer, connect } from "node:net";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
+import { resolve } from "node:path";
 import { WebSocket } from "ws";
 import { DCMClient } from "../../dcm_ws/web/dcm-ws.js";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+// where a test has a document, modules have no file's address
+const ROOT = `${resolve(process.cwd(), "../..")}/`;
 const PYTHON = process.env.PYTHON ?? `${ROOT}.venv/bin/python`;
 export const SECRET = "a secret that only these tests know about";
 
-/** Start one, without a database; answers once it is ready. */
-export async function start({ port = 0, options = [], production = false } = {}) {
+/**
+ * Start one, and wait until it is ready: without a database, with an embedded PostgreSQL in the folder `data`, or as in
+ * production.
+ */
+export async function start({ port = 0, options = [], production = false, data } = {}) {
   const twistd = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "dcm-ws"];
-  const database = production ? ["--production", "--database-url", "postgresql://nobody@127.0.0.1:1/none"] : ["--no-database"];
+  const nowhere = "postgresql://nobody@127.0.0.1:1/none";
+  const database = production ? ["--production", "--database-url", nowhere] : data ? ["--dcm-data-dir", data] : ["--no-database"];
   const process_ = spawn(PYTHON, [...twistd, "--ws-port", String(port), "--drain", "0.1", ...database, ...options], {
     cwd: ROOT,
     env: { ...process.env, WS_AUTH_SECRET: production ? SECRET : "" },
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const ended = new Promise((resolve) => process_.once("exit", resolve));
-  let found;
+  const ended = new Promise((done) => process_.once("exit", done));
+  let found, dsn;
   const log = [];
   for await (const line of createInterface({ input: process_.stdout })) {
     log.push(line);
+    dsn ??= /embedded PostgreSQL: (\S+)/.exec(line)?.[1];
     found ??= /listening on ws:\/\/[^ ]*:(\d+)\//.exec(line)?.[1];
-    if (line.includes("] ready")) break;
+    // without a database production listens, and is never ready
+    if (line.includes("] ready") || (production && found)) break;
   }
   if (!found) throw new Error(`The service did not start:\n${log.join("\n")}`);
   process_.stdout.resume();
@@ -35,6 +42,8 @@ export async function start({ port = 0, options = [], production = false } = {})
     port: Number(found),
     url: `ws://127.0.0.1:${found}/ws`,
     http: `http://127.0.0.1:${found}`,
+    /** What is said to its database. */
+    sql: (statement, ...values) => sql(dsn, statement, values),
     stats: async () => (await fetch(`http://127.0.0.1:${found}/stats`)).json(),
     /** Subscribers by channel. */
     channels: async () => (await (await fetch(`http://127.0.0.1:${found}/stats`)).json()).channelStats,
@@ -43,6 +52,20 @@ export async function start({ port = 0, options = [], production = false } = {})
       await ended;
     },
   };
+}
+
+const SQL = [
+  "import json, sys, psycopg2",
+  "connection = psycopg2.connect(sys.argv[1])",
+  "connection.autocommit = True",
+  "connection.cursor().execute(sys.argv[2], json.loads(sys.argv[3]))",
+].join("\n");
+
+/** Run one statement, as another program would. */
+function sql(dsn, statement, values) {
+  return new Promise((done, fail) => {
+    execFile(PYTHON, ["-c", SQL, dsn, statement, JSON.stringify(values)], (error) => (error ? fail(error) : done()));
+  });
 }
 
 /** A token as the coordinator gives it. */
@@ -58,7 +81,7 @@ export function token(agent, { minutes = 60 } = {}) {
 
 const clients = new Set();
 
-/** A client of its own sockets, closed after the test. */
+/** A client of its own sockets, closed after each test. */
 export function client(url, options = {}) {
   const made = new DCMClient(url, { WebSocket, backoff: { baseMs: 50, maxMs: 200 }, ...options });
   clients.add(made);
@@ -67,7 +90,6 @@ export function client(url, options = {}) {
 
 export function closeClients() {
   for (const made of clients) made.close();
-  clients.clear();
 }
 
 /** Wait until `check` answers something true. */
@@ -77,7 +99,7 @@ export async function until(check, what = "what was waited for") {
     const answer = await check();
     if (answer) return answer;
     if (Date.now() > end) throw new Error(`${what} did not happen`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((done) => setTimeout(done, 10));
   }
 }
 
@@ -91,7 +113,7 @@ export async function proxy(port) {
     near.pipe(far).pipe(near);
     for (const end of pair) end.on("error", () => {}).on("close", () => (pairs.delete(pair), near.destroy(), far.destroy()));
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
   return {
     url: `ws://127.0.0.1:${server.address().port}/ws`,
     cut: () => [...pairs].flat().forEach((end) => end.destroy()),

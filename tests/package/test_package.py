@@ -124,11 +124,14 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 def test_wheel_has_what_it_should(wheel: Path) -> None:
     """
-    The wheel has the package, the marker of its types, the plugin and the licence, and nothing else.
+    The wheel has the package, the marker of its types, the files for browsers, the plugin and the licence, and nothing
+    else.
     """
     names = zipfile.ZipFile(wheel).namelist()
     modules = {f"dcm_ws/{path.name}" for path in (ROOT / "dcm_ws").glob("*.py")}
-    assert modules | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
+    web = {f"dcm_ws/web/{path.name}" for path in (ROOT / "dcm_ws" / "web").iterdir() if path.is_file()}
+    assert {"dcm_ws/web/live.html", "dcm_ws/web/dcm-ws.js"} < web
+    assert modules | web | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
     (plugin,) = (name for name in names if name.startswith("twisted/"))
     assert plugin.startswith("twisted/plugins/")
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dcm_ws", "twisted"}

@@ -1,0 +1,255 @@
+// The pages in a real Chromium, on a real service with a real PostgreSQL.
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { chromium } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { client, closeClients, start, token, until } from "./running.js";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+let browser, service, data;
+beforeAll(async () => {
+  data = mkdtempSync(`${tmpdir()}/dcm-ws-browser-`);
+  [browser, service] = await Promise.all([chromium.launch({ executablePath: CHROMIUM, args: FLAGS }), start({ data, options: ["--metrics-interval", "0.3"] })]);
+}, 120_000);
+afterAll(async () => {
+  await browser?.close();
+  await service?.stop();
+  rmSync(data, { recursive: true, force: true });
+});
+
+let opened = [];
+afterEach(async () => {
+  closeClients();
+  const problems = opened.flatMap(({ problems }) => problems);
+  for (const { context } of opened) await context.close();
+  opened = [];
+  expect(problems).toEqual([]);
+});
+
+/** A page, and everything in it that should not be: errors, and requests to elsewhere. */
+async function open(url, { allowed = /never/, ...options } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
+  const page = await context.newPage();
+  const problems = [];
+  opened.push({ context, problems });
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && !allowed.test(message.text()) && problems.push(message.text()));
+  page.on("pageerror", (error) => problems.push(String(error)));
+  page.on("request", (request) => !request.url().startsWith(new URL(url).origin) && !request.url().startsWith("data:") && problems.push(request.url()));
+  await page.goto(url);
+  return page;
+}
+
+const connected = (page) => page.waitForSelector('#state[data-state="connected"]', { timeout: 15_000 });
+const rows = (page) => page.locator("#rows .row");
+const names = (page) => page.locator("#rows .row b").allTextContents();
+const notify = (event, value, channel = "global") => service.sql("select pg_notify('dcm_events', %s)", JSON.stringify({ channel, event, data: value }));
+
+async function speak() {
+  const speaking = client(service.url, { channels: [] });
+  await speaking.connect();
+  return speaking;
+}
+
+describe("/live", () => {
+  test("shows what the database says within a second", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    await notify("task.completed", { task_id: "t-1", agent_id: "ann" });
+    await rows(page).filter({ hasText: "t-1" }).waitFor({ timeout: 1000 });
+    await page.waitForFunction(() => /\d/.test(document.querySelector('[data-kpi="active_sessions"] p').textContent));
+    expect(await page.textContent("#database")).toBe("up");
+    expect(await page.textContent("#latency")).toMatch(/ms$/);
+    expect(await page.isVisible("#publish")).toBe(true);
+  });
+
+  test("a browser that asks for / gets there", async () => {
+    const page = await open(service.http);
+    expect(new URL(page.url()).pathname).toBe("/live");
+    await connected(page);
+  });
+
+  test("filters by category, channel, agent and text", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    // so that there is such a channel to watch
+    const listening = client(service.url, { channels: ["topics/filtered"] });
+    await listening.connect();
+    await until(async () => (await service.channels())["topics/filtered"] === 2);
+    await speaking.publish("topics/filtered", "task.created", { agent_id: "ann", text: "first needle" });
+    await speaking.publish("global", "message.new", { from_agent_id: "bob", text: "second" });
+    await speaking.publish("global", "system.info", { text: "third needle" });
+    await rows(page).filter({ hasText: "third" }).waitFor();
+    const seen = async () => (await names(page)).filter((name) => !name.startsWith("metric.")).slice(0, 3);
+    expect(await seen()).toEqual(["system.info", "message.new", "task.created"]);
+    await page.check('#categories input[value="message"]', { force: true });
+    expect(await seen()).toEqual(["message.new"]);
+    await page.uncheck('#categories input[value="message"]', { force: true });
+    await page.selectOption("#channel", "topics/filtered");
+    expect(await seen()).toEqual(["task.created"]);
+    await page.selectOption("#channel", "");
+    await page.selectOption("#agent", "bob");
+    expect(await seen()).toEqual(["message.new"]);
+    await page.selectOption("#agent", "");
+    await page.keyboard.press("Escape");
+    await page.locator("#rows").focus();
+    await page.keyboard.press("/");
+    await page.keyboard.type("NEEDLE");
+    expect(await seen()).toEqual(["system.info", "task.created"]);
+    await page.fill("#text", "no such thing");
+    await page.getByText("No event fits the filter.").waitFor();
+  });
+
+  test("pauses, and goes on with what came meanwhile", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await page.check('#categories input[value="system"]', { force: true });
+    await speaking.publish("global", "system.info", { n: "before" });
+    await rows(page).filter({ hasText: "before" }).waitFor();
+    await page.click("#pause");
+    await speaking.publish("global", "system.info", { n: "while" });
+    await page.waitForFunction(() => /Resume \(\d+ new\)/.test(document.querySelector("#pause").textContent));
+    expect(await rows(page).filter({ hasText: "while" }).count()).toBe(0);
+    await page.click("#pause");
+    await rows(page).filter({ hasText: "while" }).waitFor();
+    await page.click("#clear");
+    expect(await rows(page).count()).toBe(0);
+  });
+
+  test("shows an event's data, by mouse and by keyboard", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await page.check('#categories input[value="session"]', { force: true });
+    await speaking.publish("global", "session.created", { n: 1 });
+    await speaking.publish("global", "session.ended", { n: 2 });
+    await rows(page).nth(1).waitFor();
+    await rows(page).nth(1).click();
+    expect(await page.textContent("#detail-json")).toBe('{\n  "n": 1\n}');
+    await page.locator("#rows").focus();
+    await page.keyboard.press("ArrowUp");
+    expect(await page.textContent("#detail-title")).toBe("session.ended");
+    await page.keyboard.press("Escape");
+    expect(await page.isVisible("#detail")).toBe(false);
+  });
+
+  test("lists the agents that are connected", async () => {
+    const early = client(service.url, { agentId: "early-agent" });
+    await early.connect();
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    await page.locator("#agents li", { hasText: "early-agent" }).waitFor();
+    const late = client(service.url, { agentId: "late-agent" });
+    await late.connect();
+    await page.locator("#agents li", { hasText: "late-agent" }).waitFor();
+    early.close();
+    await page.locator("#agents li", { hasText: "early-agent" }).waitFor({ state: "detached" });
+  });
+
+  test("publishes, and says what was wrong", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    await page.fill("#publish-data", '{"from": "the page"}');
+    await page.click("#publish-form button");
+    await rows(page).filter({ hasText: "the page" }).waitFor();
+    expect(await page.textContent("#published")).toMatch(/^Published as msg_/);
+    await page.fill("#publish-data", "{");
+    await page.click("#publish-form button");
+    await page.getByText("The data is not JSON").waitFor();
+    await page.fill("#publish-data", "");
+    await page.fill("#publish-event", "no.such");
+    await page.click("#publish-form button");
+    await page.getByText("Invalid event type: no.such").waitFor();
+  });
+
+  test("what events hold does nothing in the page", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
+    await notify("task.created", { [evil]: evil, agent_id: evil, deep: { toString: null, __proto__: 1 } });
+    await notify("system.info", null);
+    await rows(page).filter({ hasText: "onerror" }).first().click();
+    expect(await page.textContent("#detail-json")).toContain("<script>");
+    expect(await page.evaluate(() => [window.hacked, document.querySelectorAll("#rows img, #detail img, #agent img").length])).toEqual([undefined, 0]);
+  });
+
+  test("many events at once are shown in a bounded list", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await Promise.all(Array.from({ length: 1500 }, (_, n) => speaking.publish("global", "system.info", { n })));
+    await rows(page).filter({ hasText: '"n":1499' }).waitFor();
+    expect(await rows(page).count()).toBeLessThanOrEqual(150);
+    expect(await page.textContent("#shown")).toContain("of the last 1000");
+  });
+
+  test("survives a restart of the service", async () => {
+    let mortal = await start();
+    const page = await open(`${mortal.http}/live`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+    await connected(page);
+    await mortal.stop();
+    await page.waitForSelector('#state[data-state="waiting"], #state[data-state="connecting"]');
+    mortal = await start({ port: mortal.port });
+    await connected(page);
+    const speaking = client(mortal.url, { channels: [] });
+    await speaking.connect();
+    await speaking.publish("global", "system.info", { text: "and on" });
+    await rows(page).filter({ hasText: "and on" }).waitFor();
+    await mortal.stop();
+  });
+
+  test("asks for a token in production, and keeps it nowhere", async () => {
+    const guarded = await start({ production: true });
+    const page = await open(`${guarded.http}/live`);
+    await page.waitForSelector("#sign-in[open]");
+    await page.fill("#token", "not a token");
+    await page.click("#sign-in button");
+    await page.waitForFunction(() => document.querySelector("#sign-in-error").textContent !== "");
+    await page.waitForSelector("#sign-in[open]");
+    const good = token("watcher");
+    await page.fill("#token", good);
+    await page.click("#sign-in button");
+    await connected(page);
+    expect(await page.isVisible("#publish")).toBe(false);
+    await page.locator("#agents li", { hasText: "watcher" }).waitFor();
+    const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.documentElement.outerHTML]));
+    expect(kept).not.toContain(good);
+    await guarded.stop();
+  });
+});
+
+test("/dashboard shows the key figures", async () => {
+  const page = await open(`${service.http}/dashboard`);
+  await connected(page);
+  await page.waitForFunction(() => [...document.querySelectorAll(".kpi p")].every((figure) => /\d/.test(figure.textContent)));
+  expect(await page.locator(".kpi").count()).toBe(8);
+});
+
+describe("accessibility", () => {
+  for (const [name, path, options] of [
+    ["live, light", "/live", { colorScheme: "light" }],
+    ["live, dark", "/live", { colorScheme: "dark" }],
+    ["live, on a phone", "/live", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
+    ["dashboard, dark", "/dashboard", { colorScheme: "dark" }],
+  ]) {
+    test(name, async () => {
+      const page = await open(`${service.http}${path}`, options);
+      await connected(page);
+      if (path === "/live") {
+        await notify("task.completed", { agent_id: "ann", text: "look at this" });
+        await rows(page).filter({ hasText: "look at this" }).first().click();
+      }
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      expect(overflow).toBe(0);
+      // evaluated by the debugger, which the page's policy does not hold for
+      await page.evaluate(AXE);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      expect(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)])).toEqual([]);
+    });
+  }
+});
