@@ -11,6 +11,7 @@ export class Chart {
   #text;
   #columns = new Map();
   #categories;
+  #marks = new Map();
 
   constructor(canvas, legend, text, categories) {
     this.#canvas = canvas;
@@ -21,6 +22,7 @@ export class Chart {
       const mark = element("i");
       mark.style.setProperty("--c", `var(--${category})`);
       item.append(mark, category);
+      this.#marks.set(category, mark);
       legend.append(item);
     }
     addEventListener("resize", () => this.draw());
@@ -55,13 +57,15 @@ export class Chart {
     const totals = [...this.#columns.values()].map((counts) => this.#categories.reduce((sum, name) => sum + counts[name], 0) / SECONDS);
     const most = nice(Math.max(1, ...totals));
     const left = 30;
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    // a custom property is not resolved for the theme, and the colour of an element is
+    const colour = (name) => getComputedStyle(this.#marks.get(name)).backgroundColor;
+    const colours = new Map(this.#categories.map((name) => [name, colour(name)]));
     pen.font = "11px system-ui, sans-serif";
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const share of [0, 0.5, 1]) {
       const y = Math.round(height - 6 - share * (height - 14)) + 0.5;
-      pen.fillStyle = colour("line");
+      pen.fillStyle = style.borderTopColor;
       pen.fillRect(left, y, width - left, 1);
       pen.fillStyle = style.color;
       pen.globalAlpha = 0.65;
@@ -75,7 +79,7 @@ export class Chart {
       for (const name of this.#categories) {
         if (!counts[name]) continue;
         const tall = ((counts[name] / SECONDS) * (height - 14)) / most;
-        pen.fillStyle = colour(name);
+        pen.fillStyle = colours.get(name);
         pen.fillRect(x, y - tall, Math.max(1, step - 1), tall);
         y -= tall;
       }

@@ -8,7 +8,7 @@ const CARDS = [
   ["active_agents", "Active agents"],
   ["running_tasks", "Running tasks"],
   ["pending_tasks", "Pending tasks"],
-  ["completed_tasks_last_hour", "Completed, last hour"],
+  ["completed_tasks_last_hour", "Done, last hour"],
   ["messages_last_hour", "Messages, last hour"],
   ["actions_per_minute", "Actions per minute"],
   ["avg_task_duration_ms", "Mean task duration"],
@@ -55,9 +55,11 @@ export class Kpis {
 
 function draw({ course, line, area }) {
   const least = Math.min(...course);
-  const span = Math.max(...course) - least || 1;
+  const span = Math.max(...course) - least;
   const step = 100 / Math.max(1, course.length - 1);
-  const points = course.map((figure, index) => `${(index * step).toFixed(2)},${(26 - (22 * (figure - least)) / span).toFixed(2)}`);
+  // what does not change is a line in the middle
+  const height = (figure) => (span ? 26 - (22 * (figure - least)) / span : 18);
+  const points = course.map((figure, index) => `${(index * step).toFixed(2)},${height(figure).toFixed(2)}`);
   if (points.length === 1) points.push(`100,${points[0].split(",")[1]}`);
   line.setAttribute("points", points.join(" "));
   area.setAttribute("points", `0,30 ${points.join(" ")} 100,30`);

@@ -154,7 +154,7 @@ export class Stream {
 
   #row(entry, chosen) {
     const { event } = entry;
-    const row = element("div", undefined, "row");
+    const row = element("div", undefined, /\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
     const time = element("time", clock.format(event.timestamp) + `.${String(Math.floor(event.timestamp) % 1000).padStart(3, "0")}`);
     const data = JSON.stringify(event.data) ?? "";
     row.append(time, element("b", event.event), element("span", event.channel), element("code", data.slice(0, 300)));

@@ -1,19 +1,19 @@
 // The pages in a real Chromium, on a real service with a real PostgreSQL.
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { chromium } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { connected, launch } from "./browser.js";
 import { client, closeClients, start, token, until } from "./running.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 let browser, service, data;
 beforeAll(async () => {
   data = mkdtempSync(`${tmpdir()}/dcm-ws-browser-`);
-  [browser, service] = await Promise.all([chromium.launch({ executablePath: CHROMIUM, args: FLAGS }), start({ data, options: ["--metrics-interval", "0.3"] })]);
+  // where root runs this, PostgreSQL has an account of its own
+  chmodSync(data, 0o755);
+  [browser, service] = await Promise.all([launch(), start({ data, options: ["--metrics-interval", "0.3"] })]);
 }, 120_000);
 afterAll(async () => {
   await browser?.close();
@@ -43,7 +43,6 @@ async function open(url, { allowed = /never/, ...options } = {}) {
   return page;
 }
 
-const connected = (page) => page.waitForSelector('#state[data-state="connected"]', { timeout: 15_000 });
 const rows = (page) => page.locator("#rows .row");
 const names = (page) => page.locator("#rows .row b").allTextContents();
 const notify = (event, value, channel = "global") => service.sql("select pg_notify('dcm_events', %s)", JSON.stringify({ channel, event, data: value }));

@@ -26,7 +26,7 @@ export async function furnish(service) {
 export async function work(service, { perSecond = 12 } = {}) {
   const agents = await Promise.all(
     AGENTS.map(async (name) => {
-      const agent = client(service.url, { agentId: name, sessionId: `session-${name.length % 3}`, channels: [] });
+      const agent = client(service.url, { agentId: name, sessionId: `session-${1 + (name.length % 3)}`, channels: ["topics/release-2.4", "topics/ci"] });
       await agent.connect();
       return agent;
     }),

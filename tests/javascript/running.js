@@ -29,14 +29,16 @@ export async function start({ port = 0, options = [], production = false, data }
   const ended = new Promise((done) => process_.once("exit", done));
   let found, dsn;
   const log = [];
+  let ready = false;
   for await (const line of createInterface({ input: process_.stdout })) {
     log.push(line);
     dsn ??= /embedded PostgreSQL: (\S+)/.exec(line)?.[1];
     found ??= /listening on ws:\/\/[^ ]*:(\d+)\//.exec(line)?.[1];
     // without a database production listens, and is never ready
-    if (line.includes("] ready") || (production && found)) break;
+    ready = line.includes("] ready") || Boolean(production && found);
+    if (ready) break;
   }
-  if (!found) throw new Error(`The service did not start:\n${log.join("\n")}`);
+  if (!ready) throw new Error(`The service did not start:\n${log.join("\n")}`);
   process_.stdout.resume();
   return {
     port: Number(found),
@@ -58,7 +60,7 @@ const SQL = [
   "import json, sys, psycopg2",
   "connection = psycopg2.connect(sys.argv[1])",
   "connection.autocommit = True",
-  "connection.cursor().execute(sys.argv[2], json.loads(sys.argv[3]))",
+  "connection.cursor().execute(sys.argv[2], json.loads(sys.argv[3]) or None)",
 ].join("\n");
 
 /** Run one statement, as another program would. */
