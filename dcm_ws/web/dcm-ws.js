@@ -9,6 +9,8 @@
 const TRACKED = /^(task|subtask|message)\./;
 const CLOSES_FOR_WANT_OF_A_TOKEN = 4001;
 const GOING_AWAY = 1001;
+// requests on their way, after a reconnection
+const AT_ONCE = 16;
 // over a limit of the server's: to come back at once would be over it again
 const UNWELCOME = new Set([1013, 4029]);
 const REFUSED_TOKEN = new Set(["TOKEN_REQUIRED", "TOKEN_INVALID", "TOKEN_EXPIRED", "AGENT_ID_REQUIRED"]);
@@ -53,6 +55,8 @@ export class DCMClient {
   #state = "idle";
   #listeners = new Map();
   #wanted;
+  // what the server might give back to an agent that has left it
+  #left = new Set();
   #requests = new Map();
   #pings = [];
   #seen = new Map();
@@ -105,6 +109,8 @@ export class DCMClient {
   connect() {
     if (this.#state === "connected") return Promise.resolve();
     const connected = new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+    // whoever does not wait for it hears of failures by `error` and `state`
+    connected.catch(() => {});
     if (this.#state === "idle" || this.#state === "closed") {
       globalThis.addEventListener?.("online", this.#wake);
       globalThis.document?.addEventListener("visibilitychange", this.#wake);
@@ -153,6 +159,7 @@ export class DCMClient {
   /** Subscribe, now if connected, and after each reconnection. */
   async subscribe(channel) {
     this.#wanted.add(channel);
+    this.#left.delete(channel);
     if (this.#state !== "connected") return undefined;
     try {
       return await this.#request({ type: "subscribe", channel });
@@ -164,6 +171,7 @@ export class DCMClient {
 
   async unsubscribe(channel) {
     this.#wanted.delete(channel);
+    this.#left.add(channel);
     return this.#state === "connected" ? this.#request({ type: "unsubscribe", channel }) : undefined;
   }
 
@@ -233,10 +241,9 @@ export class DCMClient {
       const answer = token !== undefined || agentId !== undefined ? await this.#authenticate() : undefined;
       if (this.#socket !== socket) return;
       const has = new Set(answer?.subscriptions ?? ["global"]);
-      const asked = [...this.#wanted].filter((channel) => !has.has(channel));
-      const requests = asked.map((channel) => this.#request({ type: "subscribe", channel }));
-      if (!this.#wanted.has("global")) requests.push(this.#request({ type: "unsubscribe", channel: "global" }));
-      for (const { reason } of await Promise.allSettled(requests)) if (reason) this.#tell("error", reason);
+      if (!this.#wanted.has("global")) this.#left.add("global");
+      await this.#settle("subscribe", [...this.#wanted].filter((channel) => !has.has(channel)));
+      await this.#settle("unsubscribe", [...this.#left].filter((channel) => has.has(channel)));
     } catch (error) {
       if (this.#socket === socket) this.#refused(error);
       return;
@@ -247,6 +254,30 @@ export class DCMClient {
     this.#listenForLife();
     this.#setState("connected");
     for (const { resolve } of this.#waiters.splice(0)) resolve();
+  }
+
+  /** Many channels at once would be over the server's rate limit. */
+  async #settle(type, channels) {
+    const socket = this.#socket;
+    const queue = [...channels];
+    const next = async () => {
+      while (queue.length && this.#socket === socket) {
+        const channel = queue.shift();
+        try {
+          await this.#request({ type, channel });
+        } catch (error) {
+          if (error.code === "NOT_CONNECTED" || error.code === "TIMEOUT") throw error;
+          if (error.code !== "RATE_LIMITED") this.#tell("error", error);
+          else {
+            queue.unshift(channel);
+            // until there is room for all of them
+            await new Promise((resolve) => setTimeout(resolve, AT_ONCE * (error.retryAfterMs ?? 10)));
+          }
+        }
+      }
+    };
+    // one error that ends it ends the others, too: the connection is over
+    await Promise.all(Array.from({ length: AT_ONCE }, next));
   }
 
   async #authenticate() {
@@ -403,11 +434,13 @@ export class DCMClient {
       this.#seen.set(event.id, seen);
       if (this.#seen.size > this.#options.seenMax) this.#seen.delete(this.#seen.keys().next().value);
     }
-    const ack = () => {
-      seen.state = "done";
-      if (TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
-    };
     const again = seen.channels.has(event.channel);
+    const ack = () => {
+      // one ack settles all channels; a second would count as a message of ours, and is needed where the first got lost
+      const needed = seen.state !== "done" || again;
+      seen.state = "done";
+      if (needed && TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
+    };
     if (again && seen.state === "done") ack();
     if (again && seen.state !== "failed") return;
     seen.channels.add(event.channel);

@@ -99,6 +99,18 @@ describe("events", () => {
     expect(came.filter((event) => event.event === TASK).map((event) => event.channel)).toEqual(["topics/both"]);
   });
 
+  test("an event that comes on two channels is acknowledged once", async () => {
+    const { listening, speaking, came } = await pair("topics/once");
+    await listening.subscribe("global");
+    const metric = async () => Number(/messages_received_total\{type="ack"\} (\d+)/.exec(await (await fetch(`${service.http}/metrics`)).text())[1]);
+    const before = await metric();
+    await speaking.publish("topics/once", TASK, 1);
+    await until(() => came.length);
+    await listening.ping();
+    expect((await metric()) - before).toBe(1);
+    expect((await service.stats()).pendingDeliveries).toBe(0);
+  });
+
   test("a tracked event is acknowledged when its listener is done, and not before", async () => {
     const { listening, speaking, came } = await pair("topics/acks");
     let done;
@@ -198,6 +210,41 @@ describe("coming back", () => {
     expect(came).toEqual(["while away"]);
     listening.close();
     way.close();
+  });
+
+  test("a channel that was left while away stays left", async () => {
+    const way = await proxy(service.port);
+    const leaving = client(way.url, { agentId: "leaver", channels: ["topics/left", "topics/kept"], backoff: { baseMs: 300, maxMs: 300 }, random: () => 0.99 });
+    await leaving.connect();
+    way.cut();
+    await until(() => leaving.state === "waiting");
+    await leaving.unsubscribe("topics/left");
+    await until(() => leaving.state === "connected");
+    const channels = await service.channels();
+    expect([channels["topics/left"], channels["topics/kept"]]).toEqual([undefined, 1]);
+    leaving.close();
+    way.close();
+  });
+
+  test("many channels are subscribed to within the server's rate limit", async () => {
+    const strict = await start({ options: ["--rate-limit", "200/s", "--rate-burst", "50"] });
+    const channels = Array.from({ length: 150 }, (_, n) => `topics/many-${n}`);
+    const errors = [];
+    const many = client(strict.url, { channels });
+    many.on("error", (error) => errors.push(error.code));
+    await many.connect();
+    expect(Object.keys(await strict.channels()).length).toBe(150);
+    expect(errors).toEqual([]);
+    await strict.stop();
+  });
+
+  test("nobody need wait for a connection that is given up", async () => {
+    const given = client("ws://127.0.0.1:1/ws");
+    given.connect();
+    given.close();
+    // an unhandled rejection would end the run
+    await new Promise((done) => setTimeout(done, 0));
+    expect(given.state).toBe("closed");
   });
 
   test("a server that is not there is tried again and again, ever more slowly", async () => {
