@@ -128,7 +128,7 @@ def test_wheel_has_what_it_should(wheel: Path) -> None:
     else.
     """
     names = zipfile.ZipFile(wheel).namelist()
-    modules = {f"dcm_ws/{path.name}" for path in (ROOT / "dcm_ws").glob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws").rglob("*.py")}
     web = {f"dcm_ws/web/{path.name}" for path in (ROOT / "dcm_ws" / "web").iterdir() if path.is_file()}
     assert {"dcm_ws/web/live.html", "dcm_ws/web/dcm-ws.js"} < web
     assert modules | web | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}

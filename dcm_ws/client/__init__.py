@@ -1,0 +1,34 @@
+"""
+Clients of the service: L{dcm_ws.client.aio} for asyncio, and L{dcm_ws.client.tx} for Twisted.  Both have one core.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcm_ws.client.core import ClosedError, DCMError, Event, NotConnectedError, RefusedError, RequestTimeoutError, State
+
+if TYPE_CHECKING:
+    from dcm_ws.client.tx import DCMClient
+
+__all__ = [
+    "ClosedError",
+    "DCMClient",
+    "DCMError",
+    "Event",
+    "NotConnectedError",
+    "RefusedError",
+    "RequestTimeoutError",
+    "State",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Twisted is imported only by those who use it: its reactor is nothing for a program that runs asyncio.
+    """
+    if name == "DCMClient":
+        from dcm_ws.client.tx import DCMClient
+
+        return DCMClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,494 @@
+"""
+The client for asyncio, on the package C{websockets}.
+
+    async with DCMClient("ws://127.0.0.1:3849/ws", channels=["global"]) as client:
+        async for event in client.events("task.*"):
+            print(event.event, event.data)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+
+from dcm_ws.client.core import (
+    AT_ONCE,
+    SILENCE,
+    ClientCore,
+    ClosedError,
+    DCMError,
+    Event,
+    Listener,
+    RateLimitedError,
+    RequestTimeoutError,
+    State,
+    TokenFailedError,
+)
+
+Token = str | Callable[[], str | Awaitable[str]]
+Handler = Callable[[Event], object]
+
+QUEUE_MAX = 1000
+"""
+Events that wait for their listeners; while there are more, nothing is read, and the server waits.
+"""
+
+_MESSAGE_MAX = 16 << 20
+_STABLE = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class DCMClient:
+    """
+    A connection that is made again, for ever, until it is closed.
+
+    @param url: C{ws://} or C{wss://}.
+    @param token: or what gets one, which is asked for each connection.
+    @param agent_id: who to be without a token, which only development allows.
+    @param channels: subscribed to now and after each reconnection.
+    @param timeout: seconds that an answer, or a connection, may take.
+    @param queue_max: events that wait for their listeners; beyond that nothing is read, and the server waits, except
+        while an answer is awaited.
+    @param tls: for C{wss}; the system's certificates are trusted where it is None.
+
+    @ivar state: what it is doing.
+    @ivar retry_at: when it tries again (seconds since the epoch), while it is C{waiting}.
+    @ivar last_close: the code and the reason of the last close.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        agent_id: str | None = None,
+        session_id: str | None = None,
+        channels: Iterable[str] = ("global",),
+        timeout: float = 10.0,
+        queue_max: int = QUEUE_MAX,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        if not url.startswith(("ws://", "wss://")):
+            raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+        self.url = url
+        self.state = State.IDLE
+        self.retry_at: float | None = None
+        self.last_close: tuple[int | None, str] | None = None
+        self._token = token
+        self._timeout = timeout
+        self._queue_max = queue_max
+        self._options: dict[str, Any] = {
+            "open_timeout": timeout,
+            "close_timeout": 1,
+            "max_size": _MESSAGE_MAX,
+            # the server pings
+            "ping_interval": None,
+        }
+        if tls is not None:
+            self._options["ssl"] = tls
+        self._core = ClientCore(
+            agent_id=agent_id,
+            session_id=session_id,
+            channels=channels,
+            fresh_tokens=callable(token),
+            random=random.random,
+        )
+        self._watchers: list[Callable[[State], object]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._error: ClosedError | None = None
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._workers: set[asyncio.Task[None]] = set()
+
+    # connecting
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def connect(self) -> None:
+        """
+        Connect, and stay connected.  Returns at the first connection.
+
+        @raise ClosedError: none is possible, since a token was refused.
+        """
+        if self._running is None:
+            self._error = None
+            self._running = asyncio.create_task(self._run())
+        try:
+            await self.connected()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def connected(self) -> None:
+        """
+        Wait until there is a connection.
+
+        @raise ClosedError: there will be none.
+        """
+        while self.state is not State.CONNECTED:
+            if self.state is State.CLOSED:
+                raise self._error or ClosedError("the client is closed")
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """
+        End the connection, for good or until C{connect} is called again.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+        for worker in list(self._workers):
+            worker.cancel()
+        if self.state is not State.IDLE:
+            self._become(State.CLOSED)
+
+    def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
+        """
+        Call C{watcher} with each new state; answers what ends that.
+        """
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    @property
+    def agent_id(self) -> str | None:
+        """
+        Who the server takes it for.
+        """
+        return self._core.agent_id
+
+    @property
+    def channels(self) -> list[str]:
+        """
+        What it is, or will be, subscribed to.
+        """
+        return list(self._core.channels)
+
+    def _become(self, state: State) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        for watcher in list(self._watchers):
+            watcher(state)
+
+    async def _run(self) -> None:
+        while True:
+            self._become(State.CONNECTING)
+            error: DCMError | None = None
+            code: int | None = None
+            reason = ""
+            try:
+                async with connect(self.url, **self._options) as socket:
+                    error = await self._converse(socket)
+                code, reason = socket.close_code, socket.close_reason or ""
+            except InvalidURI as wrong:
+                error = ClosedError(str(wrong))
+            except (OSError, TimeoutError, WebSocketException) as failed:
+                reason = str(failed) or type(failed).__name__
+            self.last_close = (code, reason)
+            verdict = self._core.lost(code, reason, error)
+            if verdict.delay is None or isinstance(error, ClosedError):
+                self._error = verdict.error or (error if isinstance(error, ClosedError) else None)
+                self._become(State.CLOSED)
+                return
+            self.retry_at = time.time() + verdict.delay
+            self._become(State.WAITING)
+            await asyncio.sleep(verdict.delay)
+            self.retry_at = None
+
+    async def _converse(self, socket: ClientConnection) -> DCMError | None:
+        """
+        Talk until the connection ends; answers why this side ended it, if it did.
+        """
+        outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._core.opened(outgoing.put_nowait)
+        greeted = asyncio.Event()
+        tasks = [
+            asyncio.create_task(self._write(socket, outgoing)),
+            asyncio.create_task(self._read(socket, greeted)),
+            asyncio.create_task(self._greet(greeted)),
+        ]
+        stable = asyncio.get_running_loop().call_later(_STABLE, self._core.stable)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    problem = task.exception()
+                    if isinstance(problem, DCMError):
+                        return problem
+                    if problem is not None and not isinstance(problem, ConnectionClosed):
+                        raise problem
+            return None
+        finally:
+            stable.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self, socket: ClientConnection, outgoing: asyncio.Queue[str]) -> None:
+        while True:
+            await socket.send(await outgoing.get())
+
+    async def _read(self, socket: ClientConnection, greeted: asyncio.Event) -> None:
+        while True:
+            # an answer may be what a listener waits for before it takes the next event
+            while self._waiting >= self._queue_max and not self._core.asking:
+                self._room.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._room.wait(), 0.1)
+            try:
+                text = await asyncio.wait_for(socket.recv(), SILENCE)
+            except TimeoutError:
+                raise DCMError("nothing was heard for too long") from None
+            said = self._core.received(text)
+            if said is True:
+                greeted.set()
+            elif isinstance(said, DCMError):
+                _log.warning("the server says: %s", said)
+
+    async def _greet(self, greeted: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(greeted.wait(), self._timeout)
+        except TimeoutError:
+            raise RequestTimeoutError("the server does not greet") from None
+        message = self._core.auth(await self._get_token())
+        if message is not None:
+            await self._request(message)
+        await self._settle()
+        self._become(State.CONNECTED)
+
+    async def _get_token(self) -> str | None:
+        if not callable(self._token):
+            return self._token
+        try:
+            token = self._token()
+            return await token if inspect.isawaitable(token) else token
+        except Exception as error:
+            raise TokenFailedError(f"there is no token: {error}") from error
+
+    async def _settle(self) -> None:
+        """
+        Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
+        """
+        queue = deque(self._core.to_settle())
+
+        async def work() -> None:
+            while queue:
+                message = queue.popleft()
+                try:
+                    await self._request(message)
+                except RateLimitedError as error:
+                    queue.append(message)
+                    await asyncio.sleep(AT_ONCE * (error.retry_after or 0.01))
+                except RequestTimeoutError:
+                    raise
+                except DCMError as error:
+                    if error.code == "NOT_CONNECTED":
+                        raise
+                    _log.warning("%s %s: %s", message["type"], message["channel"], error)
+
+        await asyncio.gather(*(work() for _ in range(min(AT_ONCE, len(queue)))))
+
+    # asking
+
+    async def _request(self, message: dict[str, Any]) -> dict[str, Any]:
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        name = self._core.request(message, _settler(answer))
+        # reading may be waiting for room
+        self._room.set()
+        try:
+            return await asyncio.wait_for(answer, self._timeout)
+        except TimeoutError:
+            raise RequestTimeoutError(f"no answer to {message['type']} in {self._timeout:g} s") from None
+        finally:
+            self._core.give_up(name)
+
+    async def subscribe(self, channel: str) -> None:
+        """
+        Subscribe: now if connected, and after each reconnection.
+
+        @raise RefusedError: the server does not allow it.
+        """
+        self._core.wants(channel, True)
+        if self.state is State.CONNECTED:
+            await self._request({"type": "subscribe", "channel": channel})
+
+    async def unsubscribe(self, channel: str) -> None:
+        """
+        Leave a channel, which an agent is not given back either.
+        """
+        self._core.wants(channel, False)
+        if self.state is State.CONNECTED:
+            await self._request({"type": "unsubscribe", "channel": channel})
+
+    async def publish(self, channel: str, event: str, data: object = None) -> str:
+        """
+        Publish an event; answers its id.
+
+        @raise RefusedError: the server's reason, in a class for each code.
+        @raise RequestTimeoutError: it may have been published.
+        @raise NotConnectedError: there is no connection; or it ended before the answer, and it may have been published.
+        """
+        answer = await self._request({"type": "publish", "channel": channel, "event": event, "data": data})
+        return str(answer["message_id"])
+
+    async def ping(self) -> float:
+        """
+        Seconds there and back.
+        """
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        began = time.monotonic()
+        self._core.ping(_settler(answer))
+        self._room.set()
+        try:
+            await asyncio.wait_for(answer, self._timeout)
+        except TimeoutError:
+            raise RequestTimeoutError(f"no answer to a ping in {self._timeout:g} s") from None
+        return time.monotonic() - began
+
+    # events
+
+    def on(self, pattern: str, handler: Handler, *, channel: str | None = None) -> Callable[[], None]:
+        """
+        Call C{handler} with each event whose name fits C{pattern} (C{*} stands for anything), one after the other.  An
+        event is acknowledged when all who wanted it are done; where one raised, it is not, and comes again.
+
+        @param handler: a function, or a coroutine function.
+        @param channel: only those of such channels; without it each event comes once, on whatever channel.
+        @return: what ends it.
+        """
+        queue: deque[tuple[Event, Callable[[bool], None]]] = deque()
+        worker: asyncio.Task[None] | None = None
+
+        def take(event: Event, dealt_with: Callable[[bool], None]) -> None:
+            nonlocal worker
+            self._waiting += 1
+            queue.append((event, dealt_with))
+            if worker is None or worker.done():
+                worker = asyncio.create_task(work())
+                # the loop itself does not keep it
+                self._workers.add(worker)
+                worker.add_done_callback(self._workers.discard)
+
+        async def work() -> None:
+            while queue:
+                event, dealt_with = queue.popleft()
+                well = False
+                try:
+                    result = handler(event)
+                    if inspect.isawaitable(result):
+                        await result
+                    well = True
+                except Exception:
+                    _log.exception("a handler of %s failed; the event is not acknowledged", event.event)
+                finally:
+                    self._one_less()
+                    dealt_with(well)
+
+        listener = Listener(pattern, channel, take)
+        self._core.listeners[listener] = None
+
+        def end() -> None:
+            self._core.listeners.pop(listener, None)
+            while queue:
+                self._one_less()
+                queue.popleft()[1](False)
+
+        return end
+
+    def _one_less(self) -> None:
+        self._waiting -= 1
+        self._room.set()
+
+    def events(self, pattern: str = "*", *, channel: str | None = None) -> Events:
+        """
+        The events from now on, for C{async for}.  Each is acknowledged when the next one is asked for: one at which the
+        loop ends, by an error or C{break}, is not.  Ends when the client is closed.
+        """
+        return Events(self, pattern, channel)
+
+
+class Events:
+    """
+    An asynchronous iterator over events; also to be closed with C{aclose}.
+    """
+
+    def __init__(self, client: DCMClient, pattern: str, channel: str | None) -> None:
+        self._client = client
+        self._inbox: deque[tuple[Event, Callable[[bool], None]]] = deque()
+        self._arrived = asyncio.Event()
+        self._taken: Callable[[bool], None] | None = None
+        self._listener = Listener(pattern, channel, self._take)
+        client._core.listeners[self._listener] = None
+        self._end = client.on_state(lambda state: self._arrived.set())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        self._finish(True)
+        while not self._inbox:
+            if self._client.state is State.CLOSED:
+                await self.aclose()
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        event, self._taken = self._inbox.popleft()
+        return event
+
+    async def aclose(self) -> None:
+        """
+        No more; the last event that was taken is not acknowledged.
+        """
+        if self._client._core.listeners.pop(self._listener, self) is self:
+            return
+        self._end()
+        self._finish(False)
+        while self._inbox:
+            self._client._one_less()
+            self._inbox.popleft()[1](False)
+
+    def _take(self, event: Event, dealt_with: Callable[[bool], None]) -> None:
+        self._client._waiting += 1
+        self._inbox.append((event, dealt_with))
+        self._arrived.set()
+
+    def _finish(self, well: bool) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._client._one_less()
+            taken(well)
+
+
+def _settler(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any] | DCMError], None]:
+    def settle(result: dict[str, Any] | DCMError) -> None:
+        if answer.done():
+            return
+        if isinstance(result, DCMError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+    return settle

@@ -1,0 +1,494 @@
+"""
+A client's side of the protocol, without sockets, clocks and tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+Reply = Callable[["dict[str, Any] | DCMError"], None]
+
+BACKOFF_BASE = 0.5
+BACKOFF_MAX = 30.0
+"""
+Seconds that the first retry, and in the end every retry, takes at most.
+"""
+
+SEEN_MAX = 10_000
+"""
+Event ids remembered, to leave out repetitions.
+"""
+
+SILENCE = 75.0
+"""
+Seconds without anything from the server, which pings every 30, after which the connection is taken for dead.
+"""
+
+AT_ONCE = 16
+"""
+Subscriptions on their way at once after a reconnection: many more would be over the server's rate limit.
+"""
+
+_TRACKED = ("task.", "subtask.", "message.")
+_TOKEN_REFUSED = frozenset({"TOKEN_REQUIRED", "TOKEN_INVALID", "TOKEN_EXPIRED", "AGENT_ID_REQUIRED"})
+_AUTHENTICATION_REQUIRED = 4001
+_GOING_AWAY = 1001
+_UNWELCOME = frozenset({1013, 4029})
+_UNWELCOME_ATTEMPT = 4
+_ATTEMPT_MAX = 30
+
+
+class State(StrEnum):
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+class DCMError(Exception):
+    """
+    Something did not work; C{code} says what, for programs.
+    """
+
+    code = "ERROR"
+
+
+class RefusedError(DCMError):
+    """
+    The server said no; there is a class below this one for each of its codes.
+
+    @ivar frame: all that the server said.
+    @ivar retry_after: seconds after which it may be tried again, where the server said so.
+    """
+
+    def __init__(self, code: str, text: str, frame: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.code = code
+        self.frame = frame
+        after = frame.get("retry_after_ms")
+        self.retry_after = None if after is None else after / 1000
+
+
+class ParseFailedError(RefusedError):
+    code = "PARSE_ERROR"
+
+
+class UnknownMessageTypeError(RefusedError):
+    code = "UNKNOWN_MESSAGE_TYPE"
+
+
+class InvalidMessageError(RefusedError):
+    code = "INVALID_MESSAGE"
+
+
+class InvalidChannelError(RefusedError):
+    code = "INVALID_CHANNEL"
+
+
+class InvalidEventError(RefusedError):
+    code = "INVALID_EVENT"
+
+
+class NotAuthorizedError(RefusedError):
+    code = "NOT_AUTHORIZED"
+
+
+class TokenRequiredError(RefusedError):
+    code = "TOKEN_REQUIRED"
+
+
+class TokenInvalidError(RefusedError):
+    code = "TOKEN_INVALID"
+
+
+class TokenExpiredError(RefusedError):
+    code = "TOKEN_EXPIRED"
+
+
+class AgentIdRequiredError(RefusedError):
+    code = "AGENT_ID_REQUIRED"
+
+
+class TooManySubscriptionsError(RefusedError):
+    code = "TOO_MANY_SUBSCRIPTIONS"
+
+
+class RateLimitedError(RefusedError):
+    code = "RATE_LIMITED"
+
+
+class NotAvailableError(RefusedError):
+    code = "NOT_AVAILABLE"
+
+
+_CLASSES: dict[str, type[RefusedError]] = {kind.code: kind for kind in RefusedError.__subclasses__()}
+
+
+def refusal(frame: dict[str, Any]) -> RefusedError:
+    """
+    The error that a failure frame tells.
+    """
+    code = str(frame.get("code", "ERROR"))
+    return _CLASSES.get(code, RefusedError)(code, str(frame.get("error", "refused")), frame)
+
+
+class NotConnectedError(DCMError):
+    """
+    There is no connection, or it ended before the answer came: what was asked for may have been done.
+    """
+
+    code = "NOT_CONNECTED"
+
+
+class RequestTimeoutError(DCMError):
+    """
+    No answer in time; what was asked for may have been done.
+    """
+
+    code = "TIMEOUT"
+
+
+class TokenFailedError(DCMError):
+    """
+    What should get a token did not.
+    """
+
+    code = "TOKEN_FAILED"
+
+
+class ClosedError(DCMError):
+    """
+    The client is closed, by its user or for good by the server.
+
+    @ivar close_code: the WebSocket's; None where the user closed it.
+    """
+
+    code = "CLOSED"
+
+    def __init__(self, text: str, close_code: int | None = None) -> None:
+        super().__init__(text)
+        self.close_code = close_code
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    What happened.
+
+    @ivar id: the same on every channel, and in every repetition.
+    @ivar timestamp: ms since the epoch.
+    @ivar frame: all that the server sent.
+    """
+
+    id: str
+    channel: str
+    event: str
+    data: Any
+    timestamp: int
+    frame: dict[str, Any] = field(repr=False, compare=False, hash=False)
+
+    @property
+    def tracked(self) -> bool:
+        """
+        Does the server await an acknowledgement?
+        """
+        return self.event.startswith(_TRACKED)
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """
+    Who wants which events.
+
+    @ivar pattern: of event names, as in C{task.*}.
+    @ivar channel: of channel names; None for whatever channel an event comes on, but each event once.
+    @ivar take: given each event, and what to call when it has been dealt with.
+    """
+
+    pattern: str
+    channel: str | None
+    take: Callable[[Event, Callable[[bool], None]], object]
+
+    def wants(self, event: Event) -> bool:
+        """
+        Is it one that this listener asked for?
+        """
+        return fnmatchcase(event.event, self.pattern) and (
+            self.channel is None or fnmatchcase(event.channel, self.channel)
+        )
+
+
+class _Fate(Enum):
+    PENDING = 1
+    DONE = 2
+    FAILED = 3
+
+
+@dataclass(slots=True)
+class _Seen:
+    channels: set[str] = field(default_factory=set)
+    open: int = 0
+    fate: _Fate = _Fate.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What comes after the end of a connection.
+
+    @ivar delay: seconds until the next attempt; None where there is none.
+    @ivar error: why there is none.
+    """
+
+    delay: float | None
+    error: ClosedError | None = None
+
+
+class ClientCore:
+    """
+    @param fresh_tokens: there may be another token next time.
+    @param random: a number from 0 to 1.
+
+    @ivar channels: what it is, or will be, subscribed to.
+    @ivar has: what the server says that it is subscribed to, after authenticating.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_id: str | None,
+        session_id: str | None,
+        channels: Iterable[str],
+        fresh_tokens: bool,
+        random: Callable[[], float],
+    ) -> None:
+        self.channels = dict.fromkeys(channels)
+        self.agent_id = agent_id
+        self._session_id = session_id
+        self._fresh_tokens = fresh_tokens
+        self._random = random
+        # what the server might give back to an agent that has left it
+        self._left: dict[str, None] = {}
+        self._send: Callable[[str], object] | None = None
+        self._requests: dict[str, Reply] = {}
+        self._pings: list[Reply] = []
+        self._next_id = 1
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._attempt = 0
+        self.listeners: dict[Listener, None] = {}
+        self.client_id: str | None = None
+        self.has: set[str] = set()
+        if "global" not in self.channels:
+            self._left["global"] = None
+
+    # connections
+
+    def opened(self, send: Callable[[str], object]) -> None:
+        """
+        There is a connection; C{send} takes texts.
+        """
+        self._send = send
+        self.has = {"global"}
+
+    def stable(self) -> None:
+        """
+        The connection has stood for a while: the back-off begins anew.
+        """
+        self._attempt = 0
+
+    def lost(self, code: int | None, reason: str, error: DCMError | None = None) -> Verdict:
+        """
+        The connection has ended, or there was none.
+
+        @param error: why the client ended it by itself.
+        """
+        self._send = None
+        self.client_id = None
+        waiting = [*self._requests.values(), *self._pings]
+        self._requests.clear()
+        self._pings.clear()
+        for reply in waiting:
+            reply(NotConnectedError("the connection ended before the answer came"))
+        refused = code == _AUTHENTICATION_REQUIRED or (error is not None and error.code in _TOKEN_REFUSED)
+        if refused and not self._fresh_tokens:
+            return Verdict(None, ClosedError(str(error or reason or "authentication required"), code))
+        if code in _UNWELCOME:
+            self._attempt = max(self._attempt, _UNWELCOME_ATTEMPT)
+        longest = BACKOFF_MAX if code == _GOING_AWAY else min(BACKOFF_MAX, BACKOFF_BASE * 2**self._attempt)
+        self._attempt = min(self._attempt + 1, _ATTEMPT_MAX)
+        # full jitter: a crowd that was sent away together does not come back together
+        return Verdict(self._random() * longest)
+
+    def to_settle(self) -> Iterator[dict[str, str]]:
+        """
+        After authenticating: what to ask for so that the subscriptions are what they should be.
+        """
+        for channel in self.channels:
+            if channel not in self.has:
+                yield {"type": "subscribe", "channel": channel}
+        for channel in self._left:
+            if channel in self.has:
+                yield {"type": "unsubscribe", "channel": channel}
+
+    # requests
+
+    def auth(self, token: str | None) -> dict[str, str] | None:
+        """
+        The message that authenticates; None where there is nothing to say.
+        """
+        if token is not None:
+            message = {"type": "auth", "token": token}
+        elif self.agent_id is not None:
+            message = {"type": "auth", "agent_id": self.agent_id}
+        else:
+            return None
+        if self._session_id is not None:
+            message["session_id"] = self._session_id
+        return message
+
+    def wants(self, channel: str, wanted: bool) -> None:
+        """
+        The user wants to be subscribed to C{channel}, or not.
+        """
+        (self.channels if wanted else self._left)[channel] = None
+        (self._left if wanted else self.channels).pop(channel, None)
+
+    def request(self, message: dict[str, Any], reply: Reply) -> str:
+        """
+        Ask for something; C{reply} is called once, with the answer or what went wrong.  Answers the request's id.
+        """
+        name = f"r{self._next_id}"
+        self._next_id += 1
+        if self._send is None:
+            reply(NotConnectedError("there is no connection"))
+        else:
+            self._requests[name] = reply
+            self._send(json.dumps({**message, "id": name}))
+        return name
+
+    def ping(self, reply: Reply) -> None:
+        """
+        Ask for a sign of life.
+        """
+        if self._send is None:
+            reply(NotConnectedError("there is no connection"))
+        else:
+            self._pings.append(reply)
+            self._send('{"type":"ping"}')
+
+    def give_up(self, name: str) -> None:
+        """
+        Nobody waits for the answer to that request any more.
+        """
+        self._requests.pop(name, None)
+
+    @property
+    def asking(self) -> bool:
+        """
+        Is an answer awaited?
+        """
+        return bool(self._requests or self._pings)
+
+    # messages
+
+    def received(self, text: str | bytes) -> DCMError | bool:
+        """
+        A message has come.  True where it greets; an error that answers nothing; False otherwise.
+        """
+        try:
+            frame = json.loads(text)
+        except ValueError:
+            return DCMError("the server sent what is not JSON")
+        if not isinstance(frame, dict):
+            return DCMError("the server sent what is not an object")
+        if "event" in frame:
+            self._take(frame)
+        elif frame.get("type") == "ack":
+            self._answer(frame)
+        elif frame.get("type") == "ping":
+            self._say('{"type":"pong"}')
+        elif frame.get("type") == "pong":
+            if self._pings:
+                self._pings.pop(0)(frame)
+        elif frame.get("type") == "connected":
+            self.client_id = frame.get("client_id")
+            return True
+        elif "error" in frame:
+            return refusal(frame)
+        return False
+
+    def _say(self, text: str) -> None:
+        if self._send is not None:
+            self._send(text)
+
+    def _answer(self, frame: dict[str, Any]) -> None:
+        if "subscriptions" in frame:
+            self.has = set(frame["subscriptions"])
+            own = [name for name in frame["subscriptions"] if name.startswith("agents/")]
+            if self.agent_id is None and len(own) == 1:
+                self.agent_id = own[0].removeprefix("agents/")
+        reply = self._requests.pop(frame.get("id") or "", None)
+        if reply is not None:
+            reply(frame if frame.get("success") else refusal(frame))
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        event = Event(
+            str(frame.get("id")),
+            str(frame.get("channel")),
+            str(frame["event"]),
+            frame.get("data"),
+            int(frame.get("timestamp") or 0),
+            frame,
+        )
+        seen = self._seen.get(event.id)
+        first = seen is None
+        if seen is None:
+            seen = self._seen[event.id] = _Seen()
+            if len(self._seen) > SEEN_MAX:
+                self._seen.popitem(last=False)
+        again = event.channel in seen.channels
+        if again and seen.fate is _Fate.DONE:
+            # the ack got lost
+            self._acknowledge(event)
+        if again and seen.fate is not _Fate.FAILED:
+            return
+        fresh = first or seen.fate is _Fate.FAILED
+        seen.channels.add(event.channel)
+        wanting = [one for one in self.listeners if (fresh or one.channel is not None) and one.wants(event)]
+        if fresh:
+            seen.fate = _Fate.PENDING
+        seen.open += len(wanting)
+        if not wanting and seen.open == 0 and seen.fate is _Fate.PENDING:
+            seen.fate = _Fate.DONE
+            self._acknowledge(event)
+        for listener in wanting:
+            listener.take(event, self._closer(event, seen))
+
+    def _closer(self, event: Event, seen: _Seen) -> Callable[[bool], None]:
+        told = False
+
+        def dealt_with(well: bool) -> None:
+            nonlocal told
+            if told:
+                return
+            told = True
+            seen.open -= 1
+            if not well:
+                # it is not acknowledged, and comes again
+                seen.fate = _Fate.FAILED
+            elif seen.open == 0 and seen.fate is _Fate.PENDING:
+                seen.fate = _Fate.DONE
+                self._acknowledge(event)
+
+        return dealt_with
+
+    def _acknowledge(self, event: Event) -> None:
+        if event.tracked:
+            self._say(json.dumps({"type": "ack", "message_id": event.id}))

@@ -1,0 +1,496 @@
+"""
+The clients for asyncio and for Twisted, against the real service: each test is one program, run with both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.task import deferLater
+
+from dcm_ws.client import aio, core, tx
+from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
+from tests.integration.test_endpoints import make_certificate
+
+SECRET = "a secret that only these tests know about"
+
+
+class Asyncio:
+    """
+    Runs a program with the client for asyncio, in a thread that has a loop.
+    """
+
+    @staticmethod
+    def client(url: str, **options: Any) -> Any:
+        return aio.DCMClient(url, **options)
+
+    @staticmethod
+    def begin(call: Any) -> Any:
+        return asyncio.ensure_future(call)
+
+    @staticmethod
+    async def connect(client: Any) -> None:
+        await client.connect()
+
+    @staticmethod
+    async def close(client: Any) -> None:
+        await client.close()
+
+    @staticmethod
+    async def until(condition: Callable[[], Any]) -> None:
+        end = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < end, "it did not happen in time"
+            await asyncio.sleep(0.01)
+
+    @staticmethod
+    def run(program: Callable[[], Awaitable[None]]) -> Deferred[None]:
+        from twisted.internet.threads import deferToThread
+
+        return deferToThread(asyncio.run, program())  # type: ignore[arg-type]
+
+
+class InTwisted:
+    """
+    Runs it with the client for Twisted, in the tests' own reactor.
+    """
+
+    @staticmethod
+    def client(url: str, **options: Any) -> Any:
+        return tx.DCMClient(url, **options)
+
+    @staticmethod
+    def begin(call: Any) -> Any:
+        return call
+
+    @staticmethod
+    async def connect(client: Any) -> None:
+        client.startService()
+        await client.when_connected()
+
+    @staticmethod
+    async def close(client: Any) -> None:
+        if client.running:
+            await client.stopService()
+
+    @staticmethod
+    async def until(condition: Callable[[], Any]) -> None:
+        end = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < end, "it did not happen in time"
+            await deferLater(reactor, 0.01)
+
+    @staticmethod
+    def run(program: Callable[[], Awaitable[None]]) -> Deferred[None]:
+        return Deferred.fromCoroutine(program())  # type: ignore[arg-type]
+
+
+class Way:
+    """
+    A way to the service that can be cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ends: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}/ws"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._ends += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """
+        End all connections.
+        """
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """
+        End it all.
+        """
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture(params=[Asyncio, InTwisted], ids=["asyncio", "Twisted"])
+def world(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgresServer]:
+    with postgres() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running(database: PostgresServer) -> Iterator[Service]:
+    with service("--database-url", database.url, "--ack-timeout", "0.3", "--retry-interval", "0.1") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A short back-off.
+    """
+    monkeypatch.setattr(core, "BACKOFF_BASE", 0.05)
+
+
+def at(running: Service) -> str:
+    return f"ws://127.0.0.1:{running.port}/ws"
+
+
+async def played(world: Any, *clients: Any, program: Callable[[], Awaitable[None]]) -> None:
+    """
+    Run C{program}, and close the clients whatever becomes of it.
+    """
+
+    async def whole() -> None:
+        try:
+            await program()
+        finally:
+            for client in clients:
+                await world.close(client)
+
+    await world.run(whole)
+
+
+@pytest_twisted.ensureDeferred
+async def test_publish_and_hear(world: Any, running: Service, database: PostgresServer) -> None:
+    """
+    What a client publishes, and what the database says, comes to handlers that asked for it.
+    """
+    came: list[Any] = []
+    client = world.client(at(running), channels=["topics/t"])
+    client.on("task.*", came.append)
+    client.on("*", lambda event: came.append(event.channel), channel="global")
+
+    async def program() -> None:
+        await world.connect(client)
+        assert client.state == "connected"
+        name = await client.publish("topics/t", "task.created", {"n": 1})
+        await world.until(lambda: came)
+        event = came.pop()
+        assert (event.id, event.channel, event.event, event.data) == (name, "topics/t", "task.created", {"n": 1})
+        assert event.tracked
+        await client.subscribe("global")
+        database.notify(json.dumps({"channel": "topics/t", "event": "pipeline.begun", "data": None}))
+        await world.until(lambda: came)
+        assert came == ["global"]
+        assert 0 < await client.ping() < 5
+        await client.unsubscribe("topics/t")
+        assert "topics/t" not in running.stats()["channelStats"]
+
+    await played(world, client, program=program)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "code"),
+    [
+        (lambda client: client.subscribe("nonsense"), core.InvalidChannelError, "INVALID_CHANNEL"),
+        (lambda client: client.subscribe("agents/bob"), core.NotAuthorizedError, "NOT_AUTHORIZED"),
+        (lambda client: client.publish("global", "no.such"), core.InvalidEventError, "INVALID_EVENT"),
+        (lambda client: client.publish("global", "x"), core.InvalidEventError, "INVALID_EVENT"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_refusals(world: Any, running: Service, call: Any, error: type[core.RefusedError], code: str) -> None:
+    """
+    What the server refuses is an error of a class for its code.
+    """
+    client = world.client(at(running))
+
+    async def program() -> None:
+        await world.connect(client)
+        with pytest.raises(error) as refused:
+            await call(client)
+        assert refused.value.code == code
+        assert refused.value.frame["success"] is False
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_connection(world: Any) -> None:
+    """
+    Without a connection asking fails at once, and subscribing waits.
+    """
+    client = world.client("ws://127.0.0.1:1/ws")
+
+    async def program() -> None:
+        with pytest.raises(core.NotConnectedError):
+            await client.publish("global", "system.info")
+        with pytest.raises(core.NotConnectedError):
+            await client.ping()
+        await client.subscribe("topics/later")
+        assert client.channels == ["global", "topics/later"]
+
+    await played(world, client, program=program)
+    with pytest.raises(ValueError, match="not the address of a WebSocket"):
+        world.client("http://127.0.0.1/")
+
+
+@pytest_twisted.ensureDeferred
+async def test_acknowledged_when_it_has_been_dealt_with(
+    world: Any, running: Service, no_logged_failures: list[Any]
+) -> None:
+    """
+    An event whose handler fails is not acknowledged, and comes again.
+    """
+    calls: list[Any] = []
+    client = world.client(at(running), channels=["topics/f"])
+
+    async def handler(event: core.Event) -> None:
+        calls.append(event.id)
+        if len(calls) == 1:
+            raise ValueError("not now")
+
+    client.on("task.*", handler)
+
+    async def program() -> None:
+        await world.connect(client)
+        await client.publish("topics/f", "task.created", 1)
+        await world.until(lambda: len(calls) == 2 and not running.stats()["pendingDeliveries"])
+        assert calls[0] == calls[1]
+        no_logged_failures.clear()
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_async_for(world: Any, running: Service) -> None:
+    """
+    Events come one by one; each is acknowledged when the next is asked for; publishing in between works however many
+    wait; the loop ends with the client.
+    """
+    client = world.client(at(running), channels=["topics/loop"], queue_max=5)
+    heard: list[int] = []
+
+    async def program() -> None:
+        await world.connect(client)
+        events = client.events("task.*")
+        pending = [world.begin(client.publish("topics/loop", "task.created", n)) for n in range(50)]
+        async for event in events:
+            heard.append(event.data)
+            if event.data == 0:
+                for answer in pending:
+                    await answer
+            await client.publish("topics/other", "system.info", event.data)
+            if len(heard) == 50:
+                break
+        await events.aclose()
+        assert heard == list(range(50))
+        # the last one was left by break
+        await world.until(lambda: running.stats()["pendingDeliveries"] <= 1)
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cut_connection(world: Any, running: Service) -> None:
+    """
+    A connection that is cut is made again, with its subscriptions; an agent gets what it missed.
+    """
+    way = Way(running.port)
+    states: list[str] = []
+    came: list[Any] = []
+    client = world.client(way.url, agent_id="cut-agent", channels=["topics/cut"])
+    client.on_state(states.append)
+    client.on("task.*", lambda event: came.append(event.data))
+
+    async def program() -> None:
+        await world.connect(client)
+        assert client.agent_id == "cut-agent"
+        way.cut()
+        await world.until(lambda: states.count("connected") == 2)
+        await client.publish("topics/cut", "task.created", "after")
+        await world.until(lambda: came)
+        assert came == ["after"]
+        assert states == ["connecting", "connected", "waiting", "connecting", "connected"]
+
+    try:
+        await played(world, client, program=program)
+    finally:
+        way.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_restart(world: Any) -> None:
+    """
+    A restart of the service is survived, and so is a time in which there is none.
+    """
+    port = free_port()
+    states: list[str] = []
+    came: list[Any] = []
+    client = world.client(f"ws://127.0.0.1:{port}/ws", channels=["topics/r"])
+    client.on_state(states.append)
+    client.on("*", lambda event: came.append(event.data))
+    codes: list[Any] = []
+    client.on_state(lambda state: codes.append(client.last_close) if state == "waiting" else None)
+
+    async def program() -> None:
+        with service("--ws-port", str(port), "--drain", "0.1") as first:
+            await world.connect(client)
+            first.stop()
+            await world.until(lambda: states.count("waiting") >= 3)
+        assert codes[0][0] == 1012
+        with service("--ws-port", str(port)):
+            await world.until(lambda: states[-1] == "connected")
+            await client.publish("topics/r", "system.info", "again")
+            await world.until(lambda: came)
+            await world.close(client)
+        assert states[-1] == "closed"
+
+    await played(world, client, program=program)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Service]:
+    options = ("--production", "--database-url", "postgresql://nobody@127.0.0.1:1/none", "--enforce-expiry")
+    with service(*options, "--auth-timeout", "0.5", env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as found:
+        yield found
+
+
+@pytest_twisted.ensureDeferred
+async def test_tokens(world: Any, guarded: Service) -> None:
+    """
+    A token opens, and so does what gets one, which is asked again when a token has expired; a wrong one ends it.
+    """
+    asked: list[str] = []
+
+    def fresh() -> str:
+        asked.append(make_token("eve", secret=SECRET, seconds=3600 if asked else 1))
+        return asked[-1]
+
+    fixed = world.client(at(guarded), token=make_token("ann", secret=SECRET))
+    renewed = world.client(at(guarded), token=fresh)
+    wrong = world.client(at(guarded), token="wrong")
+    nobody = world.client(at(guarded), channels=[])
+
+    async def program() -> None:
+        await world.connect(fixed)
+        assert fixed.agent_id == "ann"
+        await world.connect(renewed)
+        await world.until(lambda: len(asked) == 2 and renewed.state == "connected")
+        assert renewed.last_close[0] == 4001
+        with pytest.raises(core.ClosedError):
+            await world.connect(wrong)
+        assert wrong.state == "closed"
+
+    await played(world, fixed, renewed, wrong, nobody, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls(world: Any, tmp_path: Path) -> None:
+    """
+    Over TLS the server must be who the URL says.
+    """
+    key, certificate = make_certificate(tmp_path)
+    port = free_port()
+    if world is Asyncio:
+        trust: Any = ssl.create_default_context(cafile=str(certificate))
+    else:
+        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
+        trust = optionsForClientTLS("127.0.0.1", trustRoot=root)
+        other = optionsForClientTLS("localhost", trustRoot=root)
+    good = world.client(f"wss://127.0.0.1:{port}/ws", tls=trust)
+    untrusted = world.client(f"wss://127.0.0.1:{port}/ws")
+    misnamed = world.client(f"wss://localhost:{port}/ws", tls=trust if world is Asyncio else other)
+    states: list[str] = []
+    for refusing in (untrusted, misnamed):
+        refusing.on_state(states.append)
+
+    async def program() -> None:
+        await world.connect(good)
+        assert await good.ping() > 0
+        for refusing in (untrusted, misnamed):
+            states.clear()
+            connecting = world.begin(refusing.connect()) if world is Asyncio else refusing.startService()
+            await world.until(lambda: states.count("waiting") >= 2)
+            assert "connected" not in states
+            if connecting is not None:
+                connecting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await connecting
+
+    with service("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"):
+        await played(world, good, untrusted, misnamed, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_channels(world: Any) -> None:
+    """
+    Very many subscriptions stay within the server's rate limit.
+    """
+    channels = [f"topics/many-{n}" for n in range(150)]
+
+    async def program() -> None:
+        await world.connect(client)
+        assert strict.stats()["activeChannels"] == 150
+
+    with service("--rate-limit", "200/s", "--rate-burst", "50") as strict:
+        client = world.client(at(strict), channels=channels)
+        await played(world, client, program=program)
+
+
+def test_asyncio_without_a_reactor() -> None:
+    """
+    A program that runs asyncio gets no reactor of Twisted's.
+    """
+    program = "import sys, dcm_ws.client.aio; sys.exit('twisted.internet.reactor' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_examples(running: Service) -> None:
+    """
+    The examples of the documentation, one answering the other.
+    """
+    examples = Path(__file__).parents[2] / "docs" / "examples"
+    command = [sys.executable, str(examples / "client_asyncio.py"), at(running)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        assert echo.stdout is not None
+        assert echo.stdout.readline() == "ready\n"
+        asked = subprocess.run(
+            [sys.executable, str(examples / "client_twisted.py"), at(running)],
+            check=True,
+            timeout=30,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        echo.kill()
+    assert asked.stdout == "echo has read: is anybody there?\n"
