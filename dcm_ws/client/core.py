@@ -408,6 +408,12 @@ class ClientCore:
             return DCMError("the server sent what is not JSON")
         if not isinstance(frame, dict):
             return DCMError("the server sent what is not an object")
+        try:
+            return self._obey(frame)
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            return DCMError(f"the server sent what cannot be understood: {error}")
+
+    def _obey(self, frame: dict[str, Any]) -> DCMError | bool:
         if "event" in frame:
             self._take(frame)
         elif frame.get("type") == "ack":

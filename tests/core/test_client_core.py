@@ -1,0 +1,348 @@
+"""
+A client's side of the protocol, by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcm_ws.client import core
+from dcm_ws.client.core import ClientCore, DCMError, Event, Listener, NotConnectedError, RefusedError
+from dcm_ws.errors import ErrorCode
+
+
+class Side:
+    """
+    A core with a connection, and what it said and was told.
+    """
+
+    def __init__(self, *, connected: bool = True, chance: float = 1.0, **options: Any) -> None:
+        settings: dict[str, Any] = {"agent_id": None, "session_id": None, "channels": ["global"], "fresh_tokens": False}
+        self.core = ClientCore(**settings | options, random=lambda: chance)
+        self.said: list[Any] = []
+        self.replies: list[Any] = []
+        self.taken: list[tuple[Event, Callable[[bool], None]]] = []
+        if connected:
+            self.connect()
+
+    def connect(self) -> None:
+        """
+        Open a connection.
+        """
+        self.core.opened(lambda text: self.said.append(json.loads(text)))
+
+    def hear(self, **frame: Any) -> object:
+        """
+        A message comes.
+        """
+        return self.core.received(json.dumps(frame))
+
+    def listen(self, pattern: str = "*", channel: str | None = None) -> Listener:
+        """
+        Want events.
+        """
+        listener = Listener(pattern, channel, lambda event, done: self.taken.append((event, done)))
+        self.core.listeners[listener] = None
+        return listener
+
+    def event(self, id: str = "msg_1", channel: str = "topics/t", event: str = "task.created") -> None:
+        """
+        An event comes.
+        """
+        self.hear(id=id, channel=channel, event=event, data=None, timestamp=1)
+
+    @property
+    def acks(self) -> list[str]:
+        """
+        What was acknowledged.
+        """
+        return [message["message_id"] for message in self.said if message["type"] == "ack"]
+
+
+# requests
+
+
+def test_answers_find_their_requests() -> None:
+    """
+    Each answer goes to who asked, in whatever order they come.
+    """
+    side = Side()
+    one = side.core.request({"type": "subscribe", "channel": "a"}, lambda answer: side.replies.append(("one", answer)))
+    two = side.core.request({"type": "subscribe", "channel": "b"}, lambda answer: side.replies.append(("two", answer)))
+    assert [message["id"] for message in side.said] == [one, two]
+    assert side.core.asking
+    side.hear(type="ack", id=two, success=True)
+    side.hear(type="ack", id=one, success=False, code="INVALID_CHANNEL", error="no such", retry_after_ms=1500)
+    side.hear(type="ack", id="other", success=True)
+    (name, answer), (other, refused) = side.replies
+    assert (name, answer["success"], other) == ("two", True, "one")
+    assert isinstance(refused, core.InvalidChannelError)
+    assert (refused.code, str(refused), refused.retry_after) == ("INVALID_CHANNEL", "no such", 1.5)
+    assert not side.core.asking
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_each_code_has_its_class(code: ErrorCode) -> None:
+    """
+    A refusal is of the class for its code; an unknown code is no accident.
+    """
+    error = core.refusal({"code": code.value, "error": "why"})
+    assert type(error) is not RefusedError
+    assert (error.code, type(error).code) == (code, code)
+    assert type(core.refusal({"code": "NEW_CODE"})) is RefusedError
+
+
+def test_without_a_connection() -> None:
+    """
+    What is asked without a connection fails at once, and what was asked before one ended fails with it.
+    """
+    side = Side(connected=False)
+    side.core.request({"type": "publish"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    side.connect()
+    side.core.request({"type": "publish"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    side.core.give_up(side.core.request({"type": "publish"}, side.replies.append))
+    side.core.lost(1006, "")
+    assert [type(reply) for reply in side.replies] == [NotConnectedError] * 4
+    side.core.received('{"type":"ping"}')
+
+
+def test_pings() -> None:
+    """
+    Pongs answer pings in order; a ping of the server is answered at once.
+    """
+    side = Side()
+    side.core.ping(lambda answer: side.replies.append(1))
+    side.core.ping(lambda answer: side.replies.append(2))
+    for _ in range(3):
+        side.hear(type="pong")
+    assert side.replies == [1, 2]
+    side.hear(type="ping")
+    assert side.said[-1] == {"type": "pong"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", b"\xff"])
+def test_what_is_no_message(text: str | bytes) -> None:
+    """
+    Whatever the server says, the client goes on.
+    """
+    assert isinstance(Side().core.received(text), DCMError)
+
+
+_FIELDS = ["type", "id", "event", "channel", "data", "error", "code", "timestamp", "subscriptions", "client_id"]
+_values = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({}) | st.just("ack")
+
+
+@given(st.dictionaries(st.sampled_from(_FIELDS), _values))
+def test_odd_messages(frame: dict[str, object]) -> None:
+    """
+    Neither does a field that is odd end it.
+    """
+    side = Side()
+    side.listen()
+    assert isinstance(side.hear(**frame), bool | DCMError)
+
+
+def test_greeting_and_errors() -> None:
+    """
+    The greeting is told from the rest, and so are errors that answer nothing.
+    """
+    side = Side()
+    assert side.hear(type="connected", client_id="ws_1") is True
+    assert side.core.client_id == "ws_1"
+    assert isinstance(side.hear(error="what?", code="PARSE_ERROR"), core.ParseFailedError)
+    assert side.hear(type="news") is False
+
+
+# authentication and subscriptions
+
+
+def test_authentication() -> None:
+    """
+    A token is said where there is one, a name where there is none, and nothing where there is neither.
+    """
+    assert Side().core.auth(None) is None
+    assert Side(agent_id="ann").core.auth("t") == {"type": "auth", "token": "t"}
+    named = Side(agent_id="ann", session_id="s").core.auth(None)
+    assert named == {"type": "auth", "agent_id": "ann", "session_id": "s"}
+
+
+def test_who_one_is() -> None:
+    """
+    The answer to a token says which agent it is for.
+    """
+    side = Side()
+    side.hear(type="ack", id=None, success=True, subscriptions=["agents/eve", "global"])
+    assert side.core.agent_id == "eve"
+    side.hear(type="ack", id=None, success=True, subscriptions=["agents/other", "global"])
+    assert side.core.agent_id == "eve"
+
+
+def test_subscriptions_are_settled() -> None:
+    """
+    What is wanted and not there is asked for; what was left, and came back, is left again; the rest stays.
+    """
+    side = Side(channels=["topics/a", "topics/b"])
+    side.core.wants("topics/c", True)
+    side.core.wants("topics/b", False)
+    side.core.wants("topics/d", False)
+    side.core.wants("topics/d", True)
+    side.core.wants("topics/e", False)
+    side.hear(type="ack", success=True, subscriptions=["agents/x", "global", "topics/b", "topics/d", "topics/restored"])
+    assert list(side.core.to_settle()) == [
+        {"type": "subscribe", "channel": "topics/a"},
+        {"type": "subscribe", "channel": "topics/c"},
+        {"type": "unsubscribe", "channel": "global"},
+        {"type": "unsubscribe", "channel": "topics/b"},
+    ]
+
+
+# coming back
+
+
+def test_back_off() -> None:
+    """
+    It doubles up to its bound, and begins anew after a connection that stood.
+    """
+    side = Side(chance=0.5)
+    delays = [side.core.lost(1006, "").delay for _ in range(9)]
+    assert delays == [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15]
+    side.core.stable()
+    assert side.core.lost(1012, "").delay == 0.25
+
+
+@pytest.mark.parametrize(("code", "delay"), [(1001, 30.0), (1013, 8.0), (4029, 8.0), (4000, 0.5), (None, 0.5)])
+def test_close_codes(code: int | None, delay: float) -> None:
+    """
+    Some closes ask for patience.
+    """
+    assert Side().core.lost(code, "").delay == delay
+
+
+def test_want_of_a_token() -> None:
+    """
+    Without another token there is no use in coming back.
+    """
+    for side in (Side(), Side(fresh_tokens=True)):
+        refused = core.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
+        verdicts = [side.core.lost(4001, "why"), side.core.lost(1006, "", refused)]
+        if side.core.lost(4001, "").delay is None:
+            assert [(verdict.delay, str(verdict.error)) for verdict in verdicts] == [(None, "why"), (None, "expired")]
+            assert verdicts[0].error is not None
+            assert verdicts[0].error.close_code == 4001
+        else:
+            assert all(verdict.error is None for verdict in verdicts)
+    assert Side().core.lost(1006, "", DCMError("silence")).delay is not None
+
+
+# events
+
+
+def test_listeners_choose() -> None:
+    """
+    By name and by channel; what is not wanted is acknowledged at once.
+    """
+    side = Side()
+    side.listen("task.*")
+    side.listen("*", "topics/*")
+    side.event()
+    side.event("msg_2", "global", "message.new")
+    side.event("msg_3", "global", "system.info")
+    assert [event.id for event, _ in side.taken] == ["msg_1", "msg_1"]
+    assert side.acks == ["msg_2"]
+
+
+def test_acknowledged_when_all_are_done() -> None:
+    """
+    The last one who is done acknowledges; being done twice is being done once.
+    """
+    side = Side()
+    side.listen()
+    side.listen()
+    side.event()
+    (_, first), (_, second) = side.taken
+    first(True)
+    first(True)
+    assert side.acks == []
+    second(True)
+    assert side.acks == ["msg_1"]
+
+
+def test_untracked_events_are_not_acknowledged() -> None:
+    """
+    The server does not ask for it.
+    """
+    side = Side()
+    side.listen()
+    side.event(event="system.info")
+    side.taken[0][1](True)
+    assert side.acks == []
+
+
+def test_repetitions() -> None:
+    """
+    While it is dealt with a repetition is nothing; afterwards it is acknowledged again; after a failure it is given
+    again.
+    """
+    side = Side()
+    side.listen()
+    side.event()
+    side.event()
+    assert len(side.taken) == 1
+    side.taken[0][1](False)
+    assert side.acks == []
+    side.event()
+    assert len(side.taken) == 2
+    side.taken[1][1](True)
+    side.event()
+    assert len(side.taken) == 2
+    assert side.acks == ["msg_1", "msg_1"]
+
+
+def test_one_failure_is_enough() -> None:
+    """
+    Where one of two fails nothing is acknowledged, whoever is last.
+    """
+    side = Side()
+    side.listen()
+    side.listen()
+    side.event()
+    side.taken[0][1](False)
+    side.taken[1][1](True)
+    assert side.acks == []
+
+
+def test_two_channels() -> None:
+    """
+    The same event on global is given to those alone who asked for a channel, and one ack is enough.
+    """
+    side = Side()
+    side.listen()
+    side.listen("*", "global")
+    side.event()
+    side.taken[0][1](True)
+    side.event(channel="global")
+    assert [event.channel for event, _ in side.taken] == ["topics/t", "global"]
+    side.taken[1][1](True)
+    assert side.acks == ["msg_1"]
+
+
+def test_memory_of_repetitions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The oldest is forgotten first.
+    """
+    monkeypatch.setattr(core, "SEEN_MAX", 3)
+    side = Side()
+    side.listen()
+    for number in range(4):
+        side.event(f"msg_{number}")
+    side.event("msg_3")
+    side.event("msg_0")
+    assert [event.id for event, _ in side.taken] == ["msg_0", "msg_1", "msg_2", "msg_3", "msg_0"]
