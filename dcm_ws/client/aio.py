@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 
 from dcm_ws.client.core import (
+    ALIVE,
     AT_ONCE,
     SILENCE,
     ClientCore,
@@ -207,12 +208,16 @@ class DCMClient:
                 error = ClosedError(str(wrong))
             except (OSError, TimeoutError, WebSocketException) as failed:
                 reason = str(failed) or type(failed).__name__
+            except Exception as failed:
+                _log.exception("the client broke; it will connect again")
+                reason = type(failed).__name__
             self.last_close = (code, reason)
             verdict = self._core.lost(code, reason, error)
             if verdict.delay is None or isinstance(error, ClosedError):
                 self._error = verdict.error or (error if isinstance(error, ClosedError) else None)
                 self._become(State.CLOSED)
                 return
+            _log.info("%s: %s %s; the next attempt is in %.1f s", self.url, code or "", error or reason, verdict.delay)
             self.retry_at = time.time() + verdict.delay
             self._become(State.WAITING)
             await asyncio.sleep(verdict.delay)
@@ -254,10 +259,12 @@ class DCMClient:
     async def _read(self, socket: ClientConnection, greeted: asyncio.Event) -> None:
         while True:
             # an answer may be what a listener waits for before it takes the next event
-            while self._waiting >= self._queue_max and not self._core.asking:
+            while self._core.full(self._waiting, self._queue_max):
                 self._room.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._room.wait(), 0.1)
+                try:
+                    await asyncio.wait_for(self._room.wait(), ALIVE)
+                except TimeoutError:
+                    self._core.alive()
             try:
                 text = await asyncio.wait_for(socket.recv(), SILENCE)
             except TimeoutError:

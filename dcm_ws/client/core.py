@@ -30,6 +30,11 @@ SILENCE = 75.0
 Seconds without anything from the server, which pings every 30, after which the connection is taken for dead.
 """
 
+ALIVE = 20.0
+"""
+Seconds after which a client that does not read says that it is there: the server closes one that is silent for 60.
+"""
+
 AT_ONCE = 16
 """
 Subscriptions on their way at once after a reconnection: many more would be over the server's rate limit.
@@ -383,6 +388,19 @@ class ClientCore:
             self._pings.append(reply)
             self._send('{"type":"ping"}')
 
+    def alive(self) -> None:
+        """
+        Tell the server that somebody is there, though nothing is read.
+        """
+        self._say('{"type":"pong"}')
+
+    def full(self, waiting: int, most: int) -> bool:
+        """
+        Should nothing be read, since so many events wait?  While an answer is awaited, which may be what a listener
+        waits for, ten times as many may.
+        """
+        return waiting >= (10 * most if self.asking else most)
+
     def give_up(self, name: str) -> None:
         """
         Nobody waits for the answer to that request any more.
@@ -404,7 +422,7 @@ class ClientCore:
         """
         try:
             frame = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return DCMError("the server sent what is not JSON")
         if not isinstance(frame, dict):
             return DCMError("the server sent what is not an object")
@@ -465,7 +483,10 @@ class ClientCore:
             self._acknowledge(event)
         if again and seen.fate is not _Fate.FAILED:
             return
-        fresh = first or seen.fate is _Fate.FAILED
+        fresh = first or again
+        if again:
+            # it failed, and is given anew on all its channels
+            seen.channels.clear()
         seen.channels.add(event.channel)
         wanting = [one for one in self.listeners if (fresh or one.channel is not None) and one.wants(event)]
         if fresh:

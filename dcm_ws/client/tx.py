@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dcm_ws.client.core import (
+    ALIVE,
     AT_ONCE,
     SILENCE,
     ClientCore,
@@ -256,7 +257,7 @@ class DCMClient(Service):  # type: ignore[misc]
         if connection is self._connection and connection is not None:
             self._timers = [
                 self._reactor.callLater(_STABLE, self._core.stable),
-                self._reactor.callLater(SILENCE, self._check_life),
+                self._reactor.callLater(ALIVE, self._check_life),
             ]
             self._become(State.CONNECTED)
             waiters, self._waiters = self._waiters, []
@@ -304,11 +305,15 @@ class DCMClient(Service):  # type: ignore[misc]
                 raise result.value
 
     def _check_life(self) -> None:
-        silent = self._reactor.seconds() - self._heard_at
-        if silent >= SILENCE:
+        now = self._reactor.seconds()
+        if self._paused:
+            # nothing can be heard
+            self._heard_at = now
+            self._core.alive()
+        if now - self._heard_at >= SILENCE:
             self._drop(DCMError("nothing was heard for too long"))
         else:
-            self._timers.append(self._reactor.callLater(SILENCE - silent, self._check_life))
+            self._timers.append(self._reactor.callLater(ALIVE, self._check_life))
 
     def _drop(self, error: DCMError) -> None:
         self._problem = error
@@ -454,7 +459,7 @@ class DCMClient(Service):  # type: ignore[misc]
         """
         Stop reading while too much waits, unless an answer may be what it waits for.
         """
-        full = self._waiting >= self._queue_max and not self._core.asking
+        full = self._core.full(self._waiting, self._queue_max)
         if self._connection is None or full == self._paused:
             return
         self._paused = full

@@ -430,7 +430,7 @@ export class DCMClient {
     let seen = this.#seen.get(event.id);
     const known = seen !== undefined;
     if (!known) {
-      seen = { state: "new", channels: new Set() };
+      seen = { state: "new", channels: new Set(), open: 0 };
       this.#seen.set(event.id, seen);
       if (this.#seen.size > this.#options.seenMax) this.#seen.delete(this.#seen.keys().next().value);
     }
@@ -443,10 +443,13 @@ export class DCMClient {
     };
     if (again && seen.state === "done") ack();
     if (again && seen.state !== "failed") return;
+    // what failed is given anew, on all its channels
+    if (again) seen.channels.clear();
     seen.channels.add(event.channel);
     Object.defineProperty(event, "ack", { value: ack });
-    const failed = seen.state === "failed";
-    this.#give(event, seen, !known || failed ? ["event", "event:", "channel:"] : ["channel:"], ack);
+    const fresh = !known || again;
+    if (fresh) seen.state = "given";
+    this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
   }
 
   #give(event, seen, kinds, ack) {
@@ -463,20 +466,22 @@ export class DCMClient {
         }
       }
     }
+    // all that is given of it on one channel after the other must be dealt with
+    if (results.length === 0 && !kinds.includes("event")) return;
+    seen.open += 1;
+    const done = () => {
+      seen.open -= 1;
+      if (this.#options.autoAck && seen.open === 0 && seen.state === "given") ack();
+    };
     if (!results.some((result) => typeof result?.then === "function")) {
-      if (this.#options.autoAck) ack();
+      done();
       return;
     }
-    seen.state = "given";
-    Promise.all(results).then(
-      () => {
-        if (this.#options.autoAck) ack();
-      },
-      (cause) => {
-        seen.state = "failed";
-        this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event }));
-      },
-    );
+    Promise.all(results).then(done, (cause) => {
+      seen.open -= 1;
+      seen.state = "failed";
+      this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event }));
+    });
   }
 
   #tell(what, ...values) {

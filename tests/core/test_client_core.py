@@ -128,7 +128,7 @@ def test_pings() -> None:
     assert side.said[-1] == {"type": "pong"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "1", b"\xff"])
+@pytest.mark.parametrize("text", ["{", "[]", "1", b"\xff", "[" * 100_000])
 def test_what_is_no_message(text: str | bytes) -> None:
     """
     Whatever the server says, the client goes on.
@@ -304,6 +304,39 @@ def test_repetitions() -> None:
     side.event()
     assert len(side.taken) == 2
     assert side.acks == ["msg_1", "msg_1"]
+
+
+def test_failure_is_given_again_with_the_next_sending() -> None:
+    """
+    The same sending on global is no second attempt; the next sending is one, on both.
+    """
+    side = Side()
+    side.listen()
+    side.listen("*", "global")
+    side.event()
+    side.taken[0][1](False)
+    side.event(channel="global")
+    assert [event.channel for event, _ in side.taken] == ["topics/t", "global"]
+    side.taken[1][1](True)
+    side.event()
+    side.event(channel="global")
+    assert [event.channel for event, _ in side.taken[2:]] == ["topics/t", "global"]
+    assert side.acks == []
+    for _, done in side.taken[2:]:
+        done(True)
+    assert side.acks == ["msg_1"]
+
+
+def test_how_much_may_wait() -> None:
+    """
+    Ten times as much while an answer is awaited; a client that does not read says that it is there.
+    """
+    side = Side()
+    assert [side.core.full(waiting, 5) for waiting in (4, 5)] == [False, True]
+    side.core.ping(side.replies.append)
+    assert [side.core.full(waiting, 5) for waiting in (49, 50)] == [False, True]
+    side.core.alive()
+    assert side.said[-1] == {"type": "pong"}
 
 
 def test_one_failure_is_enough() -> None:

@@ -298,7 +298,7 @@ async def test_async_for(world: Any, running: Service) -> None:
     Events come one by one; each is acknowledged when the next is asked for; publishing in between works however many
     wait; the loop ends with the client.
     """
-    client = world.client(at(running), channels=["topics/loop"], queue_max=5)
+    client = world.client(at(running), channels=["topics/loop"], queue_max=10)
     heard: list[int] = []
 
     async def program() -> None:

@@ -139,6 +139,20 @@ describe("events", () => {
     expect(errors).toEqual(["LISTENER_FAILED"]);
   });
 
+  test("an event that fails on one channel comes once more, and not on the other first", async () => {
+    const { listening, speaking } = await pair("topics/failing-twice");
+    await listening.subscribe("global");
+    let calls = 0;
+    listening.on("event:task.*", async () => {
+      calls += 1;
+      if (calls === 1) throw new Error("not now");
+    });
+    const { retried } = (await service.stats()).deliveries;
+    await speaking.publish("topics/failing-twice", TASK, 1);
+    await until(async () => (await service.stats()).deliveries.retried > retried && (await service.stats()).pendingDeliveries === 0);
+    expect(calls).toBe(2);
+  });
+
   test("by hand", async () => {
     const { speaking, came } = await pair("topics/hand", { autoAck: false });
     await speaking.publish("topics/hand", TASK, 1);
