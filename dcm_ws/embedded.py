@@ -78,9 +78,24 @@ def default_folder() -> Path:
     """
     if os.geteuid() == 0:
         return Path("/var/lib/dcm-ws")
-    import platformdirs  # comes with the extra
+    import platformdirs
 
     return platformdirs.user_data_path("dcm-ws")
+
+
+def running_url(folder: Path) -> str | None:
+    """
+    The URL of the embedded PostgreSQL that a service runs on this folder; None where none runs, or it is not ours to
+    read.
+    """
+    try:
+        lines = (folder / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()
+        password = (folder / "password").read_text()
+    except OSError:
+        return None
+    if len(lines) < 8 or not lines[7].startswith("ready") or _has_ended(lines[0]):
+        return None
+    return f"postgresql://{ROLE}:{password}@{_HOST}:{int(lines[3])}/{DATABASE}"
 
 
 class _Account(NamedTuple):

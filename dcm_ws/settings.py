@@ -186,9 +186,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
     @raise SettingsError: a value is no good.
     """
 
-    def text(option: str, variable: str, default: str = "") -> str:
-        given = options.get(option)
-        return str(given) if given is not None else environment.get(variable) or default
+    text = _text(options, environment)
 
     def seconds(option: str) -> float:
         try:
@@ -252,12 +250,38 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         max_head_size=count("max-head-size"),
         allowed_origins=_several(options, "allowed-origin"),
         trusted_proxies=_several(options, "trusted-proxy"),
-        compression=_choice("--compression", str(options.get("compression", "off")), {"off": False, "on": True}),
+        compression=_choice("--compression", str(options.get("compression") or "off"), {"off": False, "on": True}),
         extra_events=_several(options, "extra-event"),
         testee=bool(options.get("testee")),
         log_level=text("log-level", "LOG_LEVEL", "info").lower(),
-        log_format=str(options["log-format"]),
+        log_format=str(options["log-format"] or "text"),
     )
+
+
+def secrets_from(options: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """
+    The secrets alone, as L{from_mappings} finds them.
+
+    @raise SettingsError: they cannot be read.
+    """
+    return tuple(_secrets(_text(options, environment)))
+
+
+def database_from(options: Mapping[str, object], environment: Mapping[str, str]) -> str | None:
+    """
+    The database alone, as L{from_mappings} finds it; None for none.
+
+    @raise SettingsError: a value is no good.
+    """
+    return _database(_text(options, environment))
+
+
+def _text(options: Mapping[str, object], environment: Mapping[str, str]) -> _Text:
+    def text(option: str, variable: str, default: str = "") -> str:
+        given = options.get(option)
+        return str(given) if given is not None else environment.get(variable) or default
+
+    return text
 
 
 def _secrets(text: _Text) -> list[str]:

@@ -20,6 +20,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
+from dcm_ws.configuration import Sources, merge
 from dcm_ws.embedded import is_installed
 from dcm_ws.logs import make_observer
 from dcm_ws.service import DCMService, StartError, make_service
@@ -47,11 +48,18 @@ class Options(usage.Options):  # type: ignore[misc]
     longdesc = (
         "Real-time events: PostgreSQL NOTIFY and clients' own publishing in, WebSocket channels out."
         " Each option that names a variable in capitals may be given by that environment variable"
-        " instead; the option wins."
+        " instead; the option wins.  A TOML file may give each, too."
         " Without a database, development starts an embedded PostgreSQL."
     )
 
     optParameters = [
+        [
+            "config",
+            None,
+            None,
+            "a TOML file with these settings by their names here; options and variables win"
+            " [default: dcm-ws.toml in the working folder, or in the user's config folder]",
+        ],
         # name, short, default, text: what a variable can give has no default here, so that it can be told apart
         [
             "ws-port",
@@ -121,7 +129,7 @@ class Options(usage.Options):  # type: ignore[misc]
             None,
             "LOG_LEVEL: debug, info, warn, error or critical [default: info]",
         ],
-        ["log-format", None, _default("log_format"), "text, or json for machines"],
+        ["log-format", None, None, f"text, or json for machines [default: {_default('log_format')}]"],
         [
             "max-pending-bytes",
             None,
@@ -182,8 +190,9 @@ class Options(usage.Options):  # type: ignore[misc]
         [
             "compression",
             None,
-            "off",
-            "off, or on to offer permessage-deflate: it costs CPU and memory for each client that takes it",
+            None,
+            "off, or on to offer permessage-deflate: it costs CPU and memory for each client that takes it"
+            " [default: off]",
         ],
         [
             "ack-timeout",
@@ -345,7 +354,7 @@ class Options(usage.Options):  # type: ignore[misc]
 
     def postOptions(self) -> None:
         try:
-            self.settings = from_mappings(self, os.environ)
+            self.settings = self.read_settings()
         except SettingsError as error:
             raise SystemExit(f"dcm-ws: {error}") from None
         if self.settings.embedded and not is_installed():
@@ -354,6 +363,21 @@ class Options(usage.Options):  # type: ignore[misc]
                 " or install the embedded one with pip install 'dcm-ws[embedded]'"
             )
         self._choose_log()
+
+    def sources(self) -> Sources:
+        """
+        What the options, the environment and the file, as it is now, give.
+
+        @raise SettingsError: the file is no good.
+        """
+        return merge(self, self.defaults, os.environ)
+
+    def read_settings(self) -> Settings:
+        """
+        @raise SettingsError: a value is no good.
+        """
+        sources = self.sources()
+        return from_mappings(sources.options, sources.environment)
 
     def _choose_log(self) -> None:
         """
@@ -425,7 +449,7 @@ def _exit_with_failure() -> None:
 
 def _take_over_secrets(options: Options, service: DCMService) -> None:
     try:
-        settings = from_mappings(options, os.environ)
+        settings = options.read_settings()
     except SettingsError as error:
         Logger().error("the secrets stay as they are: {reason}", reason=error)
     else:

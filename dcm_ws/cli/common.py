@@ -1,0 +1,168 @@
+"""
+What several commands do alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dcm_ws.embedded import default_folder, running_url
+from dcm_ws.settings import SettingsError, database_from, secrets_from
+from dcm_ws.tap import Options
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# C0 and C1 controls, what turns text round, and what a line ends with: a terminal obeys them
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _Unjudged(Options):
+    """
+    The service's options, read but not judged.
+    """
+
+    def postOptions(self) -> None:
+        pass
+
+
+def options_of(arguments: Sequence[str] = (), config: str | None = None) -> Options:
+    """
+    The service's options as given.
+
+    @raise click.UsageError: there is no such option.
+    """
+    options = _Unjudged()
+    try:
+        options.parseOptions([*(["--config", config] if config else []), *arguments])
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            raise click.UsageError(error.code.removeprefix("dcm-ws: ").partition("; see ")[0]) from None
+        raise
+    return options
+
+
+def secrets_of(config: str | None) -> tuple[str, ...]:
+    """
+    The secrets that C{serve} would use.
+
+    @raise click.ClickException: they cannot be read.
+    """
+    try:
+        sources = options_of((), config).sources()
+        return secrets_from(sources.options, sources.environment)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def database_of(config: str | None, *arguments: str) -> str:
+    """
+    Where the database is: the one set, else the embedded one that a service of this user runs now.
+
+    @raise click.ClickException: there is none.
+    """
+    try:
+        sources = options_of(arguments, config).sources()
+        url = database_from(sources.options, sources.environment)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if url is None:
+        folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
+        url = running_url((Path(folder).expanduser() if folder else default_folder()).resolve())
+    if url is None:
+        raise click.ClickException(
+            "there is no database: set DATABASE_URL to postgresql://user:password@host:port/name,"
+            " or run dcm-ws serve, which brings one in development"
+        )
+    return url
+
+
+def config_option(function: _F) -> _F:
+    """
+    The option C{--config}.
+    """
+    return click.option(
+        "--config", type=click.Path(dir_okay=False), help="The TOML file with the settings.  [default: ./dcm-ws.toml]"
+    )(function)
+
+
+def server_options(function: _F) -> _F:
+    """
+    How the commands that are clients find the service, and say who they are.
+    """
+    for option in (
+        click.option("--agent-id", metavar="AGENT", help="Who to connect as, in development, without a token."),
+        click.option(
+            "--token-file",
+            type=click.Path(dir_okay=False),
+            help="A file with the token; else DCM_WS_TOKEN has it.  (An option would show in ps.)",
+        ),
+        click.option(
+            "--url",
+            envvar="DCM_WS_URL",
+            default="ws://127.0.0.1:3849/",
+            show_default=True,
+            show_envvar=True,
+            help="Where the service is.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def token_of(file: str | None) -> str | None:
+    """
+    The token to connect with; None for none.
+
+    @raise click.ClickException: the file cannot be read.
+    """
+    if file is None:
+        return os.environ.get("DCM_WS_TOKEN") or None
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"cannot read the token from {file!r}: {error}") from None
+
+
+def harmless(text: str) -> str:
+    """
+    The text with everything that a terminal would obey written out.
+    """
+    return _CONTROLS.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\xff" else f"\\u{ord(found[0]):04x}", text
+    )
+
+
+def compact(value: object) -> str:
+    """
+    JSON in one line for people to read: nothing is left that a terminal would obey.
+    """
+    return harmless(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def json_line(value: object) -> str:
+    """
+    JSON in one line, all ASCII.
+    """
+    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def http_base(url: str) -> str:
+    """
+    Where the service answers HTTP.
+
+    @raise click.UsageError: it is no WebSocket URL.
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    schemes = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+    if parts.scheme not in schemes or not parts.hostname:
+        raise click.UsageError(f"--url must be such as ws://127.0.0.1:3849/, not {url!r}")
+    return f"{schemes[parts.scheme]}://{parts.netloc.rpartition('@')[2]}"

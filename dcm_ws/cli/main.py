@@ -1,0 +1,54 @@
+"""
+The commands by name; each is imported when it is called for, so that C{--help} answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+_COMMANDS = {
+    "serve": ("service", "Run the service."),
+    "check": ("checks", "Look whether the service could run here."),
+    "init-db": ("database", "Make tables, and triggers that send events."),
+    "token": ("tokens", "Make a token, or verify one."),
+    "tail": ("tail", "Show events as they come."),
+    "publish": ("publish", "Publish events."),
+    "top": ("top", "Show what a service does, refreshed."),
+    "bench": ("bench", "Put a small load on a service, and measure."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"dcm_ws.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from dcm_ws.version import VERSION
+
+        click.echo(f"dcm-ws {VERSION}")
+        ctx.exit()
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def main() -> None:
+    """
+    Real-time events from PostgreSQL to WebSocket channels: the service, and tools to look at it and feed it.
+
+    Exit codes: 0 done, 1 it failed, 2 the command line is no good.
+    """

@@ -1,0 +1,184 @@
+"""
+C{dcm-ws top}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dcm_ws.cli.common import harmless, http_base, server_options, token_of
+
+ANSWER_MAX = 16 << 20
+"""
+Bytes of an answer that are read.
+"""
+
+_CHANNELS_SHOWN = 200
+_TIMEOUT = 5.0
+_STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
+
+Report = dict[str, Any]
+
+
+@click.command("top")
+@click.option(
+    "--interval", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True, help="Seconds between two."
+)
+@click.option("--once", is_flag=True, help="Print it once.")
+@click.option("--json", "as_json", is_flag=True, help="Print it once, as JSON.")
+@server_options
+def command(interval: float, once: bool, as_json: bool, url: str, token_file: str | None, agent_id: str | None) -> None:
+    """
+    Show connections, channels, rates, what is pending and the state of the database, refreshed.  q or Ctrl-C ends.
+    In production the channels are shown to those with a token alone.
+
+    Exit codes: 0 ended, or printed; 1 the service does not answer (with --once or --json, or at first); 2 the command
+    line is no good.
+
+    \b
+    Examples:
+      dcm-ws top
+      dcm-ws top --url wss://events.example.com/ --interval 5
+      dcm-ws top --json | jq .stats.pendingDeliveries
+    """
+    base, token = http_base(url), token_of(token_file)
+
+    def fetch() -> Report:
+        return {"health": _get(f"{base}/health", token), "stats": _get(f"{base}/stats", token)}
+
+    try:
+        report = fetch()
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{base} does not answer: {harmless(str(error))}") from None
+    if as_json:
+        click.echo(json.dumps(report))
+    elif once or not sys.stdout.isatty():
+        Console(highlight=False).print(screen(report, None, 0, ""))
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(fetch, report, interval)
+
+
+def _get(url: str, token: str | None) -> Report:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            body = answer.read(ANSWER_MAX)
+    except urllib.error.HTTPError as error:
+        # a service that is draining answers with 503, and a report
+        if error.code != 503:
+            raise
+        body = error.read(ANSWER_MAX)
+    report = json.loads(body)
+    if not isinstance(report, dict):
+        raise ValueError("it is no dcm-ws")
+    return report
+
+
+def _watch(fetch: Callable[[], Report], report: Report, interval: float) -> None:
+    before: Report | None = None
+    taken, elapsed, trouble = time.monotonic(), 0.0, ""
+    with _keys() as pressed, Live(screen(report, None, 0, ""), screen=True, auto_refresh=False) as live:
+        while True:
+            if pressed(interval) == "q":
+                return
+            try:
+                before, report = report, fetch()
+                trouble = ""
+            except (OSError, ValueError) as error:
+                before, trouble = None, f"no answer: {harmless(str(error))}"
+            now = time.monotonic()
+            taken, elapsed = now, now - taken
+            live.update(screen(report, before, elapsed, trouble), refresh=True)
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """
+    What is typed within so many seconds, without waiting for the end of a line.
+    """
+    if not sys.stdin.isatty():
+
+        def sleep(seconds: float) -> str:
+            time.sleep(seconds)
+            return ""
+
+        yield sleep
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield (
+            lambda seconds: (
+                os.read(descriptor, 1).decode("latin-1") if select.select([descriptor], [], [], seconds)[0] else ""
+            )
+        )
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def screen(report: Report, before: Report | None, elapsed: float, trouble: str) -> Group:
+    """
+    The report as it is shown.
+
+    @param before: the report to reckon rates against, from C{elapsed} seconds ago; None for none.
+    """
+    health, stats = report["health"], report["stats"]
+    status = str(health.get("status"))
+    database = health.get("database") or {}
+    head = Text.assemble(
+        ("dcm-ws ", "bold"),
+        harmless(str(health.get("version", ""))),
+        "   ",
+        (harmless(status), _STYLES.get(status, "bold red")),
+        f"   up {_duration(health.get('uptime_s', 0))}",
+        f"   database {harmless(str(database.get('state', 'none')))}",
+    )
+    counts = Table(box=None, pad_edge=False, header_style="bold")
+    counts.add_column("count")
+    counts.add_column("now", justify="right")
+    counts.add_column("a second", justify="right")
+    for name, value in stats.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            counts.add_row(harmless(name), f"{value:,}", _rate(name, value, before, elapsed))
+    channels = Table(box=None, pad_edge=False, header_style="bold")
+    channels.add_column("channel")
+    channels.add_column("subscribers", justify="right")
+    held = stats.get("channelStats") or {}
+    for name, count in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_CHANNELS_SHOWN]:
+        channels.add_row(Text(harmless(name), "cyan"), f"{count:,}")
+    both = Table.grid(padding=(0, 6))
+    both.add_row(counts, channels)
+    return Group(head, Text(trouble, "bold red"), both)
+
+
+def _rate(name: str, value: float, before: Report | None, elapsed: float) -> str:
+    then = before["stats"].get(name) if before else None
+    if not isinstance(then, int | float) or elapsed <= 0:
+        return ""
+    return f"{(value - then) / elapsed:+,.1f}" if value != then else ""
+
+
+def _duration(seconds: object) -> str:
+    whole = int(seconds) if isinstance(seconds, int | float) else 0
+    days, rest = divmod(whole, 86_400)
+    return f"{days} d " * bool(days) + f"{rest // 3600:02}:{rest % 3600 // 60:02}:{rest % 60:02}"

@@ -1,0 +1,159 @@
+"""
+dcm-ws check, before real databases.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm_ws.cli.checks import _clock, masked
+from tests.cli.running import pgbouncer, run
+from tests.integration.running import PostgresServer, free_port, postgres
+
+pytestmark = pytest.mark.integration
+
+
+def check(folder: Path, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
+    """
+    The exit code, and what was found by name.
+    """
+    done = run(folder, "check", "--json", *arguments, **variables)
+    assert done.stdout, done.stderr
+    report = json.loads(done.stdout)
+    assert report["good"] == (done.returncode == 0)
+    return done.returncode, {finding["name"]: finding for finding in report["findings"]}
+
+
+def red(found: dict[str, Any]) -> list[str]:
+    return [name for name, finding in found.items() if not finding["good"]]
+
+
+def test_good(tmp_path: Path, database: PostgresServer) -> None:
+    """
+    With a database that is set up, all lines are green, and the exit code is 0.
+    """
+    variables = {"DATABASE_URL": database.url, "WS_PORT": str(free_port())}
+    assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
+    status, found = check(tmp_path, **variables)
+    assert (status, red(found)) == (0, [])
+    assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "clock"]
+    assert found["listen"]["text"] == "a notification came through"
+    shown = run(tmp_path, "check", **variables)
+    assert shown.returncode == 0 and "RED" not in shown.stdout
+
+
+def test_no_tables(tmp_path: Path) -> None:
+    """
+    Missing tables are red, and the hint names the command that makes them.
+    """
+    with postgres() as empty:
+        status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=empty.url)
+    assert (status, red(found)) == (1, ["tables"])
+    assert "init-db --apply" in found["tables"]["hint"]
+
+
+def test_stopped(tmp_path: Path) -> None:
+    """
+    A database that does not answer is one red line, and the exit code is 1.
+    """
+    url = f"postgresql://dcm:sesame@127.0.0.1:{free_port()}/postgres"
+    status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+    assert (status, red(found)) == (1, ["database"])
+    assert "refused" in found["database"]["text"] and "listen" not in found
+    shown = run(tmp_path, "check", "--ws-port", "0", DATABASE_URL=url)
+    assert "sesame" not in shown.stdout + shown.stderr and "password=***" in shown.stdout
+
+
+def test_silent(tmp_path: Path) -> None:
+    """
+    A port that takes connections and says nothing does not hold the command up.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://dcm@127.0.0.1:{mute.getsockname()[1]}/postgres"
+        status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+    assert status == 1 and "no answer within" in found["database"]["text"]
+
+
+@pytest.mark.parametrize("mode,size", [("transaction", 5), ("transaction", 1), ("statement", 5)])
+def test_pooled(tmp_path: Path, database: PostgresServer, mode: str, size: int) -> None:
+    """
+    A pooler that would lose notifications is recognised and named, whatever its size.
+    """
+    with pgbouncer(database, mode, size) as url:
+        status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+    assert status == 1 and "listen" in red(found)
+    assert f"a pooler in {mode} mode" in found["listen"]["text"]
+
+
+def test_pooled_in_session_mode(tmp_path: Path, database: PostgresServer) -> None:
+    """
+    A pool that keeps a connection to itself is good.
+    """
+    with pgbouncer(database, "session", 20) as url:
+        _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+    assert found["listen"]["good"], found
+
+
+def test_port_taken(tmp_path: Path) -> None:
+    """
+    A port on which somebody listens is red.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, found = check(tmp_path, "--no-database", "--ws-port", str(port))
+    assert (status, red(found)) == (1, ["port"])
+
+
+def test_settings_that_are_no_good(tmp_path: Path) -> None:
+    """
+    What serve would refuse is red, in the words that serve would use; an option that there is not is exit code 2.
+    """
+    status, found = check(tmp_path, "--production")
+    assert (status, red(found)) == (1, ["settings"])
+    assert "WS_AUTH_SECRET of 32" in found["settings"]["text"]
+    assert run(tmp_path, "check", "--no-such-thing").returncode == 2
+
+
+def test_weak_secret(tmp_path: Path) -> None:
+    """
+    A short secret is red in development, too.
+    """
+    _, found = check(tmp_path, "--no-database", "--ws-port", "0", WS_AUTH_SECRET="short")
+    assert red(found) == ["secret"]
+
+
+def test_where_settings_come_from(tmp_path: Path) -> None:
+    """
+    Each setting is told with its origin, and secrets are masked wherever they come from.
+    """
+    (tmp_path / "dcm-ws.toml").write_text('ws-auth-secret = "sesame-open"\nmax-depth = 7\n')
+    done = run(tmp_path, "check", "--json", "--ws-port", "0", "--no-database", LOG_LEVEL="warn", DB_PASSWORD="hidden")
+    rows = {row["name"]: (row["value"], row["from"]) for row in json.loads(done.stdout)["settings"]}
+    assert rows["ws-port"] == ("0", "option")
+    assert rows["log-level"] == ("warn", "environment")
+    assert rows["max-depth"] == ("7", str(tmp_path / "dcm-ws.toml"))
+    assert rows["max-pending"] == ("10000", "default")
+    assert rows["ws-auth-secret"] == ("***", str(tmp_path / "dcm-ws.toml"))
+    assert rows["db-password"] == ("***", "environment")
+    assert "sesame" not in done.stdout and "hidden" not in done.stdout
+
+
+def test_masking() -> None:
+    """
+    A URL that cannot be read is not shown at all.
+    """
+    assert masked("database-url", "postgresql://u:p%zz@h/d") == "***"
+    assert "p4ss" not in masked("database-url", "host=h password=p4ss sslpassword=p4ss")
+
+
+def test_clocks() -> None:
+    """
+    Clocks may differ by five seconds.
+    """
+    assert _clock(4.9).good and _clock(-4.9).good
+    assert not _clock(5.1).good and not _clock(-5.1).good

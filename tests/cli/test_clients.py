@@ -1,0 +1,413 @@
+"""
+tail, publish, top and bench, before a real service.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from dcm_ws.cli.common import harmless, json_line
+from dcm_ws.cli.tail import Wanted, line_of
+from dcm_ws.client import Event
+from tests.cli.running import PROGRAM, clean, run
+from tests.integration.running import SECRET, PostgresServer, Service, free_port, hear, make_token, service, until
+
+pytestmark = pytest.mark.integration
+
+RESTARTS = int(os.environ.get("DCM_WS_TAIL_RESTARTS", "3"))
+
+
+class Tail:
+    """
+    A C{dcm-ws tail} that runs, and what it has printed.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self.process = subprocess.Popen(
+            [PROGRAM, "tail", *arguments],
+            cwd=folder,
+            env=clean(folder, **variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()
+            for reader in self._readers:
+                reader.join(timeout=5)
+
+
+@pytest.fixture
+def running() -> Iterator[Service]:
+    with service() as started:
+        yield started
+
+
+def url(running: Service) -> str:
+    return f"ws://127.0.0.1:{running.port}/"
+
+
+def subscribers(running: Service, channel: str = "global") -> int:
+    count: int = running.stats()["channelStats"].get(channel, 0)
+    return count
+
+
+def publish(folder: Path, running: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "publish", "--url", url(running), *arguments)
+
+
+def lines_of(*events: object) -> str:
+    return "".join(json.dumps(event) + "\n" for event in events)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signals) -> None:
+    """
+    Events come as lines, in columns; Ctrl-C and SIGTERM end it with 0 and without a word.
+    """
+    tail = Tail(tmp_path, "--url", url(running))
+    until(lambda: subscribers(running) == 1)
+    assert publish(tmp_path, running, "topics/t", "task.created", '{"n": 1}').returncode == 0
+    assert publish(tmp_path, running, "global", "system.info").returncode == 0
+    until(lambda: len(tail.lines) == 2)
+    assert tail.stop(how) == 0
+    assert [line.split()[1:] for line in tail.lines] == [
+        ["task.created", "global", '{"n":1}'],
+        ["system.info", "global", "null"],
+    ]
+    assert tail.lines[0].index("global") == tail.lines[1].index("global")
+    assert tail.errors == []
+
+
+def test_tail_chooses(tmp_path: Path, running: Service) -> None:
+    """
+    --event, --agent, --grep and channels narrow it; --count ends it; --json gives lines for programs.
+    """
+    tails = [
+        Tail(tmp_path, "--url", url(running), "--json", *options)
+        for options in (
+            ("--event", "task.*", "--count", "2"),
+            ("--agent", "a1", "--count", "1"),
+            ("--grep", "NEEDLE", "-n", "1"),
+            ("topics/x", "-n", "1"),
+        )
+    ]
+    until(
+        lambda: (
+            (running.stats()["connectedClients"], subscribers(running), subscribers(running, "topics/x")) == (4, 3, 1)
+        )
+    )
+    text = lines_of(
+        {"channel": "global", "event": "system.info", "data": {"x": "a needle"}},
+        {"channel": "global", "event": "task.created", "data": {"agent_id": "a1"}},
+        {"channel": "topics/x", "event": "task.failed", "data": None},
+    )
+    assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+    until(lambda: all(tail.process.poll() == 0 for tail in tails))
+    told = [[json.loads(line)["event"] for line in (tail.stop(), tail.lines)[1]] for tail in tails]
+    assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
+
+
+def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
+    """
+    Whoever reads it may go: it ends with 0 and without a traceback.
+    """
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", url(running)],
+        cwd=tmp_path,
+        env=clean(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    until(lambda: subscribers(running) == 1)
+    process.stdout.close()
+    publish(tmp_path, running, "global", "system.info")
+    try:
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: Service) -> None:
+    """
+    Escape sequences, C1 controls and what turns text round are written out, on a terminal, too.
+    """
+    evil = "\x1b]0;owned\x07 \x9b31m \x08\r\n \u202e back \x7f [bold]"
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", url(running), "--count", "2"],
+        cwd=tmp_path,
+        env=clean(tmp_path, TERM="xterm-256color", COLUMNS="200"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    until(lambda: subscribers(running) == 1)
+    line = {"channel": "global", "event": "system.info", "data": {evil: evil}}
+    for text in (lines_of(line), lines_of({**line, "data": evil})):
+        assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+    shown = b""
+    try:
+        while True:
+            piece = os.read(master, 65_536)
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=20) == 0
+    os.close(master)
+    text = shown.decode()
+    assert "owned" in text and "[bold]" in text and "\x1b[" in text, text
+    # colours are ours; they end with m
+    for piece in text.split("\x1b")[1:]:
+        assert piece[0] == "[" and piece[1:].partition("m")[0].replace(";", "").isdigit(), piece
+    assert not set(text) & set("\x07\x08\x7f\x9b\u202e")
+
+
+def test_writing_out() -> None:
+    """
+    Every control is written out, and other text is left alone.
+    """
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x2028, 0xD800):
+        assert harmless(chr(code)).isascii() and harmless(chr(code)).isprintable(), code
+    assert harmless("Grüße, 世界 \U0001f600") == "Grüße, 世界 \U0001f600"
+    assert json.loads(json_line("\x7f\x9b")) == "\x7f\x9b" and json_line("\x7f\x9b").isprintable()
+
+
+def test_filters() -> None:
+    """
+    An agent is looked for in the channel and in the data.
+    """
+    event = Event("msg_1", "agents/a", "message.new", {"to_agent_id": "b", "text": "Über"}, 0, {})
+    assert Wanted(agent="a")(event) and Wanted(agent="b")(event) and not Wanted(agent="c")(event)
+    assert Wanted(text="über")(event) and not Wanted(text="unter")(event)
+    assert Wanted(events=("task.*", "message.*"))(event) and not Wanted(events=("task.*",))(event)
+    assert not Wanted(channels=("agents/b",))(event)
+    assert "message.new" in line_of(event).plain
+
+
+def test_tail_over_restarts(tmp_path: Path) -> None:
+    """
+    A tail that is left running while the service is restarted misses nothing that was sent while it was connected.
+    """
+    port, sent = free_port(), []
+    tail = Tail(tmp_path, "--url", f"ws://127.0.0.1:{port}/", "--json", "--event", "task.*")
+    try:
+        for number in range(RESTARTS + 1):
+            with service("--listen", f"tcp:{port}:interface=127.0.0.1", "--drain", "0.2") as running:
+                running.port = port
+                until(lambda running=running: subscribers(running) == 1, 60)
+                names = [f"{number}.{one}" for one in range(50)]
+                text = lines_of(*({"channel": "topics/r", "event": "task.updated", "data": name} for name in names))
+                done = run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text)
+                assert done.returncode == 0, done.stderr
+                sent += names
+                assert running.stop() == 0
+        until(lambda: len(tail.lines) >= len(sent))
+    finally:
+        status = tail.stop()
+    got = [json.loads(line)["data"] for line in tail.lines]
+    print(f"{RESTARTS} restarts: {len(sent)} sent, {len(got)} shown, {len(set(sent) - set(got))} missing")
+    assert (status, got) == (0, sent)
+    assert sum(line.startswith("connected again") for line in tail.errors) >= RESTARTS
+
+
+def test_a_refused_token(tmp_path: Path) -> None:
+    """
+    Where the service refuses a token, tail ends with 1 and says so; with a good one it goes on.
+    """
+    with service("--database-url", f"postgresql://dcm@127.0.0.1:{free_port()}/none", "--production",
+                 env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as running:  # fmt: skip
+        bad = Tail(tmp_path, "--url", url(running), DCM_WS_TOKEN=make_token("a", secret="another"))
+        until(lambda: bad.process.poll() is not None)
+        assert bad.stop() == 1 and len(bad.errors) == 1, bad.errors
+        (tmp_path / "token").write_text(make_token("a") + "\n")
+        good = Tail(tmp_path, "--url", url(running), "--token-file", "token", "-n", "1", "--event", "message.*")
+        until(lambda: running.stats()["authenticatedClients"] == 1)
+        done = run(tmp_path, "publish", "--url", url(running), "global", "message.new", DCM_WS_TOKEN=make_token("b"))
+        assert done.returncode == 0, done.stderr
+        until(lambda: good.process.poll() == 0)
+        good.stop()
+
+
+def test_publish(tmp_path: Path, running: Service) -> None:
+    """
+    DATA comes from the command line or standard input; the id is printed.
+    """
+    client = running.connect()
+    done = publish(tmp_path, running, "global", "system.info", '{"a": [1, "\u00fc"]}')
+    frame = hear(client)
+    assert (done.returncode, done.stdout.strip()) == (0, frame["id"])
+    assert frame["data"] == {"a": [1, "\u00fc"]}
+    done = run(tmp_path, "publish", "--url", url(running), "--json", "global", "system.info", "-", stdin="7\n")
+    assert hear(client)["data"] == 7
+    assert json.loads(done.stdout)["published"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("global",), ("global", "a.b", "{no json"), ("nowhere", "a.b"), ("global", "nodots"),
+     ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b")],
+)  # fmt: skip
+def test_publish_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """
+    A command line that is no good is exit code 2, before anything is connected to.
+    """
+    done = run(tmp_path, "publish", "--url", "ws://127.0.0.1:1/", *arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+
+
+def test_publish_lines(tmp_path: Path, running: Service) -> None:
+    """
+    Lines that are no good are told by their number, and the others are published, in their order.
+    """
+    client = running.connect()
+    (tmp_path / "events").write_text(
+        '{"channel": "global", "event": "system.info", "data": 1}\n'
+        "\n"
+        "nonsense\n"
+        '{"channel": "nowhere", "event": "system.info"}\n'
+        '{"channel": "global", "event": "not.in-catalogue"}\n'
+        '{"channel": "global", "event": "system.info", "colour": 1}\n'
+        f'{{"channel": "global", "event": "system.info", "data": "{"x" * (1 << 20)}"}}\n'
+        '{"channel": "global", "event": "system.info", "data": 2}'
+    )
+    done = publish(tmp_path, running, "--lines", "events")
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        *("line 3", "line 4", "line 5", "line 6", "line 7"),
+        done.stderr.splitlines()[-1].partition(":")[0],
+    ]
+    assert "2 published, 5 not" in done.stderr
+    assert [hear(client)["data"], hear(client)["data"]] == [1, 2]
+
+
+def test_publish_by_the_database(tmp_path: Path, database: PostgresServer) -> None:
+    """
+    --via db goes through NOTIFY; what NOTIFY does not take is said.
+    """
+    with service("--database-url", database.url) as running:
+        client = running.connect()
+        variables = {"DATABASE_URL": database.url}
+        assert run(tmp_path, "publish", "--via", "db", "global", "any.event", '"\u00fc"', **variables).returncode == 0
+        assert hear(client)["data"] == "\u00fc"
+        big = json.dumps("\u00fc" * 3990)
+        done = run(tmp_path, "publish", "--via", "db", "global", "any.event", "-", stdin=big, **variables)
+        assert done.returncode == 1 and "NOTIFY takes 7999" in done.stderr
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    """
+    A database or a service that is not there is one line and exit code 1.
+    """
+    nowhere = {"DATABASE_URL": f"postgresql://dcm:sesame@127.0.0.1:{free_port()}/x"}
+    for arguments in (
+        ("publish", "--via", "db", "global", "a.b"),
+        ("init-db", "--apply"),
+        ("top", "--once", "--url", f"ws://127.0.0.1:{free_port()}"),
+    ):
+        done = run(tmp_path, *arguments, **nowhere)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and "sesame" not in done.stderr, done.stderr
+    assert run(tmp_path, "publish", "--via", "db", "global", "a.b").returncode == 1
+    assert run(tmp_path, "top", "--url", "nonsense").returncode == 2
+
+
+def test_top(tmp_path: Path, running: Service) -> None:
+    """
+    --json gives both reports, --once a page.
+    """
+    client = running.connect()
+    report = json.loads(run(tmp_path, "top", "--json", "--url", url(running)).stdout)
+    assert report["health"]["status"] == "healthy" and report["stats"]["connectedClients"] == 1
+    page = run(tmp_path, "top", "--once", "--url", url(running)).stdout
+    assert "connectedClients" in page and "global" in page
+    client.close()
+
+
+@pytest.mark.parametrize("key", [b"q", b"\x03"])
+def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None:
+    """
+    On a terminal it is refreshed until q or Ctrl-C, and leaves the terminal as it was.
+    """
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "top", "--interval", "0.2", "--url", url(running)],
+        cwd=tmp_path,
+        env=clean(tmp_path, TERM="xterm-256color"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=_own_terminal,
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        end = time.monotonic() + 20
+        while shown.count(b"connectedClients") < 3 and time.monotonic() < end:
+            shown += os.read(master, 65_536)
+        os.write(master, key)
+        while True:
+            shown += os.read(master, 65_536)
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=20) == 0
+    os.close(master)
+    assert shown.count(b"connectedClients") >= 3
+    # the other screen, and back
+    assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
+
+
+def _own_terminal() -> None:
+    import fcntl
+    import termios
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_bench(tmp_path: Path, running: Service) -> None:
+    """
+    It says what it will do, and every event comes to every subscriber.
+    """
+    arguments = ("--connections", "10", "--messages", "20", "--rate", "100", "--json")
+    done = run(tmp_path, "bench", "--url", url(running), *arguments)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["expected"], figures["received"]) == (200, 200)
+    assert 0 < figures["latency_p50_ms"] <= figures["latency_p99_ms"] <= figures["latency_max_ms"]
+    assert "10 connections" in done.stderr and "200 deliveries" in done.stderr
+    assert run(tmp_path, "bench", "--url", "ws://events.invalid/").returncode == 2

@@ -1,0 +1,214 @@
+"""
+The TOML file, and what stands above it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcm_ws.settings import Settings, SettingsError
+from dcm_ws.tap import Options
+
+
+class Unjudged(Options):
+    def postOptions(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A working folder and an environment without settings.
+    """
+    from tests.cli.running import clean
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.environ", clean(tmp_path))
+
+
+def sources(*arguments: str) -> Any:
+    options = Unjudged()
+    options.parseOptions(list(arguments))
+    return options.sources()
+
+
+def settings(*arguments: str) -> Settings:
+    options = Unjudged()
+    options.parseOptions(list(arguments))
+    return options.read_settings()
+
+
+def write(folder: Path, text: str, name: str = "dcm-ws.toml") -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def test_every_kind_of_setting(tmp_path: Path) -> None:
+    """
+    A file may give numbers, strings, truths and lists.
+    """
+    write(
+        tmp_path,
+        """
+        ws-port = 4000
+        host = "::1"
+        ack-timeout = 2.5
+        enforce-expiry = true
+        compression = true
+        extra-event = ["pipeline.*", "build.done"]
+        allowed-origin = "https://example.com"
+        rate-limit = "50/s"
+        log-format = "json"
+        """,
+    )
+    read = settings()
+    assert read.listen == ("tcp:4000:interface=\\:\\:1:backlog=4096",)
+    assert (read.ack_timeout, read.enforce_expiry, read.compression) == (2.5, True, True)
+    assert read.extra_events == ("pipeline.*", "build.done")
+    assert (read.allowed_origins, read.rate_limit, read.log_format) == (("https://example.com",), 50.0, "json")
+
+
+@pytest.mark.parametrize("name,default,values", [("log-level", "info", ("debug", "warn", "error"))])
+def test_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, default: str, values: tuple[str, str, str]
+) -> None:
+    """
+    An option stands above the environment, that above the file, that above the default; and it is told which it was.
+    """
+    file, variable, option = values
+    assert (settings().log_level, sources().origins[name]) == (default, "default")
+    path = write(tmp_path, f'{name} = "{file}"')
+    assert (settings().log_level, sources().origins[name]) == (file, str(path))
+    monkeypatch.setenv("LOG_LEVEL", variable)
+    assert (settings().log_level, sources().origins[name]) == (variable, "environment")
+    assert (settings(f"--{name}", option).log_level, sources(f"--{name}", option).origins[name]) == (option, "option")
+
+
+@pytest.mark.parametrize(
+    "name,file,given,attribute,want",
+    [
+        ("ack-timeout", "9", "5.0", "ack_timeout", 5.0),
+        ("compression", "'on'", "off", "compression", False),
+        ("log-format", "'json'", "text", "log_format", "text"),
+        ("max-depth", "9", "100", "max_depth", 100),
+    ],
+)
+def test_an_option_that_says_the_default_stands_above_the_file(
+    tmp_path: Path, name: str, file: str, given: str, attribute: str, want: object
+) -> None:
+    """
+    Who gives the default by hand wants it.
+    """
+    write(tmp_path, f"{name} = {file}")
+    assert getattr(settings(), attribute) != want
+    assert getattr(settings(f"--{name}", given), attribute) == want
+
+
+@pytest.mark.parametrize(
+    "file,variable,value,attribute,want",
+    [
+        ("database-url='postgresql://a/a'", "DB_HOST", "b", "database", "postgresql://b:5432/"),
+        ("db-host='a'\ndb-name='n'", "DATABASE_URL", "postgresql://b/b", "database", "postgresql://b/b"),
+        ("db-host='a'\ndb-name='n'", "DB_HOST", "b", "database", "postgresql://b:5432/n"),
+        ("ws-auth-secrets='a,b'", "WS_AUTH_SECRET", "c", "secrets", ("c",)),
+        ("ws-auth-secret-file='none'", "WS_AUTH_SECRET", "c", "secrets", ("c",)),
+        ("ws-auth-secret='a'", "WS_AUTH_SECRETS", "b,c", "secrets", ("b", "c")),
+        ("listen=['unix:a']", "WS_PORT", "4001", "listen", ("tcp:4001:interface=127.0.0.1:backlog=4096",)),
+        ("production=true", "DCM_ENV", "development", "production", False),
+    ],
+)
+def test_the_nearer_way_to_say_a_thing_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, variable: str, value: str, attribute: str, want: object
+) -> None:
+    """
+    A database, a secret, a port or the mode given by the environment puts aside the file's, however that says it.
+    """
+    write(tmp_path, file)
+    monkeypatch.setenv(variable, value)
+    assert getattr(settings(), attribute) == want
+
+
+def test_production_in_the_file(tmp_path: Path) -> None:
+    """
+    production = true is obeyed, with all that it asks for.
+    """
+    write(tmp_path, "production = true")
+    with pytest.raises(SettingsError, match="WS_AUTH_SECRET of 32"):
+        settings()
+
+
+def test_where_it_is_looked_for(tmp_path: Path) -> None:
+    """
+    --config names the file; else it is the one in the working folder, else the one in the user's config folder.
+    """
+    user = write(tmp_path, "ws-port = 1", "config/dcm-ws/dcm-ws.toml")
+    assert sources().file == user
+    here = write(tmp_path, "ws-port = 2")
+    assert sources().file == here
+    other = write(tmp_path, "ws-port = 3", "other.toml")
+    assert sources("--config", "other.toml").file == other
+    with pytest.raises(SettingsError, match=r"cannot read .*none.toml.*No such file"):
+        sources("--config", "none.toml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """
+    A file of secrets beside the TOML file is found from wherever the service is started.
+    """
+    write(tmp_path, "from-the-file", "etc/secret")
+    write(tmp_path, 'ws-auth-secret-file = "secret"', "etc/my.toml")
+    assert settings("--config", "etc/my.toml").secrets == ("from-the-file",)
+
+
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("ws_port = 1", "no setting 'ws_port'; did you mean 'ws-port'"),
+        ("max-conections = 1", "did you mean 'max-connections'"),
+        ("Secret = 'x'", "no setting 'Secret'"),
+        ("[server]\nport = 1", "no setting 'server'"),
+        ("config = 'x'", "no setting 'config'"),
+        ("ws-port = [1]", "ws-port must be a string or a number"),
+        ("ws-port = true", "ws-port must be a string or a number"),
+        ("enforce-expiry = 'yes'", "enforce-expiry must be true or false, not 'yes'"),
+        ("listen = 1", "listen must be a list of strings"),
+        ("listen = ['a', 1]", "listen must be a list of strings"),
+        ("production = true\ndcm-env = 'development'", "contradict"),
+        ("ws-port = ", "is not TOML"),
+        ("ws-port = 'x'", "WS_PORT must be a whole number, not 'x'"),
+    ],
+)
+def test_what_is_no_good_is_said(tmp_path: Path, text: str, words: str) -> None:
+    """
+    A key that there is not, and a value of the wrong kind, are errors that name it.
+    """
+    write(tmp_path, text)
+    with pytest.raises(SettingsError, match=words.replace("[", r"\[")):
+        settings()
+
+
+def test_a_secret_is_not_shown(tmp_path: Path) -> None:
+    """
+    An error about a secret does not tell it.
+    """
+    write(tmp_path, "ws-auth-secret = ['hidden']")
+    with pytest.raises(SettingsError) as error:
+        settings()
+    assert "hidden" not in str(error.value)
+
+
+def test_not_utf8_and_too_large(tmp_path: Path) -> None:
+    """
+    A file that is no text, or no settings by its size, is refused.
+    """
+    (tmp_path / "dcm-ws.toml").write_bytes(b"host = '\xff'")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        settings()
+    (tmp_path / "dcm-ws.toml").write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(SettingsError, match="larger than"):
+        settings()

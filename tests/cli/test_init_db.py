@@ -1,0 +1,244 @@
+"""
+dcm-ws init-db: plain INSERTs and UPDATEs become events that clients see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from websockets.sync.client import ClientConnection
+
+from dcm_ws.triggers import VERSION
+from tests.cli.running import run
+from tests.integration.running import PostgresServer, Service, hear, postgres, service
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[PostgresServer]:
+    """
+    A database that init-db was applied to.
+    """
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(own: PostgresServer) -> Iterator[Service]:
+    with service("--database-url", own.url) as started:
+        yield started
+
+
+@pytest.fixture
+def applied(tmp_path: Path, own: PostgresServer) -> PostgresServer:
+    done = run(tmp_path, "init-db", "--apply", DATABASE_URL=own.url)
+    assert done.returncode == 0, done.stderr
+    return own
+
+
+@pytest.fixture
+def client(applied: PostgresServer, running: Service) -> Iterator[ClientConnection]:
+    running.read_log_until("listening to dcm_events")
+    connected = running.connect()
+    yield connected
+    connected.close()
+
+
+def next_event(client: ClientConnection) -> tuple[str, dict[str, Any]]:
+    frame = hear(client)
+    assert frame["channel"] == "global", frame
+    return frame["event"], frame["data"]
+
+
+def test_every_event(applied: PostgresServer, client: ClientConnection) -> None:
+    """
+    Each statement becomes the event that it says, with the row as its data.
+    """
+    for sql, event, data in (
+        ("insert into sessions (id) values ('s1')", "session.created", {"id": "s1"}),
+        ("update sessions set ended_at = now() where id = 's1'", "session.ended", {"id": "s1"}),
+        ("insert into task_lists (id, name) values ('t1', 'x')", "task.created", {"name": "x", "status": "pending"}),
+        ("update task_lists set status = 'running' where id = 't1'", "task.updated", {"status": "running"}),
+        ("update task_lists set status = 'completed' where id = 't1'", "task.completed", {"status": "completed"}),
+        ("update task_lists set name = 'y' where id = 't1'", "task.updated", {"name": "y"}),
+        ("update task_lists set status = 'failed' where id = 't1'", "task.failed", {"status": "failed"}),
+        ("insert into subtasks (id, agent_id) values ('u1', 'a1')", "subtask.created", {"agent_id": "a1"}),
+        ("update subtasks set status = 'running'", "subtask.running", {"id": "u1"}),
+        ("update subtasks set description = 'd'", "subtask.updated", {"description": "d"}),
+        ("update subtasks set status = 'completed', result = '{\"n\": 1}'", "subtask.completed", {"result": {"n": 1}}),
+        ("update subtasks set status = 'failed'", "subtask.failed", {"id": "u1"}),
+        ("insert into agent_messages (id, to_agent_id) values ('m1', 'a1')", "message.new", {"to_agent_id": "a1"}),
+        ("update agent_messages set expires_at = now() - interval '1 s'", "message.expired", {"id": "m1"}),
+    ):
+        applied.execute(sql)
+        came, told = next_event(client)
+        assert came == event, sql
+        assert told.items() >= data.items(), sql
+
+
+def test_channels(applied: PostgresServer, running: Service) -> None:
+    """
+    What concerns an agent, a topic or a session is told on its own channel.
+    """
+    running.read_log_until("listening to dcm_events")
+    client = running.connect("/?agent_id=a2")
+    for channel in ("agents/a2", "topics/t/x", "sessions/s2"):
+        client.send(json.dumps({"type": "subscribe", "channel": channel, "id": 1}))
+        assert hear(client)["success"]
+    for sql, channel in (
+        ("insert into subtasks (agent_id) values ('a2')", "agents/a2"),
+        ("insert into agent_messages (to_agent_id) values ('a2')", "agents/a2"),
+        ("insert into agent_messages (topic) values ('t/x')", "topics/t/x"),
+        ("insert into sessions (id) values ('s2')", "sessions/s2"),
+    ):
+        applied.execute(sql)
+        assert [hear(client)["channel"], hear(client)["channel"]] == [channel, "global"], sql
+    client.close()
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "\U0001f600" * 2500, "\\" * 5000, '"' * 5000])
+def test_a_large_row_is_cut_to_its_keys(applied: PostgresServer, client: ClientConnection, text: str) -> None:
+    """
+    A row that NOTIFY does not take, counted in bytes, is told by its keys.
+    """
+    applied.execute("insert into subtasks (id, agent_id, description) values ('big', 'a1', %s)", text)
+    event, data = next_event(client)
+    applied.execute("delete from subtasks where id = 'big'")
+    assert event == "subtask.created"
+    assert data == {"id": "big", "agent_id": "a1", "status": "pending", "task_list_id": None, "truncated": True}
+
+
+def test_around_the_limit(applied: PostgresServer, client: ClientConnection) -> None:
+    """
+    No length near the limit is an error, and the longest are cut.
+    """
+    cut = []
+    for size in range(7640, 7800, 4):
+        applied.execute("insert into task_lists (name) values (%s)", "n" * size)
+        cut.append("truncated" in next_event(client)[1])
+    assert cut == sorted(cut) and not cut[0] and cut[-1]
+
+
+def test_huge_keys(applied: PostgresServer, client: ClientConnection) -> None:
+    """
+    Keys that do not fit either are left out.
+    """
+    applied.execute("insert into sessions (id) values (%s)", "ab" * 3500)
+    assert next_event(client) == ("session.created", {"truncated": True})
+    applied.execute(
+        "insert into agent_messages (to_agent_id, from_agent_id, topic) values (repeat('\U0001f600', 2100), 'me', 't')"
+    )
+    event, data = next_event(client)
+    assert (event, data["from_agent_id"], data["truncated"]) == ("message.new", "me", True)
+    assert "to_agent_id" not in data
+
+
+def test_nothing_for_nothing(applied: PostgresServer, client: ClientConnection) -> None:
+    """
+    An UPDATE that changes nothing, and a transaction that is rolled back, are no events.
+    """
+    applied.execute("insert into task_lists (id) values ('same')")
+    assert next_event(client)[0] == "task.created"
+    applied.execute("update task_lists set name = name where id = 'same'")
+    applied.execute("begin; insert into task_lists (id) values ('never'); rollback")
+    applied.execute("insert into sessions (id) values ('after')")
+    assert next_event(client)[0] == "session.created"
+
+
+def test_an_unprivileged_role(applied: PostgresServer, client: ClientConnection, tmp_path: Path) -> None:
+    """
+    Who may do no more than INSERT causes events all the same; and cannot run init-db, which says so and changes
+    nothing.
+    """
+    applied.execute("drop role if exists plain")
+    applied.execute("create role plain login")
+    applied.execute("grant insert on task_lists to plain")
+    url = applied.url.replace("dcm@", "plain@")
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("insert into task_lists (name) values ('by plain')")
+    assert next_event(client)[1]["name"] == "by plain"
+    done = run(tmp_path, "init-db", "--remove", "--apply", DATABASE_URL=url)
+    assert done.returncode == 1 and "nothing was changed" in done.stderr
+    assert applied.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(4,)]
+    applied.execute("drop owned by plain")
+    applied.execute("drop role plain")
+
+
+def test_an_error_in_the_trigger_does_not_abort(applied: PostgresServer, client: ClientConnection) -> None:
+    """
+    Tables of another shape, with values that are no times, do not make the user's statements fail.
+    """
+    applied.execute("create table odd (id int, expires_at text)")
+    applied.execute("create trigger t after insert or update on odd for each row"
+                    " execute function dcm_ws_notify('agent_messages')")  # fmt: skip
+    applied.execute("insert into odd values (1, 'whenever')")
+    assert next_event(client)[0] == "message.new"
+    applied.execute("update odd set expires_at = 'never at all'")
+    assert applied.execute("select expires_at from odd") == [("never at all",)]
+    applied.execute("drop table odd")
+
+
+def test_again_and_back(tmp_path: Path) -> None:
+    """
+    Applying twice changes nothing; removing leaves the tables, and nothing else.
+    """
+    with postgres() as server:
+        variables = {"DATABASE_URL": server.url}
+
+        def init(*arguments: str) -> dict[str, int]:
+            done = run(tmp_path, "init-db", "--apply", "--json", *arguments, **variables)
+            assert done.returncode == 0, done.stderr
+            answer: dict[str, int] = json.loads(done.stdout)
+            return answer
+
+        objects = "select count(*), max(xmin::text) from pg_trigger where tgname = 'dcm_ws_notify'"
+        assert init() == {"before": 0, "version": VERSION}
+        made = server.execute(objects)
+        assert init() == {"before": VERSION, "version": VERSION}
+        assert server.execute(objects) == made and made[0][0] == 4
+        assert init("--remove") == {"before": VERSION, "version": 0}
+        assert init("--remove") == {"before": 0, "version": 0}
+        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
+        assert server.execute("select to_regprocedure('dcm_ws_notify()')") == [(None,)]
+        assert server.execute("select count(*) from task_lists") == [(0,)]
+
+
+def test_tables_that_were_there(tmp_path: Path) -> None:
+    """
+    Tables of an installation's own keep their columns, and get triggers.
+    """
+    with postgres() as server:
+        server.execute("create table sessions (id int primary key, started_at timestamptz, ended_at timestamptz)")
+        assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
+        server.execute("insert into sessions values (7)")
+        assert server.execute("select id from sessions") == [(7,)]
+
+
+def test_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """
+    Triggers that a newer dcm-ws made are not replaced.
+    """
+    with postgres() as server:
+        assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
+        server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 999'")
+        done = run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url)
+        assert done.returncode == 1 and "999" in done.stderr
+
+
+def test_what_is_shown_can_be_run(tmp_path: Path) -> None:
+    """
+    Without --apply the SQL is printed, nothing is touched, and no database is needed.
+    """
+    shown = run(tmp_path, "init-db")
+    assert shown.returncode == 0
+    with postgres() as server:
+        server.execute(shown.stdout.replace("%", "%%"))
+        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(4,)]
+        server.execute(run(tmp_path, "init-db", "--remove").stdout)
+        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]

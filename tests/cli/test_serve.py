@@ -1,0 +1,55 @@
+"""
+dcm-ws serve.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import PROGRAM, clean, run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_serve(tmp_path: Path, how: signal.Signals) -> None:
+    """
+    It takes the service's options and file, serves, and ends with 0 on SIGTERM and on Ctrl-C.
+    """
+    (tmp_path / "dcm-ws.toml").write_text('no-database = true\nlog-format = "json"\n')
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--ws-port", "0"], cwd=tmp_path, env=clean(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = ""
+        for line in process.stdout:
+            text = json.loads(line)["text"] if line.startswith("{") and "text" in json.loads(line) else line
+            found = text.partition("http://")[2].partition("/health")
+            url = f"http://{found[0]}/health" if found[1] else url
+            if "ready" in line:
+                break
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert json.load(answer)["status"] == "healthy"
+        process.send_signal(how)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_is_no_good(tmp_path: Path) -> None:
+    """
+    A bad setting ends it with status 1 and one line, as under twistd.
+    """
+    (tmp_path / "dcm-ws.toml").write_text("ws_port = 1\n")
+    done = run(tmp_path, "serve")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "did you mean 'ws-port'" in done.stderr
+    assert run(tmp_path, "serve", "--nonsense").returncode == 1

@@ -1,0 +1,86 @@
+"""
+dcm-ws and dcm-ws token.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from dcm_ws.settings import DEFAULT_SECRET
+from dcm_ws.tokens import verify
+from tests.cli.running import run
+from tests.integration.running import SECRET, make_token
+
+
+def test_a_token_is_all_that_is_printed(tmp_path: Path) -> None:
+    """
+    The token alone is on standard output, and good for the time asked for.
+    """
+    before = time.time_ns() // 1_000_000
+    done = run(tmp_path, "token", "backend", "--session", "s1", "--ttl", "15m", WS_AUTH_SECRET=SECRET)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    claims = verify(SECRET, done.stdout.strip(), before)
+    assert (claims.agent_id, claims.session_id) == ("backend", "s1")
+    assert 900_000 <= claims.expires_at - before <= 930_000
+
+
+def test_the_secret_is_found_as_the_service_finds_it(tmp_path: Path) -> None:
+    """
+    In production, too, where a token needs no database.
+    """
+    (tmp_path / "secrets").write_text(f"{SECRET}\nan-older-one\n")
+    (tmp_path / "dcm-ws.toml").write_text('ws-auth-secret-file = "secrets"\nproduction = true\n')
+    token = run(tmp_path, "token", "a").stdout.strip()
+    assert verify(SECRET, token, 0).agent_id == "a"
+    older = make_token("b", secret="an-older-one")
+    assert "agent b" in run(tmp_path, "token", "--verify", older).stdout
+
+
+def test_verify(tmp_path: Path) -> None:
+    """
+    Good, no good and expired are exit codes 0, 1 and 3.
+    """
+    good = make_token("a", "s", secret=DEFAULT_SECRET)
+    told = run(tmp_path, "token", "--verify", "-", "--json", stdin=good + "\n")
+    assert told.returncode == 0
+    assert json.loads(told.stdout).items() >= {"agent_id": "a", "session_id": "s"}.items()
+    for token, status in (
+        (make_token("a", secret="another"), 1),
+        ("nonsense", 1),
+        ("", 1),
+        (make_token("a", secret=DEFAULT_SECRET, seconds=-5), 3),
+    ):
+        done = run(tmp_path, "token", "--verify", "-", stdin=token)
+        assert (done.returncode, done.stdout) == (status, "") and done.stderr.count("\n") == 1, token
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("a", "--verify", "b"), ("a b",), ("a", "--session", "/"), ("a", "--ttl", "0s"), ("a", "--ttl", "1y")],
+)
+def test_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """
+    A command line that is no good is exit code 2.
+    """
+    done = run(tmp_path, "token", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_help_of_each_command(tmp_path: Path) -> None:
+    """
+    Each command says what it does, with examples and exit codes; the list of them imports nothing heavy.
+    """
+    listed = run(tmp_path, "--help")
+    assert listed.returncode == 0
+    names = [line.split()[0] for line in listed.stdout.partition("Commands:")[2].splitlines() if line.strip()]
+    assert names[:4] == ["serve", "check", "init-db", "token"]
+    for name in names:
+        done = run(tmp_path, name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert "Exit codes:" in done.stdout and "Example" in done.stdout, name
+    assert run(tmp_path, "--version").stdout.startswith("dcm-ws ")
+    assert run(tmp_path, "no-such-command").returncode == 2
