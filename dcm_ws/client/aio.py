@@ -159,6 +159,8 @@ class DCMClient:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
+            # whoever still waits for an answer is told that there is none
+            self._core.lost(None, "closed")
         for worker in list(self._workers):
             worker.cancel()
         if self.state is not State.IDLE:
@@ -262,11 +264,14 @@ class DCMClient:
             while self._core.full(self._waiting, self._queue_max):
                 self._room.clear()
                 try:
-                    await asyncio.wait_for(self._room.wait(), ALIVE)
+                    async with asyncio.timeout(ALIVE):
+                        await self._room.wait()
                 except TimeoutError:
                     self._core.alive()
             try:
-                text = await asyncio.wait_for(socket.recv(), SILENCE)
+                # wait_for() may swallow a cancellation, before Python 3.12
+                async with asyncio.timeout(SILENCE):
+                    text = await socket.recv()
             except TimeoutError:
                 raise DCMError("nothing was heard for too long") from None
             said = self._core.received(text)
@@ -277,7 +282,8 @@ class DCMClient:
 
     async def _greet(self, greeted: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(greeted.wait(), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await greeted.wait()
         except TimeoutError:
             raise RequestTimeoutError("the server does not greet") from None
         message = self._core.auth(await self._get_token())
@@ -326,7 +332,8 @@ class DCMClient:
         # reading may be waiting for room
         self._room.set()
         try:
-            return await asyncio.wait_for(answer, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                return await answer
         except TimeoutError:
             raise RequestTimeoutError(f"no answer to {message['type']} in {self._timeout:g} s") from None
         finally:
@@ -370,7 +377,8 @@ class DCMClient:
         self._core.ping(_settler(answer))
         self._room.set()
         try:
-            await asyncio.wait_for(answer, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await answer
         except TimeoutError:
             raise RequestTimeoutError(f"no answer to a ping in {self._timeout:g} s") from None
         return time.monotonic() - began

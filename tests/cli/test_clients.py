@@ -39,7 +39,7 @@ class Tail:
         self.process = subprocess.Popen(
             [PROGRAM, "tail", *arguments],
             cwd=folder,
-            env=clean(folder, **variables),
+            env=clean(folder, PYTHONFAULTHANDLER="1", **variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,6 +55,18 @@ class Tail:
     def _read(self, stream: IO[str], lines: list[str]) -> None:
         for line in stream:
             lines.append(line.rstrip("\n"))
+
+    def end(self) -> int | None:
+        """
+        Wait until it ends by itself; answers its exit code, or None if it did not.
+        """
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            # its stack, for whoever looks
+            self.stop(signal.SIGABRT)
+            return None
+        return self.stop()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         if self.process.poll() is None:
@@ -133,8 +145,8 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
         {"channel": "topics/x", "event": "task.failed", "data": None},
     )
     assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
-    until(lambda: all(tail.process.poll() == 0 for tail in tails))
-    told = [[json.loads(line)["event"] for line in (tail.stop(), tail.lines)[1]] for tail in tails]
+    assert [tail.end() for tail in tails] == [0, 0, 0, 0], [(tail.lines, tail.errors) for tail in tails]
+    told = [[json.loads(line)["event"] for line in tail.lines] for tail in tails]
     assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
 
 
@@ -177,6 +189,9 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
         stderr=slave,
     )
     os.close(slave)
+    # reading ends with the process
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
     until(lambda: subscribers(running) == 1)
     line = {"channel": "global", "event": "system.info", "data": {evil: evil}}
     for text in (lines_of(line), lines_of({**line, "data": evil})):
@@ -189,6 +204,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
     except OSError:  # the other end is closed
         pass
     assert process.wait(timeout=20) == 0
+    deadline.cancel()
     os.close(master)
     text = shown.decode()
     assert "owned" in text and "[bold]" in text and "\x1b[" in text, text
@@ -260,8 +276,7 @@ def test_a_refused_token(tmp_path: Path) -> None:
         until(lambda: running.stats()["authenticatedClients"] == 1)
         done = run(tmp_path, "publish", "--url", url(running), "global", "message.new", DCM_WS_TOKEN=make_token("b"))
         assert done.returncode == 0, done.stderr
-        until(lambda: good.process.poll() == 0)
-        good.stop()
+        assert good.end() == 0, (good.lines, good.errors)
 
 
 def test_publish(tmp_path: Path, running: Service) -> None:
@@ -374,6 +389,9 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None
         preexec_fn=_own_terminal,
     )
     os.close(slave)
+    # reading ends with the process
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
     shown = b""
     try:
         end = time.monotonic() + 20
@@ -385,6 +403,7 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None
     except OSError:  # the other end is closed
         pass
     assert process.wait(timeout=20) == 0
+    deadline.cancel()
     os.close(master)
     assert shown.count(b"connectedClients") >= 3
     # the other screen, and back

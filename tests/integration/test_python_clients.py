@@ -322,6 +322,33 @@ async def test_async_for(world: Any, running: Service) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_closed_while_much_is_on_its_way(world: Any, running: Service) -> None:
+    """
+    Closing ends at once, and whoever waits for an answer is told that there is none.
+    """
+    clients = [world.client(at(running), channels=["topics/busy"]) for _ in range(20)]
+    told: list[str] = []
+
+    async def program() -> None:
+        for number, client in enumerate(clients):
+            client.on("*", lambda event: None)
+            await world.connect(client)
+            asked = [world.begin(client.publish("topics/busy", "system.info", one)) for one in range(20)]
+            if number % 2:
+                await client.ping()
+            await world.close(client)
+            assert client.state == "closed"
+            for answer in asked:
+                try:
+                    told.append(await answer)
+                except core.NotConnectedError as error:
+                    told.append(error.code)
+        assert len(told) == 400
+
+    await played(world, *clients, program=program)
+
+
+@pytest_twisted.ensureDeferred
 async def test_cut_connection(world: Any, running: Service) -> None:
     """
     A connection that is cut is made again, with its subscriptions; an agent gets what it missed.
