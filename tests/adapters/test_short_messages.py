@@ -122,7 +122,7 @@ FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     frames=st.lists(FRAMES, max_size=8),
     cuts=st.lists(st.integers(1, 4000), max_size=40),

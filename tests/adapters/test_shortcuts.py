@@ -83,7 +83,7 @@ CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(changes=st.lists(CHANGES, max_size=4), more=st.sampled_from([b"", b"\x81\x80\0\0\0\0", b"\x88\x80\0\0\0\0"]))
 def test_both_ways_of_shaking_hands_agree(changes: list[tuple[bytes, bytes]], more: bytes) -> None:
     """

@@ -438,7 +438,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, derandomize=True, database=None)
 @given(st.booleans(), st.lists(operations, min_size=20, max_size=60))
 def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ...]]) -> None:
     """
@@ -507,7 +507,7 @@ def receive(message: str | bytes) -> None:
     assert client.say(type="ping")[-1]["type"] == "pong"
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=2000, derandomize=True, database=None)
 @given(st.binary(max_size=200))
 @example(b"\xff")
 @example(b'{"type":5')
@@ -520,7 +520,7 @@ def test_any_bytes(message: bytes) -> None:
     receive(message)
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@settings(max_examples=600, derandomize=True, database=None)
 @given(likenesses.map(json.dumps) | damaged(likenesses))
 def test_anything_like_a_message(message: str) -> None:
     """
@@ -534,7 +534,7 @@ notifications = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=2000, derandomize=True, database=None)
 @given(st.text(max_size=200) | notifications.map(json.dumps) | damaged(notifications))
 @example("[" * 200_000)
 @example('{"channel":"global","event":"a.b","data":' + "[" * 200_000)
@@ -559,7 +559,7 @@ def test_any_notification(payload: str) -> None:
         assert len(client.peer.take()) == (json.loads(payload)["channel"] != "metrics")
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, derandomize=True, database=None)
 @given(json_values, st.booleans())
 def test_any_data(value: object, ascii_only: bool) -> None:
     """
