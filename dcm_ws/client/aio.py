@@ -32,6 +32,7 @@ from dcm_ws.client.core import (
     Event,
     Listener,
     RateLimitedError,
+    RefusedError,
     RequestTimeoutError,
     State,
     TokenFailedError,
@@ -290,6 +291,7 @@ class DCMClient:
         if message is not None:
             await self._request(message)
         await self._settle()
+        self._core.settled()
         self._become(State.CONNECTED)
 
     async def _get_token(self) -> str | None:
@@ -305,24 +307,21 @@ class DCMClient:
         """
         Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
         """
-        queue = deque(self._core.to_settle())
+        self._core.begin_settling()
+        # the user may want something else meanwhile
+        while self._core.unsettled:
+            await asyncio.gather(*(self._settle_some() for _ in range(AT_ONCE)))
 
-        async def work() -> None:
-            while queue:
-                message = queue.popleft()
-                try:
-                    await self._request(message)
-                except RateLimitedError as error:
-                    queue.append(message)
-                    await asyncio.sleep(AT_ONCE * (error.retry_after or 0.01))
-                except RequestTimeoutError:
-                    raise
-                except DCMError as error:
-                    if error.code == "NOT_CONNECTED":
-                        raise
-                    _log.warning("%s %s: %s", message["type"], message["channel"], error)
-
-        await asyncio.gather(*(work() for _ in range(min(AT_ONCE, len(queue)))))
+    async def _settle_some(self) -> None:
+        while message := self._core.next_to_settle():
+            try:
+                await self._request(message)
+            except RateLimitedError as error:
+                self._core.not_settled(message, again=True)
+                await asyncio.sleep(AT_ONCE * (error.retry_after or 0.01))
+            except RefusedError as error:
+                self._core.not_settled(message, again=False)
+                _log.warning("%s %s: %s", message["type"], message["channel"], error)
 
     # asking
 

@@ -5,8 +5,8 @@ A client's side of the protocol, without sockets, clocks and tasks.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
@@ -262,7 +262,8 @@ class ClientCore:
     @param random: a number from 0 to 1.
 
     @ivar channels: what it is, or will be, subscribed to.
-    @ivar has: what the server says that it is subscribed to, after authenticating.
+    @ivar has: what the server has it subscribed to, until that is settled.
+    @ivar unsettled: channels to look at before that is settled; None at other times.
     """
 
     def __init__(
@@ -290,6 +291,7 @@ class ClientCore:
         self.listeners: dict[Listener, None] = {}
         self.client_id: str | None = None
         self.has: set[str] = set()
+        self.unsettled: deque[str] | None = None
         if "global" not in self.channels:
             self._left["global"] = None
 
@@ -316,6 +318,7 @@ class ClientCore:
         """
         self._send = None
         self.client_id = None
+        self.unsettled = None
         waiting = [*self._requests.values(), *self._pings]
         self._requests.clear()
         self._pings.clear()
@@ -331,16 +334,43 @@ class ClientCore:
         # full jitter: a crowd that was sent away together does not come back together
         return Verdict(self._random() * longest)
 
-    def to_settle(self) -> Iterator[dict[str, str]]:
+    def begin_settling(self) -> None:
         """
-        After authenticating: what to ask for so that the subscriptions are what they should be.
+        After authenticating: what is subscribed to is to become what is wanted.
         """
-        for channel in self.channels:
-            if channel not in self.has:
-                yield {"type": "subscribe", "channel": channel}
-        for channel in self._left:
-            if channel in self.has:
-                yield {"type": "unsubscribe", "channel": channel}
+        self.unsettled = deque((*self.channels, *self._left))
+
+    def next_to_settle(self) -> dict[str, str] | None:
+        """
+        What to ask for next; None where there is nothing at the moment.
+        """
+        while self.unsettled:
+            channel = self.unsettled.popleft()
+            if channel in self.channels and channel not in self.has:
+                # messages are obeyed in their order: what is asked for after this one may count on it
+                self.has.add(channel)
+                return {"type": "subscribe", "channel": channel}
+            if channel in self._left and channel in self.has:
+                self.has.remove(channel)
+                return {"type": "unsubscribe", "channel": channel}
+        return None
+
+    def not_settled(self, message: dict[str, str], *, again: bool) -> None:
+        """
+        What C{next_to_settle} gave was refused.
+
+        @param again: it is to be asked for once more.
+        """
+        channel = message["channel"]
+        (self.has.discard if message["type"] == "subscribe" else self.has.add)(channel)
+        if again and self.unsettled is not None:
+            self.unsettled.append(channel)
+
+    def settled(self) -> None:
+        """
+        The subscriptions are what they should be, as far as the server allows.
+        """
+        self.unsettled = None
 
     # requests
 
@@ -364,6 +394,8 @@ class ClientCore:
         """
         (self.channels if wanted else self._left)[channel] = None
         (self._left if wanted else self.channels).pop(channel, None)
+        if self.unsettled is not None:
+            self.unsettled.append(channel)
 
     def request(self, message: dict[str, Any], reply: Reply) -> str:
         """

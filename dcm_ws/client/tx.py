@@ -35,8 +35,8 @@ from dcm_ws.client.core import (
     DCMError,
     Event,
     Listener,
-    NotConnectedError,
     RateLimitedError,
+    RefusedError,
     RequestTimeoutError,
     State,
     TokenFailedError,
@@ -243,18 +243,21 @@ class DCMClient(Service):  # type: ignore[misc]
         said = self._core.received(payload)
         if said is True:
             self._forget_timers()
-            Deferred.fromCoroutine(self._greeted()).addErrback(self._not_greeted)
+            connection = self._connection
+            Deferred.fromCoroutine(self._greeted(connection)).addErrback(self._not_greeted, connection)
         elif isinstance(said, DCMError):
             self._log.warn("the server says: {error}", error=str(said))
         self._read_or_not()
 
-    async def _greeted(self) -> None:
-        connection = self._connection
+    async def _greeted(self, connection: _Connection | None) -> None:
         message = self._core.auth(await self._get_token())
+        if connection is not self._connection:
+            return
         if message is not None:
             await self._request(message)
-        await self._settle()
-        if connection is self._connection and connection is not None:
+        await self._settle(connection)
+        if connection is self._connection:
+            self._core.settled()
             self._timers = [
                 self._reactor.callLater(_STABLE, self._core.stable),
                 self._reactor.callLater(ALIVE, self._check_life),
@@ -264,7 +267,10 @@ class DCMClient(Service):  # type: ignore[misc]
             for waiter in waiters:
                 waiter.callback(self)
 
-    def _not_greeted(self, failure: Failure) -> None:
+    def _not_greeted(self, failure: Failure, connection: _Connection | None) -> None:
+        if connection is not self._connection:
+            # it has ended meanwhile, and there may be another
+            return
         error = failure.value if isinstance(failure.value, DCMError) else DCMError(str(failure.value))
         if not failure.check(DCMError):
             self._log.failure("the client broke", failure)
@@ -279,30 +285,29 @@ class DCMClient(Service):  # type: ignore[misc]
         except Exception as error:
             raise TokenFailedError(f"there is no token: {error}") from error
 
-    async def _settle(self) -> None:
+    async def _settle(self, connection: _Connection | None) -> None:
         """
         Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
         """
-        queue = deque(self._core.to_settle())
+        self._core.begin_settling()
+        # the user may want something else meanwhile
+        while connection is self._connection and self._core.unsettled:
+            workers = [Deferred.fromCoroutine(self._settle_some(connection)) for _ in range(AT_ONCE)]
+            results: Any = await DeferredList(workers, consumeErrors=True)
+            for well, result in results:
+                if not well:
+                    raise result.value
 
-        async def work() -> None:
-            while queue:
-                message = queue.popleft()
-                try:
-                    await self._request(message)
-                except RateLimitedError as error:
-                    queue.append(message)
-                    await deferLater(self._reactor, AT_ONCE * (error.retry_after or 0.01))
-                except (NotConnectedError, RequestTimeoutError):
-                    raise
-                except DCMError as error:
-                    self._log.warn("{type} {channel}: {error}", **message, error=str(error))
-
-        workers = [Deferred.fromCoroutine(work()) for _ in range(min(AT_ONCE, len(queue)))]
-        results: Any = await DeferredList(workers, consumeErrors=True)
-        for well, result in results:
-            if not well:
-                raise result.value
+    async def _settle_some(self, connection: _Connection | None) -> None:
+        while connection is self._connection and (message := self._core.next_to_settle()):
+            try:
+                await self._request(message)
+            except RateLimitedError as error:
+                self._core.not_settled(message, again=True)
+                await deferLater(self._reactor, AT_ONCE * (error.retry_after or 0.01))
+            except RefusedError as error:
+                self._core.not_settled(message, again=False)
+                self._log.warn("{type} {channel}: {error}", **message, error=str(error))
 
     def _check_life(self) -> None:
         now = self._reactor.seconds()

@@ -196,12 +196,52 @@ def test_subscriptions_are_settled() -> None:
     side.core.wants("topics/d", True)
     side.core.wants("topics/e", False)
     side.hear(type="ack", success=True, subscriptions=["agents/x", "global", "topics/b", "topics/d", "topics/restored"])
-    assert list(side.core.to_settle()) == [
+    side.core.begin_settling()
+    assert list(iter(side.core.next_to_settle, None)) == [
         {"type": "subscribe", "channel": "topics/a"},
         {"type": "subscribe", "channel": "topics/c"},
         {"type": "unsubscribe", "channel": "global"},
         {"type": "unsubscribe", "channel": "topics/b"},
     ]
+    side.core.settled()
+    assert side.core.next_to_settle() is None
+
+
+def test_what_is_wanted_meanwhile_is_settled_too() -> None:
+    """
+    Whoever changes their mind while subscriptions are settled gets what they want last.
+    """
+    side = Side(channels=["global", "topics/a"])
+    side.core.begin_settling()
+    assert side.core.next_to_settle() == {"type": "subscribe", "channel": "topics/a"}
+    side.core.wants("topics/b", True)
+    side.core.wants("topics/a", False)
+    assert side.core.unsettled
+    assert list(iter(side.core.next_to_settle, None)) == [
+        {"type": "subscribe", "channel": "topics/b"},
+        {"type": "unsubscribe", "channel": "topics/a"},
+    ]
+    side.core.settled()
+    # from now on the user's own asking is enough
+    side.core.wants("topics/c", True)
+    assert side.core.next_to_settle() is None
+
+
+def test_what_is_refused_while_settling() -> None:
+    """
+    What is over the rate limit is asked for again, and what is refused is not.
+    """
+    side = Side(channels=["topics/a", "topics/b"])
+    side.core.begin_settling()
+    one, two, three = iter(side.core.next_to_settle, None)
+    side.core.not_settled(one, again=True)
+    side.core.not_settled(two, again=False)
+    side.core.not_settled(three, again=True)
+    assert list(iter(side.core.next_to_settle, None)) == [one, three]
+    side.core.not_settled(three, again=False)
+    side.core.lost(1006, "")
+    side.core.not_settled(one, again=True)
+    assert side.core.unsettled is None
 
 
 # coming back

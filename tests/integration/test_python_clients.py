@@ -77,7 +77,7 @@ class InTwisted:
 
     @staticmethod
     def begin(call: Any) -> Any:
-        return call
+        return Deferred.fromCoroutine(call) if asyncio.iscoroutine(call) else call
 
     @staticmethod
     async def connect(client: Any) -> None:
@@ -493,6 +493,55 @@ async def test_many_channels(world: Any) -> None:
     with service("--rate-limit", "200/s", "--rate-burst", "50") as strict:
         client = world.client(at(strict), channels=channels)
         await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_wanted_while_it_subscribes(world: Any) -> None:
+    """
+    Channels that the user takes or leaves while the client is still subscribing to the others are taken and left.
+    """
+    channels = [f"topics/many-{n}" for n in range(150)]
+
+    async def program() -> None:
+        connecting = world.begin(world.connect(client))
+        await world.until(lambda: "topics/many-0" in strict.stats()["channelStats"])
+        assert client.state == "connecting"
+        await client.subscribe("topics/late")
+        await client.unsubscribe("topics/many-0")
+        await connecting
+        found = strict.stats()["channelStats"]
+        assert "topics/late" in found
+        assert "topics/many-0" not in found
+
+    with service("--rate-limit", "200/s", "--rate-burst", "50") as strict:
+        client = world.client(at(strict), channels=channels)
+        await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cut_while_it_subscribes(world: Any) -> None:
+    """
+    A connection that ends while the client is still subscribing does no harm to the next one.
+    """
+    states: list[str] = []
+
+    async def program() -> None:
+        connecting = world.begin(world.connect(client))
+        await world.until(lambda: strict.stats()["activeChannels"] >= 50)
+        way.cut()
+        await connecting
+        assert states == ["connecting", "waiting", "connecting", "connected"]
+        assert await client.ping() > 0
+        assert strict.stats()["activeChannels"] == 150
+
+    with service("--rate-limit", "200/s", "--rate-burst", "50") as strict:
+        way = Way(strict.port)
+        client = world.client(way.url, channels=[f"topics/many-{n}" for n in range(150)])
+        client.on_state(states.append)
+        try:
+            await played(world, client, program=program)
+        finally:
+            way.close()
 
 
 def test_asyncio_without_a_reactor() -> None:
