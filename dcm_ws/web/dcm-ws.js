@@ -57,6 +57,8 @@ export class DCMClient {
   #wanted;
   // what the server might give back to an agent that has left it
   #left = new Set();
+  // channels to look at before the subscriptions are what they should be; null at other times
+  #unsettled = null;
   #requests = new Map();
   #pings = [];
   #seen = new Map();
@@ -160,6 +162,7 @@ export class DCMClient {
   async subscribe(channel) {
     this.#wanted.add(channel);
     this.#left.delete(channel);
+    this.#unsettled?.push(channel);
     if (this.#state !== "connected") return undefined;
     try {
       return await this.#request({ type: "subscribe", channel });
@@ -172,6 +175,7 @@ export class DCMClient {
   async unsubscribe(channel) {
     this.#wanted.delete(channel);
     this.#left.add(channel);
+    this.#unsettled?.push(channel);
     return this.#state === "connected" ? this.#request({ type: "unsubscribe", channel }) : undefined;
   }
 
@@ -236,40 +240,48 @@ export class DCMClient {
   async #welcome(frame) {
     const socket = this.#socket;
     this.clientId = frame.client_id;
+    // from here on each request has a time of its own: very many channels take longer than that
+    clearTimeout(this.#timers.connect);
+    this.#listenForLife();
     try {
       const { token, agentId } = this.#options;
       const answer = token !== undefined || agentId !== undefined ? await this.#authenticate() : undefined;
       if (this.#socket !== socket) return;
       const has = new Set(answer?.subscriptions ?? ["global"]);
       if (!this.#wanted.has("global")) this.#left.add("global");
-      await this.#settle("subscribe", [...this.#wanted].filter((channel) => !has.has(channel)));
-      await this.#settle("unsubscribe", [...this.#left].filter((channel) => has.has(channel)));
+      this.#unsettled = [...this.#wanted, ...this.#left];
+      // the user may want something else meanwhile
+      while (this.#socket === socket && this.#unsettled.length) await this.#settle(has);
     } catch (error) {
       if (this.#socket === socket) this.#refused(error);
       return;
     }
     if (this.#socket !== socket) return;
-    clearTimeout(this.#timers.connect);
+    this.#unsettled = null;
     this.#timers.stable = setTimeout(() => (this.#attempt = 0), this.#options.stableMs);
-    this.#listenForLife();
     this.#setState("connected");
     for (const { resolve } of this.#waiters.splice(0)) resolve();
   }
 
-  /** Many channels at once would be over the server's rate limit. */
-  async #settle(type, channels) {
+  /** Ask for what is wanted, some at a time: many channels at once would be over the server's rate limit. */
+  async #settle(has) {
     const socket = this.#socket;
-    const queue = [...channels];
+    const queue = this.#unsettled;
     const next = async () => {
       while (queue.length && this.#socket === socket) {
         const channel = queue.shift();
+        const wanted = this.#wanted.has(channel);
+        if (wanted === has.has(channel) || !(wanted || this.#left.has(channel))) continue;
+        // messages are obeyed in their order: what is asked for after this one may count on it
+        note(has, channel, wanted);
         try {
-          await this.#request({ type, channel });
+          await this.#request({ type: wanted ? "subscribe" : "unsubscribe", channel });
         } catch (error) {
           if (error.code === "NOT_CONNECTED" || error.code === "TIMEOUT") throw error;
+          note(has, channel, !wanted);
           if (error.code !== "RATE_LIMITED") this.#tell("error", error);
           else {
-            queue.unshift(channel);
+            queue.push(channel);
             // until there is room for all of them
             await new Promise((resolve) => setTimeout(resolve, AT_ONCE * (error.retryAfterMs ?? 10)));
           }
@@ -284,10 +296,17 @@ export class DCMClient {
     const { token, agentId, sessionId } = this.#options;
     let fresh = token;
     if (typeof token === "function") {
+      let timer;
+      const late = new Promise((_, reject) => {
+        const { requestTimeoutMs } = this.#options;
+        timer = setTimeout(() => reject(new Error(`none came within ${requestTimeoutMs} ms`)), requestTimeoutMs);
+      });
       try {
-        fresh = await token();
+        fresh = await Promise.race([token(), late]);
       } catch (cause) {
         throw new DCMError("TOKEN_FAILED", `There is no token: ${cause?.message ?? cause}`, { cause });
+      } finally {
+        clearTimeout(timer);
       }
     }
     const answer = await this.#request({
@@ -343,6 +362,7 @@ export class DCMClient {
     for (const name of ["connect", "stable", "life", "retry"]) clearTimeout(this.#timers[name]);
     const socket = this.#socket;
     this.#socket = null;
+    this.#unsettled = null;
     this.clientId = null;
     socket?.close(code, reason);
     const error = new DCMError("NOT_CONNECTED", "The connection ended before the answer came", this.lastClose ?? undefined);
@@ -499,6 +519,11 @@ export class DCMClient {
 
 function fits(pattern, name) {
   return pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
+}
+
+function note(set, value, there) {
+  if (there) set.add(value);
+  else set.delete(value);
 }
 
 function notConnected() {

@@ -252,6 +252,29 @@ describe("coming back", () => {
     await strict.stop();
   });
 
+  test("what is wanted while the client is still subscribing is settled too", async () => {
+    const strict = await start({ options: ["--rate-limit", "200/s", "--rate-burst", "50"] });
+    const changing = client(strict.url, { channels: Array.from({ length: 150 }, (_, n) => `topics/many-${n}`) });
+    const connecting = changing.connect();
+    await until(async () => (await strict.channels())["topics/many-0"]);
+    expect(changing.state).toBe("connecting");
+    await changing.subscribe("topics/late");
+    await changing.unsubscribe("topics/many-0");
+    await connecting;
+    const channels = await strict.channels();
+    expect([channels["topics/late"], channels["topics/many-0"]]).toEqual([1, undefined]);
+    await strict.stop();
+  });
+
+  test("subscribing may take longer than connecting may", async () => {
+    const strict = await start({ options: ["--rate-limit", "50/s", "--rate-burst", "10"] });
+    const slow = client(strict.url, { channels: Array.from({ length: 50 }, (_, n) => `topics/many-${n}`), connectTimeoutMs: 300 });
+    await slow.connect();
+    expect(slow.lastClose).toBe(null);
+    expect(Object.keys(await strict.channels()).length).toBe(50);
+    await strict.stop();
+  });
+
   test("nobody need wait for a connection that is given up", async () => {
     const given = client("ws://127.0.0.1:1/ws");
     given.connect();
@@ -338,5 +361,14 @@ describe("production", () => {
     unsure.on("error", (error) => errors.push(error.code));
     await unsure.connect();
     expect(errors).toEqual(["TOKEN_FAILED", "TOKEN_FAILED"]);
+  });
+
+  test("and so is one that does not answer", async () => {
+    let asked = 0;
+    const errors = [];
+    const slow = client(guarded.url, { token: () => (asked++ ? token("zoe") : new Promise(() => {})), requestTimeoutMs: 200 });
+    slow.on("error", (error) => errors.push(error.code));
+    await slow.connect();
+    expect(errors).toEqual(["TOKEN_FAILED"]);
   });
 });
