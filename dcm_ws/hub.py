@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 
 from dcm_ws.agents import Absence, AgentMemory
 from dcm_ws.channels import (
@@ -48,7 +49,7 @@ The limits that are counted where they are crossed, as C{/stats} names them.
 
 CHANNELS_SHOWN = 1000
 """
-Channels that C{channelStats} lists, at most.
+Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists.
 """
 
 _LIMITS = {
@@ -82,6 +83,7 @@ class Hub:
 
     @ivar secrets: what tokens may be signed with.
     @ivar limits: how often each limit was crossed, by its name.
+    @ivar agents: how many connections each agent has that is connected now.
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -115,6 +117,7 @@ class Hub:
         self.secrets = secrets
         self._max_connections = max_connections
         self.authenticated = 0
+        self.agents: Counter[str] = Counter()
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
         self.sweep_interval = min(1.0, shortest / 4, rules.auth_timeout / 4)
         self._checks: Schedule[Session] = Schedule(self.sweep_interval)
@@ -179,6 +182,7 @@ class Hub:
         self.sessions.discard(session)
         if agent is not None:
             self.authenticated -= 1
+            self._one_less_of(agent)
             self._tell_of_agent("agent.disconnected", session, agent)
 
     def leave(self, session: Session) -> None:
@@ -237,7 +241,10 @@ class Hub:
         elif returning:
             self._settle_absence(session)
             self.registry.leave(session, agent_channel(former).name)
+            self._one_less_of(former)
             self._tell_of_agent("agent.disconnected", session, former)
+        if returning:
+            self.agents[agent] += 1
         session.state = State.AUTHENTICATED
         session.agent = agent
         session.dcm_session = dcm_session or session.origin.session_id
@@ -306,6 +313,11 @@ class Hub:
                 session.replaying = None
 
         session.peer.replay(frames())
+
+    def _one_less_of(self, agent: str) -> None:
+        self.agents[agent] -= 1
+        if not self.agents[agent]:
+            del self.agents[agent]
 
     def _tell_of_agent(self, event: str, session: Session, agent: str) -> None:
         data = {
@@ -497,9 +509,13 @@ class Hub:
         """
         The counts behind C{/stats}, as of now.
 
-        @param channels: name the channels, too.
+        @param channels: name the channels and the agents, too.
         """
+        named: dict[str, object] = {}
+        if channels:
+            named["agentStats"] = dict(islice(self.agents.items(), CHANNELS_SHOWN))
         return self.counts(channels=channels) | {
+            **named,
             "failedDeliveries": self.given_up,
             "authenticatedClients": self.authenticated,
             "totalConnections": self.connections,
@@ -515,6 +531,7 @@ class Hub:
                 "keptForAbsentAgents": self.memory.kept,
             },
             "agents": {
+                "connected": len(self.agents),
                 "absent": self.memory.absent,
                 "remembered": len(self.memory),
             },

@@ -27,7 +27,8 @@ export async function ask(path, token) {
  * A client that is connected, with a token where the service wants one.
  *
  * @param {(client: DCMClient) => void} prepare told before it connects, for each token that is tried
- * @returns {Promise<{client: DCMClient, token: string | undefined, development: boolean}>}
+ * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean}>} the token changes when the
+ *   page had to ask again
  */
 export async function join(prepare) {
   showTheme();
@@ -42,15 +43,16 @@ export async function join(prepare) {
   if (development) {
     const client = open(prepare);
     client.connect().catch(() => {});
-    return { client, token: undefined, development };
+    return { client, identity: {}, development };
   }
   for (let wrong = ""; ; ) {
     const token = await askForToken(wrong);
     const client = open(prepare, token);
     try {
       await client.connect();
-      askAgainWhenRefused(client);
-      return { client, token, development };
+      const identity = { token };
+      askAgainWhenRefused(client, identity);
+      return { client, identity, development };
     } catch (error) {
       wrong = error instanceof DCMError ? `${error.message}.` : "That did not work.";
     }
@@ -65,13 +67,14 @@ function open(prepare, token) {
 }
 
 /** A token may expire, or stop being good, while the page is open. */
-function askAgainWhenRefused(client) {
+function askAgainWhenRefused(client, identity) {
   client.on("state", async (state) => {
     for (let wrong = "The token is not good any more."; client.state === "closed" && state === "closed"; ) {
       const token = await askForToken(wrong);
       client.authenticate(token).catch(() => {});
       try {
         await client.connect();
+        identity.token = token;
       } catch (error) {
         wrong = `${error.message}.`;
       }
@@ -89,8 +92,9 @@ function askForToken(wrong) {
       $("token").value = "";
       resolve(token);
     };
-    // Escape must not leave a page that can do nothing
-    dialog.oncancel = (event) => event.preventDefault();
+    // Escape, which no browser lets be prevented twice, must not leave a page that can do nothing
+    dialog.onclose = () => dialog.returnValue === "token" || dialog.showModal();
+    dialog.returnValue = "";
     if (!dialog.open) dialog.showModal();
     $("token").focus();
   });

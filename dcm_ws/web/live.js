@@ -19,9 +19,8 @@ const AGENTS_SHOWN = 500;
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const stream = new Stream();
-const agents = new Map();
 const recent = [];
-let reported = 0;
+let lookSoon;
 const shownIds = new Set();
 
 function receive(event) {
@@ -32,22 +31,13 @@ function receive(event) {
   if (event.channel === "metrics" && event.event === "metric.update") kpis.show(event.data);
   chart.count(categoryOf(event.event), Date.now());
   recent.push(performance.now());
-  if (event.event === "agent.connected") meet(event.data, 1);
-  if (event.event === "agent.disconnected") meet(event.data, -1);
+  // only the service knows whether an agent has another connection still
+  if (/^agent\.(dis)?connected$/.test(event.event)) lookSoon ??= setTimeout(look, 300);
   stream.add(event);
 }
 
-function meet(data, change) {
-  const agent = data?.agent_id;
-  if (typeof agent !== "string") return;
-  const count = (agents.get(agent) ?? 0) + change;
-  if (count > 0) agents.set(agent, count);
-  else agents.delete(agent);
-  showAgents();
-}
-
-function showAgents() {
-  const names = [...agents.keys()].sort();
+/** @param {string[]} names @param {number} count of all, of which not all may be named */
+function showAgents(names, count) {
   $("agents").replaceChildren(
     ...names.slice(0, AGENTS_SHOWN).map((name) => {
       const item = element("li");
@@ -55,29 +45,23 @@ function showAgents() {
       return item;
     }),
   );
-  $("agent-count").textContent = String(Math.max(names.length, reported));
+  $("agent-count").textContent = count;
   $("no-agents").hidden = names.length > 0;
 }
 
-const { client, token, development } = await join((joining) => joining.on("event", receive));
+const { client, identity, development } = await join((joining) => joining.on("event", receive));
 $("publish").hidden = !development;
 
 /** What only HTTP tells: counts, the database, and the channels that there are. */
 async function look() {
-  const [stats, health] = await Promise.all([ask("/stats", token), ask("/health", token)]);
-  if (!stats || !health) return;
+  clearTimeout(lookSoon);
+  lookSoon = undefined;
+  const stats = await ask("/stats", identity.token);
+  if (!stats) return;
   $("clients").textContent = stats.connectedClients;
-  $("database").textContent = health.database?.state ?? "–";
-  reported = stats.authenticatedClients ?? 0;
-  const channels = Object.entries(stats.channelStats ?? {});
-  if (channels.length) {
-    const here = channels.flatMap(([name]) => (name.startsWith("agents/") ? [name.slice(7)] : []));
-    // those who came before this page, and those who went while it was away
-    for (const name of here) if (!agents.has(name)) agents.set(name, 1);
-    for (const name of [...agents.keys()]) if (!here.includes(name)) agents.delete(name);
-  }
-  showAgents();
-  watch(channels);
+  $("database").textContent = stats.database.state;
+  showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
+  watch(Object.entries(stats.channelStats ?? {}));
 }
 
 /** On global an event does not say where it was published: listen there too. */

@@ -385,6 +385,23 @@ def test_agents_coming_and_going_is_told(hub: Hub) -> None:
     assert stats(hub)["authenticatedClients"] == 0
 
 
+def test_agents_are_counted_by_their_connections(hub: Hub) -> None:
+    """
+    C{agentStats} names each agent that is connected, with its connections, and nobody who is only listened to.
+    """
+    first, second = joined(hub, agent="ann"), joined(hub, "agents/absent", agent="ann")
+    joined(hub)
+    first.auth("ann")
+    assert stats(hub)["agentStats"] == {"ann": 2}
+    second.auth("bob")
+    assert stats(hub)["agentStats"] == {"ann": 1, "bob": 1}
+    assert stats(hub)["agents"]["connected"] == 2
+    assert "agentStats" not in hub.stats(channels=False)
+    first.leave()
+    second.leave()
+    assert stats(hub)["agentStats"] == {}
+
+
 # subscriptions that come back
 
 
@@ -452,7 +469,7 @@ def test_subscriptions_of_so_many_agents_are_remembered(clock: Clock) -> None:
     for agent in ("ann", "bob", "cid"):
         joined(hub, "topics/t", agent=agent).leave()
 
-    assert stats(hub)["agents"] == {"absent": 2, "remembered": 2}
+    assert stats(hub)["agents"] == {"connected": 0, "absent": 2, "remembered": 2}
     assert "topics/t" not in Client(hub).auth("ann")[-2]["subscriptions"]
     assert "topics/t" in Client(hub).auth("cid")[-2]["subscriptions"]
 
@@ -1162,10 +1179,11 @@ def test_counts(hub: Hub) -> None:
         "pendingDeliveries": 0,
         "failedDeliveries": 0,
         "authenticatedClients": 0,
+        "agentStats": {},
         "totalConnections": 2,
         "events": {"client": 1, "database": 1, "badNotifications": 0},
         "deliveries": {"acked": 0, "retried": 0, "givenUp": 0, "keptForAbsentAgents": 2},
-        "agents": {"absent": 1, "remembered": 1},
+        "agents": {"connected": 0, "absent": 1, "remembered": 1},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
         "limits": dict.fromkeys(

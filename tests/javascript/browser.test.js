@@ -146,8 +146,12 @@ describe("/live", () => {
     const late = client(service.url, { agentId: "late-agent" });
     await late.connect();
     await page.locator("#agents li", { hasText: "late-agent" }).waitFor();
+    // one that is listened to is not connected for that
+    await late.subscribe("agents/ghost");
     early.close();
     await page.locator("#agents li", { hasText: "early-agent" }).waitFor({ state: "detached" });
+    expect(await page.locator("#agents li").allTextContents()).toEqual(["late-agent"]);
+    expect(await page.textContent("#agent-count")).toBe("1");
   });
 
   test("publishes, and says what was wrong", async () => {
@@ -210,6 +214,9 @@ describe("/live", () => {
     await page.click("#sign-in button");
     await page.waitForFunction(() => document.querySelector("#sign-in-error").textContent !== "");
     await page.waitForSelector("#sign-in[open]");
+    // browsers close a dialog at the second one, whatever the page says
+    for (let times = 0; times < 3; times += 1) await page.keyboard.press("Escape");
+    await page.waitForSelector("#sign-in[open]");
     const good = token("watcher");
     await page.fill("#token", good);
     await page.click("#sign-in button");
@@ -218,6 +225,8 @@ describe("/live", () => {
     await page.locator("#agents li", { hasText: "watcher" }).waitFor();
     const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.documentElement.outerHTML]));
     expect(kept).not.toContain(good);
+    // before it could complain that the service is gone
+    await page.context().close();
     await guarded.stop();
   });
 });
