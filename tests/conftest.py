@@ -5,6 +5,7 @@ What every test gets: a clock to advance, and a failure of its own if something 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,10 @@ settings.register_profile("here", deadline=None, suppress_health_check=[HealthCh
 # what is random must not decide whether a change may land; elsewhere it is random
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+# a shell ignores Ctrl-C for what it runs in the background, and so would every program that is started here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

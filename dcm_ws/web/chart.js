@@ -12,6 +12,7 @@ export class Chart {
   #columns = new Map();
   #categories;
   #marks = new Map();
+  #began = Date.now();
 
   constructor(canvas, legend, text, categories) {
     this.#canvas = canvas;
@@ -41,6 +42,11 @@ export class Chart {
     counts[category] += 1;
   }
 
+  /** Seconds of a column that this page has seen; at least one, or a first event would tower over all. */
+  #seconds(column, now) {
+    return Math.max(1, Math.min((column + 1) * SECONDS, now / 1000) - Math.max(column * SECONDS, this.#began / 1000));
+  }
+
   draw(now = Date.now()) {
     const last = Math.floor(now / 1000 / SECONDS);
     for (const column of this.#columns.keys()) if (column <= last - COLUMNS) this.#columns.delete(column);
@@ -54,7 +60,8 @@ export class Chart {
     const pen = this.#canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const totals = [...this.#columns.values()].map((counts) => this.#categories.reduce((sum, name) => sum + counts[name], 0) / SECONDS);
+    const sums = new Map([...this.#columns].map(([column, counts]) => [column, this.#categories.reduce((sum, name) => sum + counts[name], 0)]));
+    const totals = [...sums].map(([column, sum]) => sum / this.#seconds(column, now));
     const most = nice(Math.max(1, ...totals));
     const left = 30;
     // a custom property is not resolved for the theme, and the colour of an element is
@@ -76,15 +83,17 @@ export class Chart {
     for (const [column, counts] of this.#columns) {
       let y = height - 6;
       const x = left + (COLUMNS - 1 - (last - column)) * step;
+      const seconds = this.#seconds(column, now);
       for (const name of this.#categories) {
         if (!counts[name]) continue;
-        const tall = ((counts[name] / SECONDS) * (height - 14)) / most;
+        const tall = ((counts[name] / seconds) * (height - 14)) / most;
         pen.fillStyle = colours.get(name);
         pen.fillRect(x, y - tall, Math.max(1, step - 1), tall);
         y -= tall;
       }
     }
-    const mean = totals.length ? totals.reduce((sum, total) => sum + total, 0) / totals.length : 0;
+    const shown = Math.max(1, Math.min(COLUMNS * SECONDS, (now - this.#began) / 1000));
+    const mean = [...sums.values()].reduce((sum, count) => sum + count, 0) / shown;
     this.#text.textContent = `On average ${mean.toFixed(1)} events per second, at most ${Math.max(0, ...totals).toFixed(1)}.`;
   }
 }

@@ -32,7 +32,9 @@ export async function work(service, { perSecond = 12 } = {}) {
     }),
   );
   let n = 0;
-  const timer = setInterval(() => {
+  const began = Date.now();
+  let timer;
+  const step = () => {
     n += 1;
     const name = pick(AGENTS, n * 7);
     const agent = agents[AGENTS.indexOf(name)];
@@ -46,11 +48,18 @@ export async function work(service, { perSecond = 12 } = {}) {
       ["topics/ci", "subtask.completed", { subtask_id: `s-${n}`, agent_id: "tester", tests: 214, failed: 0 }],
       ["topics/release-2.4", "task.updated", { task_id: `t-${90 + n}`, agent_id: name, progress: n % 100 }],
       ["global", n % 5 ? "system.info" : "system.error", { component: "coordinator", text: n % 5 ? "wave 2 begins" : "retrying a tool call" }],
+      ["sessions/session-2", n % 2 ? "session.created" : "session.ended", { session_id: `session-${n % 9}` }],
     ];
-    agent.publish(...pick(all, n + Math.floor(n / 5))).catch(() => {});
-  }, 1000 / perSecond);
+    // no two of them one after the other by rule
+    agent.publish(...all[Math.floor(Math.random() ** 1.3 * all.length)]).catch(() => {});
+    // waves of work, with pauses between events as chance makes them
+    const minutes = (Date.now() - began) / 60_000;
+    const tide = 0.55 + 0.35 * Math.sin(minutes * 2.1) + 0.25 * Math.sin(minutes * 7.3 + 1);
+    timer = setTimeout(step, (-Math.log(1 - Math.random()) * 1000) / (perSecond * Math.max(0.12, tide)));
+  };
+  step();
   return () => {
-    clearInterval(timer);
+    clearTimeout(timer);
     for (const agent of agents) agent.close();
   };
 }
