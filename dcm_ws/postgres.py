@@ -309,6 +309,7 @@ class NotifyListener(Service):  # type: ignore[misc]
     @param heard: told each payload, in order; what it raises is logged.
     @param changed: told whether the database is up, each time that changes.
     @param written: told how many seconds it took from the arrival of so many notifications to what the hub wrote.
+    @param probed: told how many seconds the answer to a probe took.
     @param now: monotonic seconds.
     @param random: a number from 0 to 1.
 
@@ -325,6 +326,7 @@ class NotifyListener(Service):  # type: ignore[misc]
         heard: Callable[[str], object],
         changed: Callable[[bool], object],
         written: Callable[[float, int], object],
+        probed: Callable[[float], object],
         now: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -333,6 +335,7 @@ class NotifyListener(Service):  # type: ignore[misc]
         self._heard = heard
         self._changed = changed
         self._written = written
+        self._probed = probed
         self._now = now
         self._random = random
         self._inbox: deque[str] = deque()
@@ -432,7 +435,9 @@ class NotifyListener(Service):  # type: ignore[misc]
             await self._pause(PROBE_INTERVAL)
             # what sends notifications lives, and would answer only after all of them
             if not reasons and self.running and self.notifications == heard and not connection.paused:
+                begun = self._now()
                 await connection.probe()
+                self._probed(self._now() - begun)
         return reasons[0] if reasons else ""
 
     async def _pause(self, seconds: float) -> None:

@@ -136,6 +136,9 @@ class HubCollector(Collector):
         yield GaugeMetricFamily(
             "dcm_ws_notifications_waiting", "Notifications that have arrived and wait", database.get("waiting", 0)
         )
+        yield _histogram(
+            "database_probe_seconds", "Round trips on the connection that listens", self._hub.tally.probe_seconds
+        )
 
 
 def _plain(name: str, text: str, value: float) -> Metric:

@@ -186,6 +186,7 @@ class DCMService(MultiService):  # type: ignore[misc]
             heard=self._heard,
             changed=self._database_changed,
             written=self.hub.tally.notify_seconds.observe,
+            probed=self.hub.tally.probe_seconds.observe,
             now=world.now,
             random=random.random,
         )

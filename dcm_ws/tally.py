@@ -67,6 +67,7 @@ class Tally:
     @ivar events: by source (C{client}, C{database} or C{service}), and category.
     @ivar publish_seconds: from a client's message to the frames queued for the subscribers, of one in L{SAMPLED}.
     @ivar notify_seconds: from a notification's arrival to its frames written.
+    @ivar probe_seconds: round trips on the connection that listens to the database.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class Tally:
         "events",
         "notify_seconds",
         "pongs",
+        "probe_seconds",
         "publish_seconds",
         "received",
         "received_bytes",
@@ -93,3 +95,4 @@ class Tally:
         self.events: dict[str, Counter[str]] = {source: Counter() for source in ("client", "database", "service")}
         self.publish_seconds = Histogram(LATENCIES)
         self.notify_seconds = Histogram(LATENCIES)
+        self.probe_seconds = Histogram(LATENCIES)

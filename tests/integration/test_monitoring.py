@@ -127,6 +127,7 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     assert metrics(http(running))['dcm_ws_database_state{state="up"}'] == 1
     assert metrics(http(running))["process_resident_memory_bytes"] > 1 << 20
     until(lambda: metrics(http(running))["dcm_ws_reactor_lag_seconds_count"] > 0)
+    until(lambda: metrics(http(running))["dcm_ws_database_probe_seconds_count"] > 0)
     # nothing that somebody may choose
     text = get(f"{http(running)}/metrics")[1]
     assert not re.search("agent-name|pipeline|topics|secret-name", text)
