@@ -290,6 +290,8 @@ class Options(usage.Options):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        # docstrings have lines of their own
+        self.docs = {name: " ".join(text.split()) for name, text in self.docs.items() if text}
         self["listen"] = []
         self["admin-listen"] = []
         self["extra-event"] = []

@@ -105,7 +105,7 @@ def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, 
 
 def _values(sources: Sources, settings: Settings | None) -> list[tuple[str, str, str]]:
     """
-    Name, value and origin of each setting that somebody has given, or that has a default.
+    Name, value and origin of each setting that somebody has given, and then of each that has a default.
     """
     rows = []
     for name, origin in sources.origins.items():
@@ -124,7 +124,7 @@ def _values(sources: Sources, settings: Settings | None) -> list[tuple[str, str,
             value = "on" if value else "off"
         shown = ", ".join(value) if isinstance(value, list | tuple) else str(value)
         rows.append((name, masked(name, shown), origin))
-    return rows
+    return sorted(rows, key=lambda row: (row[2] == "default", row[0]))
 
 
 def masked(name: str, value: str) -> str:

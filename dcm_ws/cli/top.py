@@ -28,7 +28,26 @@ ANSWER_MAX = 16 << 20
 Bytes of an answer that are read.
 """
 
-_CHANNELS_SHOWN = 200
+_SHOWN = 200
+_COUNTS_WIDTH = 48
+_COUNTS = (
+    ("clients", "connectedClients"),
+    ("authenticated", "authenticatedClients"),
+    ("agents", "agents.connected"),
+    ("channels", "activeChannels"),
+    ("connections so far", "totalConnections"),
+    ("events of clients", "events.client"),
+    ("events of the database", "events.database"),
+    ("bad notifications", "events.badNotifications"),
+    ("pending deliveries", "pendingDeliveries"),
+    ("acknowledged", "deliveries.acked"),
+    ("sent again", "deliveries.retried"),
+    ("given up", "failedDeliveries"),
+    ("kept for absent agents", "deliveries.keptForAbsentAgents"),
+)
+"""
+What a row is called, and where it is in C{/stats}.
+"""
 _TIMEOUT = 5.0
 _STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
 
@@ -153,29 +172,67 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str) 
         f"   up {_duration(health.get('uptime_s', 0))}",
         f"   database {harmless(str(database.get('state', 'none')))}",
     )
-    counts = Table(box=None, pad_edge=False, header_style="bold")
-    counts.add_column("count")
-    counts.add_column("now", justify="right")
-    counts.add_column("a second", justify="right")
-    for name, value in stats.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            counts.add_row(harmless(name), f"{value:,}", _rate(name, value, before, elapsed))
-    channels = Table(box=None, pad_edge=False, header_style="bold")
-    channels.add_column("channel")
-    channels.add_column("subscribers", justify="right")
-    held = stats.get("channelStats") or {}
-    for name, count in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_CHANNELS_SHOWN]:
-        channels.add_row(Text(harmless(name), "cyan"), f"{count:,}")
-    both = Table.grid(padding=(0, 6))
-    both.add_row(counts, channels)
+    counts = _table("", "now", "a second")
+    for label, path in (*_COUNTS, *_trouble(stats)):
+        value, then = _at(stats, path), _at(before["stats"], path) if before else None
+        if value is not None:
+            counts.add_row(label, f"{value:,}", _rate(value, then, elapsed))
+    names = Group(
+        _counted("channel", "subscribers", stats.get("channelStats")),
+        "",
+        _counted("agent", "connections", stats.get("agentStats")),
+    )
+    both = Table.grid(padding=(0, 3), expand=True)
+    # it is the names that a narrow terminal cuts
+    both.add_column(min_width=_COUNTS_WIDTH)
+    both.add_column(ratio=1)
+    both.add_row(counts, names)
     return Group(head, Text(trouble, "bold red"), both)
 
 
-def _rate(name: str, value: float, before: Report | None, elapsed: float) -> str:
-    then = before["stats"].get(name) if before else None
-    if not isinstance(then, int | float) or elapsed <= 0:
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _counted(what: str, count: str, counts: object) -> Table | Text:
+    """
+    The names with the most, first; nothing where the service does not name them.
+    """
+    if not isinstance(counts, dict):
+        return Text()
+    table = _table(what, count)
+    for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]:
+        table.add_row(Text(harmless(name), "cyan"), f"{number:,}")
+    return table
+
+
+def _trouble(stats: Report) -> Iterator[tuple[str, str]]:
+    """
+    Rows of what should not happen, and has.
+    """
+    for kind, label in (("refusals", "refused: {}"), ("closes", "closed with {}"), ("limits", "limit hit: {}")):
+        counts = stats.get(kind)
+        if isinstance(counts, dict):
+            yield from ((label.format(harmless(name)), f"{kind}.{name}") for name, count in counts.items() if count)
+
+
+def _at(stats: Report, path: str) -> int | float | None:
+    """
+    The number in a place of the report; None where there is none.
+    """
+    value: Any = stats
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _rate(value: float, then: float | None, elapsed: float) -> str:
+    if then is None or elapsed <= 0 or value == then:
         return ""
-    return f"{(value - then) / elapsed:+,.1f}" if value != then else ""
+    return f"{(value - then) / elapsed:+,.1f}"
 
 
 def _duration(seconds: object) -> str:

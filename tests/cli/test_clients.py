@@ -4,6 +4,7 @@ tail, publish, top and bench, before a real service.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,12 +17,25 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from rich.console import Console
 
 from dcm_ws.cli.common import harmless, json_line
 from dcm_ws.cli.tail import Wanted, line_of
+from dcm_ws.cli.top import screen
 from dcm_ws.client import Event
 from tests.cli.running import PROGRAM, clean, run
-from tests.integration.running import SECRET, PostgresServer, Service, free_port, hear, make_token, service, until
+from tests.integration.running import (
+    SECRET,
+    PostgresServer,
+    Service,
+    ask,
+    free_port,
+    hear,
+    make_token,
+    say,
+    service,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -368,9 +382,34 @@ def test_top(tmp_path: Path, running: Service) -> None:
     client = running.connect()
     report = json.loads(run(tmp_path, "top", "--json", "--url", url(running)).stdout)
     assert report["health"]["status"] == "healthy" and report["stats"]["connectedClients"] == 1
+    ask(client, type="auth", agent_id="ann", id=1)
+    ask(client, type="publish", channel="global", event="task.created", id=2)
+    say(client, type="nonsense")
+    until(lambda: running.stats()["refusals"])
     page = run(tmp_path, "top", "--once", "--url", url(running)).stdout
-    assert "connectedClients" in page and "global" in page
+    rows = [" ".join(line.split()) for line in page.splitlines()]
+    assert "agents/ann" in page and any(row.startswith("clients 1 ") for row in rows), page
+    for row in ("events of clients 1", "pending deliveries 1", "refused: UNKNOWN_MESSAGE_TYPE 1"):
+        assert any(line.startswith(row) for line in rows), page
     client.close()
+
+
+def test_rates() -> None:
+    """
+    Rates are reckoned from two reports; what a report lacks is left out, and what could do harm is written out.
+    """
+    then = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
+    now = {
+        "health": {"status": "\x1b[31m"},
+        "stats": {"connectedClients": 1, "events": {"client": 30}, "agentStats": {"\x9b": 1}, "limits": {"\x07": 2}},
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(now, then, 2.0, "no answer"))
+    text = console.export_text()
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(row.startswith("events of clients 30 +10.0") for row in rows), text
+    assert any(row.startswith("clients 1") for row in rows) and "pending" not in text and "no answer" in text
+    assert r"\x1b[31m" in text and r"\x9b" in text and r"limit hit: \x07" in text
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
@@ -395,7 +434,7 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None
     shown = b""
     try:
         end = time.monotonic() + 20
-        while shown.count(b"connectedClients") < 3 and time.monotonic() < end:
+        while shown.count(b"events of clients") < 3 and time.monotonic() < end:
             shown += os.read(master, 65_536)
         os.write(master, key)
         while True:
@@ -405,7 +444,7 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None
     assert process.wait(timeout=20) == 0
     deadline.cancel()
     os.close(master)
-    assert shown.count(b"connectedClients") >= 3
+    assert shown.count(b"events of clients") >= 3
     # the other screen, and back
     assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
 

@@ -5,6 +5,7 @@ dcm-ws serve.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import urllib.request
@@ -53,3 +54,14 @@ def test_what_is_no_good(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "did you mean 'ws-port'" in done.stderr
     assert run(tmp_path, "serve", "--nonsense").returncode == 1
+
+
+def test_help(tmp_path: Path) -> None:
+    """
+    It lists every option, with text that is wrapped once.
+    """
+    done = run(tmp_path, "serve", "--help")
+    assert done.returncode == 0
+    for option in ("--ws-port=", "--listen=", "--config=", "--production", "--admin-listen="):
+        assert option in done.stdout
+    assert not re.search(r"^ {30}.*\S {2,}\S", done.stdout, re.M)
