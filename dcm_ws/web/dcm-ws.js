@@ -84,7 +84,7 @@ export class DCMClient {
     this.#url.protocol = this.#url.protocol.replace(/^http/, "ws");
     if (!/^wss?:$/.test(this.#url.protocol)) throw new TypeError(`Not the address of a WebSocket: ${url}`);
     if (!(this.#options.WebSocket ?? globalThis.WebSocket)) {
-      throw new TypeError("There is no WebSocket here: use Node 22 or later, or give one as the option WebSocket");
+      throw new TypeError("There is no WebSocket here: use Node 22 or later, or give that of the package ws as the option WebSocket");
     }
     this.#wanted = new Set(this.#options.channels);
     this.clientId = null;

@@ -58,6 +58,12 @@ describe("asking", () => {
     expect((await service.channels())["topics/mine"]).toBeUndefined();
   });
 
+  test.runIf(globalThis.WebSocket)("the runtime's own WebSocket will do", async () => {
+    const native = client(service.url, { WebSocket: undefined });
+    await native.connect();
+    expect(await native.ping()).toBeGreaterThan(0);
+  });
+
   test("wrong options are named", () => {
     expect(() => new DCMClient(service.url, { tokn: "x", WebSocket })).toThrow("Unknown option: tokn");
     expect(() => new DCMClient("ftp://127.0.0.1/", { WebSocket })).toThrow("Not the address of a WebSocket");
