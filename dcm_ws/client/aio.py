@@ -14,45 +14,42 @@ import logging
 import random
 import ssl
 import time
-from collections import deque
+import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from dcm_ws.client.base import Client
 from dcm_ws.client.core import (
     ALIVE,
-    AT_ONCE,
+    QUEUE_MAX,
     SILENCE,
+    STABLE,
     ClientCore,
     ClosedError,
     DCMError,
     Event,
-    Listener,
-    RateLimitedError,
+    Inbox,
+    Queue,
     RefusedError,
     RequestTimeoutError,
     State,
     TokenFailedError,
+    place_of,
 )
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[[Event], object]
 
-QUEUE_MAX = 1000
-"""
-Events that wait for their listeners; while there are more, nothing is read, and the server waits.
-"""
-
 _MESSAGE_MAX = 16 << 20
-_STABLE = 10.0
 
 _log = logging.getLogger(__name__)
 
 
-class DCMClient:
+class DCMClient(Client):
     """
     A connection that is made again, for ever, until it is closed.
 
@@ -65,9 +62,7 @@ class DCMClient:
         while an answer is awaited.
     @param tls: for C{wss}; the system's certificates are trusted where it is None.
 
-    @ivar state: what it is doing.
     @ivar retry_at: when it tries again (seconds since the epoch), while it is C{waiting}.
-    @ivar last_close: the code and the reason of the last close.
     """
 
     def __init__(
@@ -82,15 +77,22 @@ class DCMClient:
         queue_max: int = QUEUE_MAX,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+        place_of(url, tls=tls is not None)
+        super().__init__(
+            ClientCore(
+                agent_id=agent_id,
+                session_id=session_id,
+                channels=channels,
+                fresh_tokens=callable(token),
+                queue_max=queue_max,
+                random=random.random,
+                room=lambda: self._room.set(),
+            )
+        )
         self.url = url
-        self.state = State.IDLE
         self.retry_at: float | None = None
-        self.last_close: tuple[int | None, str] | None = None
         self._token = token
         self._timeout = timeout
-        self._queue_max = queue_max
         self._options: dict[str, Any] = {
             "open_timeout": timeout,
             "close_timeout": 1,
@@ -100,21 +102,12 @@ class DCMClient:
         }
         if tls is not None:
             self._options["ssl"] = tls
-        self._core = ClientCore(
-            agent_id=agent_id,
-            session_id=session_id,
-            channels=channels,
-            fresh_tokens=callable(token),
-            random=random.random,
-        )
-        self._watchers: list[Callable[[State], object]] = []
         self._running: asyncio.Task[None] | None = None
         self._error: ClosedError | None = None
         self._changed = asyncio.Event()
-        self._waiting = 0
         self._room = asyncio.Event()
-        self._room.set()
         self._workers: set[asyncio.Task[None]] = set()
+        self._streams: weakref.WeakSet[Events] = weakref.WeakSet()
 
     # connecting
 
@@ -131,8 +124,9 @@ class DCMClient:
 
         @raise ClosedError: none is possible, since a token was refused.
         """
-        if self._running is None:
+        if self._running is None or self._running.done():
             self._error = None
+            self._become(State.CONNECTING)
             self._running = asyncio.create_task(self._run())
         try:
             await self.connected()
@@ -163,39 +157,26 @@ class DCMClient:
             # whoever still waits for an answer is told that there is none
             self._core.lost(None, "closed")
         for worker in list(self._workers):
-            worker.cancel()
+            # a handler may close the client, and go on
+            if worker is not asyncio.current_task():
+                worker.cancel()
         if self.state is not State.IDLE:
             self._become(State.CLOSED)
 
-    def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
-        """
-        Call C{watcher} with each new state; answers what ends that.
-        """
-        self._watchers.append(watcher)
-        return lambda: self._watchers.remove(watcher)
-
-    @property
-    def agent_id(self) -> str | None:
-        """
-        Who the server takes it for.
-        """
-        return self._core.agent_id
-
-    @property
-    def channels(self) -> list[str]:
-        """
-        What it is, or will be, subscribed to.
-        """
-        return list(self._core.channels)
-
     def _become(self, state: State) -> None:
-        if state is self.state:
-            return
-        self.state = state
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-        for watcher in list(self._watchers):
-            watcher(state)
+        if state is not self.state:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+        super()._become(state)
+        if state is State.CLOSED:
+            for stream in list(self._streams):
+                stream._wake()
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s: %s", self.url, text)
+
+    def _report(self, text: str) -> None:
+        _log.exception("%s: %s", self.url, text)
 
     async def _run(self) -> None:
         while True:
@@ -207,20 +188,19 @@ class DCMClient:
                 async with connect(self.url, **self._options) as socket:
                     error = await self._converse(socket)
                 code, reason = socket.close_code, socket.close_reason or ""
-            except InvalidURI as wrong:
-                error = ClosedError(str(wrong))
             except (OSError, TimeoutError, WebSocketException) as failed:
                 reason = str(failed) or type(failed).__name__
             except Exception as failed:
-                _log.exception("the client broke; it will connect again")
+                self._report("the client broke; it will connect again")
                 reason = type(failed).__name__
+            reason = reason or str(error or "")
             self.last_close = (code, reason)
             verdict = self._core.lost(code, reason, error)
-            if verdict.delay is None or isinstance(error, ClosedError):
-                self._error = verdict.error or (error if isinstance(error, ClosedError) else None)
+            if verdict.delay is None:
+                self._error = verdict.error
                 self._become(State.CLOSED)
                 return
-            _log.info("%s: %s %s; the next attempt is in %.1f s", self.url, code or "", error or reason, verdict.delay)
+            _log.info("%s: %s %s; the next attempt is in %.1f s", self.url, code or "", reason, verdict.delay)
             self.retry_at = time.time() + verdict.delay
             self._become(State.WAITING)
             await asyncio.sleep(verdict.delay)
@@ -238,7 +218,7 @@ class DCMClient:
             asyncio.create_task(self._read(socket, greeted)),
             asyncio.create_task(self._greet(greeted)),
         ]
-        stable = asyncio.get_running_loop().call_later(_STABLE, self._core.stable)
+        stable = asyncio.get_running_loop().call_later(STABLE, self._core.stable)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
@@ -261,14 +241,9 @@ class DCMClient:
 
     async def _read(self, socket: ClientConnection, greeted: asyncio.Event) -> None:
         while True:
-            # an answer may be what a listener waits for before it takes the next event
-            while self._core.full(self._waiting, self._queue_max):
-                self._room.clear()
-                try:
-                    async with asyncio.timeout(ALIVE):
-                        await self._room.wait()
-                except TimeoutError:
-                    self._core.alive()
+            # a greeting there must be, however much waits from the connection before
+            if greeted.is_set() and self._core.full:
+                await self._until_room(socket)
             try:
                 # wait_for() may swallow a cancellation, before Python 3.12
                 async with asyncio.timeout(SILENCE):
@@ -279,7 +254,23 @@ class DCMClient:
             if said is True:
                 greeted.set()
             elif isinstance(said, DCMError):
-                _log.warning("the server says: %s", said)
+                self._complain(said)
+
+    async def _until_room(self, socket: ClientConnection) -> None:
+        """
+        Wait until fewer events wait, or an answer is awaited, which may be what a listener waits for.
+        """
+        ended = asyncio.create_task(socket.wait_closed())
+        try:
+            while self._core.full and not ended.done():
+                self._room.clear()
+                room = asyncio.create_task(self._room.wait())
+                done, _ = await asyncio.wait((ended, room), timeout=ALIVE, return_when=asyncio.FIRST_COMPLETED)
+                room.cancel()
+                if not done:
+                    self._core.alive()
+        finally:
+            ended.cancel()
 
     async def _greet(self, greeted: asyncio.Event) -> None:
         try:
@@ -299,7 +290,12 @@ class DCMClient:
             return self._token
         try:
             token = self._token()
-            return await token if inspect.isawaitable(token) else token
+            if not inspect.isawaitable(token):
+                return token
+            async with asyncio.timeout(self._timeout):
+                return await token
+        except TimeoutError:
+            raise TokenFailedError(f"there is no token: none came in {self._timeout:g} s") from None
         except Exception as error:
             raise TokenFailedError(f"there is no token: {error}") from error
 
@@ -310,18 +306,20 @@ class DCMClient:
         self._core.begin_settling()
         # the user may want something else meanwhile
         while self._core.unsettled:
-            await asyncio.gather(*(self._settle_some() for _ in range(AT_ONCE)))
+            await asyncio.gather(*(self._settle_some(number) for number in range(self._core.settlers)))
 
-    async def _settle_some(self) -> None:
-        while message := self._core.next_to_settle():
+    async def _settle_some(self, number: int) -> None:
+        while number < self._core.settlers:
+            if self._core.pause:
+                await asyncio.sleep(self._core.pause)
+            message = self._core.next_to_settle()
+            if message is None:
+                return
             try:
                 await self._request(message)
-            except RateLimitedError as error:
-                self._core.not_settled(message, again=True)
-                await asyncio.sleep(AT_ONCE * (error.retry_after or 0.01))
             except RefusedError as error:
-                self._core.not_settled(message, again=False)
-                _log.warning("%s %s: %s", message["type"], message["channel"], error)
+                if not self._core.not_settled(message, error):
+                    self._complain(error)
 
     # asking
 
@@ -362,6 +360,8 @@ class DCMClient:
 
         @raise RefusedError: the server's reason, in a class for each code.
         @raise RequestTimeoutError: it may have been published.
+        @raise TypeError: C{data} is nothing that JSON has.
+        @raise ValueError: a number in C{data} is not finite.
         @raise NotConnectedError: there is no connection; or it ended before the answer, and it may have been published.
         """
         answer = await self._request({"type": "publish", "channel": channel, "event": event, "data": data})
@@ -393,48 +393,38 @@ class DCMClient:
         @param channel: only those of such channels; without it each event comes once, on whatever channel.
         @return: what ends it.
         """
-        queue: deque[tuple[Event, Callable[[bool], None]]] = deque()
         worker: asyncio.Task[None] | None = None
 
-        def take(event: Event, dealt_with: Callable[[bool], None]) -> None:
+        def arrived() -> None:
             nonlocal worker
-            self._waiting += 1
-            queue.append((event, dealt_with))
-            if worker is None or worker.done():
-                worker = asyncio.create_task(work())
+            if len(queue) and (worker is None or worker.done()):
+                worker = asyncio.create_task(self._work(queue, handler))
                 # the loop itself does not keep it
                 self._workers.add(worker)
                 worker.add_done_callback(self._workers.discard)
 
-        async def work() -> None:
-            while queue:
-                event, dealt_with = queue.popleft()
-                well = False
-                try:
-                    result = handler(event)
-                    if inspect.isawaitable(result):
-                        await result
-                    well = True
-                except Exception:
-                    _log.exception("a handler of %s failed; the event is not acknowledged", event.event)
-                finally:
-                    self._one_less()
-                    dealt_with(well)
+        queue = Queue(self._core, pattern, channel, arrived)
+        return queue.end
 
-        listener = Listener(pattern, channel, take)
-        self._core.listeners[listener] = None
-
-        def end() -> None:
-            self._core.listeners.pop(listener, None)
-            while queue:
-                self._one_less()
-                queue.popleft()[1](False)
-
-        return end
-
-    def _one_less(self) -> None:
-        self._waiting -= 1
-        self._room.set()
+    async def _work(self, queue: Queue, handler: Handler) -> None:
+        while (taken := queue.take()) is not None:
+            event, done = taken
+            well = False
+            try:
+                result = handler(event)
+                if inspect.isawaitable(result):
+                    await result
+                well = True
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                # it was something that the handler waited for
+                self._report(f"a handler of {event.event} was cancelled; the event is not acknowledged")
+            except Exception:
+                self._report(f"a handler of {event.event} failed; the event is not acknowledged")
+            finally:
+                done(well)
 
     def events(self, pattern: str = "*", *, channel: str | None = None) -> Events:
         """
@@ -446,54 +436,37 @@ class DCMClient:
 
 class Events:
     """
-    An asynchronous iterator over events; also to be closed with C{aclose}.
+    An asynchronous iterator over events.  It takes them until it is closed with C{aclose}, or nobody has it any more.
     """
 
     def __init__(self, client: DCMClient, pattern: str, channel: str | None) -> None:
         self._client = client
-        self._inbox: deque[tuple[Event, Callable[[bool], None]]] = deque()
         self._arrived = asyncio.Event()
-        self._taken: Callable[[bool], None] | None = None
-        self._listener = Listener(pattern, channel, self._take)
-        client._core.listeners[self._listener] = None
-        self._end = client.on_state(lambda state: self._arrived.set())
+        # nothing in it is of this object, which it would keep
+        self._inbox = Inbox(client._core, pattern, channel, self._arrived.set)
+        client._streams.add(self)
+        weakref.finalize(self, self._inbox.end).atexit = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        self._finish(True)
-        while not self._inbox:
-            if self._client.state is State.CLOSED:
-                await self.aclose()
+        while (event := self._inbox.next()) is None:
+            if self._inbox.ended or self._client.state is State.CLOSED:
+                self._inbox.end()
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        event, self._taken = self._inbox.popleft()
         return event
 
     async def aclose(self) -> None:
         """
         No more; the last event that was taken is not acknowledged.
         """
-        if self._client._core.listeners.pop(self._listener, self) is self:
-            return
-        self._end()
-        self._finish(False)
-        while self._inbox:
-            self._client._one_less()
-            self._inbox.popleft()[1](False)
+        self._inbox.end()
 
-    def _take(self, event: Event, dealt_with: Callable[[bool], None]) -> None:
-        self._client._waiting += 1
-        self._inbox.append((event, dealt_with))
+    def _wake(self) -> None:
         self._arrived.set()
-
-    def _finish(self, well: bool) -> None:
-        taken, self._taken = self._taken, None
-        if taken is not None:
-            self._client._one_less()
-            taken(well)
 
 
 def _settler(answer: asyncio.Future[dict[str, Any]]) -> Callable[[dict[str, Any] | DCMError], None]:

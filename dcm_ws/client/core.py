@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 Reply = Callable[["dict[str, Any] | DCMError"], None]
+Done = Callable[[bool], None]
+"""
+Told once whether an event has been dealt with well.
+"""
 
 BACKOFF_BASE = 0.5
 BACKOFF_MAX = 30.0
@@ -23,6 +28,16 @@ Seconds that the first retry, and in the end every retry, takes at most.
 SEEN_MAX = 10_000
 """
 Event ids remembered, to leave out repetitions.
+"""
+
+QUEUE_MAX = 1000
+"""
+Events that wait for their listeners; while there are more, nothing is read, and the server waits.
+"""
+
+STABLE = 10.0
+"""
+Seconds that a connection must stand for the back-off to begin anew.
 """
 
 SILENCE = 75.0
@@ -41,7 +56,8 @@ Subscriptions on their way at once after a reconnection: many more would be over
 """
 
 _TRACKED = ("task.", "subtask.", "message.")
-_TOKEN_REFUSED = frozenset({"TOKEN_REQUIRED", "TOKEN_INVALID", "TOKEN_EXPIRED", "AGENT_ID_REQUIRED"})
+# all other refusals of an authentication would come again
+_PASSING = frozenset({"RATE_LIMITED", "NOT_AVAILABLE"})
 _AUTHENTICATION_REQUIRED = 4001
 _GOING_AWAY = 1001
 _UNWELCOME = frozenset({1013, 4029})
@@ -70,6 +86,7 @@ class RefusedError(DCMError):
     The server said no; there is a class below this one for each of its codes.
 
     @ivar frame: all that the server said.
+    @ivar channel: the channel that a subscription was refused to after connecting; None for other errors.
     @ivar retry_after: seconds after which it may be tried again, where the server said so.
     """
 
@@ -77,6 +94,7 @@ class RefusedError(DCMError):
         super().__init__(text)
         self.code = code
         self.frame = frame
+        self.channel: str | None = None
         after = frame.get("retry_after_ms")
         self.retry_after = None if after is None else after / 1000
 
@@ -219,15 +237,13 @@ class Listener:
 
     pattern: str
     channel: str | None
-    take: Callable[[Event, Callable[[bool], None]], object]
+    take: Callable[[Event, Done], object]
 
-    def wants(self, event: Event) -> bool:
+    def wants(self, event: str, channel: str) -> bool:
         """
-        Is it one that this listener asked for?
+        Is it one that this listener asked for, coming on C{channel}?
         """
-        return fnmatchcase(event.event, self.pattern) and (
-            self.channel is None or fnmatchcase(event.channel, self.channel)
-        )
+        return fnmatchcase(event, self.pattern) and (self.channel is None or fnmatchcase(channel, self.channel))
 
 
 class _Fate(Enum):
@@ -238,8 +254,14 @@ class _Fate(Enum):
 
 @dataclass(slots=True)
 class _Seen:
+    """
+    @ivar open: listeners that have it and are not done.
+    @ivar awaited: it is to come on global too, where listeners want it.
+    """
+
     channels: set[str] = field(default_factory=set)
     open: int = 0
+    awaited: bool = False
     fate: _Fate = _Fate.PENDING
 
 
@@ -259,10 +281,14 @@ class Verdict:
 class ClientCore:
     """
     @param fresh_tokens: there may be another token next time.
+    @param queue_max: events that may wait for listeners.
     @param random: a number from 0 to 1.
+    @param room: called when fewer events wait.
 
     @ivar channels: what it is, or will be, subscribed to.
     @ivar has: what the server has it subscribed to, until that is settled.
+    @ivar waiting: events that wait for listeners, or are with them.
+    @ivar pause: seconds between two messages while that is settled, since the server did not take them faster.
     @ivar unsettled: channels to look at before that is settled; None at other times.
     """
 
@@ -273,13 +299,17 @@ class ClientCore:
         session_id: str | None,
         channels: Iterable[str],
         fresh_tokens: bool,
+        queue_max: int,
         random: Callable[[], float],
+        room: Callable[[], object],
     ) -> None:
         self.channels = dict.fromkeys(channels)
         self.agent_id = agent_id
         self._session_id = session_id
         self._fresh_tokens = fresh_tokens
+        self._queue_max = queue_max
         self._random = random
+        self._room = room
         # what the server might give back to an agent that has left it
         self._left: dict[str, None] = {}
         self._send: Callable[[str], object] | None = None
@@ -289,9 +319,11 @@ class ClientCore:
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._attempt = 0
         self.listeners: dict[Listener, None] = {}
+        self.waiting = 0
         self.client_id: str | None = None
         self.has: set[str] = set()
         self.unsettled: deque[str] | None = None
+        self.pause = 0.0
         if "global" not in self.channels:
             self._left["global"] = None
 
@@ -324,7 +356,7 @@ class ClientCore:
         self._pings.clear()
         for reply in waiting:
             reply(NotConnectedError("the connection ended before the answer came"))
-        refused = code == _AUTHENTICATION_REQUIRED or (error is not None and error.code in _TOKEN_REFUSED)
+        refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _PASSING)
         if refused and not self._fresh_tokens:
             return Verdict(None, ClosedError(str(error or reason or "authentication required"), code))
         if code in _UNWELCOME:
@@ -339,6 +371,7 @@ class ClientCore:
         After authenticating: what is subscribed to is to become what is wanted.
         """
         self.unsettled = deque((*self.channels, *self._left))
+        self.pause = 0.0
 
     def next_to_settle(self) -> dict[str, str] | None:
         """
@@ -355,16 +388,25 @@ class ClientCore:
                 return {"type": "unsubscribe", "channel": channel}
         return None
 
-    def not_settled(self, message: dict[str, str], *, again: bool) -> None:
+    def not_settled(self, message: dict[str, str], error: RefusedError) -> bool:
         """
-        What C{next_to_settle} gave was refused.
+        What C{next_to_settle} gave was refused.  True where it is to be asked for again, since there was too much at
+        once; then it goes on slowly.
+        """
+        error.channel = message["channel"]
+        (self.has.discard if message["type"] == "subscribe" else self.has.add)(error.channel)
+        if self.unsettled is None or not isinstance(error, RateLimitedError):
+            return False
+        self.pause = max(self.pause, error.retry_after or 0.01)
+        self.unsettled.append(error.channel)
+        return True
 
-        @param again: it is to be asked for once more.
+    @property
+    def settlers(self) -> int:
         """
-        channel = message["channel"]
-        (self.has.discard if message["type"] == "subscribe" else self.has.add)(channel)
-        if again and self.unsettled is not None:
-            self.unsettled.append(channel)
+        How many may ask at once.
+        """
+        return 1 if self.pause else AT_ONCE
 
     def settled(self) -> None:
         """
@@ -400,15 +442,32 @@ class ClientCore:
     def request(self, message: dict[str, Any], reply: Reply) -> str:
         """
         Ask for something; C{reply} is called once, with the answer or what went wrong.  Answers the request's id.
+
+        @raise TypeError: what is in it cannot be said in JSON.
+        @raise ValueError: the same.
         """
         name = f"r{self._next_id}"
         self._next_id += 1
+        text = encode({**message, "id": name})
         if self._send is None:
             reply(NotConnectedError("there is no connection"))
         else:
-            self._requests[name] = reply
-            self._send(json.dumps({**message, "id": name}))
+            self._requests[name] = self._remembering(message, reply)
+            self._send(text)
         return name
+
+    def _remembering(self, message: dict[str, Any], reply: Reply) -> Reply:
+        if message["type"] != "unsubscribe":
+            return reply
+        channel = message["channel"]
+
+        def left(answer: dict[str, Any] | DCMError) -> None:
+            # what the server knows to be left it does not give back; global it gives to everybody
+            if isinstance(answer, dict) and channel != "global":
+                self._left.pop(channel, None)
+            reply(answer)
+
+        return left
 
     def ping(self, reply: Reply) -> None:
         """
@@ -426,12 +485,20 @@ class ClientCore:
         """
         self._say('{"type":"pong"}')
 
-    def full(self, waiting: int, most: int) -> bool:
+    @property
+    def full(self) -> bool:
         """
         Should nothing be read, since so many events wait?  While an answer is awaited, which may be what a listener
         waits for, ten times as many may.
         """
-        return waiting >= (10 * most if self.asking else most)
+        return self.waiting >= (10 * self._queue_max if self.asking else self._queue_max)
+
+    def one_less(self) -> None:
+        """
+        An event does not wait any more.
+        """
+        self.waiting -= 1
+        self._room()
 
     def give_up(self, name: str) -> None:
         """
@@ -514,23 +581,45 @@ class ClientCore:
             # the ack got lost
             self._acknowledge(event)
         if again and seen.fate is not _Fate.FAILED:
+            # what was awaited does not seem to come
+            seen.awaited = False
+            self._settle_fate(event, seen)
             return
         fresh = first or again
         if again:
             # it failed, and is given anew on all its channels
             seen.channels.clear()
         seen.channels.add(event.channel)
-        wanting = [one for one in self.listeners if (fresh or one.channel is not None) and one.wants(event)]
         if fresh:
             seen.fate = _Fate.PENDING
+        seen.awaited = self._comes_on_global(event, seen)
+        wanting = [
+            one
+            for one in self.listeners
+            if (fresh or one.channel is not None) and one.wants(event.event, event.channel)
+        ]
         seen.open += len(wanting)
-        if not wanting and seen.open == 0 and seen.fate is _Fate.PENDING:
-            seen.fate = _Fate.DONE
-            self._acknowledge(event)
         for listener in wanting:
             listener.take(event, self._closer(event, seen))
+        self._settle_fate(event, seen)
 
-    def _closer(self, event: Event, seen: _Seen) -> Callable[[bool], None]:
+    def _comes_on_global(self, event: Event, seen: _Seen) -> bool:
+        """
+        One ack settles an event on all its channels: is there a listener that has yet to get it on C{global}?
+        """
+        return (
+            event.tracked
+            and "global" in self.channels
+            and "global" not in seen.channels
+            and any(one.channel is not None and one.wants(event.event, "global") for one in self.listeners)
+        )
+
+    def _settle_fate(self, event: Event, seen: _Seen) -> None:
+        if seen.open == 0 and not seen.awaited and seen.fate is _Fate.PENDING:
+            seen.fate = _Fate.DONE
+            self._acknowledge(event)
+
+    def _closer(self, event: Event, seen: _Seen) -> Done:
         told = False
 
         def dealt_with(well: bool) -> None:
@@ -542,12 +631,127 @@ class ClientCore:
             if not well:
                 # it is not acknowledged, and comes again
                 seen.fate = _Fate.FAILED
-            elif seen.open == 0 and seen.fate is _Fate.PENDING:
-                seen.fate = _Fate.DONE
-                self._acknowledge(event)
+            self._settle_fate(event, seen)
 
         return dealt_with
 
     def _acknowledge(self, event: Event) -> None:
         if event.tracked:
-            self._say(json.dumps({"type": "ack", "message_id": event.id}))
+            self._say(encode({"type": "ack", "message_id": event.id}))
+
+
+class Queue:
+    """
+    The events that wait for one listener, in their order.
+
+    @param arrived: called when there is one more.
+
+    @ivar ended: there will be no more.
+    """
+
+    def __init__(self, core: ClientCore, pattern: str, channel: str | None, arrived: Callable[[], object]) -> None:
+        self._core = core
+        self._arrived = arrived
+        self._waiting: deque[tuple[Event, Done]] = deque()
+        self._listener = Listener(pattern, channel, self._take)
+        self.ended = False
+        core.listeners[self._listener] = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _take(self, event: Event, done: Done) -> None:
+        self._core.waiting += 1
+        self._waiting.append((event, done))
+        self._arrived()
+
+    def take(self) -> tuple[Event, Done] | None:
+        """
+        The next event, and what to call with whether it has been dealt with; None where none waits.
+        """
+        if not self._waiting:
+            return None
+        event, done = self._waiting.popleft()
+
+        def dealt_with(well: bool) -> None:
+            self._core.one_less()
+            done(well)
+
+        return event, dealt_with
+
+    def end(self) -> None:
+        """
+        Take no more; those that wait are not acknowledged.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self._core.listeners.pop(self._listener, None)
+        while (taken := self.take()) is not None:
+            taken[1](False)
+        self._arrived()
+
+
+class Inbox(Queue):
+    """
+    A queue from which events are taken one by one: to ask for the next is to have dealt with the last.
+    """
+
+    _done: Done | None = None
+
+    def next(self) -> Event | None:
+        """
+        The next event; None where none waits.
+        """
+        self._finish(True)
+        taken = self.take()
+        if taken is None:
+            return None
+        event, self._done = taken
+        return event
+
+    def end(self) -> None:
+        """
+        Take no more; neither the last that was taken nor those that wait are acknowledged.
+        """
+        self._finish(False)
+        super().end()
+
+    def _finish(self, well: bool) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(well)
+
+
+def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
+    """
+    Whether a WebSocket's URL says TLS, its host and its port.
+
+    @param tls: there are settings for TLS, which only C{wss://} has.
+    @raise ValueError: it is no such URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not the address of a WebSocket: {url!r}: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+    secure = parts.scheme == "wss"
+    if tls and not secure:
+        raise ValueError(f"there is no TLS with {url!r}; use wss://")
+    return secure, parts.hostname, port or (443 if secure else 80)
+
+
+def encode(message: dict[str, Any]) -> str:
+    """
+    @raise TypeError: something in it is nothing that JSON has.
+    @raise ValueError: a number in it is not finite, or it holds itself.
+    """
+    text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # half a surrogate pair can be said with its number alone
+        return json.dumps(message)
+    return text

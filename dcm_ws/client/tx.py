@@ -9,48 +9,51 @@ The client for Twisted, on Autobahn and C{ClientService}.
 from __future__ import annotations
 
 import random
-from collections import deque
+import weakref
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any, TypeVar
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from dcm_ws.client.base import Client
 from dcm_ws.client.core import (
     ALIVE,
-    AT_ONCE,
+    QUEUE_MAX,
     SILENCE,
+    STABLE,
     ClientCore,
     ClosedError,
     DCMError,
     Event,
-    Listener,
-    RateLimitedError,
+    Inbox,
+    Queue,
     RefusedError,
     RequestTimeoutError,
     State,
     TokenFailedError,
     Verdict,
+    place_of,
 )
 
 Token = str | Callable[[], "str | Awaitable[str]"]
+_T = TypeVar("_T")
 
-QUEUE_MAX = 1000
+_CLOSE_GRACE = 1.0
 """
-Events that wait for their listeners; while there are more, nothing is read, and the server waits.
+Seconds that the server has to end a connection that the client has closed.
 """
-
-_STABLE = 10.0
 
 
 class _Connection(WebSocketClientProtocol):  # type: ignore[misc]
@@ -60,7 +63,7 @@ class _Connection(WebSocketClientProtocol):  # type: ignore[misc]
         self.client._opened(self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.client._received(payload)
+        self.client._received(self, payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.client._closed(self, code, reason or "")
@@ -69,7 +72,27 @@ class _Connection(WebSocketClientProtocol):  # type: ignore[misc]
         super().connectionLost(reason)
 
 
-class DCMClient(Service):  # type: ignore[misc]
+@implementer(IStreamClientEndpoint)
+class _Told:
+    """
+    An endpoint that tells why it did not connect.
+    """
+
+    def __init__(self, endpoint: Any, told: Callable[[str], object]) -> None:
+        self._endpoint = endpoint
+        self._told = told
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        def note(failure: Failure) -> Failure:
+            if not failure.check(CancelledError):
+                self._told(failure.getErrorMessage())
+            return failure
+
+        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, factory)
+        return connecting.addErrback(note)
+
+
+class DCMClient(Client, Service):  # type: ignore[misc]
     """
     A connection that is made again, for ever, until the service is stopped.
 
@@ -83,9 +106,6 @@ class DCMClient(Service):  # type: ignore[misc]
     @param tls: what C{optionsForClientTLS} makes for C{wss}; by default the system's certificates are trusted, and the
         server's must be for the host in the URL.
     @param reactor: the global one where it is None.
-
-    @ivar state: what it is doing.
-    @ivar last_close: the code and the reason of the last close.
     """
 
     _log = Logger()
@@ -103,41 +123,38 @@ class DCMClient(Service):  # type: ignore[misc]
         tls: Any = None,
         reactor: Any = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+        secure, host, port = place_of(url, tls=tls is not None)
         if reactor is None:
             from twisted.internet import reactor
+        super().__init__(
+            ClientCore(
+                agent_id=agent_id,
+                session_id=session_id,
+                channels=channels,
+                fresh_tokens=callable(token),
+                queue_max=queue_max,
+                random=random.random,
+                room=self._read_or_not,
+            )
+        )
         self.url = url
-        self.state = State.IDLE
-        self.last_close: tuple[int | None, str] | None = None
         self._reactor: Any = reactor
         self._token = token
         self._timeout = timeout
-        self._queue_max = queue_max
-        self._core = ClientCore(
-            agent_id=agent_id,
-            session_id=session_id,
-            channels=channels,
-            fresh_tokens=callable(token),
-            random=random.random,
-        )
-        self._endpoint: Any = HostnameEndpoint(
-            reactor, parts.hostname, parts.port or (443 if parts.scheme == "wss" else 80)
-        )
-        if parts.scheme == "wss":
-            self._endpoint = wrapClientTLS(tls or optionsForClientTLS(parts.hostname), self._endpoint)
+        endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=timeout)
+        if secure:
+            endpoint = wrapClientTLS(tls or optionsForClientTLS(host), endpoint)
+        self._endpoint = _Told(endpoint, self._unreachable)
         self._connection: _Connection | None = None
         self._connections: ClientService | None = None
         self._verdict = Verdict(0.0)
-        self._watchers: list[Callable[[State], object]] = []
         self._waiters: list[Deferred[DCMClient]] = []
         self._error: ClosedError | None = None
         self._problem: DCMError | None = None
         self._timers: list[Any] = []
         self._heard_at = 0.0
-        self._waiting = 0
         self._paused = False
+        self._streams: weakref.WeakSet[Events] = weakref.WeakSet()
 
     # connecting
 
@@ -164,13 +181,32 @@ class DCMClient(Service):  # type: ignore[misc]
 
     def _leave(self, error: ClosedError) -> Deferred[None]:
         connections, self._connections = self._connections, None
+        connection, self._connection = self._connection, None
         self._error = error
+        self._forget_timers()
+        patience: IDelayedCall | None = None
+        if connection is not None:
+            # whoever still waits for an answer is told that there is none
+            self._core.lost(None, "closed")
+            transport: Any = connection.transport
+            if self._paused:
+                # under TLS the end is something to be read, too
+                transport.resumeProducing()
+            connection.sendClose(connection.CLOSE_STATUS_CODE_NORMAL)
+            patience = self._reactor.callLater(_CLOSE_GRACE, connection.dropConnection, abort=True)
+        self._paused = False
         stopped: Deferred[None] = succeed(None) if connections is None else maybeDeferred(connections.stopService)
         self._become(State.CLOSED)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.errback(error)
-        return stopped
+
+        def forget(result: Any) -> Any:
+            if patience is not None and patience.active():
+                patience.cancel()
+            return result
+
+        return stopped.addBoth(forget)
 
     def when_connected(self) -> Deferred[DCMClient]:
         """
@@ -184,33 +220,20 @@ class DCMClient(Service):  # type: ignore[misc]
         self._waiters.append(waiter)
         return waiter
 
-    def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
-        """
-        Call C{watcher} with each new state; answers what ends that.
-        """
-        self._watchers.append(watcher)
-        return lambda: self._watchers.remove(watcher)
-
-    @property
-    def agent_id(self) -> str | None:
-        """
-        Who the server takes it for.
-        """
-        return self._core.agent_id
-
-    @property
-    def channels(self) -> list[str]:
-        """
-        What it is, or will be, subscribed to.
-        """
-        return list(self._core.channels)
-
     def _become(self, state: State) -> None:
-        if state is self.state:
-            return
-        self.state = state
-        for watcher in list(self._watchers):
-            watcher(state)
+        super()._become(state)
+        if state is State.CLOSED:
+            for stream in list(self._streams):
+                stream._wake()
+
+    def _warn(self, text: str) -> None:
+        self._log.warn("{url}: {text}", url=self.url, text=text)
+
+    def _report(self, text: str) -> None:
+        self._log.failure("{url}: {text}", url=self.url, text=text)
+
+    def _unreachable(self, reason: str) -> None:
+        self.last_close = (None, reason)
 
     def _delay(self, attempt: int) -> float:
         """
@@ -219,15 +242,11 @@ class DCMClient(Service):  # type: ignore[misc]
         if self._connection is None and self.state is State.CONNECTING:
             # there was no connection at all
             self._verdict = self._core.lost(None, "there was no connection")
-        self._become(State.WAITING)
-        # ClientService tells nobody when it tries
         delay = self._verdict.delay or 0.0
-        self._reactor.callLater(delay, self._try)
+        # ClientService tells nobody when it tries
+        self._timers.append(self._reactor.callLater(delay, self._become, State.CONNECTING))
+        self._become(State.WAITING)
         return delay
-
-    def _try(self) -> None:
-        if self.state is State.WAITING:
-            self._become(State.CONNECTING)
 
     def _opened(self, connection: _Connection) -> None:
         self._connection = connection
@@ -238,18 +257,19 @@ class DCMClient(Service):  # type: ignore[misc]
             self._reactor.callLater(self._timeout, self._drop, RequestTimeoutError("the server does not greet")),
         ]
 
-    def _received(self, payload: bytes) -> None:
+    def _received(self, connection: _Connection, payload: bytes) -> None:
+        if connection is not self._connection:
+            return
         self._heard_at = self._reactor.seconds()
         said = self._core.received(payload)
         if said is True:
             self._forget_timers()
-            connection = self._connection
             Deferred.fromCoroutine(self._greeted(connection)).addErrback(self._not_greeted, connection)
         elif isinstance(said, DCMError):
-            self._log.warn("the server says: {error}", error=str(said))
+            self._complain(said)
         self._read_or_not()
 
-    async def _greeted(self, connection: _Connection | None) -> None:
+    async def _greeted(self, connection: _Connection) -> None:
         message = self._core.auth(await self._get_token())
         if connection is not self._connection:
             return
@@ -259,7 +279,7 @@ class DCMClient(Service):  # type: ignore[misc]
         if connection is self._connection:
             self._core.settled()
             self._timers = [
-                self._reactor.callLater(_STABLE, self._core.stable),
+                self._reactor.callLater(STABLE, self._core.stable),
                 self._reactor.callLater(ALIVE, self._check_life),
             ]
             self._become(State.CONNECTED)
@@ -267,7 +287,7 @@ class DCMClient(Service):  # type: ignore[misc]
             for waiter in waiters:
                 waiter.callback(self)
 
-    def _not_greeted(self, failure: Failure, connection: _Connection | None) -> None:
+    def _not_greeted(self, failure: Failure, connection: _Connection) -> None:
         if connection is not self._connection:
             # it has ended meanwhile, and there may be another
             return
@@ -281,33 +301,41 @@ class DCMClient(Service):  # type: ignore[misc]
             return self._token
         try:
             token: Any = self._token()
-            return str(await token if hasattr(token, "__await__") else token)
+            if not hasattr(token, "__await__"):
+                return str(token)
+            clock: IReactorTime = self._reactor
+            return str(await Deferred.fromCoroutine(_awaited(token)).addTimeout(self._timeout, clock))
+        except TimeoutError:
+            raise TokenFailedError(f"there is no token: none came in {self._timeout:g} s") from None
         except Exception as error:
             raise TokenFailedError(f"there is no token: {error}") from error
 
-    async def _settle(self, connection: _Connection | None) -> None:
+    async def _settle(self, connection: _Connection) -> None:
         """
         Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
         """
         self._core.begin_settling()
         # the user may want something else meanwhile
         while connection is self._connection and self._core.unsettled:
-            workers = [Deferred.fromCoroutine(self._settle_some(connection)) for _ in range(AT_ONCE)]
+            numbers = range(self._core.settlers)
+            workers = [Deferred.fromCoroutine(self._settle_some(connection, number)) for number in numbers]
             results: Any = await DeferredList(workers, consumeErrors=True)
             for well, result in results:
                 if not well:
                     raise result.value
 
-    async def _settle_some(self, connection: _Connection | None) -> None:
-        while connection is self._connection and (message := self._core.next_to_settle()):
+    async def _settle_some(self, connection: _Connection, number: int) -> None:
+        while connection is self._connection and number < self._core.settlers:
+            if self._core.pause:
+                await deferLater(self._reactor, self._core.pause)
+            message = self._core.next_to_settle() if connection is self._connection else None
+            if message is None:
+                return
             try:
                 await self._request(message)
-            except RateLimitedError as error:
-                self._core.not_settled(message, again=True)
-                await deferLater(self._reactor, AT_ONCE * (error.retry_after or 0.01))
             except RefusedError as error:
-                self._core.not_settled(message, again=False)
-                self._log.warn("{type} {channel}: {error}", **message, error=str(error))
+                if not self._core.not_settled(message, error):
+                    self._complain(error)
 
     def _check_life(self) -> None:
         now = self._reactor.seconds()
@@ -348,7 +376,10 @@ class DCMClient(Service):  # type: ignore[misc]
 
     def _request(self, message: dict[str, Any]) -> Deferred[dict[str, Any]]:
         answer: Deferred[dict[str, Any]] = Deferred()
-        name = self._core.request(message, _settler(answer))
+        try:
+            name = self._core.request(message, _settler(answer))
+        except (TypeError, ValueError):
+            return fail()
         self._read_or_not()
         return self._in_time(answer, str(message["type"]), lambda: self._core.give_up(name))
 
@@ -385,7 +416,8 @@ class DCMClient(Service):  # type: ignore[misc]
     def publish(self, channel: str, event: str, data: object = None) -> Deferred[str]:
         """
         Publish an event; fires with its id.  Fails with a L{RefusedError} in a class for each code of the server, with
-        L{RequestTimeoutError}, or with L{NotConnectedError}; after the last two it may have been published.
+        L{RequestTimeoutError}, or with L{NotConnectedError}; after the last two it may have been published.  Fails with
+        C{TypeError} or C{ValueError} where C{data} cannot be said in JSON.
         """
         message = {"type": "publish", "channel": channel, "event": event, "data": data}
         return self._request(message).addCallback(lambda answer: str(answer["message_id"]))
@@ -412,42 +444,37 @@ class DCMClient(Service):  # type: ignore[misc]
         @param channel: only those of such channels; without it each event comes once, on whatever channel.
         @return: what ends it.
         """
-        queue: deque[tuple[Event, Callable[[bool], None]]] = deque()
         busy = False
 
-        def take(event: Event, dealt_with: Callable[[bool], None]) -> None:
-            self._waiting += 1
-            queue.append((event, dealt_with))
-            if not busy:
-                Deferred.fromCoroutine(work())
-
-        async def work() -> None:
+        def arrived() -> None:
             nonlocal busy
-            busy = True
-            while queue:
-                event, dealt_with = queue.popleft()
-                well = False
-                try:
-                    result = handler(event)
-                    if hasattr(result, "__await__"):
-                        await result
-                    well = True
-                except Exception:
-                    self._log.failure("a handler of {event} failed; it is not acknowledged", event=event.event)
-                self._one_less()
-                dealt_with(well)
+            if len(queue) and not busy:
+                busy = True
+                Deferred.fromCoroutine(self._work(queue, handler)).addBoth(ended)
+
+        def ended(result: object) -> None:
+            nonlocal busy
             busy = False
 
-        listener = Listener(pattern, channel, take)
-        self._core.listeners[listener] = None
+        queue = Queue(self._core, pattern, channel, arrived)
+        return queue.end
 
-        def end() -> None:
-            self._core.listeners.pop(listener, None)
-            while queue:
-                self._one_less()
-                queue.popleft()[1](False)
-
-        return end
+    async def _work(self, queue: Queue, handler: Callable[[Event], object]) -> None:
+        while (taken := queue.take()) is not None:
+            event, done = taken
+            well = False
+            try:
+                result: Any = handler(event)
+                if hasattr(result, "__await__"):
+                    await result
+                well = True
+            except GeneratorExit:
+                raise
+            except BaseException:
+                # a Deferred keeps whatever it is, and so it would be the end of this alone
+                self._report(f"a handler of {event.event} failed; the event is not acknowledged")
+            finally:
+                done(well)
 
     def events(self, pattern: str = "*", *, channel: str | None = None) -> Events:
         """
@@ -456,15 +483,11 @@ class DCMClient(Service):  # type: ignore[misc]
         """
         return Events(self, pattern, channel)
 
-    def _one_less(self) -> None:
-        self._waiting -= 1
-        self._read_or_not()
-
     def _read_or_not(self) -> None:
         """
         Stop reading while too much waits, unless an answer may be what it waits for.
         """
-        full = self._core.full(self._waiting, self._queue_max)
+        full = self._core.full
         if self._connection is None or full == self._paused:
             return
         self._paused = full
@@ -477,30 +500,28 @@ class DCMClient(Service):  # type: ignore[misc]
 
 class Events:
     """
-    An asynchronous iterator over events; also to be closed with C{aclose}.
+    An asynchronous iterator over events.  It takes them until it is closed, or nobody has it any more.
     """
 
     def __init__(self, client: DCMClient, pattern: str, channel: str | None) -> None:
         self._client = client
-        self._inbox: deque[tuple[Event, Callable[[bool], None]]] = deque()
-        self._asked: Deferred[None] | None = None
-        self._taken: Callable[[bool], None] | None = None
-        self._listener = Listener(pattern, channel, self._take)
-        client._core.listeners[self._listener] = None
-        self._end = client.on_state(lambda state: self._wake())
+        self._asked: list[Deferred[None]] = []
+        # nothing in it is of this object, which it would keep
+        self._inbox = Inbox(client._core, pattern, channel, partial(_fire, self._asked))
+        client._streams.add(self)
+        weakref.finalize(self, self._inbox.end).atexit = False
 
     def __aiter__(self) -> Events:
         return self
 
     async def __anext__(self) -> Event:
-        self._finish(True)
-        while not self._inbox:
-            if self._client.state is State.CLOSED:
-                self.close()
+        while (event := self._inbox.next()) is None:
+            if self._inbox.ended or self._client.state is State.CLOSED:
+                self._inbox.end()
                 raise StopAsyncIteration
-            self._asked = Deferred()
-            await self._asked
-        event, self._taken = self._inbox.popleft()
+            asked: Deferred[None] = Deferred()
+            self._asked.append(asked)
+            await asked
         return event
 
     async def aclose(self) -> None:
@@ -513,29 +534,19 @@ class Events:
         """
         No more; the last event that was taken is not acknowledged.
         """
-        if self._client._core.listeners.pop(self._listener, self) is self:
-            return
-        self._end()
-        self._finish(False)
-        while self._inbox:
-            self._client._one_less()
-            self._inbox.popleft()[1](False)
-
-    def _take(self, event: Event, dealt_with: Callable[[bool], None]) -> None:
-        self._client._waiting += 1
-        self._inbox.append((event, dealt_with))
-        self._wake()
-
-    def _finish(self, well: bool) -> None:
-        taken, self._taken = self._taken, None
-        if taken is not None:
-            self._client._one_less()
-            taken(well)
+        self._inbox.end()
 
     def _wake(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.callback(None)
+        _fire(self._asked)
+
+
+def _fire(asked: list[Deferred[None]]) -> None:
+    while asked:
+        asked.pop().callback(None)
+
+
+async def _awaited(value: Awaitable[_T]) -> _T:
+    return await value
 
 
 def _settler(answer: Deferred[dict[str, Any]]) -> Callable[[dict[str, Any] | DCMError], None]:

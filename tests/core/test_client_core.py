@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm_ws.client import core
-from dcm_ws.client.core import ClientCore, DCMError, Event, Listener, NotConnectedError, RefusedError
+from dcm_ws.client.core import ClientCore, DCMError, Event, Inbox, Listener, NotConnectedError, Queue, RefusedError
 from dcm_ws.errors import ErrorCode
 
 
@@ -23,13 +23,23 @@ class Side:
     """
 
     def __init__(self, *, connected: bool = True, chance: float = 1.0, **options: Any) -> None:
-        settings: dict[str, Any] = {"agent_id": None, "session_id": None, "channels": ["global"], "fresh_tokens": False}
-        self.core = ClientCore(**settings | options, random=lambda: chance)
+        settings: dict[str, Any] = {
+            "agent_id": None,
+            "session_id": None,
+            "channels": ["global"],
+            "fresh_tokens": False,
+            "queue_max": 5,
+        }
+        self.room = 0
+        self.core = ClientCore(**settings | options, random=lambda: chance, room=self._room)
         self.said: list[Any] = []
         self.replies: list[Any] = []
         self.taken: list[tuple[Event, Callable[[bool], None]]] = []
         if connected:
             self.connect()
+
+    def _room(self) -> None:
+        self.room += 1
 
     def connect(self) -> None:
         """
@@ -229,19 +239,91 @@ def test_what_is_wanted_meanwhile_is_settled_too() -> None:
 
 def test_what_is_refused_while_settling() -> None:
     """
-    What is over the rate limit is asked for again, and what is refused is not.
+    What is over the rate limit is asked for again, one at a time from then on; what is refused is not.
     """
     side = Side(channels=["topics/a", "topics/b"])
     side.core.begin_settling()
+    limited = core.refusal({"code": "RATE_LIMITED", "retry_after_ms": 50})
+    unwanted = core.refusal({"code": "NOT_AUTHORIZED"})
     one, two, three = iter(side.core.next_to_settle, None)
-    side.core.not_settled(one, again=True)
-    side.core.not_settled(two, again=False)
-    side.core.not_settled(three, again=True)
+    assert (side.core.settlers, side.core.pause) == (core.AT_ONCE, 0)
+    assert side.core.not_settled(one, limited)
+    assert not side.core.not_settled(two, unwanted)
+    assert isinstance(unwanted, RefusedError) and unwanted.channel == "topics/b"
+    assert side.core.not_settled(three, core.refusal({"code": "RATE_LIMITED"}))
+    assert (side.core.settlers, side.core.pause) == (1, 0.05)
     assert list(iter(side.core.next_to_settle, None)) == [one, three]
-    side.core.not_settled(three, again=False)
+    assert not side.core.not_settled(three, unwanted)
     side.core.lost(1006, "")
-    side.core.not_settled(one, again=True)
-    assert side.core.unsettled is None
+    assert not side.core.not_settled(one, limited)
+    side.core.begin_settling()
+    assert side.core.settlers == core.AT_ONCE
+
+
+def test_what_was_left_is_remembered_until_the_server_knows() -> None:
+    """
+    A client that leaves ever new channels does not grow.
+    """
+    side = Side(channels=["topics/a"])
+    side.core.wants("topics/a", False)
+    side.core.wants("global", False)
+    for channel in ("topics/a", "global"):
+        side.core.request({"type": "unsubscribe", "channel": channel}, side.replies.append)
+    side.hear(type="ack", id="r1", success=True)
+    side.hear(type="ack", id="r2", success=True)
+    side.hear(type="ack", success=True, subscriptions=["global", "topics/a"])
+    side.core.begin_settling()
+    assert list(iter(side.core.next_to_settle, None)) == [{"type": "unsubscribe", "channel": "global"}]
+    side.core.wants("topics/b", False)
+    side.core.request({"type": "unsubscribe", "channel": "topics/b"}, side.replies.append)
+    side.hear(type="ack", id="r3", success=False, code="RATE_LIMITED")
+    assert "topics/b" in side.core._left
+    assert len(side.replies) == 3
+
+
+@pytest.mark.parametrize("data", [float("nan"), float("inf"), object(), {1, 2}, b"bytes"])
+def test_what_is_no_json_is_not_asked(data: object) -> None:
+    """
+    It is an error at once, and nothing is left behind.
+    """
+    side = Side()
+    with pytest.raises((TypeError, ValueError)):
+        side.core.request({"type": "publish", "data": data}, side.replies.append)
+    assert not side.core.asking and side.said == [] and side.replies == []
+
+
+def test_messages_are_short() -> None:
+    """
+    Text is said as it is, but for half a surrogate pair.
+    """
+    assert core.encode({"a": ["\u4e16", 1]}) == '{"a":["\u4e16",1]}'
+    assert json.loads(core.encode({"a": "\ud800"})) == {"a": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("ws://h/ws", (False, "h", 80)),
+        ("WSS://h:8443", (True, "h", 8443)),
+        ("wss://[::1]/", (True, "::1", 443)),
+        ("ws://h:99999/", None),
+        ("ws://h:x/", None),
+        ("http://h/", None),
+        ("ws:///ws", None),
+        ("h", None),
+    ],
+)
+def test_urls(url: str, place: tuple[bool, str, int] | None) -> None:
+    """
+    What is no WebSocket's URL is said so at once.
+    """
+    if place is None:
+        with pytest.raises(ValueError, match="not the address of a WebSocket"):
+            core.place_of(url, tls=False)
+    else:
+        assert core.place_of(url, tls=place[0]) == place
+    with pytest.raises(ValueError, match="there is no TLS"):
+        core.place_of("ws://h/", tls=True)
 
 
 # coming back
@@ -270,6 +352,9 @@ def test_want_of_a_token() -> None:
     """
     Without another token there is no use in coming back.
     """
+    invalid = core.refusal({"code": "INVALID_MESSAGE", "error": "no such name"})
+    assert Side().core.lost(1006, "", invalid).delay is None
+    assert Side().core.lost(1006, "", core.refusal({"code": "RATE_LIMITED"})).delay is not None
     for side in (Side(), Side(fresh_tokens=True)):
         refused = core.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
         verdicts = [side.core.lost(4001, "why"), side.core.lost(1006, "", refused)]
@@ -372,11 +457,53 @@ def test_how_much_may_wait() -> None:
     Ten times as much while an answer is awaited; a client that does not read says that it is there.
     """
     side = Side()
-    assert [side.core.full(waiting, 5) for waiting in (4, 5)] == [False, True]
+    queue = Queue(side.core, "*", None, lambda: None)
+    for number in range(4):
+        side.event(f"msg_{number}")
+    assert not side.core.full
+    side.event("msg_4")
+    assert side.core.full
     side.core.ping(side.replies.append)
-    assert [side.core.full(waiting, 5) for waiting in (49, 50)] == [False, True]
+    assert not side.core.full
+    for number in range(5, 50):
+        side.event(f"msg_{number}")
+    assert side.core.full
     side.core.alive()
     assert side.said[-1] == {"type": "pong"}
+    taken = queue.take()
+    assert taken is not None and side.core.waiting == 50
+    taken[1](True)
+    assert (side.core.waiting, side.room, side.acks) == (49, 1, ["msg_0"])
+    queue.end()
+    assert (side.core.waiting, side.core.listeners, side.acks) == (0, {}, ["msg_0"])
+
+
+def test_queue_ends_once() -> None:
+    """
+    Whoever waits for the next event is woken when there will be none.
+    """
+    side = Side()
+    woken: list[int] = []
+    queue = Queue(side.core, "*", None, lambda: woken.append(len(queue)))
+    side.event()
+    queue.end()
+    queue.end()
+    assert (woken, queue.ended, queue.take()) == ([1, 0], True, None)
+
+
+def test_inbox() -> None:
+    """
+    To ask for the next event is to have dealt with the last; the one at which it ends is not acknowledged.
+    """
+    side = Side()
+    inbox = Inbox(side.core, "task.*", None, lambda: None)
+    for number in range(3):
+        side.event(f"msg_{number}")
+    first, second = inbox.next(), inbox.next()
+    assert first is not None and second is not None
+    assert (first.id, second.id, side.acks, side.core.waiting) == ("msg_0", "msg_1", ["msg_0"], 2)
+    inbox.end()
+    assert (inbox.next(), side.acks, side.core.waiting) == (None, ["msg_0"], 0)
 
 
 def test_one_failure_is_enough() -> None:
@@ -405,6 +532,40 @@ def test_two_channels() -> None:
     assert [event.channel for event, _ in side.taken] == ["topics/t", "global"]
     side.taken[1][1](True)
     assert side.acks == ["msg_1"]
+
+
+def test_not_acknowledged_before_it_came_on_global() -> None:
+    """
+    One ack settles all channels: where a listener is to get the event on global, that is waited for.
+    """
+    side = Side(channels=["topics/t", "global"])
+    side.listen("task.*", "global")
+    side.event()
+    assert side.acks == []
+    side.event(channel="global")
+    side.taken[0][1](False)
+    assert side.acks == []
+    side.event()
+    side.event(channel="global")
+    side.taken[1][1](True)
+    assert side.acks == ["msg_1"]
+
+
+def test_what_does_not_come_on_global_is_not_waited_for_twice() -> None:
+    """
+    Where it has not come when the event is sent again, the event is acknowledged, by whoever is done last.
+    """
+    side = Side(channels=["topics/t", "global"])
+    side.listen("*", "global")
+    side.event()
+    side.event()
+    assert side.acks == ["msg_1"]
+    side.listen("*", "topics/t")
+    side.event("msg_2")
+    side.event("msg_2")
+    assert side.acks == ["msg_1"]
+    side.taken[0][1](True)
+    assert side.acks == ["msg_1", "msg_2"]
 
 
 def test_memory_of_repetitions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,91 @@
+"""
+What the clients for asyncio and for Twisted have alike: what can be seen of them, and who watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dcm_ws.client.core import ClientCore, DCMError, State
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """
+    @ivar state: what it is doing.
+    @ivar last_close: the code and the reason of the last close, or why there was no connection.
+    """
+
+    def __init__(self, core: ClientCore) -> None:
+        self.state = State.IDLE
+        self.last_close: tuple[int | None, str] | None = None
+        self._core = core
+        self._state_watchers: list[Callable[[State], object]] = []
+        self._error_watchers: list[Callable[[DCMError], object]] = []
+
+    @property
+    def agent_id(self) -> str | None:
+        """
+        Who the server takes it for.
+        """
+        return self._core.agent_id
+
+    @property
+    def channels(self) -> list[str]:
+        """
+        What it is, or will be, subscribed to.
+        """
+        return list(self._core.channels)
+
+    def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
+        """
+        Call C{watcher} with each new state; answers what ends that.
+        """
+        return _join(self._state_watchers, watcher)
+
+    def on_error(self, watcher: Callable[[DCMError], object]) -> Callable[[], None]:
+        """
+        Call C{watcher} with each error that nobody waits for: what the server says by itself, and, after connecting,
+        each subscription that it refuses.  Without a watcher they are logged.  Answers what ends it.
+        """
+        return _join(self._error_watchers, watcher)
+
+    def _become(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self._tell(self._state_watchers, state)
+
+    def _complain(self, error: DCMError) -> None:
+        if self._error_watchers:
+            self._tell(self._error_watchers, error)
+        else:
+            self._warn(str(error))
+
+    def _tell(self, watchers: list[Callable[[_T], object]], value: _T) -> None:
+        for watcher in list(watchers):
+            try:
+                watcher(value)
+            except Exception:
+                # it must keep neither the others from hearing, nor the client from going on
+                self._report("a watcher of the client failed")
+
+    def _warn(self, text: str) -> None:
+        raise NotImplementedError  # pragma: no cover - each client has a log of its own
+
+    def _report(self, text: str) -> None:
+        """
+        Log C{text} with the exception that is being handled.
+        """
+        raise NotImplementedError  # pragma: no cover - each client has a log of its own
+
+
+def _join(watchers: list[_T], watcher: _T) -> Callable[[], None]:
+    watchers.append(watcher)
+
+    def leave() -> None:
+        if watcher in watchers:
+            watchers.remove(watcher)
+
+    return leave
