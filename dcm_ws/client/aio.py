@@ -373,13 +373,15 @@ class DCMClient(Client):
         """
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         began = time.monotonic()
-        self._core.ping(_settler(answer))
+        name = self._core.ping(_settler(answer))
         self._room.set()
         try:
             async with asyncio.timeout(self._timeout):
                 await answer
         except TimeoutError:
             raise RequestTimeoutError(f"no answer to a ping in {self._timeout:g} s") from None
+        finally:
+            self._core.give_up(name)
         return time.monotonic() - began
 
     # events

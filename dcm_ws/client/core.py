@@ -314,7 +314,8 @@ class ClientCore:
         self._left: dict[str, None] = {}
         self._send: Callable[[str], object] | None = None
         self._requests: dict[str, Reply] = {}
-        self._pings: list[Reply] = []
+        # a pong says not which ping it answers, but they come in order; None where nobody waits for it any more
+        self._pings: OrderedDict[str, Reply | None] = OrderedDict()
         self._next_id = 1
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._attempt = 0
@@ -351,7 +352,7 @@ class ClientCore:
         self._send = None
         self.client_id = None
         self.unsettled = None
-        waiting = [*self._requests.values(), *self._pings]
+        waiting = [*self._requests.values(), *filter(None, self._pings.values())]
         self._requests.clear()
         self._pings.clear()
         for reply in waiting:
@@ -446,14 +447,18 @@ class ClientCore:
         @raise TypeError: what is in it cannot be said in JSON.
         @raise ValueError: the same.
         """
-        name = f"r{self._next_id}"
-        self._next_id += 1
+        name = self._next_name()
         text = encode({**message, "id": name})
         if self._send is None:
             reply(NotConnectedError("there is no connection"))
         else:
             self._requests[name] = self._remembering(message, reply)
             self._send(text)
+        return name
+
+    def _next_name(self) -> str:
+        name = f"r{self._next_id}"
+        self._next_id += 1
         return name
 
     def _remembering(self, message: dict[str, Any], reply: Reply) -> Reply:
@@ -469,15 +474,18 @@ class ClientCore:
 
         return left
 
-    def ping(self, reply: Reply) -> None:
+    def ping(self, reply: Reply) -> str:
         """
-        Ask for a sign of life.
+        Ask for a sign of life.  Answers the request's id.
         """
+        name = self._next_name()
         if self._send is None:
             reply(NotConnectedError("there is no connection"))
         else:
-            self._pings.append(reply)
-            self._send('{"type":"ping"}')
+            self._pings[name] = reply
+            # with an id, so that it can be refused
+            self._send(encode({"type": "ping", "id": name}))
+        return name
 
     def alive(self) -> None:
         """
@@ -505,13 +513,15 @@ class ClientCore:
         Nobody waits for the answer to that request any more.
         """
         self._requests.pop(name, None)
+        if name in self._pings:
+            self._pings[name] = None
 
     @property
     def asking(self) -> bool:
         """
         Is an answer awaited?
         """
-        return bool(self._requests or self._pings)
+        return bool(self._requests) or any(self._pings.values())
 
     # messages
 
@@ -539,7 +549,9 @@ class ClientCore:
             self._say('{"type":"pong"}')
         elif frame.get("type") == "pong":
             if self._pings:
-                self._pings.pop(0)(frame)
+                _, reply = self._pings.popitem(last=False)
+                if reply is not None:
+                    reply(frame)
         elif frame.get("type") == "connected":
             self.client_id = frame.get("client_id")
             return True
@@ -557,7 +569,8 @@ class ClientCore:
             own = [name for name in frame["subscriptions"] if name.startswith("agents/")]
             if self.agent_id is None and len(own) == 1:
                 self.agent_id = own[0].removeprefix("agents/")
-        reply = self._requests.pop(frame.get("id") or "", None)
+        name = frame.get("id") or ""
+        reply = self._requests.pop(name, None) or self._pings.pop(name, None)
         if reply is not None:
             reply(frame if frame.get("success") else refusal(frame))
 

@@ -355,11 +355,14 @@ class DCMClient(Client, Service):  # type: ignore[misc]
 
     def _closed(self, connection: _Connection, code: int | None, reason: str) -> None:
         if connection is not self._connection:
+            if self._connections is not None:
+                # it has never opened
+                self._unreachable(reason)
             return
         self._connection = None
         self._paused = False
         self._forget_timers()
-        self.last_close = (code, reason)
+        self.last_close = (code, str(self._problem or reason))
         self._verdict = self._core.lost(code, reason, self._problem)
         if self._verdict.error is not None:
             self._leave(self._verdict.error)
@@ -428,9 +431,9 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         """
         answer: Deferred[dict[str, Any]] = Deferred()
         began = self._reactor.seconds()
-        self._core.ping(_settler(answer))
+        name = self._core.ping(_settler(answer))
         self._read_or_not()
-        timed = self._in_time(answer, "a ping", lambda: None)
+        timed = self._in_time(answer, "a ping", lambda: self._core.give_up(name))
         return timed.addCallback(lambda _: float(self._reactor.seconds() - began))
 
     # events

@@ -138,6 +138,22 @@ def test_pings() -> None:
     assert side.said[-1] == {"type": "pong"}
 
 
+def test_pings_that_get_no_pong() -> None:
+    """
+    One that is refused is answered by that, and one that nobody waits for any more takes its pong with it.
+    """
+    side = Side()
+    late, refused, good = (side.core.ping(side.replies.append) for _ in range(3))
+    assert side.said[0] == {"type": "ping", "id": late}
+    side.core.give_up(late)
+    side.hear(type="ack", id=refused, success=False, code="RATE_LIMITED", error="slowly")
+    assert [type(reply) for reply in side.replies] == [core.RateLimitedError]
+    side.hear(type="pong")
+    assert (len(side.replies), side.core.asking) == (1, True)
+    side.hear(type="pong", good=good)
+    assert (len(side.replies), side.core.asking) == (2, False)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "1", b"\xff", "[" * 100_000])
 def test_what_is_no_message(text: str | bytes) -> None:
     """

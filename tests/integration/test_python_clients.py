@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -25,6 +27,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.internet.task import deferLater
 
 from dcm_ws.client import aio, core, tx
+from dcm_ws.settings import DEFAULT_SECRET
 from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
 from tests.integration.test_endpoints import make_certificate
 
@@ -531,8 +534,8 @@ async def test_cut_while_it_subscribes(world: Any) -> None:
         way.cut()
         await connecting
         assert states == ["connecting", "waiting", "connecting", "connected"]
-        assert await client.ping() > 0
         assert strict.stats()["activeChannels"] == 150
+        assert client.state == "connected"
 
     with service("--rate-limit", "200/s", "--rate-burst", "50") as strict:
         way = Way(strict.port)
@@ -542,6 +545,316 @@ async def test_cut_while_it_subscribes(world: Any) -> None:
             await played(world, client, program=program)
         finally:
             way.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_loop_that_is_left(world: Any, running: Service) -> None:
+    """
+    Who leaves C{async for} by C{break} and forgets the iterator holds up nobody else.
+    """
+    client = world.client(at(running), channels=["topics/left"], queue_max=5)
+    heard: list[int] = []
+    client.on("system.*", lambda event: heard.append(event.data))
+
+    async def program() -> None:
+        await world.connect(client)
+        events = client.events()
+        await client.publish("topics/left", "system.info", 0)
+        async for _ in events:
+            break
+        del events
+        gc.collect()
+        for number in range(1, 30):
+            await client.publish("topics/left", "system.info", number)
+        await world.until(lambda: heard == list(range(30)))
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_iterator_that_is_closed_by_another(world: Any, running: Service) -> None:
+    """
+    Whoever waits for the next event hears that there will be none.
+    """
+    client = world.client(at(running))
+
+    async def program() -> None:
+        await world.connect(client)
+        events = client.events("task.*")
+
+        async def wait() -> list[Any]:
+            return [event async for event in events]
+
+        waiting = world.begin(wait())
+        await client.ping()
+        await events.aclose()
+        assert await waiting == []
+        waiting = world.begin(wait())
+        assert await waiting == []
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_connecting_after_closing(world: Any, running: Service) -> None:
+    """
+    A client that was closed can be used again.
+    """
+    client = world.client(at(running), channels=["topics/again"])
+    heard: list[Any] = []
+    client.on("*", heard.append)
+
+    async def program() -> None:
+        for number in range(3):
+            await world.connect(client)
+            await client.publish("topics/again", "task.created", number)
+            await world.until(lambda number=number: len(heard) == number + 1)
+            await world.close(client)
+            assert client.state == "closed"
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cut_while_much_waits(world: Any, running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A connection that ends while as many events wait as may is made again all the same.
+    """
+    # who does not read finds out by writing
+    monkeypatch.setattr(tx, "ALIVE", 0.2)
+    way = Way(running.port)
+    states: list[str] = []
+    heard: list[Any] = []
+    gate: list[bool] = []
+    client = world.client(way.url, channels=["topics/full"], queue_max=2)
+    client.on_state(states.append)
+
+    async def handler(event: core.Event) -> None:
+        heard.append(event.data)
+        await world.until(lambda: gate)
+
+    client.on("system.*", handler)
+    speaking = world.client(at(running), channels=[])
+
+    async def program() -> None:
+        await world.connect(client)
+        await world.connect(speaking)
+        for number in range(5):
+            await speaking.publish("topics/full", "system.info", number)
+        await world.until(lambda: heard)
+        way.cut()
+        await world.until(lambda: states.count("connected") == 2)
+        gate.append(True)
+        await speaking.publish("topics/full", "system.info", "after")
+        await world.until(lambda: "after" in heard)
+
+    try:
+        await played(world, client, speaking, program=program)
+    finally:
+        way.close()
+
+
+@pytest.mark.parametrize("problem", [ValueError, asyncio.CancelledError])
+@pytest_twisted.ensureDeferred
+async def test_a_handler_that_breaks(
+    world: Any, running: Service, problem: type[BaseException], no_logged_failures: list[Any]
+) -> None:
+    """
+    The events after the one at which a handler fails, in whatever way, are handled.
+    """
+    heard: list[int] = []
+    client = world.client(at(running), channels=["topics/broken"])
+
+    async def handler(event: core.Event) -> None:
+        heard.append(event.data)
+        if len(heard) == 1:
+            raise problem("not this one")
+
+    client.on("system.*", handler)
+
+    async def program() -> None:
+        await world.connect(client)
+        for number in range(3):
+            await client.publish("topics/broken", "system.info", number)
+        await world.until(lambda: heard == [0, 1, 2])
+        no_logged_failures.clear()
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_watcher_that_fails(world: Any, running: Service, no_logged_failures: list[Any]) -> None:
+    """
+    It keeps neither the client from connecting nor other watchers from hearing.
+    """
+    states: list[str] = []
+    client = world.client(at(running))
+    leave = client.on_state(lambda state: 1 / 0)
+    client.on_state(states.append)
+
+    async def program() -> None:
+        await world.connect(client)
+        leave()
+        leave()
+        assert states == ["connecting", "connected"]
+        no_logged_failures.clear()
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_closed_by_a_handler(world: Any, running: Service) -> None:
+    """
+    A handler may close the client, and goes on.
+    """
+    told: list[str] = []
+    client = world.client(at(running), channels=["topics/close"])
+
+    async def handler(event: core.Event) -> None:
+        await world.close(client)
+        await world.until(lambda: client.state == "closed")
+        told.append("closed")
+
+    client.on("system.*", handler)
+
+    async def program() -> None:
+        await world.connect(client)
+        speaking = world.client(at(running), channels=[])
+        await world.connect(speaking)
+        await speaking.publish("topics/close", "system.info")
+        await world.until(lambda: told)
+        await world.close(speaking)
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_json(world: Any, running: Service) -> None:
+    """
+    What cannot be said in JSON is an error and does no harm; other alphabets need no more room than they take.
+    """
+    client = world.client(at(running))
+
+    async def program() -> None:
+        await world.connect(client)
+        for data in (object(), float("nan")):
+            with pytest.raises((TypeError, ValueError)):
+                await client.publish("global", "system.info", data)
+        assert await client.publish("global", "system.info", "ж" * 400_000)
+        assert await client.ping() > 0
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_errors_that_nobody_waits_for(world: Any, running: Service) -> None:
+    """
+    Subscriptions that are refused after connecting, and what the server says by itself, are told.
+    """
+    errors: list[core.DCMError] = []
+    client = world.client(at(running), channels=["agents/bob", "nonsense", "topics/fine"])
+    client.on_error(errors.append)
+
+    async def program() -> None:
+        await world.connect(client)
+        found = sorted((error.channel, error.code) for error in errors if isinstance(error, core.RefusedError))
+        assert found == [("agents/bob", "NOT_AUTHORIZED"), ("nonsense", "INVALID_CHANNEL")]
+        assert running.stats()["channelStats"]["topics/fine"] == 1
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_cannot_be(world: Any, running: Service) -> None:
+    """
+    What would be refused each time ends it, with the reason.
+    """
+    client = world.client(at(running), agent_id="no name")
+
+    async def program() -> None:
+        with pytest.raises(core.ClosedError, match="agent_id"):
+            await world.connect(client)
+        assert client.state == "closed"
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_there_is_no_connection(world: Any, running: Service) -> None:
+    """
+    C{last_close} says why, whatever kept it from connecting.
+    """
+    nobody = world.client(f"ws://127.0.0.1:{free_port()}/ws")
+    elsewhere = world.client(f"ws://127.0.0.1:{running.port}/nowhere")
+    closes: list[Any] = []
+
+    async def program() -> None:
+        for client in (nobody, elsewhere):
+            client.on_state(lambda state, client=client: closes.append(client.last_close) if state == "waiting" else 0)
+            connecting = world.begin(world.connect(client))
+            await world.until(lambda: closes)
+            await world.close(client)
+            with pytest.raises((core.ClosedError, asyncio.CancelledError)):
+                await connecting
+            assert re.search("refused|404|111", closes.pop()[1])
+            closes.clear()
+
+    await played(world, nobody, elsewhere, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_that_does_not_come(world: Any, running: Service) -> None:
+    """
+    It is waited for as long as for an answer, and then asked for again.
+    """
+    asked: list[float] = []
+
+    async def token() -> str:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            await world.until(lambda: False)
+        return make_token("ann", secret=DEFAULT_SECRET)
+
+    client = world.client(at(running), token=token, timeout=1)
+
+    async def program() -> None:
+        await world.connect(client)
+        assert len(asked) == 2
+        assert "there is no token" in client.last_close[1]
+
+    await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_closing_over_tls_while_much_waits(world: Any, tmp_path: Path) -> None:
+    """
+    A client that has stopped reading is closed at once, too.
+    """
+    key, certificate = make_certificate(tmp_path)
+    port = free_port()
+    if world is Asyncio:
+        trust: Any = ssl.create_default_context(cafile=str(certificate))
+    else:
+        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
+        trust = optionsForClientTLS("127.0.0.1", trustRoot=root)
+    client = world.client(f"wss://127.0.0.1:{port}/ws", tls=trust, queue_max=1)
+    inbox = None
+
+    async def program() -> None:
+        nonlocal inbox
+        await world.connect(client)
+        inbox = client.events()
+        for number in range(3):
+            await client.publish("global", "system.info", number)
+        await world.close(client)
+        assert client.state == "closed"
+        assert running.stats()["connectedClients"] == 0
+
+    options = ("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
+    plain = free_port()
+    with service(*options, "--listen", f"tcp:{plain}:interface=127.0.0.1") as running:
+        running.port = plain
+        await played(world, client, program=program)
 
 
 def test_asyncio_without_a_reactor() -> None:
