@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcm_ws.client.core import ClosedError, DCMError, Event, NotConnectedError, RefusedError, RequestTimeoutError, State
+from dcm_ws.client.core import State
+from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, RequestTimeoutError
+from dcm_ws.client.events import Event
 
 if TYPE_CHECKING:
     from dcm_ws.client.tx import DCMClient

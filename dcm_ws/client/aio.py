@@ -23,23 +23,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from dcm_ws.client.base import Client
-from dcm_ws.client.core import (
-    ALIVE,
-    QUEUE_MAX,
-    SILENCE,
-    STABLE,
-    ClientCore,
-    ClosedError,
-    DCMError,
-    Event,
-    Inbox,
-    Queue,
-    RefusedError,
-    RequestTimeoutError,
-    State,
-    TokenFailedError,
-    place_of,
-)
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State, place_of
+from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTimeoutError, TokenFailedError
+from dcm_ws.client.events import Event, Inbox, Queue
+from dcm_ws.client.subscriptions import Subscriptions
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[[Event], object]
@@ -282,7 +269,7 @@ class DCMClient(Client):
         if message is not None:
             await self._request(message)
         await self._settle()
-        self._core.settled()
+        self._core.subscriptions.end()
         self._become(State.CONNECTED)
 
     async def _get_token(self) -> str | None:
@@ -303,22 +290,25 @@ class DCMClient(Client):
         """
         Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
         """
-        self._core.begin_settling()
+        subscriptions = self._core.subscriptions
+        subscriptions.begin()
         # the user may want something else meanwhile
-        while self._core.unsettled:
-            await asyncio.gather(*(self._settle_some(number) for number in range(self._core.settlers)))
+        while subscriptions.unsettled:
+            await asyncio.gather(
+                *(self._settle_some(subscriptions, number) for number in range(subscriptions.settlers))
+            )
 
-    async def _settle_some(self, number: int) -> None:
-        while number < self._core.settlers:
-            if self._core.pause:
-                await asyncio.sleep(self._core.pause)
-            message = self._core.next_to_settle()
+    async def _settle_some(self, subscriptions: Subscriptions, number: int) -> None:
+        while number < subscriptions.settlers:
+            if subscriptions.pause:
+                await asyncio.sleep(subscriptions.pause)
+            message = subscriptions.next_message()
             if message is None:
                 return
             try:
                 await self._request(message)
             except RefusedError as error:
-                if not self._core.not_settled(message, error):
+                if not subscriptions.refused(message, error):
                     self._complain(error)
 
     # asking
@@ -342,7 +332,7 @@ class DCMClient(Client):
 
         @raise RefusedError: the server does not allow it.
         """
-        self._core.wants(channel, True)
+        self._core.subscriptions.wants(channel, True)
         if self.state is State.CONNECTED:
             await self._request({"type": "subscribe", "channel": channel})
 
@@ -350,7 +340,7 @@ class DCMClient(Client):
         """
         Leave a channel, which an agent is not given back either.
         """
-        self._core.wants(channel, False)
+        self._core.subscriptions.wants(channel, False)
         if self.state is State.CONNECTED:
             await self._request({"type": "unsubscribe", "channel": channel})
 
@@ -405,7 +395,7 @@ class DCMClient(Client):
                 self._workers.add(worker)
                 worker.add_done_callback(self._workers.discard)
 
-        queue = Queue(self._core, pattern, channel, arrived)
+        queue = Queue(self._core.events, pattern, channel, arrived)
         return queue.end
 
     async def _work(self, queue: Queue, handler: Handler) -> None:
@@ -445,7 +435,7 @@ class Events:
         self._client = client
         self._arrived = asyncio.Event()
         # nothing in it is of this object, which it would keep
-        self._inbox = Inbox(client._core, pattern, channel, self._arrived.set)
+        self._inbox = Inbox(client._core.events, pattern, channel, self._arrived.set)
         client._streams.add(self)
         weakref.finalize(self, self._inbox.end).atexit = False
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dcm_ws.client.core import ClientCore, DCMError, State
+from dcm_ws.client.core import ClientCore, State
+from dcm_ws.client.errors import DCMError
 
 _T = TypeVar("_T")
 
@@ -37,7 +38,7 @@ class Client:
         """
         What it is, or will be, subscribed to.
         """
-        return list(self._core.channels)
+        return list(self._core.subscriptions.channels)
 
     def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
         """

@@ -28,24 +28,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dcm_ws.client.base import Client
-from dcm_ws.client.core import (
-    ALIVE,
-    QUEUE_MAX,
-    SILENCE,
-    STABLE,
-    ClientCore,
-    ClosedError,
-    DCMError,
-    Event,
-    Inbox,
-    Queue,
-    RefusedError,
-    RequestTimeoutError,
-    State,
-    TokenFailedError,
-    Verdict,
-    place_of,
-)
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State, Verdict, place_of
+from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTimeoutError, TokenFailedError
+from dcm_ws.client.events import Event, Inbox, Queue
+from dcm_ws.client.subscriptions import Subscriptions
 
 Token = str | Callable[[], "str | Awaitable[str]"]
 _T = TypeVar("_T")
@@ -277,7 +263,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
             await self._request(message)
         await self._settle(connection)
         if connection is self._connection:
-            self._core.settled()
+            self._core.subscriptions.end()
             self._timers = [
                 self._reactor.callLater(STABLE, self._core.stable),
                 self._reactor.callLater(ALIVE, self._check_life),
@@ -314,27 +300,28 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         """
         Subscribe to what is wanted, some at a time: very many at once would be over the server's rate limit.
         """
-        self._core.begin_settling()
+        subscriptions = self._core.subscriptions
+        subscriptions.begin()
         # the user may want something else meanwhile
-        while connection is self._connection and self._core.unsettled:
-            numbers = range(self._core.settlers)
-            workers = [Deferred.fromCoroutine(self._settle_some(connection, number)) for number in numbers]
+        while connection is self._connection and subscriptions.unsettled:
+            numbers = range(subscriptions.settlers)
+            workers = [Deferred.fromCoroutine(self._settle_some(connection, subscriptions, n)) for n in numbers]
             results: Any = await DeferredList(workers, consumeErrors=True)
             for well, result in results:
                 if not well:
                     raise result.value
 
-    async def _settle_some(self, connection: _Connection, number: int) -> None:
-        while connection is self._connection and number < self._core.settlers:
-            if self._core.pause:
-                await deferLater(self._reactor, self._core.pause)
-            message = self._core.next_to_settle() if connection is self._connection else None
+    async def _settle_some(self, connection: _Connection, subscriptions: Subscriptions, number: int) -> None:
+        while connection is self._connection and number < subscriptions.settlers:
+            if subscriptions.pause:
+                await deferLater(self._reactor, subscriptions.pause)
+            message = subscriptions.next_message() if connection is self._connection else None
             if message is None:
                 return
             try:
                 await self._request(message)
             except RefusedError as error:
-                if not self._core.not_settled(message, error):
+                if not subscriptions.refused(message, error):
                     self._complain(error)
 
     def _check_life(self) -> None:
@@ -401,14 +388,14 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         Subscribe: now if connected, and after each reconnection.  Fails with L{RefusedError} where the server does not
         allow it.
         """
-        self._core.wants(channel, True)
+        self._core.subscriptions.wants(channel, True)
         return self._ask_now({"type": "subscribe", "channel": channel})
 
     def unsubscribe(self, channel: str) -> Deferred[None]:
         """
         Leave a channel, which an agent is not given back either.
         """
-        self._core.wants(channel, False)
+        self._core.subscriptions.wants(channel, False)
         return self._ask_now({"type": "unsubscribe", "channel": channel})
 
     def _ask_now(self, message: dict[str, Any]) -> Deferred[None]:
@@ -459,7 +446,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
             nonlocal busy
             busy = False
 
-        queue = Queue(self._core, pattern, channel, arrived)
+        queue = Queue(self._core.events, pattern, channel, arrived)
         return queue.end
 
     async def _work(self, queue: Queue, handler: Callable[[Event], object]) -> None:
@@ -510,7 +497,7 @@ class Events:
         self._client = client
         self._asked: list[Deferred[None]] = []
         # nothing in it is of this object, which it would keep
-        self._inbox = Inbox(client._core, pattern, channel, partial(_fire, self._asked))
+        self._inbox = Inbox(client._core.events, pattern, channel, partial(_fire, self._asked))
         client._streams.add(self)
         weakref.finalize(self, self._inbox.end).atexit = False
 

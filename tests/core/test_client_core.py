@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcm_ws.client import core
-from dcm_ws.client.core import ClientCore, DCMError, Event, Inbox, Listener, NotConnectedError, Queue, RefusedError
+from dcm_ws.client import core, errors, events
+from dcm_ws.client.core import ClientCore
+from dcm_ws.client.errors import DCMError, NotConnectedError, RefusedError
+from dcm_ws.client.events import Event, Inbox, Listener, Queue
+from dcm_ws.client.subscriptions import AT_ONCE
 from dcm_ws.errors import ErrorCode
 
 
@@ -58,7 +61,7 @@ class Side:
         Want events.
         """
         listener = Listener(pattern, channel, lambda event, done: self.taken.append((event, done)))
-        self.core.listeners[listener] = None
+        self.core.events.listeners[listener] = None
         return listener
 
     def event(self, id: str = "msg_1", channel: str = "topics/t", event: str = "task.created") -> None:
@@ -92,7 +95,7 @@ def test_answers_find_their_requests() -> None:
     side.hear(type="ack", id="other", success=True)
     (name, answer), (other, refused) = side.replies
     assert (name, answer["success"], other) == ("two", True, "one")
-    assert isinstance(refused, core.InvalidChannelError)
+    assert isinstance(refused, errors.InvalidChannelError)
     assert (refused.code, str(refused), refused.retry_after) == ("INVALID_CHANNEL", "no such", 1.5)
     assert not side.core.asking
 
@@ -102,10 +105,10 @@ def test_each_code_has_its_class(code: ErrorCode) -> None:
     """
     A refusal is of the class for its code; an unknown code is no accident.
     """
-    error = core.refusal({"code": code.value, "error": "why"})
+    error = errors.refusal({"code": code.value, "error": "why"})
     assert type(error) is not RefusedError
     assert (error.code, type(error).code) == (code, code)
-    assert type(core.refusal({"code": "NEW_CODE"})) is RefusedError
+    assert type(errors.refusal({"code": "NEW_CODE"})) is RefusedError
 
 
 def test_without_a_connection() -> None:
@@ -147,7 +150,7 @@ def test_pings_that_get_no_pong() -> None:
     assert side.said[0] == {"type": "ping", "id": late}
     side.core.give_up(late)
     side.hear(type="ack", id=refused, success=False, code="RATE_LIMITED", error="slowly")
-    assert [type(reply) for reply in side.replies] == [core.RateLimitedError]
+    assert [type(reply) for reply in side.replies] == [errors.RateLimitedError]
     side.hear(type="pong")
     assert (len(side.replies), side.core.asking) == (1, True)
     side.hear(type="pong", good=good)
@@ -183,7 +186,7 @@ def test_greeting_and_errors() -> None:
     side = Side()
     assert side.hear(type="connected", client_id="ws_1") is True
     assert side.core.client_id == "ws_1"
-    assert isinstance(side.hear(error="what?", code="PARSE_ERROR"), core.ParseFailedError)
+    assert isinstance(side.hear(error="what?", code="PARSE_ERROR"), errors.ParseFailedError)
     assert side.hear(type="news") is False
 
 
@@ -216,21 +219,21 @@ def test_subscriptions_are_settled() -> None:
     What is wanted and not there is asked for; what was left, and came back, is left again; the rest stays.
     """
     side = Side(channels=["topics/a", "topics/b"])
-    side.core.wants("topics/c", True)
-    side.core.wants("topics/b", False)
-    side.core.wants("topics/d", False)
-    side.core.wants("topics/d", True)
-    side.core.wants("topics/e", False)
+    side.core.subscriptions.wants("topics/c", True)
+    side.core.subscriptions.wants("topics/b", False)
+    side.core.subscriptions.wants("topics/d", False)
+    side.core.subscriptions.wants("topics/d", True)
+    side.core.subscriptions.wants("topics/e", False)
     side.hear(type="ack", success=True, subscriptions=["agents/x", "global", "topics/b", "topics/d", "topics/restored"])
-    side.core.begin_settling()
-    assert list(iter(side.core.next_to_settle, None)) == [
+    side.core.subscriptions.begin()
+    assert list(iter(side.core.subscriptions.next_message, None)) == [
         {"type": "subscribe", "channel": "topics/a"},
         {"type": "subscribe", "channel": "topics/c"},
         {"type": "unsubscribe", "channel": "global"},
         {"type": "unsubscribe", "channel": "topics/b"},
     ]
-    side.core.settled()
-    assert side.core.next_to_settle() is None
+    side.core.subscriptions.end()
+    assert side.core.subscriptions.next_message() is None
 
 
 def test_what_is_wanted_meanwhile_is_settled_too() -> None:
@@ -238,19 +241,19 @@ def test_what_is_wanted_meanwhile_is_settled_too() -> None:
     Whoever changes their mind while subscriptions are settled gets what they want last.
     """
     side = Side(channels=["global", "topics/a"])
-    side.core.begin_settling()
-    assert side.core.next_to_settle() == {"type": "subscribe", "channel": "topics/a"}
-    side.core.wants("topics/b", True)
-    side.core.wants("topics/a", False)
-    assert side.core.unsettled
-    assert list(iter(side.core.next_to_settle, None)) == [
+    side.core.subscriptions.begin()
+    assert side.core.subscriptions.next_message() == {"type": "subscribe", "channel": "topics/a"}
+    side.core.subscriptions.wants("topics/b", True)
+    side.core.subscriptions.wants("topics/a", False)
+    assert side.core.subscriptions.unsettled
+    assert list(iter(side.core.subscriptions.next_message, None)) == [
         {"type": "subscribe", "channel": "topics/b"},
         {"type": "unsubscribe", "channel": "topics/a"},
     ]
-    side.core.settled()
+    side.core.subscriptions.end()
     # from now on the user's own asking is enough
-    side.core.wants("topics/c", True)
-    assert side.core.next_to_settle() is None
+    side.core.subscriptions.wants("topics/c", True)
+    assert side.core.subscriptions.next_message() is None
 
 
 def test_what_is_refused_while_settling() -> None:
@@ -258,22 +261,22 @@ def test_what_is_refused_while_settling() -> None:
     What is over the rate limit is asked for again, one at a time from then on; what is refused is not.
     """
     side = Side(channels=["topics/a", "topics/b"])
-    side.core.begin_settling()
-    limited = core.refusal({"code": "RATE_LIMITED", "retry_after_ms": 50})
-    unwanted = core.refusal({"code": "NOT_AUTHORIZED"})
-    one, two, three = iter(side.core.next_to_settle, None)
-    assert (side.core.settlers, side.core.pause) == (core.AT_ONCE, 0)
-    assert side.core.not_settled(one, limited)
-    assert not side.core.not_settled(two, unwanted)
+    side.core.subscriptions.begin()
+    limited = errors.refusal({"code": "RATE_LIMITED", "retry_after_ms": 50})
+    unwanted = errors.refusal({"code": "NOT_AUTHORIZED"})
+    one, two, three = iter(side.core.subscriptions.next_message, None)
+    assert (side.core.subscriptions.settlers, side.core.subscriptions.pause) == (AT_ONCE, 0)
+    assert side.core.subscriptions.refused(one, limited)
+    assert not side.core.subscriptions.refused(two, unwanted)
     assert isinstance(unwanted, RefusedError) and unwanted.channel == "topics/b"
-    assert side.core.not_settled(three, core.refusal({"code": "RATE_LIMITED"}))
-    assert (side.core.settlers, side.core.pause) == (1, 0.05)
-    assert list(iter(side.core.next_to_settle, None)) == [one, three]
-    assert not side.core.not_settled(three, unwanted)
+    assert side.core.subscriptions.refused(three, errors.refusal({"code": "RATE_LIMITED"}))
+    assert (side.core.subscriptions.settlers, side.core.subscriptions.pause) == (1, 0.05)
+    assert list(iter(side.core.subscriptions.next_message, None)) == [one, three]
+    assert not side.core.subscriptions.refused(three, unwanted)
     side.core.lost(1006, "")
-    assert not side.core.not_settled(one, limited)
-    side.core.begin_settling()
-    assert side.core.settlers == core.AT_ONCE
+    assert not side.core.subscriptions.refused(one, limited)
+    side.core.subscriptions.begin()
+    assert side.core.subscriptions.settlers == AT_ONCE
 
 
 def test_what_was_left_is_remembered_until_the_server_knows() -> None:
@@ -281,19 +284,19 @@ def test_what_was_left_is_remembered_until_the_server_knows() -> None:
     A client that leaves ever new channels does not grow.
     """
     side = Side(channels=["topics/a"])
-    side.core.wants("topics/a", False)
-    side.core.wants("global", False)
+    side.core.subscriptions.wants("topics/a", False)
+    side.core.subscriptions.wants("global", False)
     for channel in ("topics/a", "global"):
         side.core.request({"type": "unsubscribe", "channel": channel}, side.replies.append)
     side.hear(type="ack", id="r1", success=True)
     side.hear(type="ack", id="r2", success=True)
     side.hear(type="ack", success=True, subscriptions=["global", "topics/a"])
-    side.core.begin_settling()
-    assert list(iter(side.core.next_to_settle, None)) == [{"type": "unsubscribe", "channel": "global"}]
-    side.core.wants("topics/b", False)
+    side.core.subscriptions.begin()
+    assert list(iter(side.core.subscriptions.next_message, None)) == [{"type": "unsubscribe", "channel": "global"}]
+    side.core.subscriptions.wants("topics/b", False)
     side.core.request({"type": "unsubscribe", "channel": "topics/b"}, side.replies.append)
     side.hear(type="ack", id="r3", success=False, code="RATE_LIMITED")
-    assert "topics/b" in side.core._left
+    assert "topics/b" in side.core.subscriptions._left
     assert len(side.replies) == 3
 
 
@@ -368,11 +371,11 @@ def test_want_of_a_token() -> None:
     """
     Without another token there is no use in coming back.
     """
-    invalid = core.refusal({"code": "INVALID_MESSAGE", "error": "no such name"})
+    invalid = errors.refusal({"code": "INVALID_MESSAGE", "error": "no such name"})
     assert Side().core.lost(1006, "", invalid).delay is None
-    assert Side().core.lost(1006, "", core.refusal({"code": "RATE_LIMITED"})).delay is not None
+    assert Side().core.lost(1006, "", errors.refusal({"code": "RATE_LIMITED"})).delay is not None
     for side in (Side(), Side(fresh_tokens=True)):
-        refused = core.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
+        refused = errors.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
         verdicts = [side.core.lost(4001, "why"), side.core.lost(1006, "", refused)]
         if side.core.lost(4001, "").delay is None:
             assert [(verdict.delay, str(verdict.error)) for verdict in verdicts] == [(None, "why"), (None, "expired")]
@@ -473,7 +476,7 @@ def test_how_much_may_wait() -> None:
     Ten times as much while an answer is awaited; a client that does not read says that it is there.
     """
     side = Side()
-    queue = Queue(side.core, "*", None, lambda: None)
+    queue = Queue(side.core.events, "*", None, lambda: None)
     for number in range(4):
         side.event(f"msg_{number}")
     assert not side.core.full
@@ -487,11 +490,11 @@ def test_how_much_may_wait() -> None:
     side.core.alive()
     assert side.said[-1] == {"type": "pong"}
     taken = queue.take()
-    assert taken is not None and side.core.waiting == 50
+    assert taken is not None and side.core.events.waiting == 50
     taken[1](True)
-    assert (side.core.waiting, side.room, side.acks) == (49, 1, ["msg_0"])
+    assert (side.core.events.waiting, side.room, side.acks) == (49, 1, ["msg_0"])
     queue.end()
-    assert (side.core.waiting, side.core.listeners, side.acks) == (0, {}, ["msg_0"])
+    assert (side.core.events.waiting, side.core.events.listeners, side.acks) == (0, {}, ["msg_0"])
 
 
 def test_queue_ends_once() -> None:
@@ -500,7 +503,7 @@ def test_queue_ends_once() -> None:
     """
     side = Side()
     woken: list[int] = []
-    queue = Queue(side.core, "*", None, lambda: woken.append(len(queue)))
+    queue = Queue(side.core.events, "*", None, lambda: woken.append(len(queue)))
     side.event()
     queue.end()
     queue.end()
@@ -512,14 +515,14 @@ def test_inbox() -> None:
     To ask for the next event is to have dealt with the last; the one at which it ends is not acknowledged.
     """
     side = Side()
-    inbox = Inbox(side.core, "task.*", None, lambda: None)
+    inbox = Inbox(side.core.events, "task.*", None, lambda: None)
     for number in range(3):
         side.event(f"msg_{number}")
     first, second = inbox.next(), inbox.next()
     assert first is not None and second is not None
-    assert (first.id, second.id, side.acks, side.core.waiting) == ("msg_0", "msg_1", ["msg_0"], 2)
+    assert (first.id, second.id, side.acks, side.core.events.waiting) == ("msg_0", "msg_1", ["msg_0"], 2)
     inbox.end()
-    assert (inbox.next(), side.acks, side.core.waiting) == (None, ["msg_0"], 0)
+    assert (inbox.next(), side.acks, side.core.events.waiting) == (None, ["msg_0"], 0)
 
 
 def test_one_failure_is_enough() -> None:
@@ -588,7 +591,7 @@ def test_memory_of_repetitions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     """
     The oldest is forgotten first.
     """
-    monkeypatch.setattr(core, "SEEN_MAX", 3)
+    monkeypatch.setattr(events, "SEEN_MAX", 3)
     side = Side()
     side.listen()
     for number in range(4):

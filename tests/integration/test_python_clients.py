@@ -26,7 +26,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
 
-from dcm_ws.client import aio, core, tx
+from dcm_ws.client import aio, core, errors, tx
+from dcm_ws.client.events import Event
 from dcm_ws.settings import DEFAULT_SECRET
 from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
 from tests.integration.test_endpoints import make_certificate
@@ -225,14 +226,14 @@ async def test_publish_and_hear(world: Any, running: Service, database: Postgres
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [
-        (lambda client: client.subscribe("nonsense"), core.InvalidChannelError, "INVALID_CHANNEL"),
-        (lambda client: client.subscribe("agents/bob"), core.NotAuthorizedError, "NOT_AUTHORIZED"),
-        (lambda client: client.publish("global", "no.such"), core.InvalidEventError, "INVALID_EVENT"),
-        (lambda client: client.publish("global", "x"), core.InvalidEventError, "INVALID_EVENT"),
+        (lambda client: client.subscribe("nonsense"), errors.InvalidChannelError, "INVALID_CHANNEL"),
+        (lambda client: client.subscribe("agents/bob"), errors.NotAuthorizedError, "NOT_AUTHORIZED"),
+        (lambda client: client.publish("global", "no.such"), errors.InvalidEventError, "INVALID_EVENT"),
+        (lambda client: client.publish("global", "x"), errors.InvalidEventError, "INVALID_EVENT"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_refusals(world: Any, running: Service, call: Any, error: type[core.RefusedError], code: str) -> None:
+async def test_refusals(world: Any, running: Service, call: Any, error: type[errors.RefusedError], code: str) -> None:
     """
     What the server refuses is an error of a class for its code.
     """
@@ -256,9 +257,9 @@ async def test_without_a_connection(world: Any) -> None:
     client = world.client("ws://127.0.0.1:1/ws")
 
     async def program() -> None:
-        with pytest.raises(core.NotConnectedError):
+        with pytest.raises(errors.NotConnectedError):
             await client.publish("global", "system.info")
-        with pytest.raises(core.NotConnectedError):
+        with pytest.raises(errors.NotConnectedError):
             await client.ping()
         await client.subscribe("topics/later")
         assert client.channels == ["global", "topics/later"]
@@ -278,7 +279,7 @@ async def test_acknowledged_when_it_has_been_dealt_with(
     calls: list[Any] = []
     client = world.client(at(running), channels=["topics/f"])
 
-    async def handler(event: core.Event) -> None:
+    async def handler(event: Event) -> None:
         calls.append(event.id)
         if len(calls) == 1:
             raise ValueError("not now")
@@ -344,7 +345,7 @@ async def test_closed_while_much_is_on_its_way(world: Any, running: Service) -> 
             for answer in asked:
                 try:
                     told.append(await answer)
-                except core.NotConnectedError as error:
+                except errors.NotConnectedError as error:
                     told.append(error.code)
         assert len(told) == 400
 
@@ -438,7 +439,7 @@ async def test_tokens(world: Any, guarded: Service) -> None:
         await world.connect(renewed)
         await world.until(lambda: len(asked) == 2 and renewed.state == "connected")
         assert renewed.last_close[0] == 4001
-        with pytest.raises(core.ClosedError):
+        with pytest.raises(errors.ClosedError):
             await world.connect(wrong)
         assert wrong.state == "closed"
 
@@ -629,7 +630,7 @@ async def test_cut_while_much_waits(world: Any, running: Service, monkeypatch: p
     client = world.client(way.url, channels=["topics/full"], queue_max=2)
     client.on_state(states.append)
 
-    async def handler(event: core.Event) -> None:
+    async def handler(event: Event) -> None:
         heard.append(event.data)
         await world.until(lambda: gate)
 
@@ -665,7 +666,7 @@ async def test_a_handler_that_breaks(
     heard: list[int] = []
     client = world.client(at(running), channels=["topics/broken"])
 
-    async def handler(event: core.Event) -> None:
+    async def handler(event: Event) -> None:
         heard.append(event.data)
         if len(heard) == 1:
             raise problem("not this one")
@@ -710,7 +711,7 @@ async def test_closed_by_a_handler(world: Any, running: Service) -> None:
     told: list[str] = []
     client = world.client(at(running), channels=["topics/close"])
 
-    async def handler(event: core.Event) -> None:
+    async def handler(event: Event) -> None:
         await world.close(client)
         await world.until(lambda: client.state == "closed")
         told.append("closed")
@@ -751,13 +752,13 @@ async def test_errors_that_nobody_waits_for(world: Any, running: Service) -> Non
     """
     Subscriptions that are refused after connecting, and what the server says by itself, are told.
     """
-    errors: list[core.DCMError] = []
+    told: list[errors.DCMError] = []
     client = world.client(at(running), channels=["agents/bob", "nonsense", "topics/fine"])
-    client.on_error(errors.append)
+    client.on_error(told.append)
 
     async def program() -> None:
         await world.connect(client)
-        found = sorted((error.channel, error.code) for error in errors if isinstance(error, core.RefusedError))
+        found = sorted((error.channel, error.code) for error in told if isinstance(error, errors.RefusedError))
         assert found == [("agents/bob", "NOT_AUTHORIZED"), ("nonsense", "INVALID_CHANNEL")]
         assert running.stats()["channelStats"]["topics/fine"] == 1
 
@@ -772,7 +773,7 @@ async def test_a_name_that_cannot_be(world: Any, running: Service) -> None:
     client = world.client(at(running), agent_id="no name")
 
     async def program() -> None:
-        with pytest.raises(core.ClosedError, match="agent_id"):
+        with pytest.raises(errors.ClosedError, match="agent_id"):
             await world.connect(client)
         assert client.state == "closed"
 
@@ -794,7 +795,7 @@ async def test_why_there_is_no_connection(world: Any, running: Service) -> None:
             connecting = world.begin(world.connect(client))
             await world.until(lambda: closes)
             await world.close(client)
-            with pytest.raises((core.ClosedError, asyncio.CancelledError)):
+            with pytest.raises((errors.ClosedError, asyncio.CancelledError)):
                 await connecting
             assert re.search("refused|404|111", closes.pop()[1])
             closes.clear()
