@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from io import TextIOWrapper
 
 import click
 from rich.console import Console
@@ -20,7 +22,7 @@ from rich.text import Text
 from dcm_ws.channels import parse_channel
 from dcm_ws.cli.common import compact, harmless, json_line, server_options, token_of
 from dcm_ws.cli.connection import make_client
-from dcm_ws.client import ClosedError, Event, State
+from dcm_ws.client import ClosedError, DCMError, Event, RefusedError, State
 from dcm_ws.errors import ProtocolError
 
 _COLOURS = {
@@ -49,6 +51,14 @@ class Wanted:
     agent: str | None = None
     text: str | None = None
 
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """
+        The channels that it comes on.  On global an event does not say that it was published to the agent's own.
+        """
+        own = () if self.agent is None else (f"agents/{self.agent}",)
+        return self.channels or ("global", *own)
+
     def __call__(self, event: Event) -> bool:
         data = event.data if isinstance(event.data, dict) else {}
         return (
@@ -66,7 +76,7 @@ class Wanted:
 @click.command("tail")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
 @click.option("--event", "events", multiple=True, metavar="PATTERN", help="Such events alone: 'task.*'; repeatable.")
-@click.option("--agent", help="Events of, from or for this agent alone.")
+@click.option("--agent", help="Events of, from or for this agent, or on its channel, alone.")
 @click.option("--grep", "text", metavar="TEXT", help="Events with this text in their data alone, whatever its case.")
 @click.option("--count", "-n", type=click.IntRange(1), help="End after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
@@ -86,8 +96,8 @@ def command(
     Show events as they come, on the CHANNELs given, else on global, where all are.  It connects again for ever, and
     says so on standard error.  What a terminal would obey in an event's text is written out.
 
-    Exit codes: 0 ended by Ctrl-C, SIGTERM, a closed pipe or --count; 1 the service refuses the connection; 2 the
-    command line is no good.
+    Exit codes: 0 ended by Ctrl-C, SIGTERM, a closed pipe or --count; 1 the service refuses the connection, or all the
+    CHANNELs; 2 the command line is no good.
 
     \b
     Examples:
@@ -108,7 +118,7 @@ def command(
 
 async def _tail(
     url: str, token: str | None, agent_id: str | None, wanted: Wanted, count: int | None, as_json: bool
-) -> ClosedError | None:
+) -> DCMError | None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -118,26 +128,33 @@ async def _tail(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
-    client = make_client(url, token, agent_id, wanted.channels or ("global",))
+    client = make_client(url, token, agent_id, wanted.subscriptions)
     # before it connects, so that nothing comes earlier
     client.on("*", _printer(wanted, count, as_json, end))
-    if wanted.channels and "global" not in wanted.channels:
-        await client.unsubscribe("global")
+    refusals: dict[str, RefusedError] = {}
     lost = False
+
+    def complain(error: DCMError) -> None:
+        _say(harmless(str(error)))
+        if isinstance(error, RefusedError) and error.channel is not None:
+            refusals[error.channel] = error
+            if refusals.keys() >= set(wanted.subscriptions):
+                end()
 
     def tell(state: State) -> None:
         nonlocal lost
         if state is State.WAITING:
             lost = True
             _, reason = client.last_close or (None, "")
-            click.echo(f"no connection ({harmless(reason) or 'it ended'}); trying again", err=True)
+            _say(f"no connection ({harmless(reason) or 'it ended'}); trying again")
         elif state is State.CONNECTED and lost:
             lost = False
-            click.echo("connected again", err=True)
+            _say("connected again")
         elif state is State.CLOSED:
             end()
 
     client.on_state(tell)
+    client.on_error(complain)
     connecting = asyncio.ensure_future(client.connect())
     await done
     connecting.cancel()
@@ -149,11 +166,20 @@ async def _tail(
         return refused
     finally:
         await client.close()
-    return None
+    return next(iter(refusals.values())) if refusals.keys() >= set(wanted.subscriptions) else None
+
+
+def _say(text: str) -> None:
+    # nobody may be reading
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _printer(wanted: Wanted, count: int | None, as_json: bool, end: Callable[[], None]) -> Callable[[Event], None]:
     console = Console(highlight=False)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a terminal may lack what is in an event
+        sys.stdout.reconfigure(errors="backslashreplace")
     shown = 0
 
     def show(event: Event) -> None:

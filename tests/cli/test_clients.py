@@ -164,6 +164,60 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
     assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
 
 
+def test_tail_of_an_agent(tmp_path: Path, running: Service) -> None:
+    """
+    --agent shows what is published on the agent's own channel, too, and says where it may not listen there.
+    """
+    allowed = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--agent-id", "me", "--count", "2")
+    stranger = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--count", "1")
+    until(lambda: (subscribers(running, "agents/bob"), subscribers(running)) == (1, 2))
+    assert publish(tmp_path, running, "agents/bob", "message.new", '"hi"').returncode == 0
+    assert publish(tmp_path, running, "topics/t", "task.created", '{"agent_id": "bob"}').returncode == 0
+    assert (allowed.end(), stranger.end()) == (0, 0)
+    assert ["agents/bob" in line for line in allowed.lines] == [True, False]
+    assert len(stranger.lines) == 1 and "Not authorized" in stranger.errors[0]
+
+
+def test_tail_of_what_it_may_not_hear(tmp_path: Path, running: Service) -> None:
+    """
+    Where no channel is left it ends with 1 and the reason.
+    """
+    tail = Tail(tmp_path, "--url", url(running), "agents/bob", "agents/eve")
+    assert tail.end() == 1
+    assert "Not authorized" in tail.errors[-1]
+
+
+def test_tail_without_anybody_to_complain_to(tmp_path: Path) -> None:
+    """
+    It comes back though nobody reads its standard error, and shows what its terminal has no letters for.
+    """
+    port = free_port()
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", f"ws://127.0.0.1:{port}/", "--count", "1"],
+        cwd=tmp_path,
+        env=clean(tmp_path, PYTHONIOENCODING="ascii"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stderr.close()
+    try:
+        for _ in range(2):
+            with service("--listen", f"tcp:{port}:interface=127.0.0.1", "--drain", "0.1") as running:
+                running.port = port
+                until(lambda running=running: subscribers(running) == 1, 60)
+        with service("--listen", f"tcp:{port}:interface=127.0.0.1") as running:
+            running.port = port
+            until(lambda running=running: subscribers(running) == 1, 60)
+            assert publish(tmp_path, running, "global", "system.info", '"\u4e16"').returncode == 0
+            assert process.wait(timeout=20) == 0
+        assert r"\u4e16" in process.stdout.read()
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
 def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
     """
     Whoever reads it may go: it ends with 0 and without a traceback.
