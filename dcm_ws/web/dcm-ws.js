@@ -9,11 +9,14 @@
 const TRACKED = /^(task|subtask|message)\./;
 const CLOSES_FOR_WANT_OF_A_TOKEN = 4001;
 const GOING_AWAY = 1001;
-// requests on their way, after a reconnection
+// requests on their way, after a reconnection, until the server finds that too much
 const AT_ONCE = 16;
 // over a limit of the server's: to come back at once would be over it again
 const UNWELCOME = new Set([1013, 4029]);
-const REFUSED_TOKEN = new Set(["TOKEN_REQUIRED", "TOKEN_INVALID", "TOKEN_EXPIRED", "AGENT_ID_REQUIRED"]);
+// all other refusals of an authentication would come again
+const PASSING = new Set(["RATE_LIMITED", "NOT_AVAILABLE"]);
+// a server that does not answer the close is given up after so many milliseconds
+const CLOSE_GRACE_MS = 1000;
 
 /** A failure, with the server's `code` or one of the client's own. */
 export class DCMError extends Error {
@@ -60,12 +63,15 @@ export class DCMClient {
   // channels to look at before the subscriptions are what they should be; null at other times
   #unsettled = null;
   #requests = new Map();
-  #pings = [];
+  // a pong says not which ping it answers, but they come in order
+  #pings = new Map();
   #seen = new Map();
   #nextId = 1;
   #attempt = 0;
   #heardAt = 0;
   #timers = {};
+  #pause = 0;
+  #sleepers = new Set();
   #waiters = [];
   #wake = () => {
     if (this.#state === "waiting" && globalThis.document?.visibilityState !== "hidden") this.#open();
@@ -79,7 +85,7 @@ export class DCMClient {
     for (const name of Object.keys(options)) {
       if (!(name in DEFAULTS)) throw new TypeError(`Unknown option: ${name}; there are ${Object.keys(DEFAULTS).join(", ")}`);
     }
-    this.#options = { ...DEFAULTS, ...options, backoff: { ...DEFAULTS.backoff, ...options.backoff } };
+    this.#options = { ...DEFAULTS, ...given(options), backoff: { ...DEFAULTS.backoff, ...given(options.backoff) } };
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace(/^http/, "ws");
     if (!/^wss?:$/.test(this.#url.protocol)) throw new TypeError(`Not the address of a WebSocket: ${url}`);
@@ -176,36 +182,37 @@ export class DCMClient {
     this.#wanted.delete(channel);
     this.#left.add(channel);
     this.#unsettled?.push(channel);
-    return this.#state === "connected" ? this.#request({ type: "unsubscribe", channel }) : undefined;
+    return this.#state === "connected" ? this.#leave(channel) : undefined;
   }
 
   /**
    * @returns {Promise<{message_id: string}>} the answer, with the id of the event
    * @throws {DCMError} the server's reason; `NOT_CONNECTED`; `TIMEOUT`, after which it may have been published
    */
-  publish(channel, event, data = null) {
+  async publish(channel, event, data = null) {
+    if (this.#state !== "connected") throw notConnected();
     return this.#request({ type: "publish", channel, event, data });
   }
 
   /** @returns {Promise<number>} milliseconds there and back */
   ping() {
     return new Promise((resolve, reject) => {
-      const ping = { at: now(), resolve, reject };
-      ping.timer = setTimeout(() => {
-        this.#pings = this.#pings.filter((other) => other !== ping);
-        reject(new DCMError("TIMEOUT", "No answer to a ping"));
-      }, this.#options.requestTimeoutMs);
-      if (this.send({ type: "ping" })) this.#pings.push(ping);
-      else {
-        clearTimeout(ping.timer);
+      // with an id, so that it can be refused
+      const id = this.#nextName();
+      if (!this.send({ type: "ping", id })) {
         reject(notConnected());
+        return;
       }
+      // it stays after that, and takes its pong with it
+      const timer = setTimeout(() => reject(new DCMError("TIMEOUT", "No answer to a ping")), this.#options.requestTimeoutMs);
+      this.#pings.set(id, { at: now(), resolve, reject, timer });
     });
   }
 
   /** Authenticate on the open connection, with the token given or a new one of the option's. */
   async authenticate(token) {
     if (token !== undefined) this.#options.token = token;
+    if (this.#socket?.readyState !== 1) throw notConnected();
     return this.#authenticate();
   }
 
@@ -221,9 +228,15 @@ export class DCMClient {
   #open() {
     clearTimeout(this.#timers.retry);
     this.retryAt = null;
-    const socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url.href);
+    let socket;
+    try {
+      socket = new (this.#options.WebSocket ?? globalThis.WebSocket)(this.#url.href);
+    } catch (cause) {
+      this.#setState("connecting");
+      this.#lost(1006, cause?.message ?? String(cause));
+      return;
+    }
     this.#socket = socket;
-    this.#setState("connecting");
     this.#timers.connect = setTimeout(() => {
       if (this.#socket === socket) this.#lost(1006, "No answer in time");
     }, this.#options.connectTimeoutMs);
@@ -235,6 +248,7 @@ export class DCMClient {
     });
     // the close that follows tells it all
     socket.addEventListener("error", () => {});
+    this.#setState("connecting");
   }
 
   async #welcome(frame) {
@@ -250,6 +264,7 @@ export class DCMClient {
       const has = new Set(answer?.subscriptions ?? ["global"]);
       if (!this.#wanted.has("global")) this.#left.add("global");
       this.#unsettled = [...this.#wanted, ...this.#left];
+      this.#pause = 0;
       // the user may want something else meanwhile
       while (this.#socket === socket && this.#unsettled.length) await this.#settle(has);
     } catch (error) {
@@ -263,27 +278,28 @@ export class DCMClient {
     for (const { resolve } of this.#waiters.splice(0)) resolve();
   }
 
-  /** Ask for what is wanted, some at a time: many channels at once would be over the server's rate limit. */
+  /** Ask for what is wanted, some at a time, and one at a time once that was over the server's rate limit. */
   async #settle(has) {
     const socket = this.#socket;
     const queue = this.#unsettled;
-    const next = async () => {
-      while (queue.length && this.#socket === socket) {
+    const next = async (_, number) => {
+      while (queue.length && (number === 0 || !this.#pause)) {
+        if (this.#pause) await this.#sleep(this.#pause);
+        if (this.#socket !== socket || !queue.length) return;
         const channel = queue.shift();
         const wanted = this.#wanted.has(channel);
         if (wanted === has.has(channel) || !(wanted || this.#left.has(channel))) continue;
         // messages are obeyed in their order: what is asked for after this one may count on it
         note(has, channel, wanted);
         try {
-          await this.#request({ type: wanted ? "subscribe" : "unsubscribe", channel });
+          await (wanted ? this.#request({ type: "subscribe", channel }) : this.#leave(channel));
         } catch (error) {
           if (error.code === "NOT_CONNECTED" || error.code === "TIMEOUT") throw error;
           note(has, channel, !wanted);
           if (error.code !== "RATE_LIMITED") this.#tell("error", error);
           else {
             queue.push(channel);
-            // until there is room for all of them
-            await new Promise((resolve) => setTimeout(resolve, AT_ONCE * (error.retryAfterMs ?? 10)));
+            this.#pause = Math.max(this.#pause, error.retryAfterMs ?? 10);
           }
         }
       }
@@ -292,7 +308,28 @@ export class DCMClient {
     await Promise.all(Array.from({ length: AT_ONCE }, next));
   }
 
+  async #leave(channel) {
+    const answer = await this.#request({ type: "unsubscribe", channel });
+    // what the server knows to be left it does not give back, but for global, which all get
+    if (channel !== "global") this.#left.delete(channel);
+    return answer;
+  }
+
+  #sleep(ms) {
+    return new Promise((resolve) => {
+      const sleeper = {
+        resolve,
+        timer: setTimeout(() => {
+          this.#sleepers.delete(sleeper);
+          resolve();
+        }, ms),
+      };
+      this.#sleepers.add(sleeper);
+    });
+  }
+
   async #authenticate() {
+    const socket = this.#socket;
     const { token, agentId, sessionId } = this.#options;
     let fresh = token;
     if (typeof token === "function") {
@@ -309,23 +346,23 @@ export class DCMClient {
         clearTimeout(timer);
       }
     }
+    // an answer that comes late is for a connection that is over
+    if (this.#socket !== socket) throw notConnected();
     const answer = await this.#request({
       type: "auth",
       ...(fresh === undefined ? { agent_id: agentId } : { token: fresh }),
       ...(sessionId === undefined ? {} : { session_id: sessionId }),
     });
-    this.agentId = answer.subscriptions?.find((name) => name.startsWith("agents/"))?.slice(7) ?? agentId ?? null;
+    this.agentId = fresh === undefined ? agentId : (agentIn(fresh) ?? null);
     return answer;
   }
 
   #refused(error) {
-    if (REFUSED_TOKEN.has(error.code) && typeof this.#options.token !== "function") {
-      this.#tell("error", error);
-      this.#end(error);
-    } else {
-      this.#tell("error", error);
-      this.#lost(1006, error.message);
-    }
+    const final = error.details?.type === "ack" && !PASSING.has(error.code) && typeof this.#options.token !== "function";
+    if (final) this.#end(error);
+    else this.#lost(1006, error.message);
+    // last, for the listener may close the client, or connect it anew
+    if (!final || this.#listeners.has("error")) this.#tell("error", error);
   }
 
   #listenForLife() {
@@ -344,8 +381,8 @@ export class DCMClient {
     const { baseMs, maxMs } = this.#options.backoff;
     if (code === CLOSES_FOR_WANT_OF_A_TOKEN && typeof this.#options.token !== "function") {
       const error = new DCMError("AUTHENTICATION_REQUIRED", reason || "Authentication required", this.lastClose);
-      this.#tell("error", error);
       this.#end(error);
+      if (this.#listeners.has("error")) this.#tell("error", error);
       return;
     }
     if (UNWELCOME.has(code)) this.#attempt = Math.max(this.#attempt, 4);
@@ -364,11 +401,16 @@ export class DCMClient {
     this.#socket = null;
     this.#unsettled = null;
     this.clientId = null;
-    socket?.close(code, reason);
+    for (const { timer, resolve } of this.#sleepers) {
+      clearTimeout(timer);
+      resolve();
+    }
+    this.#sleepers.clear();
+    hangUp(socket, code, reason);
     const error = new DCMError("NOT_CONNECTED", "The connection ended before the answer came", this.lastClose ?? undefined);
-    const requests = [...this.#requests.values(), ...this.#pings];
+    const requests = [...this.#requests.values(), ...this.#pings.values()];
     this.#requests.clear();
-    this.#pings = [];
+    this.#pings.clear();
     for (const { timer, reject } of requests) {
       clearTimeout(timer);
       reject(error);
@@ -392,9 +434,13 @@ export class DCMClient {
 
   // messages
 
+  #nextName() {
+    return `r${this.#nextId++}`;
+  }
+
   #request(message) {
     return new Promise((resolve, reject) => {
-      const id = `r${this.#nextId++}`;
+      const id = this.#nextName();
       if (!this.send({ ...message, id })) {
         reject(notConnected());
         return;
@@ -413,7 +459,10 @@ export class DCMClient {
     try {
       frame = JSON.parse(text);
     } catch {
-      this.#tell("error", new DCMError("PARSE_ERROR", "The server sent what is not JSON"));
+      // told below
+    }
+    if (frame === null || typeof frame !== "object") {
+      this.#tell("error", new DCMError("PARSE_ERROR", "The server sent what is not a JSON object"));
       return;
     }
     this.#tell("message", frame);
@@ -426,17 +475,20 @@ export class DCMClient {
   }
 
   #answer(frame) {
-    const request = this.#requests.get(frame.id);
-    if (request === undefined) return;
-    this.#requests.delete(frame.id);
-    clearTimeout(request.timer);
-    if (frame.success) request.resolve(frame);
-    else request.reject(new DCMError(frame.code, frame.error, frame));
+    for (const waiting of [this.#requests, this.#pings]) {
+      const request = waiting.get(frame.id);
+      if (request === undefined) continue;
+      waiting.delete(frame.id);
+      clearTimeout(request.timer);
+      if (frame.success) request.resolve(frame);
+      else request.reject(new DCMError(frame.code, frame.error, frame));
+    }
   }
 
   #pong() {
-    const ping = this.#pings.shift();
+    const [id, ping] = this.#pings.entries().next().value ?? [];
     if (ping === undefined) return;
+    this.#pings.delete(id);
     clearTimeout(ping.timer);
     ping.resolve(now() - ping.at);
   }
@@ -448,9 +500,9 @@ export class DCMClient {
    */
   #receive(event) {
     let seen = this.#seen.get(event.id);
-    const known = seen !== undefined;
-    if (!known) {
-      seen = { state: "new", channels: new Set(), open: 0 };
+    const first = seen === undefined;
+    if (first) {
+      seen = { state: "given", channels: new Set(), open: 0, awaited: false };
       this.#seen.set(event.id, seen);
       if (this.#seen.size > this.#options.seenMax) this.#seen.delete(this.#seen.keys().next().value);
     }
@@ -462,19 +514,36 @@ export class DCMClient {
       if (needed && TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
     };
     if (again && seen.state === "done") ack();
-    if (again && seen.state !== "failed") return;
+    if (again && seen.state !== "failed") {
+      // what was awaited does not seem to come
+      seen.awaited = false;
+      this.#settleFate(seen, ack);
+      return;
+    }
     // what failed is given anew, on all its channels
     if (again) seen.channels.clear();
     seen.channels.add(event.channel);
-    Object.defineProperty(event, "ack", { value: ack });
-    const fresh = !known || again;
+    const fresh = first || again;
     if (fresh) seen.state = "given";
+    seen.awaited = this.#comesOnGlobal(event, seen);
+    Object.defineProperty(event, "ack", { value: ack });
     this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
+  }
+
+  /** One ack settles an event on all its channels: is there a listener that has yet to get it on `global`? */
+  #comesOnGlobal(event, seen) {
+    if (!TRACKED.test(event.event) || !this.#wanted.has("global") || seen.channels.has("global")) return false;
+    return [...this.#listeners.keys()].some((what) => what.startsWith("channel:") && fits(what.slice(8), "global"));
+  }
+
+  #settleFate(seen, ack) {
+    if (this.#options.autoAck && seen.open === 0 && !seen.awaited && seen.state === "given") ack();
   }
 
   #give(event, seen, kinds, ack) {
     const results = [];
-    for (const [what, listeners] of this.#listeners) {
+    // a listener may listen anew, to what comes after this
+    for (const [what, listeners] of [...this.#listeners]) {
       const colon = what.indexOf(":") + 1;
       const kind = colon ? what.slice(0, colon) : what;
       if (!kinds.includes(kind) || (colon && !fits(what.slice(colon), kind === "event:" ? event.event : event.channel))) continue;
@@ -486,35 +555,61 @@ export class DCMClient {
         }
       }
     }
-    // all that is given of it on one channel after the other must be dealt with
-    if (results.length === 0 && !kinds.includes("event")) return;
-    seen.open += 1;
-    const done = () => {
-      seen.open -= 1;
-      if (this.#options.autoAck && seen.open === 0 && seen.state === "given") ack();
-    };
     if (!results.some((result) => typeof result?.then === "function")) {
-      done();
+      this.#settleFate(seen, ack);
       return;
     }
-    Promise.all(results).then(done, (cause) => {
-      seen.open -= 1;
-      seen.state = "failed";
-      this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event }));
-    });
+    seen.open += 1;
+    Promise.all(results).then(
+      () => {
+        seen.open -= 1;
+        this.#settleFate(seen, ack);
+      },
+      (cause) => {
+        seen.open -= 1;
+        seen.state = "failed";
+        this.#tell("error", listenerFailed(cause, event));
+      },
+    );
   }
 
   #tell(what, ...values) {
-    for (const { listener } of [...(this.#listeners.get(what) ?? [])]) {
+    const listeners = [...(this.#listeners.get(what) ?? [])];
+    if (what === "error" && listeners.length === 0) console.error(...values);
+    for (const { listener } of listeners) {
+      // one listener must not keep the others from hearing, nor the client from going on
+      const failed = (cause) => (what === "error" ? console.error(cause) : this.#tell("error", listenerFailed(cause)));
       try {
-        listener(...values);
+        listener(...values)?.then?.(undefined, failed);
       } catch (cause) {
-        // one listener must not keep the others from hearing, nor the client from going on
-        if (what === "error") console.error(cause);
-        else this.#tell("error", new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause }));
+        failed(cause);
       }
     }
   }
+}
+
+function listenerFailed(cause, event) {
+  return new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event });
+}
+
+/** The options that are not undefined. */
+function given(options = {}) {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+/** Whom a token is for; undefined where it does not say. */
+function agentIn(token) {
+  try {
+    return JSON.parse(atob(token.split(".")[0].replaceAll("-", "+").replaceAll("_", "/"))).agent_id;
+  } catch {
+    return undefined;
+  }
+}
+
+function hangUp(socket, code, reason) {
+  socket?.close(code, reason);
+  // of the package ws; browsers see to it themselves
+  if (socket?.terminate) setTimeout(() => socket.terminate(), CLOSE_GRACE_MS).unref?.();
 }
 
 function fits(pattern, name) {

@@ -1,6 +1,6 @@
 // The client against the real service, by real sockets.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { WebSocket } from "ws";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { WebSocket, WebSocketServer } from "ws";
 import { DCMClient, DCMError } from "../../dcm_ws/web/dcm-ws.js";
 import { client, closeClients, proxy, start, token, until } from "./running.js";
 
@@ -376,5 +376,216 @@ describe("production", () => {
     slow.on("error", (error) => errors.push(error.code));
     await slow.connect();
     expect(errors).toEqual(["TOKEN_FAILED"]);
+  });
+});
+
+describe("a server that is none of ours", () => {
+  let other;
+  afterEach(() => {
+    for (const socket of other.clients) socket.terminate();
+    other.close();
+  });
+
+  /** A server that greets, and then does what `answer` does with each message. */
+  async function impostor(answer, greeting = [{ type: "connected", client_id: "ws_1" }]) {
+    other = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+    other.on("connection", (socket) => {
+      const say = (frame) => socket.send(JSON.stringify(frame));
+      for (const frame of greeting) say(frame);
+      socket.on("message", (text) => answer(JSON.parse(text), say, socket));
+    });
+    await new Promise((done) => other.once("listening", done));
+    return `ws://127.0.0.1:${other.address().port}/`;
+  }
+
+  test("what is no message is an error, and does no harm", async () => {
+    const url = await impostor(() => {}, [null, 5, "text", { type: "connected", client_id: "ws_1" }, { error: "?", code: "ODD" }]);
+    const errors = [];
+    const hearing = client(url);
+    hearing.on("error", (error) => errors.push(error.code));
+    await hearing.connect();
+    await until(() => errors.length === 4);
+    expect(errors).toEqual(["PARSE_ERROR", "PARSE_ERROR", "PARSE_ERROR", "ODD"]);
+    expect(hearing.state).toBe("connected");
+  });
+
+  test("each pong is taken for the ping that it answers", async () => {
+    const answers = [];
+    const url = await impostor((message, say) => message.type === "ping" && answers.push({ message, say }));
+    const asking = client(url, { requestTimeoutMs: 300 });
+    await asking.connect();
+    const [late, refused, good] = [asking.ping(), asking.ping(), asking.ping()];
+    await until(() => answers.length === 3);
+    answers[1].say({ type: "ack", id: answers[1].message.id, success: false, code: "RATE_LIMITED", error: "slowly", retry_after_ms: 5 });
+    await expect(refused).rejects.toMatchObject({ code: "RATE_LIMITED", retryAfterMs: 5 });
+    await expect(late).rejects.toMatchObject({ code: "TIMEOUT" });
+    await expect(good).rejects.toMatchObject({ code: "TIMEOUT" });
+    const next = asking.ping();
+    await until(() => answers.length === 4);
+    // the two that nobody waits for any more
+    for (let times = 0; times < 2; times += 1) answers[0].say({ type: "pong" });
+    let settled = false;
+    next.finally(() => (settled = true));
+    await new Promise((done) => setTimeout(done, 50));
+    expect(settled).toBe(false);
+    answers[3].say({ type: "pong" });
+    expect(await next).toBeGreaterThan(0);
+  });
+
+  test("a connection whose close is not answered is let go of", async () => {
+    const url = await impostor(() => {});
+    const made = [];
+    class Noted extends WebSocket {
+      constructor(...values) {
+        super(...values);
+        made.push(this);
+      }
+    }
+    const leaving = client(url, { WebSocket: Noted });
+    await leaving.connect();
+    for (const socket of other.clients) socket._socket.pause();
+    leaving.close();
+    await until(() => made[0].readyState === WebSocket.CLOSED);
+  });
+
+  test("a token that comes too late is not said on another connection", async () => {
+    const said = [];
+    const url = await impostor((message, say, socket) => {
+      said.push(message.token);
+      say({ type: "ack", id: message.id, success: true, subscriptions: ["agents/x", "global"] });
+    });
+    const tokens = [];
+    const slow = client(url, { token: () => new Promise((give) => tokens.push(give)) });
+    slow.connect();
+    await until(() => tokens.length === 1);
+    for (const socket of other.clients) socket.terminate();
+    await until(() => tokens.length === 2);
+    tokens[1]("new");
+    await until(() => slow.state === "connected");
+    tokens[0]("old");
+    await slow.authenticate("newest");
+    expect(said).toEqual(["new", "newest"]);
+  });
+});
+
+describe("listeners", () => {
+  test("one that listens anew hears what comes after", async () => {
+    const { listening, speaking } = await pair("topics/anew");
+    let calls = 0;
+    const once = () => {
+      calls += 1;
+      end();
+      if (calls < 100) end = listening.on("event:system.info", once);
+    };
+    let end = listening.on("event:system.info", once);
+    await speaking.publish("topics/anew", "system.info", 1);
+    await listening.ping();
+    expect(calls).toBe(1);
+    await speaking.publish("topics/anew", "system.info", 2);
+    await until(() => calls === 2);
+    end();
+  });
+
+  test("an event is not acknowledged before its listener on global had it", async () => {
+    const { listening, speaking } = await pair("topics/mirrored");
+    await listening.subscribe("global");
+    let calls = 0;
+    listening.on("error", () => {});
+    listening.on("channel:global", (event) => {
+      if (event.event !== TASK) return;
+      calls += 1;
+      if (calls === 1) throw new Error("not now");
+    });
+    await speaking.publish("topics/mirrored", TASK, 1);
+    await until(async () => calls === 2 && (await service.stats()).pendingDeliveries === 0);
+  });
+
+  test("a failure that nobody is told of is written to the console", async () => {
+    const written = vi.spyOn(console, "error").mockImplementation(() => {});
+    try {
+      const { listening, speaking } = await pair("topics/unheard");
+      listening.on("event", () => {
+        throw new Error("nobody hears this");
+      });
+      listening.on("message", async () => Promise.reject(new Error("nor this")));
+      await speaking.publish("topics/unheard", "system.info", 1);
+      await until(() => written.mock.calls.some(([error]) => /nobody hears/.test(error.message)));
+      expect(written.mock.calls.some(([error]) => /nor this/.test(error.message))).toBe(true);
+    } finally {
+      written.mockRestore();
+    }
+  });
+
+  test("one that closes the client when it hears of an error has closed it", async () => {
+    let asked = 0;
+    const failing = client(service.url, {
+      token: () => {
+        asked += 1;
+        throw new Error("no token today");
+      },
+    });
+    failing.on("error", () => failing.close());
+    await expect(failing.connect()).rejects.toMatchObject({ code: "CLOSED" });
+    await new Promise((done) => setTimeout(done, 300));
+    expect([failing.state, asked]).toEqual(["closed", 1]);
+  });
+
+  test("one that has another token when the first is refused connects with it", async () => {
+    const guarded = await start({ production: true });
+    const changing = client(guarded.url, { token: "wrong" });
+    changing.on("error", () => {
+      changing.authenticate(token("ann")).catch(() => {});
+      changing.connect();
+    });
+    await changing.connect().catch(() => {});
+    await until(() => changing.state === "connected");
+    expect(changing.agentId).toBe("ann");
+    await guarded.stop();
+  });
+});
+
+describe("odd options", () => {
+  test("undefined is the default", async () => {
+    const usual = client(service.url, { backoff: { maxMs: undefined }, requestTimeoutMs: undefined, channels: undefined });
+    await usual.connect();
+    expect(usual.channels).toEqual(["global"]);
+    expect(await usual.ping()).toBeGreaterThan(0);
+  });
+
+  test("a name that cannot be ends it, with the reason", async () => {
+    const odd = client(service.url, { agentId: "no name" });
+    await expect(odd.connect()).rejects.toMatchObject({ code: "INVALID_MESSAGE" });
+    expect(odd.state).toBe("closed");
+  });
+
+  test("it is who it is, whomever else it listens to", async () => {
+    const zed = client(service.url, { agentId: "zed", channels: ["agents/ann"] });
+    await zed.connect();
+    expect(zed.agentId).toBe("zed");
+    const named = client(service.url, { token: token("zoe", { secret: "dcm-dev-secret-change-me" }), channels: ["agents/ann"] });
+    await named.connect();
+    expect(named.agentId).toBe("zoe");
+  });
+
+  test("a WebSocket that cannot be made is tried again", async () => {
+    let made = 0;
+    class Moody extends WebSocket {
+      constructor(...values) {
+        made += 1;
+        if (made < 3) throw new Error("not now");
+        super(...values);
+      }
+    }
+    const trying = client(service.url, { WebSocket: Moody });
+    await trying.connect();
+    expect(made).toBe(3);
+  });
+
+  test("nothing is published before it is connected", async () => {
+    let give;
+    const slow = client(service.url, { token: () => new Promise((resolve) => (give = resolve)) });
+    slow.connect();
+    await until(() => give);
+    await expect(slow.publish("global", "system.info")).rejects.toMatchObject({ code: "NOT_CONNECTED" });
   });
 });

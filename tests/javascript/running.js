@@ -71,14 +71,14 @@ function sql(dsn, statement, values) {
 }
 
 /** A token as the coordinator gives it. */
-export function token(agent, { minutes = 60 } = {}) {
+export function token(agent, { minutes = 60, secret = SECRET } = {}) {
   const program = [
     "import sys, time",
     "from dcm_ws.tokens import sign",
     "now = int(time.time() * 1000)",
     "print(sign(sys.argv[1], sys.argv[2], None, now - 3600000 + int(float(sys.argv[3]) * 60000)))",
   ];
-  return execFileSync(PYTHON, ["-c", program.join("\n"), SECRET, agent, String(minutes)], { cwd: ROOT, encoding: "utf8" }).trim();
+  return execFileSync(PYTHON, ["-c", program.join("\n"), secret, agent, String(minutes)], { cwd: ROOT, encoding: "utf8" }).trim();
 }
 
 const clients = new Set();
