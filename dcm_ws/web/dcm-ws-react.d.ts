@@ -4,6 +4,7 @@ import type { Answer, DCMError, DCMEvent, Options } from "./dcm-ws.js";
 /** Keeps the one connection that all hooks below it share. */
 export function DCMProvider(props: {
   url: string;
+  /** Another string is authenticated with at once; of functions the latest is asked. */
   token?: Options["token"];
   /** Fixed at the first rendering. */
   options?: Omit<Options, "channels" | "token">;
@@ -51,6 +52,7 @@ export function useAgentChannel(
 ): {
   connected: boolean;
   messages: DCMEvent[];
+  error: DCMError | null;
   /** Publishes `message.new`, or another event, to the agent's channel. */
   sendMessage(data: unknown, event?: string): Promise<Answer & { message_id: string }>;
 };

@@ -1,26 +1,43 @@
+"use client";
 /**
  * React hooks on the client of dcm-ws.  All hooks below a `DCMProvider` share one connection; a channel is subscribed to
  * as long as any of them wants it.
  */
 import { createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
-import { DCMClient } from "./dcm-ws.js";
+import { DCMClient, DCMError } from "./dcm-ws.js";
 
 const Connection = createContext(null);
 const NONE = [];
 const GLOBAL = ["global"];
 const METRICS = ["metrics"];
+const KNOWN = 1000;
+// the server may say yes another time
+const LATER = new Set(["RATE_LIMITED", "NOT_AVAILABLE", "TIMEOUT"]);
+const LATER_MS = 1000;
 
 /** A client, and how many hooks want each of its channels. */
 class Shared {
+  #make;
+  #client;
+  #token;
   #wanted = new Map();
   #users = 0;
-  #snapshot = { state: "idle", error: null };
+  #snapshot = { state: "idle", error: null, refused: new Map() };
   #watchers = new Set();
 
-  constructor(url, options) {
-    this.client = new DCMClient(url, { ...options, channels: [] });
-    this.client.on("state", (state) => this.#change({ state, error: state === "connected" ? null : this.#snapshot.error }));
-    this.client.on("error", (error) => this.#change({ ...this.#snapshot, error }));
+  constructor(url, token, options) {
+    this.#token = token;
+    this.#make = () => new DCMClient(url, { ...options, ...(this.#token === undefined ? {} : { token: this.#token }), channels: [] });
+  }
+
+  /** Made when an effect wants it: a page that is rendered on a server has none. */
+  get client() {
+    if (this.#client === undefined) {
+      this.#client = this.#make();
+      this.#client.on("state", (state) => this.#follow(state));
+      this.#client.on("error", (error) => this.#note(error));
+    }
+    return this.#client;
   }
 
   watch = (watcher) => {
@@ -30,9 +47,29 @@ class Shared {
 
   snapshot = () => this.#snapshot;
 
-  #change(snapshot) {
-    this.#snapshot = snapshot;
+  #change(changed) {
+    this.#snapshot = { ...this.#snapshot, ...changed };
     for (const watcher of this.#watchers) watcher();
+  }
+
+  #follow(state) {
+    if (state === "connected") this.#change({ state, error: null });
+    else if (state === "waiting") {
+      const { code, reason } = this.#client.lastClose;
+      this.#change({ state, error: this.#snapshot.error ?? new DCMError("NOT_CONNECTED", reason || `The connection ended with ${code}`, this.#client.lastClose) });
+    } else this.#change({ state });
+  }
+
+  #note(error) {
+    // it is no matter of the connection, and whose it is cannot be told
+    if (error.code === "LISTENER_FAILED") console.error(error);
+    else if (error.channel === undefined) this.#change({ error });
+    else this.#refuse(error.channel, error);
+  }
+
+  #refuse(channel, error) {
+    const refused = new Map(this.#snapshot.refused);
+    if (error === null ? refused.delete(channel) : refused.set(channel, error)) this.#change({ refused });
   }
 
   /** The provider is there; answers what to do when it goes. */
@@ -45,6 +82,15 @@ class Shared {
       // in StrictMode React takes everything down once and puts it up again: wait and see
       setTimeout(() => this.#users === 0 && this.client.close());
     };
+  }
+
+  /** From now on authenticate with `token`. */
+  setToken(token) {
+    if (token === this.#token) return;
+    this.#token = token;
+    if (this.#client === undefined) return;
+    this.#client.authenticate(token).catch((error) => error.code !== "NOT_CONNECTED" && this.#change({ error }));
+    if (this.#client.state === "closed" && this.#users > 0) this.#client.connect().catch(() => {});
   }
 
   want(channel) {
@@ -62,10 +108,25 @@ class Shared {
 
   #settle(channel) {
     const wanted = this.#wanted.get(channel) > 0;
-    if (!wanted) this.#wanted.delete(channel);
-    if (wanted === this.client.channels.includes(channel)) return;
-    const done = wanted ? this.client.subscribe(channel) : this.client.unsubscribe(channel);
-    done.catch((error) => error.code !== "NOT_CONNECTED" && this.#change({ ...this.#snapshot, error }));
+    if (!wanted) {
+      this.#wanted.delete(channel);
+      this.#refuse(channel, null);
+    }
+    if (wanted !== this.client.channels.includes(channel)) this.#ask(channel, wanted);
+  }
+
+  #ask(channel, wanted) {
+    const asked = wanted ? this.client.subscribe(channel) : this.client.unsubscribe(channel);
+    asked.then(
+      () => this.#refuse(channel, null),
+      (error) => {
+        if (LATER.has(error.code)) {
+          setTimeout(() => {
+            if (wanted === this.#wanted.get(channel) > 0) this.#ask(channel, wanted);
+          }, error.retryAfterMs ?? LATER_MS);
+        } else if (error.code !== "NOT_CONNECTED") this.#refuse(channel, error);
+      },
+    );
   }
 }
 
@@ -73,12 +134,18 @@ class Shared {
  * @param {{url: string, options?: object, token?: any, children?: any}} props `options` as for `DCMClient`, fixed at the first rendering
  */
 export function DCMProvider({ url, token, options, children }) {
-  const settings = useRef();
-  settings.current = { token, options };
-  const shared = useMemo(() => {
-    const { token: first, options: rest } = settings.current;
-    return new Shared(url, { ...rest, ...(first === undefined ? {} : { token: first }) });
-  }, [url]);
+  const latest = useRef(token);
+  const settings = useRef(options);
+  // a function is another one at each rendering, and asked when it is needed
+  const kind = typeof token === "function" ? "function" : token;
+  const given = useMemo(() => (kind === "function" ? () => latest.current() : kind), [kind]);
+  const first = useRef(given);
+  first.current = given;
+  const shared = useMemo(() => new Shared(url, first.current, settings.current), [url]);
+  useEffect(() => {
+    latest.current = token;
+  });
+  useEffect(() => shared.setToken(given), [shared, given]);
   useEffect(() => shared.use(), [shared]);
   return createElement(Connection.Provider, { value: shared }, children);
 }
@@ -89,11 +156,13 @@ function useShared() {
   return shared;
 }
 
-function useStatus(shared) {
-  return useSyncExternalStore(shared.watch, shared.snapshot, shared.snapshot);
+/** The connection's state, and what went wrong with it or with one of `channels`. */
+function useStatus(shared, channels) {
+  const { state, error, refused } = useSyncExternalStore(shared.watch, shared.snapshot, shared.snapshot);
+  return { state, error: error ?? channels.map((channel) => refused.get(channel)).find(Boolean) ?? null };
 }
 
-/** Subscribe to `channels` as long as the component is there, and call `listener` with each of their events. */
+/** Subscribe to `channels` as long as the component is there, and call `listener` with each of their events, once. */
 function useChannels(shared, channels, listener) {
   const latest = useRef(listener);
   useEffect(() => {
@@ -102,42 +171,31 @@ function useChannels(shared, channels, listener) {
   // a new array with the same names is the same
   const names = JSON.stringify([...new Set(channels)]);
   useEffect(() => {
-    const ends = JSON.parse(names).flatMap((channel) => [
-      shared.client.on(`channel:${channel}`, (event) => latest.current(event)),
-      shared.want(channel),
-    ]);
+    // one that comes on the same channel again is given anew, since it failed
+    const first = new Map();
+    const hear = (event) => {
+      if ((first.get(event.id) ?? event.channel) !== event.channel) return undefined;
+      first.set(event.id, event.channel);
+      if (first.size > KNOWN) first.delete(first.keys().next().value);
+      return latest.current(event);
+    };
+    const ends = JSON.parse(names).flatMap((channel) => [shared.client.on(`channel:${channel}`, hear), shared.want(channel)]);
     return () => ends.forEach((end) => end());
   }, [shared, names]);
 }
 
 export function useWebSocket({ channels = NONE, onEvent } = {}) {
   const shared = useShared();
-  const { state, error } = useStatus(shared);
   const [lastMessage, setLastMessage] = useState(null);
-  const own = useRef(new Map());
-  useChannels(shared, channels, (event) => {
+  const [more, setMore] = useState(NONE);
+  const all = [...channels, ...more];
+  const { state, error } = useStatus(shared, all);
+  useChannels(shared, all, (event) => {
     setLastMessage(event);
     return onEvent?.(event);
   });
-  useEffect(() => {
-    const mine = own.current;
-    return () => {
-      for (const end of mine.values()) end();
-      mine.clear();
-    };
-  }, [shared]);
-  const subscribe = useCallback(
-    (channel) => {
-      if (own.current.has(channel)) return;
-      const ends = [shared.client.on(`channel:${channel}`, setLastMessage), shared.want(channel)];
-      own.current.set(channel, () => ends.forEach((end) => end()));
-    },
-    [shared],
-  );
-  const unsubscribe = useCallback((channel) => {
-    own.current.get(channel)?.();
-    own.current.delete(channel);
-  }, []);
+  const subscribe = useCallback((channel) => setMore((known) => (known.includes(channel) ? known : [...known, channel])), []);
+  const unsubscribe = useCallback((channel) => setMore((known) => known.filter((other) => other !== channel)), []);
   const send = useCallback((message) => shared.client.send(message), [shared]);
   const reconnect = useCallback(() => {
     shared.client.reconnect().catch(() => {});
@@ -157,7 +215,7 @@ export function useWebSocket({ channels = NONE, onEvent } = {}) {
 /** The last snapshot of the metrics; null until the first one. */
 export function useRealtimeMetrics() {
   const shared = useShared();
-  const { state, error } = useStatus(shared);
+  const { state, error } = useStatus(shared, METRICS);
   const [metrics, setMetrics] = useState(null);
   useChannels(shared, METRICS, (event) => {
     if (event.event === "metric.update") setMetrics(event.data);
@@ -168,27 +226,42 @@ export function useRealtimeMetrics() {
 /** The last events, the newest first, each once. */
 export function useRealtimeEvents({ channels = GLOBAL, eventTypes, maxEvents = 100 } = {}) {
   const shared = useShared();
-  const { state, error } = useStatus(shared);
-  const [events, setEvents] = useState(NONE);
+  const { state, error } = useStatus(shared, channels);
+  const choice = JSON.stringify([channels, eventTypes]);
+  const [kept, setKept] = useState({ choice, events: NONE });
   useChannels(shared, channels, (event) => {
     if (eventTypes && !eventTypes.some((type) => fits(type, event.event))) return;
-    setEvents((known) => (known.some(({ id }) => id === event.id) ? known : [event, ...known].slice(0, maxEvents)));
+    setKept((known) => ({ choice, events: added(event, known.choice === choice ? known.events : NONE, maxEvents) }));
   });
-  const clearEvents = useCallback(() => setEvents(NONE), []);
-  return { events, connected: state === "connected", error, clearEvents };
+  const clearEvents = useCallback(() => setKept({ choice, events: NONE }), [choice]);
+  const events = kept.choice === choice ? kept.events : NONE;
+  return { events: events.length > maxEvents ? events.slice(0, maxEvents) : events, connected: state === "connected", error, clearEvents };
 }
 
 /** What is said to one agent, the newest last, and a way to say something to it. */
 export function useAgentChannel(agentId, { maxMessages = 100 } = {}) {
   const shared = useShared();
-  const { state } = useStatus(shared);
   const channel = `agents/${agentId}`;
-  const [kept, setKept] = useState({ channel, messages: NONE });
-  useChannels(shared, agentId ? [channel] : NONE, (event) => {
-    setKept((known) => ({ channel, messages: [...(known.channel === channel ? known.messages : NONE), event].slice(-maxMessages) }));
+  const channels = agentId ? [channel] : NONE;
+  const { state, error } = useStatus(shared, channels);
+  const [kept, setKept] = useState({ channel, newest: NONE });
+  useChannels(shared, channels, (event) => {
+    setKept((known) => ({ channel, newest: added(event, known.channel === channel ? known.newest : NONE, maxMessages) }));
   });
-  const sendMessage = useCallback((data, event = "message.new") => shared.client.publish(channel, event, data), [shared, channel]);
-  return { connected: state === "connected", messages: kept.channel === channel ? kept.messages : NONE, sendMessage };
+  const messages = useMemo(() => (kept.channel === channel ? [...kept.newest].reverse() : NONE), [kept, channel]);
+  const sendMessage = useCallback(
+    async (data, event = "message.new") => {
+      if (!agentId) throw new DCMError("INVALID_CHANNEL", "There is no agent to send a message to");
+      return shared.client.publish(channel, event, data);
+    },
+    [shared, channel, agentId],
+  );
+  return { connected: state === "connected", messages, error, sendMessage };
+}
+
+/** The events with one more, the newest first, each once. */
+function added(event, known, most) {
+  return known.some(({ id }) => id === event.id) ? known : [event, ...known].slice(0, most);
 }
 
 function fits(pattern, name) {

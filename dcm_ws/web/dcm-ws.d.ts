@@ -56,6 +56,8 @@ export class DCMError extends Error {
   /** One of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`. */
   code: string;
   details?: any;
+  /** That a subscription was refused to, after connecting. */
+  channel?: string;
   retryAfterMs?: number;
 }
 

@@ -296,6 +296,7 @@ export class DCMClient {
         } catch (error) {
           if (error.code === "NOT_CONNECTED" || error.code === "TIMEOUT") throw error;
           note(has, channel, !wanted);
+          error.channel = channel;
           if (error.code !== "RATE_LIMITED") this.#tell("error", error);
           else {
             queue.push(channel);

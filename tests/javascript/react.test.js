@@ -2,9 +2,10 @@
 // The hooks in a document, against the real service.
 import { act, cleanup, render, renderHook, waitFor } from "@testing-library/react";
 import { StrictMode, createElement as h } from "react";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { renderToString } from "react-dom/server";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { DCMProvider, useAgentChannel, useRealtimeEvents, useRealtimeMetrics, useWebSocket } from "../../dcm_ws/web/dcm-ws-react.js";
-import { client, closeClients, start, until } from "./running.js";
+import { client, closeClients, start, token, until } from "./running.js";
 import { WebSocket } from "ws";
 
 let service, speaking;
@@ -53,8 +54,77 @@ test("useWebSocket", async () => {
   act(() => result.current.subscribe("nonsense"));
   await soon(() => expect(result.current.error).toMatchObject({ code: "INVALID_CHANNEL" }));
   act(() => result.current.reconnect());
+  await soon(() => expect(result.current).toMatchObject({ connected: true, error: { code: "INVALID_CHANNEL" } }));
+  act(() => result.current.unsubscribe("nonsense"));
   await soon(() => expect(result.current).toMatchObject({ connected: true, error: null }));
   expect((await service.channels())["topics/hook"]).toBe(1);
+});
+
+test("an event that comes on two channels is told once, and again where it failed", async () => {
+  const heard = [];
+  const silence = vi.spyOn(console, "error").mockImplementation(() => {});
+  const channels = ["topics/two", "global"];
+  const onEvent = async (event) => {
+    heard.push(event.data);
+    if (heard.length === 2) throw new Error("not now");
+  };
+  const { result } = renderHook(() => useWebSocket({ channels, onEvent }), { wrapper: provider() });
+  await soon(() => expect(result.current.connected).toBe(true));
+  await act(() => speak("topics/two", "system.info", 1));
+  await soon(() => expect(heard).toEqual([1]));
+  await act(() => speak("topics/two", "task.created", 2));
+  await soon(() => expect(heard).toEqual([1, 2, 2]));
+  expect(result.current.error).toBe(null);
+  silence.mockRestore();
+});
+
+test("an error tells why there is no connection, and which channel was refused to whom", async () => {
+  const wrapper = ({ children }) => h(DCMProvider, { url: "ws://127.0.0.1:1/", options: { WebSocket } }, children);
+  const { result, unmount } = renderHook(() => useWebSocket(), { wrapper });
+  await soon(() => expect(result.current.error).toMatchObject({ code: "NOT_CONNECTED" }));
+  unmount();
+  const both = renderHook(() => [useWebSocket({ channels: ["agents/bob"] }), useRealtimeMetrics()], { wrapper: provider() });
+  await soon(() => expect(both.result.current[0]).toMatchObject({ connected: true, error: { code: "NOT_AUTHORIZED" } }));
+  expect(both.result.current[1].error).toBe(null);
+});
+
+test("channels over the rate limit are subscribed to later", async () => {
+  const strict = await start({ options: ["--rate-limit", "20/s", "--rate-burst", "3"] });
+  const wrapper = ({ children }) => h(DCMProvider, { url: strict.url, options: { WebSocket } }, children);
+  const { result, unmount } = renderHook(() => useWebSocket(), { wrapper });
+  await soon(() => expect(result.current.connected).toBe(true));
+  act(() => Array.from({ length: 12 }, (_, n) => result.current.subscribe(`topics/${n}`)));
+  await until(async () => Object.keys(await strict.channels()).length === 12);
+  unmount();
+  await strict.stop();
+});
+
+test("another token is used at once", async () => {
+  const guarded = await start({ production: true });
+  const { result, rerender, unmount } = renderHook(() => useAgentChannel("ann"), {
+    wrapper: ({ children }) => h(DCMProvider, { url: guarded.url, token: tokens[0], options: { WebSocket } }, children),
+  });
+  await soon(() => expect(result.current.error).toMatchObject({ code: "TOKEN_EXPIRED" }));
+  tokens[0] = token("ann");
+  rerender();
+  await soon(() => expect(result.current).toMatchObject({ connected: true, error: null }));
+  tokens[0] = async () => token("bob");
+  rerender();
+  await until(async () => (await guarded.stats()).totalConnections >= 2 && (await guarded.stats()).agents.connected === 1);
+  unmount();
+  await guarded.stop();
+});
+const tokens = [token("ann", { minutes: -1 })];
+
+test("a page that is rendered on a server has no connection", () => {
+  const { WebSocket: own } = globalThis;
+  delete globalThis.WebSocket;
+  try {
+    const Shown = () => h("p", null, useWebSocket().connecting ? "connecting" : "not yet");
+    expect(renderToString(h(DCMProvider, { url: "/ws" }, h(Shown)))).toBe("<p>not yet</p>");
+  } finally {
+    globalThis.WebSocket = own;
+  }
 });
 
 test("all hooks share one connection, and each channel lives as long as one of them wants it", async () => {
@@ -83,7 +153,7 @@ test("all hooks share one connection, and each channel lives as long as one of t
 
 test("useRealtimeEvents", async () => {
   const choices = { channels: ["global", "topics/list"], eventTypes: ["task.*", "system.error"], maxEvents: 3 };
-  const { result } = renderHook(() => useRealtimeEvents(choices), { wrapper: provider() });
+  const { result, rerender } = renderHook(() => useRealtimeEvents(choices), { wrapper: provider() });
   await until(async () => (await service.channels())["topics/list"] === 1);
   await soon(() => expect(result.current.connected).toBe(true));
   for (const [event, data] of [["task.created", 1], ["system.info", 2], ["task.updated", 3], ["system.error", 4], ["task.failed", 5]]) {
@@ -93,6 +163,14 @@ test("useRealtimeEvents", async () => {
   act(() => result.current.clearEvents());
   expect(result.current.events).toEqual([]);
   expect(result.current.error).toBe(null);
+  await act(() => speak("topics/list", "task.created", 6));
+  await soon(() => expect(result.current.events.length).toBe(1));
+  choices.maxEvents = 0;
+  rerender();
+  expect(result.current.events).toEqual([]);
+  Object.assign(choices, { maxEvents: 3, eventTypes: ["task.*"] });
+  rerender();
+  expect(result.current.events).toEqual([]);
 });
 
 test("useRealtimeMetrics", async () => {
@@ -116,6 +194,8 @@ test("useAgentChannel", async () => {
   expect(result.current.messages).toEqual([]);
   await until(async () => (await service.channels())["agents/bob"] === 1 && !(await service.channels())["agents/ann"]);
   await expect(result.current.sendMessage({}, "no.such")).rejects.toMatchObject({ code: "INVALID_EVENT" });
+  rerender({ agent: null });
+  await expect(result.current.sendMessage({})).rejects.toMatchObject({ code: "INVALID_CHANNEL" });
 });
 
 test("without a provider the hooks say what is missing", () => {
