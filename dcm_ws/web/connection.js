@@ -27,8 +27,8 @@ export async function ask(path, token) {
  * A client that is connected, with a token where the service wants one.
  *
  * @param {(client: DCMClient) => void} prepare told before it connects, for each token that is tried
- * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean}>} the token changes when the
- *   page had to ask again
+ * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean, renew: () => Promise<void>}>}
+ *   `renew` asks for another token, which `identity` has from then on
  */
 export async function join(prepare) {
   showTheme();
@@ -43,16 +43,14 @@ export async function join(prepare) {
   if (development) {
     const client = open(prepare);
     client.connect().catch(() => {});
-    return { client, identity: {}, development };
+    return joined(client, {}, development);
   }
   for (let wrong = ""; ; ) {
     const token = await askForToken(wrong);
     const client = open(prepare, token);
     try {
       await client.connect();
-      const identity = { token };
-      askAgainWhenRefused(client, identity);
-      return { client, identity, development };
+      return joined(client, { token }, development);
     } catch (error) {
       wrong = error instanceof DCMError ? `${error.message}.` : "That did not work.";
     }
@@ -62,24 +60,42 @@ export async function join(prepare) {
 function open(prepare, token) {
   const client = new DCMClient("/ws", { channels: ["global", "metrics"], token });
   client.on("state", (state) => showState(state, client));
+  client.on("error", (error) => ($("state").title = error.message));
   prepare(client);
   return client;
 }
 
 /** A token may expire, or stop being good, while the page is open. */
-function askAgainWhenRefused(client, identity) {
-  client.on("state", async (state) => {
-    for (let wrong = "The token is not good any more."; client.state === "closed" && state === "closed"; ) {
-      const token = await askForToken(wrong);
-      client.authenticate(token).catch(() => {});
-      try {
-        await client.connect();
-        identity.token = token;
-      } catch (error) {
-        wrong = `${error.message}.`;
-      }
+function joined(client, identity, development) {
+  let asking = false;
+  async function renew(wrong) {
+    if (asking) return;
+    asking = true;
+    for (let reason = wrong; reason !== undefined; ) {
+      const token = await askForToken(reason);
+      reason = await attempt(client, token);
+      if (reason === undefined) identity.token = token;
     }
-  });
+    asking = false;
+  }
+  const renewWhenClosed = (state) => state === "closed" && renew("The token is not good any more.");
+  client.on("state", renewWhenClosed);
+  renewWhenClosed(client.state);
+  return { client, identity, development, renew: () => renew("") };
+}
+
+/** @returns {Promise<string | undefined>} why the token is no good; undefined where it is */
+async function attempt(client, token) {
+  try {
+    if (client.state === "connected") await client.authenticate(token);
+    else {
+      client.authenticate(token).catch(() => {});
+      await client.connect();
+    }
+    return undefined;
+  } catch (error) {
+    return `${error.message}.`;
+  }
 }
 
 function askForToken(wrong) {

@@ -41,7 +41,7 @@ export class Kpis {
   /** @param {Record<string, unknown>} snapshot the data of a `metric.update` */
   show(snapshot) {
     for (const [name, card] of this.#cards) {
-      const figure = Number(snapshot?.[name]);
+      const figure = snapshot?.[name];
       if (!Number.isFinite(figure)) continue;
       const [text, unit] = name.endsWith("_ms") ? duration(figure) : [number(figure), ""];
       card.value.replaceChildren(text);
@@ -70,6 +70,7 @@ const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 function number(figure) {
+  if (Math.abs(figure) >= 1e15) return figure.toExponential(1);
   if (Math.abs(figure) >= 100_000) return compact.format(figure);
   return (Math.abs(figure) < 100 ? fine : whole).format(figure);
 }

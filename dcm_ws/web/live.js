@@ -14,12 +14,16 @@ const CATALOGUE = [
   ...["session.created", "session.ended", "metric.update", "system.error", "system.info"],
 ];
 const WATCHED = 100;
+// a channel that was quiet for so long is left, and not listened to for as long: two pages would keep it alive for each other
+const QUIET_MS = 300_000;
 const AGENTS_SHOWN = 500;
 
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const stream = new Stream();
 const recent = [];
+const heardOn = new Map();
+const resting = new Map();
 let lookSoon;
 const shownIds = new Set();
 
@@ -31,6 +35,7 @@ function receive(event) {
   if (event.channel === "metrics" && event.event === "metric.update") kpis.show(event.data);
   chart.count(categoryOf(event.event), Date.now());
   recent.push(performance.now());
+  if (heardOn.has(event.channel)) heardOn.set(event.channel, Date.now());
   // only the service knows whether an agent has another connection still
   if (/^agent\.(dis)?connected$/.test(event.event)) lookSoon ??= setTimeout(look, 300);
   stream.add(event);
@@ -49,8 +54,9 @@ function showAgents(names, count) {
   $("no-agents").hidden = names.length > 0;
 }
 
-const { client, identity, development } = await join((joining) => joining.on("event", receive));
+const { client, identity, development, renew } = await join((joining) => joining.on("event", receive));
 $("publish").hidden = !development;
+$("renew").addEventListener("click", renew);
 
 /** What only HTTP tells: counts, the database, and the channels that there are. */
 async function look() {
@@ -58,6 +64,8 @@ async function look() {
   lookSoon = undefined;
   const stats = await ask("/stats", identity.token);
   if (!stats) return;
+  // who may not see the channels has a token that has expired
+  $("renew").hidden = development || "channelStats" in stats;
   $("clients").textContent = stats.connectedClients;
   $("database").textContent = stats.database.state;
   showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
@@ -66,13 +74,18 @@ async function look() {
 
 /** On global an event does not say where it was published: listen there too. */
 function watch(channels) {
-  const mine = new Set(client.channels);
+  const now = Date.now();
+  for (const [name, until] of resting) if (until < now) resting.delete(name);
   for (const [name, subscribers] of channels) {
-    const own = name === "global" || name === "metrics" || (development && name.startsWith("agents/"));
-    if (!own && !mine.has(name) && mine.size < WATCHED) {
-      mine.add(name);
+    if (name === "global" || name === "metrics" || (development && name.startsWith("agents/"))) continue;
+    const at = heardOn.get(name);
+    if (at === undefined) {
+      if (heardOn.size >= WATCHED || resting.has(name)) continue;
+      heardOn.set(name, now);
       client.subscribe(name).catch(() => {});
-    } else if (!own && mine.has(name) && subscribers === 1) {
+    } else if (subscribers === 1 || now - at > QUIET_MS) {
+      heardOn.delete(name);
+      resting.set(name, now + (subscribers === 1 ? 0 : QUIET_MS));
       client.unsubscribe(name).catch(() => {});
     }
   }

@@ -5,8 +5,67 @@ import { $, element, onceAFrame } from "./connection.js";
 
 export const CATEGORIES = ["task", "subtask", "message", "agent", "session", "metric", "system", "other"];
 const KEPT = 1000;
+// characters of JSON, of all that is kept
+const KEPT_SIZE = 16_000_000;
 const ROWS = 150;
 const CHOICES = 200;
+// characters of an event whose text is kept for searching
+const SEARCHED_AGAIN = 2000;
+
+/** The last events, bounded in number and in size. */
+class Log {
+  entries = [];
+  #size = 0;
+
+  /** @returns {object[]} what had to go */
+  add(entry) {
+    this.entries.push(entry);
+    this.#size += entry.size;
+    const gone = [];
+    while (this.entries.length > KEPT || (this.#size > KEPT_SIZE && this.entries.length > 1)) {
+      const oldest = this.entries.shift();
+      this.#size -= oldest.size;
+      gone.push(oldest);
+    }
+    return gone;
+  }
+
+  clear() {
+    this.entries = [];
+    this.#size = 0;
+  }
+}
+
+/** What can be chosen in a list: the values seen last. */
+class Choices {
+  #select;
+  #options = new Map();
+
+  constructor(select) {
+    this.#select = select;
+  }
+
+  see(value) {
+    let option = this.#options.get(value);
+    if (option === undefined) {
+      option = new Option(value, value);
+      const after = [...this.#select.options].slice(1).find((other) => other.value > value);
+      this.#select.add(option, after ?? null);
+    }
+    this.#options.delete(value);
+    this.#options.set(value, option);
+    if (this.#options.size > CHOICES) this.#forget([...this.#options].find(([, other]) => !other.selected));
+  }
+
+  clear() {
+    for (const choice of [...this.#options]) if (!choice[1].selected) this.#forget(choice);
+  }
+
+  #forget([value, option]) {
+    this.#options.delete(value);
+    option.remove();
+  }
+}
 
 export function categoryOf(event) {
   const category = event.slice(0, event.indexOf("."));
@@ -16,9 +75,11 @@ export function categoryOf(event) {
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export class Stream {
-  #kept = [];
+  #kept = new Log();
   #fresh = [];
-  #waiting = [];
+  #waiting = new Log();
+  #channels = new Choices($("channel"));
+  #agents = new Choices($("agent"));
   #paused = false;
   #filter = { categories: new Set(), channel: "", agent: "", text: "" };
   #chosen = null;
@@ -31,24 +92,23 @@ export class Stream {
     this.#addFilters();
     $("pause").addEventListener("click", () => this.#pause(!this.#paused));
     $("clear").addEventListener("click", () => {
-      this.#kept = [];
-      this.#waiting = [];
+      this.#kept.clear();
+      this.#waiting.clear();
+      this.#channels.clear();
+      this.#agents.clear();
       this.#choose(null);
       this.#again();
     });
-    $("close").addEventListener("click", () => this.#choose(null));
-    $("copy").addEventListener("click", () => navigator.clipboard?.writeText($("detail-json").textContent));
+    $("close").addEventListener("click", () => this.#leaveDetail());
+    $("copy").addEventListener("click", copyDetail);
     this.#rows.addEventListener("click", (click) => this.#choose(click.target.closest(".row")));
     this.#rows.addEventListener("keydown", (key) => this.#key(key));
     document.addEventListener("keydown", (key) => {
       const typing = key.target.closest("input, textarea, select, dialog");
-      if (key.key === "/" && !typing) {
+      if (key.key === "/" && !typing && !key.ctrlKey && !key.metaKey && !key.altKey) {
         key.preventDefault();
         $("text").focus();
-      } else if (key.key === "Escape" && !key.target.closest("dialog")) {
-        if (!$("detail").hidden) this.#rows.focus();
-        this.#choose(null);
-      }
+      } else if (key.key === "Escape" && !$("detail").hidden && (!typing || key.target.closest("#stream"))) this.#leaveDetail();
     });
     this.#again();
   }
@@ -56,23 +116,30 @@ export class Stream {
   /** @param {object} event as it came; one that came on its own channel is not given again for `global` */
   add(event) {
     const agent = agentOf(event.data);
-    const entry = { event, agent, category: categoryOf(event.event), at: Date.now(), line: undefined };
-    this.#offer($("channel"), event.channel);
-    if (agent) this.#offer($("agent"), agent);
-    const list = this.#paused ? this.#waiting : this.#kept;
-    list.push(entry);
-    if (list.length > KEPT) list.shift();
-    if (!this.#paused) {
-      this.#fresh.push(entry);
-      if (this.#fresh.length > KEPT) this.#fresh.shift();
-    }
+    const data = JSON.stringify(event.data) ?? "";
+    const entry = {
+      event,
+      agent,
+      category: categoryOf(event.event),
+      size: data.length + 200,
+      brief: data.slice(0, 300),
+      fits: false,
+    };
+    this.#channels.see(event.channel);
+    if (agent) this.#agents.see(agent);
+    if (this.#paused) this.#waiting.add(entry);
+    else this.#keep(entry);
     this.#paint();
   }
 
-  #offer(select, value) {
-    if (select.options.length >= CHOICES) return;
-    for (const option of select.options) if (option.value === value) return;
-    select.add(new Option(value, value));
+  #keep(entry) {
+    entry.fits = this.#fits(entry);
+    if (entry.fits) {
+      this.#matching += 1;
+      this.#fresh.push(entry);
+      if (this.#fresh.length > ROWS) this.#fresh.shift();
+    }
+    for (const gone of this.#kept.add(entry)) if (gone.fits) this.#matching -= 1;
   }
 
   #addFilters() {
@@ -104,7 +171,7 @@ export class Stream {
       (categories.size === 0 || categories.has(entry.category)) &&
       (!channel || entry.event.channel === channel) &&
       (!agent || entry.agent === agent) &&
-      (!text || (entry.line ??= JSON.stringify(entry.event).toLowerCase()).includes(text))
+      (!text || lineOf(entry).includes(text))
     );
   }
 
@@ -112,52 +179,59 @@ export class Stream {
     this.#paused = paused;
     $("pause").setAttribute("aria-pressed", String(paused));
     if (!paused) {
-      this.#kept = [...this.#kept, ...this.#waiting].slice(-KEPT);
-      this.#waiting = [];
+      for (const entry of this.#waiting.entries) this.#keep(entry);
+      this.#waiting.clear();
     }
     this.#again();
   }
 
   /** Begin the list anew: the filter, or what is kept, is another. */
   #again() {
-    const matching = this.#kept.filter((entry) => this.#fits(entry));
+    for (const entry of this.#kept.entries) entry.fits = this.#fits(entry);
+    const matching = this.#kept.entries.filter((entry) => entry.fits);
     this.#matching = matching.length;
     this.#fresh = [];
     const chosen = this.#chosen;
+    this.#rows.removeAttribute("aria-activedescendant");
     this.#rows.replaceChildren(...matching.slice(-ROWS).reverse().map((entry) => this.#row(entry, entry === chosen)));
     this.#tell();
   }
 
   #show() {
-    const fresh = this.#fresh.filter((entry) => this.#fits(entry)).slice(-ROWS);
+    const fresh = this.#fresh;
     this.#fresh = [];
-    this.#matching = Math.min(KEPT, this.#matching + fresh.length);
     if (fresh.length) {
       this.#rows.querySelector(".empty")?.remove();
-      const before = this.#rows.scrollTop > 0 ? this.#rows.scrollHeight : 0;
+      const before = this.#rows.scrollTop > 0;
       this.#rows.prepend(...fresh.reverse().map((entry) => this.#row(entry, false)));
-      while (this.#rows.childElementCount > ROWS) this.#rows.lastElementChild.remove();
+      while (this.#rows.childElementCount > ROWS) this.#drop(this.#rows.lastElementChild);
       // whoever reads further down goes on reading there
       if (before) this.#rows.scrollTop += fresh.length * this.#rows.firstElementChild.offsetHeight;
     }
     this.#tell();
   }
 
+  #drop(row) {
+    if (this.#rows.getAttribute("aria-activedescendant") === row.id) this.#rows.removeAttribute("aria-activedescendant");
+    row.remove();
+  }
+
   #tell() {
     if (!this.#rows.childElementCount) {
-      const why = this.#kept.length ? "No event fits the filter." : "Waiting for the first event…";
+      const why = this.#kept.entries.length ? "No event fits the filter." : "Waiting for the first event…";
       this.#rows.append(element("p", why, "empty"));
     }
-    $("pause").textContent = this.#paused ? (this.#waiting.length ? `Resume (${this.#waiting.length} new)` : "Resume") : "Pause";
-    $("shown").textContent = this.#kept.length ? `${this.#matching} of the last ${this.#kept.length}` : "none yet";
+    const waiting = this.#waiting.entries.length;
+    const kept = this.#kept.entries.length;
+    $("pause").textContent = this.#paused ? (waiting ? `Resume (${waiting} new)` : "Resume") : "Pause";
+    $("shown").textContent = kept ? `${this.#matching} of the last ${kept}` : "none yet";
   }
 
   #row(entry, chosen) {
     const { event } = entry;
     const row = element("div", undefined, /\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
     const time = element("time", clock.format(event.timestamp) + `.${String(Math.floor(event.timestamp) % 1000).padStart(3, "0")}`);
-    const data = JSON.stringify(event.data) ?? "";
-    row.append(time, element("b", event.event), element("span", event.channel), element("code", data.slice(0, 300)));
+    row.append(time, element("b", event.event), element("span", event.channel), element("code", entry.brief));
     row.style.setProperty("--c", `var(--${entry.category})`);
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", String(chosen));
@@ -190,6 +264,11 @@ export class Stream {
     $("detail-json").textContent = JSON.stringify(event.data, null, 2);
   }
 
+  #leaveDetail() {
+    if (!$("detail").hidden) this.#rows.focus();
+    this.#choose(null);
+  }
+
   #key(key) {
     const rows = [...this.#rows.querySelectorAll(".row")];
     const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
@@ -199,6 +278,27 @@ export class Stream {
     this.#choose(rows[to]);
     rows[to].scrollIntoView({ block: "nearest" });
   }
+}
+
+function lineOf(entry) {
+  if (entry.line !== undefined) return entry.line;
+  const line = JSON.stringify(entry.event).toLowerCase();
+  // of a long one it would be a second copy
+  if (line.length <= SEARCHED_AGAIN) entry.line = line;
+  return line;
+}
+
+async function copyDetail() {
+  const button = $("copy");
+  try {
+    await navigator.clipboard.writeText($("detail-json").textContent);
+    button.textContent = "Copied";
+  } catch {
+    // pages that did not come by HTTPS may not: the keyboard may
+    getSelection().selectAllChildren($("detail-json"));
+    button.textContent = "Selected";
+  }
+  setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 
 /** The agent that an event is about, by the names that the events of the catalogue use. */

@@ -231,6 +231,104 @@ describe("/live", () => {
   });
 });
 
+describe("the list of events", () => {
+  test("counts what fits the filter, however much goes by", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await page.check('#categories input[value="session"]', { force: true });
+    const publish = (event, count) => Promise.all(Array.from({ length: count }, (_, n) => speaking.publish("global", event, { n })));
+    await publish("session.created", 20);
+    await publish("system.info", 900);
+    await publish("session.ended", 3);
+    await rows(page).filter({ hasText: "session.ended" }).nth(2).waitFor();
+    expect(await page.textContent("#shown")).toMatch(/^23 of the last/);
+    await publish("system.info", 985);
+    await page.waitForFunction(() => document.querySelector("#shown").textContent === "3 of the last 1000");
+    await page.click("#clear");
+    expect(await page.textContent("#shown")).toBe("none yet");
+  });
+
+  test("is bounded in size, too", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    for (let n = 0; n < 40; n += 1) await speaking.publish("global", "system.info", { n, text: "x".repeat(900_000) });
+    await rows(page).filter({ hasText: '"n":39' }).waitFor();
+    const kept = Number(/of the last (\d+)/.exec(await page.textContent("#shown"))[1]);
+    expect(kept).toBeLessThan(20);
+    expect(kept).toBeGreaterThan(10);
+  });
+
+  test("leaves the focus where it can be used", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await page.check('#categories input[value="session"]', { force: true });
+    await speaking.publish("global", "session.created", { n: 1 });
+    await rows(page).first().click();
+    await page.locator("#publish-data").press("Escape");
+    expect(await page.isVisible("#detail")).toBe(true);
+    await page.locator("#close").focus();
+    await page.keyboard.press("Enter");
+    expect(await page.isVisible("#detail")).toBe(false);
+    expect(await page.evaluate(() => document.activeElement.id)).toBe("rows");
+    await page.keyboard.press("ArrowDown");
+    expect(await page.getAttribute("#rows", "aria-activedescendant")).toMatch(/^row-/);
+    await page.fill("#text", "no such thing");
+    expect(await page.getAttribute("#rows", "aria-activedescendant")).toBe(null);
+  });
+
+  test("can be chosen from by the names seen last", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    for (let n = 0; n < 250; n += 1) await speaking.publish("global", "agent.heartbeat", { agent_id: `a${n}` });
+    await page.waitForFunction(() => [...document.querySelector("#agent").options].some(({ value }) => value === "a249"));
+    const values = await page.locator("#agent option").evaluateAll((options) => options.map(({ value }) => value));
+    expect(values.length).toBe(201);
+    expect(values).toEqual([...values].sort());
+  });
+});
+
+test("a token that has expired is asked for again", async () => {
+  const guarded = await start({ production: true });
+  const page = await open(`${guarded.http}/live`);
+  const signIn = async (minutes) => {
+    await page.fill("#token", token("watcher", { minutes }));
+    await page.click("#sign-in button");
+    await connected(page);
+  };
+  await signIn(0.05);
+  await page.locator("#agents li", { hasText: "watcher" }).waitFor();
+  await page.locator("#renew").click();
+  await signIn(60);
+  await page.locator("#renew").waitFor({ state: "hidden" });
+  await page.context().close();
+  await guarded.stop();
+});
+
+test("/dashboard shows whole numbers on every screen", async () => {
+  const page = await open(`${service.http}/dashboard`);
+  await connected(page);
+  for (const [width, height] of [[1920, 1080], [1280, 720], [1024, 600], [900, 500], [390, 844], [3840, 2160]]) {
+    await page.setViewportSize({ width, height });
+    const cut = await page.evaluate(() => {
+      const outside = [];
+      for (const card of document.querySelectorAll(".kpi")) {
+        const figure = card.querySelector("p");
+        figure.replaceChildren("99,999");
+        const text = document.createRange();
+        text.selectNodeContents(figure);
+        const [inner, outer] = [text.getBoundingClientRect(), card.getBoundingClientRect()];
+        if (inner.right > outer.right || inner.bottom > outer.bottom || inner.height < 20) outside.push([inner.right - outer.right, inner.bottom - outer.bottom]);
+      }
+      return outside;
+    });
+    expect([width, height, cut]).toEqual([width, height, []]);
+  }
+});
+
 test("/dashboard shows the key figures", async () => {
   const page = await open(`${service.http}/dashboard`);
   await connected(page);
