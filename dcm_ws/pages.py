@@ -9,8 +9,9 @@ from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
 
-from twisted.web.http import CACHED
+from twisted.web.resource import IResource
 from twisted.web.server import Request
+from twisted.web.util import Redirect
 
 from dcm_ws.web import Page
 
@@ -40,7 +41,13 @@ class StaticFile(Page):
         super().__init__(wall_ms)
         self._content = content
         self._type = content_type
-        self._etag = f'"{sha256(content).hexdigest()[:32]}"'.encode()
+        self._etag = f'"{sha256(content).hexdigest()[:32]}"'
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        if path == b"" and not request.postpath and self._type.startswith("text/html"):
+            # /live/ is /live
+            return Redirect(request.path.rstrip(b"/"))
+        return super().getChild(path, request)
 
     def render(self, request: Request) -> bytes:
         if request.method not in (b"GET", b"HEAD"):
@@ -52,9 +59,23 @@ class StaticFile(Page):
         request.setHeader("Referrer-Policy", "no-referrer")
         # asked for each time, answered with 304 while it is the same: no page runs with another version's script
         request.setHeader("Cache-Control", "no-cache")
-        if request.setETag(self._etag) is CACHED:
+        # the client and its types may be imported by pages of any origin
+        if self._type.startswith("text/") and not self._type.startswith("text/html"):
+            request.setHeader("Access-Control-Allow-Origin", "*")
+        if self._is_known(request.getHeader("If-None-Match") or ""):
+            request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
+            request.setHeader("ETag", self._etag)
             return b""
+        request.setHeader("ETag", self._etag)
         return self._content
+
+    def _is_known(self, tags: str) -> bool:
+        """
+        Does the asker have it already?  Compared weakly: a proxy that compresses it makes another tag of it
+        (RFC 9110, section 13.1.2).
+        """
+        known = (tag.strip().removeprefix("W/") for tag in tags.split(","))
+        return any(tag in ("*", self._etag) for tag in known)
 
 
 def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:

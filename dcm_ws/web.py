@@ -216,11 +216,13 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
     transport: Any
     _answered: Request | None = None
     _full = False
+    _asked_all = False
 
     def requestDone(self, request: Request) -> None:
         behind = self.clearLineBuffer()
         if not (behind or any(self._dataBuffer) or self._full):
             super().requestDone(request)
+            self._end_if_done()
             return
         self.rawDataReceived(behind)
         self._answered = request
@@ -231,6 +233,11 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
         if self._answered is not None and not self._full:
             request, self._answered = self._answered, None
             super().requestDone(request)
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._asked_all and self._answered is None and not self.requests:
+            self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -247,7 +254,8 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
         """
         The client has asked for all that it wants, and may still read the answers.
         """
-        self.transport.loseConnection()
+        self._asked_all = True
+        self._end_if_done()
 
     def writeConnectionLost(self) -> None:
         pass

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
@@ -143,6 +144,27 @@ def test_gone_between_two_requests(connection: Connection) -> None:
     connection.protocol.dataReceived(REQUEST * 10)
     connection.protocol.connectionLost(Failure(connectionDone.value))
     assert [connection.turn() for _ in range(3)] == [1] * 3
+
+
+@pytest.mark.parametrize("rest", [b"", REQUEST[:10]])
+def test_client_that_has_asked_for_all(connection: Connection, rest: bytes) -> None:
+    """
+    Who sends no more gets all the answers that are due, and then the connection ends.
+    """
+    connection.protocol.dataReceived(REQUEST * 10 + rest)
+    IHalfCloseableProtocol(connection.protocol).readConnectionLost()
+    assert not connection.transport.disconnecting
+    for _ in range(12):
+        connection.turn()
+    assert (connection.answers, connection.transport.disconnecting) == (10, True)
+
+
+def test_client_that_asks_for_nothing(connection: Connection) -> None:
+    """
+    Who sends no more, and has nothing coming, is let go of at once.
+    """
+    IHalfCloseableProtocol(connection.protocol).readConnectionLost()
+    assert connection.transport.disconnecting
 
 
 def test_last_request(connection: Connection) -> None:

@@ -292,9 +292,24 @@ def test_files(service: Service, path: str, content_type: str, holds: bytes) -> 
     assert policy.startswith("default-src 'none'; script-src 'self';")
     assert "unsafe" not in policy
     assert service.get(path, "HEAD")[2] == b""
-    assert service.get(path, **{"If-None-Match": headers["ETag"]})[::2] == (304, b"")
+    for tag in (headers["ETag"], f"W/{headers['ETag']}", f'"other",{headers["ETag"]}', "*"):
+        assert service.get(path, **{"If-None-Match": tag})[::2] == (304, b"")
+    assert service.get(path, **{"If-None-Match": '"other"'})[0] == 200
+    # scripts may be imported from elsewhere, and pages not be read
+    shared = headers["Content-Type"].startswith(("text/javascript", "text/plain", "text/css"))
+    assert headers.get("Access-Control-Allow-Origin") == ("*" if shared else None)
     assert service.get(path, "POST")[0] == 405
     assert service.get(f"{path}/more")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/live", "/dashboard"])
+def test_slash_at_the_end(service: Service, path: str) -> None:
+    """
+    A page is found with a slash behind it, too.
+    """
+    status, headers, _ = service.get(f"{path}/")
+    assert (status, headers["Location"]) == (302, path)
+    assert service.get(f"{path}//")[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/live.html", "/package.json", "/..%2fsetup.cfg", "/web", "/dcm_ws.py"])
