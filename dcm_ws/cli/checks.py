@@ -29,6 +29,7 @@ from dcm_ws.settings import (
     SettingsError,
     from_mappings,
 )
+from dcm_ws.triggers import INSTALLED, Installed
 
 CLOCK_MAX = 5.0
 """
@@ -41,7 +42,6 @@ _DEFAULTS = {
     "ws-auth-secret": DEFAULT_SECRET,
     "dcm-env": "development",
 }
-TABLES = ("sessions", "task_lists", "subtasks", "agent_messages", "actions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,9 @@ def _database(url: str) -> Iterator[Finding]:
             version = probes.ask(connection, "show server_version")[0]
             yield Finding("database", True, f"PostgreSQL {version} answers")
             yield _listen(url)
-            yield _tables(connection)
+            installed = Installed(*probes.ask(connection, INSTALLED))
+            yield _tables(installed)
+            yield _triggers(installed)
             yield _clock(probes.clock_difference(connection))
     except (psycopg2.Error, probes.SlowError) as error:
         text = harmless(" ".join(str(error).split()))
@@ -241,14 +243,19 @@ def _listen(url: str) -> Finding:
         return Finding("listen", False, text, f"there may be too few connections; {direct}")
 
 
-def _tables(connection: Any) -> Finding:
-    row = probes.ask(connection, "select " + ", ".join(["to_regclass(%s)::text"] * len(TABLES)), *TABLES)
-    missing = [table for table, found in zip(TABLES, row, strict=True) if found is None]
-    if missing:
-        return Finding(
-            "tables", False, f"missing, so the metrics are zeros: {', '.join(missing)}", "dcm-ws init-db --apply"
-        )
+def _tables(installed: Installed) -> Finding:
+    if installed.absent:
+        text = f"missing, so the metrics are zeros: {', '.join(installed.absent)}"
+        return Finding("tables", False, text, "dcm-ws init-db --apply")
     return Finding("tables", True, "all there")
+
+
+def _triggers(installed: Installed) -> Finding:
+    if installed.schema is None:
+        return Finding("triggers", True, "not installed; they are optional: dcm-ws init-db --apply")
+    if installed.bare:
+        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", "dcm-ws init-db --apply")
+    return Finding("triggers", True, f"installed, version {installed.version}")
 
 
 def _clock(difference: float) -> Finding:

@@ -11,7 +11,7 @@ import click
 import psycopg2
 
 from dcm_ws.cli.common import config_option, database_of, harmless
-from dcm_ws.triggers import INSTALLED, VERSION, install_sql, remove_sql, version_of
+from dcm_ws.triggers import INSTALLED, LOCK_TIMEOUT, VERSION, Installed, in_transaction, install_sql, remove_sql
 
 _CONNECT_SECONDS = 10
 # two of us at once would each drop what the other makes
@@ -40,39 +40,57 @@ def command(apply: bool, remove: bool, database_url: str | None, as_json: bool, 
       dcm-ws init-db --apply            # run it
       dcm-ws init-db --remove --apply   # undo it
     """
-    sql = remove_sql() if remove else install_sql()
     if not apply:
+        sql = in_transaction(remove_sql() if remove else install_sql())
         click.echo(json.dumps({"version": VERSION, "sql": sql}) if as_json else sql.strip())
         return
     url = database_of(config, *(["--database-url", database_url] if database_url else []))
     try:
         with closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection:
-            before = _run(connection, sql, remove=remove)
+            before = _remove(connection) if remove else _install(connection)
+    except psycopg2.errors.LockNotAvailable:
+        raise click.ClickException("nothing was changed: others use the tables for long; try again") from None
     except psycopg2.Error as error:
         reason = harmless(" ".join(str(error).split())) or type(error).__name__
         raise click.ClickException(f"nothing was changed: {reason}") from None
-    after = 0 if remove else VERSION
     if as_json:
-        click.echo(json.dumps({"before": before, "version": after}))
+        click.echo(json.dumps({"before": before.version, "version": 0 if remove else VERSION}))
     elif remove:
-        click.echo("the triggers are gone; the tables stay" if before else "there were no triggers")
+        click.echo("the triggers are gone; the tables stay" if before.schema else "there were no triggers")
     else:
-        click.echo(f"triggers, version {VERSION}: " + ("they were there" if before == VERSION else "made"))
+        click.echo(f"triggers, version {VERSION}: {_done(before)}")
 
 
-def _run(connection: psycopg2.extensions.connection, sql: str, *, remove: bool) -> int:
+def _done(before: Installed) -> str:
+    if before.version != VERSION:
+        return "made"
+    return f"made what was missing: {', '.join(before.lacking)}" if before.lacking else "they were there"
+
+
+def _install(connection: psycopg2.extensions.connection) -> Installed:
     """
-    Run it in one transaction; answers the version that was there before.
+    Make what is missing, in one transaction; answers what was there before.
     """
     with connection, connection.cursor() as cursor:
-        cursor.execute(_LOCK)
-        cursor.execute(INSTALLED)
-        row = cursor.fetchone()
-        before = version_of(row[0] if row else None)
-        if before > VERSION and not remove:
+        before = _begin(cursor)
+        if before.version > VERSION:
             raise click.ClickException(
-                f"the triggers there are of version {before}: use the newer dcm-ws that made them"
+                f"the triggers there are of version {before.version}: use the newer dcm-ws that made them"
             )
-        if before != VERSION or remove:
-            cursor.execute(sql)
+        if before.version != VERSION or before.lacking:
+            cursor.execute(install_sql(before.schema))
     return before
+
+
+def _remove(connection: psycopg2.extensions.connection) -> Installed:
+    with connection, connection.cursor() as cursor:
+        before = _begin(cursor)
+        cursor.execute(remove_sql())
+    return before
+
+
+def _begin(cursor: psycopg2.extensions.cursor) -> Installed:
+    cursor.execute(LOCK_TIMEOUT)
+    cursor.execute(_LOCK)
+    cursor.execute(INSTALLED)
+    return Installed(*cursor.fetchone())

@@ -41,7 +41,7 @@ def test_good(tmp_path: Path, database: PostgresServer) -> None:
     assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
     status, found = check(tmp_path, **variables)
     assert (status, red(found)) == (0, [])
-    assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "clock"]
+    assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "triggers", "clock"]
     assert found["listen"]["text"] == "a notification came through"
     shown = run(tmp_path, "check", **variables)
     assert shown.returncode == 0 and "RED" not in shown.stdout
@@ -55,6 +55,23 @@ def test_no_tables(tmp_path: Path) -> None:
         status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=empty.url)
     assert (status, red(found)) == (1, ["tables"])
     assert "init-db --apply" in found["tables"]["hint"]
+    assert "not installed" in found["triggers"]["text"] and "init-db" in found["triggers"]["text"]
+
+
+def test_a_table_without_its_trigger(tmp_path: Path) -> None:
+    """
+    A table that was made anew, and has no trigger any more, is red, and the hint helps.
+    """
+    with postgres() as server:
+        variables = {"DATABASE_URL": server.url}
+        assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
+        assert "installed, version" in check(tmp_path, "--ws-port", "0", **variables)[1]["triggers"]["text"]
+        server.execute("drop table subtasks; create table subtasks (id int)")
+        status, found = check(tmp_path, "--ws-port", "0", **variables)
+        assert (status, red(found)) == (1, ["triggers"])
+        assert "subtasks" in found["triggers"]["text"] and "init-db --apply" in found["triggers"]["hint"]
+        assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
+        assert check(tmp_path, "--ws-port", "0", **variables)[0] == 0
 
 
 def test_stopped(tmp_path: Path) -> None:

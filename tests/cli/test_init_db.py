@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,51 @@ def test_an_error_in_the_trigger_does_not_abort(applied: PostgresServer, client:
     applied.execute("drop table odd")
 
 
+def test_a_row_that_is_no_jsonb_does_not_abort(applied: PostgresServer) -> None:
+    """
+    Not even a row that cannot be told at all makes the user's statement fail.
+    """
+    applied.execute("create table odder (id int, told json)")
+    applied.execute("create trigger t after insert or update on odder for each row"
+                    " execute function dcm_ws_notify('task_lists')")  # fmt: skip
+    applied.execute("insert into odder values (1, %s)", '"\\u0000"')
+    applied.execute("update odder set id = 2")
+    assert applied.execute("select id from odder") == [(2,)]
+    applied.execute("drop table odder")
+
+
+def test_empty_names(applied: PostgresServer, running: Service) -> None:
+    """
+    An empty column names nobody: the event goes to whom the next one names, or to all.
+    """
+    running.read_log_until("listening to dcm_events")
+    client = running.connect()
+    client.send(json.dumps({"type": "subscribe", "channel": "topics/e", "id": 1}))
+    assert hear(client)["success"]
+    for sql, channels in (
+        ("insert into agent_messages (to_agent_id, topic) values ('', 'e')", ["topics/e", "global"]),
+        ("insert into agent_messages (to_agent_id, topic) values ('', '')", ["global"]),
+        ("insert into subtasks (agent_id) values ('')", ["global"]),
+        ("insert into sessions (id) values ('')", ["global"]),
+    ):
+        applied.execute(sql)
+        assert [hear(client)["channel"] for _ in channels] == channels, sql
+    client.close()
+
+
+def test_a_column_that_is_no_time(applied: PostgresServer) -> None:
+    """
+    Where expires_at is a number, an UPDATE warns of nothing.
+    """
+    with closing(psycopg2.connect(applied.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("create temp table numbered (id int, expires_at bigint)")
+        cursor.execute("create trigger t after insert or update on numbered for each row"
+                       " execute function dcm_ws_notify('agent_messages')")  # fmt: skip
+        cursor.execute("insert into numbered values (1, 1790000000000)")
+        cursor.execute("update numbered set expires_at = 1")
+        assert connection.notices == []
+
+
 def test_again_and_back(tmp_path: Path) -> None:
     """
     Applying twice changes nothing; removing leaves the tables, and nothing else.
@@ -220,6 +266,137 @@ def test_tables_that_were_there(tmp_path: Path) -> None:
         assert server.execute("select id from sessions") == [(7,)]
 
 
+def apply(folder: Path, server: PostgresServer, *arguments: str) -> str:
+    """
+    What init-db --apply says, which must succeed.
+    """
+    done = run(folder, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def triggers(server: PostgresServer) -> list[str]:
+    rows = server.execute(
+        "select tgrelid::regclass::text from pg_trigger where tgname = 'dcm_ws_notify' and not tgisinternal order by 1"
+    )
+    return [row[0] for row in rows]
+
+
+def test_tables_of_a_later_schema(tmp_path: Path) -> None:
+    """
+    Tables that the search path finds get the triggers, and no empty ones are put before them; what was made is found
+    again, though a nearer schema appears.
+    """
+    with postgres() as server:
+        server.execute("create table public.sessions (id int primary key, ended_at timestamptz)")
+        server.execute("create schema dcm")
+        apply(tmp_path, server)
+        assert server.execute("select to_regclass('sessions')::text") == [("sessions",)]
+        assert server.execute("select to_regclass('dcm.sessions')") == [(None,)]
+        assert "sessions" in triggers(server) and len(triggers(server)) == 4
+        apply(tmp_path, server, "--remove")
+        assert (triggers(server), server.execute("select to_regprocedure('dcm.dcm_ws_notify()')")) == ([], [(None,)])
+
+        server.execute("alter schema dcm rename to other")
+        server.execute("alter database postgres set search_path = '$user', public, other")
+        apply(tmp_path, server)
+        server.execute("create schema dcm")
+        server.execute("comment on function public.dcm_ws_notify() is 'dcm-ws triggers, version 1'")
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: made"
+        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(1,)]
+        server.execute("create schema hidden; alter function public.dcm_ws_notify() set schema hidden")
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: they were there"
+        apply(tmp_path, server, "--remove")
+        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
+
+
+def test_an_older_schema(tmp_path: Path) -> None:
+    """
+    Tables that lack columns, or have keys of another type, are taken as they are.
+    """
+    with postgres() as server:
+        server.execute("create table task_lists (id uuid primary key, status text)")
+        server.execute("create table agent_messages (id serial primary key)")
+        server.execute("create table actions (id serial primary key)")
+        apply(tmp_path, server)
+        assert len(triggers(server)) == 4
+        server.execute("insert into agent_messages default values")
+        indexed = "select tablename, count(*) from pg_indexes where schemaname = 'public' group by 1 order by 1"
+        assert server.execute(indexed) == [
+            *[("actions", 1), ("agent_messages", 1), ("sessions", 1), ("subtasks", 3), ("task_lists", 1)]
+        ]
+
+
+def test_a_table_made_anew(tmp_path: Path) -> None:
+    """
+    What a table lost, or a database lost, is made again, and what is there is left alone.
+    """
+    with postgres() as server:
+        apply(tmp_path, server)
+        kept = "select oid from pg_trigger where tgname = 'dcm_ws_notify' and tgrelid = 'sessions'::regclass"
+        before = server.execute(kept)
+        server.execute("drop table subtasks; create table subtasks (id int); drop table actions")
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: made what was missing: subtasks, actions"
+        assert (triggers(server).count("subtasks"), server.execute(kept)) == (1, before)
+        assert server.execute("select count(*) from actions") == [(0,)]
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: they were there"
+
+
+def test_removing_from_where_they_are(tmp_path: Path) -> None:
+    """
+    Tables that were renamed, moved or divided since are found all the same.
+    """
+    with postgres() as server:
+        server.execute("create table subtasks (id int, status text) partition by list (status)")
+        server.execute("create table pending partition of subtasks for values in ('pending')")
+        apply(tmp_path, server)
+        server.execute("create table running partition of subtasks for values in ('running')")
+        server.execute('alter table sessions rename to "Old sessions"')
+        server.execute("create schema archive; alter table task_lists set schema archive")
+        assert apply(tmp_path, server, "--remove") == "the triggers are gone; the tables stay"
+        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
+        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
+        assert apply(tmp_path, server, "--remove") == "there were no triggers"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--remove",)])
+def test_a_table_in_use(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """
+    Where a long transaction holds a table, it gives up, so that nobody has to wait behind it.
+    """
+    with postgres() as server:
+        apply(tmp_path, server)
+        before = triggers(server)
+        server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'")
+        server.execute("drop trigger dcm_ws_notify on sessions")
+        with closing(psycopg2.connect(server.url)) as other, other.cursor() as cursor:
+            cursor.execute("insert into sessions (id) values ('long')")
+            cursor.execute("insert into subtasks (id) values ('long')")
+            done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
+        assert done.returncode == 1 and "nothing was changed" in done.stderr and "try again" in done.stderr
+        assert triggers(server) == [table for table in before if table != "sessions"]
+
+
+def test_an_older_version_is_replaced(tmp_path: Path) -> None:
+    """
+    --apply brings what an older dcm-ws made to this version.
+    """
+    with postgres() as server:
+        apply(tmp_path, server)
+        server.execute(
+            "create or replace function dcm_ws_notify() returns trigger language plpgsql as"
+            " 'begin return null; end'; comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'"
+        )
+        done = json.loads(apply(tmp_path, server, "--json"))
+        assert done == {"before": 1, "version": VERSION} and VERSION > 1
+        with service("--database-url", server.url) as running:
+            running.read_log_until("listening to dcm_events")
+            client = running.connect()
+            server.execute("insert into sessions (id) values ('s')")
+            assert next_event(client)[0] == "session.created"
+            client.close()
+
+
 def test_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     """
     Triggers that a newer dcm-ws made are not replaced.
@@ -240,5 +417,5 @@ def test_what_is_shown_can_be_run(tmp_path: Path) -> None:
     with postgres() as server:
         server.execute(shown.stdout.replace("%", "%%"))
         assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(4,)]
-        server.execute(run(tmp_path, "init-db", "--remove").stdout)
+        server.execute(run(tmp_path, "init-db", "--remove").stdout.replace("%", "%%"))
         assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
