@@ -9,7 +9,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
@@ -21,7 +21,9 @@ from rich.table import Table
 
 from dcm_ws.cli.common import harmless, server_options, token_of
 from dcm_ws.cli.connection import connected, make_client
+from dcm_ws.cli.patience import patiently
 from dcm_ws.client import DCMError, Event
+from dcm_ws.client.aio import DCMClient
 
 CONNECTIONS_MAX = 1000
 MESSAGES_MAX = 100_000
@@ -36,11 +38,14 @@ _EVENT = "system.info"
 class Figures:
     """
     What was measured; times in ms.
+
+    @ivar waited: of those published, the ones that the rate limit held up.
     """
 
     connections: int
     connecting_ms: float
     published: int
+    waited: int
     expected: int
     received: int
     deliveries_per_second: float
@@ -73,7 +78,7 @@ def command(
     after the receiving, all in this one process, which may well be the slower one.
 
     Exit codes: 0 every event came to every subscriber; 1 one did not, or the service does not answer; 2 the command
-    line is no good.
+    line is no good; 130 ended by Ctrl-C.
 
     \b
     Examples:
@@ -138,9 +143,10 @@ async def _measure(
         publisher = await stack.enter_async_context(connected(make_client(url, token, agent_id, ())))
         publishing = progress.add_task("publishing", total=messages)
         began = time.perf_counter()
+        waited = 0
         for number in range(messages):
             await asyncio.sleep(began + number / rate - time.perf_counter())
-            await publisher.publish(topic, _EVENT, {"bench": number, "sent": time.perf_counter()})
+            waited += await _publish(publisher, topic, number)
             progress.advance(publishing)
         with suppress(TimeoutError):
             await asyncio.wait_for(complete.wait(), _LAST_SECONDS)
@@ -151,11 +157,23 @@ async def _measure(
         connections,
         round(1000 * connecting, 1),
         messages,
+        waited,
         connections * messages,
         len(took),
         round(len(took) / elapsed, 1),
         *(round(value, 3) for value in (p50, p95, p99, last)),
     )
+
+
+async def _publish(publisher: DCMClient, topic: str, number: int) -> bool:
+    """
+    Did it have to wait?  The time that an event has is of its last sending.
+    """
+
+    def attempt() -> Awaitable[str]:
+        return publisher.publish(topic, _EVENT, {"bench": number, "sent": time.perf_counter()})
+
+    return (await patiently(attempt))[1]
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -168,5 +186,6 @@ def _show(figures: Figures) -> None:
     table.add_column(justify="right")
     for name, value in asdict(figures).items():
         label = name.removesuffix("_ms").replace("_", " ")
+        label = "waited for the rate limit" if name == "waited" else label
         table.add_row(label, f"{value:,.2f} ms" if name.endswith("_ms") else f"{value:,}")
     Console(highlight=False).print(table)

@@ -5,29 +5,23 @@ C{dcm-ws publish}.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from typing import IO, Any, NamedTuple
+from dataclasses import dataclass
+from io import FileIO
+from typing import Any
 
 import click
 import msgspec
 
 from dcm_ws.channels import parse_channel
 from dcm_ws.cli.common import config_option, database_of, harmless, json_line, server_options, token_of
+from dcm_ws.cli.lines import BOM, LINE_MAX, numbered, open_unbuffered
 from dcm_ws.errors import ProtocolError
 from dcm_ws.events import is_event
 from dcm_ws.triggers import PAYLOAD_MAX
-
-LINE_MAX = 1 << 20
-"""
-Bytes of one line of C{--lines}, and of data from standard input.
-"""
-
-_ANSWER_SECONDS = 15.0
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,19 +40,34 @@ class BadLineError(ValueError):
     """
 
 
+_decoder = msgspec.json.Decoder(Line)
+
 Send = Callable[[Line], Awaitable[str]]
 """
 Publishes one; answers its id, empty where the way gives none.
 """
 
 
-class Numbered(NamedTuple):
+@dataclass(slots=True)
+class Tally:
     """
-    A line of a file as it stands there.
+    What has become of the events.
+
+    @ivar line: of a file, the line that was taken up last; 0 for none yet.
+    @ivar on_its_way: it has not been answered for.
     """
 
-    number: int
-    text: bytes
+    sent: int = 0
+    bad: int = 0
+    line: int = 0
+    on_its_way: bool = False
+
+    def stopped(self) -> str:
+        """
+        Where to go on from.
+        """
+        where = f"{self.line}, which may have been published" if self.on_its_way else f"{self.line + 1}"
+        return f"{self.sent} published, {self.bad} not; stopped at line {where}"
 
 
 @click.command("publish")
@@ -86,9 +95,10 @@ def command(
 ) -> None:
     """
     Publish EVENT on CHANNEL, with DATA: JSON, or - to read it from standard input; null where there is none.  With
-    --lines, what a file says; lines that are no good are told by their number, and the others are published.
+    --lines, what a file says; lines that are no good are told by their number, and the others are published.  It is as
+    slow as the service's rate limit wants it.
 
-    Exit codes: 0 all published; 1 something was not; 2 the command line is no good.
+    Exit codes: 0 all published; 1 something was not; 2 the command line is no good; 130 ended by Ctrl-C.
 
     \b
     Examples:
@@ -97,42 +107,53 @@ def command(
       dcm-ws publish --via db agents/backend task.created '{"id": "t1"}'
       dcm-ws publish --lines events.jsonl
     """
-    if lines is not None:
-        if channel is not None:
-            raise click.UsageError("give either CHANNEL and EVENT, or --lines")
-    elif channel is None or event is None:
-        raise click.UsageError("give CHANNEL and EVENT, or --lines FILE")
-    one = None if channel is None or event is None else _one(channel, event, data)
-    sender = _by_database(database_of(config)) if via == "db" else _by_websocket(url, token_of(token_file), agent_id)
-    began = time.monotonic()
+    if (lines is None) == (channel is None):
+        raise click.UsageError("give either CHANNEL and EVENT, or --lines FILE")
+    tally, began, done = Tally(), time.monotonic(), False
     try:
-        if one is not None:
-            sent, bad = asyncio.run(_publish(sender, one, as_json))
-        else:
-            assert lines is not None
-            with _opened(lines) as file:
-                sent, bad = asyncio.run(_publish_all(sender, file, as_json))
+        what = _one(channel, event, data) if lines is None else _opened(lines)
+        sender = (
+            _by_database(database_of(config)) if via == "db" else _by_websocket(url, token_of(token_file), agent_id)
+        )
+        asyncio.run(_publish(sender, what, as_json, tally))
+        done = True
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    finally:
+        if tally.line and not done:
+            click.echo(tally.stopped(), err=True)
     if lines is not None and not as_json:
-        click.echo(f"{sent} published, {bad} not, in {time.monotonic() - began:.1f} s", err=True)
-    if bad:
+        click.echo(f"{tally.sent} published, {tally.bad} not, in {time.monotonic() - began:.1f} s", err=True)
+    if tally.bad:
         raise SystemExit(1)
 
 
-def _one(channel: str, event: str, data: str | None) -> Line:
-    if data == "-":
-        data = sys.stdin.read(LINE_MAX + 1)
-        if len(data) > LINE_MAX:
-            raise click.UsageError(f"DATA is longer than {LINE_MAX} characters")
+def _one(channel: str | None, event: str | None, data: str | None) -> Line:
+    if channel is None or event is None:
+        raise click.UsageError("EVENT is missing")
     try:
-        line = Line(channel, event, json.loads(data) if data is not None and data.strip() else None)
+        raw = _standard_input() if data == "-" else (data or "").encode()
+        line = Line(channel, event, msgspec.json.decode(raw) if raw.strip() else None)
         judge(line)
     except BadLineError as error:
         raise click.UsageError(str(error)) from None
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"DATA is not JSON ({error}); a string needs quotes of its own: '\"text\"'") from None
+        text = harmless(str(error))
+        raise click.UsageError(f"DATA is not JSON ({text}); a string needs quotes of its own: '\"text\"'") from None
     return line
+
+
+def _standard_input() -> bytes:
+    data = b""
+    try:
+        with _opened("-") as file:
+            while len(data) <= LINE_MAX and (piece := file.read(LINE_MAX)):
+                data += piece
+    except OSError as error:
+        raise click.UsageError(f"cannot read DATA: {error.strerror}") from None
+    if len(data) > LINE_MAX:
+        raise click.UsageError(f"DATA is longer than {LINE_MAX} bytes")
+    return data.removeprefix(BOM)
 
 
 def judge(line: Line) -> None:
@@ -147,64 +168,59 @@ def judge(line: Line) -> None:
         raise BadLineError(f"{harmless(line.event)!r} is no event: two or more parts of a-z 0-9 _ - joined by dots")
 
 
-def _opened(lines: str) -> IO[bytes]:
+def _opened(lines: str) -> FileIO:
     try:
-        return os.fdopen(os.dup(0), "rb") if lines == "-" else open(lines, "rb")
+        return open_unbuffered(lines)
     except OSError as error:
         raise click.UsageError(f"cannot read {lines!r}: {error.strerror}") from None
 
 
-async def _publish(sender: Any, line: Line, as_json: bool) -> tuple[int, int]:
+async def _publish(sender: Any, what: Line | FileIO, as_json: bool, tally: Tally) -> None:
     async with sender as send:
+        if not isinstance(what, Line):
+            await _publish_all(send, what, as_json, tally)
+            return
         try:
-            _told(await send(line), as_json)
+            _told(await send(what), as_json)
         except BadLineError as error:
             click.echo(f"not published: {error}", err=True)
-            return 0, 1
-    return 1, 0
+            tally.bad += 1
 
 
-async def _publish_all(sender: Any, file: IO[bytes], as_json: bool) -> tuple[int, int]:
-    """
-    How many were published, and how many were not.
-    """
+async def _publish_all(send: Send, file: FileIO, as_json: bool, tally: Tally) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    sent = bad = 0
     size = os.fstat(file.fileno()).st_size or None
     console = Console(stderr=True)
-    decoder = msgspec.json.Decoder(Line)
-    async with sender as send:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("publishing", total=size)
-            for number, text in _numbered(file):
-                progress.advance(task, len(text))
-                if not text.strip():
-                    continue
-                try:
-                    if len(text) > LINE_MAX:
-                        raise BadLineError(f"longer than {LINE_MAX} bytes")
-                    line = decoder.decode(text)
-                    judge(line)
-                    _told(await send(line), as_json)
-                    sent += 1
-                except (msgspec.DecodeError, RecursionError, UnicodeError, BadLineError) as error:
-                    bad += 1
-                    progress.console.print(f"line {number}: {error}", markup=False, highlight=False, soft_wrap=True)
-    return sent, bad
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("publishing", total=size)
+        async for line in numbered(file):
+            tally.line, tally.on_its_way = line.number, True
+            try:
+                if line.text.strip():
+                    _told(await send(_event_of(line.text)), as_json)
+                    tally.sent += 1
+            except BadLineError as error:
+                tally.bad += 1
+                told = f"line {line.number}: {error}"
+                progress.console.print(told, markup=False, highlight=False, soft_wrap=True)
+            tally.on_its_way = False
+            progress.advance(task, line.size)
 
 
-def _numbered(file: IO[bytes]) -> Iterator[Numbered]:
+def _event_of(text: bytes) -> Line:
     """
-    The lines; of one that is too long, its beginning.
+    @raise BadLineError: it is none.
     """
-    number = 0
-    while text := file.readline(LINE_MAX + 1):
-        number += 1
-        yield Numbered(number, text)
-        while len(text) > LINE_MAX and not text.endswith(b"\n"):
-            text = file.readline(LINE_MAX + 1)
+    if len(text) > LINE_MAX:
+        raise BadLineError(f"longer than {LINE_MAX} bytes")
+    try:
+        line = _decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise BadLineError(harmless(str(error))) from None
+    judge(line)
+    return line
 
 
 def _told(message_id: str, as_json: bool) -> None:
@@ -222,7 +238,9 @@ async def _by_database(url: str) -> AsyncIterator[Send]:
         return harmless(" ".join(str(error).split()))
 
     try:
-        connection = psycopg2.connect(url, connect_timeout=10, application_name="dcm-ws publish")
+        connection = psycopg2.connect(
+            url, connect_timeout=10, application_name="dcm-ws publish", client_encoding="utf8"
+        )
     except psycopg2.Error as error:
         raise click.ClickException(f"the database does not answer: {reason(error)}") from None
     with closing(connection):
@@ -234,6 +252,8 @@ async def _by_database(url: str) -> AsyncIterator[Send]:
                 raise BadLineError(f"{len(payload)} bytes, and NOTIFY takes {PAYLOAD_MAX}: publish it with --via ws")
             with connection.cursor() as cursor:
                 cursor.execute("select pg_notify('dcm_events', %s)", (payload.decode(),))
+            # Ctrl-C is heard between two
+            await asyncio.sleep(0)
             return ""
 
         try:
@@ -245,13 +265,14 @@ async def _by_database(url: str) -> AsyncIterator[Send]:
 @asynccontextmanager
 async def _by_websocket(url: str, token: str | None, agent_id: str | None) -> AsyncIterator[Send]:
     from dcm_ws.cli.connection import connected, make_client
+    from dcm_ws.cli.patience import patiently
     from dcm_ws.client import ClosedError, DCMError, NotConnectedError, RequestTimeoutError
 
     async with connected(make_client(url, token, agent_id, ())) as client:
 
         async def send(line: Line) -> str:
             try:
-                return await client.publish(line.channel, line.event, line.data)
+                return (await patiently(lambda: client.publish(line.channel, line.event, line.data)))[0]
             except (ClosedError, NotConnectedError, RequestTimeoutError) as error:
                 raise click.ClickException(f"it may have been published, or not: {harmless(str(error))}") from None
             except DCMError as error:

@@ -4,7 +4,10 @@ tail, publish, top and bench, before a real service.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+import itertools
 import json
 import os
 import pty
@@ -20,9 +23,12 @@ import pytest
 from rich.console import Console
 
 from dcm_ws.cli.common import harmless, json_line
+from dcm_ws.cli.lines import LINE_MAX, Numbered, numbered
+from dcm_ws.cli.patience import TRIES, patiently
 from dcm_ws.cli.tail import Wanted, line_of
 from dcm_ws.cli.top import screen
 from dcm_ws.client import Event
+from dcm_ws.client.errors import NotAvailableError, refusal
 from tests.cli.running import PROGRAM, clean, run
 from tests.integration.running import (
     SECRET,
@@ -397,6 +403,210 @@ def test_publish_lines(tmp_path: Path, running: Service) -> None:
     ]
     assert "2 published, 5 not" in done.stderr
     assert [hear(client)["data"], hear(client)["data"]] == [1, 2]
+
+
+def start(folder: Path, *arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """
+    A command that runs, and whose standard input is ours.
+    """
+    return subprocess.Popen(
+        [PROGRAM, *arguments],
+        cwd=folder,
+        env=clean(folder),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """
+    How it ends by itself, and what it says on standard error until then.
+    """
+    try:
+        return process.wait(timeout=20), process.stderr.read() if process.stderr else ""
+    finally:
+        process.kill()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+INFO = {"channel": "global", "event": "system.info"}
+
+
+def test_publish_lines_at_the_rate_limit(tmp_path: Path) -> None:
+    """
+    What the service has no room for yet is sent again, in its order, and so are the messages of bench.
+    """
+    with service("--rate-limit", "50/s", "--rate-burst", "3") as running:
+        client = running.connect()
+        text = lines_of(*({**INFO, "data": number} for number in range(20)))
+        done = run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text)
+        assert (done.returncode, len(done.stdout.split())) == (0, 20), done.stderr
+        assert [hear(client)["data"] for _ in range(20)] == list(range(20))
+        arguments = ("--connections", "2", "--messages", "20", "--rate", "1000", "--json")
+        done = run(tmp_path, "bench", "--url", url(running), *arguments)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert (figures["received"], figures["waited"] > 0) == (40, True)
+
+
+def test_a_service_that_is_not_available() -> None:
+    """
+    It is asked ten times, and then believed.
+    """
+    asked: list[str] = []
+
+    async def ask() -> str:
+        asked.append("")
+        if len(asked) == enough:
+            return "there"
+        raise refusal({"code": "NOT_AVAILABLE", "error": "later", "retry_after_ms": 1})
+
+    enough = TRIES
+    assert asyncio.run(patiently(ask)) == ("there", True)
+    asked, enough = [], TRIES + 1
+    with pytest.raises(NotAvailableError):
+        asyncio.run(patiently(ask))
+    assert len(asked) == TRIES
+
+
+def test_publish_waits_for_its_lines(tmp_path: Path) -> None:
+    """
+    A pipe through which nothing comes does not keep it from answering the service's pings.
+    """
+    with service("--heartbeat-interval", "0.2", "--heartbeat-timeout", "1") as running:
+        process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+        until(lambda: running.stats()["connectedClients"] == 1)
+        # one that came later, and is mute, has been closed
+        assert running.connect_raw().close_code() == 4000
+        assert process.stdin is not None
+        process.stdin.write(lines_of(INFO))
+        process.stdin.close()
+        process.stdin = None
+        status, said = ended(process)
+        assert status == 0 and "1 published, 0 not" in said, said
+
+
+def test_publish_ends_at_once(tmp_path: Path, running: Service) -> None:
+    """
+    The first Ctrl-C ends it with 130, though nothing comes through the pipe, and it says where to go on.
+    """
+    process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(lines_of(INFO, INFO) + '{"chan')
+    process.stdin.flush()
+    assert process.stdout.readline() and process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "2 published, 0 not; stopped at line 3\n")
+
+
+def test_publish_ends_at_once_before_its_data(tmp_path: Path) -> None:
+    """
+    Ctrl-C ends with 130 also what still reads DATA.
+    """
+    process = start(tmp_path, "publish", "global", "system.info", "-")
+    assert process.stdin is not None
+    # more than a pipe holds: it is being read
+    process.stdin.write("1" * 200_000)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "")
+
+
+def test_publish_to_a_service_that_goes(tmp_path: Path, running: Service) -> None:
+    """
+    A lost connection ends it with 1, and it says where to go on.
+    """
+    process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(lines_of(INFO) + "nonsense\n" + lines_of(INFO))
+    assert process.stdout.readline() and process.stdout.readline()
+    assert running.stop() == 0
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(lines_of(INFO))
+    status, said = ended(process)
+    assert status == 1 and "2 published, 1 not; stopped at line 4, which may have been published" in said, said
+    assert "Traceback" not in said
+
+
+def test_publish_a_file_with_a_mark(tmp_path: Path, running: Service) -> None:
+    """
+    The mark that some editors begin a file with is passed over, in DATA, too.
+    """
+    client = running.connect()
+    (tmp_path / "events").write_text("\ufeff" + lines_of({**INFO, "data": 1}), encoding="utf-8")
+    assert publish(tmp_path, running, "--lines", "events").returncode == 0
+    done = run(tmp_path, "publish", "--url", url(running), *INFO.values(), "-", stdin="\ufeff2")
+    assert done.returncode == 0, done.stderr
+    assert [hear(client)["data"], hear(client)["data"]] == [1, 2]
+
+
+@pytest.mark.parametrize("data", ["NaN", "[Infinity]", "1e999", r'"\ud800"', r'{"\udc00": 1}', "\ud800"])
+@pytest.mark.parametrize("via", ["ws", "db"])
+def test_publish_what_is_no_json(tmp_path: Path, data: str, via: str) -> None:
+    """
+    What JSON does not have is refused before anything is connected to.
+    """
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    arguments = ("publish", "--via", via, "--url", "ws://127.0.0.1:1/", *INFO.values())
+    stdin = None if data == "\ud800" else data
+    # an argument that is no UTF-8
+    given = data if stdin is None else "-"
+    done = run(tmp_path, *arguments, given.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"),
+               stdin=stdin, **nowhere)  # fmt: skip
+    assert done.returncode == 2 and "DATA is not JSON" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_publish_lines_that_are_no_json(tmp_path: Path, running: Service, database: PostgresServer) -> None:
+    """
+    Lines with what JSON does not have are told by their number, without what a terminal would obey.
+    """
+    text = "".join(
+        f'{{"channel": "global", "event": "system.info", {rest}}}\n'
+        for rest in ('"data": NaN', '"data": 1e999', r'"data": "\ud800"', '"\\u009b31m\u202e": 1', '"data": \u202e')
+    ) + lines_of(INFO)
+    for way in (("--url", url(running)), ("--via", "db")):
+        done = run(tmp_path, "publish", *way, "--lines", "-", stdin=text, DATABASE_URL=database.url)
+        assert done.returncode == 1 and "1 published, 5 not" in done.stderr, done.stderr
+        told = done.stderr.splitlines()
+        assert [line.partition(":")[0] for line in told[:5]] == [f"line {number}" for number in range(1, 6)]
+        assert harmless("".join(told)) == "".join(told)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3, 1, 100), (65_536,)])
+def test_lines_of_any_length(sizes: tuple[int, ...]) -> None:
+    """
+    Lines are the same however they come, and of one that is too long a beginning is kept.
+    """
+    pieces = [b"\xef\xbb\xbfone", b"", b"x" * (LINE_MAX + 70_000) if len(sizes) == 1 and sizes[0] > 1 else b"y" * 99,
+              b"\xef\xbb\xbf", b"last"]  # fmt: skip
+    whole = b"\n".join(pieces)
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with open(writer, "wb", buffering=0) as pipe:
+            place = 0
+            for size in itertools.cycle(sizes):
+                place += pipe.write(whole[place : place + size])
+                if place == len(whole):
+                    return
+
+    async def read() -> list[Numbered]:
+        return [line async for line in numbered(os.fdopen(reader, "rb", buffering=0))]
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    lines = asyncio.run(read())
+    thread.join()
+    assert [line.number for line in lines] == [1, 2, 3, 4, 5]
+    assert [line.text[: LINE_MAX + 1] for line in lines] == [b"one", *(piece[: LINE_MAX + 1] for piece in pieces[1:])]
+    assert all(len(line.text) <= LINE_MAX + 1 + 65_536 for line in lines)
+    assert sum(line.size for line in lines) == len(whole)
 
 
 def test_publish_by_the_database(tmp_path: Path, database: PostgresServer) -> None:
