@@ -7,13 +7,14 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from dcm_ws.settings import SettingsError
+from dcm_ws.settings import SettingsError, path_of
 
 FILE_NAME = "dcm-ws.toml"
 FILE_MAX = 1 << 20
@@ -44,12 +45,16 @@ _SEVERAL = ("listen", "admin-listen", "extra-event", "allowed-origin", "trusted-
 _PATHS = ("ws-auth-secret-file", "db-password-file", "dcm-data-dir")
 _NOT_SETTINGS = ("config", "version", "help")
 
-# each choice can be said in several ways: who says it in one, nearer than the file, does not want the file's other
+# each choice can be said in several ways: who says it in one does not want what somebody farther off says in another
+_SECRETS = ("ws-auth-secret", "ws-auth-secrets", "ws-auth-secret-file")
 _OUTDONE = (
-    (("ws-auth-secret", "ws-auth-secrets", "ws-auth-secret-file"), ("ws-auth-secrets", "ws-auth-secret-file")),
-    (("db-host", "db-name"), ("database-url",)),
-    (("db-password",), ("db-password-file",)),
+    (_SECRETS, _SECRETS),
+    (("db-host", "db-name"), ("database-url", "no-database")),
+    (("database-url",), ("db-host", "db-name", "no-database")),
+    (("no-database",), ("database-url", "db-host", "db-name")),
+    (("db-password", "db-password-file"), ("db-password", "db-password-file")),
     (("ws-port", "host"), ("listen",)),
+    (("listen",), ("ws-port", "host")),
 )
 
 _Value = str | bool | list[str]
@@ -76,13 +81,19 @@ class Sources:
 def find(given: str | None) -> Path | None:
     """
     The file to read: the one given, else the one in the working folder, else the one in the user's config folder.
+    Folders that cannot be looked into have none.
+
+    @raise SettingsError: there is no such place as the one given.
     """
     if given is not None:
-        return Path(given).expanduser().absolute()
-    for folder in (Path.cwd(), platformdirs.user_config_path("dcm-ws")):
-        file = folder / FILE_NAME
-        if file.is_file():
-            return file
+        try:
+            return path_of("--config", given).absolute()
+        except FileNotFoundError:
+            raise SettingsError(f"--config: {given!r} is in a working folder that is gone") from None
+    for folder in (Path(), platformdirs.user_config_path("dcm-ws")):
+        with suppress(OSError):
+            if (folder / FILE_NAME).is_file():
+                return (folder / FILE_NAME).absolute()
     return None
 
 
@@ -127,7 +138,7 @@ def _value(file: Path, name: str, value: object, known: Mapping[str, object]) ->
         raise SettingsError(f"{file}: {name} must be a string or a number, not {_shown(name, value)}")
     if name in _PATHS and value:
         # relative to the file, wherever the service is started
-        return str(file.parent / Path(str(value)).expanduser())
+        return str(file.parent / path_of(f"{file}: {name}", str(value)))
     return str(value)
 
 
@@ -142,6 +153,33 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
     @param options: by option name; what was not given is the very object that is in C{defaults}, or an empty list.
     @raise SettingsError: the file is no good.
     """
+    origins = _origins(options, defaults, environment)
+    variables = dict(environment)
+    for name in _outdone(origins, "option"):
+        if origins[name] == "environment":
+            origins[name] = "default"
+            del variables[_variable(name)]
+    file = find(options.get("config"))
+    if file is None:
+        return Sources(options, variables, origins, None)
+    held = read(file, options)
+    if held.pop("production", False) and held.setdefault("dcm-env", "production") != "production":
+        raise SettingsError(f"{file}: production and dcm-env contradict each other")
+    for name in _outdone(origins, "option", "environment"):
+        held.pop(name, None)
+    merged = dict(options)
+    for name, value in held.items():
+        if origins[name] != "default":
+            continue
+        origins[name] = str(file)
+        if name in VARIABLES:
+            variables[_variable(name)] = str(value)
+        else:
+            merged[name] = value
+    return Sources(merged, variables, origins, file)
+
+
+def _origins(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
     origins = dict.fromkeys((name for name in options if name not in _NOT_SETTINGS), "default")
     for name in origins:
         if _given(name, options, defaults):
@@ -152,26 +190,14 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
         origins["dcm-env"] = "option"
     elif origins["dcm-env"] == "default" and environment.get("NODE_ENV") == "production":
         origins["dcm-env"] = "environment"
-    file = find(options.get("config"))
-    if file is None:
-        return Sources(options, environment, origins, None)
-    held = read(file, options)
-    if held.pop("production", False) and held.setdefault("dcm-env", "production") != "production":
-        raise SettingsError(f"{file}: production and dcm-env contradict each other")
-    for nearer, outdone in _OUTDONE:
-        if any(origins[name] != "default" for name in nearer):
-            for name in outdone:
-                held.pop(name, None)
-    merged, variables = dict(options), dict(environment)
-    for name, value in held.items():
-        if origins[name] != "default":
-            continue
-        origins[name] = str(file)
-        if name in VARIABLES:
-            variables[_variable(name)] = str(value)
-        else:
-            merged[name] = value
-    return Sources(merged, variables, origins, file)
+    return origins
+
+
+def _outdone(origins: Mapping[str, str], *givers: str) -> set[str]:
+    """
+    The settings that are put aside where others have given another.
+    """
+    return {name for nearer, outdone in _OUTDONE if any(origins[one] in givers for one in nearer) for name in outdone}
 
 
 def _variable(name: str) -> str:

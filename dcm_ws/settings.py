@@ -140,7 +140,8 @@ class Settings:
             Publishable(self.extra_events)
         except ValueError as error:
             raise SettingsError(f"--extra-event: {error}") from None
-        self._check_database()
+        if self.database is not None:
+            check_database(self.database)
         if self.production:
             self._check_production()
 
@@ -150,19 +151,6 @@ class Settings:
         All secrets whose tokens are good; new tokens are signed with the first.
         """
         return (self.secret, *self.more_secrets)
-
-    def _check_database(self) -> None:
-        if self.database is None:
-            return
-        try:
-            # a port that is none may be a piece of a password that should have been quoted
-            for port in parse_dsn(self.database).get("port", "").split(","):
-                int(port or 0)
-        except (psycopg2.ProgrammingError, ValueError):
-            # the error's own text may show the password
-            raise SettingsError(
-                "DATABASE_URL is not a PostgreSQL URL: use postgresql://user:password@host:port/name"
-            ) from None
 
     def _check_production(self) -> None:
         if self.testee:
@@ -176,6 +164,29 @@ class Settings:
             raise SettingsError(
                 "production needs a database: set DATABASE_URL to postgresql://user:password@host:port/name"
             )
+
+
+def check_database(url: str) -> None:
+    """
+    See whether it leads to a database, before psycopg2 does, whose errors may show pieces of a password.
+
+    @raise SettingsError: it does not.
+    """
+    try:
+        # a port that is none may be a piece of a password that should have been quoted
+        for port in parse_dsn(url).get("port", "").split(","):
+            if not 0 <= int(port or 0) <= 65_535:
+                raise ValueError("no port")
+    except (psycopg2.ProgrammingError, ValueError):
+        # the error's own text may show the password
+        raise SettingsError(
+            "DATABASE_URL is not a PostgreSQL URL: use postgresql://user:password@host:port/name"
+        ) from None
+    authority, _, rest = url.partition("://")[2].partition("/")
+    is_url = url.startswith(("postgresql://", "postgres://"))
+    if is_url and (authority.count("@") > 1 or ("@" not in authority and "@" in rest.partition("?")[0])):
+        # libpq would take a part of the password for the host or the name of the database
+        raise SettingsError("DATABASE_URL: write @ as %40 and / as %2F in the user and the password")
 
 
 def from_mappings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -221,7 +232,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         enforce_expiry=bool(options.get("enforce-expiry")),
         database=database,
         embedded=database is None and not production and not options.get("no-database"),
-        data_folder=Path(folder).expanduser() if folder else None,
+        data_folder=path_of("DCM_DATA_DIR", folder) if folder else None,
         ack_timeout=seconds("ack-timeout"),
         max_attempts=count("max-attempts"),
         retry_interval=seconds("retry-interval"),
@@ -273,7 +284,10 @@ def database_from(options: Mapping[str, object], environment: Mapping[str, str])
 
     @raise SettingsError: a value is no good.
     """
-    return _database(_text(options, environment))
+    url = _database(_text(options, environment))
+    if url is not None:
+        check_database(url)
+    return url
 
 
 def _text(options: Mapping[str, object], environment: Mapping[str, str]) -> _Text:
@@ -302,12 +316,26 @@ def _secrets(text: _Text) -> list[str]:
     return secrets
 
 
-def _read(name: str, path: str) -> str:
+def _read(name: str, given: str) -> str:
+    path = path_of(name, given)
     try:
-        return Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_text()
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{name}: cannot read {path!r}: {reason}") from None
+        raise SettingsError(f"{name}: cannot read {given!r}: {reason}") from None
+
+
+def path_of(name: str, given: str) -> Path:
+    """
+    The path, with C{~} made out.
+
+    @param name: of the setting.
+    @raise SettingsError: it is the home of nobody.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{name}: nobody has the home folder of {given!r}") from None
 
 
 def _several(options: Mapping[str, object], name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from dcm_ws.embedded import default_folder, running_url
-from dcm_ws.settings import SettingsError, database_from, secrets_from
+from dcm_ws.settings import SettingsError, database_from, path_of, secrets_from
 from dcm_ws.tap import Options
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -70,11 +70,12 @@ def database_of(config: str | None, *arguments: str) -> str:
     try:
         sources = options_of(arguments, config).sources()
         url = database_from(sources.options, sources.environment)
+        folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
+        place = path_of("DCM_DATA_DIR", folder) if folder else default_folder()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if url is None:
-        folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
-        url = running_url((Path(folder).expanduser() if folder else default_folder()).resolve())
+        url = running_url(place.resolve())
     if url is None:
         raise click.ClickException(
             "there is no database: set DATABASE_URL to postgresql://user:password@host:port/name,"

@@ -252,6 +252,43 @@ def test_bad_values(arguments: list[str], environment: dict[str, str], named: st
     assert "//secret" not in text
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cr@et@host/db",
+        "postgresql://u:s3cr@et@host",
+        "postgresql://u:s3cr/et@host/db",
+        "postgresql://u:123/s3cret@host/db",
+        "postgresql://u:123456/s3cret@host/db",
+        "postgresql://u:p%zzs3cr@host/db",
+        "host=h password=it's s3cret",
+    ],
+)
+def test_a_password_that_is_not_quoted(url: str) -> None:
+    """
+    A URL that libpq would cut in the wrong places is refused, without a piece of the password.
+    """
+    with pytest.raises(SettingsError, match="DATABASE_URL") as refused:
+        chosen(DATABASE_URL=url)
+    assert "s3cr" not in str(refused.value) and "123" not in str(refused.value) and "et@" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u%40corp:p%40ss%2Fw@h1:1,h2:2/we@ird?user=me@x&application_name=a@b",
+        "postgresql:///db?host=/run/postgresql",
+        "postgresql://",
+        "host=h password=a://b@c@d/e@f",
+    ],
+)
+def test_a_database_that_is_oddly_named(url: str) -> None:
+    """
+    What libpq takes as it was meant is let through.
+    """
+    assert chosen(DATABASE_URL=url).database == url
+
+
 def test_nothing_to_listen_on() -> None:
     """
     Settings made by another application are checked just as well.

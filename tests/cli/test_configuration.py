@@ -133,6 +133,85 @@ def test_the_nearer_way_to_say_a_thing_wins(
     assert getattr(settings(), attribute) == want
 
 
+@pytest.mark.parametrize(
+    "variables,arguments,attribute,want",
+    [
+        ({"WS_AUTH_SECRETS": "a,b"}, ("--ws-auth-secret", "c"), "secrets", ("c",)),
+        ({"WS_AUTH_SECRET_FILE": "none"}, ("--ws-auth-secret", "c"), "secrets", ("c",)),
+        ({"WS_AUTH_SECRET_FILE": "none"}, ("--ws-auth-secrets", "c,d"), "secrets", ("c", "d")),
+        ({"WS_AUTH_SECRET": "a"}, ("--ws-auth-secrets", "c,d"), "secrets", ("c", "d")),
+        ({"DATABASE_URL": "postgresql://a/a"}, ("--db-host", "b"), "database", "postgresql://b:5432/"),
+        ({"DB_NAME": "n"}, ("--db-host", "b"), "database", "postgresql://b:5432/n"),
+        ({"DB_HOST": "a"}, ("--database-url", "postgresql://b/b"), "database", "postgresql://b/b"),
+        (
+            {"DB_HOST": "a", "DB_PASSWORD_FILE": "none"},
+            ("--db-password", "p"),
+            *("database", "postgresql://:p@a:5432/"),
+        ),
+        ({"DATABASE_URL": "postgresql://a/a", "DB_HOST": "a"}, ("--no-database",), "database", None),
+        ({"DATABASE_URL": "postgresql://a/a", "DB_HOST": "a"}, ("--no-database",), "embedded", False),
+        ({"WS_PORT": "none"}, ("--listen", "unix:a"), "listen", ("unix:a",)),
+    ],
+)
+def test_an_option_stands_above_every_variable(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    arguments: tuple[str, ...],
+    attribute: str,
+    want: object,
+) -> None:
+    """
+    An option puts aside what the environment says of the same thing in another way, and that is said of nothing then.
+    """
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert getattr(settings(*arguments), attribute) == want
+    used = {name for name, origin in sources(*arguments).origins.items() if origin == "environment"}
+    assert used - {"dcm-data-dir"} == (
+        {"db-name"} if "DB_NAME" in variables else {"db-host"} if "--db-password" in arguments else set()
+    )
+
+
+def test_no_database_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    no-database in the file puts aside nothing that is nearer, and is put aside by it; --no-database does all.
+    """
+    path = write(tmp_path, "no-database = true")
+    assert (settings().embedded, sources().origins["no-database"]) == (False, str(path))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://b/b")
+    assert (settings().database, sources().origins["no-database"]) == ("postgresql://b/b", "default")
+    write(tmp_path, "database-url = 'postgresql://a/a'")
+    assert (settings("--no-database").database, settings("--no-database").embedded) == (None, False)
+
+
+def test_folders_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A config folder that the system does not let us look into, and a working folder that is gone, have no file.
+    """
+    # not by its rights, which are nothing to root
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ("x" * 300)))
+    assert sources().file is None
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert sources().file is None
+    with pytest.raises(SettingsError, match="working folder that is gone"):
+        sources("--config", "my.toml")
+
+
+@pytest.mark.parametrize("name", ["config", "ws-auth-secret-file", "dcm-data-dir"])
+def test_the_home_of_nobody(tmp_path: Path, name: str) -> None:
+    """
+    A path in the home folder of an account that there is not is one line.
+    """
+    with pytest.raises(SettingsError, match="nobody has the home folder of '~no-such-account/x'"):
+        settings(f"--{name}", "~no-such-account/x")
+    write(tmp_path, "ws-auth-secret-file = '~no-such-account/x'")
+    with pytest.raises(SettingsError, match=r"dcm-ws.toml: ws-auth-secret-file: nobody has"):
+        settings()
+
+
 def test_production_in_the_file(tmp_path: Path) -> None:
     """
     production = true is obeyed, with all that it asks for.

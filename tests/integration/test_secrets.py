@@ -288,7 +288,7 @@ def test_nothing_in_a_failed_start(database: PostgresServer, tmp_path: Path) -> 
         "SECRET-1",
     ):
         with pytest.raises(AssertionError) as refused:
-            Service("--no-database", env={"DATABASE_URL": url, "WS_AUTH_SECRET": "SECRET-2", "LOG_LEVEL": "debug"})
+            Service(env={"DATABASE_URL": url, "WS_AUTH_SECRET": "SECRET-2", "LOG_LEVEL": "debug"})
         assert "DATABASE_URL" in str(refused.value)
         assert "SECRET-1" not in str(refused.value).replace(f"{TOOLS}", "")
         assert "SECRET-2" not in str(refused.value)
