@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dcm_ws.cli.common import harmless, server_options, token_of
+from dcm_ws.cli.common import harmless, http_base, server_options, token_of
 from dcm_ws.cli.connection import connected, make_client
 from dcm_ws.cli.patience import patiently
 from dcm_ws.client import DCMError, Event
@@ -86,13 +86,13 @@ def command(
       dcm-ws bench --connections 500 --messages 1000 --rate 100
       dcm-ws bench --json | jq .latency_p99_ms
     """
+    host = urlsplit(http_base(url)).hostname or ""
     topic = f"topics/dcm-ws-bench-{secrets.token_hex(6)}"
     click.echo(
         f"{url}: {connections} connections to {topic}, and {messages} messages at {rate}/s:"
         f" {connections * messages:,} deliveries, and as many events on global as messages",
         err=True,
     )
-    host = urlsplit(url).hostname or ""
     if host not in ("127.0.0.1", "::1", "localhost") and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{harmless(host)} is another machine: say --yes to put this load on it")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from dcm_ws.embedded import default_folder, running_url
 from dcm_ws.settings import SettingsError, database_from, path_of, secrets_from
@@ -82,6 +83,18 @@ def database_of(config: str | None, *arguments: str) -> str:
             " or run dcm-ws serve, which brings one in development"
         )
     return url
+
+
+class ServiceCommand(click.Command):
+    """
+    A command that takes the service's options as they are: the shell completes them, too.
+    """
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = (f"--{name.removesuffix('=')}" for name in sorted(Options().longOpt))
+        own = super().shell_complete(ctx, incomplete)
+        known = {item.value for item in own}
+        return own + [CompletionItem(name) for name in names if name.startswith(incomplete) and name not in known]
 
 
 def config_option(function: _F) -> _F:
@@ -162,8 +175,12 @@ def http_base(url: str) -> str:
     """
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
     schemes = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-    if parts.scheme not in schemes or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in schemes and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise click.UsageError(f"--url must be such as ws://127.0.0.1:3849/, not {url!r}")
     return f"{schemes[parts.scheme]}://{parts.netloc.rpartition('@')[2]}"

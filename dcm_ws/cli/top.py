@@ -5,15 +5,17 @@ C{dcm-ws top}.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import select
+import signal
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import click
 from rich.console import Console, Group
@@ -48,7 +50,10 @@ _COUNTS = (
 """
 What a row is called, and where it is in C{/stats}.
 """
+_NUMBER_MAX = 1e18
 _TIMEOUT = 5.0
+# what is no HTTP, and JSON that is nested without end, among them
+_TROUBLE = (OSError, ValueError, RecursionError, http.client.HTTPException)
 _STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
 
 Report = dict[str, Any]
@@ -63,11 +68,11 @@ Report = dict[str, Any]
 @server_options
 def command(interval: float, once: bool, as_json: bool, url: str, token_file: str | None, agent_id: str | None) -> None:
     """
-    Show connections, channels, rates, what is pending and the state of the database, refreshed.  q or Ctrl-C ends.
+    Show connections, channels, rates, what is pending and the state of the database, refreshed.  q or Ctrl-C ends it.
     In production the channels are shown to those with a token alone.
 
-    Exit codes: 0 ended, or printed; 1 the service does not answer (with --once or --json, or at first); 2 the command
-    line is no good.
+    Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service does not answer (with --once or --json, or at
+    first); 2 the command line is no good.
 
     \b
     Examples:
@@ -78,17 +83,22 @@ def command(interval: float, once: bool, as_json: bool, url: str, token_file: st
     base, token = http_base(url), token_of(token_file)
 
     def fetch() -> Report:
-        return {"health": _get(f"{base}/health", token), "stats": _get(f"{base}/stats", token)}
+        report = {"health": _get(f"{base}/health", token), "stats": _get(f"{base}/stats", token)}
+        if _at(report["stats"], "connectedClients") is None:
+            raise ValueError("it is no dcm-ws")
+        return report
 
     try:
         report = fetch()
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{base} does not answer: {harmless(str(error))}") from None
+    except _TROUBLE as error:
+        raise click.ClickException(f"{base} does not answer: {_reason(error)}") from None
     if as_json:
         click.echo(json.dumps(report))
     elif once or not sys.stdout.isatty():
         Console(highlight=False).print(screen(report, None, 0, ""))
     else:
+        # it ends as by Ctrl-C, and leaves the terminal as it was
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             _watch(fetch, report, interval)
 
@@ -109,6 +119,10 @@ def _get(url: str, token: str | None) -> Report:
     return report
 
 
+def _reason(error: BaseException) -> str:
+    return harmless(" ".join(str(error).split())) or type(error).__name__
+
+
 def _watch(fetch: Callable[[], Report], report: Report, interval: float) -> None:
     before: Report | None = None
     taken, elapsed, trouble = time.monotonic(), 0.0, ""
@@ -119,8 +133,8 @@ def _watch(fetch: Callable[[], Report], report: Report, interval: float) -> None
             try:
                 before, report = report, fetch()
                 trouble = ""
-            except (OSError, ValueError) as error:
-                before, trouble = None, f"no answer: {harmless(str(error))}"
+            except _TROUBLE as error:
+                before, trouble = None, f"no answer: {_reason(error)}"
             now = time.monotonic()
             taken, elapsed = now, now - taken
             live.update(screen(report, before, elapsed, trouble), refresh=True)
@@ -163,14 +177,14 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str) 
     """
     health, stats = report["health"], report["stats"]
     status = str(health.get("status"))
-    database = health.get("database") or {}
+    state = health["database"].get("state") if isinstance(health.get("database"), dict) else "none"
     head = Text.assemble(
         ("dcm-ws ", "bold"),
         harmless(str(health.get("version", ""))),
         "   ",
         (harmless(status), _STYLES.get(status, "bold red")),
         f"   up {_duration(health.get('uptime_s', 0))}",
-        f"   database {harmless(str(database.get('state', 'none')))}",
+        f"   database {harmless(str(state))}",
     )
     counts = _table("", "now", "a second")
     for label, path in (*_COUNTS, *_trouble(stats)):
@@ -204,7 +218,8 @@ def _counted(what: str, count: str, counts: object) -> Table | Text:
     if not isinstance(counts, dict):
         return Text()
     table = _table(what, count)
-    for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]:
+    numbers = {name: number for name, number in counts.items() if _is_number(number)}
+    for name, number in sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]:
         table.add_row(Text(harmless(name), "cyan"), f"{number:,}")
     return table
 
@@ -226,7 +241,12 @@ def _at(stats: Report, path: str) -> int | float | None:
     value: Any = stats
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else None
+    return value if _is_number(value) else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    # neither what is not finite, nor what nothing can be reckoned with
+    return isinstance(value, int | float) and abs(value) < _NUMBER_MAX
 
 
 def _rate(value: float, then: float | None, elapsed: float) -> str:
@@ -236,6 +256,6 @@ def _rate(value: float, then: float | None, elapsed: float) -> str:
 
 
 def _duration(seconds: object) -> str:
-    whole = int(seconds) if isinstance(seconds, int | float) else 0
+    whole = int(seconds) if _is_number(seconds) else 0
     days, rest = divmod(whole, 86_400)
     return f"{days} d " * bool(days) + f"{rest // 3600:02}:{rest % 3600 // 60:02}:{rest % 60:02}"

@@ -11,10 +11,12 @@ import itertools
 import json
 import os
 import pty
+import select
 import signal
+import socket
 import subprocess
+import termios
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -676,46 +678,145 @@ def test_rates() -> None:
     assert r"\x1b[31m" in text and r"\x9b" in text and r"limit hit: \x07" in text
 
 
-@pytest.mark.parametrize("key", [b"q", b"\x03"])
-def test_top_on_a_terminal(tmp_path: Path, running: Service, key: bytes) -> None:
+@contextlib.contextmanager
+def another_service(*answers: bytes) -> Iterator[str]:
     """
-    On a terminal it is refreshed until q or Ctrl-C, and leaves the terminal as it was.
+    What answers each connection with the next of these bytes, whatever it is asked; answers its URL.
     """
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "top", "--interval", "0.2", "--url", url(running)],
-        cwd=tmp_path,
-        env=clean(tmp_path, TERM="xterm-256color"),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        preexec_fn=_own_terminal,
-    )
-    os.close(slave)
-    # reading ends with the process
-    deadline = threading.Timer(60, process.kill)
-    deadline.start()
-    shown = b""
-    try:
-        end = time.monotonic() + 20
-        while shown.count(b"events of clients") < 3 and time.monotonic() < end:
-            shown += os.read(master, 65_536)
-        os.write(master, key)
-        while True:
-            shown += os.read(master, 65_536)
-    except OSError:  # the other end is closed
-        pass
-    assert process.wait(timeout=20) == 0
-    deadline.cancel()
-    os.close(master)
-    assert shown.count(b"events of clients") >= 3
-    # the other screen, and back
-    assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def work() -> None:
+            for answer in answers:
+                with contextlib.suppress(OSError), server.accept()[0] as client:
+                    client.recv(65_536)
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def answer(body: bytes, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (size, body)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (b"\x1b[31mno HTTP\r\n",),
+        (b"",),
+        (answer(b"{}", 99),),
+        (answer(b"[" * 100_000),),
+        (answer(b"[]"),),
+        (answer(b'{"status": "UP"}'), answer(b'{"uptime": 1}')),
+    ],
+)
+def test_top_of_another_service(tmp_path: Path, answers: tuple[bytes, ...]) -> None:
+    """
+    What is no HTTP, breaks off, or is another service's, is one line and exit code 1.
+    """
+    with another_service(*answers) as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "does not answer" in done.stderr and "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["ws://127.0.0.1:port/", "ws://[::1", "ws://127.0.0.1:99999/"])
+@pytest.mark.parametrize("command", ["top", "bench"])
+def test_urls_that_are_none(tmp_path: Path, command: str, where: str) -> None:
+    """
+    A URL that cannot be read is exit code 2.
+    """
+    done = run(tmp_path, command, "--url", where)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("odd", ['"x"', "[1]", "NaN", "1e308", "-Infinity", '{"a": "b"}', '{"a": NaN}', "null", "true"])
+def test_top_of_odd_values(odd: str) -> None:
+    """
+    A report with values of the wrong kind is shown without them.
+    """
+    value = json.loads(odd)
+    stats = {
+        "connectedClients": 1, "events": value, "channelStats": value, "agentStats": value, "refusals": value,
+        "closes": {"a": value}, "pendingDeliveries": value,
+    }  # fmt: skip
+    report = {"health": {"status": value, "database": value, "uptime_s": value}, "stats": stats}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(report, report, 1.0, ""))
+    assert "clients" in console.export_text()
+
+
+class OnTerminal:
+    """
+    A C{dcm-ws top} on a terminal of its own, and what it has shown.
+
+    @ivar before: the terminal's settings, as they were.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._master, self._slave = pty.openpty()
+        self.before = termios.tcgetattr(self._slave)
+        self.shown = b""
+        self.process = subprocess.Popen(
+            [PROGRAM, "top", *arguments],
+            cwd=folder,
+            env=clean(folder, TERM="xterm-256color"),
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            preexec_fn=_own_terminal,
+        )
+        # reading ends with the process
+        self._deadline = threading.Timer(60, self.process.kill)
+        self._deadline.start()
+
+    def read_until_refreshed(self) -> None:
+        while self.shown.count(b"events of clients") < 3:
+            self._read()
+
+    def type(self, key: bytes) -> None:
+        os.write(self._master, key)
+
+    def end(self) -> int:
+        """
+        Read on to its end; answers its exit code.
+        """
+        while self.process.poll() is None:
+            if select.select([self._master], [], [], 0.05)[0]:
+                self._read()
+        while select.select([self._master], [], [], 0)[0]:
+            self._read()
+        assert termios.tcgetattr(self._slave) == self.before
+        self._deadline.cancel()
+        os.close(self._slave)
+        os.close(self._master)
+        return self.process.returncode
+
+    def _read(self) -> None:
+        self.shown += os.read(self._master, 65_536)
+
+
+@pytest.mark.parametrize("how", [b"q", b"\x03", signal.SIGTERM])
+def test_top_on_a_terminal(tmp_path: Path, running: Service, how: bytes | signal.Signals) -> None:
+    """
+    On a terminal it is refreshed until q, Ctrl-C or SIGTERM, and leaves the terminal as it was.
+    """
+    top = OnTerminal(tmp_path, "--interval", "0.2", "--url", url(running))
+    top.read_until_refreshed()
+    if isinstance(how, bytes):
+        top.type(how)
+    else:
+        top.process.send_signal(how)
+    assert top.end() == 0
+    # the other screen, and back; the cursor, too
+    assert top.shown.count(b"\x1b[?1049h") == top.shown.count(b"\x1b[?1049l") == 1
+    assert top.shown.rindex(b"\x1b[?25h") > top.shown.rindex(b"\x1b[?25l")
 
 
 def _own_terminal() -> None:
     import fcntl
-    import termios
 
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
