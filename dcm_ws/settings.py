@@ -211,12 +211,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
     def count(option: str) -> int:
         return _whole(f"--{option}", str(options[option]))
 
-    mode = text("dcm-env", "DCM_ENV") or environment.get("NODE_ENV") or "development"
-    if mode not in ("development", "production"):
-        if text("dcm-env", "DCM_ENV"):
-            raise SettingsError(f"DCM_ENV must be development or production, not {mode!r}")
-        mode = "development"  # NODE_ENV has other values, which are none of our business
-    production = bool(options.get("production")) or mode == "production"
+    production = is_production(options, environment)
     database = _database(text)
     folder = text("dcm-data-dir", "DCM_DATA_DIR")
     secret, *more_secrets = _secrets(text)
@@ -267,6 +262,20 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         log_level=text("log-level", "LOG_LEVEL", "info").lower(),
         log_format=str(options["log-format"] or "text"),
     )
+
+
+def is_production(options: Mapping[str, object], environment: Mapping[str, str]) -> bool:
+    """
+    The mode alone, as L{from_mappings} finds it.
+
+    @raise SettingsError: there is no such mode.
+    """
+    mode = _text(options, environment)("dcm-env", "DCM_ENV")
+    if mode not in ("", "development", "production"):
+        raise SettingsError(f"DCM_ENV must be development or production, not {mode!r}")
+    # NODE_ENV has other values, which are none of our business
+    mode = mode or environment.get("NODE_ENV", "")
+    return bool(options.get("production")) or mode == "production"
 
 
 def secrets_from(options: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from dcm_ws.cli import probes
-from dcm_ws.cli.common import config_option, harmless, options_of
+from dcm_ws.cli.common import ServiceCommand, config_option, harmless, options_of
 from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
 from dcm_ws.embedded import default_folder, is_installed, running_url
 from dcm_ws.settings import (
@@ -27,7 +29,9 @@ from dcm_ws.settings import (
     SECRET_MIN,
     Settings,
     SettingsError,
+    check_database,
     from_mappings,
+    is_production,
 )
 from dcm_ws.triggers import INSTALLED, Installed
 
@@ -58,7 +62,7 @@ class Finding:
     hint: str = ""
 
 
-@click.command("check", context_settings={"ignore_unknown_options": True})
+@click.command("check", cls=ServiceCommand, context_settings={"ignore_unknown_options": True})
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Leave the settings out, and show what was found alone.")
 @config_option
@@ -108,12 +112,16 @@ def _values(sources: Sources, settings: Settings | None) -> list[tuple[str, str,
     Name, value and origin of each setting that somebody has given, and then of each that has a default.
     """
     rows = []
+    production = False
+    with suppress(SettingsError):  # which is told elsewhere
+        production = is_production(sources.options, sources.environment)
     for name, origin in sources.origins.items():
         value: Any = sources.options.get(name)
         if name in VARIABLES and value is None:
             value = sources.environment.get(name.upper().replace("-", "_")) or None
-        if name == "dcm-env" and origin != "default" and value is None:
-            value = "production"
+        if name in ("dcm-env", "production") and production:
+            # one setting, which has two names
+            origin, value = sources.origins["dcm-env"], True if name == "production" else "production"
         if value is None:
             value = _DEFAULTS.get(name)
         if value is None and settings is not None and name not in SECRET:
@@ -135,8 +143,9 @@ def masked(name: str, value: str) -> str:
         return harmless(value)
     if name == "database-url":
         try:
+            check_database(value)
             parts = parse_dsn(value)
-        except psycopg2.ProgrammingError:
+        except SettingsError:
             return "***"
         return harmless(make_dsn(**{key: "***" if "password" in key else part for key, part in parts.items()}))
     return "***"
@@ -183,6 +192,9 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     from twisted.internet.testing import MemoryReactor
 
     for endpoint in (*settings.listen, *settings.admin_listen):
+        if endpoint.startswith("systemd:"):
+            yield Finding("port", True, f"{endpoint}: given by systemd when it starts the service")
+            continue
         reactor = MemoryReactor()
         try:
             # it is not listened to: the reactor only takes down what it was asked for
@@ -194,6 +206,32 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         tcp += [(port, interface) for port, _, _, _, interface in reactor.sslServers]
         for port, interface in tcp:
             yield _port(port, interface)
+        for path, _, _, _, lock in reactor.unixServers:
+            yield _unix(path, lock=bool(lock))
+
+
+def _unix(path: str, *, lock: bool) -> Finding:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        trouble = "may not be written to" if os.path.isdir(folder) else "is no folder"
+        return Finding("port", False, f"unix:{path}: {folder} {trouble}", "make it, for whom the service runs as")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return Finding("port", True, f"unix:{path} is free")
+        except ConnectionRefusedError:
+            # Twisted takes away a socket whose lock is there, too
+            if lock and os.path.islink(f"{path}.lock") and stat.S_ISSOCK(os.stat(path).st_mode):
+                return Finding("port", True, f"unix:{path} was left behind, and will be replaced")
+            return Finding("port", False, f"unix:{path}: a file is in its place", "remove it, or choose another")
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return Finding("port", False, f"unix:{path}: {error.strerror or error}", "choose another with --listen")
+    hint = "stop what listens there (it may be dcm-ws itself), or choose another with --listen"
+    return Finding("port", False, f"unix:{path} is in use", hint)
 
 
 def _port(port: int, interface: str) -> Finding:

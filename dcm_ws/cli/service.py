@@ -8,9 +8,12 @@ import sys
 
 import click
 
+from dcm_ws.cli.common import ServiceCommand
+
 
 @click.command(
     "serve",
+    cls=ServiceCommand,
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )

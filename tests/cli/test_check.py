@@ -5,6 +5,7 @@ dcm-ws check, before real databases.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from dcm_ws.cli.checks import _clock, masked
 from tests.cli.running import pgbouncer, run
-from tests.integration.running import PostgresServer, free_port, postgres
+from tests.integration.running import PostgresServer, free_port, postgres, service
 
 pytestmark = pytest.mark.integration
 
@@ -126,6 +127,94 @@ def test_port_taken(tmp_path: Path) -> None:
     assert (status, red(found)) == (1, ["port"])
 
 
+def test_unix_sockets(tmp_path: Path) -> None:
+    """
+    A Unix socket needs a folder that it can be made in, and a place that is free.
+    """
+
+    def look(path: str) -> dict[str, Any]:
+        found: dict[str, Any] = check(tmp_path, "--no-database", "--listen", f"unix:{path}")[1]["port"]
+        return found
+
+    assert look("free.sock")["good"] and look(str(tmp_path / "free.sock"))["good"]
+    nowhere = look(str(tmp_path / "none" / "a.sock"))
+    assert not nowhere["good"] and "is no folder" in nowhere["text"] and nowhere["hint"]
+    assert not look("x" * 200)["good"]
+    with service("--listen", f"unix:{tmp_path}/s.sock") as running:
+        used = look("s.sock")
+        assert not used["good"] and "in use" in used["text"]
+        running.stop(signal.SIGKILL)
+    left = look("s.sock")
+    assert left["good"] and "left behind" in left["text"]
+    # and it is so
+    with service("--listen", f"unix:{tmp_path}/s.sock"):
+        pass
+    (tmp_path / "file").write_text("")
+    assert "a file is in its place" in look("file")["text"] and not look("file")["good"]
+
+
+def test_sockets_of_systemd(tmp_path: Path) -> None:
+    """
+    Those are there when systemd starts the service, and not before.
+    """
+    status, found = check(tmp_path, "--no-database", "--listen", "systemd:domain=INET:index=0")
+    assert (status, red(found)) == (0, [])
+    assert "systemd" in found["port"]["text"]
+
+
+@pytest.mark.parametrize(
+    "arguments,variables,origin",
+    [
+        (("--production",), {}, "option"),
+        (("--dcm-env", "production"), {}, "option"),
+        ((), {"DCM_ENV": "production"}, "environment"),
+        ((), {"NODE_ENV": "production"}, "environment"),
+        (("--no-database",), {}, "default"),
+    ],
+)
+def test_one_mode_has_one_value(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], origin: str
+) -> None:
+    """
+    production and dcm-env never contradict each other, however the mode was given.
+    """
+    done = run(tmp_path, "check", "--json", *arguments, **variables)
+    rows = {row["name"]: (row["value"], row["from"]) for row in json.loads(done.stdout)["settings"]}
+    on = origin != "default"
+    assert rows["production"] == ("on" if on else "off", origin)
+    assert rows["dcm-env"] == ("production" if on else "development", origin)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3cr@et@127.0.0.1/db", "postgresql://u:s3cr/et@127.0.0.1/db"])
+def test_a_password_that_is_not_quoted(tmp_path: Path, url: str) -> None:
+    """
+    No piece of it is shown, by no command.
+    """
+    for command in (("check",), ("init-db", "--apply"), ("publish", "--via", "db", "global", "a.b")):
+        done = run(tmp_path, *command, DATABASE_URL=url)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and "DATABASE_URL" in said
+        assert "s3cr" not in said and "et@" not in said, said
+
+
+@pytest.mark.parametrize(
+    "words,wanted",
+    [
+        ("dcm-ws serve --ws-po", ["--ws-port"]),
+        ("dcm-ws serve --listen unix:a --admin", ["--admin-listen"]),
+        ("dcm-ws check --no-da", ["--no-database"]),
+        ("dcm-ws check --con", ["--config"]),
+        ("dcm-ws check --js", ["--json"]),
+    ],
+)
+def test_completion(tmp_path: Path, words: str, wanted: list[str]) -> None:
+    """
+    The shell completes the service's options, for serve and for check.
+    """
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_DCM_WS_COMPLETE": "bash_complete"}
+    assert run(tmp_path, **variables).stdout.split() == [f"plain,{word}" for word in wanted]
+
+
 def test_settings_that_are_no_good(tmp_path: Path) -> None:
     """
     What serve would refuse is red, in the words that serve would use; an option that there is not is exit code 2.
@@ -134,6 +223,8 @@ def test_settings_that_are_no_good(tmp_path: Path) -> None:
     assert (status, red(found)) == (1, ["settings"])
     assert "WS_AUTH_SECRET of 32" in found["settings"]["text"]
     assert run(tmp_path, "check", "--no-such-thing").returncode == 2
+    status, found = check(tmp_path, DCM_ENV="prod")
+    assert (status, red(found)) == (1, ["settings"]) and "not 'prod'" in found["settings"]["text"]
 
 
 def test_weak_secret(tmp_path: Path) -> None:
@@ -164,7 +255,8 @@ def test_masking() -> None:
     """
     A URL that cannot be read is not shown at all.
     """
-    assert masked("database-url", "postgresql://u:p%zz@h/d") == "***"
+    for url in ("postgresql://u:p%zz@h/d", "postgresql://u:p@ss@h/d", "postgresql://u:12/3@h/d"):
+        assert masked("database-url", url) == "***"
     assert "p4ss" not in masked("database-url", "host=h password=p4ss sslpassword=p4ss")
 
 
