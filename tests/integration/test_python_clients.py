@@ -45,6 +45,10 @@ class Asyncio:
         return aio.DCMClient(url, **options)
 
     @staticmethod
+    def trust(certificate: Path, host: str) -> Any:
+        return ssl.create_default_context(cafile=str(certificate))
+
+    @staticmethod
     def begin(call: Any) -> Any:
         return asyncio.ensure_future(call)
 
@@ -78,6 +82,11 @@ class InTwisted:
     @staticmethod
     def client(url: str, **options: Any) -> Any:
         return tx.DCMClient(url, **options)
+
+    @staticmethod
+    def trust(certificate: Path, host: str) -> Any:
+        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
+        return optionsForClientTLS(host, trustRoot=root)
 
     @staticmethod
     def begin(call: Any) -> Any:
@@ -453,15 +462,9 @@ async def test_tls(world: Any, tmp_path: Path) -> None:
     """
     key, certificate = make_certificate(tmp_path)
     port = free_port()
-    if world is Asyncio:
-        trust: Any = ssl.create_default_context(cafile=str(certificate))
-    else:
-        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
-        trust = optionsForClientTLS("127.0.0.1", trustRoot=root)
-        other = optionsForClientTLS("localhost", trustRoot=root)
-    good = world.client(f"wss://127.0.0.1:{port}/ws", tls=trust)
+    good = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate, "127.0.0.1"))
     untrusted = world.client(f"wss://127.0.0.1:{port}/ws")
-    misnamed = world.client(f"wss://localhost:{port}/ws", tls=trust if world is Asyncio else other)
+    misnamed = world.client(f"wss://localhost:{port}/ws", tls=world.trust(certificate, "localhost"))
     states: list[str] = []
     for refusing in (untrusted, misnamed):
         refusing.on_state(states.append)
@@ -833,12 +836,7 @@ async def test_closing_over_tls_while_much_waits(world: Any, tmp_path: Path) -> 
     """
     key, certificate = make_certificate(tmp_path)
     port = free_port()
-    if world is Asyncio:
-        trust: Any = ssl.create_default_context(cafile=str(certificate))
-    else:
-        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
-        trust = optionsForClientTLS("127.0.0.1", trustRoot=root)
-    client = world.client(f"wss://127.0.0.1:{port}/ws", tls=trust, queue_max=1)
+    client = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate, "127.0.0.1"), queue_max=1)
     inbox = None
 
     async def program() -> None:
