@@ -15,6 +15,8 @@ const CARDS = [
 ];
 // ten minutes, at a snapshot each five seconds
 const KEPT = 120;
+// the least share of a figure that its line shows from bottom to top
+const STEADY = 0.1;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Kpis {
@@ -54,11 +56,13 @@ export class Kpis {
 }
 
 function draw({ course, line, area }) {
-  const least = Math.min(...course);
-  const span = Math.max(...course) - least;
+  const [least, most] = [Math.min(...course), Math.max(...course)];
+  // a flicker is not to look like a storm
+  const span = Math.max(most - least, STEADY * Math.abs(most));
+  const base = (least + most - span) / 2;
   const step = 100 / Math.max(1, course.length - 1);
   // what does not change is a line in the middle
-  const height = (figure) => (span ? 26 - (22 * (figure - least)) / span : 18);
+  const height = (figure) => (span ? 26 - (22 * (figure - base)) / span : 15);
   const points = course.map((figure, index) => `${(index * step).toFixed(2)},${height(figure).toFixed(2)}`);
   if (points.length === 1) points.push(`100,${points[0].split(",")[1]}`);
   line.setAttribute("points", points.join(" "));
