@@ -4,6 +4,7 @@ What the clients for asyncio and for Twisted have alike: what can be seen of the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from dcm_ws.client.errors import DCMError
 _T = TypeVar("_T")
 
 
-class Client:
+class Client(ABC):
     """
     @ivar state: what it is doing.
     @ivar last_close: the code and the reason of the last close, or why there was no connection.
@@ -72,14 +73,17 @@ class Client:
                 # it must keep neither the others from hearing, nor the client from going on
                 self._report("a watcher of the client failed")
 
+    @abstractmethod
     def _warn(self, text: str) -> None:
-        raise NotImplementedError  # pragma: no cover - each client has a log of its own
+        """
+        Log C{text}.
+        """
 
+    @abstractmethod
     def _report(self, text: str) -> None:
         """
         Log C{text} with the exception that is being handled.
         """
-        raise NotImplementedError  # pragma: no cover - each client has a log of its own
 
 
 def _join(watchers: list[_T], watcher: _T) -> Callable[[], None]:
