@@ -4,12 +4,16 @@ What every test gets: a clock to advance, and a failure of its own if something 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
@@ -22,6 +26,36 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 # a shell ignores Ctrl-C for what it runs in the background, and so would every program that is started here
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """
+    Cancel an async test at nine tenths of the time limit.
+
+    pytest-timeout interrupts a test by an exception in a signal handler.  While an async test waits, that exception is
+    raised in the reactor, which logs it and goes on.
+    """
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return
+    seconds = 0.9 * float(pyfuncitem.config.getini("timeout"))
+
+    @functools.wraps(test)
+    async def limited(**fixtures: Any) -> None:
+        from twisted.internet import reactor  # pytest-twisted has chosen it by now
+
+        running = ensureDeferred(test(**fixtures))
+        limit = reactor.callLater(seconds, running.cancel)  # type: ignore[attr-defined]
+        try:
+            await running
+        except CancelledError:
+            pytest.fail(f"not done after {seconds:g} seconds")
+        finally:
+            if limit.active():
+                limit.cancel()
+
+    pyfuncitem.obj = limited
 
 
 @pytest.fixture
