@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from dcm_ws.addresses import TrustedProxies
 from dcm_ws.channels import is_identifier
 from dcm_ws.errors import ErrorCode, ProtocolError
 from dcm_ws.messages import TOKEN_MAX
@@ -20,11 +20,6 @@ from dcm_ws.tokens import Claims
 SAME_HOST = "same-host"
 """
 Stands among the allowed origins for the host that the client itself connects to.
-"""
-
-UNIX = "unix"
-"""
-Stands for whoever connects by a Unix socket.
 """
 
 
@@ -50,49 +45,6 @@ class Admitted(NamedTuple):
 
     origin: Origin
     address: str
-
-
-class TrustedProxies:
-    """
-    Proxies whose C{X-Forwarded-For} is believed.
-
-    @param names: addresses, networks in CIDR notation, or L{UNIX}.
-    @raise ValueError: a name is none of those.
-    """
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self._unix = False
-        self._networks: list[IPv4Network | IPv6Network] = []
-        for name in names:
-            if name == UNIX:
-                self._unix = True
-            else:
-                self._networks.append(ip_network(name))
-
-    def client(self, peer: str, forwarded: str) -> str:
-        """
-        The client's address.
-
-        @param peer: the address of the far end; L{UNIX} for a Unix socket.
-        @param forwarded: the C{X-Forwarded-For} header: each proxy adds, on the right, whom it was asked by.
-        """
-        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
-        address = peer
-        while hops and self._trusts(address):
-            address = hops.pop()
-        return address
-
-    def _trusts(self, address: str) -> bool:
-        if address == UNIX:
-            return self._unix
-        try:
-            number = ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(number, IPv6Address) and number.ipv4_mapped is not None:
-            # an IPv4 client of a port that listens on IPv6
-            number = number.ipv4_mapped
-        return any(number in network for network in self._networks)
 
 
 class AllowedOrigins:

@@ -23,7 +23,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from dcm_ws.admission import SAME_HOST, Admission, AllowedOrigins, TrustedProxies
+from dcm_ws.addresses import TrustedProxies
+from dcm_ws.admission import SAME_HOST, Admission, AllowedOrigins
 from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS
 from dcm_ws.delivery import DeliveryQueue

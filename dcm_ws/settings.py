@@ -15,7 +15,7 @@ from urllib.parse import quote
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
-from dcm_ws.admission import TrustedProxies
+from dcm_ws.addresses import TrustedProxies
 from dcm_ws.events import Publishable
 
 DEFAULT_PORT = 3849

@@ -27,7 +27,8 @@ from twisted.internet.tcp import Connection as TCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.admission import UNIX, Admission, RefusedError
+from dcm_ws.addresses import UNIX, limit_key, normal_address
+from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.errors import CloseCode
 from dcm_ws.frames import compressed, pong_control_frame
 from dcm_ws.hub import Hub
@@ -162,7 +163,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
         # a Unix socket has no address
-        self.address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else UNIX
+        self.address = normal_address(peer.host if isinstance(peer, IPv4Address | IPv6Address) else UNIX)
         self.peer = f"{self.address}:{getattr(peer, 'port', '')}"
         with suppress(AttributeError, OSError):
             # neither Unix sockets nor wrapped transports have it
@@ -644,7 +645,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         origin, connection.address = self._admission.admit(target, headers, connection.address)
         most = self.limits.connections_per_ip
-        if most and connection.address != UNIX and self._by_address[connection.address] >= most:
+        if most and connection.address != UNIX and self._by_address[limit_key(connection.address)] >= most:
             self.hub.limits["maxConnectionsPerIp"] += 1
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -687,7 +688,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         The handshake is done.
         """
         self._open.add(connection)
-        self._by_address[connection.address] += 1
+        self._by_address[limit_key(connection.address)] += 1
 
     def gone(self, connection: WebSocketConnection) -> None:
         """
@@ -695,9 +696,10 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         if connection in self._open:
             self._open.remove(connection)
-            self._by_address[connection.address] -= 1
-            if not self._by_address[connection.address]:
-                del self._by_address[connection.address]
+            key = limit_key(connection.address)
+            self._by_address[key] -= 1
+            if not self._by_address[key]:
+                del self._by_address[key]
         self._behind.discard(connection)
 
     def left(self, connection: WebSocketConnection, session: Session) -> None:

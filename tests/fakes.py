@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from dcm_ws.admission import Admission, AllowedOrigins, TrustedProxies
+from dcm_ws.addresses import TrustedProxies
+from dcm_ws.admission import Admission, AllowedOrigins
 from dcm_ws.agents import AgentMemory
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.errors import CloseCode

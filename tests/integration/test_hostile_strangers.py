@@ -231,6 +231,39 @@ def test_x_forwarded_for_through_a_proxy(header: str) -> None:
         assert "192.0.2." not in running.log
 
 
+@pytest.mark.parametrize(
+    "entry", ["198.51.100.7:4000%d", "::ffff:198.51.100.7", '"198.51.100.7:%d"', "192.0.2.%d,198.51.100.7"]
+)
+def test_one_client_however_its_proxy_writes_it(entry: str) -> None:
+    """
+    A client counts as one, whatever port or form its proxy writes; the log has its address alone.
+    """
+    options = ("--trusted-proxy", "127.0.0.0/8", "--max-connections-per-ip", "2")
+    with service(*options) as running, besieged(running):
+        for number in range(3):
+            plain = running.socket()
+            push(plain, handshake("/", f"X-Forwarded-For: {entry % number if '%' in entry else entry}"))
+            assert status(plain.recv(1 << 16)) == (101 if number < 2 else 503)
+        running.read_log_until("joined from 198.51.100.7\n")
+        assert running.log.count("joined from 198.51.100.7\n") == 2
+
+
+def test_no_address_in_x_forwarded_for() -> None:
+    """
+    What is not an address counts as the proxy: it is in the limit, and no byte of it is in the log.
+    """
+    options = ("--trusted-proxy", "127.0.0.0/8", "--max-connections-per-ip", "2")
+    with service(*options) as running, besieged(running):
+        for number, entry in enumerate((b"unix", b"\x1b[31mred", b"unknown")):
+            plain = running.socket()
+            push(plain, handshake("/", "X-Forwarded-For: ENTRY").replace(b"ENTRY", entry))
+            assert status(plain.recv(1 << 16)) == (101 if number < 2 else 503)
+        running.read_log_until("joined from 127.0.0.1\n")
+        assert "\x1b" not in running.log
+        running.forget_clients()
+        until(lambda: running.stats()["connectedClients"] == 0)
+
+
 def test_counts_without_a_token(running: Service) -> None:
     """
     A stranger reads the counts, and no name of a channel.
