@@ -1,19 +1,18 @@
 """
 The metrics: what the database says of sessions, agents, tasks and messages, as one snapshot (protocol, section 7).
-
-The five queries go to the database as one statement: one round trip, and one moment that all figures are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import psycopg2
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dcm_ws.figures import QUERIES, SCHEMAS, Query, UnreadableError, found, guarded, joined, relations, snapshot, sql_of
 from dcm_ws.postgres import (
     Address,
     DatabaseConnection,
@@ -32,56 +31,8 @@ Seconds that a snapshot may take.
 _STATEMENT_TIMEOUT_MS = int(QUERY_TIMEOUT * 900)
 _RECHECK_TICKS = 12
 
-
-class _Query(NamedTuple):
-    """
-    A query that gives one row.
-
-    @ivar zeros: its columns, as they are where it cannot be asked.
-    """
-
-    sql: str
-    zeros: dict[str, int]
-
-
-_QUERIES = {
-    "sessions": _Query(
-        "select count(*) as open_sessions from sessions where ended_at is null",
-        {"open_sessions": 0},
-    ),
-    "sessions, actions": _Query(
-        "select count(*) as revived_sessions from sessions s where ended_at is not null and exists ("
-        "select 1 from actions a where a.session_id = s.id"
-        " and a.created_at > now() - interval '15 minutes')",
-        {"revived_sessions": 0},
-    ),
-    "subtasks": _Query(
-        "select count(distinct agent_id) filter (where status = 'running') as active_agents,"
-        " count(*) filter (where status = 'pending') as pending_tasks,"
-        " count(*) filter (where status = 'running') as running_tasks,"
-        " count(*) filter (where status = 'completed'"
-        " and completed_at > now() - interval '1 hour') as completed_tasks_last_hour,"
-        " coalesce(avg(extract(epoch from completed_at - created_at) * 1000) filter ("
-        "where status = 'completed' and completed_at > now() - interval '1 hour'), 0)::float8"
-        " as avg_task_duration_ms from subtasks",
-        {
-            "active_agents": 0,
-            "pending_tasks": 0,
-            "running_tasks": 0,
-            "completed_tasks_last_hour": 0,
-            "avg_task_duration_ms": 0,
-        },
-    ),
-    "agent_messages": _Query(
-        "select count(*) as messages_last_hour from agent_messages where created_at > now() - interval '1 hour'",
-        {"messages_last_hour": 0},
-    ),
-    "actions": _Query(
-        "select count(*)::float8 / 5 as actions_per_minute from actions"
-        " where created_at > now() - interval '5 minutes'",
-        {"actions_per_minute": 0},
-    ),
-}
+# what is wrong with one table, and leaves the others as they are
+_TableError = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError, psycopg2.InternalError)
 
 
 class KpiPoller(Service):  # type: ignore[misc]
@@ -109,7 +60,7 @@ class KpiPoller(Service):  # type: ignore[misc]
         self._wall_ms = wall_ms
         self._connection: DatabaseConnection | None = None
         self._running: Deferred[None] | None = None
-        self._broken: set[str] = set()
+        self._broken: set[Query] = set()
         self._warned: set[str] = set()
         self._ticks = 0
         self.skipped = 0
@@ -157,7 +108,7 @@ class KpiPoller(Service):  # type: ignore[misc]
             return
         self._failing = False
         if self.running:
-            self._took(self._kpis(figures))
+            self._took({**snapshot(figures), "timestamp": self._wall_ms()})
 
     async def _connect(self) -> None:
         dsn = await self._address()
@@ -166,9 +117,6 @@ class KpiPoller(Service):  # type: ignore[misc]
         self._connection = connection = DatabaseConnection(self._reactor)
         await connect(connection, dsn, "dcm-ws metrics")
         connection.lost = lambda reason: self._close()
-        # a query that is given up here would go on there, and hold its connection
-        with deadline(connection, QUERY_TIMEOUT):
-            await connection.runOperation(f"set statement_timeout = {_STATEMENT_TIMEOUT_MS}")
 
     def _fail(self, reason: str) -> None:
         self.failed += 1
@@ -177,47 +125,53 @@ class KpiPoller(Service):  # type: ignore[misc]
             self._log.warn("no metrics: {reason}", reason=reason)
 
     async def _figures(self, connection: DatabaseConnection) -> dict[str, float]:
-        zeros: dict[str, float] = {}
-        for query in _QUERIES.values():
-            zeros |= query.zeros
-        asked = [name for name in _QUERIES if name not in self._broken]
-        if not asked:
-            return zeros
+        # each time: what was an ordinary table a minute ago may be a trap now
+        readable = await self._find(connection)
         try:
-            return zeros | await self._ask(connection, asked)
-        except psycopg2.ProgrammingError:
-            # something is missing; which of them?
-            for name in asked:
+            return await self._ask(connection, readable)
+        except _TableError:
+            # which of them?
+            figures: dict[str, float] = {}
+            for query, sql in readable.items():
                 try:
-                    zeros |= await self._ask(connection, [name])
-                except psycopg2.ProgrammingError as error:
-                    self._miss(name, one_line(error))
-            return zeros
+                    figures |= await self._ask(connection, {query: sql})
+                except _TableError as error:
+                    self._broken.add(query)
+                    self._miss(one_line(error))
+            return figures
 
-    async def _ask(self, connection: DatabaseConnection, names: list[str]) -> dict[str, float]:
-        queries = [_QUERIES[name] for name in names]
-        parts = [f"({query.sql}) q{n}" for n, query in enumerate(queries)]
-        columns = [column for query in queries for column in query.zeros]
+    async def _find(self, connection: DatabaseConnection) -> dict[Query, str]:
+        """
+        What can be read, as SQL.
+        """
         with deadline(connection, QUERY_TIMEOUT):
-            rows = await connection.runQuery(f"select {', '.join(columns)} from {' cross join '.join(parts)}")
+            schemas = (await connection.runQuery(SCHEMAS))[0][0]
+            sql, parameters = relations(schemas)
+            tables = found(await connection.runQuery(guarded(sql, _STATEMENT_TIMEOUT_MS), parameters))
+        readable = {}
+        for query in QUERIES:
+            if query in self._broken:
+                continue
+            try:
+                readable[query] = sql_of(query, tables)
+            except UnreadableError as error:
+                self._miss(str(error))
+        return readable
+
+    async def _ask(self, connection: DatabaseConnection, queries: Mapping[Query, str]) -> dict[str, float]:
+        if not queries:
+            return {}
+        sql, columns = joined(queries)
+        # a query that is given up here would go on there, and hold its connection
+        with deadline(connection, QUERY_TIMEOUT):
+            rows = await connection.runQuery(guarded(sql, _STATEMENT_TIMEOUT_MS))
         return dict(zip(columns, rows[0], strict=True))
 
-    def _miss(self, name: str, reason: str) -> None:
-        self._broken.add(name)
+    def _miss(self, reason: str) -> None:
         # one table may be missed by more than one query
         if reason not in self._warned:
             self._warned.add(reason)
             self._log.warn("some metrics are given as 0: {reason}", reason=reason)
-
-    def _kpis(self, figures: dict[str, float]) -> dict[str, object]:
-        kpis: dict[str, object] = {
-            "active_sessions": figures.pop("open_sessions") + figures.pop("revived_sessions"),
-            **figures,
-            "timestamp": self._wall_ms(),
-        }
-        kpis["avg_task_duration_ms"] = round(figures["avg_task_duration_ms"])
-        kpis["actions_per_minute"] = round(figures["actions_per_minute"], 2)
-        return kpis
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
