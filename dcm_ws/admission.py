@@ -109,7 +109,7 @@ class Admission:
                     f"Malformed {name}: use 1 to 128 of A-Z a-z 0-9 _ . : @ -",
                 )
         claims = self._claims(query.get("token"), headers.get("authorization", ""))
-        origin = Origin(query.get("agent_id"), query.get("session_id"), claims)
+        origin = Origin(query.get("agent_id"), query.get("session_id"), claims, _flag(query, "observer"))
         return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
 
     def _claims(self, token: str | None, authorization: str) -> Claims | None:
@@ -128,3 +128,11 @@ class Admission:
             return self._verify(token)
         except ProtocolError as error:
             raise RefusedError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    value = query.get(name, "")
+    if value not in ("", "1", "true"):
+        reason = f"Malformed {name}: use 1, or leave it out"
+        raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+    return bool(value)

@@ -84,6 +84,7 @@ class Hub:
     @ivar secrets: what tokens may be signed with.
     @ivar limits: how often each limit was crossed, by its name.
     @ivar agents: how many connections each agent has that is connected now.
+    @ivar observers: the clients that owe no acks and whose agents are not present by them.
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -111,6 +112,7 @@ class Hub:
         self.tally = Tally()
         self.draining = False
         self.sessions: set[Session] = set()
+        self.observers: set[Session] = set()
         self._leaving: dict[Session, None] = {}
         self._random = world.random
         self._server = server
@@ -158,13 +160,15 @@ class Hub:
         client_id = f"ws_{base36(now_ms)}_{self._random(8)}"
         session = Session(self, peer, client_id, origin)
         self.sessions.add(session)
+        if origin.observer:
+            self.observers.add(session)
         self.connections += 1
         self._checks.put(session, session.next_check())
         peer.send(connected_frame(client_id, self._server, now_ms))
         if not self.rules.production:
             self.registry.join(session, GLOBAL.name)
         if origin.claims is not None:
-            self._identify(session, origin.claims, origin.claims.session_id, None)
+            self._identify(session, origin.claims, Auth())
         return session
 
     def disconnect(self, session: Session) -> None:
@@ -174,16 +178,17 @@ class Hub:
         self._leaving.pop(session, None)
         if session.state is State.CLOSED:
             return
-        agent = session.agent
+        agent = session.present
         self._settle_absence(session)
         session.state = State.CLOSED
         self.registry.drop(session)
         self._checks.drop(session)
         self.sessions.discard(session)
-        if agent is not None:
+        self.observers.discard(session)
+        if session.agent is not None:
             self.authenticated -= 1
-            self._one_less_of(agent)
-            self._tell_of_agent("agent.disconnected", session, agent)
+        if agent is not None:
+            self._end_presence(session, agent)
 
     def leave(self, session: Session) -> None:
         """
@@ -221,33 +226,32 @@ class Hub:
             claims = Claims(auth.agent_id, None, 0)
         else:
             raise ProtocolError(ErrorCode.AGENT_ID_REQUIRED, "Missing token or agent_id")
-        self._identify(session, claims, claims.session_id or auth.session_id, auth.id)
+        self._identify(session, claims, auth)
 
-    def _identify(
-        self,
-        session: Session,
-        claims: Claims,
-        dcm_session: str | None,
-        request: str | int | None,
-    ) -> None:
+    def _identify(self, session: Session, claims: Claims, auth: Auth) -> None:
         # the agent may be one of those who left, and get what it left behind
         self._disconnect_the_gone()
         agent, former = claims.agent_id, session.agent
-        returning = agent != former
+        was_present = session.present
+        observer = session.observer if auth.observer is None else auth.observer
+        present = None if observer else agent
         if former is None:
             self.authenticated += 1
             if self.rules.production:
                 self.registry.join(session, GLOBAL.name)
-        elif returning:
+        if was_present not in (None, present) or (observer and not session.observer):
             self._settle_absence(session)
+        if former is not None and former != agent:
             self.registry.leave(session, agent_channel(former).name)
-            self._one_less_of(former)
-            self._tell_of_agent("agent.disconnected", session, former)
+        if was_present is not None and was_present != present:
+            self._end_presence(session, was_present)
+        returning = present is not None and present != was_present
         if returning:
             self.agents[agent] += 1
+        self._observe(session, observer)
         session.state = State.AUTHENTICATED
         session.agent = agent
-        session.dcm_session = dcm_session or session.origin.session_id
+        session.dcm_session = claims.session_id or auth.session_id or session.origin.session_id
         self._expect_expiry(session, claims)
         self._restore(session, (agent_channel(agent).name,), beyond=2)
         if session.dcm_session is not None:
@@ -258,10 +262,18 @@ class Hub:
             self._restore(session, sorted(absence.subscriptions))
         subscriptions = sorted(self.registry.channels(session))
         self.tally.sent["ack"] += 1
-        session.peer.send(authenticated_frame(request, subscriptions, self.wall_ms()))
+        session.peer.send(authenticated_frame(auth.id, subscriptions, self.wall_ms()))
         if absence is not None:
             self._catch_up(session, absence)
-        self._tell_of_agent("agent.connected", session, agent)
+        if present is not None:
+            self._tell_of_agent("agent.connected", session, agent)
+
+    def _observe(self, session: Session, observer: bool) -> None:
+        session.observer = observer
+        if observer:
+            self.observers.add(session)
+        else:
+            self.observers.discard(session)
 
     def _restore(self, session: Session, channels: Iterable[str], beyond: int = 0) -> None:
         """
@@ -283,16 +295,16 @@ class Hub:
 
     def _settle_absence(self, session: Session) -> None:
         """
-        Keep for the session's agent, if it has one, what the connection leaves behind.
+        Keep for the agent that is present by this session, if there is one, what the connection leaves behind.
         """
         owed = self.deliveries.release(session)
         if session.replaying is not None:
             once = {event.id: event for event in (*owed, *session.replaying)}
             owed = sorted(once.values(), key=lambda event: event.seq)
             session.replaying = None
-        if session.agent is not None:
+        if session.present is not None:
             subscriptions = frozenset(self.registry.channels(session))
-            self.memory.left(session.agent, Absence(subscriptions, owed, self._seq))
+            self.memory.left(session.present, Absence(subscriptions, owed, self._seq))
 
     def _catch_up(self, session: Session, absence: Absence) -> None:
         def events() -> Iterator[Tracked]:
@@ -314,10 +326,11 @@ class Hub:
 
         session.peer.replay(frames())
 
-    def _one_less_of(self, agent: str) -> None:
+    def _end_presence(self, session: Session, agent: str) -> None:
         self.agents[agent] -= 1
         if not self.agents[agent]:
             del self.agents[agent]
+        self._tell_of_agent("agent.disconnected", session, agent)
 
     def _tell_of_agent(self, event: str, session: Session, agent: str) -> None:
         data = {
@@ -419,7 +432,9 @@ class Hub:
                 joined = b"".join(frames)
                 for session in audience:
                     session.peer.send(joined)
-                self.deliveries.sent(Tracked(seq, event_id, frames), audience)
+                owing = audience - self.observers if self.observers else audience
+                if owing:
+                    self.deliveries.sent(Tracked(seq, event_id, frames), owing)
 
     # looking after them
 
@@ -518,6 +533,7 @@ class Hub:
             **named,
             "failedDeliveries": self.given_up,
             "authenticatedClients": self.authenticated,
+            "observers": len(self.observers),
             "totalConnections": self.connections,
             "events": {
                 "client": self.tally.events["client"].total(),

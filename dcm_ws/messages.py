@@ -65,6 +65,7 @@ class Auth(Struct, tag="auth", frozen=True, gc=False):
     session_id: Identifier | None = None
     id: RequestId | None = None
     timestamp: Timestamp = None
+    observer: bool | None = None
 
 
 class Ping(Struct, tag="ping", frozen=True, gc=False):

@@ -73,11 +73,13 @@ class Origin(NamedTuple):
     @ivar agent_id: claimed in the query; proves nothing.
     @ivar session_id: claimed in the query.
     @ivar claims: those of a good token, where one was given.
+    @ivar observer: it asks to get events and to owe nothing for them.
     """
 
     agent_id: str | None = None
     session_id: str | None = None
     claims: Claims | None = None
+    observer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ class Session:
     """
     What the service knows of one client.
 
+    @ivar agent: the agent that it authenticated as.
+    @ivar observer: it gets events and owes nothing; its agent is not present by it.
     @ivar heard_at: when anything at all last came from it (monotonic seconds).
     @ivar owed: its deliveries that await an ack.
     @ivar replaying: what it missed while it was away and has not been sent yet.
@@ -155,6 +159,7 @@ class Session:
         "expires_at",
         "heard_at",
         "joined_at",
+        "observer",
         "origin",
         "owed",
         "peer",
@@ -171,6 +176,7 @@ class Session:
         self.state = State.ANONYMOUS
         self.agent: str | None = None
         self.dcm_session: str | None = None
+        self.observer = origin.observer
         self.owed: dict[str, Delivery] = {}
         self.replaying: Iterator[Tracked] | None = None
         self.expires_at: float | None = None
@@ -179,6 +185,13 @@ class Session:
         self._allowance = house.rules.rate_burst
         self._excess = 0.0
         self._charged_at = now
+
+    @property
+    def present(self) -> str | None:
+        """
+        The agent that is connected by this client; None for observers and clients that have not authenticated.
+        """
+        return None if self.observer else self.agent
 
     def receive(self, message: str | bytes) -> None:
         """

@@ -167,6 +167,9 @@ def test_address_of_the_client(peer: str, forwarded: str, address: str) -> None:
         ("/?token=good", {"authorization": "Bearer bad"}, Origin(claims=CLAIMS)),
         ("/", {"authorization": "Basic Z29vZA=="}, Origin()),
         ("/", {"authorization": ""}, Origin()),
+        ("/?observer=1&agent_id=ann", {}, Origin("ann", observer=True)),
+        ("/?observer=true&token=good", {}, Origin(claims=CLAIMS, observer=True)),
+        ("/?observer=&observer=1", {}, Origin()),
     ],
 )
 def test_admitted(target: str, headers: dict[str, str], origin: Origin) -> None:
@@ -184,6 +187,16 @@ def test_malformed_ids(name: str, value: str) -> None:
     """
     assert refusal(make_admission(), f"/?{name}={value}") == (400, "INVALID_MESSAGE")
     assert refusal(make_admission(), f"/?token=good&{name}={value}") == (400, "INVALID_MESSAGE")
+
+
+@pytest.mark.parametrize("value", ["0", "false", "2", "yes", "True", " 1", "%ff"])
+def test_malformed_observer(value: str) -> None:
+    """
+    Who asks to observe must say it clearly, and is told what was not.
+    """
+    with pytest.raises(RefusedError, match="Malformed observer") as refused:
+        make_admission().admit(f"/?token=good&observer={value}", {}, "192.0.2.1")
+    assert (refused.value.status, refused.value.code) == (400, "INVALID_MESSAGE")
 
 
 @pytest.mark.parametrize(

@@ -1179,6 +1179,7 @@ def test_counts(hub: Hub) -> None:
         "pendingDeliveries": 0,
         "failedDeliveries": 0,
         "authenticatedClients": 0,
+        "observers": 0,
         "agentStats": {},
         "totalConnections": 2,
         "events": {"client": 1, "database": 1, "badNotifications": 0},

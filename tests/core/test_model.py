@@ -52,11 +52,19 @@ class ModelClient:
     joined_at: float
     heard_at: float
     ping_at: float
+    observer: bool = False
     agent: str | None = None
     session: str | None = None
     channels: set[str] = field(default_factory=set)
     owed: dict[int, Owed] = field(default_factory=dict)
     inbox: list[Message] = field(default_factory=list)
+
+    @property
+    def present(self) -> str | None:
+        """
+        The agent that is connected by it.
+        """
+        return None if self.observer else self.agent
 
 
 @dataclass
@@ -82,8 +90,8 @@ class Model:
 
     # connections
 
-    def connect(self, claimed: str | None, name: str) -> ModelClient:
-        client = ModelClient(name, claimed, self.now, self.now, self.now + 30)
+    def connect(self, claimed: str | None, observer: bool, name: str) -> ModelClient:
+        client = ModelClient(name, claimed, self.now, self.now, self.now + 30, observer)
         self.clients.append(client)
         client.inbox.append(("connected", None))
         if not self.production:
@@ -93,12 +101,12 @@ class Model:
     def disconnect(self, client: ModelClient) -> None:
         self.clients.remove(client)
         self.leave(client)
-        if client.agent is not None:
+        if client.present is not None:
             self.tell("agent.disconnected", client)
 
     def leave(self, client: ModelClient) -> None:
         owed, client.owed = client.owed, {}
-        if client.agent is None:
+        if client.present is None:
             return
         self.remembered[client.agent] = (self.now + 86_400, set(client.channels))
         earlier = self.absences.pop(client.agent, None)
@@ -109,20 +117,26 @@ class Model:
 
     # commands
 
-    def auth(self, client: ModelClient, agent: str, session: str | None) -> None:
+    def auth(self, client: ModelClient, agent: str, session: str | None, observer: bool | None) -> None:
         former = client.agent
+        if observer is None:
+            observer = client.observer
+        leaving = client.present is not None and (observer or former != agent)
+        returning = not observer and client.present != agent
         if former is None and self.production:
             client.channels.add("global")
+        if leaving or observer:
+            self.leave(client) if leaving else client.owed.clear()
         if former is not None and former != agent:
-            self.leave(client)
             client.channels.discard(f"agents/{former}")
+        if leaving:
             self.tell("agent.disconnected", client)
-        client.agent, client.session = agent, session
+        client.agent, client.session, client.observer = agent, session, observer
         client.channels.add(f"agents/{agent}")
         if session is not None:
             client.channels.add(f"sessions/{session}")
         catching_up: list[Owed] = []
-        if former != agent:
+        if returning:
             until, channels = self.remembered.get(agent, (0.0, set()))
             if until > self.now:
                 self.restore(client, channels)
@@ -137,7 +151,8 @@ class Model:
         for owed in catching_up:
             client.owed.pop(owed.number, None)
             self.deliver(client, owed.number, owed.frames)
-        self.tell("agent.connected", client)
+        if not observer:
+            self.tell("agent.connected", client)
 
     def restore(self, client: ModelClient, channels: set[str]) -> None:
         for channel in sorted(channels):
@@ -198,6 +213,8 @@ class Model:
 
     def deliver(self, client: ModelClient, number: int, frames: list[Message]) -> None:
         client.inbox += frames
+        if client.observer:
+            return
         client.owed[number] = Owed(number, frames, self.now + 5)
         while len(client.owed) > MAX_PENDING:
             del client.owed[next(iter(client.owed))]
@@ -296,23 +313,25 @@ class Pair:
             getattr(self, name)(client, *arguments)
         self.compare()
 
-    def connect(self, claimed: str | None) -> None:
+    def connect(self, claimed: str | None, observer: bool) -> None:
         peer = Peer(self.closed)
-        session = self.hub.connect(peer, Origin(agent_id=claimed))
+        session = self.hub.connect(peer, Origin(agent_id=claimed, observer=observer))
         assert session is not None
-        self.clients.append(Client(peer, session, self.model.connect(claimed, session.client_id)))
+        self.clients.append(Client(peer, session, self.model.connect(claimed, observer, session.client_id)))
 
     def disconnect(self, client: Client) -> None:
         self.hub.disconnect(client.session)
         self.model.disconnect(client.twin)
         self.clients.remove(client)
 
-    def auth(self, client: Client, agent: str, session: str | None, by_token: bool) -> None:
+    def auth(
+        self, client: Client, agent: str, session: str | None, by_token: bool, observer: bool | None = None
+    ) -> None:
         if self.model.production or by_token:
-            tell(client, type="auth", token=sign(SECRET, agent, session, self.hub.wall_ms()))
+            tell(client, type="auth", token=sign(SECRET, agent, session, self.hub.wall_ms()), observer=observer)
         else:
-            tell(client, type="auth", agent_id=agent, session_id=session)
-        self.model.auth(client.twin, agent, session)
+            tell(client, type="auth", agent_id=agent, session_id=session, observer=observer)
+        self.model.auth(client.twin, agent, session, observer)
 
     def subscribe(self, client: Client, channel: str) -> None:
         tell(client, type="subscribe", id=1, channel=channel)
@@ -363,6 +382,8 @@ class Pair:
         assert stats["channelStats"] == Counter(name for client in model.clients for name in client.channels)
         assert stats["activeChannels"] == len(self.hub.registry)
         assert stats["failedDeliveries"] == model.given_up
+        assert stats["observers"] == sum(client.observer for client in model.clients)
+        assert stats["agentStats"] == Counter(client.present for client in model.clients if client.present)
         assert stats["authenticatedClients"] == sum(client.agent is not None for client in model.clients)
         assert self.hub.memory.kept == sum(len(absence.owed) for absence in model.absences.values())
         assert self.hub.memory.absent == len(model.absences)
@@ -420,10 +441,11 @@ waiting = st.tuples(st.just("advance"), st.sampled_from((29, 30, 59, 60, 61, 289
 publishing = st.tuples(st.just("publish"), which, channels, st.sampled_from((*TRACKED, *EVENTS)))
 authenticating = st.tuples(st.just("auth"), which, agents, sessions, st.booleans())
 operations = st.one_of(
-    st.tuples(st.just("connect"), st.none() | agents),
+    st.tuples(st.just("connect"), st.none() | agents, st.sampled_from((False, False, True))),
     st.tuples(st.just("disconnect"), which),
     authenticating,
     authenticating,
+    st.tuples(st.just("auth"), which, agents, sessions, st.booleans(), st.booleans()),
     st.tuples(st.just("subscribe"), which, channels),
     st.tuples(st.just("unsubscribe"), which, channels),
     publishing,
@@ -445,8 +467,8 @@ def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ..
     Whatever clients do, and however long they wait, each receives what the protocol says, in its order.
     """
     pair = Pair(production)
-    pair.do(("connect", None))
-    pair.do(("connect", "ann"))
+    pair.do(("connect", None, False))
+    pair.do(("connect", "ann", False))
     for operation in todo:
         pair.do(operation)
     while pair.clients:

@@ -92,6 +92,7 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     Whatever clients, the database and the service do is in the metrics afterwards.
     """
     before = metrics(http(running))
+    running.connect("/ws?observer=1")
     client = running.connect()
     ask(client, type="auth", agent_id="agent-name", id=1)
     ask(client, type="subscribe", channel="topics/t", id=2)
@@ -116,6 +117,7 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     assert found['dcm_ws_events_total{category="task",source="client"}'] == 1
     assert found['dcm_ws_events_total{category="other",source="database"}'] == 1
     assert found['dcm_ws_events_total{category="agent",source="service"}'] == 1
+    assert found["dcm_ws_observers"] == 1
     assert found["dcm_ws_deliveries_sent_total"] == 1
     assert found["dcm_ws_deliveries_retried_total"] == 1
     assert found['dcm_ws_limits_hit_total{limit="maxDepth"}'] == 1

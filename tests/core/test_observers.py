@@ -1,0 +1,267 @@
+"""
+Observers: clients that get events and owe nothing for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.channels import parse_channel
+from dcm_ws.hub import Hub
+from dcm_ws.session import Origin
+from dcm_ws.tokens import sign
+from tests.core.living import events, live
+from tests.fakes import SECRET, Client, make_hub
+
+TASK: dict[str, Any] = {"type": "publish", "channel": "topics/t", "event": "task.created"}
+
+
+@pytest.fixture
+def hub(clock: Clock) -> Hub:
+    return make_hub(clock)
+
+
+def observe(hub: Hub, agent: str | None = None, *channels: str) -> Client:
+    """
+    An observer that has read what it was sent so far.
+    """
+    client = Client(hub, Origin(observer=True))
+    if agent is not None:
+        client.auth(agent)
+    for channel in channels:
+        client.say(type="subscribe", channel=channel)
+    client.peer.take()
+    return client
+
+
+def owed(hub: Hub) -> Any:
+    return hub.stats(channels=True)["pendingDeliveries"]
+
+
+def test_observer_is_sent_events_once(clock: Clock, hub: Hub) -> None:
+    """
+    An observer gets each tracked event once, on all its channels, and nothing waits for its ack.
+    """
+    observer = observe(hub, None, "topics/t")
+    other = Client(hub)
+    other.say(**TASK, data=1)
+    assert events(observer.peer.take()) == [("topics/t", "task.created"), ("global", "task.created")]
+    assert owed(hub) == 1
+    live(hub, clock, 30)
+    assert events(observer.peer.take()) == []
+    stats = hub.stats(channels=True)
+    assert (stats["failedDeliveries"], stats["observers"], stats["connectedClients"]) == (1, 1, 2)
+
+
+def test_nothing_is_held_for_observers_alone(hub: Hub) -> None:
+    """
+    Without anybody who owes an ack there is no delivery.
+    """
+    observer = observe(hub)
+    hub.publish(parse_channel("topics/t"), "task.created", b"1")
+    assert events(observer.peer.take()) == [("global", "task.created")]
+    assert (owed(hub), hub.deliveries.begun) == (0, 0)
+
+
+def test_ack_of_an_observer_is_harmless(hub: Hub) -> None:
+    """
+    An ack that was not asked for changes nothing, also where others owe one for that event.
+    """
+    observer, other = observe(hub), Client(hub)
+    (event,) = observer.say(**TASK, data=1)
+    assert observer.say(type="ack", message_id=event["id"]) == []
+    assert owed(hub) == 1
+    assert other.say(type="ack", message_id=event["id"])[-1]["id"] == event["id"]
+    assert owed(hub) == 0
+
+
+def test_observer_is_not_present(hub: Hub) -> None:
+    """
+    Neither the coming nor the going of an observer is announced, and its agent does not count as connected.
+    """
+    watcher = Client(hub)
+    watcher.peer.take()
+    claims = hub.verify(sign(SECRET, "ann", "s", hub.wall_ms()))
+    observer = Client(hub, Origin(claims=claims, observer=True))
+    ack = observer.peer.take()[-1]
+    assert ack["subscriptions"] == ["agents/ann", "global", "sessions/s"]
+    stats = hub.stats(channels=True)
+    assert (stats["agentStats"], stats["agents"]["connected"], stats["authenticatedClients"]) == ({}, 0, 1)
+    # a new token for the same agent
+    observer.auth("ann")
+    observer.leave()
+    assert watcher.peer.take() == []
+    stats = hub.stats(channels=True)
+    assert (stats["authenticatedClients"], stats["observers"]) == (0, 0)
+
+
+def test_nothing_is_kept_or_restored_for_an_observer(hub: Hub) -> None:
+    """
+    What an agent left behind waits for the agent and not for its observers, and an observer leaves nothing behind.
+    """
+    agent = Client(hub)
+    agent.auth("ann")
+    agent.say(type="subscribe", channel="topics/t")
+    agent.leave()
+    hub.publish(parse_channel("topics/t"), "task.created", b"1")
+
+    observer = Client(hub, Origin(observer=True))
+    assert observer.auth("ann")[-1]["subscriptions"] == ["agents/ann", "global"]
+    observer.say(type="subscribe", channel="topics/other")
+    observer.leave()
+    assert (hub.memory.absent, len(hub.memory)) == (1, 1)
+
+    again = Client(hub)
+    _, ack, *missed = again.auth("ann")
+    assert ack["subscriptions"] == ["agents/ann", "global", "topics/t"]
+    assert events(missed) == [("topics/t", "task.created"), ("global", "task.created"), ("global", "agent.connected")]
+
+
+def test_agent_of_an_observer_is_still_away(hub: Hub) -> None:
+    """
+    An agent that has only observers is away: what it misses is kept for it.
+    """
+    agent = Client(hub)
+    agent.auth("ann")
+    observe(hub, "ann")
+    agent.leave()
+    hub.publish(parse_channel("agents/ann"), "message.new", b"1")
+    again = Client(hub)
+    assert [frame["channel"] for frame in again.auth("ann") if frame.get("event") == "message.new"] == [
+        "agents/ann",
+        "global",
+    ]
+
+
+def test_observer_reads_what_its_agent_may(clock: Clock) -> None:
+    """
+    In production an observer authenticates like any other client, and has the rights of its token.
+    """
+    hub = make_hub(clock, production=True)
+    observer = Client(hub, Origin(observer=True))
+    assert observer.say(type="subscribe", channel="topics/t", id=1)[-1]["code"] == "NOT_AUTHORIZED"
+    ack = observer.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))[-1]
+    assert ack["subscriptions"] == ["agents/ann", "global"]
+    hub.publish(parse_channel("agents/ann"), "task.created", b"1")
+    assert events(observer.peer.take()) == [("agents/ann", "task.created"), ("global", "task.created")]
+
+
+def test_observer_may_listen_to_the_agent_it_claims(hub: Hub) -> None:
+    """
+    In development the agent in the query is enough to listen to its channel.
+    """
+    observer = Client(hub, Origin(agent_id="ann", observer=True))
+    assert observer.say(type="subscribe", channel="agents/ann", id=1)[-1]["success"]
+    assert observer.say(type="subscribe", channel="agents/bob", id=2)[-1]["code"] == "NOT_AUTHORIZED"
+
+
+def test_becoming_an_observer(clock: Clock, hub: Hub) -> None:
+    """
+    A client that becomes an observer leaves its agent, which keeps what was owed; its subscriptions stay.
+    """
+    watcher = Client(hub)
+    client = Client(hub)
+    client.auth("ann")
+    client.say(type="subscribe", channel="topics/t")
+    client.say(**TASK, data=1)
+    watcher.say(type="unsubscribe", channel="global")
+    watcher.say(type="subscribe", channel="global")
+    watcher.peer.take()
+    *_, ack = client.auth("ann", observer=True)
+    assert ack["subscriptions"] == ["agents/ann", "global", "topics/t"]
+    assert events(watcher.peer.take()) == [("global", "agent.disconnected")]
+    stats = hub.stats(channels=True)
+    assert (stats["agentStats"], stats["observers"], stats["authenticatedClients"]) == ({}, 1, 1)
+    assert (hub.memory.kept, hub.memory.absent) == (1, 1)
+
+    # without the field a refreshed token changes nothing
+    assert [frame["type"] for frame in client.auth("ann")] == ["ack"]
+    hub.publish(parse_channel("topics/t"), "task.created", b"2")
+    assert len(client.peer.take()) == 2
+    live(hub, clock, 30)
+    assert events(client.peer.take()) == []
+
+
+def test_ceasing_to_observe(hub: Hub) -> None:
+    """
+    An observer that becomes a participant is its agent from then on: it gets what was kept, and owes acks.
+    """
+    first = Client(hub)
+    first.auth("ann")
+    first.say(**TASK, data=1)
+    first.leave()
+    observer = observe(hub, "ann")
+    watcher = Client(hub)
+    watcher.peer.take()
+    ack, *rest = observer.auth("ann", observer=False)
+    assert ack["success"]
+    assert events(rest) == [("global", "task.created"), ("global", "agent.connected")]
+    assert events(watcher.peer.take()) == [("global", "agent.connected")]
+    stats = hub.stats(channels=True)
+    assert (stats["agentStats"], stats["observers"], stats["pendingDeliveries"]) == ({"ann": 1}, 0, 1)
+    observer.leave()
+    assert events(watcher.peer.take()) == [("global", "agent.disconnected")]
+    assert hub.memory.kept == 1
+
+
+def test_becoming_an_observer_during_a_replay(hub: Hub) -> None:
+    """
+    What was not replayed yet is kept for the agent, and the observer is not sent the rest.
+    """
+    first = Client(hub)
+    first.auth("ann")
+    for n in range(4):
+        first.say(**TASK, data=n)
+    first.leave()
+    second = Client(hub)
+    second.peer.replay = lambda frames: setattr(second.peer, "replaying", frames)  # type: ignore[method-assign]
+    second.auth("ann")
+    second.peer.read(2)
+    second.peer.take()
+    second.auth("ann", observer=True)
+    second.peer.read()
+    assert events(second.peer.take()) == []
+    assert (hub.memory.kept, owed(hub)) == (4, 0)
+
+
+def test_anonymous_client_becomes_an_observer(hub: Hub) -> None:
+    """
+    What a client owed before it authenticated as an observer is dropped, as at the end of its connection.
+    """
+    client = Client(hub)
+    client.say(**TASK, data=1)
+    assert owed(hub) == 1
+    client.auth("ann", observer=True)
+    assert (owed(hub), hub.memory.kept) == (0, 0)
+
+
+def test_observer_changes_its_agent(hub: Hub) -> None:
+    """
+    As another agent, an observer leaves the former one's channel, without a word to others.
+    """
+    watcher = Client(hub)
+    watcher.peer.take()
+    observer = observe(hub, "ann")
+    assert observer.auth("bob")[-1]["subscriptions"] == ["agents/bob", "global"]
+    assert watcher.peer.take() == []
+    # a participant as another agent, and an observer as a third
+    observer.auth("cid", observer=False)
+    observer.auth("dan", observer=True)
+    told = [(frame["event"], frame["data"]["agent_id"]) for frame in watcher.peer.take()]
+    assert told == [("agent.connected", "cid"), ("agent.disconnected", "cid")]
+    assert hub.registry.channels(observer.session) == {"agents/dan", "global"}
+
+
+@pytest.mark.parametrize("value", [1, "yes", "true", [], {}])
+def test_malformed_observer(hub: Hub, value: Any) -> None:
+    """
+    In C{auth} the field is a boolean; anything else is refused, and the text names it.
+    """
+    client = Client(hub)
+    refused = client.auth("ann", observer=value)[-1]
+    assert refused["code"] == "INVALID_MESSAGE"
+    assert "observer" in refused["error"]
+
