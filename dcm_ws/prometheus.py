@@ -79,7 +79,9 @@ class HubCollector(Collector):
         here.add_metric(["authenticated"], hub.authenticated)
         here.add_metric(["anonymous"], len(hub.sessions) - hub.authenticated)
         yield here
-        yield GaugeMetricFamily("dcm_ws_observers", "Clients connected that owe no acknowledgements", len(hub.observers))
+        yield GaugeMetricFamily(
+            "dcm_ws_observers", "Clients connected that owe no acknowledgements", len(hub.observers)
+        )
         yield _plain("connections_opened", "Clients that connected", hub.connections)
         yield _counter("connections_closed", "Connections that the service closed", "code", stats["closes"])
         yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", len(hub.registry))

@@ -264,4 +264,3 @@ def test_malformed_observer(hub: Hub, value: Any) -> None:
     refused = client.auth("ann", observer=value)[-1]
     assert refused["code"] == "INVALID_MESSAGE"
     assert "observer" in refused["error"]
-
