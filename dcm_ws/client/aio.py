@@ -23,10 +23,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from dcm_ws.client.base import Client
-from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State, place_of
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State
 from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTimeoutError, TokenFailedError
 from dcm_ws.client.events import Event, Inbox, Queue
+from dcm_ws.client.reasons import reason_of
 from dcm_ws.client.subscriptions import Subscriptions
+from dcm_ws.client.urls import is_loopback, place_of
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[[Event], object]
@@ -64,7 +66,7 @@ class DCMClient(Client):
         queue_max: int = QUEUE_MAX,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        place_of(url, tls=tls is not None)
+        _, host, _ = place_of(url, tls=tls is not None)
         super().__init__(
             ClientCore(
                 agent_id=agent_id,
@@ -74,6 +76,7 @@ class DCMClient(Client):
                 queue_max=queue_max,
                 random=random.random,
                 room=lambda: self._room.set(),
+                wall_ms=lambda: time.time_ns() // 1_000_000,
             )
         )
         self.url = url
@@ -87,6 +90,9 @@ class DCMClient(Client):
             # the server pings
             "ping_interval": None,
         }
+        if is_loopback(host):
+            # a proxy in the environment cannot reach it
+            self._options["proxy"] = None
         if tls is not None:
             self._options["ssl"] = tls
         self._running: asyncio.Task[None] | None = None
@@ -162,6 +168,9 @@ class DCMClient(Client):
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self.url, text)
 
+    def _debug(self, text: str) -> None:
+        _log.debug("%s: %s", self.url, text)
+
     def _report(self, text: str) -> None:
         _log.exception("%s: %s", self.url, text)
 
@@ -171,23 +180,25 @@ class DCMClient(Client):
             error: DCMError | None = None
             code: int | None = None
             reason = ""
+            self.last_error = None
             try:
                 async with connect(self.url, **self._options) as socket:
                     error = await self._converse(socket)
                 code, reason = socket.close_code, socket.close_reason or ""
             except (OSError, TimeoutError, WebSocketException) as failed:
-                reason = str(failed) or type(failed).__name__
+                self.last_error = failed
+                reason = reason_of(failed)
             except Exception as failed:
                 self._report("the client broke; it will connect again")
                 reason = type(failed).__name__
             reason = reason or str(error or "")
             self.last_close = (code, reason)
             verdict = self._core.lost(code, reason, error)
+            self._lost(self._core.ended, verdict.delay, time.monotonic())
             if verdict.delay is None:
                 self._error = verdict.error
                 self._become(State.CLOSED)
                 return
-            _log.info("%s: %s %s; the next attempt is in %.1f s", self.url, code or "", reason, verdict.delay)
             self.retry_at = time.time() + verdict.delay
             self._become(State.WAITING)
             await asyncio.sleep(verdict.delay)

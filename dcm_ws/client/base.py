@@ -13,16 +13,25 @@ from dcm_ws.client.errors import DCMError
 
 _T = TypeVar("_T")
 
+REPEATED = 60.0
+"""
+Seconds in which the same failure of the connection is logged as a warning only once.
+"""
+
 
 class Client(ABC):
     """
     @ivar state: what it is doing.
     @ivar last_close: the code and the reason of the last close, or why there was no connection.
+    @ivar last_error: the exception with which the last attempt to connect failed; None if it was closed otherwise.
     """
 
     def __init__(self, core: ClientCore) -> None:
         self.state = State.IDLE
         self.last_close: tuple[int | None, str] | None = None
+        self.last_error: BaseException | None = None
+        self._logged = ""
+        self._logged_at = 0.0
         self._core = core
         self._state_watchers: list[Callable[[State], object]] = []
         self._error_watchers: list[Callable[[DCMError], object]] = []
@@ -59,6 +68,19 @@ class Client(ABC):
             self.state = state
             self._tell(self._state_watchers, state)
 
+    def _lost(self, text: str, delay: float | None, now: float) -> None:
+        """
+        Log why there is no connection.  The same reason again is of interest only once in L{REPEATED}.
+
+        @param delay: seconds until the next attempt; None where there is none.
+        @param now: monotonic seconds.
+        """
+        repeated = text == self._logged and now - self._logged_at < REPEATED
+        if not repeated:
+            self._logged, self._logged_at = text, now
+        then = "it will not connect again" if delay is None else f"next attempt in {delay:.1f} s"
+        (self._debug if repeated else self._warn)(f"{text}; {then}")
+
     def _complain(self, error: DCMError) -> None:
         if self._error_watchers:
             self._tell(self._error_watchers, error)
@@ -77,6 +99,12 @@ class Client(ABC):
     def _warn(self, text: str) -> None:
         """
         Log C{text}.
+        """
+
+    @abstractmethod
+    def _debug(self, text: str) -> None:
+        """
+        Log C{text} for those who look closely.
         """
 
     @abstractmethod

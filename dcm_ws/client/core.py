@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, refusal
 from dcm_ws.client.events import Dispatcher
@@ -51,6 +50,8 @@ _GOING_AWAY = 1001
 _UNWELCOME = frozenset({1013, 4029})
 _UNWELCOME_ATTEMPT = 4
 _ATTEMPT_MAX = 30
+# close codes that are never on the wire (RFC 6455, section 7.4.1)
+_NOT_SENT = frozenset({1005, 1006})
 
 
 class State(StrEnum):
@@ -80,8 +81,10 @@ class ClientCore:
     @param queue_max: events that may wait for listeners.
     @param random: a number from 0 to 1.
     @param room: called when fewer events wait.
+    @param wall_ms: the time, in milliseconds since the epoch.
 
     @ivar agent_id: who the server takes it for, or is to.
+    @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class ClientCore:
         queue_max: int,
         random: Callable[[], float],
         room: Callable[[], object],
+        wall_ms: Callable[[], int],
     ) -> None:
         self.agent_id = agent_id
         self.subscriptions = Subscriptions(channels)
@@ -101,6 +105,7 @@ class ClientCore:
             acknowledge=self._acknowledge,
             mirrored=lambda: "global" in self.subscriptions.channels,
             room=room,
+            wall_ms=wall_ms,
         )
         self._session_id = session_id
         self._fresh_tokens = fresh_tokens
@@ -112,6 +117,7 @@ class ClientCore:
         self._pings: OrderedDict[str, Reply | None] = OrderedDict()
         self._next_id = 1
         self._attempt = 0
+        self.ended = ""
         self.client_id: str | None = None
 
     # connections
@@ -121,6 +127,7 @@ class ClientCore:
         There is a connection; C{send} takes texts.
         """
         self._send = send
+        self.ended = ""
         self.subscriptions.has = {"global"}
 
     def stable(self) -> None:
@@ -141,11 +148,12 @@ class ClientCore:
         waiting = [*self._requests.values(), *filter(None, self._pings.values())]
         self._requests.clear()
         self._pings.clear()
+        self.ended = how_it_ended(code, reason, error)
         for reply in waiting:
-            reply(NotConnectedError("the connection ended before the answer came"))
+            reply(NotConnectedError(f"{self.ended}; there was no answer yet", code))
         refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _PASSING)
         if refused and not self._fresh_tokens:
-            return Verdict(None, ClosedError(str(error or reason or "authentication required"), code))
+            return Verdict(None, ClosedError(self.ended, code))
         if code in _UNWELCOME:
             self._attempt = max(self._attempt, _UNWELCOME_ATTEMPT)
         longest = BACKOFF_MAX if code == _GOING_AWAY else min(BACKOFF_MAX, BACKOFF_BASE * 2**self._attempt)
@@ -179,11 +187,15 @@ class ClientCore:
         name = self._next_name()
         text = encode({**message, "id": name})
         if self._send is None:
-            reply(NotConnectedError("there is no connection"))
+            reply(self._not_connected())
         else:
             self._requests[name] = self._remembering(message, reply)
             self._send(text)
         return name
+
+    def _not_connected(self) -> NotConnectedError:
+        why = f": {self.ended}" if self.ended else ""
+        return NotConnectedError(f"there is no connection{why}")
 
     def _next_name(self) -> str:
         name = f"r{self._next_id}"
@@ -208,7 +220,7 @@ class ClientCore:
         """
         name = self._next_name()
         if self._send is None:
-            reply(NotConnectedError("there is no connection"))
+            reply(self._not_connected())
         else:
             self._pings[name] = reply
             # with an id, so that it can be refused
@@ -299,24 +311,20 @@ class ClientCore:
         self._say(encode({"type": "ack", "message_id": message_id}))
 
 
-def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
+def how_it_ended(code: int | None, reason: str, error: DCMError | None = None) -> str:
     """
-    Whether a WebSocket's URL says TLS, its host and its port.
+    One phrase for the end of a connection, or for an attempt that failed.
 
-    @param tls: there are settings for TLS, which only C{wss://} has.
-    @raise ValueError: it is no such URL.
+    @param code: the close code; None where no connection was opened.
+    @param error: why the client ended it by itself.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"not the address of a WebSocket: {url!r}: {error}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
-    secure = parts.scheme == "wss"
-    if tls and not secure:
-        raise ValueError(f"there is no TLS with {url!r}; use wss://")
-    return secure, parts.hostname, port or (443 if secure else 80)
+    if error is not None:
+        return str(error)
+    if code is None:
+        return reason or "there was no connection"
+    if code in _NOT_SENT:
+        return f"connection lost ({code}{': ' * bool(reason)}{reason})"
+    return f"connection closed: {code} {reason}".rstrip()
 
 
 def encode(message: dict[str, Any]) -> str:

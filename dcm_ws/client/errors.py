@@ -99,9 +99,15 @@ def refusal(frame: dict[str, Any]) -> RefusedError:
 class NotConnectedError(DCMError):
     """
     There is no connection, or it ended before the answer came: what was asked for may have been done.
+
+    @ivar close_code: the WebSocket's, if the connection ended; None where there was none.
     """
 
     code = "NOT_CONNECTED"
+
+    def __init__(self, text: str, close_code: int | None = None) -> None:
+        super().__init__(text)
+        self.close_code = close_code
 
 
 class RequestTimeoutError(DCMError):

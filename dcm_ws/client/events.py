@@ -11,6 +11,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from dcm_ws.client.moments import moment_of
+
 Done = Callable[[bool], None]
 """
 Told once whether an event has been dealt with well.
@@ -30,7 +32,7 @@ class Event:
     What happened.
 
     @ivar id: the same on every channel, and in every repetition.
-    @ivar timestamp: ms since the epoch.
+    @ivar timestamp: ms since the epoch; of the arrival, where the server sent none that is usable (L{moment_of}).
     @ivar frame: all that the server sent.
     """
 
@@ -96,6 +98,7 @@ class Dispatcher:
     @param acknowledge: called with the id of such an event, if the server awaits that.
     @param mirrored: does the client get what is on its other channels on C{global}, too?
     @param room: called when fewer events wait.
+    @param wall_ms: the time of arrival, which events without a usable timestamp get.
 
     @ivar waiting: events that wait for listeners, or are with them.
     """
@@ -106,10 +109,12 @@ class Dispatcher:
         acknowledge: Callable[[str], object],
         mirrored: Callable[[], bool],
         room: Callable[[], object],
+        wall_ms: Callable[[], int],
     ) -> None:
         self._acknowledge = acknowledge
         self._mirrored = mirrored
         self._room = room
+        self._wall_ms = wall_ms
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self.listeners: dict[Listener, None] = {}
         self.waiting = 0
@@ -119,15 +124,14 @@ class Dispatcher:
         An event has come.
 
         @param frame: as the server sent it.
-        @raise TypeError: it has odd fields.
-        @raise ValueError: the same.
         """
+        moment = moment_of(frame.get("timestamp"))
         event = Event(
             str(frame.get("id")),
             str(frame.get("channel")),
             str(frame["event"]),
             frame.get("data"),
-            int(frame.get("timestamp") or 0),
+            self._wall_ms() if moment is None else moment,
             frame,
         )
         seen = self._seen.get(event.id)

@@ -9,6 +9,8 @@ The client for Twisted, on Autobahn and C{ClientService}.
 from __future__ import annotations
 
 import random
+import re
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -19,6 +21,7 @@ from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
@@ -28,13 +31,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dcm_ws.client.base import Client
-from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State, Verdict, place_of
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTimeoutError, TokenFailedError
 from dcm_ws.client.events import Event, Inbox, Queue
+from dcm_ws.client.reasons import REFUSED
 from dcm_ws.client.subscriptions import Subscriptions
+from dcm_ws.client.urls import place_of
 
 Token = str | Callable[[], "str | Awaitable[str]"]
 _T = TypeVar("_T")
+
+# Autobahn's words around the reason
+_UNCLEAN = re.compile(r'connection was closed uncleanly \("(.*)"\)', re.DOTALL)
 
 _CLOSE_GRACE = 1.0
 """
@@ -52,7 +60,7 @@ class _Connection(WebSocketClientProtocol):  # type: ignore[misc]
         self.client._received(self, payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.client._closed(self, code, reason or "")
+        self.client._closed(self, code, _UNCLEAN.sub(r"\1", reason or ""))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -71,7 +79,8 @@ class _Told:
     def connect(self, factory: Any) -> Deferred[Any]:
         def note(failure: Failure) -> Failure:
             if not failure.check(CancelledError):
-                self._told(failure.getErrorMessage())
+                refused = failure.check(ConnectionRefusedError)
+                self._told(REFUSED if refused else failure.getErrorMessage().rstrip("."))
             return failure
 
         connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, factory)
@@ -121,6 +130,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
                 queue_max=queue_max,
                 random=random.random,
                 room=self._read_or_not,
+                wall_ms=lambda: time.time_ns() // 1_000_000,
             )
         )
         self.url = url
@@ -215,6 +225,9 @@ class DCMClient(Client, Service):  # type: ignore[misc]
     def _warn(self, text: str) -> None:
         self._log.warn("{url}: {text}", url=self.url, text=text)
 
+    def _debug(self, text: str) -> None:
+        self._log.debug("{url}: {text}", url=self.url, text=text)
+
     def _report(self, text: str) -> None:
         self._log.failure("{url}: {text}", url=self.url, text=text)
 
@@ -227,8 +240,9 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         """
         if self._connection is None and self.state is State.CONNECTING:
             # there was no connection at all
-            self._verdict = self._core.lost(None, "there was no connection")
+            self._verdict = self._core.lost(None, self.last_close[1] if self.last_close else "")
         delay = self._verdict.delay or 0.0
+        self._lost(self._core.ended, delay, self._reactor.seconds())
         # ClientService tells nobody when it tries
         self._timers.append(self._reactor.callLater(delay, self._become, State.CONNECTING))
         self._become(State.WAITING)
@@ -352,6 +366,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         self.last_close = (code, str(self._problem or reason))
         self._verdict = self._core.lost(code, reason, self._problem)
         if self._verdict.error is not None:
+            self._lost(self._core.ended, None, self._reactor.seconds())
             self._leave(self._verdict.error)
         elif self.state is not State.CLOSED:
             self._become(State.WAITING)

@@ -19,6 +19,8 @@ from dcm_ws.client.events import Event, Inbox, Listener, Queue
 from dcm_ws.client.subscriptions import AT_ONCE
 from dcm_ws.errors import ErrorCode
 
+NOW = 1_700_000_000_123
+
 
 class Side:
     """
@@ -34,7 +36,7 @@ class Side:
             "queue_max": 5,
         }
         self.room = 0
-        self.core = ClientCore(**settings | options, random=lambda: chance, room=self._room)
+        self.core = ClientCore(**settings | options, random=lambda: chance, room=self._room, wall_ms=lambda: NOW)
         self.said: list[Any] = []
         self.replies: list[Any] = []
         self.taken: list[tuple[Event, Callable[[bool], None]]] = []
@@ -98,6 +100,74 @@ def test_answers_find_their_requests() -> None:
     assert isinstance(refused, errors.InvalidChannelError)
     assert (refused.code, str(refused), refused.retry_after) == ("INVALID_CHANNEL", "no such", 1.5)
     assert not side.core.asking
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "text"),
+    [
+        (1009, "Message too large", None, "connection closed: 1009 Message too large"),
+        (1012, "", None, "connection closed: 1012"),
+        (1006, "", None, "connection lost (1006)"),
+        (1006, "reset by peer", None, "connection lost (1006: reset by peer)"),
+        (None, "HTTP 502", None, "HTTP 502"),
+        (None, "", None, "there was no connection"),
+        (1006, "", DCMError("nothing was heard for too long"), "nothing was heard for too long"),
+    ],
+)
+def test_errors_say_how_the_connection_ended(code: int | None, reason: str, error: Any, text: str) -> None:
+    """
+    Every request that waits for an answer when the connection ends, and every later one, gets the code and the reason.
+    """
+    side = Side()
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    side.core.lost(code, reason, error)
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    assert [str(reply) for reply in side.replies] == [
+        *[f"{text}; there was no answer yet"] * 2,
+        *[f"there is no connection: {text}"] * 2,
+    ]
+    assert [reply.close_code for reply in side.replies] == [code, code, None, None]
+    side.connect()
+    side.core.lost(1012, "restart")
+    side.core.ping(side.replies.append)
+    assert str(side.replies[-1]) == "there is no connection: connection closed: 1012 restart"
+
+
+def test_no_connection_before_the_first() -> None:
+    """
+    A client that has never had a connection has no reason to give.
+    """
+    side = Side(connected=False)
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    assert str(side.replies[0]) == "there is no connection"
+
+
+@pytest.mark.parametrize("timestamp", ["yesterday", None, True, [], {}, -5, 0, 1e300, 10**400, "9" * 400])
+def test_an_event_is_never_dropped_for_its_timestamp(timestamp: object) -> None:
+    """
+    An event without a usable timestamp gets the time of its arrival.
+    """
+    side = Side()
+    side.listen()
+    assert side.hear(id="m", channel="c", event="task.created", data=None, timestamp=timestamp) is False
+    assert [event.timestamp for event, _ in side.taken] == [NOW]
+
+
+def test_timestamps() -> None:
+    """
+    Milliseconds are taken as they are; seconds and ISO 8601 text are converted.
+    """
+    side = Side()
+    side.listen()
+    for number, timestamp in enumerate((1706000000000, 1706000000, "2024-01-23T08:53:20Z")):
+        side.hear(id=f"m{number}", channel="c", event="task.created", data=number, timestamp=timestamp)
+    side.hear(id="m", channel="c", event="task.created", data=3)
+    assert [(event.data, event.timestamp) for event, _ in side.taken] == [
+        *[(number, 1706000000000) for number in range(3)],
+        (3, NOW),
+    ]
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
@@ -319,32 +389,6 @@ def test_messages_are_short() -> None:
     assert json.loads(core.encode({"a": "\ud800"})) == {"a": "\ud800"}
 
 
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("ws://h/ws", (False, "h", 80)),
-        ("WSS://h:8443", (True, "h", 8443)),
-        ("wss://[::1]/", (True, "::1", 443)),
-        ("ws://h:99999/", None),
-        ("ws://h:x/", None),
-        ("http://h/", None),
-        ("ws:///ws", None),
-        ("h", None),
-    ],
-)
-def test_urls(url: str, place: tuple[bool, str, int] | None) -> None:
-    """
-    What is no WebSocket's URL is said so at once.
-    """
-    if place is None:
-        with pytest.raises(ValueError, match="not the address of a WebSocket"):
-            core.place_of(url, tls=False)
-    else:
-        assert core.place_of(url, tls=place[0]) == place
-    with pytest.raises(ValueError, match="there is no TLS"):
-        core.place_of("ws://h/", tls=True)
-
-
 # coming back
 
 
@@ -378,7 +422,10 @@ def test_want_of_a_token() -> None:
         refused = errors.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
         verdicts = [side.core.lost(4001, "why"), side.core.lost(1006, "", refused)]
         if side.core.lost(4001, "").delay is None:
-            assert [(verdict.delay, str(verdict.error)) for verdict in verdicts] == [(None, "why"), (None, "expired")]
+            assert [(verdict.delay, str(verdict.error)) for verdict in verdicts] == [
+                (None, "connection closed: 4001 why"),
+                (None, "expired"),
+            ]
             assert verdicts[0].error is not None
             assert verdicts[0].error.close_code == 4001
         else:

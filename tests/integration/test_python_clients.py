@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import re
 import socket
 import ssl
@@ -25,6 +26,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from dcm_ws.client import aio, core, errors, tx
 from dcm_ws.client.events import Event
@@ -68,6 +70,19 @@ class Asyncio:
             await asyncio.sleep(0.01)
 
     @staticmethod
+    @contextlib.contextmanager
+    def warnings() -> Iterator[list[str]]:
+        texts: list[str] = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("dcm_ws.client")
+        logger.addHandler(handler)
+        try:
+            yield texts
+        finally:
+            logger.removeHandler(handler)
+
+    @staticmethod
     def run(program: Callable[[], Awaitable[None]]) -> Deferred[None]:
         from twisted.internet.threads import deferToThread
 
@@ -108,6 +123,21 @@ class InTwisted:
         while not condition():
             assert time.monotonic() < end, "it did not happen in time"
             await deferLater(reactor, 0.01)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def warnings() -> Iterator[list[str]]:
+        texts: list[str] = []
+
+        def observe(event: Any) -> None:
+            if event["log_level"] >= LogLevel.warn and event["log_namespace"].startswith("dcm_ws.client"):
+                texts.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        try:
+            yield texts
+        finally:
+            globalLogPublisher.removeObserver(observe)
 
     @staticmethod
     def run(program: Callable[[], Awaitable[None]]) -> Deferred[None]:
@@ -800,10 +830,86 @@ async def test_why_there_is_no_connection(world: Any, running: Service) -> None:
             await world.close(client)
             with pytest.raises((errors.ClosedError, asyncio.CancelledError)):
                 await connecting
-            assert re.search("refused|404|111", closes.pop()[1])
+            assert re.search("refused|404", closes.pop()[1])
             closes.clear()
 
     await played(world, nobody, elsewhere, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_fails_is_logged(world: Any) -> None:
+    """
+    The log says which URL cannot be reached, why, and when it is tried again: at the first failure, not at each.
+    """
+    url = f"ws://127.0.0.1:{free_port()}/ws"
+    client = world.client(url)
+    attempts: list[Any] = []
+    client.on_state(lambda state: attempts.append(state) if state == "waiting" else None)
+
+    async def program() -> None:
+        connecting = world.begin(world.connect(client))
+        await world.until(lambda: len(attempts) > 2)
+        await world.close(client)
+        with pytest.raises((errors.ClosedError, asyncio.CancelledError)):
+            await connecting
+
+    with world.warnings() as warnings:
+        await played(world, client, program=program)
+    (warning,) = warnings
+    assert re.fullmatch(
+        rf"{re.escape(url)}: connection refused: nothing listens there; next attempt in \d\.\d s", warning
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_close_ends_says_why(world: Any, running: Service) -> None:
+    """
+    A message that is too large ends the connection, and every request on it fails with the close code and the reason.
+    """
+    client = world.client(at(running), channels=[])
+    results: list[Any] = []
+
+    async def publish(data: object) -> None:
+        try:
+            await client.publish("topics/large", "system.info", data)
+        except errors.NotConnectedError as error:
+            results.append(error)
+
+    async def program() -> None:
+        await world.connect(client)
+        publishing = [world.begin(publish(data)) for data in ("x" * 3_000_000, 1, 2, 3)]
+        for one in publishing:
+            await one
+        assert [error.close_code for error in results] == [1009] * 4
+        assert {str(error) for error in results} == {
+            "connection closed: 1009 Message too large; there was no answer yet"
+        }
+        await world.until(lambda: warnings)
+
+    with world.warnings() as warnings:
+        await played(world, client, program=program)
+    assert [warning.partition("; ")[0] for warning in warnings] == [
+        f"{client.url}: connection closed: 1009 Message too large"
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_proxy_for_this_machine(world: Any, running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A proxy in the environment is not asked for a service on a loopback address.
+    """
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    clients = [world.client(f"ws://{host}:{running.port}/ws") for host in ("127.0.0.1", "localhost")]
+
+    async def program() -> None:
+        for client in clients:
+            await world.connect(client)
+            assert client.last_close is None
+
+    await played(world, *clients, program=program)
 
 
 @pytest_twisted.ensureDeferred

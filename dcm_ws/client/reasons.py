@@ -1,0 +1,73 @@
+"""
+Why there is no connection, in words for people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import ssl
+from http import HTTPStatus
+from urllib.error import HTTPError, URLError
+
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+REFUSED = "connection refused: nothing listens there"
+
+_BODY_MAX = 300
+
+
+def reason_of(error: BaseException) -> str:
+    """
+    What an exception of a connection attempt says, without Python's notation.
+    """
+    if isinstance(error, HTTPError):
+        return http_reason(error.code, b"")
+    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
+        return reason_of(error.reason)
+    if isinstance(error, InvalidStatus):
+        return http_reason(error.response.status_code, error.response.body or b"")
+    if isinstance(error, ConnectionRefusedError):
+        return REFUSED
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"unknown host: {error.strerror or error}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if isinstance(error, OSError):
+        return _system_reason(error)
+    if isinstance(error, WebSocketException) and error.__cause__ is not None:
+        return f"{error}: {error.__cause__}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def http_reason(status: int, body: bytes | bytearray) -> str:
+    """
+    An HTTP status that came instead of the connection, with what the answer's JSON says.
+    """
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    text = f"the server answered HTTP {status} {phrase}".rstrip()
+    try:
+        said = json.loads(body)["error"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return text
+    return f"{text}: {said[:_BODY_MAX]}" if isinstance(said, str) and said != phrase else text
+
+
+def _system_reason(error: OSError) -> str:
+    """
+    asyncio puts the attempts for several addresses of a host into one error without a number.
+    """
+    numbers = {error.errno} if error.errno else {int(found) for found in re.findall(r"\[Errno (\d+)\]", str(error))}
+    names = sorted(os.strerror(number) for number in numbers)
+    if names == ["Connection refused"]:
+        return REFUSED
+    return "; ".join(names).lower() or str(error) or type(error).__name__

@@ -1,0 +1,52 @@
+"""
+WebSocket URLs: their parts, and whether they lead to this machine.
+"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+
+def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
+    """
+    Whether a WebSocket's URL says TLS, its host and its port.
+
+    @param tls: there are settings for TLS, which only C{wss://} has.
+    @raise ValueError: it is not a WebSocket URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not the address of a WebSocket: {url!r}: {error}") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+    secure = parts.scheme == "wss"
+    if tls and not secure:
+        raise ValueError(f"there is no TLS with {url!r}; use wss://")
+    return secure, parts.hostname, port or (443 if secure else 80)
+
+
+def is_loopback(host: str) -> bool:
+    """
+    Whether the host is this machine by its loopback addresses or names (RFC 6761, section 6.3), or by the unspecified
+    address, to which a connection is a connection to oneself.  A proxy cannot reach such a host.
+
+    @param host: a name or an address, without brackets.
+    """
+    name = host.partition("%")[0].rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        try:
+            # the short forms that connect() takes, such as 127.1
+            address = ip_address(socket.inet_aton(name))
+        except OSError:
+            return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_unspecified
