@@ -5,6 +5,7 @@ Clients of the service, for the commands.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -24,6 +25,8 @@ def make_client(url: str, token: str | None, agent_id: str | None, channels: Ite
     """
     @raise click.UsageError: it is no WebSocket URL.
     """
+    # the commands say themselves what the client would log
+    logging.getLogger("dcm_ws.client").setLevel(logging.ERROR)
     try:
         return DCMClient(url, token=token, agent_id=agent_id, channels=channels)
     except ValueError as error:
