@@ -362,6 +362,7 @@ class NotifyListener(Service):  # type: ignore[misc]
             "reconnects": max(0, self.connects - 1),
             "notifications": self.notifications,
             "waiting": len(self._inbox),
+            "pauses": self.pauses,
         }
 
     def startService(self) -> None:

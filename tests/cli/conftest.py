@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.integration.conftest import database
+from tests.integration.conftest import database, stoppable
 
-__all__ = ["database"]
+__all__ = ["database", "stoppable"]

@@ -5,9 +5,9 @@ What hostile clients are made of, and what must hold once they are gone.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +17,9 @@ from websockets.sync.client import ClientConnection
 
 from tests.integration.running import RawClient, Service, ask, handshake, hear, make_token, say, until
 
-AT_ONCE = 3.0
+AT_ONCE = 2.0
 """
-Seconds: a well-behaved client does not wait, also where the machine has other work.
+Seconds of processor time that the service may use until a well-behaved client has been served.
 """
 
 _ORDINARY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?:debug|info|warn) +\[[\w.#-]+\] ")
@@ -119,11 +119,20 @@ def resident(running: Service) -> int:
     return int(found.group(1)) << 10
 
 
+def processor_seconds(running: Service) -> float:
+    """
+    Seconds of processor time that the service has used so far.
+    """
+    # after the name, which may have spaces and brackets in it: utime and stime, fields 14 and 15 of proc(5)
+    fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def serve_at_once(running: Service, *, production: bool = False) -> None:
     """
     A well-behaved client connects, authenticates, subscribes, publishes, hears its event and leaves; /health answers.
     """
-    started = time.monotonic()
+    started = processor_seconds(running)
     client = running.connect(f"/?token={make_token('good')}" if production else "/?agent_id=good")
     if production:
         assert "agents/good" in hear(client)["subscriptions"]
@@ -139,7 +148,7 @@ def serve_at_once(running: Service, *, production: bool = False) -> None:
     assert ask(client, type="ping")["type"] == "pong"
     client.close()
     assert running.health()["status"] == "healthy"
-    assert time.monotonic() - started < AT_ONCE
+    assert processor_seconds(running) - started < AT_ONCE
 
 
 def ask_past_events(client: ClientConnection, **message: Any) -> None:

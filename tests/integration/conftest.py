@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,24 @@ from tests.integration.running import PostgresServer, postgres
 @pytest.fixture(scope="session")
 def database() -> Iterator[PostgresServer]:
     """
-    A PostgreSQL that all tests share: whoever stops it starts it again.
+    A PostgreSQL that all tests share, and none disturbs.
     """
     with postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def stoppable() -> Iterator[PostgresServer]:
+    """
+    A PostgreSQL whose connections a test may end, and which it may stop if it starts it again.
+    """
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def agent() -> str:
+    """
+    The name of an agent that no other test uses: the service keeps subscriptions and events for agents that are away.
+    """
+    return f"agent-{secrets.token_hex(4)}"

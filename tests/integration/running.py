@@ -189,9 +189,11 @@ class Service:
 
     def forget_clients(self) -> None:
         """
-        Close the clients that L{connect} made.
+        Close the clients that L{connect} made, and wait until the service knows: nobody hears of them later.
         """
         self._clients.close()
+        if self.process.poll() is None:
+            until(lambda: self.health()["connectedClients"] == 0)
 
     def connect(self, path: str = "/", **options: Any) -> ClientConnection:
         """

@@ -5,7 +5,6 @@ Hostile clients that speak WebSocket, as far as it goes: fragments, control fram
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -233,11 +232,9 @@ def test_talking_on_after_a_breach(running: Service, breach: bytes) -> None:
     client = running.connect_raw()
     before = resident(running)
     client.socket.sendall(breach)
-    started = time.monotonic()
     most = 0
     while push(client.socket, b"\x81\x05hello" * 10_000):
         most = max(most, resident(running) - before)
-        assert time.monotonic() - started < 15
     assert most < 32 * MIB
 
 
@@ -380,11 +377,9 @@ def test_deflate_bombs_after_the_refusal(compressing: Service) -> None:
     bomb = frame(deflated(iter([bytes(MIB)] * 64)), 1, rsv=4)
     client = connect_compressing(compressing)
     before = resident(compressing)
-    started = time.monotonic()
     most = 0
     while push(client.socket, bomb * 20):
         most = max(most, resident(compressing) - before)
-        assert time.monotonic() - started < 15
     assert most < 32 * MIB
 
 

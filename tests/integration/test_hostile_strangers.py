@@ -55,34 +55,34 @@ def forged(claims: object, secret: str = SECRET) -> str:
     return f"{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.{signature}"
 
 
-def test_publishing_into_private_channels(running: Service) -> None:
+def test_publishing_into_private_channels(running: Service, agent: str) -> None:
     """
     A stranger publishes into nobody's channel: it is refused, and the agent hears nothing.
     """
-    agent = running.connect(f"/?token={make_token('ann', 'work')}")
-    assert hear(agent)["success"] is True
-    assert hear(agent)["event"] == "agent.connected"
-    stranger = running.connect("/?agent_id=ann&session_id=work")
-    for channel in ("agents/ann", "sessions/work", "topics/t", "global", "metrics"):
+    client = running.connect(f"/?token={make_token(agent, 'work')}")
+    assert hear(client)["success"] is True
+    assert hear(client)["event"] == "agent.connected"
+    stranger = running.connect(f"/?agent_id={agent}&session_id=work")
+    for channel in (f"agents/{agent}", "sessions/work", "topics/t", "global", "metrics"):
         answer = ask(stranger, type="publish", channel=channel, event="task.created", data={}, id=channel)
         assert (answer["success"], answer["code"]) == (False, "NOT_AUTHORIZED")
         answer = ask(stranger, type="subscribe", channel=channel, id=channel)
         assert (answer["success"], answer["code"]) == (False, "NOT_AUTHORIZED")
-    silence(agent)
+    silence(client)
 
 
-def test_strangers_hear_nothing(running: Service) -> None:
+def test_strangers_hear_nothing(running: Service, agent: str) -> None:
     """
     Whatever a stranger does short of authenticating, it gets no event; nor does one who failed to.
     """
-    stranger = running.connect("/?agent_id=ann")
+    stranger = running.connect(f"/?agent_id={agent}")
     failed = running.connect()
-    assert ask(failed, type="auth", token=make_token("ann", secret="x" * 40))["code"] == "TOKEN_INVALID"
-    assert ask(failed, type="auth", agent_id="ann")["code"] == "TOKEN_REQUIRED"
-    agent = running.connect(f"/?token={make_token('ann')}")
-    hear(agent)
-    for channel in ("agents/ann", "topics/t", "global"):
-        ask_past_events(agent, type="publish", channel=channel, event="task.created", data="secret", id=channel)
+    assert ask(failed, type="auth", token=make_token(agent, secret="x" * 40))["code"] == "TOKEN_INVALID"
+    assert ask(failed, type="auth", agent_id=agent)["code"] == "TOKEN_REQUIRED"
+    speaker = running.connect(f"/?token={make_token(agent)}")
+    hear(speaker)
+    for channel in (f"agents/{agent}", "topics/t", "global"):
+        ask_past_events(speaker, type="publish", channel=channel, event="task.created", data="secret", id=channel)
     for client in (stranger, failed):
         silence(client)
 
@@ -277,13 +277,13 @@ def test_counts_without_a_token(running: Service) -> None:
         assert b"agents/secret-agent" in running.get(path, Authorization=f"Bearer {make_token('bob')}")[2]
 
 
-def test_agent_that_pretends_to_be_another(running: Service) -> None:
+def test_agent_that_pretends_to_be_another(running: Service, agent: str) -> None:
     """
     Who has a token is the agent that the token names, whatever else the message or the query says.
     """
     client = running.connect("/?agent_id=ann&session_id=anns")
-    answer = ask(client, type="auth", token=make_token("eve"), agent_id="ann", id=1)
-    assert answer["subscriptions"] == ["agents/eve", "global", "sessions/anns"]
+    answer = ask(client, type="auth", token=make_token(agent), agent_id="ann", id=1)
+    assert answer["subscriptions"] == [f"agents/{agent}", "global", "sessions/anns"]
     event = hear(client)
-    assert (event["event"], event["data"]["agent_id"]) == ("agent.connected", "eve")
+    assert (event["event"], event["data"]["agent_id"]) == ("agent.connected", agent)
     say(client, type="unsubscribe", channel="global")

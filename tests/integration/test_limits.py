@@ -126,7 +126,7 @@ def test_max_connections_per_ip_through_haproxy() -> None:
         )
         stats = json.loads(read_to_the_end(plain).partition(b"\r\n\r\n")[2])
         assert stats["limits"]["maxConnectionsPerIp"] == 1
-        assert "joined from 192.0.2.2" in running.log
+        running.read_log_until("joined from 192.0.2.2")
 
 
 def test_allowed_origin() -> None:
@@ -147,14 +147,14 @@ def test_allowed_origin() -> None:
 
 def test_handshake_timeout() -> None:
     """
-    A connection that has not sent its request in time gets 408.
+    A connection that has not sent its request in time, here longer than the default of 5 s, gets 408.
     """
-    with service("--handshake-timeout", "0.2") as running:
+    with service("--handshake-timeout", "5.5") as running:
         plain = running.socket()
         push(plain, handshake()[:-1])
         started = time.monotonic()
         assert status(read_to_the_end(plain)) == 408
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started > 5.4
         assert count(running, "handshakeTimeout") == 1
 
 
@@ -266,7 +266,8 @@ def test_rate_limit() -> None:
         # pongs, and acks of what is owed, are not counted
         for _ in range(100):
             say(client, type="pong")
-        time.sleep(answer["retry_after_ms"] / 1000)
+        due = time.monotonic() + answer["retry_after_ms"] / 1000
+        until(lambda: time.monotonic() >= due)
         assert ask(client, type="subscribe", channel="metrics", id=4)["success"] is True
         assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (1, 0)
 

@@ -100,15 +100,15 @@ def answer_to(client: ClientConnection, **message: Any) -> dict[str, Any]:
 # in both modes
 
 
-def test_token(both: Service) -> None:
+def test_token(both: Service, agent: str) -> None:
     """
     A good token says who its bearer is, and of which session, whatever else the message says.
     """
     client = both.connect("/?agent_id=query&session_id=query")
-    token = make_token("lara", "sess-1", secret=both.secret)
+    token = make_token(agent, "sess-1", secret=both.secret)
     answer = ask(client, type="auth", token=token, agent_id="message", session_id="message", id="a")
     assert answer["success"] is True
-    assert sorted(answer["subscriptions"]) == ["agents/lara", "global", "sessions/sess-1"]
+    assert sorted(answer["subscriptions"]) == [f"agents/{agent}", "global", "sessions/sess-1"]
 
 
 @pytest.mark.parametrize(
@@ -140,21 +140,21 @@ def test_where_the_session_comes_from(
         ("expired", "TOKEN_EXPIRED"),
     ],
 )
-def test_bad_tokens(both: Service, token: str, code: str) -> None:
+def test_bad_tokens(both: Service, agent: str, token: str, code: str) -> None:
     """
     A bad token is refused, also where an agent_id stands beside it; the client stays and may try again.
     """
-    good = make_token("lara", secret=both.secret)
+    good = make_token(agent, secret=both.secret)
     token = {
-        "forged": make_token("lara", secret="x" * 40),
+        "forged": make_token(agent, secret="x" * 40),
         "other case": good[:-64] + good[-64:].upper(),
         "padded": good.replace(".", "==."),
-        "expired": make_token("lara", secret=both.secret, seconds=-0.001),
+        "expired": make_token(agent, secret=both.secret, seconds=-0.001),
     }.get(token, token)
     client = both.connect()
-    answer = ask(client, type="auth", token=token, agent_id="lara", id="a")
+    answer = ask(client, type="auth", token=token, agent_id=agent, id="a")
     assert (answer["type"], answer["id"], answer["success"], answer["code"]) == ("ack", "a", False, code)
-    answer = ask(client, type="auth", token=token, agent_id="lara")
+    answer = ask(client, type="auth", token=token, agent_id=agent)
     assert answer.keys() == {"error", "code", "timestamp"}
     assert answer["code"] == code
     assert ask(client, type="auth", token=good, id="b")["success"] is True
@@ -394,11 +394,11 @@ def test_strangers_hear_nothing(production: Service) -> None:
     assert hear(stranger)["data"] == "after"
 
 
-def test_token_while_connecting_in_production(production: Service) -> None:
+def test_token_while_connecting_in_production(production: Service, agent: str) -> None:
     """
     A client that brings a good token with the upgrade has all rights at once.
     """
-    bearer = {"Authorization": f"Bearer {make_token('lara', secret=SECRET)}"}
+    bearer = {"Authorization": f"Bearer {make_token(agent, secret=SECRET)}"}
     client = production.connect(additional_headers=bearer)
     assert hear(client)["success"] is True
     assert answer_to(client, type="subscribe", channel="metrics", id=1)["success"] is True

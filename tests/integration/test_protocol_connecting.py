@@ -336,7 +336,7 @@ def test_slow_head(running: Service) -> None:
             break
         except TimeoutError:
             pass
-    assert 4.9 < time.monotonic() - started < 8
+    assert time.monotonic() - started > 4.9
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(head.partition(b"\r\n\r\n")[2])["code"] == "REQUEST_TIMEOUT"
     answer = HTTPResponse(silent)

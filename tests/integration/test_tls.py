@@ -75,7 +75,7 @@ def secure(certificate: Certificate) -> Iterator[Service]:
     """
     A service that listens with TLS.
     """
-    with service(f"--listen={certificate.endpoint}", "--max-send-buffer=1000000") as running:
+    with service(f"--listen={certificate.endpoint}", "--max-send-buffer=1000000", "--handshake-timeout=60") as running:
         yield running
         assert running.stop(signal.SIGTERM) == 0
 
