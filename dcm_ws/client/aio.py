@@ -28,7 +28,7 @@ from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTim
 from dcm_ws.client.events import Event, Inbox, Queue
 from dcm_ws.client.reasons import reason_of
 from dcm_ws.client.subscriptions import Subscriptions
-from dcm_ws.client.urls import is_loopback, place_of
+from dcm_ws.client.urls import as_observer, is_loopback, place_of
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[[Event], object]
@@ -49,6 +49,7 @@ class DCMClient(Client):
     @param timeout: seconds that an answer, or a connection, may take.
     @param queue_max: events that wait for their listeners; beyond that nothing is read, and the server waits, except
         while an answer is awaited.
+    @param observer: receive events without acknowledging them, and without being the agent's presence.
     @param tls: for C{wss}; the system's certificates are trusted where it is None.
 
     @ivar retry_at: when it tries again (seconds since the epoch), while it is C{waiting}.
@@ -64,6 +65,7 @@ class DCMClient(Client):
         channels: Iterable[str] = ("global",),
         timeout: float = 10.0,
         queue_max: int = QUEUE_MAX,
+        observer: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         _, host, _ = place_of(url, tls=tls is not None)
@@ -77,9 +79,10 @@ class DCMClient(Client):
                 random=random.random,
                 room=lambda: self._room.set(),
                 wall_ms=lambda: time.time_ns() // 1_000_000,
+                observer=observer,
             )
         )
-        self.url = url
+        self.url = as_observer(url) if observer else url
         self.retry_at: float | None = None
         self._token = token
         self._timeout = timeout

@@ -82,6 +82,7 @@ class ClientCore:
     @param random: a number from 0 to 1.
     @param room: called when fewer events wait.
     @param wall_ms: the time, in milliseconds since the epoch.
+    @param observer: the server expects no acknowledgements.
 
     @ivar agent_id: who the server takes it for, or is to.
     @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
@@ -98,11 +99,12 @@ class ClientCore:
         random: Callable[[], float],
         room: Callable[[], object],
         wall_ms: Callable[[], int],
+        observer: bool = False,
     ) -> None:
         self.agent_id = agent_id
         self.subscriptions = Subscriptions(channels)
         self.events = Dispatcher(
-            acknowledge=self._acknowledge,
+            acknowledge=_nothing if observer else self._acknowledge,
             mirrored=lambda: "global" in self.subscriptions.channels,
             room=room,
             wall_ms=wall_ms,
@@ -309,6 +311,10 @@ class ClientCore:
 
     def _acknowledge(self, message_id: str) -> None:
         self._say(encode({"type": "ack", "message_id": message_id}))
+
+
+def _nothing(message_id: str) -> None:
+    pass
 
 
 def how_it_ended(code: int | None, reason: str, error: DCMError | None = None) -> str:

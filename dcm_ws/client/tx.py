@@ -36,7 +36,7 @@ from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTim
 from dcm_ws.client.events import Event, Inbox, Queue
 from dcm_ws.client.reasons import REFUSED
 from dcm_ws.client.subscriptions import Subscriptions
-from dcm_ws.client.urls import place_of
+from dcm_ws.client.urls import as_observer, place_of
 
 Token = str | Callable[[], "str | Awaitable[str]"]
 _T = TypeVar("_T")
@@ -98,6 +98,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
     @param timeout: seconds that an answer, or a connection, may take.
     @param queue_max: events that wait for their listeners; beyond that nothing is read, and the server waits, except
         while an answer is awaited.
+    @param observer: receive events without acknowledging them, and without being the agent's presence.
     @param tls: what C{optionsForClientTLS} makes for C{wss}; by default the system's certificates are trusted, and the
         server's must be for the host in the URL.
     @param reactor: the global one where it is None.
@@ -115,6 +116,7 @@ class DCMClient(Client, Service):  # type: ignore[misc]
         channels: Iterable[str] = ("global",),
         timeout: float = 10.0,
         queue_max: int = QUEUE_MAX,
+        observer: bool = False,
         tls: Any = None,
         reactor: Any = None,
     ) -> None:
@@ -131,9 +133,10 @@ class DCMClient(Client, Service):  # type: ignore[misc]
                 random=random.random,
                 room=self._read_or_not,
                 wall_ms=lambda: time.time_ns() // 1_000_000,
+                observer=observer,
             )
         )
-        self.url = url
+        self.url = as_observer(url) if observer else url
         self._reactor: Any = reactor
         self._token = token
         self._timeout = timeout

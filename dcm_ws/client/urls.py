@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 from ipaddress import IPv6Address, ip_address
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 
 def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
@@ -27,6 +27,14 @@ def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
     if tls and not secure:
         raise ValueError(f"there is no TLS with {url!r}; use wss://")
     return secure, parts.hostname, port or (443 if secure else 80)
+
+
+def as_observer(url: str) -> str:
+    """
+    The URL with which a client connects as an observer (protocol, Observers).
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=f"{parts.query}&observer=1".lstrip("&")))
 
 
 def is_loopback(host: str) -> bool:

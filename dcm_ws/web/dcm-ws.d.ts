@@ -33,6 +33,8 @@ export interface Options {
   channels?: Iterable<string>;
   /** Acknowledge tracked events once all listeners have returned and their promises are fulfilled; true by default. */
   autoAck?: boolean;
+  /** Receive events without acknowledging them, and without being the agent's presence; false by default. */
+  observer?: boolean;
   /** 10,000 by default. */
   requestTimeoutMs?: number;
   /** 10,000 by default. */

@@ -40,6 +40,7 @@ const DEFAULTS = {
   sessionId: undefined,
   channels: ["global"],
   autoAck: true,
+  observer: false,
   requestTimeoutMs: 10_000,
   connectTimeoutMs: 10_000,
   // the server pings every 30 s
@@ -92,6 +93,7 @@ export class DCMClient {
     if (!(this.#options.WebSocket ?? globalThis.WebSocket)) {
       throw new TypeError("There is no WebSocket here: use Node 22 or later, or give that of the package ws as the option WebSocket");
     }
+    if (this.#options.observer) this.#url.searchParams.set("observer", "1");
     this.#wanted = new Set(this.#options.channels);
     this.clientId = null;
     this.agentId = null;
@@ -512,7 +514,8 @@ export class DCMClient {
       // one ack settles all channels; a second would count as a message of ours, and is needed where the first got lost
       const needed = seen.state !== "done" || again;
       seen.state = "done";
-      if (needed && TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
+      // the server expects none from an observer
+      if (needed && !this.#options.observer && TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
     };
     if (again && seen.state === "done") ack();
     if (again && seen.state !== "failed") {

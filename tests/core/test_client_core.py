@@ -17,6 +17,7 @@ from dcm_ws.client.core import ClientCore
 from dcm_ws.client.errors import DCMError, NotConnectedError, RefusedError
 from dcm_ws.client.events import Event, Inbox, Listener, Queue
 from dcm_ws.client.subscriptions import AT_ONCE
+from dcm_ws.client.urls import as_observer
 from dcm_ws.errors import ErrorCode
 
 NOW = 1_700_000_000_123
@@ -195,6 +196,21 @@ def test_without_a_connection() -> None:
     side.core.lost(1006, "")
     assert [type(reply) for reply in side.replies] == [NotConnectedError] * 4
     side.core.received('{"type":"ping"}')
+
+
+@pytest.mark.parametrize(
+    ("url", "observing"),
+    [
+        ("ws://h", "ws://h?observer=1"),
+        ("ws://h:1/ws", "ws://h:1/ws?observer=1"),
+        ("wss://h/ws?agent_id=a%20b", "wss://h/ws?agent_id=a%20b&observer=1"),
+    ],
+)
+def test_url_of_an_observer(url: str, observing: str) -> None:
+    """
+    Who observes says so in the query, and leaves the rest of the URL as it was.
+    """
+    assert as_observer(url) == observing
 
 
 def test_pings() -> None:

@@ -336,6 +336,31 @@ async def test_acknowledged_when_it_has_been_dealt_with(
 
 
 @pytest_twisted.ensureDeferred
+async def test_observers(world: Any, running: Service) -> None:
+    """
+    An observer receives events, acknowledges none, owes nothing, and is not its agent's presence.
+    """
+    heard: list[Event] = []
+    observer = world.client(at(running), agent_id="watched", channels=["topics/o", "global"], observer=True)
+    observer.on("task.*", heard.append)
+    speaking = world.client(at(running), channels=[])
+
+    async def program() -> None:
+        await world.connect(observer)
+        await world.connect(speaking)
+        before = running.stats()
+        assert (before["observers"], before["agentStats"]) == (1, {})
+        await speaking.publish("topics/o", "task.created", 1)
+        await world.until(lambda: heard)
+        await observer.ping()
+        after = running.stats()
+        assert after["pendingDeliveries"] == 0
+        assert after["deliveries"]["acked"] == before["deliveries"]["acked"]
+
+    await played(world, observer, speaking, program=program)
+
+
+@pytest_twisted.ensureDeferred
 async def test_async_for(world: Any, running: Service) -> None:
     """
     Events come one by one; each is acknowledged when the next is asked for; publishing in between works however many

@@ -117,6 +117,21 @@ describe("events", () => {
     expect((await service.stats()).pendingDeliveries).toBe(0);
   });
 
+  test("an observer acknowledges nothing and owes nothing", async () => {
+    const { listening, speaking, came } = await pair("topics/observed", { observer: true, agentId: "watched" });
+    const before = await service.stats();
+    expect(before.observers).toBe(1);
+    expect(before.agentStats).toEqual({});
+    await speaking.publish("topics/observed", TASK, 1);
+    await until(() => came.length);
+    came[0].ack();
+    await listening.ping();
+    const after = await service.stats();
+    expect(after.pendingDeliveries).toBe(0);
+    expect(after.refusals).toEqual(before.refusals);
+    expect(after.deliveries.acked).toBe(before.deliveries.acked);
+  });
+
   test("a tracked event is acknowledged when its listener is done, and not before", async () => {
     const { listening, speaking, came } = await pair("topics/acks");
     let done;
