@@ -4,8 +4,7 @@ Who may open a WebSocket: what a handshake's path and headers must say (protocol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -14,13 +13,9 @@ from dcm_ws.addresses import TrustedProxies
 from dcm_ws.channels import is_identifier
 from dcm_ws.errors import ErrorCode, ProtocolError
 from dcm_ws.messages import TOKEN_MAX
+from dcm_ws.origins import AllowedOrigins, Target
 from dcm_ws.session import Origin
 from dcm_ws.tokens import Claims
-
-SAME_HOST = "same-host"
-"""
-Stands among the allowed origins for the host that the client itself connects to.
-"""
 
 
 class RefusedError(Exception):
@@ -47,57 +42,39 @@ class Admitted(NamedTuple):
     address: str
 
 
-class AllowedOrigins:
-    """
-    The web pages that may connect.  Programs that are no browsers send no C{Origin}, and always may.
-
-    @param patterns: origins such as C{https://*.example.com}, in which C{*} stands for anything; L{SAME_HOST}; or
-        C{*} alone for all.
-    """
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        # fnmatch has brackets of its own, and so have IPv6 addresses
-        self._patterns = [pattern.lower().rstrip("/").replace("[", "[[]").replace("?", "[?]") for pattern in patterns]
-
-    def allows(self, origin: str | None, host: str) -> bool:
-        """
-        @param origin: the C{Origin} header, if there is one.
-        @param host: the C{Host} header.
-        """
-        if origin is None:
-            return True
-        origin = origin.strip().lower()
-        for pattern in self._patterns:
-            if pattern == SAME_HOST:
-                _, slashes, place = origin.partition("://")
-                if slashes and place == host.strip().lower():
-                    return True
-            elif pattern == "*" or fnmatchcase(origin, pattern):
-                return True
-        return False
-
-
 class Admission:
     """
+    Decides about handshakes.
+
     @param verify: reads a token, or raises L{ProtocolError}.
+    @param refused: called with the origin of each page that may not connect, and with what it was compared with.
     """
 
-    def __init__(self, verify: Callable[[str], Claims], *, origins: AllowedOrigins, proxies: TrustedProxies) -> None:
+    def __init__(
+        self,
+        verify: Callable[[str], Claims],
+        *,
+        origins: AllowedOrigins,
+        proxies: TrustedProxies,
+        refused: Callable[[str, Target], object] = lambda origin, target: None,
+    ) -> None:
         self._verify = verify
         self._origins = origins
         self._proxies = proxies
+        self._refused = refused
         self.origins_refused = 0
 
-    def admit(self, target: str, headers: Mapping[str, str], peer: str) -> Admitted:
+    def admit(self, target: str, headers: Mapping[str, str], peer: str, local_port: int | None = None) -> Admitted:
         """
+        Read a handshake.
+
         @param target: the request's path and query.
         @param headers: by lower-case name.
         @param peer: the address of the far end.
-        @raise RefusedError: something is malformed or not allowed, or the token is no good.
+        @param local_port: as in L{Target}.
+        @raise RefusedError: something is malformed or not allowed, or the token is not valid.
         """
-        if not self._origins.allows(headers.get("origin"), headers.get("host", "")):
-            self.origins_refused += 1
-            raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
+        self._check_origin(headers, peer, local_port)
         query: dict[str, str] = {}
         for name, value in parse_qsl(urlsplit(target).query, keep_blank_values=True):
             query.setdefault(name, value)
@@ -111,6 +88,20 @@ class Admission:
         claims = self._claims(query.get("token"), headers.get("authorization", ""))
         origin = Origin(query.get("agent_id"), query.get("session_id"), claims, _flag(query, "observer"))
         return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
+
+    def _check_origin(self, headers: Mapping[str, str], peer: str, local_port: int | None) -> None:
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        target = Target(headers.get("host", ""), local_port=local_port)
+        if self._proxies.trusts(peer):
+            host, scheme = (_nearest(headers.get(f"x-forwarded-{name}", "")) for name in ("host", "proto"))
+            # a page cannot send these headers: a name in them is not one that leads to this machine
+            target = Target(host, scheme) if host else target._replace(scheme=scheme)
+        if not self._origins.allows(origin, target):
+            self.origins_refused += 1
+            self._refused(origin, target)
+            raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
 
     def _claims(self, token: str | None, authorization: str) -> Claims | None:
         scheme, _, credentials = authorization.partition(" ")
@@ -136,3 +127,10 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
         reason = f"Malformed {name}: use 1, or leave it out"
         raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
     return bool(value)
+
+
+def _nearest(header: str) -> str:
+    """
+    Of what several proxies report, that of the last one.
+    """
+    return header.rpartition(",")[2].strip()

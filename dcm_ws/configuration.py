@@ -36,12 +36,12 @@ SECRET = frozenset({"ws-auth-secret", "ws-auth-secrets", "database-url", "db-pas
 The settings whose values hold secrets.
 """
 
-FLAGS = ("testee", "production", "enforce-expiry", "ready-needs-database", "no-database")
+FLAGS = ("testee", "production", "enforce-expiry", "ready-needs-database", "no-database", "no-same-host")
 """
 The settings that are on or off.
 """
 
-_SEVERAL = ("listen", "admin-listen", "extra-event", "allowed-origin", "trusted-proxy")
+_SEVERAL = ("listen", "admin-listen", "extra-event", "allowed-origin", "server-name", "trusted-proxy")
 _PATHS = ("ws-auth-secret-file", "db-password-file", "dcm-data-dir")
 _NOT_SETTINGS = ("config", "version", "help")
 

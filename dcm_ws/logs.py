@@ -5,6 +5,7 @@ How the log looks: lines for people, or JSON for machines.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import IO, Any, cast
@@ -18,7 +19,53 @@ from twisted.logger import (
 )
 from zope.interface import provider
 
+SHOWN = 200
+"""
+Characters that L{shown} keeps.
+"""
+
 _PLAIN = (str, int, float, bool, type(None))
+
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A} | {
+    # a line of a message never looks like a line of the log
+    0x0A: "\n\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def shown(text: str) -> str:
+    """
+    What a stranger sent, for a log line: quoted, in ASCII, of L{SHOWN} characters at most.
+    """
+    return ascii(text if len(text) <= SHOWN else text[:SHOWN] + "…")
+
+
+class Seldom:
+    """
+    Decides whether a line that may be due often is logged: once in an interval.
+
+    @param now: monotonic seconds.
+    @param interval: seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], interval: float = 60.0) -> None:
+        self._now = now
+        self._interval = interval
+        self._due = now()
+        self._held = 0
+
+    def held_back(self) -> int | None:
+        """
+        The number of lines that were not logged since the last one; None if this one is not logged either.
+        """
+        if self._now() < self._due:
+            self._held += 1
+            return None
+        self._due = self._now() + self._interval
+        held, self._held = self._held, 0
+        return held
 
 
 def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
@@ -48,6 +95,9 @@ def text_line(event: LogEvent) -> str:
         message = template.format_map(event) if isinstance(template, str) else formatEvent(event)
     except (KeyError, AttributeError, ValueError, IndexError):
         message = formatEvent(event)
+    if not message.isprintable():
+        # a terminal obeys control characters
+        message = message.translate(_ESCAPES)
     name = event.get("log_namespace", "-")
     line = f"{_second(int(event['log_time']))} {event['log_level'].name:<8} [{name}] {message}\n"
     failure = event.get("log_failure")

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from dcm_ws.addresses import TrustedProxies
-from dcm_ws.admission import SAME_HOST, Admission, AllowedOrigins
+from dcm_ws.admission import Admission
 from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS
 from dcm_ws.delivery import DeliveryQueue
@@ -33,6 +33,8 @@ from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
+from dcm_ws.logs import Seldom, shown
+from dcm_ws.origins import SAME_HOST, AllowedOrigins, Target
 from dcm_ws.pages import pages
 from dcm_ws.port import Port, bound_unsent
 from dcm_ws.postgres import Address, NotifyListener, one_line
@@ -83,6 +85,11 @@ def _limits(settings: Settings) -> ConnectionLimits:
     if per_ip is None:
         per_ip = PRODUCTION_CONNECTIONS_PER_IP if settings.production else 0
     return ConnectionLimits(settings.max_message_size, settings.max_send_buffer, settings.compression, per_ip)
+
+
+def _allowed_origins(settings: Settings) -> AllowedOrigins:
+    patterns = settings.allowed_origins or (() if settings.production else ("*",))
+    return AllowedOrigins((*patterns, SAME_HOST) if settings.same_host else patterns, settings.server_names)
 
 
 def real_world() -> World:
@@ -202,9 +209,11 @@ class DCMService(MultiService):  # type: ignore[misc]
         settings, hub = self._settings, self.hub
         self._admission = Admission(
             hub.verify,
-            origins=AllowedOrigins(settings.allowed_origins or ((SAME_HOST,) if settings.production else ("*",))),
+            origins=_allowed_origins(settings),
             proxies=TrustedProxies(settings.trusted_proxies),
+            refused=self._page_refused,
         )
+        self._pages_refused = Seldom(world.now)
         self._websockets = WebSocketConnections(
             hub, self._reactor, server=SERVER, limits=_limits(settings), admission=self._admission
         )
@@ -324,6 +333,17 @@ class DCMService(MultiService):  # type: ignore[misc]
             self.hub.notified(payload)
         except ProtocolError as error:
             self._log.debug("bad notification: {reason}", reason=error.reason)
+
+    def _page_refused(self, origin: str, target: Target) -> None:
+        held = self._pages_refused.held_back()
+        if held is not None:
+            self._log.warn(
+                "a web page may not connect: its Origin {origin} is not allowed, and is not the Host {host};"
+                " see --allowed-origin, --server-name and --trusted-proxy ({held} more in the last minute)",
+                origin=shown(origin),
+                host=shown(target.host),
+                held=held,
+            )
 
     def _database_changed(self, up: bool) -> None:
         event = "system.info" if up else "system.error"

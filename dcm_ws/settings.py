@@ -17,6 +17,7 @@ from psycopg2.extensions import parse_dsn
 
 from dcm_ws.addresses import TrustedProxies
 from dcm_ws.events import Publishable
+from dcm_ws.origins import AllowedOrigins
 
 DEFAULT_PORT = 3849
 DEFAULT_HOST = "127.0.0.1"
@@ -57,8 +58,10 @@ class Settings:
     @ivar rate_limit: messages a second from one client; None for 100 in production, and no limit in development; 0 for
         no limit.
     @ivar rate_burst: messages at once; None for what the rate limit allows in a second.
-    @ivar allowed_origins: web pages that may connect; none for those of the same host in production, and all in
-        development.
+    @ivar allowed_origins: web pages that may connect; none for no others than L{same_host} allows in production, and
+        all in development.
+    @ivar same_host: web pages of the host that they connect to may connect, too.
+    @ivar server_names: the names under which C{same_host} holds; none for any name.
     @ivar trusted_proxies: addresses or networks whose C{X-Forwarded-For} is believed.
     @ivar compression: offer permessage-deflate.
     @ivar testee: replace the application by an echo, to be held against a testsuite.
@@ -101,6 +104,8 @@ class Settings:
     handshake_timeout: float = 5.0
     max_head_size: int = 16 << 10
     allowed_origins: tuple[str, ...] = ()
+    same_host: bool = True
+    server_names: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     compression: bool = False
     extra_events: tuple[str, ...] = ()
@@ -136,6 +141,10 @@ class Settings:
             TrustedProxies(self.trusted_proxies)
         except ValueError as error:
             raise SettingsError(f"--trusted-proxy: {error}") from None
+        try:
+            AllowedOrigins((), self.server_names)
+        except ValueError as error:
+            raise SettingsError(f"--server-name: {error}") from None
         try:
             Publishable(self.extra_events)
         except ValueError as error:
@@ -255,6 +264,8 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         handshake_timeout=seconds("handshake-timeout"),
         max_head_size=count("max-head-size"),
         allowed_origins=_several(options, "allowed-origin"),
+        same_host=not options.get("no-same-host"),
+        server_names=_several(options, "server-name"),
         trusted_proxies=_several(options, "trusted-proxy"),
         compression=_choice("--compression", str(options.get("compression") or "off"), {"off": False, "on": True}),
         extra_events=_several(options, "extra-event"),

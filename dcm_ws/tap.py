@@ -283,6 +283,11 @@ class Options(usage.Options):  # type: ignore[misc]
         ],
         ["enforce-expiry", None, "close a client with 4001 when its token expires"],
         ["ready-needs-database", None, "answer /readyz with 503 while the database is not listened to"],
+        [
+            "no-same-host",
+            None,
+            "allow only the web pages that --allowed-origin names, and none of the service's own host",
+        ],
         ["no-database", None, "serve without a database: clients' own events only"],
     ]
 
@@ -296,6 +301,7 @@ class Options(usage.Options):  # type: ignore[misc]
         self["admin-listen"] = []
         self["extra-event"] = []
         self["allowed-origin"] = []
+        self["server-name"] = []
         self["trusted-proxy"] = []
 
     def opt_listen(self, endpoint: str) -> None:
@@ -322,15 +328,22 @@ class Options(usage.Options):  # type: ignore[misc]
 
     def opt_allowed_origin(self, pattern: str) -> None:
         """
-        a web page's origin that may connect, such as https://*.example.com; same-host for that of the service, * for
-        all; may be given more than once [default: same-host in production, * in development]
+        a web page's origin that may connect, such as https://*.example.com, in addition to pages of the service's own
+        host; * for all; may be given more than once [default: none in production, * in development]
         """
         self["allowed-origin"].append(pattern)
 
+    def opt_server_name(self, name: str) -> None:
+        """
+        a name under which browsers reach the service, such as dcm.example.com or *.example.com; with any, pages of
+        the same host may connect under these names, localhost and IP addresses only; may be given more than once
+        """
+        self["server-name"].append(name)
+
     def opt_trusted_proxy(self, network: str) -> None:
         """
-        an address or a network (10.0.0.0/8) whose X-Forwarded-For is believed, or unix for Unix sockets; may be given
-        more than once
+        an address or a network (10.0.0.0/8) whose X-Forwarded-For, -Host and -Proto are believed, or unix for Unix
+        sockets; may be given more than once
         """
         self["trusted-proxy"].append(network)
 

@@ -27,7 +27,7 @@ from twisted.internet.tcp import Connection as TCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.addresses import UNIX, limit_key, normal_address
+from dcm_ws.addresses import UNIX, limit_key, normal_address, parse_address
 from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.errors import CloseCode
 from dcm_ws.frames import compressed, pong_control_frame
@@ -569,6 +569,17 @@ def _buffered(transport: Any) -> int:
     return waiting
 
 
+def _loopback_port(transport: Any) -> int | None:
+    """
+    The port that a connection was made to, if that is on a loopback address.
+    """
+    here = transport.getHost()
+    if not isinstance(here, IPv4Address | IPv6Address):
+        return None
+    address = parse_address(here.host)
+    return here.port if address is not None and address.is_loopback else None
+
+
 class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
     """
     Makes the connections, and flushes those that have something to write, once a reactor turn.
@@ -643,7 +654,8 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         @param headers: by lower-case name.
         @raise RefusedError: it may not connect.
         """
-        origin, connection.address = self._admission.admit(target, headers, connection.address)
+        port = _loopback_port(connection.transport) if "origin" in headers else None
+        origin, connection.address = self._admission.admit(target, headers, connection.address, port)
         most = self.limits.connections_per_ip
         if most and connection.address != UNIX and self._by_address[limit_key(connection.address)] >= most:
             self.hub.limits["maxConnectionsPerIp"] += 1

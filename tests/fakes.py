@@ -11,12 +11,13 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from dcm_ws.addresses import TrustedProxies
-from dcm_ws.admission import Admission, AllowedOrigins
+from dcm_ws.admission import Admission
 from dcm_ws.agents import AgentMemory
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.errors import CloseCode
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
+from dcm_ws.origins import AllowedOrigins
 from dcm_ws.session import Origin, Rules, Session
 
 SECRET = "dcm-dev-secret-change-me"

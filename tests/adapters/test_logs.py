@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import ast
 import io
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
-from dcm_ws.logs import json_line, make_observer, text_line
+from dcm_ws.logs import SHOWN, Seldom, json_line, make_observer, shown, text_line
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 500_000, UTC).timestamp()
 
@@ -158,3 +160,45 @@ def test_levels(level: str, format: str, shown: list[str]) -> None:
     assert len(lines) == len(shown)
     for line, name in zip(lines, shown, strict=True):
         assert f"it is {name}" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\rb\x00\x7f\x9b", "a\\x0db\\x00\\x7f\\x9b"),
+        ("a\nb", "a\n\tb"),
+        ("a\u2028b\x85c", "a\\u2028b\\x85c"),
+        ("équipe 😀", "équipe 😀"),
+    ],
+)
+def test_text_has_no_control_characters(text: str, line: str) -> None:
+    """
+    What a message contains cannot move the cursor of a terminal, nor look like another line of the log.
+    """
+    assert text_line(event(client=text)).endswith(f"] {line} left\n")
+
+
+@pytest.mark.parametrize("text", ["", "https://a.com", "\x1b[31m", "a\nb", "é", "x" * 10_000])
+def test_what_strangers_send_is_quoted(text: str) -> None:
+    """
+    In a log line it is short, in ASCII, and marked as what was sent.
+    """
+    quoted = shown(text)
+    assert quoted.isascii() and quoted.isprintable()
+    assert len(quoted) <= SHOWN + 8
+    assert len(text) > SHOWN or ast.literal_eval(quoted) == text
+
+
+def test_seldom(clock: Clock) -> None:
+    """
+    A line is logged at once, then once a minute with the number of those held back.
+    """
+    seldom = Seldom(clock.seconds)
+    assert [seldom.held_back() for _ in range(4)] == [0, None, None, None]
+    clock.advance(59)
+    assert seldom.held_back() is None
+    clock.advance(1)
+    assert [seldom.held_back() for _ in range(2)] == [4, None]
+    clock.advance(600)
+    assert seldom.held_back() == 1

@@ -145,6 +145,71 @@ def test_allowed_origin() -> None:
         assert count(running, "allowedOrigin") == 4
 
 
+def connects(running: Service, origin: str, host: str, *headers: str) -> bool:
+    """
+    Whether a page of C{origin} may connect to C{host}.
+    """
+    plain = running.socket()
+    request = handshake("/", f"Origin: {origin}", *headers).replace(b"Host: 127.0.0.1", f"Host: {host}".encode())
+    push(plain, request)
+    answered = status(plain.recv(1 << 16))
+    assert answered in (101, 403)
+    return answered == 101
+
+
+def test_same_host_next_to_allowed_origins() -> None:
+    """
+    Pages of the service's own host may connect whatever other origins are allowed, unless --no-same-host is given.
+    """
+    with service("--allowed-origin", "https://a.example") as running:
+        assert connects(running, "https://a.example", "dcm.example")
+        assert connects(running, "https://dcm.example", "dcm.example")
+        assert not connects(running, "https://b.example", "dcm.example")
+    with service("--allowed-origin", "https://a.example", "--no-same-host") as running:
+        assert connects(running, "https://a.example", "dcm.example")
+        assert not connects(running, "https://dcm.example", "dcm.example")
+
+
+def test_same_host_in_production(database: PostgresServer) -> None:
+    """
+    In production pages of the same host may connect, also behind a proxy; a name that somebody pointed at this machine
+    is not the same host.  What was compared is logged once a minute.
+    """
+    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
+    with service(*options, "--trusted-proxy", "127.0.0.1") as running:
+        own = running.port
+        for origin, host in (
+            (f"http://127.0.0.1:{own}", f"127.0.0.1:{own}"),
+            (f"http://localhost:{own}", f"LOCALHOST:{own}"),
+            ("https://dcm.example", "dcm.example"),
+            ("https://dcm.example", "dcm.example.:443"),
+            ("https://dcm.example:8443", "dcm.example"),
+        ):
+            assert connects(running, origin, host), (origin, host)
+        forwarded = ("X-Forwarded-Host: dcm.example:8443", "X-Forwarded-Proto: https")
+        assert connects(running, "https://dcm.example:8443", f"127.0.0.1:{own}", *forwarded)
+        assert count(running, "allowedOrigin") == 0
+        assert not connects(running, f"http://evil.example:{own}", f"evil.example:{own}")
+        running.read_log_until(
+            f"its Origin 'http://evil.example:{own}' is not allowed, and is not the Host 'evil.example:"
+        )
+        assert not connects(running, "http://b.example", "a.example")
+        assert count(running, "allowedOrigin") == 2
+        assert running.log.count("may not connect") == 1
+
+
+def test_server_name(database: PostgresServer) -> None:
+    """
+    With names of its own, the service takes pages of the same host under these names only.
+    """
+    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
+    with service(*options, "--server-name", "dcm.example", "--server-name", "*.dcm.example") as running:
+        for host in ("dcm.example", "a.dcm.example", f"dcm.example:{running.port}", "127.0.0.1", "localhost:3000"):
+            assert connects(running, f"http://{host}", host), host
+        for host in ("evil.example", f"evil.example:{running.port}"):
+            assert not connects(running, f"http://{host}", host), host
+
+
 def test_handshake_timeout() -> None:
     """
     A connection that has not sent its request in time, here longer than the default of 5 s, gets 408.
