@@ -6,8 +6,10 @@ export interface DCMEvent<Data = any> {
   channel: string;
   event: string;
   data: Data;
-  /** Milliseconds since the epoch. */
+  /** Milliseconds since the epoch; of the arrival, where the event has no usable timestamp. */
   timestamp: number;
+  /** The text of the frame as it came, in which no number is rounded.  It is not copied with the event. */
+  readonly raw: string;
   /** Say that it has been dealt with; only needed where `autoAck` is false. */
   ack(): void;
 }
@@ -49,6 +51,8 @@ export interface Options {
   seenMax?: number;
   /** From 0 up to 1. */
   random?: () => number;
+  /** Reads each frame, in place of `JSON.parse`: one that knows integers beyond 2^53, for example. */
+  parse?: (text: string) => any;
   /** In place of the global one. */
   WebSocket?: new (url: string) => any;
 }

@@ -49,6 +49,7 @@ const DEFAULTS = {
   backoff: { baseMs: 500, maxMs: 30_000 },
   seenMax: 10_000,
   random: Math.random,
+  parse: JSON.parse,
   WebSocket: undefined,
 };
 
@@ -192,7 +193,7 @@ export class DCMClient {
    * @throws {DCMError} the server's reason; `NOT_CONNECTED`; `TIMEOUT`, after which it may have been published
    */
   async publish(channel, event, data = null) {
-    if (this.#state !== "connected") throw notConnected();
+    if (this.#state !== "connected") throw this.#notConnected();
     return this.#request({ type: "publish", channel, event, data });
   }
 
@@ -202,7 +203,7 @@ export class DCMClient {
       // with an id, so that it can be refused
       const id = this.#nextName();
       if (!this.send({ type: "ping", id })) {
-        reject(notConnected());
+        reject(this.#notConnected());
         return;
       }
       // it stays after that, and takes its pong with it
@@ -214,7 +215,7 @@ export class DCMClient {
   /** Authenticate on the open connection, with the token given or a new one of the option's. */
   async authenticate(token) {
     if (token !== undefined) this.#options.token = token;
-    if (this.#socket?.readyState !== 1) throw notConnected();
+    if (this.#socket?.readyState !== 1) throw this.#notConnected();
     return this.#authenticate();
   }
 
@@ -350,7 +351,7 @@ export class DCMClient {
       }
     }
     // an answer that comes late is for a connection that is over
-    if (this.#socket !== socket) throw notConnected();
+    if (this.#socket !== socket) throw this.#notConnected();
     const answer = await this.#request({
       type: "auth",
       ...(fresh === undefined ? { agent_id: agentId } : { token: fresh }),
@@ -410,7 +411,8 @@ export class DCMClient {
     }
     this.#sleepers.clear();
     hangUp(socket, code, reason);
-    const error = new DCMError("NOT_CONNECTED", "The connection ended before the answer came", this.lastClose ?? undefined);
+    const ended = this.lastClose ? howItEnded(this.lastClose) : "The connection was closed";
+    const error = new DCMError("NOT_CONNECTED", `${ended}; there was no answer yet`, this.lastClose ?? undefined);
     const requests = [...this.#requests.values(), ...this.#pings.values()];
     this.#requests.clear();
     this.#pings.clear();
@@ -429,6 +431,11 @@ export class DCMClient {
     for (const { reject } of this.#waiters.splice(0)) reject(error);
   }
 
+  #notConnected() {
+    const why = this.lastClose ? `: ${howItEnded(this.lastClose)}` : "";
+    return new DCMError("NOT_CONNECTED", `There is no connection${why}; wait for connect() or the state "connected"`, this.lastClose ?? undefined);
+  }
+
   #setState(state) {
     if (state === this.#state) return;
     this.#state = state;
@@ -445,7 +452,7 @@ export class DCMClient {
     return new Promise((resolve, reject) => {
       const id = this.#nextName();
       if (!this.send({ ...message, id })) {
-        reject(notConnected());
+        reject(this.#notConnected());
         return;
       }
       const timer = setTimeout(() => {
@@ -460,7 +467,7 @@ export class DCMClient {
     this.#heardAt = now();
     let frame;
     try {
-      frame = JSON.parse(text);
+      frame = this.#options.parse(text);
     } catch {
       // told below
     }
@@ -469,7 +476,7 @@ export class DCMClient {
       return;
     }
     this.#tell("message", frame);
-    if (typeof frame.event === "string") this.#receive(frame);
+    if (typeof frame.event === "string") this.#receive(frame, text);
     else if (frame.type === "ack") this.#answer(frame);
     else if (frame.type === "ping") this.send({ type: "pong" });
     else if (frame.type === "pong") this.#pong();
@@ -500,8 +507,11 @@ export class DCMClient {
 
   /**
    * An event comes once on each channel, and again where its ack got lost or a listener failed.
+   *
+   * @param {string} raw the frame's text
    */
-  #receive(event) {
+  #receive(event, raw) {
+    event.timestamp = momentOf(event.timestamp) ?? Date.now();
     let seen = this.#seen.get(event.id);
     const first = seen === undefined;
     if (first) {
@@ -530,7 +540,8 @@ export class DCMClient {
     const fresh = first || again;
     if (fresh) seen.state = "given";
     seen.awaited = this.#comesOnGlobal(event, seen);
-    Object.defineProperty(event, "ack", { value: ack });
+    // neither is part of the event when it is copied or written as JSON
+    Object.defineProperties(event, { ack: { value: ack }, raw: { value: raw } });
     this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
   }
 
@@ -625,8 +636,31 @@ function note(set, value, there) {
   else set.delete(value);
 }
 
-function notConnected() {
-  return new DCMError("NOT_CONNECTED", "There is no connection; await connect(), or wait for the state connected");
+/** The close code and the reason of a connection that has ended. */
+function howItEnded({ code, reason }) {
+  if (code === 1005 || code === 1006) return `Connection lost (${[code, reason].filter(Boolean).join(": ")})`;
+  return `Connection closed: ${[code, reason].filter(Boolean).join(" ")}`;
+}
+
+// the end of the year 9999
+const LAST_MS = 253_402_300_799_999;
+// as milliseconds, a smaller number would be before March 1973
+const SECONDS_BELOW = 1e11;
+const ISO_8601 = /^(\d{4})-?(\d\d)-?(\d\d)(?:[T ](\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d+))?)?)?(?:Z|([+-]\d\d)(?::?(\d\d))?)?$/i;
+
+/** Milliseconds of a timestamp in milliseconds, seconds or ISO 8601 (UTC without an offset); undefined for anything else. */
+function momentOf(value) {
+  if (typeof value === "string") value = isNaN(Number(value)) ? millisecondsOf(value.trim()) : Number(value);
+  else if (typeof value === "bigint") value = Number(value);
+  if (typeof value !== "number" || !(value > 0 && value <= LAST_MS)) return undefined;
+  return Math.floor(value < SECONDS_BELOW ? value * 1000 : value) || undefined;
+}
+
+function millisecondsOf(text) {
+  const [, year, month, day, hour = "00", minute = "00", second = "00", fraction = "0", offset = "+00", offsetMinutes = "00"] = ISO_8601.exec(text) ?? [];
+  const ms = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}.${fraction.slice(0, 3)}${offset}:${offsetMinutes}`);
+  // not to be taken for seconds
+  return ms >= SECONDS_BELOW ? ms : undefined;
 }
 
 function now() {

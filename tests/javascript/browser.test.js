@@ -53,6 +53,30 @@ async function speak() {
   return speaking;
 }
 
+test("the client in a browser reads integers beyond 2^53 as the documentation shows", async () => {
+  const page = await open(`${service.http}/live`);
+  await connected(page);
+  // as text: the test runner would put imports of its own into a function
+  const hearing = page.evaluate(String.raw`(async () => {
+    const { DCMClient } = await import("/dcm-ws.js");
+    const parse = (text) =>
+      JSON.parse(text, (key, value, { source }) =>
+        typeof value === "number" && /^-?\d+$/.test(source) && !Number.isSafeInteger(value) ? BigInt(source) : value);
+    const client = new DCMClient("/ws", { channels: ["topics/big"], parse });
+    const event = await new Promise((come) => {
+      client.on("event", come);
+      client.connect().then(() => (window.ready = true));
+    });
+    client.close();
+    return { id: String(event.data.id), small: event.data.small, raw: event.raw };
+  })()`);
+  await page.waitForFunction(() => window.ready);
+  await service.sql("select pg_notify('dcm_events', %s)", '{"channel":"topics/big","event":"task.created","data":{"id":9007199254740993,"small":7}}');
+  const { id, small, raw } = await hearing;
+  expect([id, small]).toEqual(["9007199254740993", 7]);
+  expect(raw).toContain('"id":9007199254740993');
+});
+
 describe("/live", () => {
   test("shows what the database says within a second", async () => {
     const page = await open(`${service.http}/live`);

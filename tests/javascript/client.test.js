@@ -71,6 +71,19 @@ describe("asking", () => {
   });
 });
 
+describe("a close", () => {
+  test("is named, with its code and its reason, in every error that it causes", async () => {
+    const asking = client(service.url, { channels: [], backoff: { baseMs: 60_000 }, random: () => 1 });
+    await asking.connect();
+    const publishing = ["x".repeat(3_000_000), 1, 2].map((data) => asking.publish("topics/large", "system.info", data));
+    for (const result of await Promise.allSettled([...publishing, asking.ping()])) {
+      expect(result.reason).toMatchObject({ code: "NOT_CONNECTED", details: { code: 1009 } });
+      expect(result.reason.message).toBe("Connection closed: 1009 Message too large; there was no answer yet");
+    }
+    await expect(asking.publish("topics/large", "system.info")).rejects.toThrow("There is no connection: Connection closed: 1009 Message too large");
+  });
+});
+
 describe("events", () => {
   test("listeners choose by channel and by name", async () => {
     const { listening, speaking } = await pair("topics/choice");
@@ -92,6 +105,31 @@ describe("events", () => {
       ["topics/*", "system.info"],
       ["system.info", "system.info"],
     ]);
+  });
+
+  test("integers beyond 2^53 are whole in the raw text, and with a parser that knows them", async () => {
+    const big = '{"id":9007199254740993,"list":[-9007199254740993,1,2.5,1e300],"text":"9007199254740993"}';
+    const exact = (text) =>
+      JSON.parse(text.replace(/("(?:[^"\\]|\\.)*")|(-?\d+)(?![\d.eE])/g, (all, string, digits) => (string || Number.isSafeInteger(Number(digits)) ? all : `"big:${digits}"`)), (_, value) =>
+        typeof value === "string" && value.startsWith("big:") ? BigInt(value.slice(4)) : value,
+      );
+    const { came } = await pair("topics/big");
+    const careful = client(service.url, { channels: ["topics/big"], parse: exact });
+    const whole = [];
+    careful.on("event", (event) => whole.push(event));
+    await careful.connect();
+    // a client that sends the text as it is
+    const speaking = new WebSocket(service.url);
+    await new Promise((open) => speaking.once("open", open));
+    speaking.send(`{"type":"publish","channel":"topics/big","event":"${TASK}","data":${big}}`);
+    await until(() => came.length && whole.length);
+    speaking.close();
+    expect(came[0].data.id).toBe(9007199254740992);
+    expect(came[0].raw).toContain(`"data":${big}`);
+    expect(JSON.stringify(came[0])).not.toContain("raw");
+    expect({ ...came[0] }).not.toHaveProperty("raw");
+    expect(whole[0].data).toEqual({ id: 9007199254740993n, list: [-9007199254740993n, 1, 2.5, 1e300], text: "9007199254740993" });
+    expect(whole[0].raw).toBe(came[0].raw);
   });
 
   test("an event that comes on two channels is one event", async () => {
@@ -422,6 +460,39 @@ describe("a server that is none of ours", () => {
     await until(() => errors.length === 4);
     expect(errors).toEqual(["PARSE_ERROR", "PARSE_ERROR", "PARSE_ERROR", "ODD"]);
     expect(hearing.state).toBe("connected");
+  });
+
+  test("an event is given whatever its timestamp is", async () => {
+    const came = [];
+    const at = 1706000000000;
+    const good = [at, at + 0.5, at / 1000, String(at), String(at / 1000), "2024-01-23T08:53:20Z", "2024-01-23 08:53:20", "20240123T085320Z", "2024-01-23T10:53:20.000+02:00"];
+    const odd = ["yesterday", "today 10:00", "2024-13-45", "", null, undefined, true, [], {}, -5, 0, 1e300, "1970-01-01", "9".repeat(400)];
+    const before = Date.now();
+    const events = [...good, ...odd].map((timestamp, n) => ({ id: `m${n}`, channel: "global", event: "system.info", data: n, timestamp }));
+    const listening = client(await impostor(() => {}, [{ type: "connected", client_id: "ws_1" }, ...events]));
+    listening.on("event", (event) => came.push([event.data, event.timestamp]));
+    await listening.connect();
+    await until(() => came.length === good.length + odd.length);
+    for (const [n, timestamp] of came) {
+      if (n < good.length) expect([good[n], timestamp]).toEqual([good[n], at]);
+      else expect(timestamp, String(odd[n - good.length])).toBeGreaterThanOrEqual(before);
+    }
+  });
+
+  test("a parser of one's own may make every number a bigint, and one that fails does no harm", async () => {
+    const parse = (text) => {
+      if (text.includes("poison")) throw new Error("not this");
+      return JSON.parse(text, (_, value) => (Number.isInteger(value) ? BigInt(value) : value));
+    };
+    const [came, errors] = [[], []];
+    const events = ["poison", 5].map((data) => ({ id: `m${data}`, channel: "global", event: "system.info", data, timestamp: 1706000000000 }));
+    const listening = client(await impostor(() => {}, [{ type: "connected", client_id: "ws_1" }, ...events]), { parse });
+    listening.on("event", (event) => came.push(event));
+    listening.on("error", (error) => errors.push(error.code));
+    await listening.connect();
+    await until(() => came.length);
+    expect(errors).toEqual(["PARSE_ERROR"]);
+    expect(came[0]).toMatchObject({ data: 5n, timestamp: 1706000000000 });
   });
 
   test("each pong is taken for the ping that it answers", async () => {

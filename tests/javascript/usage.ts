@@ -8,6 +8,8 @@ client.on("state", (state) => state === "waiting" && console.log(client.retryAt!
 client.on("error", (error: DCMError) => console.log(error.code, error.retryAfterMs));
 const answer = await client.publish("global", "system.info", { text: "…" });
 const id: string = answer.message_id;
+client.on("channel:metrics", (event) => console.log(event.raw.length));
+new DCMClient("ws://127.0.0.1:3849/ws", { parse: (text) => JSON.parse(text) });
 end();
 
 export function Page() {
