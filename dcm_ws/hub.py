@@ -40,7 +40,7 @@ from dcm_ws.tally import Tally
 from dcm_ws.tokens import Claims, verify
 
 LIMITS = (
-    *("maxConnections", "maxConnectionsPerIp", "maxMessageSize", "maxDepth", "maxSubscriptions"),
+    *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
     *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "heartbeatTimeout", "authTimeout"),
 )
 """

@@ -12,15 +12,31 @@ import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
-from weakref import WeakSet
 
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IProtocolNegotiationFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dcm_ws.addresses import UNIX
+from dcm_ws.connections import Share, address_of
 from dcm_ws.messages import to_json
+from dcm_ws.turns import Turns
+
+HEADS_A_TURN = 32
+"""
+Requests on new connections that are read in one turn of the reactor.
+"""
 
 UNSENT = 128 << 10
 """
@@ -39,7 +55,12 @@ class Port(Factory):  # type: ignore[misc]
     @param wall_ms: ms since the epoch.
     @param head_timeout: seconds within which a connection must have sent its first request head.
     @param max_head: bytes of a request head.
-    @param max_waiting: connections that may be without a request head; past it the oldest is closed.
+    @param max_waiting: connections that may be without a request head; beyond it the oldest is closed.
+    @param clock: runs what has to wait for a later turn.
+    @param waiting: counts the connections that are without a request head, by the address of the far end.
+    @param http: counts the HTTP connections, by the client's address; beyond its limits they are refused with 503.
+    @param trusts: is the far end, given its address, a proxy?  Its connections are not limited before their heads.
+    @param client: returns the client's address, given the address of the far end and the request head.
     """
 
     noisy = False
@@ -55,6 +76,11 @@ class Port(Factory):  # type: ignore[misc]
         head_timeout: float = 5.0,
         max_head: int = 16 << 10,
         max_waiting: int = 10_000,
+        clock: IReactorTime,
+        waiting: Share | None = None,
+        http: Share | None = None,
+        trusts: Callable[[str], bool] = lambda peer: False,
+        client: Callable[[str, bytes], str] = lambda peer, head: peer,
     ) -> None:
         self._websockets = websockets
         self._web = web
@@ -66,7 +92,12 @@ class Port(Factory):  # type: ignore[misc]
         self._max_waiting = max_waiting
         # in the order of arrival, and so of their deadlines
         self._waiting: dict[_Reception, float] = {}
-        self._web_transports: WeakSet[Any] = WeakSet()
+        self.waiting = waiting or Share()
+        self.http = http or Share()
+        self.trusts = trusts
+        self.client = client
+        self.heads = Turns(clock, HEADS_A_TURN)
+        self._visits: set[_Visit] = set()
         self.timed_out = 0
         self.too_long = 0
         self.crowded_out = 0
@@ -90,8 +121,13 @@ class Port(Factory):  # type: ignore[misc]
 
     def arrived(self, reception: _Reception) -> None:
         """
-        A connection has been made, and must send a request head in time.
+        A connection has been made, and must send a request head in time.  It is closed if its address has too many of
+        the kind.
         """
+        if self.waiting.refuses(reception.charged):
+            reception.drop()
+            return
+        self.waiting.enter(reception.charged)
         if len(self._waiting) >= self._max_waiting:
             self.crowded_out += 1
             next(iter(self._waiting)).drop()
@@ -101,7 +137,8 @@ class Port(Factory):  # type: ignore[misc]
         """
         The connection is handed on, refused or lost.
         """
-        self._waiting.pop(reception, None)
+        if self._waiting.pop(reception, None) is not None:
+            self.waiting.leave(reception.charged)
 
     def sweep(self) -> None:
         """
@@ -128,21 +165,40 @@ class Port(Factory):  # type: ignore[misc]
         """
         Drop the HTTP connections that are still there.
         """
-        for transport in list(self._web_transports):
+        for visit in list(self._visits):
             # a TLS connection that has ended by itself cannot be aborted
-            if transport.connected:
-                transport.abortConnection()
+            if visit.transport.connected:
+                visit.transport.abortConnection()
 
-    def choose(self, head: bytes, transport: object) -> IProtocolFactory:
+    def build(self, head: bytes, reception: _Reception) -> IProtocol | None:
         """
-        Whom a request concerns.
+        The protocol that a request is handed to.  None if there is no room for another HTTP connection.
 
         @param head: the request line and the headers.
         """
+        assert reception.address is not None
         if _upgrade.search(head) and self._is_target(head):
-            return self._websockets
-        self._web_transports.add(transport)
-        return self._web
+            return self._websockets.buildProtocol(reception.address)
+        client = self.client(reception.peer, head)
+        if self.http.refuses(client):
+            return None
+        protocol = self._web.buildProtocol(reception.address)
+        assert protocol is not None
+        return _Visit(self, client, protocol)
+
+    def began(self, visit: _Visit) -> None:
+        """
+        An HTTP connection begins to count.
+        """
+        self._visits.add(visit)
+        self.http.enter(visit.client)
+
+    def ended(self, visit: _Visit) -> None:
+        """
+        An HTTP connection is gone.
+        """
+        self._visits.remove(visit)
+        self.http.leave(visit.client)
 
     def _is_target(self, head: bytes) -> bool:
         parts = head[: head.find(b"\r\n")].split(b" ")
@@ -170,18 +226,33 @@ def bound_unsent(port: IListeningPort) -> None:
 class _Reception(Protocol):  # type: ignore[misc]
     """
     Stands in front until the request head is there.
+
+    @ivar charged: the address that the connection is counted by until then.
     """
 
     transport: Any
+    charged: str
 
-    def __init__(self, port: Port, addr: IAddress | None) -> None:
+    def __init__(self, port: Port, address: IAddress | None) -> None:
         self._port = port
-        self._addr = addr
+        self.address = address
         self._data = b""
+        self._end: int | None = None
         self._dropped = False
+        self._paused = False
 
     def connectionMade(self) -> None:
+        # the PROXY protocol names the client in its first bytes, which are still to come
+        proxied = isinstance(self.transport, HAProxyProtocolWrapper) or self._port.trusts(self.peer)
+        self.charged = UNIX if proxied else self.peer
         self._port.arrived(self)
+
+    @property
+    def peer(self) -> str:
+        """
+        The address of the far end.
+        """
+        return address_of(self.transport.getPeer())
 
     def dataReceived(self, data: bytes) -> None:
         if self._dropped:
@@ -189,6 +260,8 @@ class _Reception(Protocol):  # type: ignore[misc]
         # the end of the head may straddle two reads
         seen = max(0, len(self._data) - 3)
         self._data += data
+        if self._end is not None:
+            return
         end = self._data.find(b"\r\n\r\n", seen)
         if (end < 0 and len(self._data) > self._port.max_head) or end > self._port.max_head:
             self._port.too_long += 1
@@ -197,16 +270,20 @@ class _Reception(Protocol):  # type: ignore[misc]
                 f"The request head is longer than {self._port.max_head} bytes",
             )
         elif end >= 0:
-            self._hand_on(self._port.choose(self._data[: end + 2], self.transport))
+            self._end = end + 2
+            if not self._port.heads.do(self._hand_on):
+                self._paused = True
+                self.transport.pauseProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._dropped = True
         self._port.served(self)
 
-    def refuse(self, status: HTTPStatus, reason: str) -> None:
+    def refuse(self, status: HTTPStatus, reason: str, code: str = "") -> None:
         """
         Answer with an error, and close.
         """
-        body = to_json({"error": reason, "code": status.name, "timestamp": self._port.wall_ms()})
+        body = to_json({"error": reason, "code": code or status.name, "timestamp": self._port.wall_ms()})
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -223,16 +300,54 @@ class _Reception(Protocol):  # type: ignore[misc]
         self._data = b""
         self.transport.loseConnection()
 
-    def _hand_on(self, factory: IProtocolFactory) -> None:
+    def _hand_on(self) -> None:
+        if self._dropped:
+            return
         self._port.served(self)
+        data, self._data = self._data, b""
+        protocol = self._port.build(data[: self._end], self)
+        if protocol is None:
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many HTTP connections; try again", "TOO_MANY_CONNECTIONS")
+            return
         transport = self.transport
-        assert self._addr is not None
-        protocol = factory.buildProtocol(self._addr)
-        assert protocol is not None
         if isinstance(transport, ProtocolWrapper):
             transport.wrappedProtocol = protocol
         else:
             transport.protocol = protocol
-        data, self._data = self._data, b""
+        if self._paused:
+            transport.resumeProducing()
         protocol.makeConnection(transport)
         protocol.dataReceived(data)
+
+
+@implementer(IHalfCloseableProtocol)
+class _Visit(Protocol):  # type: ignore[misc]
+    """
+    An HTTP connection, which counts as long as it lasts.
+
+    @ivar client: the address of the client.
+    """
+
+    transport: Any
+
+    def __init__(self, port: Port, client: str, protocol: Any) -> None:
+        self._port = port
+        self.client = client
+        self._protocol = protocol
+
+    def connectionMade(self) -> None:
+        self._port.began(self)
+        self._protocol.makeConnection(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._protocol.dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        self._protocol.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        self._protocol.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._port.ended(self)
+        self._protocol.connectionLost(reason)

@@ -17,6 +17,7 @@ from twisted.web.server import Request
 
 from dcm_ws.events import CATEGORIES
 from dcm_ws.hub import Hub
+from dcm_ws.sparing import Sparing
 from dcm_ws.tally import AUDIENCES, LATENCIES, Histogram
 from dcm_ws.web import Page
 
@@ -25,6 +26,7 @@ STATES = ("none", "connecting", "up", "down", "stopped")
 Of the database.
 """
 
+_OPENMETRICS = "application/openmetrics-text"
 _RECEIVED = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "invalid", "limited")
 _SENT = ("connected", "event", "ack", "error", "ping", "pong")
 
@@ -163,11 +165,12 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 class MetricsPage(Page):
     """
-    C{/metrics}, as text or as OpenMetrics, as the asker prefers.
+    C{/metrics}, as OpenMetrics if the request accepts it, else as Prometheus' own text format.
     """
 
-    def __init__(self, wall_ms: Callable[[], int], collector: Collector) -> None:
+    def __init__(self, wall_ms: Callable[[], int], collector: Collector, now: Callable[[], float]) -> None:
         super().__init__(wall_ms)
+        self._texts = Sparing(self._text, now)
         # not the global one: there may be several services in one process
         self.registry = CollectorRegistry()
         self.registry.register(collector)
@@ -178,9 +181,16 @@ class MetricsPage(Page):
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
             return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
-        encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+        content_type, text = self._texts(_OPENMETRICS in _media_types(request.getHeader("Accept") or ""))
         request.setHeader("Content-Type", content_type)
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        answer: bytes = encode(self.registry)
-        return answer
+        return text
+
+    def _text(self, openmetrics: bool) -> tuple[str, bytes]:
+        encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
+        return content_type, encode(self.registry)
+
+
+def _media_types(accept: str) -> list[str]:
+    return [part.partition(";")[0].strip().lower() for part in accept.split(",")]

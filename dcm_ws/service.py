@@ -27,6 +27,7 @@ from dcm_ws.addresses import TrustedProxies
 from dcm_ws.admission import Admission
 from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS
+from dcm_ws.connections import Share
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
 from dcm_ws.errors import CloseCode, ProtocolError
@@ -41,10 +42,12 @@ from dcm_ws.postgres import Address, NotifyListener, one_line
 from dcm_ws.prometheus import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.session import Rules
 from dcm_ws.settings import Settings
+from dcm_ws.shortcuts import read_headers
+from dcm_ws.sparing import Sparing
 from dcm_ws.testee import EchoHub
 from dcm_ws.timers import Sliced, every
 from dcm_ws.version import SERVER, VERSION
-from dcm_ws.web import Counts, Probe, health_report, make_site
+from dcm_ws.web import Counts, Probe, QuietSite, health_report, make_site
 from dcm_ws.websocket import PATHS, ConnectionLimits, WebSocketConnections
 
 PRODUCTION_RATE_LIMIT = 100.0
@@ -55,6 +58,11 @@ Messages a second from one client, where the operator has not said otherwise.
 PRODUCTION_CONNECTIONS_PER_IP = 1000
 """
 Connections from one address, where the operator has not said otherwise.
+"""
+
+PRODUCTION_HTTP_CONNECTIONS_PER_IP = 100
+"""
+HTTP connections from one address, unless the operator says otherwise.
 """
 
 _CLOSES_A_SECOND = 1000
@@ -90,6 +98,16 @@ def _limits(settings: Settings) -> ConnectionLimits:
 def _allowed_origins(settings: Settings) -> AllowedOrigins:
     patterns = settings.allowed_origins or (() if settings.production else ("*",))
     return AllowedOrigins((*patterns, SAME_HOST) if settings.same_host else patterns, settings.server_names)
+
+
+def _http_per_address(settings: Settings) -> int:
+    per_ip = settings.max_http_per_ip
+    if per_ip is not None:
+        return per_ip
+    per_ip = PRODUCTION_HTTP_CONNECTIONS_PER_IP if settings.production else 0
+    # who limits an address to less has HTTP in mind, too
+    most = settings.max_connections_per_ip or 0
+    return min(per_ip or most, most or per_ip)
 
 
 def real_world() -> World:
@@ -207,10 +225,11 @@ class DCMService(MultiService):  # type: ignore[misc]
 
     def _add_port(self, world: World) -> None:
         settings, hub = self._settings, self.hub
+        self._proxies = TrustedProxies(settings.trusted_proxies)
         self._admission = Admission(
             hub.verify,
             origins=_allowed_origins(settings),
-            proxies=TrustedProxies(settings.trusted_proxies),
+            proxies=self._proxies,
             refused=self._page_refused,
         )
         self._pages_refused = Seldom(world.now)
@@ -218,33 +237,48 @@ class DCMService(MultiService):  # type: ignore[misc]
             hub, self._reactor, server=SERVER, limits=_limits(settings), admission=self._admission
         )
         self._lag = ReactorLag(world.now)
+        health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
         counts: dict[bytes, IResource] = {
-            b"health": Counts(
-                hub,
-                health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number),
-            ),
-            b"stats": Counts(hub, self._stats_report),
+            b"health": Counts(hub, Sparing(health, world.now)),
+            b"stats": Counts(hub, Sparing(self._stats_report, world.now)),
             b"livez": Probe(world.wall_ms, lambda: ""),
             b"readyz": Probe(world.wall_ms, self._not_ready),
             **dict(pages(world.wall_ms)),
         }
         collector = HubCollector(hub, lambda: self._stats_report(False)[1], self._lag)
-        with_metrics = {b"metrics": MetricsPage(world.wall_ms, collector), **counts}
+        with_metrics = {b"metrics": MetricsPage(world.wall_ms, collector, world.now), **counts}
+        self._sites: list[QuietSite] = []
         self._port = self._make_port(world, counts if settings.admin_listen else with_metrics)
+        # operators are not to be kept out by strangers who fill the other ports' shares
         self._admin_port = self._make_port(world, with_metrics)
 
     def _make_port(self, world: World, resources: Mapping[bytes, IResource]) -> Port:
         settings = self._settings
+        site = make_site(world.wall_ms, resources, self._reactor, settings.http_timeout)
+        self._sites.append(site)
         return Port(
             self._websockets,
-            make_site(world.wall_ms, resources, self._reactor),
+            site,
             paths=PATHS,
             now=world.now,
             wall_ms=world.wall_ms,
             head_timeout=settings.handshake_timeout,
             max_head=settings.max_head_size,
             max_waiting=settings.max_connections,
+            clock=self._reactor,
+            waiting=Share(per_address=self._websockets.share.per_address),
+            http=Share(settings.max_http_connections, _http_per_address(settings)),
+            trusts=self._proxies.trusts,
+            client=self._http_client,
         )
+
+    def _http_client(self, peer: str, head: bytes) -> str:
+        """
+        The address that an HTTP connection is counted by.
+        """
+        if not self._proxies.trusts(peer):
+            return peer
+        return self._proxies.client(peer, read_headers(head).get("x-forwarded-for", ""))
 
     def _add_timers(self) -> None:
         settings, hub, reactor = self._settings, self.hub, self._reactor
@@ -368,6 +402,14 @@ class DCMService(MultiService):  # type: ignore[misc]
 
     # counts
 
+    @property
+    def _waiting(self) -> list[Share]:
+        return [self._port.waiting, self._admin_port.waiting]
+
+    @property
+    def _http(self) -> list[Share]:
+        return [self._port.http, self._admin_port.http]
+
     def _database_report(self) -> Mapping[str, object]:
         if self._database is None:
             return {"state": "none"}
@@ -386,12 +428,21 @@ class DCMService(MultiService):  # type: ignore[misc]
     def _stats_report(self, channels: bool) -> tuple[HTTPStatus, dict[str, object]]:
         stats = self.hub.stats(channels=channels)
         stats["database"] = self._database_report()
+        stats["connections"] = {
+            "waiting": sum(map(len, self._waiting)),
+            "http": sum(map(len, self._http)),
+            "websocket": len(self._websockets.share),
+        }
         limits = stats["limits"]
         assert isinstance(limits, dict)
         limits |= {
             "handshakeTimeout": self._port.timed_out + self._admin_port.timed_out,
             "maxHeadSize": self._port.too_long + self._admin_port.too_long,
             "maxWaiting": self._port.crowded_out + self._admin_port.crowded_out,
+            "maxConnectionsPerIp": sum(share.crowded for share in (self._websockets.share, *self._waiting)),
+            "maxHttpConnections": sum(share.full for share in self._http),
+            "maxHttpPerIp": sum(share.crowded for share in self._http),
+            "httpTimeout": sum(site.timed_out for site in self._sites),
             "allowedOrigin": self._admission.origins_refused,
         }
         return HTTPStatus.OK, stats

@@ -55,6 +55,8 @@ class Settings:
     @ivar data_folder: where that keeps its data; None for the platform's place.
     @ivar more_secrets: secrets whose tokens are good, too, while one takes over from another.
     @ivar max_connections_per_ip: None for 1000 in production, and no limit in development; 0 for no limit.
+    @ivar max_http_per_ip: None for 100 in production, and for no more than C{max_connections_per_ip}; 0 for
+        no limit.
     @ivar rate_limit: messages a second from one client; None for 100 in production, and no limit in development; 0 for
         no limit.
     @ivar rate_burst: messages at once; None for what the rate limit allows in a second.
@@ -99,6 +101,9 @@ class Settings:
     max_recent_events: int = 100_000
     max_recent_bytes: int = 64 << 20
     max_connections_per_ip: int | None = None
+    http_timeout: float = 30.0
+    max_http_connections: int = 1000
+    max_http_per_ip: int | None = None
     rate_limit: float | None = None
     rate_burst: float | None = None
     handshake_timeout: float = 5.0
@@ -116,7 +121,7 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if setting.name in ("rate_limit", "rate_burst", "max_connections_per_ip"):
+            if setting.name in ("rate_limit", "rate_burst", "max_connections_per_ip", "max_http_per_ip"):
                 # with no message at once there would be none at all
                 least = 1 if setting.name == "rate_burst" else 0
                 if value is not None and not least <= value <= 1e9:
@@ -259,6 +264,9 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         max_connections_per_ip=_maybe(
             options.get("max-connections-per-ip"), partial(_whole, "--max-connections-per-ip")
         ),
+        http_timeout=seconds("http-timeout"),
+        max_http_connections=count("max-http-connections"),
+        max_http_per_ip=_maybe(options.get("max-http-per-ip"), partial(_whole, "--max-http-per-ip")),
         rate_limit=_maybe(options.get("rate-limit"), _rate),
         rate_burst=_maybe(options.get("rate-burst"), partial(_whole, "--rate-burst")),
         handshake_timeout=seconds("handshake-timeout"),

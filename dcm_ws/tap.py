@@ -173,6 +173,25 @@ class Options(usage.Options):  # type: ignore[misc]
             "connections at once from one address; 0 for no limit [default: 1000 in production, 0 in development]",
         ],
         [
+            "http-timeout",
+            None,
+            _default("http_timeout"),
+            "seconds that an HTTP connection has for its next request and its body",
+        ],
+        [
+            "max-http-connections",
+            None,
+            _default("max_http_connections"),
+            "HTTP connections at once; one more gets 503",
+        ],
+        [
+            "max-http-per-ip",
+            None,
+            None,
+            "HTTP connections at once from one address; 0 for no limit [default: 100 in production, and no more than"
+            " --max-connections-per-ip]",
+        ],
+        [
             "rate-limit",
             None,
             None,

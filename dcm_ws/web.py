@@ -21,10 +21,16 @@ from zope.interface import implementer
 from dcm_ws.errors import ProtocolError
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
+from dcm_ws.turns import Turns
 
-IDLE_TIMEOUT = 30.0
+HTTP_TIMEOUT = 30.0
 """
-Seconds after which a kept-alive HTTP connection is closed.
+Seconds that an HTTP connection has for its next request, with its body, from when the last one was answered.
+"""
+
+REQUESTS_A_TURN = 16
+"""
+Pieces of HTTP requests that are read, and answered if they are whole, in one turn of the reactor.
 """
 
 
@@ -214,9 +220,38 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
     """
 
     transport: Any
+    #: set by the site
+    site: QuietSite
     _answered: Request | None = None
     _full = False
     _asked_all = False
+    _early = b""
+    _put_off = False
+    _lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self._early += data
+        if not self._put_off and not self.site.turns.do(self._read_on):
+            self._put_off = True
+            self.transport.pauseProducing()
+
+    def _read_on(self) -> None:
+        data, self._early = self._early, b""
+        if self._put_off:
+            self._put_off = False
+            if not self._full:
+                self.transport.resumeProducing()
+        if not self._lost:
+            super().dataReceived(data)
+
+    def resetTimeout(self) -> None:
+        """
+        Do nothing: the time for a request is for all of it, and does not begin again with each byte.
+        """
+
+    def timeoutConnection(self) -> None:
+        self.site.timed_out += bool(self.requests)
+        super().timeoutConnection()
 
     def requestDone(self, request: Request) -> None:
         behind = self.clearLineBuffer()
@@ -226,7 +261,7 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
             return
         self.rawDataReceived(behind)
         self._answered = request
-        self.setTimeout(IDLE_TIMEOUT)
+        self.setTimeout(self.site.timeOut)
         self.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
@@ -236,7 +271,9 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
             self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._asked_all and self._answered is None and not self.requests:
+        # a request that is not whole by now never will be
+        answering = self._answered is not None or self._put_off or self._handlingRequest
+        if self._asked_all and not answering:
             self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
@@ -261,33 +298,48 @@ class _Channel(http.HTTPChannel):  # type: ignore[misc]
         pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
         self._answered = None
         super().connectionLost(reason)
 
 
-class _QuietSite(Site):  # type: ignore[misc]
+class QuietSite(Site):  # type: ignore[misc]
     """
     Keeps no access log: a query may hold a token.
+
+    @ivar turns: spreads the requests over the reactor's turns.
+    @ivar timed_out: requests that were not complete in time.
     """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
+    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float) -> None:
+        super().__init__(root, requestFactory=_Request, timeout=timeout, reactor=reactor)
+        self.turns = Turns(reactor, REQUESTS_A_TURN)
+        self.timed_out = 0
+
     def log(self, request: http.Request) -> None:
         pass
 
 
-def make_site(wall_ms: Callable[[], int], resources: Mapping[bytes, IResource], reactor: IReactorTime) -> Site:
+def make_site(
+    wall_ms: Callable[[], int],
+    resources: Mapping[bytes, IResource],
+    reactor: IReactorTime,
+    timeout: float = HTTP_TIMEOUT,
+) -> QuietSite:
     """
     The HTTP side of the port.
 
     @param resources: by path.
+    @param timeout: seconds that a connection has for each request.
     """
     root = _Root(wall_ms)
     root.putChild(b"ws", _WebSocketPath(wall_ms))
     for path, resource in resources.items():
         root.putChild(path, resource)
-    return _QuietSite(root, requestFactory=_Request, timeout=IDLE_TIMEOUT, reactor=reactor)
+    return QuietSite(root, reactor, timeout)
 
 
 def _prefers_html(accept: str) -> bool:

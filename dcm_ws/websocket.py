@@ -7,7 +7,7 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -27,8 +27,9 @@ from twisted.internet.tcp import Connection as TCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.addresses import UNIX, limit_key, normal_address, parse_address
+from dcm_ws.addresses import parse_address
 from dcm_ws.admission import Admission, RefusedError
+from dcm_ws.connections import Share, address_of
 from dcm_ws.errors import CloseCode
 from dcm_ws.frames import compressed, pong_control_frame
 from dcm_ws.hub import Hub
@@ -162,8 +163,7 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
-        # a Unix socket has no address
-        self.address = normal_address(peer.host if isinstance(peer, IPv4Address | IPv6Address) else UNIX)
+        self.address = address_of(peer)
         self.peer = f"{self.address}:{getattr(peer, 'port', '')}"
         with suppress(AttributeError, OSError):
             # neither Unix sockets nor wrapped transports have it
@@ -602,7 +602,8 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         self.hub = hub
         self.limits = limits
         self._admission = admission
-        self._by_address: Counter[str] = Counter()
+        # the hub limits their number, once they are open
+        self.share = Share(per_address=limits.connections_per_ip)
         self._call_later = reactor.callLater
         self._touched: list[WebSocketConnection] = []
         self._open: set[WebSocketConnection] = set()
@@ -656,13 +657,11 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         port = _loopback_port(connection.transport) if "origin" in headers else None
         origin, connection.address = self._admission.admit(target, headers, connection.address, port)
-        most = self.limits.connections_per_ip
-        if most and connection.address != UNIX and self._by_address[limit_key(connection.address)] >= most:
-            self.hub.limits["maxConnectionsPerIp"] += 1
+        if self.share.refuses(connection.address):
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "TOO_MANY_CONNECTIONS",
-                f"Too many connections from your address: the limit is {most}",
+                f"Too many connections from your address: the limit is {self.share.per_address}",
             )
         return origin
 
@@ -700,7 +699,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         The handshake is done.
         """
         self._open.add(connection)
-        self._by_address[limit_key(connection.address)] += 1
+        self.share.enter(connection.address)
 
     def gone(self, connection: WebSocketConnection) -> None:
         """
@@ -708,10 +707,7 @@ class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
         """
         if connection in self._open:
             self._open.remove(connection)
-            key = limit_key(connection.address)
-            self._by_address[key] -= 1
-            if not self._by_address[key]:
-                del self._by_address[key]
+            self.share.leave(connection.address)
         self._behind.discard(connection)
 
     def left(self, connection: WebSocketConnection, session: Session) -> None:

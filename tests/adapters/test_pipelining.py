@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from dcm_ws.web import IDLE_TIMEOUT, Counts, make_site
+from dcm_ws.web import HTTP_TIMEOUT, Counts, make_site
 from tests.fakes import make_hub
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -133,7 +133,7 @@ def test_answers_that_are_never_read(connection: Connection) -> None:
     assert producer is not None
     producer.pauseProducing()
     connection.turn()
-    connection.reactor.advance(IDLE_TIMEOUT)
+    connection.reactor.advance(HTTP_TIMEOUT)
     assert connection.transport.disconnecting
 
 

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from dcm_ws.port import Port
+from dcm_ws.connections import Share
+from dcm_ws.port import HEADS_A_TURN, Port
 
 HEAD_MAX = 16 << 10
 HEAD_TIMEOUT = 5.0
@@ -108,6 +110,7 @@ class Ground:
 
     def __init__(self, clock: Clock) -> None:
         self.websockets, self.web = Takers(), Takers()
+        self.waiting, self.http = Share(per_address=WAITING_MAX + 1), Share(most=4, per_address=2)
         self.port = Port(
             self.websockets,
             self.web,
@@ -115,13 +118,18 @@ class Ground:
             now=clock.seconds,
             wall_ms=lambda: 1_706_000_000_000,
             max_waiting=WAITING_MAX,
+            clock=clock,
+            waiting=self.waiting,
+            http=self.http,
+            trusts="192.0.2.9".__eq__,
+            client=lambda peer, head: "198.51.100.1" if b"X-Forwarded-For" in head else peer,
         )
 
-    def connect(self) -> Transport:
+    def connect(self, host: str = "192.0.2.1") -> Transport:
         """
         A connection on which nothing has been sent.
         """
-        transport = Transport(peerAddress=ADDRESS)
+        transport = Transport(peerAddress=IPv4Address("TCP", host, 50_000))
         transport.protocol = self.port.buildProtocol(ADDRESS)
         transport.protocol.makeConnection(transport)
         return transport
@@ -325,3 +333,89 @@ def test_starting_and_stopping(ground: Ground) -> None:
     assert (ground.websockets.running, ground.web.running) == (True, True)
     ground.port.doStop()
     assert (ground.websockets.running, ground.web.running) == (False, False)
+
+
+def test_connections_of_one_address_before_their_requests(ground: Ground) -> None:
+    """
+    One address has room for so many connections without a request; one more is closed at once, others are not; those
+    of a trusted proxy are not limited, since they come from many clients.
+    """
+    ground.waiting.per_address = 3
+    first, *others = (ground.connect() for _ in range(4))
+    assert [each.disconnecting for each in (first, *others)] == [False, False, False, True]
+    assert not ground.connect("192.0.2.2").disconnecting
+    others[-1].lose()
+    first.send(UPGRADE)
+    assert not ground.connect().disconnecting
+    assert ground.connect().disconnecting
+    assert not any(ground.connect("192.0.2.9").disconnecting for _ in range(5))
+    assert ground.waiting.crowded == 2
+
+
+def test_http_connections_are_limited(ground: Ground) -> None:
+    """
+    HTTP connections beyond the limit of their address, or of all, get 503, and WebSockets are not touched; the address
+    is that of the client behind a proxy, where there is one.
+    """
+
+    def ask(host: str = "192.0.2.1", request: bytes = PLAIN) -> Transport:
+        transport = ground.connect(host)
+        transport.send(request)
+        return transport
+
+    proxied = PLAIN[:-2] + b"X-Forwarded-For: y\r\n\r\n"
+    first, second, third = ask(), ask(), ask()
+    assert (first.value(), second.value(), third.status) == (b"", b"", 503)
+    assert b"TOO_MANY_CONNECTIONS" in third.value() and third.disconnecting
+    assert [ask("192.0.2.9", proxied).value() for _ in range(2)] == [b"", b""]
+    assert ask("192.0.2.3").status == 503
+    assert (ground.http.crowded, ground.http.full, len(ground.http)) == (1, 1, 4)
+    assert ask(request=UPGRADE).value() == b""
+    first.lose()
+    assert ask(request=proxied).status == 503
+    assert ask().value() == b""
+    assert (len(ground.waiting), len(ground.http)) == (0, 4)
+
+
+def test_many_requests_at_once(ground: Ground, clock: Clock) -> None:
+    """
+    In one turn of the reactor a limited number of new connections is handed on, the others in the next ones, with all
+    that they sent meanwhile; those that are gone by then are forgotten.
+    """
+    ground.waiting.per_address = ground.port._max_waiting = 1000
+    transports = [ground.connect() for _ in range(2 * HEADS_A_TURN)]
+    for transport in transports:
+        transport.send(UPGRADE[:-1])
+        transport.send(UPGRADE[-1:])
+    late = transports[-1]
+    late.send(b"more")
+    transports[-2].lose()
+    assert len(ground.websockets.made) == HEADS_A_TURN
+    assert late.producerState == "paused"
+    clock.advance(0)
+    assert len(ground.websockets.made) == 2 * HEADS_A_TURN - 1
+    assert late.producerState == "producing"
+    assert ground.websockets.made[-1].data == UPGRADE + b"more"
+    assert len(ground.waiting) == 0
+
+
+def test_half_closed_http_connection(ground: Ground) -> None:
+    """
+    That the client has stopped sending, or reading, reaches the HTTP side.
+    """
+    heard = []
+
+    class HalfCloseable(Taker):
+        def readConnectionLost(self) -> None:
+            heard.append("read")
+
+        def writeConnectionLost(self) -> None:
+            heard.append("write")
+
+    ground.web.buildProtocol = HalfCloseable  # type: ignore[method-assign, assignment]
+    transport = ground.connect()
+    transport.send(PLAIN)
+    half = IHalfCloseableProtocol(transport.protocol)
+    half.readConnectionLost()
+    half.writeConnectionLost()
+    assert heard == ["read", "write"]

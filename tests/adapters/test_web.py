@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from treq.testing import StubTreq
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
-from twisted.web.server import Site
+from twisted.python.failure import Failure
 
 from dcm_ws.hub import CHANNELS_SHOWN, Hub
 from dcm_ws.pages import pages
 from dcm_ws.tokens import sign
-from dcm_ws.web import IDLE_TIMEOUT, Counts, health_report, make_site
+from dcm_ws.web import HTTP_TIMEOUT, REQUESTS_A_TURN, Counts, QuietSite, health_report, make_site
 from tests.fakes import SECRET, WALL_MS, Client, make_hub
 
 ANSWER = tuple[int, dict[str, str], bytes]
@@ -37,7 +39,7 @@ class Service:
         self.hub: Hub = make_hub(self.reactor, **rules)
         self.database: dict[str, object] = {"state": "up"}
         health = health_report(self.hub, version="1.2.3", database=lambda: self.database, port=lambda: 3849)
-        self.site: Site = make_site(
+        self.site: QuietSite = make_site(
             self.hub.wall_ms,
             {
                 b"health": Counts(self.hub, health),
@@ -221,10 +223,69 @@ def test_idle_connection(service: Service) -> None:
     protocol, transport = connect(service)
     protocol.dataReceived(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
-    service.reactor.advance(IDLE_TIMEOUT - 1)
+    service.reactor.advance(HTTP_TIMEOUT - 1)
     assert not transport.disconnecting
     service.reactor.advance(1)
     assert transport.disconnecting
+    service.site.doStop()
+
+
+@pytest.mark.parametrize("piece", [b"x", b"X-Header: y\r\n"])
+def test_trickle(service: Service, piece: bytes) -> None:
+    """
+    A request that comes bit by bit, in its head or in its body, has no more time for that than one that does not come.
+    """
+    service.site.doStart()
+    protocol, transport = connect(service)
+    protocol.dataReceived(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    protocol.dataReceived(head if b"\r" in piece else head + b"\r\n")
+    for _ in range(round(HTTP_TIMEOUT) - 1):
+        service.reactor.advance(1)
+        protocol.dataReceived(piece)
+    assert not transport.disconnecting
+    service.reactor.advance(1)
+    assert transport.disconnecting
+    assert service.site.timed_out == 1
+    service.site.doStop()
+
+
+@pytest.mark.parametrize("request_", [b"GET /hea", b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"])
+def test_request_that_is_never_whole(service: Service, request_: bytes) -> None:
+    """
+    A client that stops sending in the middle of a request is not waited for.
+    """
+    service.site.doStart()
+    protocol, transport = connect(service)
+    protocol.dataReceived(request_)
+    assert not transport.disconnecting
+    IHalfCloseableProtocol(protocol).readConnectionLost()
+    assert transport.disconnecting
+    service.site.doStop()
+
+
+def test_many_connections_ask_at_once(service: Service) -> None:
+    """
+    In one turn of the reactor a limited number of connections is answered, and all of them in the end; one that is gone
+    by then is not missed.
+    """
+    service.site.doStart()
+    connections = [connect(service) for _ in range(3 * REQUESTS_A_TURN)]
+
+    def answered() -> int:
+        return sum(transport.value().startswith(b"HTTP/1.1 200 ") for _, transport in connections)
+
+    for protocol, _ in connections:
+        protocol.dataReceived(b"GET /health HTTP/1.1\r\n")
+        protocol.dataReceived(b"Host: x\r\n\r\n")
+    # each took two pieces
+    assert answered() == REQUESTS_A_TURN // 2
+    assert connections[-1][1].producerState == "paused"
+    connections[-2][0].connectionLost(Failure(ConnectionDone()))
+    for _ in range(3):
+        service.reactor.advance(0)
+    assert answered() == 3 * REQUESTS_A_TURN - 1
+    assert connections[-1][1].producerState == "producing"
     service.site.doStop()
 
 

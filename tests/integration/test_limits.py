@@ -5,6 +5,7 @@ Every limit of /stats crossed once, by its option: the client is told what the p
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -254,6 +255,91 @@ def test_max_waiting() -> None:
         assert read_to_the_end(silent[0]) == b""
         client = running.connect()
         assert ask(client, type="ping")["type"] == "pong"
+
+
+def ask_http(running: Service, more: bytes = b"", host: str = "x") -> tuple[socket.socket, bytes]:
+    """
+    An HTTP connection, and what is answered at once.
+    """
+    plain = running.socket()
+    push(plain, f"GET /livez HTTP/1.1\r\nHost: {host}\r\n".encode() + more + b"\r\n")
+    return plain, plain.recv(1 << 16)
+
+
+def test_max_http_connections() -> None:
+    """
+    One HTTP connection too many gets 503, and WebSockets still connect; and the other way round.
+    """
+    with service("--max-http-connections", "3", "--max-connections", "2") as running:
+        kept = [ask_http(running) for _ in range(2)]
+        client = running.connect()
+        third, answer = ask_http(running)
+        assert [status(answer) for _, answer in (*kept, (third, answer))] == [200] * 3
+        _, answer = ask_http(running)
+        assert status(answer) == 503 and b"TOO_MANY_CONNECTIONS" in answer
+        running.connect()
+        assert Attacker(running.socket()).close_code() == 1013
+        third.close()
+        until(lambda: status(ask_http(running, b"Connection: close\r\n")[1]) == 200)
+        assert count(running, "maxHttpConnections") >= 1
+        assert running.stats()["connections"]["http"] == 3
+        assert ask(client, type="ping")["type"] == "pong"
+
+
+def test_max_http_per_ip() -> None:
+    """
+    One HTTP connection too many from one address gets 503, whatever it waits for; other addresses are served.
+    """
+    options = ("--max-http-per-ip", "2", "--trusted-proxy", "127.0.0.1")
+    with service(*options) as running:
+        slow = running.socket()
+        push(slow, b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        _, answer = ask_http(running)
+        assert status(answer) == 200
+        until(lambda: status(ask_http(running)[1]) == 503)
+        _, answer = ask_http(running, b"X-Forwarded-For: 192.0.2.1\r\n")
+        assert status(answer) == 200
+        slow.close()
+        until(lambda: status(ask_http(running, b"Connection: close\r\n")[1]) == 200)
+        assert count(running, "maxHttpPerIp") >= 1
+
+
+def test_http_follows_the_limit_of_connections_per_ip() -> None:
+    """
+    Who limits the connections of an address limits its HTTP connections and those that say nothing, too.
+    """
+    with service("--max-connections-per-ip", "4", "--admin-listen", "tcp:0:interface=127.0.0.1") as running:
+        silent = [running.socket() for _ in range(6)]
+        ended = [plain for plain in silent if not _stays(plain)]
+        assert len(ended) == 2
+        for plain in silent:
+            plain.close()
+        answers = []
+        until(lambda: (answers.append(ask_http(running)[1]) or True) and len(answers) == 8)
+        assert sorted(map(status, answers)) == [200] * 4 + [503] * 4
+
+
+def _stays(plain: socket.socket) -> bool:
+    plain.settimeout(0.5)
+    try:
+        return bool(plain.recv(1))
+    except TimeoutError:
+        return True
+
+
+def test_http_timeout() -> None:
+    """
+    A request whose body comes byte by byte has no more time than others, all in all.
+    """
+    with service("--http-timeout", "0.5") as running:
+        plain = running.socket()
+        push(plain, b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        sent = 0
+        while push(plain, b"x") and sent < 1000:
+            sent += 1
+            time.sleep(0.02)
+        assert sent < 1000
+        assert count(running, "httpTimeout") == 1
 
 
 # messages

@@ -1,0 +1,43 @@
+"""
+Results that are used again if they are asked for too often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_KEYS = 8
+
+
+class Sparing(Generic[K, V]):
+    """
+    A function that is called a limited number of times a second.  Who asks for more gets the last result.
+
+    @param make: the function; it returns what depends on its argument and on the time.
+    @param now: monotonic seconds.
+    @param most: calls at once, and in each second.
+    """
+
+    def __init__(self, make: Callable[[K], V], now: Callable[[], float], most: float = 10.0) -> None:
+        self._make = make
+        self._now = now
+        self._most = most
+        self._left = most
+        self._filled_at = now()
+        self._results: dict[K, V] = {}
+
+    def __call__(self, key: K) -> V:
+        now = self._now()
+        self._left = min(self._most, self._left + (now - self._filled_at) * self._most)
+        self._filled_at = now
+        if self._left < 1.0 and key in self._results:
+            return self._results[key]
+        self._left = max(0.0, self._left - 1.0)
+        if len(self._results) >= _KEYS:
+            self._results.clear()
+        result = self._results[key] = self._make(key)
+        return result
