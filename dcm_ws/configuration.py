@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 
-from dcm_ws.settings import SettingsError, path_of
+from dcm_ws.dsn import differing, shown
+from dcm_ws.settings import DATABASE_PARTS, SettingsError, database_parts, path_of
 
 FILE_NAME = "dcm-ws.toml"
 FILE_MAX = 1 << 20
@@ -45,17 +46,39 @@ _SEVERAL = ("listen", "admin-listen", "extra-event", "allowed-origin", "server-n
 _PATHS = ("ws-auth-secret-file", "db-password-file", "dcm-data-dir")
 _NOT_SETTINGS = ("config", "version", "help")
 
-# each choice can be said in several ways: who says it in one does not want what somebody farther off says in another
-_SECRETS = ("ws-auth-secret", "ws-auth-secrets", "ws-auth-secret-file")
-_OUTDONE = (
-    (_SECRETS, _SECRETS),
-    (("db-host", "db-name"), ("database-url", "no-database")),
-    (("database-url",), ("db-host", "db-name", "no-database")),
-    (("no-database",), ("database-url", "db-host", "db-name")),
-    (("db-password", "db-password-file"), ("db-password", "db-password-file")),
-    (("ws-port", "host"), ("listen",)),
-    (("listen",), ("ws-port", "host")),
+
+class _Way(NamedTuple):
+    """
+    One way to give a setting that can be given in several ways.
+
+    @ivar leading: the names that decide how near it was given; all where it is empty.
+    """
+
+    names: tuple[str, ...]
+    leading: tuple[str, ...] = ()
+
+    def distance(self, places: Mapping[str, int]) -> int | None:
+        """
+        How far off it was given; None if it was not.
+        """
+        given = [places[name] for name in self.leading or self.names if name in places]
+        if given:
+            return min(given)
+        return _FARTHEST if any(name in places for name in self.names) else None
+
+
+# the nearest way counts; of equally near ones the first
+_ALTERNATIVES = (
+    (_Way(("ws-auth-secret-file",)), _Way(("ws-auth-secrets",)), _Way(("ws-auth-secret",))),
+    (
+        _Way(("database-url",)),
+        _Way((*DATABASE_PARTS, "db-password-file"), ("db-host", "db-name")),
+        _Way(("no-database",)),
+    ),
+    (_Way(("db-password-file",)), _Way(("db-password",))),
+    (_Way(("listen",)), _Way(("ws-port", "host"))),
 )
+_OPTION, _ENVIRONMENT, _FILE, _FARTHEST = range(4)
 
 _Value = str | bool | list[str]
 
@@ -70,12 +93,14 @@ class Sources:
     @ivar origins: where each setting comes from, by option name: C{option}, C{environment}, the file's path or
         C{default}.
     @ivar file: the file that was read; None for none.
+    @ivar ignored: a sentence for each setting that was given and does not count, since another one does.
     """
 
     options: Mapping[str, Any]
     environment: Mapping[str, str]
     origins: Mapping[str, str]
     file: Path | None
+    ignored: tuple[str, ...] = ()
 
 
 def find(given: str | None) -> Path | None:
@@ -154,29 +179,89 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
     @raise SettingsError: the file is no good.
     """
     origins = _origins(options, defaults, environment)
-    variables = dict(environment)
-    for name in _outdone(origins, "option"):
-        if origins[name] == "environment":
-            origins[name] = "default"
-            del variables[_variable(name)]
+    merged, variables, held = dict(options), dict(environment), dict[str, _Value]()
     file = find(options.get("config"))
-    if file is None:
-        return Sources(options, variables, origins, None)
-    held = read(file, options)
-    if held.pop("production", False) and held.setdefault("dcm-env", "production") != "production":
-        raise SettingsError(f"{file}: production and dcm-env contradict each other")
-    for name in _outdone(origins, "option", "environment"):
-        held.pop(name, None)
-    merged = dict(options)
+    if file is not None:
+        held = read(file, options)
+        if held.pop("production", False) and held.setdefault("dcm-env", "production") != "production":
+            raise SettingsError(f"{file}: production and dcm-env contradict each other")
     for name, value in held.items():
-        if origins[name] != "default":
+        if origins[name] == "default" and value not in ("", False, []):
+            origins[name] = str(file)
+            if name in VARIABLES:
+                variables[_variable(name)] = str(value)
+            else:
+                merged[name] = value
+    given = {name: origin for name, origin in origins.items() if origin != "default"}
+    ignored = _modes(merged, environment)
+    for ways in _ALTERNATIVES:
+        for lost, sentence in _settle(ways, given, merged, variables):
+            ignored += [sentence] if sentence else []
+            for name in lost:
+                origins[name] = "default"
+                variables.pop(_variable(name), None)
+                merged[name] = [] if name in _SEVERAL else False if name in FLAGS else None
+    return Sources(merged, variables, origins, file, tuple(ignored))
+
+
+def _settle(
+    ways: tuple[_Way, ...], given: dict[str, str], options: Mapping[str, Any], variables: Mapping[str, str]
+) -> Iterator[tuple[list[str], str]]:
+    """
+    For each way that does not count, the names given in it, which are taken out of C{given}, and a sentence that says
+    so; empty if nothing is lost.
+    """
+    places = {name: _PLACES.get(origin, _FILE) for name, origin in given.items()}
+    found = [(distance, way) for way in ways if (distance := way.distance(places)) is not None]
+    if not found:
+        return
+    best = min(found, key=lambda one: one[0])[1]
+    chosen = " and ".join(_named(name, given[name]) for name in best.names if name in given)
+    for _, way in found:
+        if way is best:
             continue
-        origins[name] = str(file)
-        if name in VARIABLES:
-            variables[_variable(name)] = str(value)
-        else:
-            merged[name] = value
-    return Sources(merged, variables, origins, file)
+        lost = [name for name in way.names if name in given]
+        told = lost
+        if best.names == ("database-url",) and "db-host" in way.names:
+            url = str(options.get("database-url") or variables.get("DATABASE_URL", ""))
+            parts = database_parts(lambda name, variable: str(options.get(name) or variables.get(variable, "")))
+            unlike = differing(url, parts)
+            told = [name for name in lost if DATABASE_PARTS.get(name, "") in unlike or name == "db-password-file"]
+            chosen = f"{_named('database-url', given['database-url'])} ({shown(url)})"
+        names = " and ".join(_named(name, given[name]) + _value_of(name, options, variables) for name in told)
+        sentence = f"{names} {'is' if len(told) == 1 else 'are'} ignored: {chosen} is used" if told else ""
+        for name in lost:
+            del given[name]
+        yield lost, sentence
+
+
+_PLACES = {"option": _OPTION, "environment": _ENVIRONMENT}
+
+
+def _named(name: str, origin: str) -> str:
+    """
+    The setting as its user wrote it.
+    """
+    if origin == "option":
+        return f"--{name}"
+    return _variable(name) if origin == "environment" else f"{name} in {origin}"
+
+
+def _value_of(name: str, options: Mapping[str, Any], variables: Mapping[str, str]) -> str:
+    value = options.get(name) or variables.get(_variable(name))
+    return "" if name in SECRET or not isinstance(value, str) else f"={value}"
+
+
+def _modes(options: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """
+    The mode has names of its own.
+    """
+    mode = str(options.get("dcm-env") or environment.get("DCM_ENV") or "")
+    if mode == "development" and options.get("production"):
+        return ["DCM_ENV=development is ignored: --production is used"]
+    if mode == "development" and environment.get("NODE_ENV") == "production":
+        return ["NODE_ENV=production is ignored: DCM_ENV=development is used"]
+    return []
 
 
 def _origins(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
@@ -184,20 +269,13 @@ def _origins(options: Mapping[str, Any], defaults: Mapping[str, Any], environmen
     for name in origins:
         if _given(name, options, defaults):
             origins[name] = "option"
-        elif name in VARIABLES and environment.get(_variable(name)):
+        elif name in VARIABLES and environment.get(_variable(name), "").strip():
             origins[name] = "environment"
     if options.get("production"):
         origins["dcm-env"] = "option"
     elif origins["dcm-env"] == "default" and environment.get("NODE_ENV") == "production":
         origins["dcm-env"] = "environment"
     return origins
-
-
-def _outdone(origins: Mapping[str, str], *givers: str) -> set[str]:
-    """
-    The settings that are put aside where others have given another.
-    """
-    return {name for nearer, outdone in _OUTDONE if any(origins[one] in givers for one in nearer) for name in outdone}
 
 
 def _variable(name: str) -> str:

@@ -10,11 +10,8 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
-import psycopg2
-from psycopg2.extensions import parse_dsn
-
+from dcm_ws import dsn
 from dcm_ws.addresses import TrustedProxies
 from dcm_ws.events import Publishable
 from dcm_ws.origins import AllowedOrigins
@@ -25,6 +22,17 @@ DEFAULT_SECRET = "dcm-dev-secret-change-me"
 SECRET_MIN = 32
 """
 Characters that a production secret must have.
+"""
+
+DATABASE_PARTS = {
+    "db-host": "host",
+    "db-port": "port",
+    "db-name": "dbname",
+    "db-user": "user",
+    "db-password": "password",
+}
+"""
+The options for the parts of the database's address, and libpq's names of them.
 """
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -182,25 +190,14 @@ class Settings:
 
 def check_database(url: str) -> None:
     """
-    See whether it leads to a database, before psycopg2 does, whose errors may show pieces of a password.
+    Check whether it can lead to a database, before psycopg2 does, whose errors may show pieces of a password.
 
-    @raise SettingsError: it does not.
+    @raise SettingsError: it never can.
     """
     try:
-        # a port that is none may be a piece of a password that should have been quoted
-        for port in parse_dsn(url).get("port", "").split(","):
-            if not 0 <= int(port or 0) <= 65_535:
-                raise ValueError("no port")
-    except (psycopg2.ProgrammingError, ValueError):
-        # the error's own text may show the password
-        raise SettingsError(
-            "DATABASE_URL is not a PostgreSQL URL: use postgresql://user:password@host:port/name"
-        ) from None
-    authority, _, rest = url.partition("://")[2].partition("/")
-    is_url = url.startswith(("postgresql://", "postgres://"))
-    if is_url and (authority.count("@") > 1 or ("@" not in authority and "@" in rest.partition("?")[0])):
-        # libpq would take a part of the password for the host or the name of the database
-        raise SettingsError("DATABASE_URL: write @ as %40 and / as %2F in the user and the password")
+        dsn.check(url)
+    except dsn.DSNError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
 
 
 def from_mappings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -401,24 +398,32 @@ def _short_form(text: _Text) -> str:
 
 
 def _database(text: _Text) -> str | None:
-    url = text("database-url", "DATABASE_URL")
+    """
+    C{DATABASE_URL}, else what the C{DB_*} variables say, if there is any of them.
+    """
+    url = text("database-url", "DATABASE_URL").strip()
     if url:
         return url
-    host, name = text("db-host", "DB_HOST"), text("db-name", "DB_NAME")
-    if not (host or name):
-        return None
-    user = quote(text("db-user", "DB_USER"), safe="")
-    password = text("db-password", "DB_PASSWORD")
-    file = text("db-password-file", "DB_PASSWORD_FILE")
+    parts = database_parts(text)
+    file = text("db-password-file", "DB_PASSWORD_FILE").strip()
     if file:
-        password = _read("DB_PASSWORD_FILE", file).strip("\r\n")
-    password = quote(password, safe="")
-    port = _whole("DB_PORT", text("db-port", "DB_PORT", "5432"))
+        parts["password"] = _read("DB_PASSWORD_FILE", file).strip("\r\n")
+    if not parts:
+        return None
+    port = _whole("DB_PORT", parts.get("port", dsn.DEFAULTS["port"]))
     if not 1 <= port <= 65_535:
         raise SettingsError(f"DB_PORT must be from 1 to 65535, not {port}")
-    login = f"{user}:{password}@" if password else f"{user}@" if user else ""
-    where = f"[{host.strip('[]')}]" if ":" in host else quote(host or "localhost", safe="")
-    return f"postgresql://{login}{where}:{port}/{quote(name, safe='')}"
+    return dsn.made_of(parts)
+
+
+def database_parts(text: Callable[[str, str], str]) -> dict[str, str]:
+    """
+    What the C{DB_*} variables say, by libpq's names; without those that are empty or blank.
+
+    @param text: what an option or its variable says.
+    """
+    parts = {part: text(name, name.upper().replace("-", "_")) for name, part in DATABASE_PARTS.items()}
+    return {part: value if part == "password" else value.strip() for part, value in parts.items() if value.strip()}
 
 
 def _whole(name: str, value: str) -> int:

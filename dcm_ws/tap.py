@@ -43,6 +43,7 @@ def _default(name: str) -> Any:
 class Options(usage.Options):  # type: ignore[misc]
     """
     @ivar settings: what the options and the environment come to.
+    @ivar ignored: a sentence for each setting that was given and does not count.
     """
 
     longdesc = (
@@ -99,11 +100,12 @@ class Options(usage.Options):  # type: ignore[misc]
             "db-host",
             None,
             None,
-            "DB_HOST: database host, used where DATABASE_URL is unset and this or DB_NAME is set [default: localhost]",
+            "DB_HOST: database host; this or any other DB_ setting is used if DATABASE_URL is unset"
+            " [default: localhost]",
         ],
         ["db-port", None, None, "DB_PORT: database port [default: 5432]"],
-        ["db-name", None, None, "DB_NAME: database name [default: the user's name]"],
-        ["db-user", None, None, "DB_USER: database user [default: the system user]"],
+        ["db-name", None, None, "DB_NAME: database name [default: claude_context]"],
+        ["db-user", None, None, "DB_USER: database user [default: dcm]"],
         [
             "db-password",
             None,
@@ -311,6 +313,7 @@ class Options(usage.Options):  # type: ignore[misc]
     ]
 
     settings: Settings
+    ignored: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -411,6 +414,7 @@ class Options(usage.Options):  # type: ignore[misc]
         @raise SettingsError: a value is no good.
         """
         sources = self.sources()
+        self.ignored = sources.ignored
         return from_mappings(sources.options, sources.environment)
 
     def _choose_log(self) -> None:
@@ -460,6 +464,8 @@ def makeService(options: Options) -> IService:
     _tune()
     service = make_service(options.settings, reactor)
     service.ready.addErrback(_end, reactor)
+    for sentence in options.ignored:
+        reactor.callWhenRunning(Logger().warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(_install_signals, reactor, partial(_take_over_secrets, options, service))
     process = _Process(options)
     service.setServiceParent(process)

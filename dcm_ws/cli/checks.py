@@ -89,7 +89,8 @@ def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, 
     except SettingsError as error:
         findings = [Finding("settings", False, str(error), "mend the value that it names")]
     else:
-        findings = list(_look(settings))
+        ignored = [Finding("ignored", True, sentence, "remove one of them") for sentence in sources.ignored]
+        findings = [*ignored, *_look(settings)]
     values = _values(sources, settings) if sources else []
     if as_json:
         click.echo(

@@ -314,17 +314,24 @@ def test_secrets_are_not_shown() -> None:
     [
         ({"DATABASE_URL": DATABASE}, DATABASE),
         ({"DATABASE_URL": DATABASE, "DB_HOST": "other", "DB_NAME": "other"}, DATABASE),
-        ({"DB_HOST": "db"}, "postgresql://db:5432/"),
-        ({"DB_NAME": "dcm"}, "postgresql://localhost:5432/dcm"),
-        ({"DB_HOST": "db", "DB_PORT": "6000", "DB_NAME": "dcm"}, "postgresql://db:6000/dcm"),
-        ({"DB_HOST": "db", "DB_USER": "u"}, "postgresql://u@db:5432/"),
-        ({"DB_HOST": "::1", "DB_NAME": "d"}, "postgresql://[::1]:5432/d"),
-        ({"DB_PORT": "6000", "DB_USER": "u", "DB_PASSWORD": "p"}, None),
+        ({"DB_HOST": "db"}, "postgresql://dcm@db:5432/claude_context"),
+        ({"DB_NAME": "x"}, "postgresql://dcm@localhost:5432/x"),
+        ({"DB_HOST": "db", "DB_PORT": "6000", "DB_NAME": "x"}, "postgresql://dcm@db:6000/x"),
+        ({"DB_HOST": "db", "DB_USER": "u"}, "postgresql://u@db:5432/claude_context"),
+        ({"DB_HOST": "::1", "DB_NAME": "d"}, "postgresql://dcm@[::1]:5432/d"),
+        ({"DB_PORT": "6000", "DB_USER": "u", "DB_PASSWORD": "p"}, "postgresql://u:p@localhost:6000/claude_context"),
+        ({"DB_USER": "u", "DB_PASSWORD": "p"}, "postgresql://u:p@localhost:5432/claude_context"),
+        ({"DB_PORT": "6000"}, "postgresql://dcm@localhost:6000/claude_context"),
+        ({"DB_USER": "u"}, "postgresql://u@localhost:5432/claude_context"),
+        ({"DB_PASSWORD": " p "}, "postgresql://dcm:%20p%20@localhost:5432/claude_context"),
+        ({"DB_HOST": " db\t", "DB_NAME": " ", "DB_PORT": " 1 "}, "postgresql://dcm@db:1/claude_context"),
+        ({"DATABASE_URL": " ", "DB_USER": "u"}, "postgresql://u@localhost:5432/claude_context"),
+        ({"DB_HOST": "", "DB_PORT": " ", "DB_NAME": "", "DB_USER": "\t", "DB_PASSWORD": " "}, None),
     ],
 )
 def test_database(environment: dict[str, str], url: str | None) -> None:
     """
-    The database is DATABASE_URL, else what DB_* say where DB_HOST or DB_NAME is set, else the embedded one.
+    The database is DATABASE_URL, else what DB_* say if any of them is set, else the embedded one.
     """
     settings = chosen(**environment)
     assert settings.database == url
@@ -342,6 +349,79 @@ def test_special_characters(text: str) -> None:
     assert (parsed["user"], parsed["password"], parsed["dbname"]) == (text, text, text)
     assert (parsed["host"], parsed["port"]) == ("db", "5432")
     assert unquote(urlsplit(url).password or "") == text
+
+
+@pytest.mark.parametrize("option", ["host", "port", "name", "user", "password"])
+def test_an_option_rules_out_the_embedded_database(option: str) -> None:
+    """
+    One --db-* option is enough.
+    """
+    settings = chosen(f"--db-{option}", "77")
+    assert (settings.embedded, settings.database is None) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:p4ss@h/d?schema=public", "no parameter 'schema'.*options=-csearch_path"),
+        ("postgresql://u:p4ss@h/d?sslmode=require&pgbouncer=true", "'pgbouncer'.*remove pgbouncer=true"),
+        ("postgresql://u:p4ss@h/d?connection_limit=5", "'connection_limit'.*remove connection_limit=5"),
+        ("postgres://u:p4ss@h/d?Schema", "'Schema'.*remove Schema"),
+        ("postgresql://u:p4ss@h/d?ssl=no-verify", "'ssl'.*remove ssl=no-verify"),
+        ("postgresql://u:p4ss@h/d?%73chema=x", "'schema'"),
+        ("postgresql://u:p4ss@h/d?sslmode=no-verify", 'invalid sslmode value: "no-verify": use sslmode=require'),
+        ("host=h password=p4ss sslmode=no-verify", 'invalid sslmode value: "no-verify"'),
+        ("postgresql://u:p4ss@h/d?sslmode=", "invalid sslmode value"),
+        ("postgresql://u:p4ss@h/d?target_session_attrs=write", "invalid target_session_attrs value"),
+        ("postgresql://u:p4ss@h/d?channel_binding=yes", "invalid channel_binding value"),
+        ("postgresql://u:p4ss@h/d?gssencmode=on", "invalid gssencmode value"),
+        ("postgresql://u:p4ss@h/d?ssl_min_protocol_version=1.2", "invalid .*ssl_min_protocol_version.* value"),
+        ("postgresql://u:p4ss@h/d?load_balance_hosts=yes", "load_balance_hosts"),
+        ("postgresql://u:p4ss@h/d?connect_timeout=5s", "connect_timeout must be a whole number"),
+        ("postgresql://u:p4ss@h/d?keepalives_idle=x", "keepalives_idle must be a whole number"),
+        ("postgresql://u:p4ss@h1,h2/d?port=1,2,3", "3 ports do not match 2 hosts"),
+        ("postgresql://u:p4ss@h/d?hostaddr=localhost", "hostaddr 'localhost' is not an IP address"),
+        ("postgresql://u:p4ss@h1,h2/d?hostaddr=127.0.0.1", "2 hosts do not match 1 addresses"),
+        ("postgresql://u:p4ss@h/d?port=0", "not a PostgreSQL URL"),
+        ("postgresql://u:p4ss@h/d?service=no-such-service", "no-such-service"),
+        ("postgresql://u:p4ss/w?0rd=x@h/d", "not a PostgreSQL URL"),
+    ],
+)
+def test_a_database_that_can_never_be_reached(url: str, words: str) -> None:
+    """
+    What no change of the database can make right is refused at the start, with the parameter and what to do, and
+    without the password.
+    """
+    with pytest.raises(SettingsError, match=f"^DATABASE_URL: .*{words}") as error:
+        chosen(DATABASE_URL=url)
+    assert "p4ss" not in str(error.value)
+    assert "0rd" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@h/d?sslmode=verify-full&sslrootcert=/no/such/file&connect_timeout=5&ssl=true",
+        "postgresql://u@h1:1,h2:2/d?target_session_attrs=prefer-standby&load_balance_hosts=random",
+        "postgresql://u@h1,h2/d?port=5432&hostaddr=127.0.0.1,::1",
+        "postgresql://u@h/d?options=-csearch_path%3Ddcm&application_name=me&client_encoding=nonsense",
+    ],
+)
+def test_a_database_that_may_be_reached_one_day(url: str) -> None:
+    """
+    What depends on files, on names and on the database is let through.
+    """
+    assert chosen(DATABASE_URL=url).database == url
+
+
+def test_a_variable_of_libpq_that_can_never_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is refused as the URL's own parameters are, and named.
+    """
+    monkeypatch.setenv("PGSSLMODE", "no-verify")
+    with pytest.raises(SettingsError, match="PGSSLMODE is set"):
+        chosen(DATABASE_URL="postgresql://u@h/d")
+    assert chosen(DATABASE_URL="postgresql://u@h/d?sslmode=require").database
 
 
 def test_unix_socket() -> None:
@@ -407,4 +487,6 @@ def test_production_needs_a_database(arguments: list[str]) -> None:
     """
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         chosen("--production", *arguments, WS_AUTH_SECRET=SECRET)
-    assert chosen("--production", WS_AUTH_SECRET=SECRET, DB_NAME="dcm").database == "postgresql://localhost:5432/dcm"
+    assert (
+        chosen("--production", WS_AUTH_SECRET=SECRET, DB_NAME="dcm").database == "postgresql://dcm@localhost:5432/dcm"
+    )

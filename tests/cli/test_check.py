@@ -240,7 +240,8 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
     Each setting is told with its origin, and secrets are masked wherever they come from.
     """
     (tmp_path / "dcm-ws.toml").write_text('ws-auth-secret = "sesame-open"\nmax-depth = 7\n')
-    done = run(tmp_path, "check", "--json", "--ws-port", "0", "--no-database", LOG_LEVEL="warn", DB_PASSWORD="hidden")
+    variables = {"LOG_LEVEL": "warn", "DB_PASSWORD": "hidden", "DB_PORT": "1", "DB_HOST": "127.0.0.1"}
+    done = run(tmp_path, "check", "--json", "--ws-port", "0", **variables)
     rows = {row["name"]: (row["value"], row["from"]) for row in json.loads(done.stdout)["settings"]}
     assert rows["ws-port"] == ("0", "option")
     assert rows["log-level"] == ("warn", "environment")
@@ -249,6 +250,15 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
     assert rows["ws-auth-secret"] == ("***", str(tmp_path / "dcm-ws.toml"))
     assert rows["db-password"] == ("***", "environment")
     assert "sesame" not in done.stdout and "hidden" not in done.stdout
+
+
+def test_what_is_ignored(tmp_path: Path) -> None:
+    """
+    The report names the settings that do not count, and goes on.
+    """
+    status, found = check(tmp_path, "--no-database", "--ws-port", "0", DB_HOST="h", DB_PASSWORD="hidden")
+    assert (status, red(found)) == (0, [])
+    assert found["ignored"]["text"] == "DB_HOST=h and DB_PASSWORD are ignored: --no-database is used"
 
 
 def test_masking() -> None:

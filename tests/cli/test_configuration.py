@@ -112,9 +112,9 @@ def test_an_option_that_says_the_default_stands_above_the_file(
 @pytest.mark.parametrize(
     "file,variable,value,attribute,want",
     [
-        ("database-url='postgresql://a/a'", "DB_HOST", "b", "database", "postgresql://b:5432/"),
+        ("database-url='postgresql://a/a'", "DB_HOST", "b", "database", "postgresql://dcm@b:5432/claude_context"),
         ("db-host='a'\ndb-name='n'", "DATABASE_URL", "postgresql://b/b", "database", "postgresql://b/b"),
-        ("db-host='a'\ndb-name='n'", "DB_HOST", "b", "database", "postgresql://b:5432/n"),
+        ("db-host='a'\ndb-name='n'", "DB_HOST", "b", "database", "postgresql://dcm@b:5432/n"),
         ("ws-auth-secrets='a,b'", "WS_AUTH_SECRET", "c", "secrets", ("c",)),
         ("ws-auth-secret-file='none'", "WS_AUTH_SECRET", "c", "secrets", ("c",)),
         ("ws-auth-secret='a'", "WS_AUTH_SECRETS", "b,c", "secrets", ("b", "c")),
@@ -140,13 +140,18 @@ def test_the_nearer_way_to_say_a_thing_wins(
         ({"WS_AUTH_SECRET_FILE": "none"}, ("--ws-auth-secret", "c"), "secrets", ("c",)),
         ({"WS_AUTH_SECRET_FILE": "none"}, ("--ws-auth-secrets", "c,d"), "secrets", ("c", "d")),
         ({"WS_AUTH_SECRET": "a"}, ("--ws-auth-secrets", "c,d"), "secrets", ("c", "d")),
-        ({"DATABASE_URL": "postgresql://a/a"}, ("--db-host", "b"), "database", "postgresql://b:5432/"),
-        ({"DB_NAME": "n"}, ("--db-host", "b"), "database", "postgresql://b:5432/n"),
+        (
+            {"DATABASE_URL": "postgresql://a/a"},
+            ("--db-host", "b"),
+            "database",
+            "postgresql://dcm@b:5432/claude_context",
+        ),
+        ({"DB_NAME": "n"}, ("--db-host", "b"), "database", "postgresql://dcm@b:5432/n"),
         ({"DB_HOST": "a"}, ("--database-url", "postgresql://b/b"), "database", "postgresql://b/b"),
         (
             {"DB_HOST": "a", "DB_PASSWORD_FILE": "none"},
             ("--db-password", "p"),
-            *("database", "postgresql://:p@a:5432/"),
+            *("database", "postgresql://dcm:p@a:5432/claude_context"),
         ),
         ({"DATABASE_URL": "postgresql://a/a", "DB_HOST": "a"}, ("--no-database",), "database", None),
         ({"DATABASE_URL": "postgresql://a/a", "DB_HOST": "a"}, ("--no-database",), "embedded", False),
@@ -170,6 +175,108 @@ def test_an_option_stands_above_every_variable(
     assert used - {"dcm-data-dir"} == (
         {"db-name"} if "DB_NAME" in variables else {"db-host"} if "--db-password" in arguments else set()
     )
+
+
+URL = "postgresql://u:p4ss@h:5432/d"
+
+
+@pytest.mark.parametrize(
+    "variables,arguments,file,want",
+    [
+        ({"DATABASE_URL": URL, "DB_HOST": "H", "DB_PORT": "5432", "DB_NAME": "d", "DB_PASSWORD": "p4ss"}, (), "", []),
+        (
+            {"DATABASE_URL": URL, "DB_HOST": "other", "DB_NAME": "d", "DB_PASSWORD": "0ther"},
+            (),
+            "",
+            ["DB_HOST=other and DB_PASSWORD are ignored: DATABASE_URL (host=h port=5432 dbname=d user=u) is used"],
+        ),
+        (
+            {"DATABASE_URL": "postgresql://h/d", "DB_USER": "u"},
+            (),
+            "",
+            ["DB_USER=u is ignored: DATABASE_URL (host=h dbname=d) is used"],
+        ),
+        ({"DATABASE_URL": URL, "DB_HOST": " "}, (), "", []),
+        (
+            {"DATABASE_URL": URL},
+            ("--db-host", "b", "--db-password", "s3cr"),
+            "",
+            ["DATABASE_URL is ignored: --db-host and --db-password is used"],
+        ),
+        (
+            {"DATABASE_URL": URL},
+            ("--db-user", "x"),
+            "",
+            ["--db-user=x is ignored: DATABASE_URL (host=h port=5432 dbname=d user=u) is used"],
+        ),
+        ({"DATABASE_URL": URL}, ("--no-database",), "", ["DATABASE_URL is ignored: --no-database is used"]),
+        ({"DB_PASSWORD": "s3cr"}, ("--no-database",), "", ["DB_PASSWORD is ignored: --no-database is used"]),
+        (
+            {"DB_USER": "x"},
+            (),
+            f"database-url = '{URL}'",
+            ["DB_USER=x is ignored: database-url in FILE (host=h port=5432 dbname=d user=u) is used"],
+        ),
+        (
+            {"DB_HOST": "x"},
+            (),
+            f"database-url = '{URL}'",
+            ["database-url in FILE is ignored: DB_HOST is used"],
+        ),
+        (
+            {"WS_AUTH_SECRET": "s3cr", "WS_AUTH_SECRETS": "s3cr,0ther", "WS_AUTH_SECRET_FILE": "f"},
+            (),
+            "",
+            [
+                "WS_AUTH_SECRETS is ignored: WS_AUTH_SECRET_FILE is used",
+                "WS_AUTH_SECRET is ignored: WS_AUTH_SECRET_FILE is used",
+            ],
+        ),
+        (
+            {"DB_HOST": "h", "DB_PASSWORD": "s3cr", "DB_PASSWORD_FILE": "f"},
+            (),
+            "",
+            ["DB_PASSWORD is ignored: DB_PASSWORD_FILE is used"],
+        ),
+        (
+            {"WS_PORT": "4000", "HOST": "::"},
+            ("--listen", "unix:a"),
+            "",
+            ["WS_PORT=4000 and HOST=:: are ignored: --listen is used"],
+        ),
+        ({}, (), "ws-port = 1\nlisten = 'unix:a'", ["ws-port in FILE=1 is ignored: listen in FILE is used"]),
+        ({"WS_PORT": "4000"}, (), "listen = ['unix:a']", ["listen in FILE is ignored: WS_PORT is used"]),
+        ({"WS_PORT": "4000"}, ("--ws-port", "4001"), "ws-port = 1", []),
+        (
+            {"NODE_ENV": "production", "DCM_ENV": "development"},
+            (),
+            "",
+            ["NODE_ENV=production is ignored: DCM_ENV=development is used"],
+        ),
+        (
+            {"DCM_ENV": "development"},
+            ("--production",),
+            "",
+            ["DCM_ENV=development is ignored: --production is used"],
+        ),
+        ({"NODE_ENV": "test", "DCM_ENV": "development"}, (), "", []),
+    ],
+)
+def test_what_is_ignored_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    arguments: tuple[str, ...],
+    file: str,
+    want: list[str],
+) -> None:
+    """
+    One sentence for each setting that does not count since the same was given in another way; no secret is in it.
+    """
+    path = str(write(tmp_path, file))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert [sentence.replace(path, "FILE") for sentence in sources(*arguments).ignored] == want
 
 
 def test_no_database_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,7 +344,8 @@ def service(*options: str, env: dict[str, str] | None = None, wait: str = "] rea
     """
     A running dcm-ws without a database unless the options or the environment name one.
     """
-    named = any("database" in option for option in options) or "DATABASE_URL" in (env or {})
+    named = any("database" in option for option in options)
+    named = named or any(name.startswith(("DATABASE_URL", "DB_")) for name in env or {})
     running = Service(*options, *(() if named else ("--no-database",)), env=env, wait=wait)
     try:
         yield running

@@ -520,6 +520,27 @@ def test_unknown_host_is_retried(database: PostgresServer) -> None:
         assert "cannot find the database's host" in running.log
 
 
+def test_settings_of_the_replaced_server(database: PostgresServer) -> None:
+    """
+    DB_USER, DB_PASSWORD and DB_PORT are enough to reach the database claude_context on this machine; it is not
+    replaced by an embedded one. What disagrees with DATABASE_URL is logged once, without a password.
+    """
+    with other_database(database, "claude_context", "") as context:
+        env = {"DB_USER": "dcm", "DB_PASSWORD": "sesame", "DB_PORT": str(database.port)}
+        with service(env=env) as running:
+            client = running.connect()
+            assert_bridges(context, client)
+            assert "embedded" not in running.log
+            assert " warn " not in running.log
+        url = context.url.replace("dcm@", "dcm:other-sesame@")
+        with service(env=env | {"DATABASE_URL": url, "DB_NAME": "elsewhere"}) as running:
+            client = running.connect()
+            assert_bridges(context, client)
+            assert running.log.count("are ignored: DATABASE_URL (host=127.0.0.1") == 1
+            assert "DB_NAME=elsewhere and DB_PASSWORD are ignored" in running.log
+            assert "sesame" not in running.log
+
+
 @pytest.mark.parametrize(
     "url",
     [
