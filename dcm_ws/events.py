@@ -37,6 +37,8 @@ The first parts of those: a closed set, unlike what the database or the operator
 """
 
 _TRACKED = ("task.", "subtask.", "message.")
+_RESERVED_FAMILIES = ("system.", "metric.")
+_RESERVED = frozenset({"agent.connected", "agent.disconnected"})
 _PART = "[a-z0-9_-]+"
 _event = re.compile(rf"{_PART}(?:\.{_PART})+")
 _pattern = re.compile(rf"{_PART}(?:\.{_PART})*\.(?:{_PART}|\*)")
@@ -59,11 +61,13 @@ class Traits(NamedTuple):
     @ivar category: one of L{CATEGORIES}, or C{other}.
     @ivar tracked: each subscriber must acknowledge it.
     @ivar sheddable: only the latest matters.
+    @ivar reserved: it speaks for the service; in production only operators may publish it.
     """
 
     category: str
     tracked: bool
     sheddable: bool
+    reserved: bool
 
 
 @lru_cache(maxsize=4096)
@@ -73,7 +77,13 @@ def traits_of(name: str) -> Traits:
     """
     category = name.partition(".")[0]
     known = category if category in CATEGORIES else "other"
-    return Traits(known, is_tracked(name), name in SHEDDABLE)
+    return Traits(known, is_tracked(name), name in SHEDDABLE, _is_reserved(name))
+
+
+def _is_reserved(name: str) -> bool:
+    # a listener may compare without regard to case
+    name = name.lower()
+    return name.startswith(_RESERVED_FAMILIES) or name in _RESERVED
 
 
 def is_tracked(name: str) -> bool:

@@ -30,14 +30,16 @@ from dcm_ws.messages import (
     connected_frame,
     decode_notification,
     event_frame,
+    from_field,
     heartbeat_frames,
+    origin_field,
     to_json,
 )
 from dcm_ws.registry import ChannelRegistry
 from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
 from dcm_ws.tally import Tally
-from dcm_ws.tokens import Claims, verify
+from dcm_ws.tokens import Claims, check_scope, verify
 
 LIMITS = (
     *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
@@ -134,8 +136,15 @@ class Hub:
 
     def verify(self, token: str) -> Claims:
         """
+        What a token says, if it is signed with one of the secrets, has not expired, and has a scope that is understood.
+
         @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
         """
+        claims = self._read_token(token)
+        check_scope(claims)
+        return claims
+
+    def _read_token(self, token: str) -> Claims:
         now_ms = self.wall_ms()
         for secret in self.secrets[:-1]:
             try:
@@ -251,6 +260,8 @@ class Hub:
         self._observe(session, observer)
         session.state = State.AUTHENTICATED
         session.agent = agent
+        session.operator = claims.operator
+        session.sender = from_field(agent)
         session.dcm_session = claims.session_id or auth.session_id or session.origin.session_id
         self._expect_expiry(session, claims)
         self._restore(session, (agent_channel(agent).name,), beyond=2)
@@ -348,13 +359,14 @@ class Hub:
         """
         return self._publish("service", channel, event, to_json(data), self.wall_ms())
 
-    def publish(self, channel: Channel, event: str, data: bytes) -> str:
+    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
         """
-        Publish a client's event; answers its id.
+        Publish a client's event; returns its id.
 
         @param data: JSON, UTF-8.
+        @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         """
-        return self._publish("client", channel, event, data, self.wall_ms())
+        return self._publish("client", channel, event, data, self.wall_ms(), sender)
 
     def notified(self, payload: str) -> str:
         """
@@ -382,18 +394,21 @@ class Hub:
             self.wall_ms() if timestamp is None else int(timestamp),
         )
 
-    def _publish(self, source: str, channel: Channel, event: str, data: bytes, timestamp: int) -> str:
+    def _publish(
+        self, source: str, channel: Channel, event: str, data: bytes, timestamp: int, sender: bytes = b""
+    ) -> str:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
-        category, tracked, sheddable = traits_of(event)
+        category, tracked, sheddable, _ = traits_of(event)
         listeners = self.registry.members(channel.name)
         everyone = self.registry.members(GLOBAL.name) if channel.mirrored else _NOBODY
         logged = tracked and self.memory.absent > 0
         frame = mirror = b""
         if listeners or logged:
-            frame = event_frame(event_id, channel.name, event, data, timestamp)
+            frame = event_frame(event_id, channel.name, event, data, timestamp, sender)
         if everyone or (logged and channel.mirrored):
-            mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp)
+            more = sender + origin_field(channel.name)
+            mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp, more)
         self.tally.events[source][category] += 1
         self.tally.audiences[len(listeners) + len(everyone)] += 1
         if tracked:

@@ -307,7 +307,21 @@ def heartbeat_frames(now_ms: int) -> bytes:
     return text_frame(b'{"type":"ping","timestamp":%d}' % now_ms) + PING_FRAME
 
 
-def event_frame(event_id: str, channel: str, event: str, data: bytes, timestamp: int) -> bytes:
+def from_field(agent: str) -> bytes:
+    """
+    The field of an event's frame that names the agent who published it.
+    """
+    return b',"from":' + _encode(agent)
+
+
+def origin_field(channel: str) -> bytes:
+    """
+    The field of a frame on C{global} that names the channel to which the event was published.
+    """
+    return b',"origin":' + _encode(channel)
+
+
+def event_frame(event_id: str, channel: str, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
     """
     An event as the subscribers of one channel get it.
 
@@ -315,10 +329,11 @@ def event_frame(event_id: str, channel: str, event: str, data: bytes, timestamp:
     @param channel: fits its grammar, as C{event} does its own: neither needs escaping.
     @param data: JSON, UTF-8.
     @param timestamp: ms since the epoch.
+    @param more: L{from_field}, L{origin_field} or both.
     """
     return text_frame(
-        b'{"id":"%b","channel":"%b","event":"%b","data":%b,"timestamp":%d}'
-        % (event_id.encode(), channel.encode(), event.encode(), data, timestamp)
+        b'{"id":"%b","channel":"%b","event":"%b","data":%b,"timestamp":%d%b}'
+        % (event_id.encode(), channel.encode(), event.encode(), data, timestamp, more)
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from dcm_ws.channels import Channel, parse_channel
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import Publishable
+from dcm_ws.events import Publishable, traits_of
 from dcm_ws.messages import (
     Ack,
     Auth,
@@ -120,7 +120,7 @@ class House(Protocol):
     #: ms since the epoch
     wall_ms: Callable[[], int]
 
-    def publish(self, channel: Channel, event: str, data: bytes) -> str: ...
+    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes) -> str: ...
 
     def authenticate(self, session: Session, auth: Auth) -> None: ...
 
@@ -140,6 +140,8 @@ class Session:
     What the service knows of one client.
 
     @ivar agent: the agent that it authenticated as.
+    @ivar operator: its token is an operator's.
+    @ivar sender: the field that names its agent in the events that it publishes; empty until it authenticates.
     @ivar observer: it gets events and owes nothing; its agent is not present by it.
     @ivar heard_at: when anything at all last came from it (monotonic seconds).
     @ivar owed: its deliveries that await an ack.
@@ -160,10 +162,12 @@ class Session:
         "heard_at",
         "joined_at",
         "observer",
+        "operator",
         "origin",
         "owed",
         "peer",
         "replaying",
+        "sender",
         "state",
     )
 
@@ -177,6 +181,8 @@ class Session:
         self.agent: str | None = None
         self.dcm_session: str | None = None
         self.observer = origin.observer
+        self.operator = False
+        self.sender = b""
         self.owed: dict[str, Delivery] = {}
         self.replaying: Iterator[Tracked] | None = None
         self.expires_at: float | None = None
@@ -285,6 +291,10 @@ class Session:
         if event not in self._house.publishable:
             shown = event if len(event) <= 128 else event[:128] + "…"
             raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shown}", command.id)
+        if self._house.rules.production and not self.operator and traits_of(event).reserved:
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", command.id
+            )
         data = bytes(command.data)
         depth = self._house.rules.max_depth
         if is_nested_deeper(data, depth):
@@ -296,10 +306,10 @@ class Session:
             )
         if tally.received["publish"] % SAMPLED == 1:
             began = self._house.now()
-            event_id = self._house.publish(channel, event, data)
+            event_id = self._house.publish(channel, event, data, self.sender)
             tally.publish_seconds.observe(self._house.now() - began)
         else:
-            event_id = self._house.publish(channel, event, data)
+            event_id = self._house.publish(channel, event, data, self.sender)
         if command.id is not None:
             self._answer("ack", published_frame(command.id, event_id, self._house.wall_ms()))
 

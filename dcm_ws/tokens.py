@@ -8,7 +8,8 @@ import base64
 import hashlib
 import hmac
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +22,11 @@ TTL_MS = 3_600_000
 How long a token is good for: one hour, in ms.
 """
 
+OPERATOR = "operator"
+"""
+The scope of an operator's token: such a client may also publish the events that are reserved to the service.
+"""
+
 _token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 
 
@@ -29,6 +35,7 @@ class _Payload(Struct, frozen=True, omit_defaults=True):
     issued_at: Milliseconds
     expires_at: Milliseconds
     session_id: Identifier | None = None
+    scope: Any = None
 
 
 class Claims(NamedTuple):
@@ -36,27 +43,45 @@ class Claims(NamedTuple):
     What a good token says.
 
     @ivar expires_at: ms since the epoch.
+    @ivar scope: what it is limited to, or L{OPERATOR}; None for the rights of an agent.
     """
 
     agent_id: str
     session_id: str | None
     expires_at: int
+    scope: tuple[str, ...] | None = None
+
+    @property
+    def operator(self) -> bool:
+        """
+        It is an operator's.
+        """
+        return self.scope is not None and OPERATOR in self.scope
 
 
 _payload = msgspec.json.Decoder(_Payload)
 
 
-def sign(secret: str, agent_id: str, session_id: str | None, now_ms: int, ttl_ms: int = TTL_MS) -> str:
+def sign(
+    secret: str,
+    agent_id: str,
+    session_id: str | None,
+    now_ms: int,
+    ttl_ms: int = TTL_MS,
+    scope: Sequence[str] = (),
+) -> str:
     """
     A token that is good for C{ttl_ms} from C{now_ms}.
+
+    @param scope: what it is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
     """
-    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id))
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, list(scope) or None))
     return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
 
 
 def verify(secret: str, token: str, now_ms: int) -> Claims:
     """
-    Read a token, if it is one of ours and still good.
+    Read a token, if it is one of ours and still good.  Whether its scope is understood is left to L{check_scope}.
 
     @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
     """
@@ -77,7 +102,32 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
     # A token is good for the whole of its last millisecond.
     if now_ms > claims.expires_at:
         raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
-    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at))
+    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), _scope(claims.scope))
+
+
+def check_scope(claims: Claims) -> None:
+    """
+    Refuse a token that this version cannot hold to its scope: a scope limits what the token grants, and only
+    L{OPERATOR} is understood here.
+
+    @raise ProtocolError: C{TOKEN_INVALID}; the text names what is not understood.
+    """
+    if claims.scope is None:
+        return
+    for name in claims.scope or ("",):
+        if name != OPERATOR:
+            raise ProtocolError(
+                ErrorCode.TOKEN_INVALID,
+                f"Invalid token: its scope {name[:64]!r} is not supported; use {OPERATOR!r}, or no scope",
+            )
+
+
+def _scope(given: object) -> tuple[str, ...] | None:
+    if given is None or given == "":
+        return None
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token: its scope is not a list of texts")
+    return tuple(given)
 
 
 def _signature(secret: str, payload: bytes) -> str:

@@ -15,7 +15,7 @@ import click
 from dcm_ws.channels import is_identifier
 from dcm_ws.cli.common import config_option, secrets_of
 from dcm_ws.errors import ErrorCode, ProtocolError
-from dcm_ws.tokens import Claims, sign, verify
+from dcm_ws.tokens import OPERATOR, Claims, check_scope, sign, verify
 
 TTL_MAX = 366 * 86_400
 """
@@ -40,11 +40,22 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
 @click.option(
     "--ttl", default="1h", show_default=True, callback=_seconds, help="How long it is good: 90s, 15m, 1h, 7d."
 )
+@click.option(
+    "--scope",
+    type=click.Choice([OPERATOR]),
+    help="operator: it may also publish system.*, metric.*, agent.connected and agent.disconnected in production.",
+)
 @click.option("--verify", "given", metavar="TOKEN|-", help="Verify a token, or the one on standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_option
 def command(
-    agent: str | None, session: str | None, ttl: int, given: str | None, as_json: bool, config: str | None
+    agent: str | None,
+    session: str | None,
+    ttl: int,
+    scope: str | None,
+    given: str | None,
+    as_json: bool,
+    config: str | None,
 ) -> None:
     """
     Make a token for AGENT with the service's own secret, which WS_AUTH_SECRET, a secret file or the TOML file gives.
@@ -65,21 +76,34 @@ def command(
     secrets = secrets_of(config)
     now_ms = time.time_ns() // 1_000_000
     if agent is not None:
-        token = sign(secrets[0], agent, session, now_ms, ttl * 1000)
+        token = sign(secrets[0], agent, session, now_ms, ttl * 1000, (scope,) if scope else ())
         click.echo(json.dumps({"token": token, "expires_at": now_ms + ttl * 1000}) if as_json else token)
         return
     assert given is not None
     if given == "-":
         given = sys.stdin.read(65_536).strip()
     claims = _verified(secrets, given, now_ms)
+    try:
+        check_scope(claims)
+    except ProtocolError as error:
+        click.echo(f"no good: {error.reason}", err=True)
+        raise SystemExit(1) from None
     if as_json:
         click.echo(
-            json.dumps({"agent_id": claims.agent_id, "session_id": claims.session_id, "expires_at": claims.expires_at})
+            json.dumps(
+                {
+                    "agent_id": claims.agent_id,
+                    "session_id": claims.session_id,
+                    "expires_at": claims.expires_at,
+                    "scope": [OPERATOR] if claims.operator else None,
+                }
+            )
         )
     else:
         until = datetime.fromtimestamp(claims.expires_at / 1000, UTC).isoformat(timespec="seconds")
         of_session = f", session {claims.session_id}" if claims.session_id else ""
-        click.echo(f"good: agent {claims.agent_id}{of_session}, until {until}")
+        scope = ", operator" if claims.operator else ""
+        click.echo(f"good: agent {claims.agent_id}{of_session}{scope}, until {until}")
 
 
 def _verified(secrets: tuple[str, ...], token: str, now_ms: int) -> Claims:

@@ -44,6 +44,20 @@ class Event:
     frame: dict[str, Any] = field(repr=False, compare=False, hash=False)
 
     @property
+    def sender(self) -> str | None:
+        """
+        The agent that published it; None for the service's and the database's events, and for anonymous clients'.
+        """
+        return self.frame.get("from")
+
+    @property
+    def origin(self) -> str | None:
+        """
+        On C{global}, the channel that it was published to; None if that was C{global} itself, or on other channels.
+        """
+        return self.frame.get("origin")
+
+    @property
     def tracked(self) -> bool:
         """
         Does the server await an acknowledgement?

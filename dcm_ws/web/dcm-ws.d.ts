@@ -4,6 +4,10 @@ export interface DCMEvent<Data = any> {
   /** The same on every channel and in every repetition. */
   id: string;
   channel: string;
+  /** The agent that published it; absent for the service's and the database's events, and for anonymous clients'. */
+  from?: string;
+  /** On `global`, the channel that it was published to. */
+  origin?: string;
   event: string;
   data: Data;
   /** Milliseconds since the epoch; of the arrival, where the event has no usable timestamp. */

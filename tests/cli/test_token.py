@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dcm_ws.settings import DEFAULT_SECRET
-from dcm_ws.tokens import verify
+from dcm_ws.tokens import sign, verify
 from tests.cli.running import run
 from tests.integration.running import SECRET, make_token
 
@@ -38,6 +38,21 @@ def test_the_secret_is_found_as_the_service_finds_it(tmp_path: Path) -> None:
     assert verify(SECRET, token, 0).agent_id == "a"
     older = make_token("b", secret="an-older-one")
     assert "agent b" in run(tmp_path, "token", "--verify", older).stdout
+
+
+def test_operators_token(tmp_path: Path) -> None:
+    """
+    A token may be an operator's, which C{--verify} shows; another scope is refused, there too, and with the reason.
+    """
+    token = run(tmp_path, "token", "ops", "--scope", "operator", WS_AUTH_SECRET=SECRET).stdout.strip()
+    assert verify(SECRET, token, 0).operator
+    assert "operator" in run(tmp_path, "token", "--verify", token, WS_AUTH_SECRET=SECRET).stdout
+    told = run(tmp_path, "token", "--verify", token, "--json", WS_AUTH_SECRET=SECRET).stdout
+    assert json.loads(told)["scope"] == ["operator"]
+    limited = sign(SECRET, "a", None, time.time_ns() // 1_000_000, scope=("publish:*",))
+    done = run(tmp_path, "token", "--verify", limited, WS_AUTH_SECRET=SECRET)
+    assert done.returncode == 1 and "publish:*" in done.stderr
+    assert run(tmp_path, "token", "ops", "--scope", "publish:*").returncode == 2
 
 
 def test_verify(tmp_path: Path) -> None:

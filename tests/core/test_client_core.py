@@ -662,3 +662,14 @@ def test_memory_of_repetitions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     side.event("msg_3")
     side.event("msg_0")
     assert [event.id for event, _ in side.taken] == ["msg_0", "msg_1", "msg_2", "msg_3", "msg_0"]
+
+
+def test_who_published_an_event() -> None:
+    """
+    An event says who published it, and on C{global} where; both may be absent.
+    """
+    side = Side()
+    side.listen("*")
+    side.hear(id="1", channel="global", event="x", data=None, timestamp=1, origin="topics/t", **{"from": "ann"})
+    side.hear(id="2", channel="topics/t", event="x", data=None, timestamp=1)
+    assert [(event.sender, event.origin) for event, _ in side.taken] == [("ann", "topics/t"), (None, None)]

@@ -24,6 +24,7 @@ AGENTS = ("ann", "bob")
 CHANNELS = ("global", "metrics", "agents/ann", "agents/bob", "sessions/s", "topics/t", "topics/t/u")
 TRACKED = ("task.created", "message.new")
 EVENTS = (*TRACKED, "system.info", "agent.heartbeat")
+RESERVED = ("system.info",)
 MAX_PENDING = 3
 MAX_SUBSCRIPTIONS = 4
 
@@ -83,7 +84,7 @@ class Model:
         self.now = now
         self.production = production
         self.clients: list[ModelClient] = []
-        self.history: list[tuple[str, str, str]] = []
+        self.history: list[tuple[str, str, str, str | None]] = []
         self.remembered: dict[str, tuple[float, set[str]]] = {}
         self.absences: dict[str, ModelAbsence] = {}
         self.given_up = 0
@@ -178,8 +179,12 @@ class Model:
             client.inbox.append(("done", None))
 
     def publish(self, client: ModelClient, channel: str, event: str, data: str) -> None:
-        if not self.refused(client):
-            self.event(channel, event, data)
+        if self.refused(client):
+            pass
+        elif self.production and event in RESERVED:
+            client.inbox.append(("refused", None, "NOT_AUTHORIZED"))
+        else:
+            self.event(channel, event, data, client.agent)
             client.inbox.append(("published", len(self.history) - 1))
 
     def refused(self, client: ModelClient) -> bool:
@@ -194,8 +199,8 @@ class Model:
         data = {"agent_id": client.agent, "client_id": client.name, "session_id": client.session}
         self.event("global", event, json.dumps(data, sort_keys=True))
 
-    def event(self, channel: str, event: str, data: str) -> None:
-        self.history.append((channel, event, data))
+    def event(self, channel: str, event: str, data: str, sender: str | None = None) -> None:
+        self.history.append((channel, event, data, sender))
         number = len(self.history) - 1
         for client in self.clients:
             frames = self.frames_for(client.channels, number)
@@ -207,9 +212,11 @@ class Model:
                 client.inbox += frames
 
     def frames_for(self, channels: set[str], number: int) -> list[Message]:
-        channel, event, data = self.history[number]
-        heard_on = [channel] if channel in ("global", "metrics") else [channel, "global"]
-        return [("event", number, name, event, data) for name in heard_on if name in channels]
+        channel, event, data, sender = self.history[number]
+        heard_on = [(channel, None)]
+        if channel not in ("global", "metrics"):
+            heard_on.append(("global", channel))
+        return [("event", number, name, event, data, sender, origin) for name, origin in heard_on if name in channels]
 
     def deliver(self, client: ModelClient, number: int, frames: list[Message]) -> None:
         client.inbox += frames
@@ -417,7 +424,8 @@ def simple(message: dict[str, Any]) -> Message:
     """
     if "event" in message:
         data = json.dumps(message["data"], sort_keys=True)
-        return "event", message["id"], message["channel"], message["event"], data
+        who = message.get("from"), message.get("origin")
+        return "event", message["id"], message["channel"], message["event"], data, *who
     if "code" in message:
         return "refused", None, message["code"]
     if "message_id" in message:

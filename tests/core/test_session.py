@@ -15,7 +15,7 @@ from tests.fakes import SECRET, WALL_MS, Client, make_hub
 NEEDING_RIGHTS: list[dict[str, Any]] = [
     {"type": "subscribe", "channel": "topics/t"},
     {"type": "unsubscribe", "channel": "global"},
-    {"type": "publish", "channel": "global", "event": "system.info"},
+    {"type": "publish", "channel": "global", "event": "agent.blocked"},
 ]
 COMMANDS: list[dict[str, Any]] = [
     *NEEDING_RIGHTS,
@@ -567,7 +567,7 @@ def test_expired_token_does_not_end_the_connection(clock: Clock, production: boo
     stay(hub, clock, client, 7200)
 
     assert client.peer.closed is None
-    assert client.say(type="publish", channel="global", event="system.info", id=1)[-1]["success"] is True
+    assert client.say(type="publish", channel="global", event="agent.heartbeat", id=1)[-1]["success"] is True
 
 
 @pytest.mark.parametrize("production", [False, True])

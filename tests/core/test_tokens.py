@@ -11,7 +11,7 @@ import pytest
 
 from dcm_ws.errors import ErrorCode, ProtocolError
 from dcm_ws.messages import TOKEN_MAX
-from dcm_ws.tokens import TTL_MS, Claims, sign, verify
+from dcm_ws.tokens import OPERATOR, TTL_MS, Claims, check_scope, sign, verify
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_706_000_000_000
@@ -163,3 +163,46 @@ def test_fractions_of_a_millisecond_are_read() -> None:
 
     assert verify(SECRET, token, 2000) == Claims("ann", None, 2000)
     assert refusal(token, 2001) is ErrorCode.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("scope", "operator"), [(None, False), ("", False), ([OPERATOR], True), ([OPERATOR] * 2, True)]
+)
+def test_scope(scope: Any, operator: bool) -> None:
+    """
+    A token without scope is an agent's; with the scope of operators, an operator's.
+    """
+    claims = {"agent_id": "ann", "issued_at": NOW, "expires_at": NOW + TTL_MS, "scope": scope}
+
+    read = verify(SECRET, make_token(json.dumps(claims).encode()), NOW)
+    check_scope(read)
+    assert read.operator is operator
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        *([], "operator", 1, True, {}, {"operator": True}, [1], [None], [["operator"]], ["Operator"], ["operator "]),
+        *(["subscribe:*"], ["operator", "publish:topics/*:*"], ["publish:topics/*:*", "operator"], ["x" * 2000]),
+    ],
+    ids=str,
+)
+def test_unknown_scopes_are_refused(scope: Any) -> None:
+    """
+    A scope limits what a token is good for, so one that is not understood makes it good for nothing.
+    """
+    claims = {"agent_id": "ann", "issued_at": NOW, "expires_at": NOW + TTL_MS, "scope": scope}
+
+    with pytest.raises(ProtocolError, match="scope") as refused:
+        check_scope(verify(SECRET, make_token(json.dumps(claims).encode()), NOW))
+    assert refused.value.code is ErrorCode.TOKEN_INVALID
+    assert len(refused.value.reason) < 200
+
+
+def test_signed_scope() -> None:
+    """
+    A token without scope does not mention one; one for operators says so.
+    """
+    encoded = sign(SECRET, "ann", None, NOW).partition(".")[0]
+    assert b"scope" not in base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    assert verify(SECRET, sign(SECRET, "ann", None, NOW, scope=(OPERATOR,)), NOW).operator

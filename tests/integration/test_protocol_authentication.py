@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from dcm_ws.tokens import sign
 from tests.integration.running import (
     DEVELOPMENT_SECRET,
     SECRET,
@@ -379,18 +381,34 @@ def test_strangers_have_no_rights(production: Service, message: dict[str, str]) 
     assert ask(client, type="ping")["type"] == "pong"
 
 
+def test_reserved_events_take_an_operators_token(production: Service) -> None:
+    """
+    In production an agent cannot speak for the service; an operator can, and is named.
+    """
+    agent, operator = production.connect(), production.connect()
+    ask(agent, type="auth", token=make_token("speaker", secret=SECRET))
+    refused = answer_to(agent, type="publish", channel="global", event="system.info", id=1)
+    assert (refused["success"], refused["code"]) == (False, "NOT_AUTHORIZED")
+    token = sign(SECRET, "ops", None, time.time_ns() // 1_000_000, scope=("operator",))
+    ask(operator, type="auth", token=token)
+    answer_to(operator, type="publish", channel="topics/t", event="system.info", id=1)
+    while (event := hear(agent))["event"] != "system.info":
+        pass
+    assert (event["from"], event["origin"], event["channel"]) == ("ops", "topics/t", "global")
+
+
 def test_strangers_hear_nothing(production: Service) -> None:
     """
     In production global starts to count when the client authenticates.
     """
     stranger, agent = production.connect(), production.connect()
     ask(agent, type="auth", token=make_token("speaker", secret=SECRET))
-    answer_to(agent, type="publish", channel="global", event="system.info", data="before", id=1)
+    answer_to(agent, type="publish", channel="global", event="agent.blocked", data="before", id=1)
     silence(stranger)
     answer = ask(stranger, type="auth", token=make_token("stranger", secret=SECRET))
     assert "global" in answer["subscriptions"]
     assert hear(stranger)["event"] == "agent.connected"
-    answer_to(agent, type="publish", channel="global", event="system.info", data="after", id=2)
+    answer_to(agent, type="publish", channel="global", event="agent.blocked", data="after", id=2)
     assert hear(stranger)["data"] == "after"
 
 

@@ -163,7 +163,7 @@ def test_global_carries_all_events(
         database.notify(json.dumps(message))
     mirrored, event = hear(general), hear(special)
     assert event["channel"] == channel
-    assert mirrored == event | {"channel": "global"}
+    assert mirrored == event | {"channel": "global", "origin": channel}
     silence(general)
     silence(special)
 
