@@ -13,6 +13,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from twisted.web.util import Redirect
 
+from dcm_ws.strict_http import header
 from dcm_ws.web import Page
 
 POLICY = (
@@ -62,7 +63,7 @@ class StaticFile(Page):
         # the client and its types may be imported by pages of any origin
         if self._type.startswith("text/") and not self._type.startswith("text/html"):
             request.setHeader("Access-Control-Allow-Origin", "*")
-        if self._is_known(request.getHeader("If-None-Match") or ""):
+        if self._is_known(header(request, "If-None-Match")):
             request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
             request.setHeader("ETag", self._etag)
             return b""

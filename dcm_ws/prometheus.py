@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from dcm_ws.events import CATEGORIES
 from dcm_ws.hub import Hub
 from dcm_ws.sparing import Sparing
+from dcm_ws.strict_http import header
 from dcm_ws.tally import AUDIENCES, LATENCIES, Histogram
 from dcm_ws.web import Page
 
@@ -181,7 +182,7 @@ class MetricsPage(Page):
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
             return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
-        content_type, text = self._texts(_OPENMETRICS in _media_types(request.getHeader("Accept") or ""))
+        content_type, text = self._texts(_OPENMETRICS in _media_types(header(request, "Accept")))
         request.setHeader("Content-Type", content_type)
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Content-Type-Options", "nosniff")

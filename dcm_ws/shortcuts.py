@@ -23,7 +23,8 @@ _TEXT = 0x81
 _EXTENDED = 126
 _LONGEST = (1 << 16) - 1
 
-_host = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
+# of ports, those that need no comparison with 65535
+_host = re.compile(r"[A-Za-z0-9.-]+(?::(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}))?")
 _key = re.compile(r"[A-Za-z0-9+/]{22}==")
 _name = re.compile(r"[a-z0-9-]+")
 _target = re.compile(r"/[!-\"$-~]*")

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from io import BytesIO
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
@@ -21,6 +20,7 @@ from zope.interface import implementer
 from dcm_ws.errors import ProtocolError
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
+from dcm_ws.strict_http import StrictChannel, StrictRequest, header
 from dcm_ws.turns import Turns
 
 HTTP_TIMEOUT = 30.0
@@ -103,8 +103,7 @@ class Counts(Page):
         """
         if not self._hub.rules.production:
             return True
-        header = request.getHeader("Authorization") or ""
-        scheme, _, token = header.partition(" ")
+        scheme, _, token = header(request, "Authorization").partition(" ")
         try:
             return scheme.lower() == "bearer" and bool(self._hub.verify(token.strip()))
         except ProtocolError:
@@ -177,11 +176,16 @@ class _WebSocketPath(Page):
     """
 
     def render(self, request: Request) -> bytes:
+        if request.method == b"OPTIONS":
+            # what HAProxy asks when it is told no more than to check (option httpchk)
+            request.setHeader("Allow", "GET, HEAD, OPTIONS")
+            request.setHeader("Content-Length", "0")
+            return b""
         if request.method not in (b"GET", b"HEAD"):
-            request.setHeader("Allow", "GET, HEAD")
+            request.setHeader("Allow", "GET, HEAD, OPTIONS")
             return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
         request.setHeader("Vary", "Accept")
-        if _prefers_html(request.getHeader("Accept") or ""):
+        if _prefers_html(header(request, "Accept")):
             request.setResponseCode(HTTPStatus.FOUND)
             request.setHeader("Location", "/live")
             return b""
@@ -200,20 +204,8 @@ class _Root(_WebSocketPath):
         return _NotFound(self.wall_ms)
 
 
-class _Request(Request):  # type: ignore[misc]
-    """
-    A request whose body, if it has one, is read and thrown away: nothing here takes one.
-    """
-
-    def gotLength(self, length: int | None) -> None:
-        self.content = BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        pass
-
-
 @implementer(IHalfCloseableProtocol)
-class _Channel(http.HTTPChannel):  # type: ignore[misc]
+class _Channel(StrictChannel):
     """
     Answers one request a reactor turn, and none while the answers before it wait to be read.  Twisted's own answers at
     once all that came in one read: thousands, from one that pipelines, and keeps the answers if that one does not read.
@@ -315,7 +307,7 @@ class QuietSite(Site):  # type: ignore[misc]
     protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, root: IResource, reactor: IReactorTime, timeout: float) -> None:
-        super().__init__(root, requestFactory=_Request, timeout=timeout, reactor=reactor)
+        super().__init__(root, requestFactory=StrictRequest, timeout=timeout, reactor=reactor)
         self.turns = Turns(reactor, REQUESTS_A_TURN)
         self.timed_out = 0
 

@@ -32,6 +32,7 @@ from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.connections import Share, address_of
 from dcm_ws.errors import CloseCode
 from dcm_ws.frames import compressed, pong_control_frame
+from dcm_ws.heads import fault_of
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
@@ -174,8 +175,12 @@ class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
         """
         Admit the client or not; the first subprotocol that it offers is the one spoken.
         """
+        head: bytes = self.http_request_data
+        fault = fault_of(head.removesuffix(b"\r\n\r\n").split(b"\r\n"))
+        if fault:
+            raise ConnectionDeny(int(HTTPStatus.BAD_REQUEST), fault)
         try:
-            self._origin = self.factory.admit(self, self.http_request_uri, read_headers(self.http_request_data))
+            self._origin = self.factory.admit(self, self.http_request_uri, read_headers(head))
         except RefusedError as refusal:
             self._refusal = refusal.code
             raise ConnectionDeny(int(refusal.status), refusal.reason) from None

@@ -18,6 +18,7 @@ from tests.integration.running import (
     PostgresServer,
     Service,
     ask,
+    handshake,
     hear,
     make_token,
     say,
@@ -160,13 +161,51 @@ def test_other_methods(running: Service, path: str, method: str) -> None:
 
 def test_other_methods_where_a_websocket_opens(running: Service) -> None:
     """
-    / and /ws take nothing but GET and HEAD either.
+    / and /ws take nothing but GET, HEAD and OPTIONS either.
     """
     for path in ("/", "/ws"):
         status, headers, body = running.get(path, "POST")
         assert status == 405
-        assert headers["Allow"] == "GET, HEAD"
+        assert headers["Allow"] == "GET, HEAD, OPTIONS"
         assert json.loads(body)["code"] == "METHOD_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        # HAProxy's plain check (option httpchk), and that of others
+        b"OPTIONS / HTTP/1.0\r\n\r\n",
+        b"OPTIONS / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"OPTIONS /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_checks_of_load_balancers(running: Service, request_: bytes) -> None:
+    """
+    OPTIONS says that the service is there, and HTTP/1.0 needs no Host.
+    """
+    plain = running.socket()
+    plain.sendall(request_)
+    assert re.match(rb"HTTP/1.[01] 200 OK\r\n", plain.recv(1 << 16))
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: a\r\n", b"Host: a b\r\n", b"Host: a:99999\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"GET /health HTTP/1.1\r\n", b"OPTIONS / HTTP/1.1\r\n", handshake().split(b"Host")[0]]
+)
+def test_one_host(running: Service, head: bytes, hosts: bytes) -> None:
+    """
+    HTTP/1.1 takes one valid Host, for a page and for a WebSocket.
+    """
+    upgrade = handshake().partition(b"127.0.0.1\r\n")[2] if head.startswith(b"GET / ") else b"\r\n"
+    plain = running.socket()
+    plain.sendall(head + hosts + upgrade)
+    answer = HTTPResponse(plain)
+    answer.begin()
+    assert answer.status == 400
+    assert answer.headers["Content-Type"] == "application/json"
+    assert json.loads(answer.read()).keys() == {"error", "code", "timestamp"}
 
 
 @pytest.mark.parametrize(
