@@ -15,7 +15,8 @@ from twisted.internet.testing import StringTransport
 
 from dcm_ws.channels import parse_channel
 from dcm_ws.frames import text_frame
-from dcm_ws.messages import decode_command, decode_notification, event_frame
+from dcm_ws.messages import decode_command, event_frame
+from dcm_ws.notifications import decode_notification
 from dcm_ws.session import Origin
 from dcm_ws.websocket import ConnectionLimits, WebSocketConnection, WebSocketConnections
 from tests.adapters.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
@@ -74,7 +75,7 @@ def test_decode_notification(benchmark: Benchmark) -> None:
 
 
 def test_encode_event(benchmark: Benchmark) -> None:
-    benchmark(event_frame, "msg_mwtlvrukmqma6a1qnfoa_1", "topics/bench", "task.updated", b"{}" * 100, 1706000000000)
+    benchmark(event_frame, "msg_mwtlvrukmqma6a1qnfoa_1", b'"topics/bench"', "task.updated", b"{}" * 100, 1706000000000)
 
 
 @pytest.mark.parametrize("subscribers", [1, 100, 1000, 5000])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from dcm_ws.addresses import TrustedProxies
-from dcm_ws.channels import is_identifier
+from dcm_ws.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.errors import ErrorCode, ProtocolError
 from dcm_ws.messages import TOKEN_MAX
 from dcm_ws.origins import AllowedOrigins, Target
@@ -75,16 +75,11 @@ class Admission:
         @raise RefusedError: something is malformed or not allowed, or the token is not valid.
         """
         self._check_origin(headers, peer, local_port)
-        query: dict[str, str] = {}
-        for name, value in parse_qsl(urlsplit(target).query, keep_blank_values=True):
-            query.setdefault(name, value)
+        query = _query(target)
         for name in ("agent_id", "session_id"):
             if name in query and not is_identifier(query[name]):
-                raise RefusedError(
-                    HTTPStatus.BAD_REQUEST,
-                    ErrorCode.INVALID_MESSAGE,
-                    f"Malformed {name}: use 1 to 128 of A-Z a-z 0-9 _ . : @ -",
-                )
+                reason = f"Malformed {name}: use {IDENTIFIER_RULE}"
+                raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
         claims = self._claims(query.get("token"), headers.get("authorization", ""))
         origin = Origin(query.get("agent_id"), query.get("session_id"), claims, _flag(query, "observer"))
         return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
@@ -107,18 +102,29 @@ class Admission:
         scheme, _, credentials = authorization.partition(" ")
         if token is None and scheme.lower() == "bearer":
             token = credentials.strip()
-        if token is None:
+        if not token:
             return None
-        if not 0 < len(token) <= TOKEN_MAX:
-            raise RefusedError(
-                HTTPStatus.BAD_REQUEST,
-                ErrorCode.INVALID_MESSAGE,
-                f"Malformed token: use 1 to {TOKEN_MAX} characters",
-            )
+        if len(token) > TOKEN_MAX:
+            reason = f"Malformed token: use {TOKEN_MAX} characters at most"
+            raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
         try:
             return self._verify(token)
         except ProtocolError as error:
             raise RefusedError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
+
+
+def _query(target: str) -> dict[str, str]:
+    """
+    The parameters of a request, of each the first that is not empty.
+
+    @param target: path and query; what is not ASCII is UTF-8 read as ISO-8859-1.
+    """
+    # bytes that are not UTF-8 become lone surrogates, which no name has
+    text = urlsplit(target).query.encode("iso-8859-1", "replace").decode("utf-8", "surrogateescape")
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(text, errors="surrogateescape"):
+        query.setdefault(name, value)
+    return query
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

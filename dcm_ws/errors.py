@@ -6,6 +6,13 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
+from msgspec import Raw
+
+NO_REQUEST = Raw()
+"""
+Stands for the id of a request that has none.
+"""
+
 
 class ErrorCode(StrEnum):
     """
@@ -67,13 +74,13 @@ class ProtocolError(Exception):
     """
     The peer's fault: answered with its code, counted, survived.
 
-    @ivar request: the request's correlation id, where it could be read.
+    @ivar request: the request's id as its JSON text; L{NO_REQUEST} if it has none, or one that cannot be read.
     @ivar retry_after_ms: when to try again, where that is known.
     """
 
     retry_after_ms: int | None = None
 
-    def __init__(self, code: ErrorCode, reason: str, request: str | int | None = None) -> None:
+    def __init__(self, code: ErrorCode, reason: str, request: Raw = NO_REQUEST) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason

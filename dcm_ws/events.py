@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from dcm_ws.errors import ErrorCode, ProtocolError
+
 CATALOGUE = frozenset(
     f"{family}.{name}"
     for family, names in {
@@ -36,22 +38,24 @@ CATEGORIES = tuple(sorted({name.partition(".")[0] for name in CATALOGUE}))
 The first parts of those: a closed set, unlike what the database or the operator may think of.
 """
 
+EVENT_RULE = "1 to 64 of A-Z a-z 0-9 _ . : -"
+"""
+The grammar of event names, for people.
+"""
+
+_SHOWN_MAX = 128
 _TRACKED = ("task.", "subtask.", "message.")
 _RESERVED_FAMILIES = ("system.", "metric.")
 _RESERVED = frozenset({"agent.connected", "agent.disconnected"})
-_PART = "[a-z0-9_-]+"
-_event = re.compile(rf"{_PART}(?:\.{_PART})+")
-_pattern = re.compile(rf"{_PART}(?:\.{_PART})*\.(?:{_PART}|\*)")
-_NAME_MAX = 64
+_event = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_family = re.compile(r"[A-Za-z0-9_.:-]{1,62}[.:]\*")
 
 
-# The database publishes few different events; the cache is bounded.
-@lru_cache(maxsize=4096)
 def is_event(name: str) -> bool:
     """
-    Does C{name} fit the grammar of events: two or more parts joined by dots, 64 characters at most?
+    Does C{name} fit the grammar of events: 1 to 64 of C{A-Z a-z 0-9 _ . : -}?
     """
-    return len(name) <= _NAME_MAX and _event.fullmatch(name) is not None
+    return _event.fullmatch(name) is not None
 
 
 class Traits(NamedTuple):
@@ -70,11 +74,16 @@ class Traits(NamedTuple):
     reserved: bool
 
 
+# Events have few names, of 64 characters at most, and a name that is refused is not kept.
 @lru_cache(maxsize=4096)
 def traits_of(name: str) -> Traits:
     """
     What the name of an event says of it.
+
+    @raise ProtocolError: C{INVALID_EVENT}, if the name does not fit the grammar.
     """
+    if not is_event(name):
+        raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(name)}")
     category = name.partition(".")[0]
     known = category if category in CATEGORIES else "other"
     return Traits(known, is_tracked(name), name in SHEDDABLE, _is_reserved(name))
@@ -97,24 +106,30 @@ class Publishable:
     """
     The events that clients may publish: the catalogue, and what the operator adds.
 
-    @param extra: event names; C{*} may stand for the last parts (C{pipeline.*}).
+    @param extra: event names; C{*} may stand for all that follows a last C{.} or C{:} (C{pipeline.*}).
     @raise ValueError: a name in C{extra} that no event could have.
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
         names, prefixes = set(CATALOGUE), []
         for name in extra:
-            if len(name) > _NAME_MAX or not _pattern.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} is no event name: use parts of a-z, 0-9, _ and - joined by dots,"
-                    " with * as the last part at most"
-                )
-            if name.endswith("*"):
+            if is_event(name):
+                names.add(name)
+            elif _family.fullmatch(name):
                 prefixes.append(name[:-1])
             else:
-                names.add(name)
+                raise ValueError(
+                    f"{name!r} is not an event name: use {EVENT_RULE}; * may stand at the end, after . or :"
+                )
         self._names = frozenset(names)
         self._prefixes = tuple(prefixes)
 
     def __contains__(self, name: str) -> bool:
         return name in self._names or (name.startswith(self._prefixes) and is_event(name))
+
+
+def shortened(name: str) -> str:
+    """
+    A name of an event as a refusal shows it.
+    """
+    return name if len(name) <= _SHOWN_MAX else name[:_SHOWN_MAX] + "…"

@@ -16,25 +16,25 @@ from dcm_ws.channels import (
     GLOBAL,
     METRICS,
     Channel,
+    Channels,
     agent_channel,
-    parse_channel,
     session_channel,
 )
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import Publishable, is_event, traits_of
+from dcm_ws.events import Publishable, traits_of
+from dcm_ws.jsontext import agent_of, check_data
 from dcm_ws.messages import (
     Auth,
-    agent_of,
     authenticated_frame,
     connected_frame,
-    decode_notification,
     event_frame,
     from_field,
     heartbeat_frames,
     origin_field,
     to_json,
 )
+from dcm_ws.notifications import decode_notification
 from dcm_ws.registry import ChannelRegistry
 from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
@@ -83,6 +83,7 @@ class Hub:
     """
     @param server: the name and version that clients are told.
 
+    @ivar channels: the channels that there can be.
     @ivar secrets: what tokens may be signed with.
     @ivar limits: how often each limit was crossed, by its name.
     @ivar agents: how many connections each agent has that is connected now.
@@ -102,11 +103,13 @@ class Hub:
         deliveries: DeliveryQueue,
         memory: AgentMemory,
         max_connections: int,
+        channels: Channels | None = None,
     ) -> None:
         self.now = world.now
         self.wall_ms = world.wall_ms
         self.rules = rules
         self.publishable = publishable
+        self.channels = Channels() if channels is None else channels
         self.deliveries = deliveries
         self.memory = memory
         self.registry: ChannelRegistry[Session] = ChannelRegistry()
@@ -242,7 +245,7 @@ class Hub:
         self._disconnect_the_gone()
         agent, former = claims.agent_id, session.agent
         was_present = session.present
-        observer = session.observer if auth.observer is None else auth.observer
+        observer = session.observer if auth.observer is None else bool(auth.observer)
         present = None if observer else agent
         if former is None:
             self.authenticated += 1
@@ -376,13 +379,14 @@ class Hub:
         """
         try:
             notification = decode_notification(payload)
-            if not is_event(notification.event):
-                raise ProtocolError(ErrorCode.INVALID_EVENT, "the event does not fit the grammar")
+            traits_of(notification.event)
+            data = bytes(notification.data)
+            check_data(data, self.rules.max_depth, self.limits)
         except ProtocolError:
             self.bad_notifications += 1
             raise
         try:
-            channel = parse_channel(notification.channel)
+            channel = self.channels.parse(notification.channel)
         except ProtocolError:
             channel = GLOBAL
         timestamp = notification.timestamp
@@ -390,8 +394,8 @@ class Hub:
             "database",
             channel,
             notification.event,
-            bytes(notification.data),
-            self.wall_ms() if timestamp is None else int(timestamp),
+            data,
+            self.wall_ms() if timestamp is None else timestamp,
         )
 
     def _publish(
@@ -405,10 +409,10 @@ class Hub:
         logged = tracked and self.memory.absent > 0
         frame = mirror = b""
         if listeners or logged:
-            frame = event_frame(event_id, channel.name, event, data, timestamp, sender)
+            frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
         if everyone or (logged and channel.mirrored):
-            more = sender + origin_field(channel.name)
-            mirror = event_frame(event_id, GLOBAL.name, event, data, timestamp, more)
+            more = sender + origin_field(channel.json)
+            mirror = event_frame(event_id, GLOBAL.json, event, data, timestamp, more)
         self.tally.events[source][category] += 1
         self.tally.audiences[len(listeners) + len(everyone)] += 1
         if tracked:

@@ -7,106 +7,104 @@ the publisher sent.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import accumulate
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import force_setattr
 
-from dcm_ws.channels import IDENTIFIER
-from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.channels import IDENTIFIER_RULE, is_identifier
+from dcm_ws.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.frames import PING_FRAME, text_frame
+from dcm_ws.jsontext import has_huge_number, mend_surrogates
 
 TOKEN_MAX = 4096
 """
 Characters in a token, at most.
 """
 
-RequestId = Annotated[str, Meta(min_length=1, max_length=128)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Identifier = Annotated[str, Meta(pattern=f"^{IDENTIFIER}\\Z")]
-Timestamp = int | float | None
-
-# JavaScript's clock cannot tell later times than this.
-_LAST_MS = 8_640_000_000_000_000
-Milliseconds = Annotated[int, Meta(ge=0, le=_LAST_MS)] | Annotated[float, Meta(ge=0, le=_LAST_MS)]
+REQUEST_MAX = 128
 """
-A moment: milliseconds since the epoch, as JavaScript may write it.
+Characters in the id of a request, at most.
 """
 
-_NULL = Raw(b"null")
+NULL = Raw(b"null")
 
 
 class Subscribe(Struct, tag="subscribe", frozen=True, gc=False):
     channel: str
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    id: Raw = NO_REQUEST
 
 
 class Unsubscribe(Struct, tag="unsubscribe", frozen=True, gc=False):
     channel: str
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    id: Raw = NO_REQUEST
 
 
 class Publish(Struct, tag="publish", frozen=True, gc=False):
     channel: str
     event: str
-    data: Raw = _NULL
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    data: Raw = NULL
+    id: Raw = NO_REQUEST
 
 
 class Auth(Struct, tag="auth", frozen=True, gc=False):
     token: Annotated[str, Meta(max_length=TOKEN_MAX)] | None = None
-    agent_id: Identifier | None = None
-    session_id: Identifier | None = None
-    id: RequestId | None = None
-    timestamp: Timestamp = None
-    observer: bool | None = None
+    agent_id: str | None = None
+    session_id: str | None = None
+    id: Raw = NO_REQUEST
+    observer: bool | Literal[""] | None = None
+
+    def __post_init__(self) -> None:
+        check_identifiers(self, "agent_id", "session_id")
+        if not self.token:
+            force_setattr(self, "token", None)
+        if self.observer == "":
+            force_setattr(self, "observer", None)
 
 
 class Ping(Struct, tag="ping", frozen=True, gc=False):
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    id: Raw = NO_REQUEST
 
 
 class Pong(Struct, tag="pong", frozen=True, gc=False):
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    id: Raw = NO_REQUEST
 
 
 class Ack(Struct, tag="ack", frozen=True, gc=False):
     message_id: Annotated[str, Meta(max_length=128)]
-    id: RequestId | None = None
-    timestamp: Timestamp = None
+    id: Raw = NO_REQUEST
 
 
 Command = Subscribe | Unsubscribe | Publish | Auth | Ping | Pong | Ack
 
 
-class Notification(Struct, frozen=True, gc=False):
+def check_identifiers(struct: Struct, *names: str) -> None:
     """
-    What the database says: a NOTIFY payload (protocol, section 7).
-    """
+    Check the fields of C{struct} that hold an identifier or None.  An empty text counts as absent.
 
-    channel: str
-    event: str
-    data: Raw = _NULL
-    #: milliseconds since the epoch
-    timestamp: Milliseconds | None = None
+    @raise ValueError: one does not fit the grammar; the text names it.
+    """
+    for name in names:
+        text = getattr(struct, name)
+        if not text:
+            force_setattr(struct, name, None)
+        elif not is_identifier(text):
+            raise ValueError(f"`{name}` must be {IDENTIFIER_RULE}")
 
 
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
-_notifications = msgspec.json.Decoder(Notification)
 _fields = msgspec.json.Decoder(dict[str, Raw])
-_request_id = msgspec.json.Decoder(RequestId)
 _text = msgspec.json.Decoder(str)
+_QUOTE = ord('"')
 _TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack"})
 
-_NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError, ValueError)
+NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError, ValueError)
+"""
+What msgspec raises for a text that is not JSON, and L{mend_surrogates} for one that it cannot mend.
+"""
 
 
 def decode_command(message: str | bytes) -> Command:
@@ -119,75 +117,70 @@ def decode_command(message: str | bytes) -> Command:
         # Raw values are not checked to be UTF-8, so bytes are decoded first.
         text = message if isinstance(message, str) else message.decode()
         try:
-            return _commands.decode(text)
+            command = _commands.decode(text)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            text = _mend_surrogates(text)
-            return _commands.decode(text)
+            text = mend_surrogates(text)
+            command = _commands.decode(text)
     except msgspec.ValidationError as error:
-        _refuse(text, error)
-    except _NOT_JSON:
+        _refuse(text, str(error))
+    except NOT_JSON:
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message") from None
+    if command.id:
+        request = bytes(command.id)
+        # nearly all are short texts
+        if request[0] != _QUOTE or not 2 < len(request) <= REQUEST_MAX:
+            try:
+                request = _request_of(request)
+            except ValueError as error:
+                _refuse(text, str(error))
+            if not request:
+                force_setattr(command, "id", NO_REQUEST)
+    return command
 
 
-def decode_notification(payload: str) -> Notification:
+def _request_of(text: bytes) -> bytes:
     """
-    Read one NOTIFY payload.
+    The id of a request as its JSON text, which is how it is echoed.  Empty for an empty text and for C{null}, which
+    count as absent.
 
-    @raise ProtocolError: C{PARSE_ERROR} or C{INVALID_MESSAGE}.
+    @raise ValueError: it is an object, an array, too long, or a number that clients cannot read.
     """
-    try:
-        try:
-            return _notifications.decode(payload)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            return _notifications.decode(_mend_surrogates(payload))
-    except msgspec.ValidationError as error:
-        raise ProtocolError(ErrorCode.INVALID_MESSAGE, str(error)) from None
-    except _NOT_JSON as error:
-        raise ProtocolError(ErrorCode.PARSE_ERROR, f"not JSON: {type(error).__name__}") from None
+    is_text = text[0] == _QUOTE
+    # a character takes one byte or more
+    if len(text) > REQUEST_MAX and len(_text.decode(text) if is_text else text) > REQUEST_MAX:
+        raise ValueError(f"`id` must have {REQUEST_MAX} characters at most")
+    if text in (b'""', b"null"):
+        return b""
+    if text[0] in b"[{":
+        raise ValueError("`id` must be a string, a number or a boolean")
+    if not is_text and has_huge_number(text):
+        raise ValueError("`id` must not be beyond the range of a 64-bit float")
+    return text
 
 
-# a pair is whole, and so is any other escape; what is left over of D800 to DFFF is half of a pair
-_escape = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
-
-
-def _mend_surrogates(text: str) -> str:
+def _refuse(text: str, reason: str) -> NoReturn:
     """
-    JSON may name half a character: JavaScript, having cut a string in the middle of an emoji, writes C{"\\ud83d"}.
-    UTF-8 has no such thing and msgspec refuses it; as browsers do, read it as U+FFFD.
-
-    @raise ValueError: that was not what was wrong with it.
+    @raise ProtocolError: what is wrong with a message that has a wrong field, or is not JSON behind it.
     """
-    mended = _escape.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
-    if mended == text:
-        raise ValueError("it has no half of a character")
-    return mended
-
-
-def _refuse(text: str, error: msgspec.ValidationError) -> NoReturn:
     try:
         fields = _decode_fields(text)
     except msgspec.ValidationError:
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message: not a JSON object") from None
-    except _NOT_JSON:
+    except NOT_JSON:
         # the wrong field stood before what is no JSON
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message") from None
-    request: str | int | None = None
-    kind = ""
+    request, kind = NO_REQUEST, ""
     # an id that cannot be one is not echoed, and a type that is no string is an unknown one
-    with suppress(msgspec.DecodeError):
-        request = _request_id.decode(fields.get("id", b""))
+    with suppress(ValueError):
+        request = Raw(_request_of(bytes(fields.get("id", NULL))))
     with suppress(msgspec.DecodeError):
         kind = _text.decode(fields.get("type", b""))
     if kind not in _TYPES:
         shown = f": {kind[:64]}" if kind else ""
         raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"Unknown message type{shown}", request) from None
-    raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"Invalid {kind} message: {error}", request) from None
+    raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"Invalid {kind} message: {reason}", request) from None
 
 
 def _decode_fields(text: str) -> dict[str, Raw]:
@@ -196,46 +189,7 @@ def _decode_fields(text: str) -> dict[str, Raw]:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return _fields.decode(_mend_surrogates(text))
-
-
-_string = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
-
-def is_nested_deeper(data: bytes, depth: int) -> bool:
-    """
-    Has JSON more than C{depth} arrays and objects inside one another?
-
-    @param data: valid JSON.
-    """
-    if data.count(b"[") + data.count(b"{") <= depth:
-        return False
-    brackets = _string.sub(b"", data).translate(_BRACKETS, _NO_BRACKETS)
-    if not brackets:
-        return False
-    # the innermost are the most in most data, and go at once: one level less to look at
-    rest = brackets.replace(b"[]", b"")
-    # "[" is 91 and "]" is 93
-    return 1 + max(accumulate(map((92).__sub__, rest)), default=0) > depth
-
-
-class _About(Struct, frozen=True):
-    agent_id: str
-
-
-_about = msgspec.json.Decoder(_About)
-
-
-def agent_of(data: bytes) -> str:
-    """
-    The agent that an event's data is about; empty where it names none.
-    """
-    try:
-        return _about.decode(data).agent_id
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ""
+        return _fields.decode(mend_surrogates(text))
 
 
 _encode = msgspec.json.encode
@@ -251,30 +205,29 @@ def connected_frame(client_id: str, server: str, now_ms: int) -> bytes:
     )
 
 
-def done_frame(request: str | int | None, now_ms: int) -> bytes:
+def done_frame(request: Raw, now_ms: int) -> bytes:
     """
     Success, for a request that had an id.
     """
-    return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d}' % (_encode(request), now_ms))
+    return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d}' % (request, now_ms))
 
 
-def published_frame(request: str | int, event_id: str, now_ms: int) -> bytes:
+def published_frame(request: Raw, event_id: str, now_ms: int) -> bytes:
     """
     Success of a C{publish}, with the id that the event got.
     """
     return text_frame(
-        b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d}'
-        % (_encode(request), event_id.encode(), now_ms)
+        b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d}' % (request, event_id.encode(), now_ms)
     )
 
 
-def authenticated_frame(request: str | int | None, subscriptions: Sequence[str], now_ms: int) -> bytes:
+def authenticated_frame(request: Raw, subscriptions: Sequence[str], now_ms: int) -> bytes:
     """
     Success of an C{auth}, with all that the client is now subscribed to.
     """
     return text_frame(
         b'{"type":"ack","id":%b,"success":true,"subscriptions":%b,"timestamp":%d}'
-        % (_encode(request), _encode(subscriptions), now_ms)
+        % (request or NULL, _encode(subscriptions), now_ms)
     )
 
 
@@ -285,11 +238,11 @@ def refused_frame(error: ProtocolError, now_ms: int) -> bytes:
     code, reason = _encode(error.code), _encode(error.reason)
     if error.retry_after_ms is not None:
         code += b',"retry_after_ms":%d' % error.retry_after_ms
-    if error.request is None:
+    if not error.request:
         return text_frame(b'{"error":%b,"code":%b,"timestamp":%d}' % (reason, code, now_ms))
     return text_frame(
         b'{"type":"ack","id":%b,"success":false,"error":%b,"code":%b,"timestamp":%d}'
-        % (_encode(error.request), reason, code, now_ms)
+        % (error.request, reason, code, now_ms)
     )
 
 
@@ -314,26 +267,29 @@ def from_field(agent: str) -> bytes:
     return b',"from":' + _encode(agent)
 
 
-def origin_field(channel: str) -> bytes:
+def origin_field(channel: bytes) -> bytes:
     """
     The field of a frame on C{global} that names the channel to which the event was published.
+
+    @param channel: its name as JSON.
     """
-    return b',"origin":' + _encode(channel)
+    return b',"origin":' + channel
 
 
-def event_frame(event_id: str, channel: str, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
+def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
     """
     An event as the subscribers of one channel get it.
 
     @param event_id: made by the hub: needs no escaping.
-    @param channel: fits its grammar, as C{event} does its own: neither needs escaping.
+    @param channel: its name as JSON.
+    @param event: fits its grammar: needs no escaping.
     @param data: JSON, UTF-8.
     @param timestamp: ms since the epoch.
     @param more: L{from_field}, L{origin_field} or both.
     """
     return text_frame(
-        b'{"id":"%b","channel":"%b","event":"%b","data":%b,"timestamp":%d%b}'
-        % (event_id.encode(), channel.encode(), event.encode(), data, timestamp, more)
+        b'{"id":"%b","channel":%b,"event":"%b","data":%b,"timestamp":%d%b}'
+        % (event_id.encode(), channel, event.encode(), data, timestamp, more)
     )
 
 

@@ -26,7 +26,7 @@ from twisted.web.resource import IResource
 from dcm_ws.addresses import TrustedProxies
 from dcm_ws.admission import Admission
 from dcm_ws.agents import AgentMemory
-from dcm_ws.channels import GLOBAL, METRICS
+from dcm_ws.channels import GLOBAL, METRICS, Channels
 from dcm_ws.connections import Share
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
@@ -143,6 +143,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             rate_burst=max(1.0, rate_limit) if settings.rate_burst is None else settings.rate_burst,
         ),
         publishable=Publishable(settings.extra_events),
+        channels=Channels(settings.extra_channels),
         deliveries=DeliveryQueue(
             world.now,
             ack_timeout=settings.ack_timeout,
@@ -186,6 +187,7 @@ class DCMService(MultiService):  # type: ignore[misc]
         self._database: NotifyListener | None = None
         self._starting: Deferred[None] | None = None
         self._summed = (0, 0)
+        self._why_bad = ""
         # a port that has stopped listening no longer tells its number
         self._number: int | None = None
         self._add_database(world)
@@ -366,7 +368,8 @@ class DCMService(MultiService):  # type: ignore[misc]
         try:
             self.hub.notified(payload)
         except ProtocolError as error:
-            self._log.debug("bad notification: {reason}", reason=error.reason)
+            self._why_bad = error.reason
+            self._log.debug("bad notification: {reason!a}", reason=error.reason)
 
     def _page_refused(self, origin: str, target: Target) -> None:
         held = self._pages_refused.held_back()
@@ -398,7 +401,11 @@ class DCMService(MultiService):  # type: ignore[misc]
         if given_up > given_up_before:
             self._log.warn("{n} deliveries given up in the last minute", n=given_up - given_up_before)
         if bad > bad_before:
-            self._log.warn("{n} bad notifications in the last minute", n=bad - bad_before)
+            self._log.warn(
+                "{n} bad notifications in the last minute; the last one: {reason!a}",
+                n=bad - bad_before,
+                reason=self._why_bad,
+            )
 
     # counts
 

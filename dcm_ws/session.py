@@ -11,9 +11,12 @@ from enum import Enum
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
-from dcm_ws.channels import Channel, parse_channel
-from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import Publishable, traits_of
+from msgspec import Raw
+
+from dcm_ws.channels import Channel, Channels
+from dcm_ws.errors import NO_REQUEST, CloseCode, ErrorCode, ProtocolError
+from dcm_ws.events import Publishable, shortened, traits_of
+from dcm_ws.jsontext import check_data
 from dcm_ws.messages import (
     Ack,
     Auth,
@@ -25,7 +28,6 @@ from dcm_ws.messages import (
     Unsubscribe,
     decode_command,
     done_frame,
-    is_nested_deeper,
     pong_frame,
     published_frame,
     refused_frame,
@@ -109,6 +111,7 @@ class House(Protocol):
     """
 
     rules: Rules
+    channels: Channels
     publishable: Publishable
     registry: ChannelRegistry[Session]
     #: how often each limit was crossed, by its name
@@ -215,7 +218,7 @@ class Session:
             self._obey(command)
         except ProtocolError as error:
             self._house.refused(error.code)
-            kind = "error" if error.request is None else "ack"
+            kind = "ack" if error.request else "error"
             self._answer(kind, refused_frame(error, self._house.wall_ms()))
 
     def check(self, now: float, heartbeat: bytes) -> CloseCode | float:
@@ -255,7 +258,7 @@ class Session:
         if isinstance(command, Ack):
             # those that settle a delivery are counted there, and come by the thousand
             if not self._house.deliveries.ack(self, command.message_id):
-                self._charge(None)
+                self._charge(NO_REQUEST)
                 self._house.tally.received["ack"] += 1
             return
         if isinstance(command, Pong):
@@ -286,37 +289,32 @@ class Session:
         tally = self._house.tally
         tally.received["publish"] += 1
         self._demand_rights(command.id)
-        channel = _channel(command)
+        channel = self._channel(command)
         event = command.event
         if event not in self._house.publishable:
-            shown = event if len(event) <= 128 else event[:128] + "…"
-            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shown}", command.id)
+            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", command.id)
         if self._house.rules.production and not self.operator and traits_of(event).reserved:
             raise ProtocolError(
                 ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", command.id
             )
         data = bytes(command.data)
-        depth = self._house.rules.max_depth
-        if is_nested_deeper(data, depth):
-            self._house.limits["maxDepth"] += 1
-            raise ProtocolError(
-                ErrorCode.INVALID_MESSAGE,
-                f"Invalid publish message: `data` is nested deeper than {depth} levels",
-                command.id,
-            )
+        try:
+            check_data(data, self._house.rules.max_depth, self._house.limits)
+        except ProtocolError as error:
+            raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
         if tally.received["publish"] % SAMPLED == 1:
             began = self._house.now()
             event_id = self._house.publish(channel, event, data, self.sender)
             tally.publish_seconds.observe(self._house.now() - began)
         else:
             event_id = self._house.publish(channel, event, data, self.sender)
-        if command.id is not None:
+        if command.id:
             self._answer("ack", published_frame(command.id, event_id, self._house.wall_ms()))
 
     def _subscribe(self, command: Subscribe) -> None:
         self._house.tally.received["subscribe"] += 1
         self._demand_rights(command.id)
-        channel = _channel(command)
+        channel = self._channel(command)
         if not self._may_listen(channel):
             raise ProtocolError(
                 ErrorCode.NOT_AUTHORIZED,
@@ -340,10 +338,17 @@ class Session:
     def _unsubscribe(self, command: Unsubscribe) -> None:
         self._house.tally.received["unsubscribe"] += 1
         self._demand_rights(command.id)
-        self._house.registry.leave(self, _channel(command).name)
+        self._house.registry.leave(self, self._channel(command).name)
         self._done(command.id)
 
-    def _charge(self, request: str | int | None) -> None:
+    def _channel(self, command: Subscribe | Unsubscribe | Publish) -> Channel:
+        try:
+            return self._house.channels.parse(command.channel)
+        except ProtocolError as error:
+            error.request = command.id
+            raise
+
+    def _charge(self, request: Raw) -> None:
         """
         Count a message against the rate limit: a bucket of C{rate_burst} messages, filled at C{rate_limit} a second.
         Acks that settle a delivery and pongs are not counted: the server asked for them.
@@ -370,7 +375,7 @@ class Session:
             self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
         raise error
 
-    def _demand_rights(self, request: str | int | None) -> None:
+    def _demand_rights(self, request: Raw) -> None:
         if self.state is State.ANONYMOUS and self._house.rules.production:
             raise ProtocolError(
                 ErrorCode.NOT_AUTHORIZED,
@@ -383,18 +388,10 @@ class Session:
             return True
         return channel.agent == self.origin.agent_id
 
-    def _done(self, request: str | int | None) -> None:
-        if request is not None:
+    def _done(self, request: Raw) -> None:
+        if request:
             self._answer("ack", done_frame(request, self._house.wall_ms()))
 
     def _answer(self, kind: str, frame: bytes) -> None:
         self._house.tally.sent[kind] += 1
         self.peer.send(frame)
-
-
-def _channel(command: Subscribe | Unsubscribe | Publish) -> Channel:
-    try:
-        return parse_channel(command.channel)
-    except ProtocolError as error:
-        error.request = command.id
-        raise

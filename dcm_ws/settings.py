@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dcm_ws import dsn
 from dcm_ws.addresses import TrustedProxies
+from dcm_ws.channels import Channels
 from dcm_ws.events import Publishable
 from dcm_ws.origins import AllowedOrigins
 
@@ -73,6 +74,7 @@ class Settings:
     @ivar same_host: web pages of the host that they connect to may connect, too.
     @ivar server_names: the names under which C{same_host} holds; none for any name.
     @ivar trusted_proxies: addresses or networks whose C{X-Forwarded-For} is believed.
+    @ivar extra_channels: public channels in addition to those of the protocol; C{*} at the end stands for any rest.
     @ivar compression: offer permessage-deflate.
     @ivar testee: replace the application by an echo, to be held against a testsuite.
 
@@ -122,6 +124,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     compression: bool = False
     extra_events: tuple[str, ...] = ()
+    extra_channels: tuple[str, ...] = ()
     testee: bool = False
     log_level: str = "info"
     log_format: str = "text"
@@ -162,6 +165,10 @@ class Settings:
             Publishable(self.extra_events)
         except ValueError as error:
             raise SettingsError(f"--extra-event: {error}") from None
+        try:
+            Channels(self.extra_channels)
+        except ValueError as error:
+            raise SettingsError(f"--extra-channel: {error}") from None
         if self.database is not None:
             check_database(self.database)
         if self.production:
@@ -274,6 +281,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         trusted_proxies=_several(options, "trusted-proxy"),
         compression=_choice("--compression", str(options.get("compression") or "off"), {"off": False, "on": True}),
         extra_events=_several(options, "extra-event"),
+        extra_channels=_several(options, "extra-channel"),
         testee=bool(options.get("testee")),
         log_level=text("log-level", "LOG_LEVEL", "info").lower(),
         log_format=str(options["log-format"] or "text"),

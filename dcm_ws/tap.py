@@ -322,6 +322,7 @@ class Options(usage.Options):  # type: ignore[misc]
         self["listen"] = []
         self["admin-listen"] = []
         self["extra-event"] = []
+        self["extra-channel"] = []
         self["allowed-origin"] = []
         self["server-name"] = []
         self["trusted-proxy"] = []
@@ -336,10 +337,17 @@ class Options(usage.Options):  # type: ignore[misc]
 
     def opt_extra_event(self, name: str) -> None:
         """
-        an event that clients may publish beside those of the catalogue; * may stand for the last parts, as in
-        pipeline.*; may be given more than once
+        an event that clients may publish in addition to those of the catalogue; * may stand at the end, after a dot or
+        a colon, as in pipeline.*; may be given more than once
         """
         self["extra-event"].append(name)
+
+    def opt_extra_channel(self, pattern: str) -> None:
+        """
+        a public channel in addition to those of the protocol, such as projects; * may stand at the end, as in
+        epic-sessions/*; may be given more than once
+        """
+        self["extra-channel"].append(pattern)
 
     def opt_admin_listen(self, endpoint: str) -> None:
         """

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from dcm_ws.channels import Channels
 from dcm_ws.embedded import default_folder, running_url
 from dcm_ws.settings import SettingsError, database_from, path_of, secrets_from
 from dcm_ws.tap import Options
@@ -142,6 +143,19 @@ def token_of(file: str | None) -> str | None:
         return Path(file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"cannot read the token from {file!r}: {error}") from None
+
+
+# which channels an operator has added, only the service knows
+_channels = Channels(("*",))
+
+
+def check_channel(name: str) -> None:
+    """
+    See whether C{name} can be the name of a channel.
+
+    @raise ProtocolError: it cannot.
+    """
+    _channels.parse(name)
 
 
 def harmless(text: str) -> str:

@@ -16,11 +16,10 @@ from typing import Any
 import click
 import msgspec
 
-from dcm_ws.channels import parse_channel
-from dcm_ws.cli.common import config_option, database_of, harmless, json_line, server_options, token_of
+from dcm_ws.cli.common import check_channel, config_option, database_of, harmless, json_line, server_options, token_of
 from dcm_ws.cli.lines import BOM, LINE_MAX, numbered, open_unbuffered
 from dcm_ws.errors import ProtocolError
-from dcm_ws.events import is_event
+from dcm_ws.events import EVENT_RULE, is_event
 from dcm_ws.triggers import PAYLOAD_MAX
 
 
@@ -161,11 +160,11 @@ def judge(line: Line) -> None:
     @raise BadLineError: the channel or the event does not fit its grammar.
     """
     try:
-        parse_channel(line.channel)
+        check_channel(line.channel)
     except ProtocolError as error:
         raise BadLineError(harmless(error.reason)) from None
     if not is_event(line.event):
-        raise BadLineError(f"{harmless(line.event)!r} is no event: two or more parts of a-z 0-9 _ - joined by dots")
+        raise BadLineError(f"{harmless(line.event)!r} is not an event name: use {EVENT_RULE}")
 
 
 def _opened(lines: str) -> FileIO:

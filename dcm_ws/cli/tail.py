@@ -19,8 +19,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dcm_ws.channels import parse_channel
-from dcm_ws.cli.common import compact, harmless, json_line, server_options, token_of
+from dcm_ws.cli.common import check_channel, compact, harmless, json_line, server_options, token_of
 from dcm_ws.cli.connection import make_client
 from dcm_ws.client import ClosedError, DCMError, Event, RefusedError, State
 from dcm_ws.errors import ProtocolError
@@ -107,7 +106,7 @@ def command(
     """
     for channel in channels:
         try:
-            parse_channel(channel)
+            check_channel(channel)
         except ProtocolError as error:
             raise click.UsageError(harmless(error.reason)) from None
     wanted = Wanted(channels, events, agent, text)

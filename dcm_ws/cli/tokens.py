@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 import click
 
-from dcm_ws.channels import is_identifier
+from dcm_ws.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.cli.common import config_option, secrets_of
 from dcm_ws.errors import ErrorCode, ProtocolError
+from dcm_ws.notifications import END_MS
 from dcm_ws.tokens import OPERATOR, Claims, check_scope, sign, verify
 
 TTL_MAX = 366 * 86_400
@@ -72,7 +73,7 @@ def command(
         raise click.UsageError("give either an AGENT or --verify TOKEN")
     for name, text in (("AGENT", agent), ("--session", session)):
         if text is not None and not is_identifier(text):
-            raise click.UsageError(f"{name} must be 1 to 128 of A-Z a-z 0-9 _ . : @ -, not {text!r}")
+            raise click.UsageError(f"{name} must be {IDENTIFIER_RULE}, not {text!r}")
     secrets = secrets_of(config)
     now_ms = time.time_ns() // 1_000_000
     if agent is not None:
@@ -100,7 +101,8 @@ def command(
             )
         )
     else:
-        until = datetime.fromtimestamp(claims.expires_at / 1000, UTC).isoformat(timespec="seconds")
+        # Python knows no later time
+        until = datetime.fromtimestamp(min(claims.expires_at, END_MS - 1) / 1000, UTC).isoformat(timespec="seconds")
         of_session = f", session {claims.session_id}" if claims.session_id else ""
         scope = ", operator" if claims.operator else ""
         click.echo(f"good: agent {claims.agent_id}{of_session}{scope}, until {until}")

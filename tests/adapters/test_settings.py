@@ -49,6 +49,7 @@ def test_defaults() -> None:
     assert (settings.max_connections, settings.max_subscriptions, settings.max_pending) == (10_000, 1000, 10_000)
     assert (settings.max_message_size, settings.max_send_buffer) == (1_048_576, 4_194_304)
     assert settings.extra_events == ()
+    assert settings.extra_channels == ()
     assert (settings.log_level, settings.log_format) == ("info", "text")
 
 
@@ -107,6 +108,7 @@ def test_option_wins_over_variable(
         ("max-pending", "9", "max_pending", 9),
         ("log-format", "json", "log_format", "json"),
         ("extra-event", "pipeline.*", "extra_events", ("pipeline.*",)),
+        ("extra-channel", "epic-sessions/*", "extra_channels", ("epic-sessions/*",)),
         ("listen", "unix:/run/x.sock", "listen", ("unix:/run/x.sock",)),
     ],
 )
@@ -119,11 +121,12 @@ def test_options(option: str, value: str, name: str, meant: object) -> None:
 
 def test_repeatable_options() -> None:
     """
-    --listen and --extra-event may be given more than once; --listen takes the place of port and host.
+    --listen, --extra-event and --extra-channel may be given more than once; --listen takes the place of port and host.
     """
     settings = chosen("--listen", "tcp:1", "--listen", "unix:/x", "--ws-port", "9", HOST="h")
     assert settings.listen == ("tcp:1", "unix:/x")
     assert chosen("--extra-event", "a.b", "--extra-event", "c.*").extra_events == ("a.b", "c.*")
+    assert chosen("--extra-channel", "a", "--extra-channel", "b/*").extra_channels == ("a", "b/*")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,10 @@ def test_ipv6_host(host: str, interface: str) -> None:
         (["--dcm-env", "Production"], {}, "DCM_ENV"),
         ([], {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         (["--log-format", "xml"], {}, "--log-format"),
-        (["--extra-event", "nodot"], {}, "--extra-event"),
+        (["--extra-event", "no space"], {}, "--extra-event"),
+        (["--extra-channel", "a*b"], {}, "--extra-channel"),
+        (["--extra-channel", "agents/*"], {}, "--extra-channel"),
+        (["--extra-channel", ""], {}, "--extra-channel"),
         (["--extra-event", "a.*.b"], {}, "--extra-event"),
         (["--extra-event", "*"], {}, "--extra-event"),
         (["--extra-event", "x." + "y" * 63], {}, "--extra-event"),

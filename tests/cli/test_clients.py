@@ -371,7 +371,7 @@ def test_publish(tmp_path: Path, running: Service) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("global",), ("global", "a.b", "{no json"), ("nowhere", "a.b"), ("global", "nodots"),
+    [(), ("global",), ("global", "a.b", "{no json"), ("agents/", "a.b"), ("global", "no dots"),
      ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b")],
 )  # fmt: skip
 def test_publish_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:

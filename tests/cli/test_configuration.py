@@ -61,6 +61,7 @@ def test_every_kind_of_setting(tmp_path: Path) -> None:
         enforce-expiry = true
         compression = true
         extra-event = ["pipeline.*", "build.done"]
+        extra-channel = ["projects", "epic-sessions/*"]
         allowed-origin = "https://example.com"
         rate-limit = "50/s"
         log-format = "json"
@@ -70,6 +71,7 @@ def test_every_kind_of_setting(tmp_path: Path) -> None:
     assert read.listen == ("tcp:4000:interface=\\:\\:1:backlog=4096",)
     assert (read.ack_timeout, read.enforce_expiry, read.compression) == (2.5, True, True)
     assert read.extra_events == ("pipeline.*", "build.done")
+    assert read.extra_channels == ("projects", "epic-sessions/*")
     assert (read.allowed_origins, read.rate_limit, read.log_format) == (("https://example.com",), 50.0, "json")
 
 

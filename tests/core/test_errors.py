@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import Raw
 
-from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.errors import NO_REQUEST, CloseCode, ErrorCode, ProtocolError
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -53,9 +54,9 @@ def test_protocol_error_carries_what_the_answer_takes() -> None:
     """
     A refusal knows its code, its text and the request that it answers, if there was one.
     """
-    error = ProtocolError(ErrorCode.INVALID_EVENT, "no such event", 7)
+    error = ProtocolError(ErrorCode.INVALID_EVENT, "no such event", Raw(b"7"))
     anonymous = ProtocolError(ErrorCode.PARSE_ERROR, "no JSON")
 
-    assert (error.code, error.reason, error.request) == (ErrorCode.INVALID_EVENT, "no such event", 7)
-    assert anonymous.request is None
+    assert (error.code, error.reason, error.request) == (ErrorCode.INVALID_EVENT, "no such event", Raw(b"7"))
+    assert anonymous.request == NO_REQUEST
     assert "no such event" in str(error)

@@ -246,7 +246,7 @@ def test_both_modes_take_a_token(clock: Clock, production: bool) -> None:
     [
         (False, {}, "AGENT_ID_REQUIRED"),
         (False, {"session_id": "s"}, "AGENT_ID_REQUIRED"),
-        (False, {"token": ""}, "TOKEN_INVALID"),
+        (False, {"token": ""}, "AGENT_ID_REQUIRED"),
         (False, {"token": "x", "agent_id": "ann"}, "TOKEN_INVALID"),
         (False, {"token": sign(SECRET, "ann", None, 0), "agent_id": "ann"}, "TOKEN_EXPIRED"),
         (False, {"token": sign("another secret", "ann", None, WALL_MS)}, "TOKEN_INVALID"),
@@ -1042,8 +1042,8 @@ def test_notification_without_a_timestamp_has_the_servers(hub: Hub) -> None:
     assert (event["timestamp"], event["data"], event["event"]) == (WALL_MS, None, "row.inserted")
 
 
-@pytest.mark.parametrize("channel", ["projects", "epic-sessions", "", "agents/a b", "é"])
-def test_notification_on_an_unknown_channel_goes_to_global(hub: Hub, channel: str) -> None:
+@pytest.mark.parametrize("channel", ["projects", "epic-sessions", "", "agents/ a", "é", None, 5, []])
+def test_notification_on_an_unknown_channel_goes_to_global(hub: Hub, channel: object) -> None:
     """
     A channel that does not fit the grammar is C{global}, once.
     """
@@ -1058,8 +1058,11 @@ def test_notification_on_an_unknown_channel_goes_to_global(hub: Hub, channel: st
     [
         ("hello", ErrorCode.PARSE_ERROR),
         ("{}", ErrorCode.INVALID_MESSAGE),
-        ('{"channel":"global","event":"task"}', ErrorCode.INVALID_EVENT),
-        ('{"channel":"global","event":"Task.Created"}', ErrorCode.INVALID_EVENT),
+        ('{"channel":"global","event":""}', ErrorCode.INVALID_EVENT),
+        ('{"channel":"global","event":"task created"}', ErrorCode.INVALID_EVENT),
+        ('{"event":"a","data":1e400}', ErrorCode.INVALID_MESSAGE),
+        ('{"event":"a","data":' + "9" * 4301 + "}", ErrorCode.INVALID_MESSAGE),
+        ('{"event":"a","data":' + "[" * 101 + "]" * 101 + "}", ErrorCode.INVALID_MESSAGE),
         ('{"channel":"projects","event":"' + "x" * 64 + '.y"}', ErrorCode.INVALID_EVENT),
     ],
 )

@@ -16,7 +16,8 @@ from dcm_ws.agents import Absence, AgentMemory
 from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode
 from dcm_ws.hub import LIMITS
-from dcm_ws.messages import agent_of, is_nested_deeper, to_json
+from dcm_ws.jsontext import agent_of, is_nested_deeper
+from dcm_ws.messages import to_json
 from dcm_ws.session import Origin, Session
 from dcm_ws.testee import EchoHub
 from tests.fakes import Client, RecordingPeer, make_hub, make_world, split_frames

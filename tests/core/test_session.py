@@ -101,7 +101,9 @@ def test_left_channel_is_heard_no_more(client: Client) -> None:
     assert client.say(type="publish", channel="global", event="system.info") == []
 
 
-@pytest.mark.parametrize("channel", ["", "projects", "topics/", "agents/a b", "sessions/" + "x" * 129, "GLOBAL"])
+@pytest.mark.parametrize(
+    "channel", ["", "projects", "topics/", "agents/ a", "topics/a\u202e", "sessions/" + "x" * 129, "GLOBAL"]
+)
 @pytest.mark.parametrize("type_", ["subscribe", "unsubscribe", "publish"])
 def test_bad_channels(client: Client, type_: str, channel: str) -> None:
     """
@@ -295,7 +297,7 @@ def test_pong_and_ack_are_not_answered(client: Client, request_id: dict[str, Any
         ('{"type":5', "PARSE_ERROR"),
         ("{}", "UNKNOWN_MESSAGE_TYPE"),
         ('{"type":"hello"}', "UNKNOWN_MESSAGE_TYPE"),
-        ('{"type":"ping","id":true}', "INVALID_MESSAGE"),
+        ('{"type":"ping","id":[true]}', "INVALID_MESSAGE"),
         ('{"type":"subscribe"}', "INVALID_MESSAGE"),
     ],
 )

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dcm_ws.errors import ErrorCode, ProtocolError
 from dcm_ws.messages import TOKEN_MAX
 from dcm_ws.tokens import OPERATOR, TTL_MS, Claims, check_scope, sign, verify
+from tests.core.names import names
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_706_000_000_000
@@ -75,6 +78,47 @@ def test_token_has_the_shape_of_the_protocol() -> None:
     assert signature == hmac.new(SECRET.encode(), payload, hashlib.sha256).hexdigest()
 
 
+@given(names, st.none() | names)
+def test_any_name_is_signed_and_read(agent: str, session: str | None) -> None:
+    """
+    A token can be made for any agent and any session that there can be.
+    """
+    token = sign(SECRET, agent, session, NOW)
+
+    assert len(token) <= TOKEN_MAX
+    assert verify(SECRET, token, NOW) == Claims(agent, session, NOW + TTL_MS)
+
+
+@pytest.mark.parametrize(("agent", "session"), [("", None), (" a", None), ("a", "s\n"), ("x" * 129, None)])
+def test_what_is_no_name_is_not_signed(agent: str, session: str | None) -> None:
+    """
+    A token that nobody would accept is not made.
+    """
+    with pytest.raises(ValueError, match=r"agent_id|session_id"):
+        sign(SECRET, agent, session, NOW)
+
+
+def test_ascii_names_are_signed_in_the_first_format() -> None:
+    """
+    The claim C{names} is there only where it is needed: readers of the first format read all other tokens.
+    """
+    payloads = [sign(SECRET, agent, None, NOW).partition(".")[0] for agent in ("my_agent", "équipe")]
+    first, second = (json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))) for text in payloads)
+
+    assert "names" not in first
+    assert second["names"] == "unicode"
+
+
+@pytest.mark.parametrize("session", ["", None])
+def test_empty_session_is_no_session(session: str | None) -> None:
+    """
+    Issuers write an empty text, or C{null}, for what is unset.
+    """
+    fields = {"agent_id": "ann", "session_id": session, "issued_at": NOW, "expires_at": NOW + 1}
+
+    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW) == Claims("ann", None, NOW + 1)
+
+
 def test_session_is_left_out_where_there_is_none() -> None:
     """
     A token without a session does not mention one.
@@ -133,6 +177,12 @@ def test_token_that_is_too_long_is_refused() -> None:
         {"agent_id": "x" * 129},
         {"agent_id": ""},
         {"agent_id": "a\n"},
+        {"agent_id": "a b"},
+        {"agent_id": "a\n", "names": "unicode"},
+        {"agent_id": "", "names": "unicode"},
+        {"session_id": " s", "names": "unicode"},
+        {"agent_id": "équipe", "names": "latin"},
+        {"agent_id": "équipe", "names": True},
         {"agent_id": None},
         {"session_id": "x" * 129},
         {"session_id": 1},

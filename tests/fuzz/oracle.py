@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from math import isinf
 from typing import Any, NoReturn
 
 from tests.fakes import split_frames
@@ -52,6 +53,20 @@ def depth_of(value: Any) -> int:
     if isinstance(value, list):
         return 1 + max(map(depth_of, value), default=0)
     return 0
+
+
+def has_infinity(value: Any) -> bool:
+    """
+    Is there a number in it that a 64-bit float cannot hold?
+    """
+    if isinstance(value, dict):
+        return any(map(has_infinity, value.values()))
+    if isinstance(value, list):
+        return any(map(has_infinity, value))
+    try:
+        return isinstance(value, int | float | Decimal) and isinf(float(value))
+    except OverflowError:
+        return True
 
 
 def same(one: object, other: object) -> bool:
