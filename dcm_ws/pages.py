@@ -11,10 +11,9 @@ from importlib.resources import files
 
 from twisted.web.resource import IResource
 from twisted.web.server import Request
-from twisted.web.util import Redirect
 
 from dcm_ws.strict_http import header
-from dcm_ws.web import Page
+from dcm_ws.web import Page, redirect
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -46,8 +45,7 @@ class StaticFile(Page):
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         if path == b"" and not request.postpath and self._type.startswith("text/html"):
-            # /live/ is /live
-            return Redirect(request.path.rstrip(b"/"))
+            return _WithoutSlash(self.wall_ms)
         return super().getChild(path, request)
 
     def render(self, request: Request) -> bytes:
@@ -77,6 +75,16 @@ class StaticFile(Page):
         """
         known = (tag.strip().removeprefix("W/") for tag in tags.split(","))
         return any(tag in ("*", self._etag) for tag in known)
+
+
+class _WithoutSlash(Page):
+    """
+    Sends C{/live/} to C{/live}.
+    """
+
+    def render(self, request: Request) -> bytes:
+        page = request.path.rstrip(b"/").rpartition(b"/")[2]
+        return redirect(request, f"../{page.decode('ascii')}")
 
 
 def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:

@@ -71,6 +71,18 @@ class _NotFound(Page):
         return self.fail(request, HTTPStatus.NOT_FOUND, "There is nothing here; try /health")
 
 
+def redirect(request: Request, place: str) -> bytes:
+    """
+    Send the client elsewhere.
+
+    @param place: relative to the request's path: below which path a proxy has the service is not known here.
+    """
+    request.setResponseCode(HTTPStatus.FOUND)
+    request.setHeader("Location", place)
+    request.setHeader("Content-Length", "0")
+    return b""
+
+
 class Counts(Page):
     """
     A page of counts, which any other origin may read.
@@ -186,9 +198,7 @@ class _WebSocketPath(Page):
             return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
         request.setHeader("Vary", "Accept")
         if _prefers_html(header(request, "Accept")):
-            request.setResponseCode(HTTPStatus.FOUND)
-            request.setHeader("Location", "/live")
-            return b""
+            return redirect(request, "live")
         request.setHeader("Upgrade", "websocket")
         return self.fail(
             request,

@@ -32,8 +32,8 @@ export async function ask(path, token) {
  */
 export async function join(prepare) {
   showTheme();
-  let stats = await ask("/stats");
-  for (let delay = 500; stats === null; stats = await ask("/stats")) {
+  let stats = await ask("stats");
+  for (let delay = 500; stats === null; stats = await ask("stats")) {
     showState("waiting");
     await new Promise((resolve) => setTimeout(resolve, delay));
     delay = Math.min(delay * 2, 10_000);
@@ -58,7 +58,7 @@ export async function join(prepare) {
 }
 
 function open(prepare, token) {
-  const client = new DCMClient("/ws", { channels: ["global", "metrics"], token });
+  const client = new DCMClient("ws", { channels: ["global", "metrics"], token });
   client.on("state", (state) => showState(state, client));
   client.on("error", (error) => ($("state").title = error.message));
   prepare(client);

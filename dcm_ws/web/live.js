@@ -62,7 +62,7 @@ $("renew").addEventListener("click", renew);
 async function look() {
   clearTimeout(lookSoon);
   lookSoon = undefined;
-  const stats = await ask("/stats", identity.token);
+  const stats = await ask("stats", identity.token);
   if (!stats) return;
   // who may not see the channels has a token that has expired
   $("renew").hidden = development || "channelStats" in stats;

@@ -5,8 +5,10 @@ What HTTP answers, without a port.
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from treq.testing import StubTreq
@@ -189,7 +191,7 @@ def test_person_or_program(service: Service, accept: str, redirected: bool) -> N
         status, headers, _ = service.get(path, Accept=accept)
         assert status == (302 if redirected else 426)
         assert headers["Vary"] == "Accept"
-        assert headers.get("Location") == ("/live" if redirected else None)
+        assert headers.get("Location") == ("live" if redirected else None)
 
 
 @pytest.mark.parametrize("path", ["/", "/ws", "/health", "/stats", "/nothing"])
@@ -369,8 +371,25 @@ def test_slash_at_the_end(service: Service, path: str) -> None:
     A page is found with a slash behind it, too.
     """
     status, headers, _ = service.get(f"{path}/")
-    assert (status, headers["Location"]) == (302, path)
+    assert (status, urljoin(f"http://x/dcm{path}/", headers["Location"])) == (302, f"http://x/dcm{path}")
     assert service.get(f"{path}//")[0] == 404
+
+
+def test_pages_below_a_path(service: Service) -> None:
+    """
+    Every link of the pages and their scripts is relative: they work at the root, and below any path of a proxy.
+    """
+    files = [path for path, _ in pages(service.hub.wall_ms) if path.endswith((b"live", b"dashboard", b".js", b".css"))]
+    assert len(files) > 8
+    for path in files:
+        text = re.sub(r"/\*.*?\*/", "", service.get(f"/{path.decode()}")[2].decode(), flags=re.DOTALL)
+        links = re.findall(r"""(?:src|href|action)=["']([^"']*)|url\(["']?([^"')]*)""", text)
+        links += re.findall(r"""(?:from|import|ask\(|fetch\(|DCMClient\()\s*["']([^"']*)()["']""", text)
+        for link in map("".join, links):
+            if not link.startswith(("#", "data:")) and path != b"dcm-ws-react.js":
+                below = urljoin("http://x/dcm/live", link)
+                assert below.startswith("http://x/dcm/"), (path, link)
+                assert below == "http://x/dcm/ws" or service.get(below.removeprefix("http://x/dcm"))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/live.html", "/package.json", "/..%2fsetup.cfg", "/web", "/dcm_ws.py"])

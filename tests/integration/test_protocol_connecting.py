@@ -154,7 +154,8 @@ def test_browser_is_sent_to_the_live_page(running: Service, path: str) -> None:
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     status, headers, _ = running.get(path, Accept=browser)
     assert status == 302
-    assert headers["Location"] == "/live"
+    # relative: a proxy may have the service below a path of its own
+    assert headers["Location"] == "live"
 
 
 @pytest.mark.parametrize("name", ["agent_id", "session_id"])
