@@ -31,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     """
-    Cancel an async test at nine tenths of the time limit.
+    Cancel an async test at half the time limit.
 
     pytest-timeout interrupts a test by an exception in a signal handler.  While an async test waits, that exception is
     raised in the reactor, which logs it and goes on.
@@ -39,7 +39,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         return
-    seconds = 0.9 * float(pyfuncitem.config.getini("timeout"))
+    seconds = 0.5 * float(pyfuncitem.config.getini("timeout"))
 
     @functools.wraps(test)
     async def limited(**fixtures: Any) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.shortcuts import plain_handshake, read_headers
+from dcm_ws.shortcuts import plain_handshake, read_headers, short_message
 from dcm_ws.websocket import ConnectionLimits, WebSocketConnection, WebSocketConnections
-from tests.adapters.test_short_messages import HANDSHAKE, AutobahnOnly, Transport
+from tests.adapters.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 from tests.fakes import admit_all, make_hub
 
 LINES = HANDSHAKE.removesuffix(b"\r\n\r\n").split(b"\r\n")
@@ -119,6 +119,37 @@ def test_nothing_may_be_missing(line: bytes) -> None:
     """
     assert plain_handshake(b"\r\n".join(LINES)) is not None
     assert plain_handshake(b"\r\n".join(other for other in LINES if other is not line)) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "X Y", " X-Y", "X-Y ", "X\tY", "X_Y", "X(Y)", "X/Y", "X\x00Y", "X\x7fY", '"X"', "@"]
+)
+def test_header_names_are_tokens(name: str) -> None:
+    """
+    A request with a header whose name is unusual is not plain.
+    """
+    assert plain_handshake(b"\r\n".join((*LINES, b"X-Y: v"))) is not None
+    assert plain_handshake(b"\r\n".join((*LINES, f"{name}: v".encode()))) is None
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x01", "\t", "\n", "\x0b", "\x0c", "\r", "\x1b", "\x1f", "\x7f"])
+@pytest.mark.parametrize("value", ["%s", "a%s", "%sa", "a%sb", "a%sX-Forwarded-For: 192.0.2.1"])
+def test_header_values_have_no_control_characters(value: str, character: str) -> None:
+    """
+    A request with a control character in a header is not plain.
+    """
+    assert plain_handshake(b"\r\n".join((*LINES, f"X-Y: {value % character}".encode()))) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 1000, 65_535])
+def test_size_limit_of_short_messages(size: int) -> None:
+    """
+    A message may be as long as the limit, and not one byte longer.
+    """
+    data = frame(0x81, b"x" * size)
+    for longest in (size, size + 1):
+        assert short_message(data, 0, longest) == ("x" * size, len(data))
+    assert short_message(data, 0, size - 1) is None
 
 
 def test_headers_end_where_lines_do() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.agents import Absence, AgentMemory
@@ -307,3 +308,58 @@ def test_kept_bytes_are_bounded(clock: Clock) -> None:
     memory.left("cid", absence(["global"], [4, 5]))
 
     assert (memory.kept, memory.given_up, memory.crowded_out) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(("agents", "forgotten"), [(2, 0), (3, 0), (4, 1)])
+def test_agents_remembered_may_reach_the_limit(clock: Clock, agents: int, forgotten: int) -> None:
+    """
+    Exactly as many agents as the limit are remembered; one more makes the longest absent one go.
+    """
+    memory = make_memory(clock, max_agents=3)
+    for number in range(agents):
+        memory.left(f"agent-{number}", absence(["global"]))
+
+    assert (len(memory), memory.forgotten) == (min(agents, 3), forgotten)
+    assert (memory.returned("agent-0") is None) == bool(forgotten)
+
+
+@pytest.mark.parametrize(("numbers", "overflowed"), [(2, 0), (3, 0), (4, 1)])
+def test_log_may_reach_its_number_of_events(clock: Clock, numbers: int, overflowed: int) -> None:
+    """
+    Exactly as many events as the limit stay in the log; one more makes the oldest go.
+    """
+    memory = make_memory(clock, max_events=3)
+    memory.left("ann", absence(["global"]))
+    for number in range(1, numbers + 1):
+        publish(memory, number)
+
+    assert memory.overflowed == overflowed
+    assert [seq for seq, _ in missed(memory, "ann")] == list(range(1 + overflowed, numbers + 1))
+
+
+@pytest.mark.parametrize(("most", "overflowed"), [(31, 0), (30, 0), (29, 1)])
+def test_log_may_reach_its_number_of_bytes(clock: Clock, most: int, overflowed: int) -> None:
+    """
+    Exactly as many bytes as the limit stay in the log; one more makes the oldest event go.
+    """
+    memory = make_memory(clock, max_bytes=most)
+    memory.left("ann", absence(["global"]))
+    for number in (1, 2):
+        publish(memory, number)
+
+    assert memory.overflowed == overflowed
+    assert [seq for seq, _ in missed(memory, "ann")] == [1, 2][overflowed:]
+
+
+@pytest.mark.parametrize("limit", [{"max_kept": 3}, {"max_bytes": 21}])
+@pytest.mark.parametrize(("owed", "given_up"), [(2, 0), (3, 0), (4, 3)])
+def test_deliveries_kept_may_reach_the_limit(clock: Clock, limit: dict[str, int], owed: int, given_up: int) -> None:
+    """
+    Exactly as many deliveries or bytes as the limit are kept; with more the agent that left first loses its own.
+    """
+    memory = make_memory(clock, **limit)
+    first = owed - 1
+    memory.left("ann", absence(["global"], range(1, first + 1)))
+    memory.left("bob", absence(["global"], [first + 1]))
+
+    assert (memory.crowded_out, memory.kept) == (given_up, owed - given_up)

@@ -427,26 +427,86 @@ def test_close_codes(code: int | None, delay: float) -> None:
     assert Side().core.lost(code, "").delay == delay
 
 
-def test_want_of_a_token() -> None:
+@pytest.mark.parametrize("code", ["TOKEN_EXPIRED", "TOKEN_INVALID", "TOKEN_REQUIRED"])
+def test_refused_token_ends_the_client(code: str) -> None:
     """
-    Without another token there is no use in coming back.
+    A client whose only token was refused does not come back, and says why.
     """
-    invalid = errors.refusal({"code": "INVALID_MESSAGE", "error": "no such name"})
-    assert Side().core.lost(1006, "", invalid).delay is None
-    assert Side().core.lost(1006, "", errors.refusal({"code": "RATE_LIMITED"})).delay is not None
-    for side in (Side(), Side(fresh_tokens=True)):
-        refused = errors.refusal({"code": "TOKEN_EXPIRED", "error": "expired"})
-        verdicts = [side.core.lost(4001, "why"), side.core.lost(1006, "", refused)]
-        if side.core.lost(4001, "").delay is None:
-            assert [(verdict.delay, str(verdict.error)) for verdict in verdicts] == [
-                (None, "connection closed: 4001 why"),
-                (None, "expired"),
-            ]
-            assert verdicts[0].error is not None
-            assert verdicts[0].error.close_code == 4001
-        else:
-            assert all(verdict.error is None for verdict in verdicts)
-    assert Side().core.lost(1006, "", DCMError("silence")).delay is not None
+    verdict = Side().core.lost(4001, "why")
+    assert (verdict.delay, str(verdict.error)) == (None, "connection closed: 4001 why")
+    assert verdict.error is not None
+    assert verdict.error.close_code == 4001
+    verdict = Side().core.lost(1006, "", errors.refusal({"code": code, "error": "no use"}))
+    assert (verdict.delay, str(verdict.error)) == (None, "no use")
+
+
+@pytest.mark.parametrize("code", ["TOKEN_EXPIRED", "TOKEN_INVALID", "TOKEN_REQUIRED"])
+def test_refused_token_may_be_followed_by_another(code: str) -> None:
+    """
+    A client that can get another token comes back with that.
+    """
+    side = Side(fresh_tokens=True)
+    assert side.core.lost(4001, "why").delay == 0.5
+    verdict = side.core.lost(1006, "", errors.refusal({"code": code, "error": "no use"}))
+    assert (verdict.delay, verdict.error) == (1.0, None)
+
+
+def test_other_refusals() -> None:
+    """
+    A refusal that would come again ends the client; one that passes, or a lost connection, does not.
+    """
+    assert (
+        Side().core.lost(1006, "", errors.refusal({"code": "INVALID_MESSAGE", "error": "no such name"})).delay is None
+    )
+    for passing in ("RATE_LIMITED", "NOT_AVAILABLE"):
+        assert Side().core.lost(1006, "", errors.refusal({"code": passing})).delay == 0.5
+    assert Side().core.lost(1006, "", DCMError("silence")).delay == 0.5
+
+
+def test_requests_are_answered_once() -> None:
+    """
+    What the end of a connection answered is not answered again by the end of the next one.
+    """
+    side = Side()
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    side.core.lost(1006, "")
+    assert [type(reply) for reply in side.replies] == [NotConnectedError] * 2
+    side.connect()
+    side.core.lost(1006, "")
+    assert len(side.replies) == 2
+    side.connect()
+    side.hear(type="ack", id="r1", success=True)
+    side.hear(type="pong")
+    assert len(side.replies) == 2
+    assert not side.core.asking
+
+
+def test_lost_connection_is_not_written_to() -> None:
+    """
+    After the end of a connection nothing is sent on it: no acknowledgement, no sign of life, no request.
+    """
+    side = Side()
+    side.listen()
+    side.event()
+    side.core.lost(1006, "")
+    side.taken[0][1](True)
+    side.core.alive()
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.core.ping(side.replies.append)
+    assert side.said == []
+    assert side.core.client_id is None
+
+
+def test_client_id_is_that_of_the_connection() -> None:
+    """
+    It is known from the greeting to the end of the connection.
+    """
+    side = Side()
+    assert side.hear(type="connected", client_id="ws_1") is True
+    assert side.core.client_id == "ws_1"
+    side.core.lost(1006, "")
+    assert side.core.client_id is None
 
 
 # events
@@ -479,6 +539,85 @@ def test_acknowledged_when_all_are_done() -> None:
     first(True)
     assert side.acks == []
     second(True)
+    assert side.acks == ["msg_1"]
+
+
+def test_event_says_what_the_server_said() -> None:
+    """
+    An event has the id, channel, name, data and timestamp of its frame, and the frame.
+    """
+    side = Side()
+    side.listen()
+    frame = {
+        "id": "msg_1",
+        "channel": "topics/t",
+        "event": "task.created",
+        "data": {"n": [1]},
+        "timestamp": 1706000000007,
+    }
+    side.hear(**frame)
+    ((event, _),) = side.taken
+    assert (event.id, event.channel, event.event) == ("msg_1", "topics/t", "task.created")
+    assert (event.data, event.timestamp, event.frame) == ({"n": [1]}, 1706000000007, frame)
+
+
+@pytest.mark.parametrize("timestamp", ["1e999", "-1e999", "NaN", "1e300", "1" * 400, "true", "{}", "null", '"1e999"'])
+def test_unusable_timestamps(timestamp: str) -> None:
+    """
+    An event whose timestamp is not one gets the time of its arrival.
+    """
+    side = Side()
+    side.listen()
+    text = f'{{"id":"m","channel":"c","event":"task.created","data":null,"timestamp":{timestamp}}}'
+    assert side.core.received(text) is False
+    ((event, _),) = side.taken
+    assert event.timestamp == NOW
+
+
+@pytest.mark.parametrize("wait", ["1e999", "-1e999", "1e300", "1" * 400, '"soon"', "[]", "NaN"])
+def test_unusable_waiting_times(wait: str) -> None:
+    """
+    A refusal that names no usable time to wait is still a refusal, and harms nothing.
+    """
+    side = Side()
+    side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.core.received(f'{{"type":"ack","id":"r1","success":false,"code":"RATE_LIMITED","retry_after_ms":{wait}}}')
+    side.core.received(f'{{"error":"no","code":"RATE_LIMITED","retry_after_ms":{wait}}}')
+    side.core.request({"type": "subscribe", "channel": "b"}, side.replies.append)
+    assert side.hear(type="ack", id="r2", success=True) is False
+    assert side.replies[-1]["success"] is True
+
+
+def test_second_channel_is_not_acknowledged_again() -> None:
+    """
+    One acknowledgement settles an event on all its channels; a repetition on one of them is acknowledged again.
+    """
+    side = Side()
+    side.listen()
+    side.event(channel="topics/t")
+    side.taken[0][1](True)
+    assert side.acks == ["msg_1"]
+    side.event(channel="global")
+    assert side.acks == ["msg_1"]
+    side.event(channel="global")
+    assert side.acks == ["msg_1"] * 2
+
+
+@pytest.mark.parametrize("channels", [["topics/t"], ["topics/t", "global"]])
+def test_listener_for_global(channels: list[str]) -> None:
+    """
+    An event that is still to come on C{global}, where a listener wants it, is acknowledged after that; a client that is
+    not on C{global} does not wait.
+    """
+    side = Side(channels=channels)
+    side.listen("*", "topics/t")
+    side.listen("*", "global")
+    side.event(channel="topics/t")
+    side.taken[0][1](True)
+    if "global" in channels:
+        assert side.acks == []
+        side.event(channel="global")
+        side.taken[1][1](True)
     assert side.acks == ["msg_1"]
 
 

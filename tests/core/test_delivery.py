@@ -350,3 +350,34 @@ def test_crowding_out_during_a_retry(clock: Clock) -> None:
 
     assert ann.owed == bob.owed == {}
     assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (0, 0, 4, 2)
+
+
+def test_retry_makes_no_room_for_bytes_that_are_held(clock: Clock) -> None:
+    """
+    A retry of an event that several clients owe an ack for crowds out nobody: its bytes are counted already.
+    """
+    queue = make_queue(clock, max_bytes=20)
+    ann, bob, cid = Reader(), Reader(), Reader()
+    queue.sent(big(1), {ann, bob})
+    clock.advance(1)
+    queue.sent(big(2), {cid})
+    clock.advance(4)
+    assert len(list(queue.late())) == 2
+
+    assert (list(ann.owed), list(bob.owed), list(cid.owed)) == (["msg_1"], ["msg_1"], ["msg_2"])
+    assert (queue.held, queue.pending, queue.crowded_out) == (20, 3, 0)
+
+
+@pytest.mark.parametrize(("most", "crowded_out"), [(21, 0), (20, 0), (19, 1)])
+def test_bytes_held_may_reach_the_limit(clock: Clock, most: int, crowded_out: int) -> None:
+    """
+    Exactly as many bytes as the limit are held; with one more the delivery that is due first is given up.
+    """
+    queue = make_queue(clock, max_bytes=most)
+    ann = Reader()
+    queue.sent(big(1), {ann})
+    queue.sent(big(2), {ann})
+
+    assert queue.crowded_out == crowded_out
+    assert queue.held == 20 - 10 * crowded_out
+    assert "msg_2" in ann.owed

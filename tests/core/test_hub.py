@@ -1277,6 +1277,18 @@ def test_restored_subscriptions_are_limited_too(clock: Clock) -> None:
     assert stats(hub)["limits"]["maxSubscriptions"] == 2
 
 
+def test_own_channels_fit_beyond_the_limit(clock: Clock) -> None:
+    """
+    A client that has all the subscriptions it may have still gets the channels of its agent and its session.
+    """
+    hub = make_hub(clock, max_subscriptions=3)
+    client = joined(hub, "topics/a", "topics/b")
+    (answer,) = (m for m in client.auth("ann", session_id="s", id=1) if m.get("type") == "ack")
+
+    assert answer["subscriptions"] == ["agents/ann", "global", "sessions/s", "topics/a", "topics/b"]
+    assert stats(hub)["limits"]["maxSubscriptions"] == 0
+
+
 def test_one_broken_client_does_not_end_a_sweep(clock: Clock, hub: Hub) -> None:
     """
     Where a client cannot be looked after, the others are with the next sweep.
@@ -1319,14 +1331,15 @@ def test_sweep_that_is_broken_off_is_made_up_for(clock: Clock, hub: Hub) -> None
 
 def test_any_of_the_secrets_will_do(clock: Clock) -> None:
     """
-    While the secret is being changed, tokens under the new one and the old one are good.
+    While the secret is being changed, tokens under the new one and all older ones are good.
     """
     hub = make_hub(clock)
-    hub.secrets = ("new secret", "old secret")
+    hub.secrets = ("new secret", "middle secret", "old secret")
     for secret in hub.secrets:
         assert hub.verify(sign(secret, "ann", None, WALL_MS)).agent_id == "ann"
     for secret, issued, code in (
         ("new secret", 0, ErrorCode.TOKEN_EXPIRED),
+        ("middle secret", 0, ErrorCode.TOKEN_EXPIRED),
         ("old secret", 0, ErrorCode.TOKEN_EXPIRED),
         (SECRET, WALL_MS, ErrorCode.TOKEN_INVALID),
     ):
@@ -1378,3 +1391,90 @@ def test_closes_for_a_limit_are_counted(hub: Hub, code: CloseCode, limit: str) -
 
     assert stats(hub)["limits"][limit] == 1
     assert stats(hub)["closes"] == {str(int(code)): 1}
+
+
+# figures
+
+
+@pytest.mark.parametrize(
+    ("rules", "seconds"),
+    [
+        ({}, 1.0),
+        ({"heartbeat_interval": 0.4, "heartbeat_timeout": 1.0}, 0.1),
+        ({"heartbeat_interval": 30.0, "heartbeat_timeout": 2.0}, 0.5),
+        ({"auth_timeout": 0.5}, 0.125),
+    ],
+)
+def test_short_times_are_looked_after_often(clock: Clock, rules: dict[str, float], seconds: float) -> None:
+    """
+    A sweep comes every second, or four times in the shortest of the time-outs, so that none is enforced late.
+    """
+    assert make_hub(clock, **rules).sweep_interval == seconds
+
+
+def test_silence_is_noticed_within_one_sweep(clock: Clock) -> None:
+    """
+    A client that says nothing is closed by the first sweep after its time is up.
+    """
+    hub = make_hub(clock, heartbeat_interval=0.4, heartbeat_timeout=1.0)
+    client = Client(hub)
+    live(hub, clock, 0.9, step=hub.sweep_interval)
+    assert client.peer.closed is None
+    live(hub, clock, 0.2, step=hub.sweep_interval)
+
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+def test_answers_are_counted(hub: Hub) -> None:
+    """
+    Every C{ack} that a client gets is counted once, an C{auth}'s as well.
+    """
+    client = Client(hub)
+    answers = [
+        *client.auth("ann", id=1),
+        *client.auth("ann"),
+        *client.say(type="subscribe", channel="topics/t", id=2),
+        *client.say(type="subscribe", channel="no channel", id=3),
+    ]
+
+    assert len([answer for answer in answers if answer.get("type") == "ack"]) == 4
+    assert hub.tally.sent["ack"] == 4
+
+
+def test_publishing_is_timed(clock: Clock, hub: Hub) -> None:
+    """
+    What is measured begins with the client's message and ends when the frames are queued for all subscribers.
+    """
+
+    class Slow(RecordingPeer):
+        def send(self, frame: bytes) -> None:
+            clock.advance(0.25)
+            super().send(frame)
+
+    publisher = joined(hub, quiet=True)
+    for _ in range(2):
+        joined(hub, "topics/t", quiet=True).session.peer = Slow()
+    publisher.say(type="publish", channel="topics/t", event="system.info")
+
+    assert hub.tally.publish_seconds.sum == 0.5
+
+
+@pytest.mark.parametrize("event", ["metric.update", "agent.heartbeat"])
+@pytest.mark.parametrize("depth", [100, 990, 3900])
+@pytest.mark.parametrize("before", ["", '{"x":', '{"agent_id":', '{"agent_id":"a","x":'])
+def test_deep_events_that_are_conflated(hub: Hub, event: str, depth: int, before: str) -> None:
+    """
+    An event of which only the latest of an agent matters may be nested as deep as NOTIFY can carry: it is delivered or
+    refused, and nothing breaks.
+    """
+    client = joined(hub)
+    data = before + "[" * depth + "]" * depth + "}" * before.count("{")
+    try:
+        hub.notified(f'{{"channel":"global","event":"{event}","data":{data}}}')
+    except ProtocolError:
+        assert client.peer.take() == []
+    else:
+        client.peer.frames.clear()
+    hub.announce(GLOBAL, "system.info", None)
+
+    assert events(client.peer.take()) == [("global", "system.info")]

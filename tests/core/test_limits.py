@@ -265,6 +265,16 @@ def test_agent_of_data_that_is_not_utf8() -> None:
     assert agent_of(b'{"agent_id":"\xff"}') == ""
 
 
+@pytest.mark.parametrize("depth", [900, 3900, 100_000])
+def test_agent_of_data_that_is_too_deep(depth: int) -> None:
+    """
+    Data that is nested deeper than the decoder goes names no agent, or the one that it names.
+    """
+    deep = b"[" * depth + b"]" * depth
+    assert agent_of(b'{"x":%b}' % deep) == ""
+    assert agent_of(b'{"agent_id":"ann","x":%b}' % deep) in ("", "ann")
+
+
 # memory
 
 

@@ -172,6 +172,17 @@ def test_claiming_an_agent_opens_its_channel_in_development(hub: Hub) -> None:
     assert only(client.say(type="subscribe", channel="agents/bob", id=2))["code"] == "NOT_AUTHORIZED"
 
 
+def test_claiming_an_agent_leaves_the_other_channels_open(hub: Hub) -> None:
+    """
+    In development, a client that claims an agent may listen to everything that is not another agent's.
+    """
+    client = Client(hub, Origin("ann"))
+    client.peer.take()
+    for channel in ("topics/t", "sessions/s", "metrics", "agents/ann"):
+        assert client.say(type="subscribe", channel=channel, id=1) == [ack(1)]
+    assert client.say(type="subscribe", channel="agents/bob", id=2)[0]["code"] == "NOT_AUTHORIZED"
+
+
 def test_authenticated_client_may_listen_to_any_agent(client: Client) -> None:
     """
     Who has authenticated, as any agent, may listen to all.
@@ -585,6 +596,54 @@ def test_expired_token_ends_the_connection_where_enforced(clock: Clock, producti
     stay(hub, clock, client, 10)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+@pytest.mark.parametrize("seconds", [1, 7.3, 29.9, 31, 44.5, 58])
+@pytest.mark.parametrize("in_the_query", [False, True])
+def test_expiry_is_enforced_within_one_sweep(clock: Clock, seconds: float, in_the_query: bool) -> None:
+    """
+    The connection is closed by the first sweep after the token has expired, and not by the next ping.
+    """
+    hub = make_hub(clock, production=True, enforce_expiry=True)
+    token = sign(SECRET, "ann", None, WALL_MS, ttl_ms=round(seconds * 1000))
+    if in_the_query:
+        client = Client(hub, Origin(claims=hub.verify(token)))
+    else:
+        client = Client(hub)
+        client.say(type="auth", token=token)
+    clock.advance(seconds - 0.01)
+    finish(hub.sweep())
+    assert client.peer.closed is None
+    clock.advance(hub.sweep_interval + 0.01)
+    finish(hub.sweep())
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_last_token_decides(clock: Clock) -> None:
+    """
+    A new token may also expire earlier than the one before it.
+    """
+    hub = make_hub(clock, enforce_expiry=True)
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
+    live(hub, clock, 6)
+
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+def test_authenticating_without_a_token_ends_the_expiry(clock: Clock) -> None:
+    """
+    In development, C{auth} with a name only replaces a token that would have expired.
+    """
+    hub = make_hub(clock, enforce_expiry=True)
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
+    client.auth("ann")
+    stay(hub, clock, client, 60)
+
+    assert client.peer.closed is None
 
 
 def test_another_token_refreshes_the_first(clock: Clock) -> None:

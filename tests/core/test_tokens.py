@@ -171,6 +171,23 @@ def test_token_that_is_too_long_is_refused() -> None:
     assert refusal(long) is ErrorCode.TOKEN_INVALID
 
 
+@pytest.mark.parametrize(("length", "good"), [(4095, True), (4096, True), (4097, False)])
+def test_token_may_be_as_long_as_the_limit(length: int, good: bool) -> None:
+    """
+    A token of 4,096 characters is read, and one of 4,097 is not.
+    """
+    claims = json.dumps({"agent_id": "ann", "issued_at": NOW, "expires_at": NOW + 1, "pad": ""})
+    # four characters for three bytes, a dot, and the signature
+    size = (length - 65) * 3 // 4
+    token = make_token(claims.replace('"pad": ""', f'"pad": "{"x" * (size - len(claims))}"').encode())
+
+    assert (len(token), TOKEN_MAX) == (length, 4096)
+    if good:
+        assert verify(SECRET, token, NOW).agent_id == "ann"
+    else:
+        assert refusal(token) is ErrorCode.TOKEN_INVALID
+
+
 @pytest.mark.parametrize(
     "fields",
     [

