@@ -30,6 +30,7 @@ from dcm_ws.channels import GLOBAL, METRICS, Channels
 from dcm_ws.connections import Share
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
+from dcm_ws.endpoints import is_open_to_all, with_mode
 from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
@@ -250,18 +251,18 @@ class DCMService(MultiService):  # type: ignore[misc]
         collector = HubCollector(hub, lambda: self._stats_report(False)[1], self._lag)
         with_metrics = {b"metrics": MetricsPage(world.wall_ms, collector, world.now), **counts}
         self._sites: list[QuietSite] = []
-        self._port = self._make_port(world, counts if settings.admin_listen else with_metrics)
+        self._port = self._make_port(world, counts if settings.admin_listen else with_metrics, PATHS)
         # operators are not to be kept out by strangers who fill the other ports' shares
-        self._admin_port = self._make_port(world, with_metrics)
+        self._admin_port = self._make_port(world, with_metrics, ())
 
-    def _make_port(self, world: World, resources: Mapping[bytes, IResource]) -> Port:
+    def _make_port(self, world: World, resources: Mapping[bytes, IResource], paths: tuple[str, ...]) -> Port:
         settings = self._settings
-        site = make_site(world.wall_ms, resources, self._reactor, settings.http_timeout)
+        site = make_site(world.wall_ms, resources, self._reactor, settings.http_timeout, paths)
         self._sites.append(site)
         return Port(
             self._websockets,
             site,
-            paths=PATHS,
+            paths=paths,
             now=world.now,
             wall_ms=world.wall_ms,
             head_timeout=settings.handshake_timeout,
@@ -332,7 +333,7 @@ class DCMService(MultiService):  # type: ignore[misc]
 
     async def _listen(self, description: str, factory: Port) -> None:
         try:
-            endpoint = serverFromString(self._reactor, description)
+            endpoint = serverFromString(self._reactor, with_mode(description))
             port: IListeningPort = await endpoint.listen(factory)
         except (CannotListenError, OSError) as error:
             # OSError is of a file that the endpoint names: a Unix socket's folder, a key
@@ -351,6 +352,11 @@ class DCMService(MultiService):  # type: ignore[misc]
         address = port.getHost()
         if not isinstance(address, IPv4Address | IPv6Address):
             self._log.info("listening on {endpoint}", endpoint=description)
+            if is_open_to_all(port):
+                self._log.warn(
+                    "every account of this machine may connect to {endpoint}: use mode=660 and a group",
+                    endpoint=description,
+                )
             return
         if self._number is None:
             self._number = int(address.port)

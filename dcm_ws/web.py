@@ -4,7 +4,7 @@ What HTTP answers: C{/health}, C{/stats}, and errors in JSON (protocol, section 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -330,15 +330,18 @@ def make_site(
     resources: Mapping[bytes, IResource],
     reactor: IReactorTime,
     timeout: float = HTTP_TIMEOUT,
+    websockets: Collection[str] = ("/", "/ws"),
 ) -> QuietSite:
     """
     The HTTP side of the port.
 
     @param resources: by path.
     @param timeout: seconds that a connection has for each request.
+    @param websockets: the paths where the port opens WebSockets.
     """
-    root = _Root(wall_ms)
-    root.putChild(b"ws", _WebSocketPath(wall_ms))
+    root: Page = _Root(wall_ms) if "/" in websockets else _NotFound(wall_ms)
+    if "/ws" in websockets:
+        root.putChild(b"ws", _WebSocketPath(wall_ms))
     for path, resource in resources.items():
         root.putChild(path, resource)
     return QuietSite(root, reactor, timeout)

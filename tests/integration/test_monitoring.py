@@ -10,13 +10,14 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.running import PostgresServer, Service, free_port, hear, postgres, say, service, until
+from tests.integration.running import PostgresServer, Service, free_port, handshake, hear, postgres, say, service, until
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
@@ -201,6 +202,23 @@ def test_admin_port() -> None:
         assert get(f"{http(running)}/metrics")[0] == 404
         assert metrics(f"http://127.0.0.1:{admin}")["dcm_ws_draining"] == 0
         assert json.loads(get(f"http://127.0.0.1:{admin}/health")[1])["port"] == running.port
+
+
+@pytest.mark.parametrize("path", ["/", "/ws"])
+def test_no_websockets_on_the_admin_port(path: str) -> None:
+    """
+    The port for operators opens no WebSocket: it has no share of their limits, and may be reached by others.
+    """
+    admin = free_port()
+    with service("--no-database", "--admin-listen", f"tcp:{admin}:interface=127.0.0.1") as running:
+        with socket.create_connection(("127.0.0.1", admin), timeout=10) as plain:
+            plain.sendall(handshake(path))
+            answer = HTTPResponse(plain)
+            answer.begin()
+            assert answer.status == 404
+            assert json.loads(answer.read())["code"] == "NOT_FOUND"
+        assert running.connect(path)
+        assert running.health()["connectedClients"] == 1
 
 
 def test_ready_without_the_database(database: PostgresServer) -> None:

@@ -8,10 +8,12 @@ import contextlib
 import datetime
 import ipaddress
 import json
+import os
 import re
 import signal
 import socket
 import ssl
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +211,26 @@ def test_unix_socket() -> None:
                 event = ask(client, type="publish", channel="global", event="system.info", data=1)
                 assert event["data"] == 1
                 assert running.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "permissions", "warned"),
+    [
+        ("", 0o660, False),
+        (":mode=600", 0o600, False),
+        (":backlog=5:mode=666", 0o666, True),
+        (":lockfile=1", 0o660, False),
+    ],
+)
+def test_mode_of_a_unix_socket(mode: str, permissions: int, warned: bool) -> None:
+    """
+    Only the owner and the group may connect to a Unix socket, unless its endpoint says otherwise; the log warns then.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/dcm-ws.sock"
+        with service(f"--listen=unix:{path}{mode}") as running:
+            assert stat.S_IMODE(os.stat(path).st_mode) == permissions
+            assert ("every account of this machine may connect" in running.log) is warned
 
 
 def test_more_than_one_endpoint(certificate: Certificate) -> None:
