@@ -1,161 +1,230 @@
 """
-Triggers that make events of plain INSERTs and UPDATEs (protocol, section 7), for a database that wants them.
+The trigger function that turns INSERTs and UPDATEs into events (protocol, section 7), and what may be chosen of them.
+
+The SQL that installs it is in L{dcm_ws.install}.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
-from dcm_ws.schema import NAMES, TABLES
+from dcm_ws.schema import NAMES
 
-VERSION = 2
+VERSION = 3
 """
-Raised with each change to what is below.
+Raised with each change of the function or of the triggers.
 """
 
-TRIGGERED = ("task_lists", "subtasks", "agent_messages", "sessions")
+MARK = "dcm-ws triggers, version"
+"""
+The comment on the function starts with it; the version follows.
+"""
+
+EVENTS = {
+    "task_lists": ("task.created", "task.updated", "task.completed", "task.failed"),
+    "subtasks": ("subtask.created", "subtask.updated", "subtask.running", "subtask.completed", "subtask.failed"),
+    "agent_messages": ("message.new", "message.read", "message.expired"),
+    "sessions": ("session.created", "session.ended"),
+}
+"""
+The events that the triggers of each table send.
+"""
+
 PAYLOAD_MAX = 7999
 """
-Bytes of a payload that NOTIFY takes.
+Bytes of a payload that NOTIFY accepts.
 """
 
-LOCK_TIMEOUT = "set local lock_timeout = '5s'"
+VALUE_MAX = 500
 """
-What waits for a table makes every later writer wait behind it: it had better give up.
+Bytes of a column's value, as JSON; a longer one is left out unless the column was named to be included.
 """
 
-_MARK = "dcm-ws triggers, version"
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return f"array[{', '.join(repr(name) for name in names)}]"
-
-
-# what the search path finds, and what the tables use, though it be elsewhere
-_OURS = f"""
-    select p.oid from pg_proc p
-    where p.proname = 'dcm_ws_notify' and p.pronargs = 0 and (
-        p.oid = to_regprocedure('dcm_ws_notify()')
-        or exists (
-            select from pg_trigger t join unnest({_list(TRIGGERED)}) as known (name) on t.tgrelid = to_regclass(name)
-            where t.tgfoid = p.oid))"""
-
-INSTALLED = f"""
-with used as (
-    select p.oid, quote_ident(n.nspname) as schema
-    from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where p.oid in ({_OURS})
-    order by coalesce(p.oid = to_regprocedure('dcm_ws_notify()'), false) desc
-    limit 1
-)
-select
-    (select schema from used),
-    (select obj_description(oid, 'pg_proc') from used),
-    array(select name from unnest({_list(NAMES)}) as known (name) where to_regclass(name) is null),
-    array(
-        select name from unnest({_list(TRIGGERED)}) as known (name)
-        where to_regclass(name) is not null and not exists (
-            select from pg_trigger t join used on t.tgfoid = used.oid where t.tgrelid = to_regclass(name)))
+CHANNEL_MAX = 300
 """
-"""
-Asks for one row, which L{Installed} is made of.
+Bytes of a channel; an event for a longer one goes to C{global}.
 """
 
 
-class Installed(NamedTuple):
+class ChoiceError(ValueError):
     """
-    What is in a database.
-
-    @ivar schema: where the function is, quoted; None where there is none.
-    @ivar comment: the function's, which has its version.
-    @ivar absent: the tables that there are not.
-    @ivar bare: the tables without their trigger.
+    There is no such table, event or column.
     """
 
-    schema: str | None
-    comment: str | None
-    absent: list[str]
-    bare: list[str]
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    What C{init-db} is asked to install.
+
+    @ivar tables: the tables that are created if missing and get triggers.
+    @ivar events: the events that are sent; empty for all.
+    @ivar exclude: columns, or C{table.column}, that are never sent.
+    @ivar include: columns, or C{table.column}, that are sent whatever their size.
+    @ivar replicated: the triggers fire for rows that logical replication applies, too.
+    """
+
+    tables: tuple[str, ...] = NAMES
+    events: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    replicated: bool = False
+
+    def __post_init__(self) -> None:
+        _check("table", self.tables, NAMES)
+        _check("event", self.events, [event for events in EVENTS.values() for event in events])
+        for column in (*self.exclude, *self.include):
+            table, dot, _ = column.rpartition(".")
+            if dot:
+                _check("table", (table,), list(EVENTS))
+            if not column.rpartition(".")[2] or not column.isprintable() or set(column) & set("\"'\\"):
+                raise ChoiceError(f"{column!r} is not the name of a column")
 
     @property
-    def version(self) -> int:
+    def triggered(self) -> tuple[str, ...]:
         """
-        0 for none.
+        The tables that get triggers: those with an event that was chosen.
         """
-        comment = self.comment or ""
-        number = comment.removeprefix(_MARK).strip() if comment.startswith(_MARK) else ""
-        return int(number) if number.isdigit() else 0
+        return tuple(
+            table
+            for table, events in EVENTS.items()
+            if table in self.tables and (not self.events or set(self.events) & set(events))
+        )
 
     @property
-    def lacking(self) -> list[str]:
+    def argument(self) -> str | None:
         """
-        The tables for which something is to be made.
+        What the triggers pass to the function, as JSON; None for a plain installation.
         """
-        return [name for name in NAMES if name in self.absent or name in self.bare]
+        said = {name: value for name, value in asdict(self).items() if name != "replicated" and value}
+        if self.tables == NAMES:
+            del said["tables"]
+        return json.dumps(said, ensure_ascii=False, sort_keys=True) if said else None
 
 
-# columns are read by name from JSON: a table of an older installation may lack some
-_BODY = f"""returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $dcm_ws$
+def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ChoiceError(f"there is no {kind} {name!r}: {hint}")
+
+
+# Columns are read by name from JSON: a table of an older installation may lack some.
+# An UPDATE that moves a row to another partition fires as a DELETE and an INSERT, one right after the other: the first
+# leaves what the second compares with in a setting of the transaction, and a DELETE that is one takes that away at its
+# end, when the statement's trigger fires.
+# In the text of jsonb a string may hold anything, and outside strings only numbers have digits.
+BODY = f"""
 declare
     fresh jsonb;
     stale jsonb;
+    sent jsonb;
+    options jsonb;
+    omitted jsonb;
     event text;
     channel text;
     stamp bigint;
     payload text;
 begin
-    -- not where they are declared: an error there would be the transaction's
-    fresh := to_jsonb(new);
-    stale := case when tg_op = 'UPDATE' then to_jsonb(old) end;
-    stamp := floor(extract(epoch from clock_timestamp()) * 1000);
-    if fresh = stale then
+    if tg_op = 'DELETE' then
+        if tg_level = 'STATEMENT' then
+            perform set_config('dcm_ws.moved', '', true);
+            return null;
+        end if;
+        stale := to_jsonb(old);
+        perform set_config('dcm_ws.moved', jsonb_build_object(
+            'table', tg_argv[0], 'at', statement_timestamp(), 'row', (
+                select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each(stale)
+                where key in ('id', 'status', 'ended_at', 'read_at', 'read_by', 'expires_at')))::text, true);
         return null;
     end if;
+    -- not where they are declared: an error there would be the transaction's
+    fresh := to_jsonb(new);
+    options := coalesce(tg_argv[1]::jsonb, '{{}}');
+    stamp := floor(extract(epoch from clock_timestamp()) * 1000);
+    if tg_op = 'UPDATE' then
+        stale := to_jsonb(old);
+        if fresh = stale then
+            return null;
+        end if;
+    elsif coalesce(current_setting('dcm_ws.moved', true), '') <> '' then
+        sent := current_setting('dcm_ws.moved', true)::jsonb;
+        if sent->>'table' = tg_argv[0] and sent->'at' = to_jsonb(statement_timestamp())
+            and sent->'row'->'id' = fresh->'id' then
+            stale := sent->'row';
+            perform set_config('dcm_ws.moved', '', true);
+        end if;
+    end if;
     if tg_argv[0] = 'sessions' then
-        channel := coalesce('sessions/' || nullif(fresh->>'id', ''), 'global');
+        channel := 'sessions/' || nullif(fresh->>'id', '');
         event := case
-            when tg_op = 'INSERT' then 'session.created'
+            when stale is null then 'session.created'
             when stale->>'ended_at' is null and fresh->>'ended_at' is not null then 'session.ended'
         end;
     elsif tg_argv[0] = 'agent_messages' then
-        channel := coalesce(
-            'agents/' || nullif(fresh->>'to_agent_id', ''), 'topics/' || nullif(fresh->>'topic', ''), 'global');
+        channel := coalesce('agents/' || nullif(fresh->>'to_agent_id', ''), 'topics/' || nullif(fresh->>'topic', ''));
         event := case
-            when tg_op = 'INSERT' then 'message.new'
+            when stale is null then 'message.new'
             when stale->>'read_at' is null and fresh->>'read_at' is not null then 'message.read'
+            when jsonb_typeof(fresh->'read_by') = 'array'
+                and not case when jsonb_typeof(stale->'read_by') = 'array' then stale->'read_by' else '[]' end
+                    @> (fresh->'read_by') then 'message.read'
             when case when jsonb_typeof(fresh->'expires_at') = 'string' then
                 (fresh->>'expires_at')::timestamptz <= now()
                 and ((stale->>'expires_at')::timestamptz > now() or stale->>'expires_at' is null)
             end then 'message.expired'
         end;
     else
-        channel := coalesce('agents/' || nullif(fresh->>'agent_id', ''), 'global');
+        channel := 'agents/' || nullif(fresh->>'agent_id', '');
         event := case tg_argv[0] when 'task_lists' then 'task.' else 'subtask.' end || case
-            when tg_op = 'INSERT' then 'created'
+            when stale is null then 'created'
             when fresh->>'status' is distinct from stale->>'status' and (
                 fresh->>'status' in ('completed', 'failed')
                 or (fresh->>'status' = 'running' and tg_argv[0] = 'subtasks')) then fresh->>'status'
             else 'updated'
         end;
     end if;
-    if event is null then
+    if event is null or not coalesce(options->'events' ? event, true) then
         return null;
     end if;
-    payload := jsonb_build_object('channel', channel, 'event', event, 'data', fresh, 'timestamp', stamp)::text;
-    if octet_length(payload) > {PAYLOAD_MAX} then
-        select coalesce(jsonb_object_agg(key, value), '{{}}') || '{{"truncated": true}}' into fresh
-        from jsonb_each(fresh)
-        where (key = 'id' or key = 'status' or key like '%\\_id') and octet_length(value::text) <= 500;
-        if octet_length(channel) > 300 then
-            channel := 'global';
-        end if;
-        payload := jsonb_build_object('channel', channel, 'event', event, 'data', fresh, 'timestamp', stamp)::text;
-        if octet_length(payload) > {PAYLOAD_MAX} then
-            payload := jsonb_build_object(
-                'channel', channel, 'event', event, 'data', '{{"truncated": true}}'::jsonb, 'timestamp', stamp)::text;
-        end if;
+    if channel is null or octet_length(channel) > {CHANNEL_MAX} then
+        channel := 'global';
     end if;
+    sent := fresh;
+    if options ? 'exclude' or octet_length(fresh::text) > {VALUE_MAX} then
+        select coalesce(jsonb_object_agg(key, value) filter (where not large), '{{}}'),
+            jsonb_agg(key order by key) filter (where large)
+        into sent, omitted
+        from (
+            select key, value, octet_length(value::text) > {VALUE_MAX} and not coalesce(
+                options->'include' ?| array[key, tg_argv[0] || '.' || key], false) as large
+            from jsonb_each(fresh)
+            where not coalesce(options->'exclude' ?| array[key, tg_argv[0] || '.' || key], false)) as columns;
+        sent := sent || case when omitted is null then '{{}}' else jsonb_build_object('omitted', omitted) end;
+    end if;
+    for attempt in 1..3 loop
+        payload := jsonb_build_object('channel', channel, 'event', event, 'data', sent, 'timestamp', stamp)::text;
+        if payload ~ '[0-9]{{16}}' then
+            -- numbers that JavaScript would round
+            select string_agg(
+                case when token[1] ~ '^-?[0-9]' and abs(token[1]::numeric) > 9007199254740991
+                    then '"' || token[1] || '"' else token[1] end, '' order by place)
+            into payload
+            from regexp_matches(payload, E'"(?:[^"\\\\\\\\]|\\\\\\\\.)*"|-?[0-9][0-9.]*|[^"0-9-]+', 'g')
+                with ordinality as found (token, place);
+        end if;
+        exit when octet_length(payload) <= {PAYLOAD_MAX};
+        -- the keys, and then nothing
+        select coalesce(jsonb_object_agg(key, value) filter (where attempt = 1), '{{}}') || '{{"truncated": true}}'
+        into sent
+        from jsonb_each(sent)
+        where (key in ('id', 'status') or right(key, 3) = '_id') and octet_length(value::text) <= {VALUE_MAX};
+    end loop;
     perform pg_notify('dcm_events', payload);
     return null;
 exception when others then
@@ -163,69 +232,4 @@ exception when others then
     raise warning 'dcm-ws: no event for this change of %: %', tg_table_name, sqlerrm;
     return null;
 end
-$dcm_ws$;"""
-
-
-_REMOVE = f"""
-do $dcm_ws$
-declare
-    ours oid[] := array({_OURS});
-    found record;
-begin
-    -- wherever the tables are by now, and whatever they are called
-    for found in
-        select t.tgname as name, t.tgrelid::regclass as place from pg_trigger t
-        where t.tgfoid = any (ours) and not t.tgisinternal
-            -- a partition's goes with that of the whole
-            and not exists (
-                select from pg_depend d
-                where d.classid = 'pg_trigger'::regclass and d.objid = t.oid and d.refclassid = d.classid)
-    loop
-        execute format('drop trigger %I on %s', found.name, found.place);
-    end loop;
-    for found in select one::regprocedure as name from unnest(ours) as one loop
-        execute format('drop function %s', found.name);
-    end loop;
-end $dcm_ws$;
 """
-
-
-def _trigger(table: str, function: str) -> str:
-    return f"""
-do $dcm_ws$ begin
-    if not exists (
-        select from pg_trigger where tgrelid = to_regclass('{table}') and tgfoid = to_regprocedure('{function}')
-    ) then
-        drop trigger if exists dcm_ws_notify on {table};
-        create trigger dcm_ws_notify after insert or update on {table}
-            for each row execute function {function[:-2]}('{table}');
-    end if;
-end $dcm_ws$;"""
-
-
-def install_sql(schema: str | None = None) -> str:
-    """
-    What makes the tables that are missing, and the triggers; running it again changes nothing.
-
-    @param schema: where the function is, or will be, quoted; None for the first of the search path.
-    """
-    function = f"{schema}.dcm_ws_notify()" if schema else "dcm_ws_notify()"
-    triggers = "".join(_trigger(table, function) for table in TRIGGERED)
-    return (
-        f"{TABLES}\ncreate or replace function {function} {_BODY}"
-        f"\ncomment on function {function} is '{_MARK} {VERSION}';{triggers}\n"
-    )
-
-
-def remove_sql() -> str:
-    """
-    What takes the triggers away, and leaves the tables.
-    """
-    return _REMOVE
-
-
-def in_transaction(sql: str) -> str:
-    """
-    The same for people, who may run it statement by statement.
-    """
-    return f"begin;\n{LOCK_TIMEOUT};\n{sql.strip()}\ncommit;\n"

@@ -22,6 +22,7 @@ from dcm_ws.cli import probes
 from dcm_ws.cli.common import ServiceCommand, config_option, harmless, options_of
 from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
 from dcm_ws.embedded import default_folder, is_installed, running_url
+from dcm_ws.install import BEGIN, INSTALLED, Installed
 from dcm_ws.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -33,7 +34,7 @@ from dcm_ws.settings import (
     from_mappings,
     is_production,
 )
-from dcm_ws.triggers import INSTALLED, Installed
+from dcm_ws.triggers import VERSION
 
 CLOCK_MAX = 5.0
 """
@@ -259,7 +260,7 @@ def _database(url: str) -> Iterator[Finding]:
             version = probes.ask(connection, "show server_version")[0]
             yield Finding("database", True, f"PostgreSQL {version} answers")
             yield _listen(url)
-            installed = Installed(*probes.ask(connection, INSTALLED))
+            installed = _installed(connection)
             yield _tables(installed)
             yield _triggers(installed)
             yield _clock(probes.clock_difference(connection))
@@ -282,6 +283,16 @@ def _listen(url: str) -> Finding:
         return Finding("listen", False, text, f"there may be too few connections; {direct}")
 
 
+def _installed(connection: Any) -> Installed:
+    with connection.cursor() as cursor:
+        cursor.execute("begin")
+        cursor.execute(BEGIN)
+        cursor.execute(INSTALLED)
+        installed = Installed(**cursor.fetchone()[0])
+        cursor.execute("rollback")
+    return installed
+
+
 def _tables(installed: Installed) -> Finding:
     if installed.absent:
         text = f"missing, so the metrics are zeros: {', '.join(installed.absent)}"
@@ -290,11 +301,25 @@ def _tables(installed: Installed) -> Finding:
 
 
 def _triggers(installed: Installed) -> Finding:
-    if installed.schema is None:
-        return Finding("triggers", True, "not installed; they are optional: dcm-ws init-db --apply")
+    apply = "dcm-ws init-db --apply"
+    for name, owner in installed.foreign.items():
+        text = f"the function {name} belongs to {owner}, who can change what it does to everybody who writes"
+        return Finding("triggers", False, text, f"dcm-ws init-db --remove --apply or drop it; then {apply}")
+    if not installed.functions:
+        return Finding("triggers", True, f"not installed; they are optional: {apply}")
+    if not installed.version:
+        return Finding("triggers", False, f"{installed.functions[0]['name']} is not one of dcm-ws", "rename or drop it")
+    if installed.altered:
+        return Finding("triggers", False, "somebody has changed their function", apply)
     if installed.bare:
-        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", "dcm-ws init-db --apply")
-    return Finding("triggers", True, f"installed, version {installed.version}")
+        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", apply)
+    if disabled := installed.enabled("DR"):
+        return Finding("triggers", False, f"disabled on {', '.join(disabled)}", apply)
+    if installed.unreplicated:
+        text = f"rows that logical replication brings to {', '.join(installed.unreplicated)} send no events"
+        return Finding("triggers", False, text, f"{apply} --replicated")
+    newer = f"; version {VERSION} is there: {apply}" if installed.version < VERSION else ""
+    return Finding("triggers", True, f"installed, version {installed.version}{newer}")
 
 
 def _clock(difference: float) -> Finding:

@@ -80,13 +80,13 @@ def pooler(url: str) -> str | None:
     """
     with ExitStack() as stack:
         first = stack.enter_context(closing(connect(url)))
-        ours = ask(first, "select pg_backend_pid()")[0]
+        ours = ask(first, "select pg_catalog.pg_backend_pid()")[0]
         for _ in range(_HOLDERS):
             other = stack.enter_context(closing(connect(url)))
             try:
                 with other.cursor() as cursor:
                     cursor.execute("begin")
-                    cursor.execute("select pg_backend_pid()")
+                    cursor.execute("select pg_catalog.pg_backend_pid()")
                     theirs = cursor.fetchone()[0]
             except psycopg2.Error as error:
                 if _STATEMENT_POOLING in str(error):
@@ -94,7 +94,7 @@ def pooler(url: str) -> str | None:
                 raise
             if theirs == ours:
                 return "transaction"
-        return "transaction" if ask(first, "select pg_backend_pid()")[0] != ours else None
+        return "transaction" if ask(first, "select pg_catalog.pg_backend_pid()")[0] != ours else None
 
 
 def hears(url: str) -> bool:
@@ -105,7 +105,7 @@ def hears(url: str) -> bool:
     with closing(connect(url)) as listener, closing(connect(url)) as sender:
         with listener.cursor() as cursor:
             cursor.execute(f"listen {channel}")
-        ask(sender, "select pg_notify(%s, %s)", channel, canary)
+        ask(sender, "select pg_catalog.pg_notify(%s, %s)", channel, canary)
         end = time.monotonic() + DEADLINE
         while (left := end - time.monotonic()) > 0:
             if select.select([listener], [], [], left)[0]:
@@ -120,5 +120,5 @@ def clock_difference(connection: Any) -> float:
     Seconds that the database's clock is ahead of ours; taken in the middle of the round trip.
     """
     before = time.time()
-    theirs = ask(connection, "select extract(epoch from clock_timestamp())")[0]
+    theirs = ask(connection, "select extract(epoch from pg_catalog.clock_timestamp())")[0]
     return float(theirs) - (before + time.time()) / 2

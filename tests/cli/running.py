@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +53,36 @@ def run(folder: Path, *arguments: str, stdin: str | None = None, **variables: st
     )
 
 
-def pgbouncer_program() -> str:
+def debian_program(package: str, find: Callable[[], str | None]) -> str:
     """
-    Where pgbouncer is; installed where that is allowed, and else the test is skipped, but for CI.
+    What C{find} finds, once the Debian package is installed; where that is not allowed, the test is skipped, except in
+    CI.
     """
-    place = f"{os.defpath}:/usr/sbin"
-    found = shutil.which("pgbouncer", path=place)
+    found = find()
     if found is None:
-        done = subprocess.run([ROOT / "scripts" / "install-debian", "pgbouncer"], stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([ROOT / "scripts" / "install-debian", package], stderr=subprocess.PIPE, text=True)
         if done.returncode and not os.environ.get("CI"):
             pytest.skip(done.stderr.strip())
         assert done.returncode == 0, done.stderr
-        found = shutil.which("pgbouncer", path=place)
+        found = find()
     assert found is not None
     return found
+
+
+def pgbouncer_program() -> str:
+    """
+    Where pgbouncer is.
+    """
+    return debian_program("pgbouncer", lambda: shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin"))
+
+
+def debian_postgres() -> Path:
+    """
+    The folder with the programs of the PostgreSQL of Debian, which is older than the embedded one.
+    """
+    initdbs = Path("/usr/lib/postgresql")
+    found = debian_program("postgresql", lambda: next(map(str, sorted(initdbs.glob("*/bin/initdb"))), None))
+    return Path(found).parent
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def test_the_tutorial(folder: Path) -> None:
         '{"text":"hello"}',
         "done: {'id': 'task-3', 'sum': 6}",
         "worked on task.created {'id': 'task-1', 'sum': 1}",
-        "triggers, version 2: made",
+        "triggers, version 3: installed",
         '"event":"subtask.created"',
         "worked on subtask.created {'id': 'row-1', 'sum': 0}",
     ):

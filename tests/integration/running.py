@@ -47,7 +47,8 @@ class PostgresServer:
     @ivar url: where it is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tools: Path = TOOLS) -> None:
+        self._tools = tools
         # PostgreSQL refuses root
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._data = folder / "data"
@@ -100,7 +101,7 @@ class PostgresServer:
         return len(rows)
 
     def _run(self, program: str, *arguments: str) -> None:
-        path = str(TOOLS / program)
+        path = str(self._tools / program)
         subprocess.run(
             [path, *arguments],
             check=True,
@@ -115,13 +116,15 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[PostgresServer]:
+def postgres(tools: Path = TOOLS) -> Iterator[PostgresServer]:
     """
     A running PostgreSQL with an empty database.
+
+    @param tools: the folder of PostgreSQL's programs.
     """
     # not under pytest's own folder, which PostgreSQL's account may not enter
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
-    server = PostgresServer(folder)
+    server = PostgresServer(folder, tools)
     try:
         server.start()
         yield server
