@@ -5,8 +5,6 @@ One run: everybody starts, is disturbed for a while, and is then waited for.
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -33,11 +31,10 @@ def disturbed(seconds: float, seed: int) -> Records:
     records = Records()
     with postgres() as server:
         service = Service("--database-url", server.url)
-        log = _LogReader(service)
         try:
             asyncio.run(_course(service, server, seconds, seed, records))
         finally:
-            status = log.stop()
+            status = service.stop()
     if status != 0:
         records.wrongs.append(f"the service ended with status {status}")
     records.wrongs += [
@@ -132,35 +129,3 @@ async def _comes_true(condition: Any, seconds: float) -> bool:
             return False
         await asyncio.sleep(0.2)
     return True
-
-
-class _LogReader:
-    """
-    Reads a service's log while it runs: a full pipe would stop it.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._lines: list[str] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._service.process.stdout is not None
-        self._lines.extend(self._service.process.stdout)
-
-    def stop(self) -> int:
-        """
-        End the service; answers its exit status.
-        """
-        process = self._service.process
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            self._thread.join(timeout=10)
-            self._service.log += "".join(self._lines)
-        return self._service.stop()

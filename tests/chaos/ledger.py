@@ -7,7 +7,8 @@ What must hold (protocol, sections 3 and 4):
  - an untracked one reaches every agent that was connected all the while;
  - an agent gets the events of one publisher on one channel, each for the first time, in the order of their publishing:
    on one connection, and across several, since what it missed comes before anything newer;
- - what comes again comes under the same id.
+ - what comes again comes under the same id;
+ - a tracked event that an agent does not acknowledge comes again.
 
 What cannot hold is counted apart: an event whose publisher was cut off before it knew (C{unknown}), and a NOTIFY while
 the service was not listening (C{unheard}).
@@ -20,8 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dcm_ws.events import is_tracked
-from tests.chaos.records import Publication, Receipt, Records, Stay
+from tests.chaos.records import Publication, Receipt, Records, Stay, is_tracked
 
 SLACK = 1.0
 """
@@ -96,6 +96,10 @@ def settle(records: Records) -> Ledger:
     ledger = Ledger({f"{kind}, {origin}": Row() for kind in _KINDS for origin in _ORIGINS}, list(records.wrongs))
     published = {(each.publisher, each.number): each for each in records.publications}
     ledger.wrongs += _impostors(published, records.receipts)
+    ledger.wrongs += [
+        f"{agent}: {event_id} on {channel} was not acknowledged, and did not come again"
+        for (agent, event_id), channel in records.unanswered.items()
+    ]
     _count_order(ledger, published, records.receipts)
     _count_receipts(ledger, records)
     return ledger

@@ -16,8 +16,7 @@ import psycopg2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from dcm_ws.events import is_tracked
-from tests.chaos.records import Publication, Records, padding
+from tests.chaos.records import Publication, Records, is_tracked, padding
 from tests.chaos.subscribers import OPTIONS, reset, say
 
 _EVENTS = ("task.created", "subtask.running", "message.new", "agent.heartbeat", "metric.update")

@@ -70,6 +70,8 @@ class Records:
     @ivar cuts: when a connection that the service LISTENs on was about to be cut.
     @ivar database: what the service said of it: when, and whether it is up.
     @ivar disturbances: how often each was done.
+    @ivar unanswered: the tracked events that agents left without an ack on purpose and have not been sent again since:
+        the channel of the first frame, by agent and event id.
     @ivar early: frames that came to a connection before it had authenticated: those are an anonymous client's.
     @ivar wrongs: what went wrong in any other way, in words.
     """
@@ -81,8 +83,17 @@ class Records:
     cuts: list[float] = field(default_factory=list)
     database: list[tuple[float, bool]] = field(default_factory=list)
     disturbances: Counter[str] = field(default_factory=Counter)
+    unanswered: dict[tuple[str, str], str] = field(default_factory=dict)
     early: int = 0
     wrongs: list[str] = field(default_factory=list)
+
+
+def is_tracked(event: str) -> bool:
+    """
+    Must the service send the event again until it is acknowledged (protocol, section 4)?  Written down here a second
+    time, so that the judge does not rely on the code that it judges.
+    """
+    return event.partition(".")[0] in ("task", "subtask", "message")
 
 
 def padding(number: int) -> str:

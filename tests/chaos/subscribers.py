@@ -17,8 +17,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from dcm_ws.events import is_tracked
-from tests.chaos.records import Receipt, Records, Stay, padding
+from tests.chaos.records import Receipt, Records, Stay, is_tracked, padding
 from tests.integration.running import DEVELOPMENT_SECRET, make_token
 
 _UNACKED = 0.02
@@ -156,11 +155,22 @@ class Agent:
             )
         elif "publisher" in data:
             self._records.early += 1
-        if is_tracked(event):
-            new = event_id not in self._seen
-            self._seen.add(event_id)
-            if not (new and self._random.random() < _UNACKED):
-                await say(connection, type="ack", message_id=event_id)
+        if is_tracked(event) and self._acknowledges(event_id, message["channel"], authenticated):
+            await say(connection, type="ack", message_id=event_id)
+
+    def _acknowledges(self, event_id: str, channel: str, authenticated: bool) -> bool:
+        """
+        Whether to acknowledge this frame.  An event that is left without an ack is acknowledged when it comes again on
+        the channel on which it came first.
+        """
+        new = event_id not in self._seen
+        self._seen.add(event_id)
+        unanswered = self._records.unanswered
+        if new and authenticated and self._random.random() < _UNACKED:
+            unanswered[self.name, event_id] = channel
+        elif unanswered.get((self.name, event_id)) == channel:
+            del unanswered[self.name, event_id]
+        return (self.name, event_id) not in unanswered
 
     def told(self, at: float, up: bool) -> None:
         """

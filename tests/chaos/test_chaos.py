@@ -153,6 +153,15 @@ def test_notification_to_a_deaf_service_is_counted_apart() -> None:
     assert "was lost" in only_wrong(settle(records))
 
 
+def test_event_without_an_ack_must_come_again() -> None:
+    """
+    An event that an agent left without an ack, and that did not come again, breaks a promise.
+    """
+    records = made_up(receipt(1), receipt(2), receipt(3))
+    records.unanswered["a", "msg_2"] = "topics/t"
+    assert only_wrong(settle(records)) == "a: msg_2 on topics/t was not acknowledged, and did not come again"
+
+
 def test_service_must_come_back_to_the_database() -> None:
     """
     A service that never listens again breaks its promise: no loss is excused by that.

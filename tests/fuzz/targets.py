@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.channels import is_identifier, parse_channel
 from dcm_ws.errors import NO_REQUEST, ErrorCode, ProtocolError
-from dcm_ws.events import is_event, is_tracked
+from dcm_ws.events import is_event
 from dcm_ws.jsontext import has_huge_number, is_nested_deeper
 from dcm_ws.messages import (
     Command,
@@ -164,10 +164,12 @@ def _check_event(payload: str, event_id: str, sent: list[str], owed: bool) -> No
     name, channel = given["event"], _shown_on(given.get("channel"))
     assert is_event(name)
     assert len(sent) == (channel != "metrics"), "global carries all but metrics"
-    assert owed == (is_tracked(name) and channel != "metrics")
+    assert owed == (name.partition(".")[0] in ("task", "subtask", "message") and channel != "metrics")
     for text in sent:
         event = value_of(text)
-        assert event.keys() == _EVENT_FIELDS
+        # the mirror says where the event comes from, if that is elsewhere
+        assert event.keys() == _EVENT_FIELDS | ({"origin"} if channel != "global" else set())
+        assert event.get("origin", "global") == channel
         assert (event["id"], event["channel"], event["event"]) == (event_id, "global", name)
         assert same(event["data"], given.get("data")), "its data changed on the way"
         assert type(event["timestamp"]) is int and FIRST_MS <= event["timestamp"] < END_MS

@@ -190,7 +190,11 @@ class Service:
         """
         if self.process.poll() is None:
             self.process.send_signal(how)
-        status = self.process.wait(timeout=30)
+        try:
+            status = self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         self._reader.join(timeout=10)
         return status
 
