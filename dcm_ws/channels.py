@@ -65,6 +65,13 @@ def is_identifier(text: str) -> bool:
     return _REFUSED.isdisjoint(categories) and categories[0] != "Zs" != categories[-1]
 
 
+def is_private(name: str) -> bool:
+    """
+    Does a channel of that name concern one agent or one DCM session?  Also true of names that only look like it.
+    """
+    return name.strip().lower().startswith(("agents/", "sessions/"))
+
+
 def agent_channel(agent: str) -> Channel:
     """
     The private channel of an agent whose id is known to be well formed.

@@ -18,6 +18,7 @@ from dcm_ws.channels import (
     Channel,
     Channels,
     agent_channel,
+    is_private,
     session_channel,
 )
 from dcm_ws.delivery import DeliveryQueue, Tracked
@@ -88,6 +89,7 @@ class Hub:
     @ivar limits: how often each limit was crossed, by its name.
     @ivar agents: how many connections each agent has that is connected now.
     @ivar observers: the clients that owe no acks and whose agents are not present by them.
+    @ivar strangers: those of them that listen in production without having authenticated.
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -118,6 +120,7 @@ class Hub:
         self.draining = False
         self.sessions: set[Session] = set()
         self.observers: set[Session] = set()
+        self.strangers: set[Session] = set()
         self._leaving: dict[Session, None] = {}
         self._random = world.random
         self._server = server
@@ -177,8 +180,11 @@ class Hub:
         self.connections += 1
         self._checks.put(session, session.next_check())
         peer.send(connected_frame(client_id, self._server, now_ms))
-        if not self.rules.production:
+        if not self.rules.production or self.rules.anonymous_listeners:
             self.registry.join(session, GLOBAL.name)
+        if self.rules.production and self.rules.anonymous_listeners:
+            self.strangers.add(session)
+            self.observers.add(session)
         if origin.claims is not None:
             self._identify(session, origin.claims, Auth())
         return session
@@ -197,6 +203,7 @@ class Hub:
         self._checks.drop(session)
         self.sessions.discard(session)
         self.observers.discard(session)
+        self.strangers.discard(session)
         if session.agent is not None:
             self.authenticated -= 1
         if agent is not None:
@@ -249,7 +256,8 @@ class Hub:
         present = None if observer else agent
         if former is None:
             self.authenticated += 1
-            if self.rules.production:
+            self.strangers.discard(session)
+            if self.rules.production and not self.rules.anonymous_listeners:
                 self.registry.join(session, GLOBAL.name)
         if was_present not in (None, present) or (observer and not session.observer):
             self._settle_absence(session)
@@ -360,7 +368,7 @@ class Hub:
         """
         Publish an event of the service's own.
         """
-        return self._publish("service", channel, event, to_json(data), self.wall_ms())
+        return self._publish("service", channel, event, to_json(data), self.wall_ms(), self._hidden_from(channel.name))
 
     def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
         """
@@ -369,7 +377,7 @@ class Hub:
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         """
-        return self._publish("client", channel, event, data, self.wall_ms(), sender)
+        return self._publish("client", channel, event, data, self.wall_ms(), self._hidden_from(channel.name), sender)
 
     def notified(self, payload: str) -> str:
         """
@@ -396,21 +404,39 @@ class Hub:
             notification.event,
             data,
             self.wall_ms() if timestamp is None else timestamp,
+            # by the name as it was given: one that fits no channel makes it an event of global
+            self._hidden_from(notification.channel),
         )
 
+    def _hidden_from(self, channel: str) -> Set[Session]:
+        """
+        The clients that an event published to C{channel} must not reach.
+        """
+        return self.strangers if self.strangers and is_private(channel) else _NOBODY
+
     def _publish(
-        self, source: str, channel: Channel, event: str, data: bytes, timestamp: int, sender: bytes = b""
+        self,
+        source: str,
+        channel: Channel,
+        event: str,
+        data: bytes,
+        timestamp: int,
+        hidden_from: Set[Session],
+        sender: bytes = b"",
     ) -> str:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
         category, tracked, sheddable, _ = traits_of(event)
         listeners = self.registry.members(channel.name)
-        everyone = self.registry.members(GLOBAL.name) if channel.mirrored else _NOBODY
+        mirrored = channel.mirrored and (source != "client" or self.rules.mirror_clients)
+        everyone = self.registry.members(GLOBAL.name) if mirrored else _NOBODY
+        if hidden_from:
+            listeners, everyone = listeners - hidden_from, everyone - hidden_from
         logged = tracked and self.memory.absent > 0
         frame = mirror = b""
         if listeners or logged:
             frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
-        if everyone or (logged and channel.mirrored):
+        if everyone or (logged and mirrored):
             more = sender + origin_field(channel.json)
             mirror = event_frame(event_id, GLOBAL.json, event, data, timestamp, more)
         self.tally.events[source][category] += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from msgspec import Raw
 
-from dcm_ws.channels import Channel, Channels
+from dcm_ws.channels import Channel, Channels, is_private
 from dcm_ws.errors import NO_REQUEST, CloseCode, ErrorCode, ProtocolError
 from dcm_ws.events import Publishable, shortened, traits_of
 from dcm_ws.jsontext import check_data
@@ -89,12 +89,16 @@ class Rules:
     """
     What holds for every client.  All times in seconds.
 
+    @ivar mirror_clients: C{global} carries what clients publish, and not only what the database does.
+    @ivar anonymous_listeners: in production a client that has not authenticated may listen to public channels.
     @ivar rate_limit: messages a second; 0 for no limit.
     @ivar rate_burst: messages at once, where that has not been used up.
     @ivar max_depth: arrays and objects inside one another in the data of an event.
     """
 
     production: bool = False
+    mirror_clients: bool = True
+    anonymous_listeners: bool = False
     enforce_expiry: bool = False
     auth_timeout: float = 10.0
     heartbeat_interval: float = 30.0
@@ -202,6 +206,13 @@ class Session:
         """
         return None if self.observer else self.agent
 
+    @property
+    def is_stranger(self) -> bool:
+        """
+        In production, a client that has not authenticated.
+        """
+        return self.state is State.ANONYMOUS and self._house.rules.production
+
     def receive(self, message: str | bytes) -> None:
         """
         Obey one client message, or say why not.  What still comes after the close is ignored.
@@ -250,7 +261,7 @@ class Session:
 
     def _deadline(self) -> float:
         rules = self._house.rules
-        if self.state is State.ANONYMOUS and rules.production:
+        if self.is_stranger and not rules.anonymous_listeners:
             return self.joined_at + rules.auth_timeout
         return float("inf") if self.expires_at is None else self.expires_at
 
@@ -288,7 +299,8 @@ class Session:
     def _publish(self, command: Publish) -> None:
         tally = self._house.tally
         tally.received["publish"] += 1
-        self._demand_rights(command.id)
+        if self.is_stranger:
+            raise _not_authenticated(command.id)
         channel = self._channel(command)
         event = command.event
         if event not in self._house.publishable:
@@ -313,8 +325,10 @@ class Session:
 
     def _subscribe(self, command: Subscribe) -> None:
         self._house.tally.received["subscribe"] += 1
-        self._demand_rights(command.id)
+        self._demand_right_to_listen(command.id)
         channel = self._channel(command)
+        if self.is_stranger and channel.agent is None and is_private(channel.name):
+            raise _not_authenticated(command.id)
         if not self._may_listen(channel):
             raise ProtocolError(
                 ErrorCode.NOT_AUTHORIZED,
@@ -337,7 +351,7 @@ class Session:
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         self._house.tally.received["unsubscribe"] += 1
-        self._demand_rights(command.id)
+        self._demand_right_to_listen(command.id)
         self._house.registry.leave(self, self._channel(command).name)
         self._done(command.id)
 
@@ -375,18 +389,14 @@ class Session:
             self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
         raise error
 
-    def _demand_rights(self, request: Raw) -> None:
-        if self.state is State.ANONYMOUS and self._house.rules.production:
-            raise ProtocolError(
-                ErrorCode.NOT_AUTHORIZED,
-                "Not authorized: authenticate first",
-                request,
-            )
+    def _demand_right_to_listen(self, request: Raw) -> None:
+        if self.is_stranger and not self._house.rules.anonymous_listeners:
+            raise _not_authenticated(request)
 
     def _may_listen(self, channel: Channel) -> bool:
         if channel.agent is None or self.state is State.AUTHENTICATED:
             return True
-        return channel.agent == self.origin.agent_id
+        return channel.agent == self.origin.agent_id and not self.is_stranger
 
     def _done(self, request: Raw) -> None:
         if request:
@@ -395,3 +405,7 @@ class Session:
     def _answer(self, kind: str, frame: bytes) -> None:
         self._house.tally.sent[kind] += 1
         self.peer.send(frame)
+
+
+def _not_authenticated(request: Raw) -> ProtocolError:
+    return ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: authenticate first", request)

@@ -76,6 +76,8 @@ class Settings:
     @ivar trusted_proxies: addresses or networks whose C{X-Forwarded-For} is believed.
     @ivar extra_channels: public channels in addition to those of the protocol; C{*} at the end stands for any rest.
     @ivar compression: offer permessage-deflate.
+    @ivar mirror_clients: mirror to C{global} what clients publish, and not only what the database does.
+    @ivar anonymous_listeners: in production, clients without a token may listen to public channels.
     @ivar testee: replace the application by an echo, to be held against a testsuite.
 
     @raise SettingsError: a value is no good.
@@ -125,6 +127,8 @@ class Settings:
     compression: bool = False
     extra_events: tuple[str, ...] = ()
     extra_channels: tuple[str, ...] = ()
+    mirror_clients: bool = True
+    anonymous_listeners: bool = False
     testee: bool = False
     log_level: str = "info"
     log_format: str = "text"
@@ -282,6 +286,10 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         compression=_choice("--compression", str(options.get("compression") or "off"), {"off": False, "on": True}),
         extra_events=_several(options, "extra-event"),
         extra_channels=_several(options, "extra-channel"),
+        mirror_clients=_choice("--mirror", str(options.get("mirror") or "all"), {"all": True, "database": False}),
+        anonymous_listeners=_choice(
+            "--anonymous", str(options.get("anonymous") or "none"), {"none": False, "listen": True}
+        ),
         testee=bool(options.get("testee")),
         log_level=text("log-level", "LOG_LEVEL", "info").lower(),
         log_format=str(options["log-format"] or "text"),

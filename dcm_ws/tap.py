@@ -209,6 +209,19 @@ class Options(usage.Options):  # type: ignore[misc]
         ],
         ["max-head-size", None, _default("max_head_size"), "bytes of a request's head"],
         [
+            "mirror",
+            None,
+            None,
+            "all, or database to give the subscribers of global only the database's events, and not those that clients"
+            " publish to other channels [default: all]",
+        ],
+        [
+            "anonymous",
+            None,
+            None,
+            "none, or listen to let clients without a token listen to public channels in production [default: none]",
+        ],
+        [
             "compression",
             None,
             None,

@@ -4,6 +4,7 @@ Protocol, section 5: who one is, in development and in production.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -355,6 +356,33 @@ def test_development_token_in_production(production: Service) -> None:
     with pytest.raises(InvalidStatus) as refused:
         production.connect(f"/?token={make_token('lara', secret=DEVELOPMENT_SECRET)}")
     assert refused.value.response.status_code == 401
+
+
+def test_listening_without_a_token(database: PostgresServer) -> None:
+    """
+    Where the operator allows it, a client without a token hears what is public and is not closed for want of one; what
+    clients publish stays where it was published, if only the database is to be mirrored.
+    """
+    options = ("--production", "--database-url", database.url, "--auth-timeout", "0.2", "--anonymous", "listen")
+    with service(*options, "--mirror", "database", env={"WS_AUTH_SECRET": SECRET}) as running:
+        stranger = running.connect("/?agent_id=lara")
+        assert ask(stranger, type="subscribe", channel="topics/t", id=1)["success"] is True
+        for channel in ("agents/lara", "sessions/s"):
+            assert ask(stranger, type="subscribe", channel=channel, id=2)["code"] == "NOT_AUTHORIZED"
+        assert ask(stranger, type="publish", channel="topics/t", event="task.created", id=3)["code"] == "NOT_AUTHORIZED"
+        agent = running.connect(f"/?token={make_token('speaker', secret=SECRET)}")
+        assert hear(stranger)["event"] == "agent.connected"
+        answer_to(agent, type="publish", channel="topics/t", event="task.created", data="client", id=4)
+        for channel in ("agents/speaker", "sessions/s", "topics/t"):
+            database.notify(json.dumps({"channel": channel, "event": "task.created", "data": channel}))
+        heard = [hear(stranger) for _ in range(3)]
+        assert [(event["channel"], event["data"]) for event in heard] == [
+            ("topics/t", "client"),
+            ("topics/t", "topics/t"),
+            ("global", "topics/t"),
+        ]
+        until(lambda: running.health()["uptime_s"] >= 2)
+        assert ask(stranger, type="ping")["type"] == "pong"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,201 @@
+"""
+What reaches C{global}, and who may listen without a token in production.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.channels import GLOBAL, METRICS, parse_channel
+from dcm_ws.errors import CloseCode
+from dcm_ws.hub import Hub
+from dcm_ws.session import Origin
+from dcm_ws.tokens import sign
+from tests.core.living import events, live
+from tests.fakes import SECRET, Client, make_hub
+
+PRIVATE = ("agents/ann", "sessions/s")
+
+
+@pytest.fixture
+def hub(clock: Clock) -> Hub:
+    """
+    A hub as in production, with anonymous listeners.
+    """
+    return make_hub(clock, production=True, anonymous_listeners=True)
+
+
+def stranger(hub: Hub, origin: Origin = Origin()) -> Client:  # noqa: B008 - immutable
+    client = Client(hub, origin)
+    client.peer.take()
+    return client
+
+
+def known(hub: Hub, agent: str = "eve", observer: bool | None = None) -> Client:
+    client = Client(hub)
+    client.say(type="auth", token=sign(SECRET, agent, None, hub.wall_ms()), observer=observer)
+    return client
+
+
+def data(client: Client) -> list[tuple[str, Any]]:
+    return [(frame["channel"], frame["data"]) for frame in client.peer.take() if "event" in frame]
+
+
+# mirroring
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_mirror(clock: Clock, mirror: bool) -> None:
+    """
+    C{global} always has what the database publishes; what clients publish elsewhere only if it is to.
+    """
+    hub = make_hub(clock, mirror_clients=mirror)
+    watcher, publisher = Client(hub), Client(hub)
+    watcher.peer.take()
+    for number, event in enumerate(("task.created", "system.info", "agent.heartbeat")):
+        publisher.say(type="publish", channel="topics/t", event=event, data=number)
+    publisher.say(type="publish", channel="global", event="task.created", data="global")
+    hub.notified('{"channel":"topics/t","event":"task.created","data":"database"}')
+    hub.announce(parse_channel("topics/t"), "system.info", "service")
+    always = [("global", "global"), ("global", "database"), ("global", "service")]
+    assert data(watcher) == [("global", number) for number in range(3) if mirror] + always
+
+
+def test_agent_that_was_away_misses_no_more_than_others(clock: Clock) -> None:
+    """
+    What was not mirrored while an agent was away is not mirrored when it is back.
+    """
+    hub = make_hub(clock, mirror_clients=False)
+    client = Client(hub)
+    client.auth("ann")
+    client.leave()
+    publisher = Client(hub)
+    publisher.say(type="publish", channel="topics/t", event="task.created", data="client")
+    publisher.say(type="publish", channel="agents/ann", event="task.created", data="to ann")
+    hub.notified('{"channel":"topics/t","event":"task.created","data":"database"}')
+    again = Client(hub)
+    again.peer.take()
+    again.session.receive('{"type":"auth","agent_id":"ann"}')
+    assert data(again)[:-1] == [("agents/ann", "to ann"), ("global", "database")]
+
+
+# without a token
+
+
+def test_stranger_hears_what_is_public(hub: Hub) -> None:
+    """
+    Without a token a client hears global, and topics and metrics if it asks.
+    """
+    client = stranger(hub)
+    for channel in ("topics/t", "metrics", "global"):
+        assert client.say(type="subscribe", channel=channel, id=1)[-1]["success"]
+    hub.notified('{"channel":"topics/t","event":"task.created","data":1}')
+    hub.announce(METRICS, "metric.update", 2)
+    hub.announce(GLOBAL, "system.info", 3)
+    assert data(client) == [("topics/t", 1), ("global", 1), ("metrics", 2), ("global", 3)]
+    assert client.say(type="unsubscribe", channel="global", id=1)[-1]["success"]
+    hub.announce(GLOBAL, "system.info", 4)
+    assert data(client) == []
+
+
+@pytest.mark.parametrize("channel", ["agents/ann", "agents/bob", "sessions/s"])
+@pytest.mark.parametrize("origin", [Origin(), Origin("ann", "s"), Origin("ann", observer=True)])
+def test_stranger_may_not_listen_to_what_is_private(hub: Hub, channel: str, origin: Origin) -> None:
+    """
+    An agent's and a session's channel take a token, also for a client that claims to be that agent.
+    """
+    client = stranger(hub, origin)
+    refused = client.say(type="subscribe", channel=channel, id=1)[-1]
+    assert (refused["code"], refused["success"]) == ("NOT_AUTHORIZED", False)
+    assert hub.registry.channels(client.session) == {"global"}
+
+
+@pytest.mark.parametrize("event", ["task.created", "system.info", "agent.heartbeat"])
+@pytest.mark.parametrize(
+    "channel",
+    [*PRIVATE, "agents/not\tvalid", "Agents/ann", " agents/ann", "sessions/", "AGENTS/" + "x" * 200],
+)
+def test_stranger_does_not_hear_private_events_on_global(hub: Hub, channel: str, event: str) -> None:
+    """
+    What is published to an agent or a session does not reach strangers by way of C{global}, also where the name does
+    not fit and the event goes to C{global} only; those with a token hear it there.
+    """
+    first, agent, second, observer = stranger(hub), known(hub), stranger(hub), known(hub, "dan", observer=True)
+    for client in (first, agent, second, observer):
+        client.peer.take()
+    hub.notified(json.dumps({"channel": channel, "event": event, "data": 1}))
+    assert data(first) == data(second) == []
+    assert data(agent) == data(observer) == [("global", 1)]
+    if channel in PRIVATE:
+        agent.say(type="publish", channel=channel, event="task.failed", data=2)
+        hub.announce(parse_channel(channel), event, 3)
+        assert data(first) == data(second) == []
+    hub.notified(json.dumps({"channel": "projects", "event": event, "data": 4}))
+    assert data(first) == [("global", 4)]
+
+
+def test_stranger_may_not_publish(hub: Hub) -> None:
+    """
+    Listening is all that a client may do without a token.
+    """
+    client, watcher = stranger(hub), known(hub)
+    watcher.peer.take()
+    for channel in ("global", "topics/t", "agents/ann", "metrics"):
+        refused = client.say(type="publish", channel=channel, event="task.created", id=1)[-1]
+        assert refused["code"] == "NOT_AUTHORIZED"
+    assert data(watcher) == []
+    assert client.say(type="auth", agent_id="ann", id=1)[-1]["code"] == "TOKEN_REQUIRED"
+
+
+def test_stranger_owes_nothing_and_may_stay(clock: Clock, hub: Hub) -> None:
+    """
+    A stranger is sent each event once, need not authenticate, and is closed only if it is silent.
+    """
+    client, mute = stranger(hub), stranger(hub)
+    hub.notified('{"channel":"topics/t","event":"task.created","data":1}')
+    for _ in range(5):
+        live(hub, clock, 11)
+        client.session.heard_at = clock.seconds()
+    assert events(client.peer.take()) == [("global", "task.created")]
+    assert hub.deliveries.begun == 0
+    live(hub, clock, 70)
+    assert (mute.peer.closed, hub.strangers) == (CloseCode.PING_TIMEOUT, set())
+    assert hub.stats(channels=True)["observers"] == 0
+
+
+def test_stranger_that_authenticates(hub: Hub) -> None:
+    """
+    With a token it is a client like any other: it hears what is private, and owes acks; what it left stays left.
+    """
+    client = stranger(hub)
+    client.say(type="subscribe", channel="topics/t")
+    client.say(type="unsubscribe", channel="global")
+    ack = client.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))[-1]
+    assert ack["subscriptions"] == ["agents/ann", "topics/t"]
+    client.say(type="subscribe", channel="global")
+    hub.notified('{"channel":"sessions/s","event":"task.created","data":1}')
+    assert data(client) == [("global", 1)]
+    assert len(client.session.owed) == 1
+    assert (hub.strangers, hub.observers) == (set(), set())
+
+    claims = hub.verify(sign(SECRET, "bob", None, hub.wall_ms()))
+    Client(hub, Origin(claims=claims))
+    assert (hub.strangers, hub.observers) == (set(), set())
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_strangers_are_only_where_they_are_allowed(clock: Clock, production: bool) -> None:
+    """
+    In development the choice changes nothing; in production nobody listens without it.
+    """
+    hub = make_hub(clock, production=production, anonymous_listeners=not production)
+    client = stranger(hub)
+    hub.notified('{"channel":"sessions/s","event":"task.created","data":1}')
+    assert data(client) == ([] if production else [("global", 1)])
+    assert hub.strangers == set()
+    live(hub, clock, 11)
+    assert client.peer.closed is (CloseCode.AUTHENTICATION_REQUIRED if production else None)
