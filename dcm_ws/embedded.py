@@ -446,7 +446,7 @@ class EmbeddedPostgres:
         await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), step, *arguments)
 
 
-class _Run(ProcessProtocol):  # type: ignore[misc]
+class _Run(ProcessProtocol):
     transport: Any
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ _RECHECK_TICKS = 12
 _TableError = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError, psycopg2.InternalError)
 
 
-class KpiPoller(Service):  # type: ignore[misc]
+class KpiPoller(Service):
     """
     Takes snapshots on a connection of its own.
 

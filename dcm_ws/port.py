@@ -47,7 +47,7 @@ _upgrade = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 
 
 @implementer(IProtocolNegotiationFactory)
-class Port(Factory):  # type: ignore[misc]
+class Port(Factory):
     """
     @param websockets: takes the connections that ask for a WebSocket on one of C{paths}.
     @param web: takes all others.
@@ -223,7 +223,7 @@ def bound_unsent(port: IListeningPort) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
-class _Reception(Protocol):  # type: ignore[misc]
+class _Reception(Protocol):
     """
     Stands in front until the request head is there.
 
@@ -321,7 +321,7 @@ class _Reception(Protocol):  # type: ignore[misc]
 
 
 @implementer(IHalfCloseableProtocol)
-class _Visit(Protocol):  # type: ignore[misc]
+class _Visit(Protocol):
     """
     An HTTP connection, which counts as long as it lasts.
 

@@ -90,7 +90,7 @@ class DatabaseState(Enum):
     STOPPED = "stopped"
 
 
-class _Cursor(Cursor):  # type: ignore[misc]
+class _Cursor(Cursor):
     """
     Fails with PostgreSQL's own error where PostgreSQL cancels a query: nobody here has cancelled it.
     """
@@ -99,7 +99,7 @@ class _Cursor(Cursor):  # type: ignore[misc]
         return failure
 
 
-class DatabaseConnection(Connection):  # type: ignore[misc]
+class DatabaseConnection(Connection):
     """
     A connection whose loss is told once, without a word in the log.
 
@@ -303,7 +303,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-class NotifyListener(Service):  # type: ignore[misc]
+class NotifyListener(Service):
     """
     @param address: where the database is.
     @param heard: told each payload, in order; what it raises is logged.

@@ -166,7 +166,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     return DCMService(settings, reactor, world, hub)
 
 
-class DCMService(MultiService):  # type: ignore[misc]
+class DCMService(MultiService):
     """
     dcm-ws as a Twisted service.
 

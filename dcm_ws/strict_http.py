@@ -35,7 +35,7 @@ def header(request: Request, name: str) -> str:
         raise BadRequestError(f"The header {name} is not UTF-8") from None
 
 
-class StrictRequest(Request):  # type: ignore[misc]
+class StrictRequest(Request):
     """
     A request whose body, if it has one, is read and thrown away: no page here takes one.
     """
@@ -65,7 +65,7 @@ class StrictRequest(Request):  # type: ignore[misc]
         return reason
 
 
-class StrictChannel(http.HTTPChannel):  # type: ignore[misc]
+class StrictChannel(http.HTTPChannel):
     """
     An HTTP connection that accepts only heads that every server reads in the same way.
     """

@@ -40,7 +40,7 @@ def _default(name: str) -> Any:
     return getattr(_defaults, name)
 
 
-class Options(usage.Options):  # type: ignore[misc]
+class Options(usage.Options):
     """
     @ivar settings: what the options and the environment come to.
     @ivar ignored: a sentence for each setting that was given and does not count.
@@ -448,7 +448,7 @@ class Options(usage.Options):  # type: ignore[misc]
             self.parent["logLevel"] = LogLevel.levelWithName(self.settings.log_level)
 
 
-class _Process(MultiService):  # type: ignore[misc]
+class _Process(MultiService):
     """
     The service as all that its process does: twistd logs at its level and in its format, unless it was told otherwise.
     """

@@ -34,7 +34,7 @@ Pieces of HTTP requests that are read, and answered if they are whole, in one tu
 """
 
 
-class Page(Resource):  # type: ignore[misc]
+class Page(Resource):
     """
     Answers in JSON, and has nothing below it.
     """
@@ -305,7 +305,7 @@ class _Channel(StrictChannel):
         super().connectionLost(reason)
 
 
-class QuietSite(Site):  # type: ignore[misc]
+class QuietSite(Site):
     """
     Keeps no access log: a query may hold a token.
 

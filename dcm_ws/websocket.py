@@ -115,7 +115,7 @@ class ConnectionLimits(NamedTuple):
     connections_per_ip: int = 0
 
 
-class WebSocketConnection(WebSocketServerProtocol):  # type: ignore[misc]
+class WebSocketConnection(WebSocketServerProtocol):
     """
     One client's connection.
     """
@@ -585,7 +585,7 @@ def _loopback_port(transport: Any) -> int | None:
     return here.port if address is not None and address.is_loopback else None
 
 
-class WebSocketConnections(WebSocketServerFactory):  # type: ignore[misc]
+class WebSocketConnections(WebSocketServerFactory):
     """
     Makes the connections, and flushes those that have something to write, once a reactor turn.
     """

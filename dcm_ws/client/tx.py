@@ -50,7 +50,7 @@ Seconds that the server has to end a connection that the client has closed.
 """
 
 
-class _Connection(WebSocketClientProtocol):  # type: ignore[misc]
+class _Connection(WebSocketClientProtocol):
     client: DCMClient
 
     def onOpen(self) -> None:
@@ -87,7 +87,7 @@ class _Told:
         return connecting.addErrback(note)
 
 
-class DCMClient(Client, Service):  # type: ignore[misc]
+class DCMClient(Client, Service):
     """
     A connection that is made again, for ever, until the service is stopped.
 
