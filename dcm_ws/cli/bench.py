@@ -20,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dcm_ws.cli.common import harmless, http_base, server_options, token_of
-from dcm_ws.cli.connection import connected, make_client
+from dcm_ws.cli.connection import advised, connected, make_client
 from dcm_ws.cli.patience import patiently
 from dcm_ws.client import DCMError, Event
 from dcm_ws.client.aio import DCMClient
@@ -59,7 +59,7 @@ class Figures:
 @click.option("--connections", type=click.IntRange(1, CONNECTIONS_MAX), default=50, show_default=True)
 @click.option("--messages", type=click.IntRange(1, MESSAGES_MAX), default=200, show_default=True)
 @click.option("--rate", type=click.IntRange(1, RATE_MAX), default=50, show_default=True, help="Messages a second.")
-@click.option("--yes", is_flag=True, help="Do not ask, where the service is on another machine.")
+@click.option("--yes", is_flag=True, help="Do not ask if the service is on another machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @server_options
 def command(
@@ -73,12 +73,12 @@ def command(
     agent_id: str | None,
 ) -> None:
     """
-    Put a small load on a running service: subscribers of one topic, and one client that publishes to it.  It says what
-    it will do first.  Who is subscribed to global gets these events, too.  Latency is from before the publishing to
-    after the receiving, all in this one process, which may well be the slower one.
+    Put a small load on a running service: subscribers of one topic, and one client that publishes to it.  It first says
+    what it will do.  Clients subscribed to global receive these events, too.  The latency is measured from before
+    publishing to after receiving in this one process, which may well be the slower one.
 
-    Exit codes: 0 every event came to every subscriber; 1 one did not, or the service does not answer; 2 the command
-    line is no good; 130 ended by Ctrl-C.
+    Exit codes: 0 every event came to every subscriber; 1 one did not, or the service cannot be reached (if nothing
+    listens, it retries for 15 seconds); 2 invalid usage, nothing was done; 130 ended by Ctrl-C.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def command(
     try:
         figures = asyncio.run(_measure(url, token, agent_id, topic, connections, messages, rate))
     except DCMError as error:
-        raise click.ClickException(harmless(str(error))) from None
+        raise click.ClickException(f"{harmless(url)}: {advised(error, token)}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if as_json:
@@ -123,24 +123,29 @@ async def _measure(
         if len(took) == connections * messages:
             complete.set()
 
+    refusals: list[DCMError] = []
     console = Console(stderr=True)
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+        # first, and alone: what keeps it from connecting is reported once
+        publisher = await stack.enter_async_context(connected(make_client(url, token, agent_id, ()), url, token))
         joining = progress.add_task("connecting", total=connections)
         began = time.perf_counter()
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def join() -> None:
             client = make_client(url, token, agent_id, (topic,))
+            client.on_error(refusals.append)
             client.on(_EVENT, heard, channel=topic)
             await client.unsubscribe("global")
             async with gate:
-                await stack.enter_async_context(connected(client))
+                await stack.enter_async_context(connected(client, url, token))
             progress.advance(joining)
 
         await asyncio.gather(*(join() for _ in range(connections)))
         connecting = time.perf_counter() - began
-        publisher = await stack.enter_async_context(connected(make_client(url, token, agent_id, ())))
+        if refusals:
+            raise click.ClickException(f"{harmless(url)}: {advised(refusals[0], token)}")
         publishing = progress.add_task("publishing", total=messages)
         began = time.perf_counter()
         waited = 0

@@ -112,11 +112,15 @@ def server_options(function: _F) -> _F:
     How the commands that are clients find the service, and say who they are.
     """
     for option in (
-        click.option("--agent-id", metavar="AGENT", help="Who to connect as, in development, without a token."),
+        click.option(
+            "--agent-id",
+            metavar="AGENT",
+            help="Agent to connect as without a token, which only development allows.",
+        ),
         click.option(
             "--token-file",
             type=click.Path(dir_okay=False),
-            help="A file with the token; else DCM_WS_TOKEN has it.  (An option would show in ps.)",
+            help="File with the token; otherwise it is taken from DCM_WS_TOKEN.",
         ),
         click.option(
             "--url",

@@ -10,7 +10,7 @@ import click
 
 _COMMANDS = {
     "serve": ("service", "Run the service."),
-    "check": ("checks", "Look whether the service could run here."),
+    "check": ("checks", "Check settings, database and port."),
     "init-db": ("database", "Make tables, and triggers that send events."),
     "token": ("tokens", "Make a token, or verify one."),
     "tail": ("tail", "Show events as they come."),
@@ -50,5 +50,5 @@ def main() -> None:
     """
     Real-time events from PostgreSQL to WebSocket channels: the service, and tools to look at it and feed it.
 
-    Exit codes: 0 done, 1 it failed, 2 the command line is no good.
+    Exit codes: 0 done, 1 it failed, 2 invalid usage; nothing was done.
     """

@@ -43,7 +43,7 @@ _decoder = msgspec.json.Decoder(Line)
 
 Send = Callable[[Line], Awaitable[str]]
 """
-Publishes one; answers its id, empty where the way gives none.
+Publishes one event and returns its id, which is empty if it went by NOTIFY.
 """
 
 
@@ -75,7 +75,7 @@ class Tally:
 @click.argument("data", required=False)
 @click.option("--lines", metavar="FILE|-", help="Publish a JSON object of each line: channel, event and data.")
 @click.option(
-    "--via", type=click.Choice(["ws", "db"]), default="ws", show_default=True, help="By WebSocket, or NOTIFY."
+    "--via", type=click.Choice(["ws", "db"]), default="ws", show_default=True, help="By WebSocket or by NOTIFY."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @server_options
@@ -93,11 +93,12 @@ def command(
     config: str | None,
 ) -> None:
     """
-    Publish EVENT on CHANNEL, with DATA: JSON, or - to read it from standard input; null where there is none.  With
-    --lines, what a file says; lines that are no good are told by their number, and the others are published.  It is as
-    slow as the service's rate limit wants it.
+    Publish EVENT on CHANNEL, with DATA: JSON, or - to read it from standard input; null without it.  With --lines,
+    publish the events in a file: invalid lines are reported by number, and the others are published.  It slows down to
+    the service's rate limit.  The id of each event is printed; with --via db there is none, since the service makes it.
 
-    Exit codes: 0 all published; 1 something was not; 2 the command line is no good; 130 ended by Ctrl-C.
+    Exit codes: 0 all published; 1 something was not, or the service or the database cannot be reached (if nothing
+    listens, it retries for 15 seconds); 2 invalid usage, nothing was done; 130 ended by Ctrl-C.
 
     \b
     Examples:
@@ -225,8 +226,8 @@ def _event_of(text: bytes) -> Line:
 def _told(message_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json_line({"published": True, "message_id": message_id or None}))
-    elif message_id:
-        click.echo(harmless(message_id))
+    else:
+        click.echo(harmless(message_id) or "notified")
 
 
 @asynccontextmanager
@@ -263,18 +264,20 @@ async def _by_database(url: str) -> AsyncIterator[Send]:
 
 @asynccontextmanager
 async def _by_websocket(url: str, token: str | None, agent_id: str | None) -> AsyncIterator[Send]:
-    from dcm_ws.cli.connection import connected, make_client
+    from dcm_ws.cli.connection import advised, connected, make_client
     from dcm_ws.cli.patience import patiently
     from dcm_ws.client import ClosedError, DCMError, NotConnectedError, RequestTimeoutError
 
-    async with connected(make_client(url, token, agent_id, ())) as client:
+    async with connected(make_client(url, token, agent_id, ()), url, token) as client:
 
         async def send(line: Line) -> str:
             try:
                 return (await patiently(lambda: client.publish(line.channel, line.event, line.data)))[0]
             except (ClosedError, NotConnectedError, RequestTimeoutError) as error:
-                raise click.ClickException(f"it may have been published, or not: {harmless(str(error))}") from None
+                raise click.ClickException(
+                    f"{harmless(url)}: {harmless(str(error))}; the event may have been published"
+                ) from None
             except DCMError as error:
-                raise BadLineError(harmless(str(error))) from None
+                raise BadLineError(advised(error, token)) from None
 
         yield send

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -20,9 +19,15 @@ from rich.console import Console
 from rich.text import Text
 
 from dcm_ws.cli.common import check_channel, compact, harmless, json_line, server_options, token_of
-from dcm_ws.cli.connection import make_client
+from dcm_ws.cli.connection import Progress, advised, make_client, say
 from dcm_ws.client import ClosedError, DCMError, Event, RefusedError, State
+from dcm_ws.client.aio import DCMClient
 from dcm_ws.errors import ProtocolError
+
+AGENT = "dcm-ws-tail"
+"""
+Who it connects as without a token, which only development allows: an agent's channel takes being somebody.
+"""
 
 _COLOURS = {
     "task": "green",
@@ -58,6 +63,13 @@ class Wanted:
         own = () if self.agent is None else (f"agents/{self.agent}",)
         return self.channels or ("global", *own)
 
+    @property
+    def private(self) -> bool:
+        """
+        Whether one of the channels takes being authenticated.
+        """
+        return any(channel.startswith("agents/") for channel in self.subscriptions)
+
     def __call__(self, event: Event) -> bool:
         data = event.data if isinstance(event.data, dict) else {}
         return (
@@ -74,9 +86,9 @@ class Wanted:
 
 @click.command("tail")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
-@click.option("--event", "events", multiple=True, metavar="PATTERN", help="Such events alone: 'task.*'; repeatable.")
-@click.option("--agent", help="Events of, from or for this agent, or on its channel, alone.")
-@click.option("--grep", "text", metavar="TEXT", help="Events with this text in their data alone, whatever its case.")
+@click.option("--event", "events", multiple=True, metavar="PATTERN", help="Only such events: 'task.*'; repeatable.")
+@click.option("--agent", help="Only events of, from or for this agent, or on its channel.")
+@click.option("--grep", "text", metavar="TEXT", help="Only events with this text in their data; case is ignored.")
 @click.option("--count", "-n", type=click.IntRange(1), help="End after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
 @server_options
@@ -92,11 +104,14 @@ def command(
     agent_id: str | None,
 ) -> None:
     """
-    Show events as they come, on the CHANNELs given, else on global, where all are.  It connects again for ever, and
-    says so on standard error.  What a terminal would obey in an event's text is written out.
+    Show events as they come, on the CHANNELs given, or else on global, which has all public events.  It only observes:
+    it acknowledges nothing, and what is kept for an agent stays kept, also if it connects as that agent.
 
-    Exit codes: 0 ended by Ctrl-C, SIGTERM, a closed pipe or --count; 1 the service refuses the connection, or all the
-    CHANNELs; 2 the command line is no good.
+    It reconnects indefinitely, and reports the connection on standard error.  Escape sequences, control characters and
+    text-direction marks in events are printed escaped, so an event cannot control your terminal.
+
+    Exit codes: 0 ended by Ctrl-C, SIGTERM, a closed pipe or --count; 1 the service refuses the connection or all the
+    CHANNELs, or the first connection fails with an HTTP status 4xx, an unknown host or a TLS error; 2 invalid usage.
 
     \b
     Examples:
@@ -110,68 +125,123 @@ def command(
         except ProtocolError as error:
             raise click.UsageError(harmless(error.reason)) from None
     wanted = Wanted(channels, events, agent, text)
-    refused = asyncio.run(_tail(url, token_of(token_file), agent_id, wanted, count, as_json))
-    if refused is not None:
-        raise click.ClickException(f"{url}: {harmless(str(refused))}")
+    failure = asyncio.run(_tail(url, token_of(token_file), agent_id, wanted, count, as_json))
+    if failure is not None:
+        raise click.ClickException(failure)
 
 
 async def _tail(
     url: str, token: str | None, agent_id: str | None, wanted: Wanted, count: int | None, as_json: bool
-) -> DCMError | None:
+) -> str | None:
+    """
+    Show events until the end.
+
+    @return: why the service does not give any; None where it did.
+    """
+    done = asyncio.Event()
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not done.done():
-            done.set_result(None)
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    client = make_client(url, token, agent_id, wanted.subscriptions)
-    # before it connects, so that nothing comes earlier
-    client.on("*", _printer(wanted, count, as_json, end))
-    refusals: dict[str, RefusedError] = {}
-    lost = False
+        loop.add_signal_handler(number, done.set)
+    show = _printer(wanted, count, as_json, done.set)
+    claimed = agent_id if token or agent_id else AGENT
+    tail = _Tail(url, make_client(url, token, claimed, wanted.subscriptions), token, wanted, done)
+    failure = await tail.run(show)
+    if failure is not None and tail.needs_token and claimed == AGENT and not wanted.private:
+        # production may let clients listen that have not authenticated
+        done.clear()
+        tail = _Tail(url, make_client(url, None, None, wanted.subscriptions), None, wanted, done)
+        failure = await tail.run(show)
+    return failure
 
-    def complain(error: DCMError) -> None:
-        _say(harmless(str(error)))
+
+class _Tail:
+    """
+    One client, and what is reported about it on standard error.
+
+    @ivar needs_token: the service does not let anybody in without a token.
+    """
+
+    def __init__(self, url: str, client: DCMClient, token: str | None, wanted: Wanted, done: asyncio.Event) -> None:
+        self._url = url
+        self._client = client
+        self._token = token
+        self._wanted = set(wanted.subscriptions)
+        self._done = done
+        self._refusals: dict[str, str] = {}
+        self._progress = Progress(client, url)
+        self._greeted = False
+        self._lost = False
+        self.needs_token = False
+
+    async def run(self, show: Callable[[Event], object]) -> str | None:
+        """
+        Call C{show} with each event until the end.
+
+        @return: why there were none.
+        """
+        # before it connects, so that nothing comes earlier
+        self._client.on("*", show)
+        self._client.on_state(self._changed)
+        self._client.on_error(self._complain)
+        connecting = asyncio.ensure_future(self._connect())
+        await self._done.wait()
+        connecting.cancel()
+        try:
+            await asyncio.gather(connecting, return_exceptions=True)
+            if self._client.state is State.CLOSED and not connecting.cancelled():
+                await self._client.connected()
+        except ClosedError as error:
+            self.needs_token = getattr(error.refusal, "code", None) == "TOKEN_REQUIRED"
+            return f"{harmless(self._url)}: {advised(error, self._token)}"
+        finally:
+            await self._client.close()
+        if self._progress.failure is not None:
+            return self._progress.failure
+        return "; ".join(self._refusals.values()) if self._refusals.keys() >= self._wanted else None
+
+    async def _connect(self) -> None:
+        await self._client.connect()
+        if self._client.agent_id is None:
+            # nothing else says whether a client that has not authenticated gets anything
+            for channel in self._wanted:
+                try:
+                    await self._client.subscribe(channel)
+                except RefusedError as error:
+                    error.channel = channel
+                    self._complain(error)
+                except DCMError:
+                    # the connection has ended; the client subscribes again by itself
+                    return
+        self._greet()
+
+    def _greet(self) -> None:
+        channels = ", ".join(sorted(self._wanted - self._refusals.keys()))
+        if channels:
+            self._greeted = True
+            name = harmless(self._client.agent_id or "nobody in particular")
+            say(f"connected to {harmless(self._url)} as {name}, observing {harmless(channels)}")
+
+    def _complain(self, error: DCMError) -> None:
+        text = advised(error, self._token)
         if isinstance(error, RefusedError) and error.channel is not None:
-            refusals[error.channel] = error
-            if refusals.keys() >= set(wanted.subscriptions):
-                end()
+            text = f"{harmless(error.channel)}: {text}"
+            self._refusals[error.channel] = text
+            if self._refusals.keys() >= self._wanted:
+                # it is the end, and its reason
+                self._done.set()
+                return
+        say(text)
 
-    def tell(state: State) -> None:
-        nonlocal lost
+    def _changed(self, state: State) -> None:
         if state is State.WAITING:
-            lost = True
-            _, reason = client.last_close or (None, "")
-            _say(f"no connection ({harmless(reason) or 'it ended'}); trying again")
-        elif state is State.CONNECTED and lost:
-            lost = False
-            _say("connected again")
+            self._lost = self._greeted
+            if self._progress.failure is not None:
+                self._done.set()
+        elif state is State.CONNECTED and self._lost:
+            self._lost = False
+            say("connected again")
         elif state is State.CLOSED:
-            end()
-
-    client.on_state(tell)
-    client.on_error(complain)
-    connecting = asyncio.ensure_future(client.connect())
-    await done
-    connecting.cancel()
-    try:
-        await asyncio.gather(connecting, return_exceptions=True)
-        if client.state is State.CLOSED and not connecting.cancelled():
-            await client.connected()
-    except ClosedError as refused:
-        return refused
-    finally:
-        await client.close()
-    return next(iter(refusals.values())) if refusals.keys() >= set(wanted.subscriptions) else None
-
-
-def _say(text: str) -> None:
-    # nobody may be reading
-    with suppress(OSError):
-        click.echo(text, err=True)
+            self._done.set()
 
 
 def _printer(wanted: Wanted, count: int | None, as_json: bool, end: Callable[[], None]) -> Callable[[Event], None]:

@@ -16,14 +16,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from dcm_ws.cli.common import harmless, http_base, server_options, token_of
+from dcm_ws.client.reasons import REFUSED, reason_of
+from dcm_ws.client.urls import is_loopback
 
 ANSWER_MAX = 16 << 20
 """
@@ -32,6 +35,8 @@ Bytes of an answer that are read.
 
 _SHOWN = 200
 _COUNTS_WIDTH = 48
+_BOTH_WIDTH = 76
+_NOT_OURS = "it is not a dcm-ws service"
 _COUNTS = (
     ("clients", "connectedClients"),
     ("authenticated", "authenticatedClients"),
@@ -51,7 +56,7 @@ _COUNTS = (
 What a row is called, and where it is in C{/stats}.
 """
 _NUMBER_MAX = 1e18
-_TIMEOUT = 5.0
+_TIMEOUT = 8.0
 # what is no HTTP, and JSON that is nested without end, among them
 _TROUBLE = (OSError, ValueError, RecursionError, http.client.HTTPException)
 _STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
@@ -69,10 +74,10 @@ Report = dict[str, Any]
 def command(interval: float, once: bool, as_json: bool, url: str, token_file: str | None, agent_id: str | None) -> None:
     """
     Show connections, channels, rates, what is pending and the state of the database, refreshed.  q or Ctrl-C ends it.
-    In production the channels are shown to those with a token alone.
+    In production the channels are only shown with a token.
 
-    Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service does not answer (with --once or --json, or at
-    first); 2 the command line is no good.
+    Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service cannot be reached at the start, or answers
+    with an error; 2 invalid usage.  If the service goes away later, it retries until it is back.
 
     \b
     Examples:
@@ -85,28 +90,30 @@ def command(interval: float, once: bool, as_json: bool, url: str, token_file: st
     def fetch() -> Report:
         report = {"health": _get(f"{base}/health", token), "stats": _get(f"{base}/stats", token)}
         if _at(report["stats"], "connectedClients") is None:
-            raise ValueError("it is no dcm-ws")
+            raise ValueError(_NOT_OURS)
         return report
 
     try:
         report = fetch()
     except _TROUBLE as error:
-        raise click.ClickException(f"{base} does not answer: {_reason(error)}") from None
+        raise click.ClickException(_failure(base, error)) from None
     if as_json:
         click.echo(json.dumps(report))
     elif once or not sys.stdout.isatty():
-        Console(highlight=False).print(screen(report, None, 0, ""))
+        Console(highlight=False).print(screen(report, None, 0, "", base))
     else:
         # it ends as by Ctrl-C, and leaves the terminal as it was
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(fetch, report, interval)
+            _watch(fetch, report, interval, base)
 
 
 def _get(url: str, token: str | None) -> Report:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    # a proxy of the environment cannot reach this machine
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+        with urllib.request.build_opener(*direct).open(request, timeout=_TIMEOUT) as answer:
             body = answer.read(ANSWER_MAX)
     except urllib.error.HTTPError as error:
         # a service that is draining answers with 503, and a report
@@ -115,18 +122,23 @@ def _get(url: str, token: str | None) -> Report:
         body = error.read(ANSWER_MAX)
     report = json.loads(body)
     if not isinstance(report, dict):
-        raise ValueError("it is no dcm-ws")
+        raise ValueError(_NOT_OURS)
     return report
 
 
-def _reason(error: BaseException) -> str:
-    return harmless(" ".join(str(error).split())) or type(error).__name__
+def _failure(base: str, error: BaseException) -> str:
+    reason = reason_of(error)
+    if reason == REFUSED:
+        return f"nothing listens at {base} (connection refused)"
+    said = "" if isinstance(error, urllib.error.HTTPError) else " does not answer"
+    return f"{base}{said}: {harmless(reason)}"
 
 
-def _watch(fetch: Callable[[], Report], report: Report, interval: float) -> None:
+def _watch(fetch: Callable[[], Report], report: Report, interval: float, base: str) -> None:
     before: Report | None = None
+    where = f"{base}   q quits"
     taken, elapsed, trouble = time.monotonic(), 0.0, ""
-    with _keys() as pressed, Live(screen(report, None, 0, ""), screen=True, auto_refresh=False) as live:
+    with _keys() as pressed, Live(screen(report, None, 0, "", where), screen=True, auto_refresh=False) as live:
         while True:
             if pressed(interval) == "q":
                 return
@@ -134,10 +146,10 @@ def _watch(fetch: Callable[[], Report], report: Report, interval: float) -> None
                 before, report = report, fetch()
                 trouble = ""
             except _TROUBLE as error:
-                before, trouble = None, f"no answer: {_reason(error)}"
+                before, trouble = None, f"{_failure(base, error)}; trying again in {interval:g} s"
             now = time.monotonic()
             taken, elapsed = now, now - taken
-            live.update(screen(report, before, elapsed, trouble), refresh=True)
+            live.update(screen(report, before, elapsed, trouble, where), refresh=True)
 
 
 @contextlib.contextmanager
@@ -169,11 +181,34 @@ def _keys() -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def screen(report: Report, before: Report | None, elapsed: float, trouble: str) -> Group:
+class _Columns:
+    """
+    Two renderables next to each other, or one below the other on a terminal that is too narrow.
+    """
+
+    def __init__(self, counts: Table, names: Group) -> None:
+        self._counts = counts
+        self._names = names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < _BOTH_WIDTH:
+            yield self._counts
+            yield ""
+            yield self._names
+            return
+        both = Table.grid(padding=(0, 3), expand=True)
+        both.add_column(min_width=_COUNTS_WIDTH)
+        both.add_column(ratio=1)
+        both.add_row(self._counts, self._names)
+        yield both
+
+
+def screen(report: Report, before: Report | None, elapsed: float, trouble: str, where: str = "") -> Group:
     """
     The report as it is shown.
 
-    @param before: the report to reckon rates against, from C{elapsed} seconds ago; None for none.
+    @param before: the report to compute rates against, from C{elapsed} seconds ago; None for none.
+    @param where: the address of the service.
     """
     health, stats = report["health"], report["stats"]
     status = str(health.get("status"))
@@ -185,6 +220,7 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str) 
         (harmless(status), _STYLES.get(status, "bold red")),
         f"   up {_duration(health.get('uptime_s', 0))}",
         f"   database {harmless(str(state))}",
+        (f"   {harmless(where)}", "dim"),
     )
     counts = _table("", "now", "a second")
     for label, path in (*_COUNTS, *_trouble(stats)):
@@ -196,18 +232,15 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str) 
         "",
         _counted("agent", "connections", stats.get("agentStats")),
     )
-    both = Table.grid(padding=(0, 3), expand=True)
-    # it is the names that a narrow terminal cuts
-    both.add_column(min_width=_COUNTS_WIDTH)
-    both.add_column(ratio=1)
-    both.add_row(counts, names)
-    return Group(head, Text(trouble, "bold red"), both)
+    return Group(head, Text(trouble, "bold red"), _Columns(counts, names))
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        # a narrow terminal cuts the names, and no numbers or titles
+        least = len(column) if number else None
+        table.add_column(column, justify="right" if number else "left", no_wrap=True, min_width=least)
     return table
 
 

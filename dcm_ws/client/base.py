@@ -44,6 +44,13 @@ class Client(ABC):
         return self._core.agent_id
 
     @property
+    def ended(self) -> str:
+        """
+        How the last connection ended, or why there was none; empty while there is one, and before the first.
+        """
+        return self._core.ended
+
+    @property
     def channels(self) -> list[str]:
         """
         What it is, or will be, subscribed to.

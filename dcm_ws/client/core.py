@@ -155,7 +155,8 @@ class ClientCore:
             reply(NotConnectedError(f"{self.ended}; there was no answer yet", code))
         refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _PASSING)
         if refused and not self._fresh_tokens:
-            return Verdict(None, ClosedError(self.ended, code))
+            refusal = error if isinstance(error, RefusedError) else None
+            return Verdict(None, ClosedError(self.ended, code, refusal))
         if code in _UNWELCOME:
             self._attempt = max(self._attempt, _UNWELCOME_ATTEMPT)
         longest = BACKOFF_MAX if code == _GOING_AWAY else min(BACKOFF_MAX, BACKOFF_BASE * 2**self._attempt)

@@ -131,10 +131,12 @@ class ClosedError(DCMError):
     The client is closed, by its user or for good by the server.
 
     @ivar close_code: the WebSocket's; None where the user closed it.
+    @ivar refusal: the server's answer to the authentication that failed; None for other reasons.
     """
 
     code = "CLOSED"
 
-    def __init__(self, text: str, close_code: int | None = None) -> None:
+    def __init__(self, text: str, close_code: int | None = None, refusal: RefusedError | None = None) -> None:
         super().__init__(text)
         self.close_code = close_code
+        self.refusal = refusal

@@ -17,6 +17,8 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 REFUSED = "connection refused: nothing listens there"
 
 _BODY_MAX = 300
+# what OpenSSL says about plain text
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 
 
 def reason_of(error: BaseException) -> str:
@@ -38,7 +40,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: the certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        hint = "; the port may not speak TLS" if error.reason in _NO_TLS else ""
+        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}{hint}"
     if isinstance(error, OSError):
         return _system_reason(error)
     if isinstance(error, WebSocketException) and error.__cause__ is not None:

@@ -11,7 +11,9 @@ import itertools
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -107,6 +109,13 @@ def running() -> Iterator[Service]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Service]:
+    with service("--database-url", f"postgresql://dcm@127.0.0.1:{free_port()}/none", "--production",
+                 env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as started:  # fmt: skip
+        yield started
+
+
 def url(running: Service) -> str:
     return f"ws://127.0.0.1:{running.port}/"
 
@@ -127,7 +136,7 @@ def lines_of(*events: object) -> str:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signals) -> None:
     """
-    Events come as lines, in columns; Ctrl-C and SIGTERM end it with 0 and without a word.
+    Events come as lines, in columns; Ctrl-C and SIGTERM end it with 0.  It says first where it is connected.
     """
     tail = Tail(tmp_path, "--url", url(running))
     until(lambda: subscribers(running) == 1)
@@ -140,7 +149,7 @@ def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signa
         ["system.info", "global", "null"],
     ]
     assert tail.lines[0].index("global") == tail.lines[1].index("global")
-    assert tail.errors == []
+    assert tail.errors == [f"connected to {url(running)} as dcm-ws-tail, observing global"]
 
 
 def test_tail_chooses(tmp_path: Path, running: Service) -> None:
@@ -174,25 +183,167 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
 
 def test_tail_of_an_agent(tmp_path: Path, running: Service) -> None:
     """
-    --agent shows what is published on the agent's own channel, too, and says where it may not listen there.
+    --agent also shows what is published on the agent's own channel.
     """
-    allowed = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--agent-id", "me", "--count", "2")
-    stranger = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--count", "1")
-    until(lambda: (subscribers(running, "agents/bob"), subscribers(running)) == (1, 2))
+    tail = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--count", "2")
+    until(lambda: (subscribers(running, "agents/bob"), subscribers(running)) == (1, 1))
     assert publish(tmp_path, running, "agents/bob", "message.new", '"hi"').returncode == 0
     assert publish(tmp_path, running, "topics/t", "task.created", '{"agent_id": "bob"}').returncode == 0
-    assert (allowed.end(), stranger.end()) == (0, 0)
-    assert ["agents/bob" in line for line in allowed.lines] == [True, False]
-    assert len(stranger.lines) == 1 and "Not authorized" in stranger.errors[0]
+    assert tail.end() == 0
+    assert ["agents/bob" in line for line in tail.lines] == [True, False]
 
 
-def test_tail_of_what_it_may_not_hear(tmp_path: Path, running: Service) -> None:
+def test_tail_as_its_help_has_it(tmp_path: Path, running: Service) -> None:
     """
-    Where no channel is left it ends with 1 and the reason.
+    The example of --help works in development as it is printed.
     """
-    tail = Tail(tmp_path, "--url", url(running), "agents/bob", "agents/eve")
-    assert tail.end() == 1
-    assert "Not authorized" in tail.errors[-1]
+    shown = " ".join(run(tmp_path, "tail", "--help").stdout.split())
+    example = "agents/backend topics/deploys --event 'task.*' --event 'subtask.failed'"
+    assert f"dcm-ws tail {example}" in shown
+    tail = Tail(tmp_path, *shlex.split(example), "--count", "1", DCM_WS_URL=url(running))
+    until(lambda: [subscribers(running, name) for name in ("agents/backend", "topics/deploys")] == [1, 1])
+    assert publish(tmp_path, running, "agents/backend", "task.created").returncode == 0
+    assert tail.end() == 0, tail.errors
+    assert tail.errors == [f"connected to {url(running)} as dcm-ws-tail, observing agents/backend, topics/deploys"]
+
+
+@pytest.mark.parametrize("command", ["tail", "publish"])
+def test_commands_leave_what_is_kept_for_an_agent(tmp_path: Path, running: Service, command: str) -> None:
+    """
+    What is kept for bob is still kept after a command that connected as bob, and bob is never seen by it.
+    """
+    bob = running.connect()
+    ask(bob, type="auth", agent_id="bob", id=1)
+    bob.close()
+    until(lambda: running.stats()["connectedClients"] == 0)
+    watcher = running.connect()
+    assert publish(tmp_path, running, "agents/bob", "message.new", '{"n": 1}').returncode == 0
+    if command == "tail":
+        tail = Tail(tmp_path, "--url", url(running), "--agent-id", "bob", "--count", "1")
+        until(lambda: tail.errors)
+        assert publish(tmp_path, running, "agents/bob", "message.new", '{"n": 2}').returncode == 0
+        assert tail.end() == 0, tail.errors
+        assert len(tail.lines) == 1 and '{"n":2}' in tail.lines[0]
+    else:
+        assert publish(tmp_path, running, "--agent-id", "bob", "agents/bob", "message.new", '{"n": 2}').returncode == 0
+    say(watcher, type="publish", channel="global", event="system.info", data="the end")
+    seen = [hear(watcher)["event"] for _ in range(3)]
+    assert seen == ["message.new", "message.new", "system.info"]
+    watcher.close()
+    bob = running.connect()
+    say(bob, type="auth", agent_id="bob", id=1)
+    kept: list[int] = []
+    while len(kept) < 2:
+        frame = hear(bob)
+        if frame.get("event") == "message.new" and frame["channel"] == "agents/bob":
+            kept.append(frame["data"]["n"])
+    assert kept == [1, 2]
+    bob.close()
+
+
+def test_tail_of_what_it_may_not_hear(tmp_path: Path) -> None:
+    """
+    A refusal names the channel.  If every channel is refused, tail ends with 1.
+    """
+    with service("--max-subscriptions", "3") as running:
+        tail = Tail(tmp_path, "--url", url(running), "topics/a", "topics/b", "topics/c")
+        until(lambda: len(tail.errors) == 3)
+        refused = {error.partition(":")[0] for error in tail.errors[:2]}
+        assert len(refused) == 2 and refused < {"topics/a", "topics/b", "topics/c"}, tail.errors
+        assert tail.errors[2].startswith(f"connected to {url(running)} as dcm-ws-tail, observing topics/")
+        assert tail.stop() == 0
+        tail = Tail(tmp_path, "--url", url(running), "projects")
+        assert tail.end() == 1
+        assert tail.errors == ["Error: projects: Invalid channel format: projects"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tail",),
+        ("tail", "topics/a", "agents/bob"),
+        ("tail", "--agent-id", "bob"),
+        ("publish", "global", "system.info"),
+        ("bench",),
+    ],
+)
+def test_production_without_a_token(tmp_path: Path, guarded: Service, arguments: tuple[str, ...]) -> None:
+    """
+    Without a token, production is one line at once that says how to give one.
+    """
+    done = run(tmp_path, *arguments, "--url", url(guarded))
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and not done.stdout, done
+    assert "DCM_WS_TOKEN" in last and "dcm-ws token" in last, done.stderr
+
+
+@pytest.mark.parametrize("command", [("tail",), ("publish", "global", "system.info"), ("bench", "--yes"), ("top",)])
+def test_what_retrying_cannot_help(tmp_path: Path, running: Service, command: tuple[str, ...]) -> None:
+    """
+    HTTP 4xx, an unknown host and TLS errors end a command at once, with 1 and a line that has the URL and the reason.
+    """
+    secure = f"wss://127.0.0.1:{running.port}/"
+    with another_service(
+        *[b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
+    ) as forbidding:
+        for where, reason in (
+            (forbidding, "HTTP 403 Forbidden"),
+            ("ws://nowhere.invalid/", "unknown host"),
+            (secure, "TLS: wrong version number"),
+        ):
+            done = run(tmp_path, *command, "--url", where)
+            last = done.stderr.splitlines()[-1]
+            base = where.replace("ws", "http", 1).rstrip("/") if command == ("top",) else where
+            assert done.returncode == 1 and "Errno" not in done.stderr and "trying again" not in done.stderr, done
+            assert base in last and reason in last, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("tail", "-n", "1"), ("publish", "global", "system.info"), ("bench", "--messages", "1")]
+)
+def test_nothing_listens_yet(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """
+    Commands say at once that nothing listens and when they try again, and go on as soon as something does.
+    """
+    port = free_port()
+    where = f"ws://127.0.0.1:{port}/"
+    process = start(tmp_path, *command, "--url", where)
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    said = next(line for line in lines if "connections to" not in line)
+    assert re.fullmatch(
+        rf"nothing listens at {re.escape(where)} \(connection refused\); trying again in \d\.\d s\n", said
+    )
+    with service("--listen", f"tcp:{port}:interface=127.0.0.1") as running:
+        running.port = port
+        if command[0] == "tail":
+            until(lambda: subscribers(running) == 1)
+            assert publish(tmp_path, running, "global", "system.info").returncode == 0
+        assert ended(process)[0] == 0
+
+
+def test_top_without_anybody(tmp_path: Path) -> None:
+    """
+    top says that nothing listens, in words.
+    """
+    port = free_port()
+    done = run(tmp_path, "top", "--url", f"ws://127.0.0.1:{port}/")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"Error: nothing listens at http://127.0.0.1:{port} (connection refused)\n",
+    )
+
+
+def test_no_proxy_for_this_machine(tmp_path: Path, running: Service) -> None:
+    """
+    A proxy in the environment is not asked for a service on this machine.
+    """
+    proxy = f"http://127.0.0.1:{free_port()}"
+    variables = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy)
+    for command in (("publish", "global", "system.info"), ("top", "--once"), ("bench", "--messages", "1")):
+        for host in ("127.0.0.1", "localhost"):
+            done = run(tmp_path, *command, "--url", f"ws://{host}:{running.port}/", **variables, no_proxy="")
+            assert done.returncode == 0, done.stderr
 
 
 def test_tail_without_anybody_to_complain_to(tmp_path: Path) -> None:
@@ -244,7 +395,9 @@ def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
     publish(tmp_path, running, "global", "system.info")
     try:
         assert process.wait(timeout=20) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read().splitlines() == [
+            f"connected to {url(running)} as dcm-ws-tail, observing global",
+        ]
     finally:
         process.kill()
         process.stderr.close()

@@ -62,7 +62,7 @@ def invalid_message() -> InvalidMessage:
         (URLError(socket.gaierror(-2, "Name or service not known")), "unknown host: Name or service not known"),
         (TimeoutError("timed out during opening handshake"), "no answer in time"),
         (verification_error(), "TLS: the certificate is not accepted: self-signed certificate"),
-        (wrong_version(), "TLS: wrong version number"),
+        (wrong_version(), "TLS: wrong version number; the port may not speak TLS"),
         (status(404), "the server answered HTTP 404 Not Found"),
         (status(401, b'{"error":"Invalid token"}'), "the server answered HTTP 401 Unauthorized: Invalid token"),
         (status(404, b'{"error":"Not Found"}'), "the server answered HTTP 404 Not Found"),
