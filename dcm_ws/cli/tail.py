@@ -218,7 +218,7 @@ class _Tail:
         channels = ", ".join(sorted(self._wanted - self._refusals.keys()))
         if channels:
             self._greeted = True
-            name = harmless(self._client.agent_id or "nobody in particular")
+            name = harmless(self._client.agent_id or "an anonymous client")
             say(f"connected to {harmless(self._url)} as {name}, observing {harmless(channels)}")
 
     def _complain(self, error: DCMError) -> None:

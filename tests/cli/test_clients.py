@@ -277,6 +277,21 @@ def test_production_without_a_token(tmp_path: Path, guarded: Service, arguments:
     assert "DCM_WS_TOKEN" in last and "dcm-ws token" in last, done.stderr
 
 
+def test_tail_where_anybody_may_listen(tmp_path: Path) -> None:
+    """
+    With --anonymous listen, tail needs a token in production only for the channels of agents.
+    """
+    with service("--database-url", f"postgresql://dcm@127.0.0.1:{free_port()}/none", "--production",
+                 "--anonymous", "listen", env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as running:  # fmt: skip
+        tail = Tail(tmp_path, "--url", url(running), "topics/t", "-n", "1")
+        until(lambda: tail.errors)
+        assert tail.errors == [f"connected to {url(running)} as an anonymous client, observing topics/t"]
+        done = run(tmp_path, "publish", "--url", url(running), "topics/t", "task.created", DCM_WS_TOKEN=make_token("a"))
+        assert done.returncode == 0, done.stderr
+        assert tail.end() == 0 and len(tail.lines) == 1
+        assert Tail(tmp_path, "--url", url(running), "agents/bob").end() == 1
+
+
 @pytest.mark.parametrize("command", [("tail",), ("publish", "global", "system.info"), ("bench", "--yes"), ("top",)])
 def test_what_retrying_cannot_help(tmp_path: Path, running: Service, command: tuple[str, ...]) -> None:
     """
