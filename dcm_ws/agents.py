@@ -24,11 +24,13 @@ class Absence(NamedTuple):
     @ivar subscriptions: what its last connection was subscribed to.
     @ivar owed: what it had been sent and not acknowledged, oldest first.
     @ivar since: the last event that was published before it left.
+    @ivar acknowledges: it has acknowledged something, on this connection or before.
     """
 
     subscriptions: frozenset[str]
     owed: Sequence[Tracked]
     since: int
+    acknowledges: bool = False
 
     @property
     def size(self) -> int:
@@ -59,6 +61,7 @@ class AgentMemory:
 
     @ivar kept: deliveries kept now.
     @ivar given_up: kept deliveries given up, since the start.
+    @ivar ignored: those of them whose agents have never acknowledged anything.
     @ivar crowded_out: those of them that went before their time, because too many were kept.
     @ivar overflowed: events that left the log before their time.
     @ivar forgotten: agents forgotten before their time, because too many were remembered.
@@ -85,11 +88,14 @@ class AgentMemory:
         # both in the order of leaving, so that what ends first stands in front
         self._subscriptions: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
+        # agents that have acknowledged something, and until when that is remembered
+        self._acknowledging: OrderedDict[str, float] = OrderedDict()
         self._log: deque[_Recent] = deque()
         self._log_bytes = 0
         self._kept_bytes = 0
         self.kept = 0
         self.given_up = 0
+        self.ignored = 0
         self.overflowed = 0
         self.crowded_out = 0
         self.forgotten = 0
@@ -107,11 +113,28 @@ class AgentMemory:
         """
         return len(self._absences)
 
+    def acknowledged(self, agent: str) -> None:
+        """
+        C{agent} has acknowledged something.  Remembered as long as subscriptions, and of as many agents.
+        """
+        self._acknowledging[agent] = self._now() + self._keep_subscriptions
+        self._acknowledging.move_to_end(agent)
+        if len(self._acknowledging) > self._max_agents:
+            self._acknowledging.popitem(last=False)
+
+    def acknowledges(self, agent: str) -> bool:
+        """
+        Is it remembered that C{agent} has acknowledged something?
+        """
+        return self._acknowledging.get(agent, 0.0) > self._now()
+
     def left(self, agent: str, absence: Absence) -> None:
         """
         A connection of C{agent} has ended.
         """
         now = self._now()
+        if absence.acknowledges:
+            self.acknowledged(agent)
         self._subscriptions[agent] = (
             now + self._keep_subscriptions,
             absence.subscriptions,
@@ -178,6 +201,11 @@ class AgentMemory:
             if until > now:
                 break
             del self._subscriptions[agent]
+        while self._acknowledging:
+            agent, forget_at = next(iter(self._acknowledging.items()))
+            if forget_at > now:
+                break
+            del self._acknowledging[agent]
         while self._absences:
             agent, (until, _) = next(iter(self._absences.items()))
             if until > now:
@@ -198,6 +226,8 @@ class AgentMemory:
     def _give_up(self, agent: str) -> None:
         if absence := self._take(agent):
             self.given_up += len(absence.owed)
+            if not absence.acknowledges:
+                self.ignored += len(absence.owed)
 
     def _forget_oldest(self) -> None:
         event = self._log.popleft()
@@ -219,4 +249,7 @@ def _joined(earlier: Absence, later: Absence) -> Absence:
     Two connections of one agent ended: it owes what either of them did, and was here until the later one left.
     """
     owed = {event.id: event for event in (*earlier.owed, *later.owed)}
-    return later._replace(owed=sorted(owed.values(), key=lambda event: event.seq))
+    return later._replace(
+        owed=sorted(owed.values(), key=lambda event: event.seq),
+        acknowledges=earlier.acknowledges or later.acknowledges,
+    )

@@ -19,6 +19,8 @@ class Recipient(Protocol):
 
     #: what the client has not acknowledged yet, by event id, oldest first
     owed: dict[str, Delivery]
+    #: it has acknowledged something, on this connection or before
+    acknowledges: bool
 
 
 class Tracked(NamedTuple):
@@ -71,6 +73,7 @@ class DeliveryQueue:
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar given_up: deliveries that nobody will get any more, since the start.
+    @ivar ignored: those of them whose clients have never acknowledged anything, such as dashboards.
     @ivar overflowed: those of them that went because their client owed too many.
     @ivar crowded_out: those of them that went because too many bytes were held.
     @ivar held: bytes of frames held now.
@@ -97,6 +100,7 @@ class DeliveryQueue:
         self.held = 0
         self.pending = 0
         self.given_up = 0
+        self.ignored = 0
         self.overflowed = 0
         self.crowded_out = 0
         self.begun = 0
@@ -119,7 +123,7 @@ class DeliveryQueue:
         for client in audience:
             if len(client.owed) > most:
                 self._settle(client, next(iter(client.owed)))
-                self.given_up += 1
+                self._give_up(client)
                 self.overflowed += 1
         self._make_room(0)
 
@@ -169,7 +173,7 @@ class DeliveryQueue:
                         self._let_go(old)
                     del client.owed[event.id]
                     self.pending -= 1
-                    self.given_up += 1
+                    self._give_up(client)
                     yield client, ()
                 continue
             if not waiting:
@@ -191,6 +195,11 @@ class DeliveryQueue:
                 client.owed[event.id] = again
                 self.retried += 1
                 yield client, event.frames
+
+    def _give_up(self, client: Recipient) -> None:
+        self.given_up += 1
+        if not client.acknowledges:
+            self.ignored += 1
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)
@@ -227,5 +236,5 @@ class DeliveryQueue:
     def _crowd_out(self, delivery: Delivery) -> None:
         for client in list(delivery.waiting):
             self._settle(client, delivery.event.id)
-            self.given_up += 1
+            self._give_up(client)
             self.crowded_out += 1

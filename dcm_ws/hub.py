@@ -275,6 +275,9 @@ class Hub:
         session.sender = from_field(agent)
         session.dcm_session = claims.session_id or auth.session_id or session.origin.session_id
         self._expect_expiry(session, claims)
+        if session.acknowledges:
+            self.memory.acknowledged(agent)
+        session.acknowledges = self.memory.acknowledges(agent)
         self._restore(session, (agent_channel(agent).name,), beyond=2)
         if session.dcm_session is not None:
             self._restore(session, (session_channel(session.dcm_session).name,), beyond=2)
@@ -326,7 +329,16 @@ class Hub:
             session.replaying = None
         if session.present is not None:
             subscriptions = frozenset(self.registry.channels(session))
-            self.memory.left(session.present, Absence(subscriptions, owed, self._seq))
+            self.memory.left(session.present, Absence(subscriptions, owed, self._seq, session.acknowledges))
+
+    def first_ack(self, session: Session) -> None:
+        """
+        A client that has never acknowledged anything does so now.
+        """
+        if not session.observer:
+            session.acknowledges = True
+            if session.agent is not None:
+                self.memory.acknowledged(session.agent)
 
     def _catch_up(self, session: Session, absence: Absence) -> None:
         def events() -> Iterator[Tracked]:
@@ -546,9 +558,16 @@ class Hub:
     @property
     def given_up(self) -> int:
         """
-        Deliveries that nobody will get any more, since the start.
+        Deliveries that nobody will get any more, since the start, without those that are L{never_acknowledged}.
         """
-        return self.deliveries.given_up + self.memory.given_up
+        return self.deliveries.given_up + self.memory.given_up - self.never_acknowledged
+
+    @property
+    def never_acknowledged(self) -> int:
+        """
+        Deliveries given up whose clients, such as dashboards, have never acknowledged anything, since the start.
+        """
+        return self.deliveries.ignored + self.memory.ignored
 
     def counts(self, *, channels: bool) -> dict[str, object]:
         """
@@ -589,6 +608,7 @@ class Hub:
                 "acked": self.deliveries.acked,
                 "retried": self.deliveries.retried,
                 "givenUp": self.given_up,
+                "neverAcknowledged": self.never_acknowledged,
                 "keptForAbsentAgents": self.memory.kept,
             },
             "agents": {

@@ -120,6 +120,11 @@ class HubCollector(Collector):
         yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", queue.acked)
         yield _plain("deliveries_retried", "Sends beyond each delivery's first", queue.retried)
         yield _plain("deliveries_given_up", "Tracked deliveries that nobody gets any more", self._hub.given_up)
+        yield _plain(
+            "deliveries_never_acknowledged",
+            "The same of clients that have never acknowledged anything",
+            self._hub.never_acknowledged,
+        )
         yield GaugeMetricFamily("dcm_ws_deliveries_pending", "Tracked deliveries that await an ack", queue.pending)
         kept = stats["deliveries"]["keptForAbsentAgents"]
         yield GaugeMetricFamily("dcm_ws_deliveries_kept", "Tracked deliveries kept for absent agents", kept)

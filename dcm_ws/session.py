@@ -133,6 +133,8 @@ class House(Protocol):
 
     def refused(self, code: ErrorCode) -> None: ...
 
+    def first_ack(self, session: Session) -> None: ...
+
     def close(self, session: Session, code: CloseCode) -> None: ...
 
 
@@ -147,6 +149,7 @@ class Session:
     What the service knows of one client.
 
     @ivar agent: the agent that it authenticated as.
+    @ivar acknowledges: it, or its agent before, has acknowledged something: what it does not acknowledge is a failure.
     @ivar operator: its token is an operator's.
     @ivar sender: the field that names its agent in the events that it publishes; empty until it authenticates.
     @ivar observer: it gets events and owes nothing; its agent is not present by it.
@@ -162,6 +165,7 @@ class Session:
         "_excess",
         "_house",
         "_ping_at",
+        "acknowledges",
         "agent",
         "client_id",
         "dcm_session",
@@ -190,6 +194,7 @@ class Session:
         self.observer = origin.observer
         self.operator = False
         self.sender = b""
+        self.acknowledges = False
         self.owed: dict[str, Delivery] = {}
         self.replaying: Iterator[Tracked] | None = None
         self.expires_at: float | None = None
@@ -267,6 +272,8 @@ class Session:
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Ack):
+            if not self.acknowledges:
+                self._house.first_ack(self)
             # those that settle a delivery are counted there, and come by the thousand
             if not self._house.deliveries.ack(self, command.message_id):
                 self._charge(NO_REQUEST)

@@ -13,6 +13,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.owed: dict[str, Delivery] = {}
+        self.acknowledges = True
 
 
 def make_queue(clock: Clock, max_pending: int = 10_000, max_bytes: int = 1 << 20) -> DeliveryQueue:

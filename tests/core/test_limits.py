@@ -285,6 +285,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.owed: dict[str, Delivery] = {}
+        self.acknowledges = True
 
 
 @given(

@@ -54,6 +54,7 @@ class ModelClient:
     heard_at: float
     ping_at: float
     observer: bool = False
+    acknowledges: bool = False
     agent: str | None = None
     session: str | None = None
     channels: set[str] = field(default_factory=set)
@@ -73,6 +74,7 @@ class ModelAbsence:
     owed: dict[int, Owed]
     since: int
     until: float
+    acknowledges: bool
 
 
 class Model:
@@ -88,6 +90,8 @@ class Model:
         self.remembered: dict[str, tuple[float, set[str]]] = {}
         self.absences: dict[str, ModelAbsence] = {}
         self.given_up = 0
+        self.never_acknowledged = 0
+        self.acknowledging: dict[str, float] = {}
 
     # connections
 
@@ -110,11 +114,15 @@ class Model:
         if client.present is None:
             return
         self.remembered[client.agent] = (self.now + 86_400, set(client.channels))
+        acknowledges = client.acknowledges
+        if acknowledges:
+            self.acknowledging[client.agent] = self.now + 86_400
         earlier = self.absences.pop(client.agent, None)
         if earlier is not None:
             owed = earlier.owed | owed
+            acknowledges = acknowledges or earlier.acknowledges
         owed = dict(sorted(owed.items()))
-        self.absences[client.agent] = ModelAbsence(owed, len(self.history), self.now + 300)
+        self.absences[client.agent] = ModelAbsence(owed, len(self.history), self.now + 300, acknowledges)
 
     # commands
 
@@ -133,6 +141,9 @@ class Model:
         if leaving:
             self.tell("agent.disconnected", client)
         client.agent, client.session, client.observer = agent, session, observer
+        if client.acknowledges:
+            self.acknowledging[agent] = self.now + 86_400
+        client.acknowledges = self.acknowledging.get(agent, 0) > self.now
         client.channels.add(f"agents/{agent}")
         if session is not None:
             client.channels.add(f"sessions/{session}")
@@ -187,6 +198,19 @@ class Model:
             self.event(channel, event, data, client.agent)
             client.inbox.append(("published", len(self.history) - 1))
 
+    def ack(self, client: ModelClient, number: int) -> None:
+        client.owed.pop(number, None)
+        if not client.observer and not client.acknowledges:
+            client.acknowledges = True
+            if client.agent is not None:
+                self.acknowledging[client.agent] = self.now + 86_400
+
+    def give_up(self, whose: ModelClient | ModelAbsence, deliveries: int = 1) -> None:
+        if whose.acknowledges:
+            self.given_up += deliveries
+        else:
+            self.never_acknowledged += deliveries
+
     def refused(self, client: ModelClient) -> bool:
         if self.production and client.agent is None:
             client.inbox.append(("refused", None, "NOT_AUTHORIZED"))
@@ -225,7 +249,7 @@ class Model:
         client.owed[number] = Owed(number, frames, self.now + 5)
         while len(client.owed) > MAX_PENDING:
             del client.owed[next(iter(client.owed))]
-            self.given_up += 1
+            self.give_up(client)
 
     # time
 
@@ -235,7 +259,7 @@ class Model:
         """
         for agent, absence in list(self.absences.items()):
             if absence.until <= self.now:
-                self.given_up += len(absence.owed)
+                self.give_up(absence, len(absence.owed))
                 del self.absences[agent]
         closing = {}
         for client in self.clients:
@@ -255,7 +279,7 @@ class Model:
                     continue
                 if owed.sends == 3:
                     del client.owed[owed.number]
-                    self.given_up += 1
+                    self.give_up(client)
                 else:
                     owed.sends += 1
                     owed.due = self.now + 5
@@ -358,7 +382,7 @@ class Pair:
         owed = list(client.twin.owed)
         number = owed[which % len(owed)] if owed else -1
         tell(client, type="ack", message_id=ids.get(number, "msg_unknown"))
-        client.twin.owed.pop(number, None)
+        self.model.ack(client.twin, number)
 
     def advance(self, seconds: int) -> None:
         self.clock.advance(seconds)
@@ -389,6 +413,7 @@ class Pair:
         assert stats["channelStats"] == Counter(name for client in model.clients for name in client.channels)
         assert stats["activeChannels"] == len(self.hub.registry)
         assert stats["failedDeliveries"] == model.given_up
+        assert stats["deliveries"]["neverAcknowledged"] == model.never_acknowledged
         assert stats["observers"] == sum(client.observer for client in model.clients)
         assert stats["agentStats"] == Counter(client.present for client in model.clients if client.present)
         assert stats["authenticatedClients"] == sum(client.agent is not None for client in model.clients)

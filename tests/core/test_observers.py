@@ -53,7 +53,7 @@ def test_observer_is_sent_events_once(clock: Clock, hub: Hub) -> None:
     live(hub, clock, 30)
     assert events(observer.peer.take()) == []
     stats = hub.stats(channels=True)
-    assert (stats["failedDeliveries"], stats["observers"], stats["connectedClients"]) == (1, 1, 2)
+    assert (stats["deliveries"]["neverAcknowledged"], stats["observers"], stats["connectedClients"]) == (1, 1, 2)
 
 
 def test_nothing_is_held_for_observers_alone(hub: Hub) -> None:

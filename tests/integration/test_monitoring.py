@@ -109,8 +109,9 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
         return {name: value - before.get(name, 0.0) for name, value in now.items()}
 
     # nobody acknowledges the task: it is sent again, and given up
-    until(lambda: changes()["dcm_ws_deliveries_given_up_total"] == 1)
+    until(lambda: changes()["dcm_ws_deliveries_never_acknowledged_total"] == 1)
     found = changes()
+    assert found["dcm_ws_deliveries_given_up_total"] == 0
     assert found['dcm_ws_connections{state="authenticated"}'] == 1
     assert found['dcm_ws_messages_received_total{type="publish"}'] == 2
     assert found['dcm_ws_messages_received_total{type="invalid"}'] == 1

@@ -187,7 +187,7 @@ def test_retry(strict: Service) -> None:
     for number in (1, 2):
         assert hear(client) == first
         assert time.monotonic() - sent >= 0.3 * number - 0.05
-    until(lambda: strict.stats()["failedDeliveries"] == before["failedDeliveries"] + 1)
+    until(lambda: strict.stats()["deliveries"]["neverAcknowledged"] == before["deliveries"]["neverAcknowledged"] + 1)
     assert strict.stats()["pendingDeliveries"] == 0
     silence(client)
 

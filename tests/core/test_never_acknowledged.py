@@ -1,0 +1,156 @@
+"""
+Clients that never acknowledge: what is given up for them is no failure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.agents import Absence, AgentMemory
+from dcm_ws.channels import GLOBAL
+from dcm_ws.delivery import DeliveryQueue, Tracked
+from dcm_ws.hub import Hub
+from dcm_ws.session import Origin
+from tests.core.living import live
+from tests.core.test_delivery import Reader
+from tests.fakes import Client, make_hub
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def hub(clock: Clock) -> Hub:
+    return make_hub(clock)
+
+
+def failures(hub: Hub) -> tuple[Any, Any]:
+    stats: dict[str, Any] = hub.stats(channels=True)
+    assert stats["failedDeliveries"] == stats["deliveries"]["givenUp"]
+    return stats["failedDeliveries"], stats["deliveries"]["neverAcknowledged"]
+
+
+def event(hub: Hub) -> str:
+    return hub.publish(GLOBAL, "task.created", b"1")
+
+
+def test_dashboard_does_not_count_as_failed(clock: Clock, hub: Hub) -> None:
+    """
+    What a client that has never acknowledged anything lets go by is counted apart; from its first ack on it counts.
+    """
+    dashboard = Client(hub)
+    event(hub)
+    live(hub, clock, 20)
+    assert failures(hub) == (0, 1)
+    dashboard.say(type="ack", message_id=event(hub))
+    event(hub)
+    live(hub, clock, 20)
+    assert failures(hub) == (1, 1)
+
+
+def test_agent_that_acknowledged_before_counts(clock: Clock, hub: Hub) -> None:
+    """
+    An agent that has acknowledged on one connection is expected to on the next, and on others that begin meanwhile.
+    """
+    first = Client(hub)
+    first.auth("ann")
+    first.say(type="unsubscribe", channel="global")
+    first.say(type="ack", message_id="msg_of_before")
+    second = Client(hub)
+    second.auth("ann")
+    event(hub)
+    live(hub, clock, 20)
+    assert failures(hub) == (1, 0)
+    first.leave()
+    second.leave()
+    again, other = Client(hub), Client(hub)
+    again.auth("ann")
+    other.auth("bob")
+    event(hub)
+    live(hub, clock, 20)
+    assert failures(hub) == (2, 1)
+
+
+def test_what_is_kept_for_an_agent_counts_as_its_own(clock: Clock, hub: Hub) -> None:
+    """
+    What an absent agent owed is a failure only if it has ever acknowledged.
+    """
+    for agent in ("ann", "bob"):
+        client = Client(hub)
+        client.auth(agent)
+        if agent == "ann":
+            client.say(type="ack", message_id=event(hub))
+        owed = event(hub)
+        assert owed in client.session.owed
+        client.leave()
+    live(hub, clock, 301)
+    assert failures(hub) == (1, 1)
+
+
+def test_ack_before_authenticating_counts_for_the_agent(clock: Clock, hub: Hub) -> None:
+    """
+    A connection that has acknowledged is one that acknowledges, whoever it turns out to be.
+    """
+    client = Client(hub)
+    client.say(type="ack", message_id=event(hub))
+    client.auth("ann")
+    event(hub)
+    live(hub, clock, 20)
+    assert failures(hub) == (1, 0)
+    assert hub.memory.acknowledges("ann")
+
+
+def test_ack_of_an_observer_says_nothing_of_its_agent(hub: Hub) -> None:
+    """
+    An observer is not its agent.
+    """
+    observer = Client(hub, Origin(observer=True))
+    observer.auth("ann")
+    observer.say(type="ack", message_id="msg_1")
+    assert not hub.memory.acknowledges("ann")
+
+
+@pytest.mark.parametrize("limit", ["max_pending", "max_bytes"])
+@pytest.mark.parametrize("acknowledges", [False, True])
+def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, acknowledges: bool) -> None:
+    """
+    It is the same for what goes because too much is owed, by one client or by all.
+    """
+    limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 100, limit: 1 if limit == "max_pending" else 10}
+    queue = DeliveryQueue(clock.seconds, ack_timeout=5.0, max_attempts=3, **limits)
+    reader = Reader()
+    reader.acknowledges = acknowledges
+    for number in range(3):
+        queue.sent(Tracked(number, f"msg_{number}", (b"x" * 8,)), {reader})
+    assert (queue.given_up, queue.ignored) == (2, 0 if acknowledges else 2)
+
+
+def test_agents_that_acknowledge_are_remembered_for_a_day(clock: Clock) -> None:
+    """
+    That is a day from the last ack that was first on its connection, or from the end of a connection that had one.
+    """
+    memory = AgentMemory(clock.seconds)
+    memory.acknowledged("ann")
+    clock.advance(DAY - 1)
+    assert memory.acknowledges("ann")
+    memory.left("ann", Absence(frozenset(), (), 0, acknowledges=True))
+    memory.left("bob", Absence(frozenset(), (), 0))
+    clock.advance(DAY - 1)
+    memory.expire()
+    assert (memory.acknowledges("ann"), memory.acknowledges("bob")) == (True, False)
+    clock.advance(1)
+    assert not memory.acknowledges("ann")
+    memory.expire()
+    assert not memory.acknowledges("ann")
+
+
+def test_so_many_agents_are_remembered(clock: Clock) -> None:
+    """
+    Beyond the limit the one is forgotten whose acks are the longest ago.
+    """
+    memory = AgentMemory(clock.seconds, max_agents=2)
+    for agent in ("ann", "bob", "ann", "cid"):
+        memory.acknowledged(agent)
+    assert [memory.acknowledges(agent) for agent in ("ann", "bob", "cid")] == [True, False, True]
