@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,12 +142,28 @@ def read(file: Path, known: Mapping[str, object]) -> dict[str, _Value]:
     return {name: _value(file, name, value, known) for name, value in table.items()}
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """
+    The name that was probably meant, if one is like it: C{port} is C{ws-port}, and C{prot} is C{port}.
+    """
+    name, known = name.lower().replace("_", "-"), list(known)
+    parts = [one for one in known if name in one.split("-") or name in (one.replace("-", ""), f"{one}s")]
+    if parts:
+        return min(parts, key=len)
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.5)), None)
+
+
 def _value(file: Path, name: str, value: object, known: Mapping[str, object]) -> _Value:
     names = [option for option in known if option not in _NOT_SETTINGS]
     if name not in names:
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "; the settings are in docs/operations.md"
-        raise SettingsError(f"{file}: there is no setting {name!r}{hint}")
+        if isinstance(value, dict):
+            raise SettingsError(
+                f"{file}: there is no setting {name!r}, and there are no tables: write the settings of [{name}] at the top"
+                f" of the file, without [{name}]"
+            )
+        near = nearest(name, names)
+        hint = f"did you mean {near!r}?" if near else "dcm-ws serve --help lists the settings"
+        raise SettingsError(f"{file}: there is no setting {name!r}; {hint}")
     if name in FLAGS:
         if not isinstance(value, bool):
             raise SettingsError(f"{file}: {name} must be true or false, not {_shown(name, value)}")

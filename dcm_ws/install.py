@@ -64,6 +64,11 @@ _FOUND = f"""path as (
 _TRUSTED = """r.rolsuper or r.rolname = current_user or (
     pg_has_role(r.oid, 'usage') and not (select rolsuper from pg_roles where rolname = current_user))"""
 
+_WRITABLE = """    if current_setting('transaction_read_only')::boolean then
+        raise exception 'the server is read-only (a standby?)' using hint = 'connect to the primary server';
+    end if;
+"""
+
 INSTALLED = f"""
 with {_FOUND}
 select json_build_object(
@@ -76,11 +81,13 @@ select json_build_object(
     ) order by place), '[]') from functions),
     'tables', (select coalesce(json_object_agg(ours.name, json_build_object(
         'name', format('%I.%I', schema, ours.name), 'owner', pg_get_userbyid(owner),
-        'subscribed', exists (select from pg_subscription_rel s where s.srrelid = ours.oid),
+        'subscribed', exists (select from pg_subscription_rel s
+            where s.srrelid = ours.oid or s.srrelid in (select relid from pg_partition_tree(ours.oid))),
         'triggers', (select coalesce(json_agg(json_build_object(
             'oid', t.oid, 'enabled', t.tgenabled, 'arguments', encode(t.tgargs, 'hex'))), '[]')
             from pg_trigger t
-            where t.tgrelid = ours.oid and t.tgfoid in (select oid from functions) and t.tgtype::int & 1 = 1)
+            where (t.tgrelid = ours.oid or t.tgrelid in (select relid from pg_partition_tree(ours.oid)))
+                and t.tgfoid in (select oid from functions) and t.tgtype::int & 1 = 1)
     )), '{{}}') from ours))
 """
 """
@@ -181,10 +188,7 @@ declare
     one record;
     clone record;
 begin
-    if current_setting('transaction_read_only')::boolean then
-        raise exception 'the server is read-only (a standby?)' using hint = 'connect to the primary server';
-    end if;
-    trusted := array(select r.oid from pg_roles r where {_TRUSTED});
+{_WRITABLE}    trusted := array(select r.oid from pg_roles r where {_TRUSTED});
     -- one owner of all the tables there are could change each of them anyway
     trusted := trusted || array(
         with {_FOUND} select max(owner::text)::oid from ours where name = any (wanted)
@@ -310,7 +314,7 @@ begin
                 from pg_trigger t join family on t.tgparentid = family.oid)
             select tgname, tgrelid::regclass as place from family where tgenabled <> firing
         loop
-            execute format('alter table %s enable %s trigger %I', clone.label,
+            execute format('alter table %s enable %s trigger %I', clone.place,
                 case firing when 'A' then 'always' end, clone.tgname);
         end loop;
     end loop;
@@ -329,7 +333,7 @@ declare
     marked oid[];
     one record;
 begin
-    with {_FOUND} select coalesce(array_agg(oid), '{{}}') into marked from functions where comment like '{MARK} %';
+{_WRITABLE}    with {_FOUND} select coalesce(array_agg(oid), '{{}}') into marked from functions where comment like '{MARK} %';
     for one in with {_FOUND} select * from functions where oid <> all (marked) loop
         raise exception 'the function %.dcm_ws_notify() is not one of dcm-ws; it belongs to %',
             one.schema, pg_get_userbyid(one.owner) using hint = 'drop it, or rename it';

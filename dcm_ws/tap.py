@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
-from dcm_ws.configuration import Sources, merge
+from dcm_ws.configuration import Sources, merge, nearest
 from dcm_ws.embedded import is_installed
 from dcm_ws.logs import make_observer
 from dcm_ws.service import DCMService, StartError, make_service
@@ -42,6 +43,7 @@ def _default(name: str) -> Any:
 
 class Options(usage.Options):
     """
+    @cvar program: the command that a usage error names.
     @ivar settings: what the options and the environment come to.
     @ivar ignored: a sentence for each setting that was given and does not count.
     """
@@ -325,6 +327,7 @@ class Options(usage.Options):
         ["no-database", None, "serve without a database: clients' own events only"],
     ]
 
+    program = "twistd dcm-ws"
     settings: Settings
     ignored: Sequence[str] = ()
 
@@ -404,7 +407,18 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise SystemExit(f"dcm-ws: {error}; see twistd dcm-ws --help") from None
+            raise SystemExit(f"dcm-ws: {self._nearest(str(error))}; see {self.program} --help") from None
+
+    def _nearest(self, error: str) -> str:
+        """
+        The error, with the option that was probably meant if it names one that there is not.
+        """
+        found = re.fullmatch(r"option -+(\S+) not recognized", error)
+        if found is None:
+            return error
+        near = nearest(found[1], [name.rstrip("=") for name in self.longOpt])
+        hint = f" (did you mean --{near}?)" if near else ""
+        return f"there is no option --{found[1]}{hint}"
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:

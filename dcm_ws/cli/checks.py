@@ -4,14 +4,10 @@ C{dcm-ws check}.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import socket
-import stat
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -20,6 +16,8 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from dcm_ws.cli import probes
 from dcm_ws.cli.common import ServiceCommand, config_option, harmless, options_of
+from dcm_ws.cli.findings import Finding
+from dcm_ws.cli.ports import ports
 from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
 from dcm_ws.embedded import default_folder, is_installed, running_url
 from dcm_ws.install import BEGIN, INSTALLED, Installed
@@ -47,20 +45,6 @@ _DEFAULTS = {
     "ws-auth-secret": DEFAULT_SECRET,
     "dcm-env": "development",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    One line of the report.
-
-    @ivar hint: what to do about it; empty for nothing.
-    """
-
-    name: str
-    good: bool
-    text: str
-    hint: str = ""
 
 
 @click.command("check", cls=ServiceCommand, context_settings={"ignore_unknown_options": True})
@@ -156,7 +140,7 @@ def masked(name: str, value: str) -> str:
 def _look(settings: Settings) -> Iterator[Finding]:
     yield Finding("settings", True, "production" if settings.production else "development")
     yield _secret(settings)
-    yield from _ports(settings)
+    yield from ports(settings)
     url = settings.database
     if url is None and settings.embedded:
         url = running_url((settings.data_folder or default_folder()).resolve())
@@ -186,72 +170,6 @@ def _secret(settings: Settings) -> Finding:
     return Finding(
         "secret", False, f"it is shorter than {SECRET_MIN} characters", "make one with: openssl rand -hex 32"
     )
-
-
-def _ports(settings: Settings) -> Iterator[Finding]:
-    from twisted.internet.endpoints import serverFromString
-    from twisted.internet.protocol import Factory
-    from twisted.internet.testing import MemoryReactor
-
-    for endpoint in (*settings.listen, *settings.admin_listen):
-        if endpoint.startswith("systemd:"):
-            yield Finding("port", True, f"{endpoint}: given by systemd when it starts the service")
-            continue
-        reactor = MemoryReactor()
-        try:
-            # it is not listened to: the reactor only takes down what it was asked for
-            serverFromString(reactor, endpoint).listen(Factory())
-        except Exception as error:
-            yield Finding("port", False, f"{endpoint}: {error}", "see --listen in docs/operations.md")
-            continue
-        tcp = [(port, interface) for port, _, _, interface in reactor.tcpServers]
-        tcp += [(port, interface) for port, _, _, _, interface in reactor.sslServers]
-        for port, interface in tcp:
-            yield _port(port, interface)
-        for path, _, _, _, lock in reactor.unixServers:
-            yield _unix(path, lock=bool(lock))
-
-
-def _unix(path: str, *, lock: bool) -> Finding:
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        trouble = "may not be written to" if os.path.isdir(folder) else "is no folder"
-        return Finding("port", False, f"unix:{path}: {folder} {trouble}", "make it, for whom the service runs as")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return Finding("port", True, f"unix:{path} is free")
-        except ConnectionRefusedError:
-            # Twisted takes away a socket whose lock is there, too
-            if lock and os.path.islink(f"{path}.lock") and stat.S_ISSOCK(os.stat(path).st_mode):
-                return Finding("port", True, f"unix:{path} was left behind, and will be replaced")
-            return Finding("port", False, f"unix:{path}: a file is in its place", "remove it, or choose another")
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            return Finding("port", False, f"unix:{path}: {error.strerror or error}", "choose another with --listen")
-    hint = "stop what listens there (it may be dcm-ws itself), or choose another with --listen"
-    return Finding("port", False, f"unix:{path} is in use", hint)
-
-
-def _port(port: int, interface: str) -> Finding:
-    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-    where = f"{interface or '*'}:{port}" if family == socket.AF_INET else f"[{interface}]:{port}"
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((interface, port))
-            # two may bind, and only one may listen
-            probe.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                hint = "stop what listens there (it may be dcm-ws itself), or choose another with WS_PORT"
-            else:
-                hint = "choose another with WS_PORT or HOST"
-            return Finding("port", False, f"{where}: {error.strerror}", hint)
-    return Finding("port", True, f"{where} is free" if port else "the system chooses one")
 
 
 def _database(url: str) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ The commands by name; each is imported when it is called for, so that C{--help} 
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
 import click
@@ -26,6 +27,9 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            near = difflib.get_close_matches(cmd_name, _COMMANDS, 1, 0.5)
+            if near:
+                ctx.fail(f"there is no command {cmd_name!r}; did you mean {near[0]!r}?")
             return None
         module = importlib.import_module(f"dcm_ws.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = module.command

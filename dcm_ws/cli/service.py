@@ -22,8 +22,10 @@ def command(options: tuple[str, ...]) -> None:
     """
     Run the service in the foreground, as twistd -n dcm-ws does, with the same options.
     """
+    from dcm_ws.tap import Options
+
+    Options.program = "dcm-ws serve"
     if "--help" in options or "-h" in options:
-        from dcm_ws.tap import Options
 
         class Listed(Options):
             synopsis = "Usage: dcm-ws serve [options]"

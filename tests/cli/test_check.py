@@ -7,12 +7,16 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dcm_ws.cli.checks import _clock, masked
+from dcm_ws.version import VERSION
 from tests.cli.running import pgbouncer, run
 from tests.integration.running import PostgresServer, free_port, postgres, service
 
@@ -127,6 +131,87 @@ def test_port_taken(tmp_path: Path) -> None:
     assert (status, red(found)) == (1, ["port"])
 
 
+def test_a_service_that_runs(tmp_path: Path) -> None:
+    """
+    A port that dcm-ws itself holds is green, also where all addresses are asked for, and behind TLS.
+    """
+    with service() as running:
+        for host in ("127.0.0.1", "0.0.0.0"):
+            status, found = check(tmp_path, "--no-database", "--ws-port", str(running.port), "--host", host)
+            assert (status, red(found)) == (0, [])
+            assert f"dcm-ws {VERSION} is running here" in found["port"]["text"]
+
+
+def test_a_service_that_runs_with_tls(tmp_path: Path) -> None:
+    """
+    It is recognised whatever its certificate.
+    """
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate),
+            *("-subj", "/CN=elsewhere", "-days", "1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    listen = ("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
+    with service(*listen):
+        status, found = check(tmp_path, "--no-database", *listen)
+    assert status == 0 and "is running here" in found["port"]["text"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\n\r\n[1]", b"\xff\x00" * 99])
+def test_another_program(tmp_path: Path, answer: bytes) -> None:
+    """
+    What answers otherwise than dcm-ws is red.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+
+        def serve() -> None:
+            connection, _ = taken.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        status, found = check(tmp_path, "--no-database", "--ws-port", str(taken.getsockname()[1]))
+        thread.join()
+    assert (status, red(found)) == (1, ["port"]) and "not dcm-ws" in found["port"]["text"]
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (("serve", "--port", "1"), ("did you mean --ws-port", "see dcm-ws serve --help")),
+        (("serve", "--databse-url", "x"), ("did you mean --database-url", "see dcm-ws serve --help")),
+        (("serve", "--ws-port"), ("requires argument", "see dcm-ws serve --help")),
+        (("serve", "extra"), ("'extra'", "see dcm-ws serve --help")),
+        (("check", "--prot", "1"), ("--prot", "did you mean")),
+        (("tial",), ("did you mean 'tail'",)),
+        (("init_db",), ("did you mean 'init-db'",)),
+        (("tail", "--cuont", "3"), ("--count",)),
+    ],
+)
+def test_what_was_probably_meant(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
+    """
+    A misspelt option or command gets the nearest one, and the help of the command that was typed.
+    """
+    done = run(tmp_path, *arguments)
+    assert done.returncode in (1, 2) and all(word in done.stderr for word in said), done.stderr
+    assert "twistd" not in done.stderr
+
+
+def test_the_help_of_twistd(tmp_path: Path) -> None:
+    """
+    Under twistd it is twistd's command that has the help.
+    """
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    done = subprocess.run([twistd, "dcm-ws", "--port", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "did you mean --ws-port?); see twistd dcm-ws --help" in done.stderr
+
+
 def test_unix_sockets(tmp_path: Path) -> None:
     """
     A Unix socket needs a folder that it can be made in, and a place that is free.
@@ -142,7 +227,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
     assert not look("x" * 200)["good"]
     with service("--listen", f"unix:{tmp_path}/s.sock") as running:
         used = look("s.sock")
-        assert not used["good"] and "in use" in used["text"]
+        assert used["good"] and f"dcm-ws {VERSION} is running here" in used["text"]
         running.stop(signal.SIGKILL)
     left = look("s.sock")
     assert left["good"] and "left behind" in left["text"]

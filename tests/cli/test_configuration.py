@@ -359,7 +359,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("ws_port = 1", "no setting 'ws_port'; did you mean 'ws-port'"),
         ("max-conections = 1", "did you mean 'max-connections'"),
         ("Secret = 'x'", "no setting 'Secret'"),
-        ("[server]\nport = 1", "no setting 'server'"),
+        ("[server]\nport = 1", "at the top of the file, without [server]"),
         ("config = 'x'", "no setting 'config'"),
         ("ws-port = [1]", "ws-port must be a string or a number"),
         ("ws-port = true", "ws-port must be a string or a number"),
