@@ -158,8 +158,8 @@ def _value(file: Path, name: str, value: object, known: Mapping[str, object]) ->
     if name not in names:
         if isinstance(value, dict):
             raise SettingsError(
-                f"{file}: there is no setting {name!r}, and there are no tables: write the settings of [{name}] at the top"
-                f" of the file, without [{name}]"
+                f"{file}: there is no setting {name!r}, and there are no tables:"
+                f" write the settings of [{name}] at the top of the file, without [{name}]"
             )
         near = nearest(name, names)
         hint = f"did you mean {near!r}?" if near else "dcm-ws serve --help lists the settings"

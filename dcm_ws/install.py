@@ -333,7 +333,8 @@ declare
     marked oid[];
     one record;
 begin
-{_WRITABLE}    with {_FOUND} select coalesce(array_agg(oid), '{{}}') into marked from functions where comment like '{MARK} %';
+{_WRITABLE}    with {_FOUND} select coalesce(array_agg(oid), '{{}}') into marked
+        from functions where comment like '{MARK} %';
     for one in with {_FOUND} select * from functions where oid <> all (marked) loop
         raise exception 'the function %.dcm_ws_notify() is not one of dcm-ws; it belongs to %',
             one.schema, pg_get_userbyid(one.owner) using hint = 'drop it, or rename it';

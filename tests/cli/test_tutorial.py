@@ -20,7 +20,6 @@ import pytest
 from tests.cli.running import clean
 from tests.integration.running import free_port
 
-
 ROOT = Path(__file__).parents[2]
 PLACEHOLDER = "REPOSITORY-URL"
 #: s that all commands of a page may take, on a machine with much else to do
