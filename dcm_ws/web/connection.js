@@ -17,7 +17,8 @@ const STATES = {
 export async function ask(path, token) {
   try {
     const answer = await fetch(path, { cache: "no-store", headers: token ? { Authorization: `Bearer ${token}` } : {} });
-    return await answer.json();
+    // 503 says that the service stops, and has the answer all the same
+    return answer.ok || answer.status === 503 ? await answer.json() : null;
   } catch {
     return null;
   }
@@ -32,14 +33,15 @@ export async function ask(path, token) {
  */
 export async function join(prepare) {
   showTheme();
-  let stats = await ask("stats");
-  for (let delay = 500; stats === null; stats = await ask("stats")) {
+  // not /stats, which a proxy need not publish
+  let health = await ask("health");
+  for (let delay = 500; health === null; health = await ask("health")) {
     showState("waiting");
     await new Promise((resolve) => setTimeout(resolve, delay));
     delay = Math.min(delay * 2, 10_000);
   }
   // in production the channels are named only to those who have a token
-  const development = "channelStats" in stats;
+  const development = "channelStats" in health;
   if (development) {
     const client = open(prepare);
     client.connect().catch(() => {});

@@ -62,13 +62,14 @@ $("renew").addEventListener("click", renew);
 async function look() {
   clearTimeout(lookSoon);
   lookSoon = undefined;
-  const stats = await ask("stats", identity.token);
+  // a proxy need not publish /stats; /health knows no agents
+  const stats = (await ask("stats", identity.token)) ?? (await ask("health", identity.token));
   if (!stats) return;
   // who may not see the channels has a token that has expired
   $("renew").hidden = development || "channelStats" in stats;
   $("clients").textContent = stats.connectedClients;
   $("database").textContent = stats.database.state;
-  showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
+  if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
   watch(Object.entries(stats.channelStats ?? {}));
 }
 

@@ -1,0 +1,101 @@
+"""
+Debian's Chromium, headless, by its DevTools protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.integration.proxies import program
+from tests.integration.running import until
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--ignore-certificate-errors",
+    "--remote-debugging-port=0",
+)
+
+
+class Page:
+    """
+    A tab.
+    """
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        self._devtools = devtools
+        self._ids = itertools.count(1)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """
+        A command of the protocol; returns its result.
+        """
+        number = next(self._ids)
+        self._devtools.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer: dict[str, Any] = json.loads(self._devtools.recv(timeout=30))
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def evaluate(self, expression: str) -> Any:
+        """
+        The value of a JavaScript expression; None if it fails.
+        """
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """
+        Wait until the expression is true.
+        """
+        until(lambda: self.evaluate(expression))
+
+
+@contextlib.contextmanager
+def chromium(host: str) -> Iterator[Page]:
+    """
+    A browser with one empty tab, for which C{host} is this machine.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
+    process = subprocess.Popen(
+        [program("chromium"), *FLAGS, f"--user-data-dir={folder}", f"--host-resolver-rules=MAP {host} 127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        found = None
+        for line in process.stderr:
+            if found := re.search(r"DevTools listening on ws://([^/]*)/", line):
+                break
+        assert found is not None, "Chromium did not start"
+        # a full pipe would hold it up
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        with urllib.request.urlopen(f"http://{found[1]}/json/list", timeout=20) as answer:
+            target = next(one for one in json.load(answer) if one["type"] == "page")
+        with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as devtools:
+            yield Page(devtools)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,263 @@
+"""
+nginx, HAProxy and Caddy, with the configurations that docs/operations.md prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pwd
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from http.client import HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from websockets.sync.client import ClientConnection, connect
+
+from tests.integration.running import free_port, until
+
+ROOT = Path(__file__).parents[2]
+HOST = "dcm.example.com"
+NAMES = ("nginx", "haproxy", "caddy")
+LANGUAGES = {"nginx": "nginx", "haproxy": "haproxy", "caddy": "caddyfile"}
+
+# what a packaged nginx has around the files in conf.d
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/dcm-ws.conf;
+}}
+"""
+
+
+def printed(name: str) -> str:
+    """
+    The configuration of a proxy as docs/operations.md has it.
+    """
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = re.findall(rf"^```{LANGUAGES[name]}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 1
+    configuration: str = found[0]
+    return configuration
+
+
+def program(name: str) -> str:
+    """
+    Where a program of Debian's is; installed where that is allowed, and else the test is skipped, but for CI.
+    """
+    place = f"{os.defpath}:/usr/sbin"
+    found = shutil.which(name, path=place)
+    if found is None:
+        done = subprocess.run([ROOT / "scripts" / "install-debian", name], stderr=subprocess.PIPE, text=True)
+        if done.returncode and not os.environ.get("CI"):
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        found = shutil.which(name, path=place)
+    assert found is not None
+    return found
+
+
+class Authority:
+    """
+    A certificate authority of its own, which vouches for L{HOST}.
+
+    @ivar trusting: the TLS of a client that trusts it, and no other.
+    @ivar files: by name, what the configurations take from C{/etc/ssl/dcm.example.com}.
+    """
+
+    def __init__(self) -> None:
+        authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test authority")])
+        root = self._sign(authority, authority, authority_key, authority_key, authority=True)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+        chain = self._sign(subject, authority, key, authority_key, authority=False)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self.files = {"fullchain.pem": chain, "privkey.pem": private, "both.pem": chain + private}
+        self.trusting = ssl.create_default_context(cadata=root.decode())
+
+    @staticmethod
+    def _sign(
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        issuer_key: ec.EllipticCurvePrivateKey,
+        *,
+        authority: bool,
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        )
+        if not authority:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+class Proxy:
+    """
+    A proxy in front of a service.
+
+    @ivar port: where it listens.
+    """
+
+    def __init__(self, name: str, folder: Path, authority: Authority, service_port: int) -> None:
+        self.name = name
+        self.port = free_port()
+        self._folder = folder
+        self._trusting = authority.trusting
+        for file, content in authority.files.items():
+            (folder / file).write_bytes(content)
+        configuration = printed(name)
+        # the only differences from what is printed: where it listens, where the service is, and the folders
+        listen = {"nginx": "listen 443 ssl", "haproxy": "bind :443 ssl", "caddy": f"{HOST}:443 {{"}[name]
+        here = listen.replace(":443", "443").replace("443", f"127.0.0.1:{self.port}")
+        if name == "caddy":
+            here = f"{HOST}:{self.port} {{\n\tbind 127.0.0.1"
+        for old, new in (
+            (listen, here),
+            ("127.0.0.1:3849", f"127.0.0.1:{service_port}"),
+            (f"/etc/ssl/{HOST}/", f"{folder}/"),
+            (f"/var/log/{name}/", f"{folder}/"),
+        ):
+            assert old in configuration or name == "haproxy"
+            configuration = configuration.replace(old, new)
+        assert "443 " not in configuration and "3849" not in configuration.replace(str(service_port), "")
+        (folder / "dcm-ws.conf").write_text(configuration)
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+        self._clients = contextlib.ExitStack()
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = {
+            "nginx": ["-e", f"{self._folder}/start.log", "-c", f"{self._folder}/nginx.conf"],
+            "haproxy": ["-db", "-f", f"{self._folder}/dcm-ws.conf"],
+            "caddy": ["run", "--config", f"{self._folder}/dcm-ws.conf", "--adapter", "caddyfile"],
+        }[self.name]
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam("nobody")
+            user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+            for path in (self._folder, *self._folder.iterdir()):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+        # two instances of Caddy may not share their port for administration
+        environment = {"PATH": os.defpath, "HOME": str(self._folder), "CADDY_ADMIN": f"127.0.0.1:{free_port()}"}
+        with (self._folder / "output.log").open("wb") as output:
+            return subprocess.Popen(
+                [program(self.name), *command], stdout=output, stderr=output, cwd="/", env=environment, **user
+            )
+
+    def wait(self) -> None:
+        """
+        Wait until it listens.
+        """
+
+        def listens() -> bool:
+            assert self._process.poll() is None, self.logs()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until(listens)
+
+    def stop(self) -> None:
+        """
+        Close the clients that L{connect} made, and end it.
+        """
+        self._clients.close()
+        self._process.terminate()
+        self._process.wait(timeout=20)
+
+    def logs(self) -> str:
+        """
+        All that it has logged.
+        """
+        return "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
+
+    def dial(self, source: str) -> socket.socket:
+        """
+        A TCP connection from an address of this machine.
+        """
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0))
+
+    def connect(self, path: str, source: str, origin: str | None = "", **headers: str) -> ClientConnection:
+        """
+        A WebSocket through the proxy, from an address of this machine.
+
+        @param origin: that of a page of the proxy's own host unless it is given.
+        """
+        if origin == "":
+            origin = f"https://{HOST}:{self.port}"
+        opening = connect(
+            f"wss://{HOST}:{self.port}{path}",
+            sock=self.dial(source),
+            ssl=self._trusting,
+            origin=origin,  # type: ignore[arg-type]
+            additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
+            ping_interval=None,
+            open_timeout=30,
+            # a client that reads no message still answers pings
+            max_queue=None,
+            proxy=None,
+        )
+        return self._clients.enter_context(opening)
+
+    def get(self, path: str, source: str = "127.0.0.9", **headers: str) -> tuple[int, HTTPMessage, bytes]:
+        """
+        What a request through the proxy gets: status, headers and body.
+        """
+        lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}:{self.port}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        with self._trusting.wrap_socket(self.dial(source), server_hostname=HOST) as plain:
+            plain.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+            answer = HTTPResponse(plain)
+            answer.begin()
+            return answer.status, answer.headers, answer.read()
+
+
+@contextlib.contextmanager
+def proxies(authority: Authority, service_port: int) -> Iterator[dict[str, Proxy]]:
+    """
+    All three in front of one service.
+    """
+    # not under pytest's own folder, which an unprivileged account may not enter
+    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
+    folder.chmod(0o755)
+    running: dict[str, Proxy] = {}
+    try:
+        for name in NAMES:
+            (folder / name).mkdir()
+            running[name] = Proxy(name, folder / name, authority, service_port)
+        for proxy in running.values():
+            proxy.wait()
+        yield running
+    finally:
+        for proxy in running.values():
+            proxy.stop()
+        shutil.rmtree(folder)

@@ -1,0 +1,238 @@
+"""
+The service behind nginx, HAProxy and Caddy, with the configurations of docs/operations.md as they are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from tests.integration.browser import chromium
+from tests.integration.proxies import HOST, NAMES, Authority, Proxy, proxies
+from tests.integration.running import (
+    SECRET,
+    PostgresServer,
+    Service,
+    free_port,
+    hear,
+    make_token,
+    service,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+PER_ADDRESS = 20
+SILENCE = 75.0
+
+
+class Ground(NamedTuple):
+    """
+    A service in production, the proxies in front of it, and clients that say nothing from the start on.
+    """
+
+    service: Service
+    proxies: dict[str, Proxy]
+    silent: dict[str, ClientConnection]
+    since: float
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def ground(authority: Authority, database: PostgresServer) -> Iterator[Ground]:
+    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
+    documented = ("--trusted-proxy", "127.0.0.1", "--server-name", HOST)
+    limits = ("--max-connections-per-ip", str(PER_ADDRESS))
+    with service(*options, *documented, *limits) as running, proxies(authority, running.port) as fronts:
+        silent = {}
+        for name, proxy in fronts.items():
+            silent[name] = proxy.connect(f"/dcm/ws?token={make_token('silent')}", "127.0.1.1")
+            authenticated(silent[name])
+        yield Ground(running, fronts, silent, time.monotonic())
+
+
+@pytest.fixture(params=NAMES)
+def proxy(request: pytest.FixtureRequest, ground: Ground) -> Proxy:
+    return ground.proxies[request.param]
+
+
+def address(proxy: Proxy, last: int) -> str:
+    """
+    An address of a test's own behind each proxy.
+    """
+    return f"127.0.{2 + NAMES.index(proxy.name)}.{last}"
+
+
+def authenticated(client: ClientConnection) -> None:
+    """
+    The service has accepted the client's token.
+    """
+    while (message := hear(client)).get("type") != "ack":
+        pass
+    assert message["success"]
+
+
+def replies(client: ClientConnection) -> None:
+    """
+    The client is open, and the service answers it.
+    """
+    client.send(json.dumps({"type": "ping"}))
+    while hear(client).get("type") != "pong":
+        pass
+
+
+@pytest.mark.parametrize("path", ["/dcm/", "/dcm/ws"])
+def test_page_connects(proxy: Proxy, path: str) -> None:
+    """
+    A page of the proxy's own host connects through TLS below the sub-path; the log has no query, and so no token.
+    """
+    token = make_token("ann")
+    with proxy.connect(f"{path}?token={token}", address(proxy, 1)) as client:
+        authenticated(client)
+        replies(client)
+    until(lambda: re.search(rf'{path}[" ]', proxy.logs()))
+    assert "token" not in proxy.logs()
+    assert token not in proxy.logs()
+
+
+def test_events_through_all(ground: Ground) -> None:
+    """
+    Agents behind different proxies hear each other.
+    """
+    clients = []
+    for proxy in ground.proxies.values():
+        clients.append(proxy.connect(f"/dcm/ws?token={make_token('bob')}&observer=1", address(proxy, 2)))
+        authenticated(clients[-1])
+    clients[0].send(json.dumps({"type": "publish", "channel": "global", "event": "task.updated", "data": "hello"}))
+    for client in clients:
+        while hear(client).get("data") != "hello":
+            pass
+        client.close()
+
+
+def test_pages_of_elsewhere(proxy: Proxy) -> None:
+    """
+    A page of another origin may not connect.
+    """
+    for origin in (
+        "https://evil.example",
+        f"https://evil.example:{proxy.port}",
+        "null",
+        f"https://{HOST}.evil.example",
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            proxy.connect("/dcm/ws", address(proxy, 3), origin=origin)
+        assert refused.value.response.status_code == 403
+
+
+def test_pages_below_the_path(proxy: Proxy) -> None:
+    """
+    The pages and their scripts are there, and a browser that asks for the path itself is sent to the live page.
+    """
+    status, headers, _ = proxy.get("/dcm")
+    assert status in (301, 302)
+    assert headers["Location"] in ("/dcm/", f"https://{HOST}:{proxy.port}/dcm/")
+    status, headers, _ = proxy.get("/dcm/", Accept="text/html")
+    assert (status, headers["Location"]) == (302, "live")
+    assert proxy.get("/dcm/")[0] == 426
+    for path in ("live", "dashboard", "live.js", "live.css", "dcm-ws.js", "icon.svg", "health", "readyz"):
+        assert proxy.get(f"/dcm/{path}")[0] == 200, path
+
+
+@pytest.mark.parametrize("page", ["metrics", "stats"])
+def test_what_is_not_published(ground: Ground, proxy: Proxy, page: str) -> None:
+    """
+    The pages of operators are not there, however their path is written.
+    """
+    assert ground.service.get(f"/{page}")[0] == 200
+    encoded = f"%{ord(page[0]):x}{page[1:]}"
+    for path in (
+        page,
+        f"{page}?x=1",
+        f"{page}/",
+        encoded,
+        f"/{page}",
+        f"./{page}",
+        f"x/../{page}",
+        f"%2f{page}",
+        f"{page}%2f",
+    ):
+        status, _, body = proxy.get(f"/dcm/{path}")
+        assert status in (400, 404), path
+        assert b"dcm_ws" not in body and b"connectedClients" not in body
+
+
+def test_address_of_the_client(ground: Ground, proxy: Proxy) -> None:
+    """
+    The service logs and limits the client's own address, whatever the client writes into X-Forwarded-For.
+    """
+    here, token = address(proxy, 4), make_token("cat")
+    path = f"/dcm/ws?token={token}&observer=1"
+    clients = [
+        proxy.connect(path, here, X_Forwarded_For=f"198.51.100.{number}", Forwarded=f"for=198.51.100.{number}")
+        for number in range(PER_ADDRESS)
+    ]
+    for client in clients:
+        authenticated(client)
+    for lie in ("198.51.100.200", "unix", "127.0.0.1", f"{here}:5, 198.51.100.201"):
+        with pytest.raises(InvalidStatus) as refused:
+            proxy.connect(path, here, X_Forwarded_For=lie)
+        assert refused.value.response.status_code == 503
+    with proxy.connect(path, address(proxy, 5)) as other:
+        authenticated(other)
+        ground.service.read_log_until(f"joined from {address(proxy, 5)}\n")
+    for client in clients:
+        client.close()
+    assert ground.service.log.count(f"joined from {here}\n") == PER_ADDRESS
+    assert "198.51.100." not in ground.service.log
+
+
+def test_browser(ground: Ground) -> None:
+    """
+    In Chromium the live page signs in with a token and connects, through each proxy.
+    """
+    with chromium(HOST) as page:
+        for proxy in ground.proxies.values():
+            page.call("Page.navigate", url=f"https://{HOST}:{proxy.port}/dcm/")
+            page.wait_for("location.pathname == '/dcm/live' && document.querySelector('#sign-in')?.open")
+            page.evaluate(f"document.querySelector('#token').value = '{make_token('eve')}'")
+            page.evaluate("document.querySelector('#sign-in-form button').click()")
+            page.wait_for("document.querySelector('#state').dataset.state == 'connected'")
+            # from /health, since /stats is not there
+            page.wait_for("document.querySelector('#clients').textContent > 0")
+            assert "token" not in proxy.logs()
+
+
+def test_no_token_in_messages_about_errors(authority: Authority) -> None:
+    """
+    What a proxy logs while the service is away has no query, either.
+    """
+    with proxies(authority, free_port()) as fronts:
+        for proxy in fronts.values():
+            status, _, _ = proxy.get(f"/dcm/ws?token={make_token('fay')}")
+            assert status in (502, 503)
+            if proxy.name != "nginx":
+                until(lambda proxy=proxy: "/dcm/ws" in proxy.logs())
+            assert "token" not in proxy.logs()
+
+
+def test_silence(ground: Ground) -> None:
+    """
+    A client that only answers pings for 75 s stays connected: the service's pings keep the proxies from ending it.
+
+    The clients were there before the other tests, so that this one waits for no more than what is left.
+    """
+    time.sleep(max(0.0, ground.since + SILENCE - time.monotonic()))
+    for client in ground.silent.values():
+        replies(client)
