@@ -46,6 +46,9 @@ class Sink:
     def replay(self, frames: object) -> None:
         pass
 
+    def has_unread(self) -> bool:
+        return False
+
     def close(self, code: object) -> None:
         pass
 

@@ -90,6 +90,7 @@ class Hub:
     @ivar agents: how many connections each agent has that is connected now.
     @ivar observers: the clients that owe no acks and whose agents are not present by them.
     @ivar strangers: those of them that listen in production without having authenticated.
+    @ivar resumed_at: since when the service has been running without a pause (monotonic seconds).
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -129,7 +130,8 @@ class Hub:
         self.authenticated = 0
         self.agents: Counter[str] = Counter()
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
-        self.sweep_interval = min(1.0, shortest / 4, rules.auth_timeout / 4)
+        self.sweep_interval = min(rules.sweep_interval, shortest / 4, rules.auth_timeout / 4)
+        self.resumed_at = self._swept_at = world.now()
         self._checks: Schedule[Session] = Schedule(self.sweep_interval)
         self._seq = 0
         self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
@@ -274,7 +276,7 @@ class Hub:
         session.operator = claims.operator
         session.sender = from_field(agent)
         session.dcm_session = claims.session_id or auth.session_id or session.origin.session_id
-        self._expect_expiry(session, claims)
+        self._expect_expiry(session, claims.expires_at)
         if session.acknowledges:
             self.memory.acknowledged(agent)
         session.acknowledges = self.memory.acknowledges(agent)
@@ -311,11 +313,14 @@ class Hub:
                 break
             self.registry.join(session, channel)
 
-    def _expect_expiry(self, session: Session, claims: Claims) -> None:
-        session.expires_at = None
-        if self.rules.enforce_expiry and claims.expires_at:
-            left_ms = claims.expires_at - self.wall_ms()
-            session.expires_at = self.now() + left_ms / 1000
+    def _expect_expiry(self, session: Session, expires_ms: int) -> None:
+        """
+        @param expires_ms: ms since the epoch; 0 for never.
+        """
+        session.expires_at, session.expires_ms = None, 0
+        if self.rules.enforce_expiry and expires_ms:
+            session.expires_ms = expires_ms
+            session.expires_at = self.now() + (expires_ms - self.wall_ms()) / 1000
         self._checks.put(session, session.next_check())
 
     def _settle_absence(self, session: Session) -> None:
@@ -501,6 +506,9 @@ class Hub:
         """
         self.memory.expire()
         now = self.now()
+        if now - self._swept_at > 2 * self.sweep_interval:
+            self._resume(now)
+        self._swept_at = now
         due = self._checks.take(now)
         if not due:
             return
@@ -521,6 +529,18 @@ class Hub:
             # one that cannot be looked after must not be the end of looking after the others
             for session in due:
                 self._checks.put(session, now)
+
+    def _resume(self, now: float) -> None:
+        """
+        The last sweep was long ago: the process has not been running, or not in time.  What clients have sent meanwhile
+        may not have been read, and what the service should have sent they did not get.
+        """
+        self.resumed_at = now
+        # tokens expire by the wall clock, which has not waited
+        if self.rules.enforce_expiry:
+            for session in self.sessions:
+                if session.expires_ms:
+                    self._expect_expiry(session, session.expires_ms)
 
     def retry(self) -> Iterator[None]:
         """

@@ -257,7 +257,8 @@ def heartbeat_frames(now_ms: int) -> bytes:
     """
     The server's own ping, for the application and for the WebSocket library beneath it: two frames.
     """
-    return text_frame(b'{"type":"ping","timestamp":%d}' % now_ms) + PING_FRAME
+    # some clients return a text message and leave a Ping behind it unread
+    return PING_FRAME + text_frame(b'{"type":"ping","timestamp":%d}' % now_ms)
 
 
 def from_field(agent: str) -> bytes:

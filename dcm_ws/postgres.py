@@ -217,6 +217,12 @@ async def connect(connection: DatabaseConnection, dsn: str, name: str) -> None:
         await connection.connect(make_dsn(**wanted))
 
 
+_STOPPED = 1.0
+"""
+Seconds by which a timer is late only if the process was not running, or not in time.
+"""
+
+
 @contextmanager
 def deadline(
     connection: DatabaseConnection, seconds: float, spare: Callable[[], bool] = lambda: False
@@ -226,21 +232,26 @@ def deadline(
 
     Nothing gentler is safe: a query that is cancelled raises into the canceller.
 
+    The time counts while this process runs: if it was stopped meanwhile, the answer may not have been read yet, and the
+    same time is given again.
+
     @param spare: asked at the end of the time whether to give the same time again.
     """
+    reactor = connection.reactor
 
     late = False
     timer: Any = None
 
     def over() -> None:
         nonlocal late, timer
-        if spare():
-            timer = connection.reactor.callLater(seconds, over)
+        was_stopped = reactor.seconds() - timer.getTime() > _STOPPED
+        if was_stopped or spare():
+            timer = reactor.callLater(seconds, over)
         else:
             late = True
             connection.close()
 
-    timer = connection.reactor.callLater(seconds, over)
+    timer = reactor.callLater(seconds, over)
     try:
         yield
     except ConnectionDone:

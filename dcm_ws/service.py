@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -27,6 +28,7 @@ from dcm_ws.addresses import TrustedProxies
 from dcm_ws.admission import Admission
 from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS, Channels
+from dcm_ws.clock import RunningClock
 from dcm_ws.connections import Share
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
@@ -125,6 +127,9 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     @param world: the clocks and the chance; the real ones where it is None.
     """
     world = real_world() if world is None else world
+    sweep_interval = min(1.0, settings.handshake_timeout / 4, settings.ack_timeout / 4)
+    clock = RunningClock(world.now)
+    world = replace(world, now=clock)
     rate_limit = settings.rate_limit
     if rate_limit is None:
         rate_limit = PRODUCTION_RATE_LIMIT if settings.production else 0.0
@@ -140,6 +145,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             auth_timeout=settings.auth_timeout,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
+            sweep_interval=sweep_interval,
             max_subscriptions=settings.max_subscriptions,
             max_depth=settings.max_depth,
             rate_limit=rate_limit,
@@ -163,7 +169,9 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
         ),
         max_connections=settings.max_connections,
     )
-    return DCMService(settings, reactor, world, hub)
+    # a pause that counts must be longer than two sweeps, by which the hub knows it
+    clock.longest = 3 * hub.sweep_interval
+    return DCMService(settings, reactor, world, clock, hub)
 
 
 class DCMService(MultiService):
@@ -178,7 +186,7 @@ class DCMService(MultiService):
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, world: World, hub: Hub) -> None:
+    def __init__(self, settings: Settings, reactor: Any, world: World, clock: RunningClock, hub: Hub) -> None:
         super().__init__()
         self.setName("dcm-ws")
         self.hub = hub
@@ -186,6 +194,7 @@ class DCMService(MultiService):
         self.ports: list[IListeningPort] = []
         self._settings = settings
         self._reactor = reactor
+        self._clock = clock
         self._embedded: EmbeddedPostgres | None = None
         self._database: NotifyListener | None = None
         self._starting: Deferred[None] | None = None
@@ -241,7 +250,7 @@ class DCMService(MultiService):
         self._websockets = WebSocketConnections(
             hub, self._reactor, server=SERVER, limits=_limits(settings), admission=self._admission
         )
-        self._lag = ReactorLag(world.now)
+        self._lag = ReactorLag(self._clock.real)
         health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
         counts: dict[bytes, IResource] = {
             b"health": Counts(hub, Sparing(health, world.now)),
@@ -289,8 +298,14 @@ class DCMService(MultiService):
         settings, hub, reactor = self._settings, self.hub, self._reactor
         sweep = Sliced("the heartbeat sweep", hub.sweep, reactor)
         retry = Sliced("the retry sweep", hub.retry, reactor)
+
+        def start_sweep() -> None:
+            # first, so that the sweep sees as a gap what the clock has left out
+            self._clock.tick()
+            sweep.start()
+
         timers: list[tuple[float, str, Callable[[], object]]] = [
-            (hub.sweep_interval, "the heartbeat sweep", sweep.start),
+            (hub.sweep_interval, "the heartbeat sweep", start_sweep),
             (min(1.0, settings.retry_interval), "the retry sweep", retry.start),
             (1.0, "the sweep of the port", self._port.sweep),
             (1.0, "the sweep of the admin port", self._admin_port.sweep),

@@ -62,6 +62,11 @@ class Peer(Protocol):
         as fast as the far end reads.
         """
 
+    def has_unread(self) -> bool:
+        """
+        Has the far end sent something that has not been read yet?
+        """
+
     def close(self, code: CloseCode) -> None:
         """
         Send what is queued and a close frame, and end the connection.
@@ -91,6 +96,7 @@ class Rules:
 
     @ivar mirror_clients: C{global} carries what clients publish, and not only what the database does.
     @ivar anonymous_listeners: in production a client that has not authenticated may listen to public channels.
+    @ivar sweep_interval: between two looks at the clients, at most.
     @ivar rate_limit: messages a second; 0 for no limit.
     @ivar rate_burst: messages at once, where that has not been used up.
     @ivar max_depth: arrays and objects inside one another in the data of an event.
@@ -103,10 +109,20 @@ class Rules:
     auth_timeout: float = 10.0
     heartbeat_interval: float = 30.0
     heartbeat_timeout: float = 60.0
+    sweep_interval: float = 1.0
     max_subscriptions: int = 1000
     rate_limit: float = 0.0
     rate_burst: float = 100.0
     max_depth: int = 100
+
+    @property
+    def ping_interval(self) -> float:
+        """
+        Seconds between two pings.  A client must have been pinged before its time is up.
+        """
+        if self.heartbeat_interval < self.heartbeat_timeout:
+            return self.heartbeat_interval
+        return self.heartbeat_timeout / 2
 
 
 class House(Protocol):
@@ -124,6 +140,8 @@ class House(Protocol):
     deliveries: DeliveryQueue
     #: monotonic seconds
     now: Callable[[], float]
+    #: since when the service has been running without a pause (monotonic seconds)
+    resumed_at: float
     #: ms since the epoch
     wall_ms: Callable[[], int]
 
@@ -156,20 +174,24 @@ class Session:
     @ivar heard_at: when anything at all last came from it (monotonic seconds).
     @ivar owed: its deliveries that await an ack.
     @ivar replaying: what it missed while it was away and has not been sent yet.
-    @ivar expires_at: when its token expires (monotonic seconds); None where there is none, or nobody minds.
+    @ivar expires_at: when its token expires (monotonic seconds); None without an expiry, or if expiry is not enforced.
+    @ivar expires_ms: the same in ms since the epoch; 0 without an expiry, or if expiry is not enforced.
     """
 
     __slots__ = (
         "_allowance",
         "_charged_at",
         "_excess",
+        "_excused_at",
         "_house",
         "_ping_at",
+        "_pinged_at",
         "acknowledges",
         "agent",
         "client_id",
         "dcm_session",
         "expires_at",
+        "expires_ms",
         "heard_at",
         "joined_at",
         "observer",
@@ -198,8 +220,10 @@ class Session:
         self.owed: dict[str, Delivery] = {}
         self.replaying: Iterator[Tracked] | None = None
         self.expires_at: float | None = None
+        self.expires_ms = 0
         self.joined_at = self.heard_at = now
-        self._ping_at = now + house.rules.heartbeat_interval
+        self._ping_at = now + house.rules.ping_interval
+        self._pinged_at = self._excused_at = float("-inf")
         self._allowance = house.rules.rate_burst
         self._excess = 0.0
         self._charged_at = now
@@ -246,28 +270,37 @@ class Session:
         @return: why it must be closed, or else when to look again.
         """
         rules = self._house.rules
-        silent_at = self.heard_at + rules.heartbeat_timeout
-        if now >= silent_at:
-            return CloseCode.PING_TIMEOUT
-        deadline = self._deadline()
-        if now >= deadline:
+        silent_since = self._silent_since()
+        if now >= silent_since + rules.heartbeat_timeout:
+            if self._pinged_at >= silent_since and not self.peer.has_unread():
+                return CloseCode.PING_TIMEOUT
+            # it was not asked, or has answered and nobody has read that yet
+            self._excused_at = self._ping_at = now
+        if now >= self._deadline():
             return CloseCode.AUTHENTICATION_REQUIRED
         if now >= self._ping_at:
             self._answer("ping", heartbeat)
-            self._ping_at = now + rules.heartbeat_interval
-        return min(self._ping_at, silent_at, deadline)
+            self._pinged_at = now
+            self._ping_at = now + rules.ping_interval
+        return self.next_check()
 
     def next_check(self) -> float:
         """
         When to look after this client next (monotonic seconds).
         """
-        silent_at = self.heard_at + self._house.rules.heartbeat_timeout
+        silent_at = self._silent_since() + self._house.rules.heartbeat_timeout
         return min(self._ping_at, silent_at, self._deadline())
+
+    def _silent_since(self) -> float:
+        """
+        From when on its silence counts: nobody could be heard while the service was not running.
+        """
+        return max(self.heard_at, self._house.resumed_at, self._excused_at)
 
     def _deadline(self) -> float:
         rules = self._house.rules
         if self.is_stranger and not rules.anonymous_listeners:
-            return self.joined_at + rules.auth_timeout
+            return max(self.joined_at, self._house.resumed_at) + rules.auth_timeout
         return float("inf") if self.expires_at is None else self.expires_at
 
     def _obey(self, command: Command) -> None:

@@ -7,6 +7,7 @@ bytes go to the kernel at once: the reactor's way would cost three system calls 
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -406,6 +407,19 @@ class WebSocketConnection(WebSocketServerProtocol):
         if not self._refill():
             self.factory.look_after(self)
 
+    def has_unread(self) -> bool:
+        """
+        True if bytes from the far end wait in the kernel.
+        """
+        connection = _socket_of(self.transport)
+        if connection is None or not connection.connected:
+            return False
+        try:
+            return bool(connection.socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            # BlockingIOError: there is nothing
+            return False
+
     def close(self, code: CloseCode) -> None:
         if code is CloseCode.TOO_SLOW:
             # it would not read them, and they must not wait for that
@@ -558,6 +572,15 @@ _HANDSHAKE_ATTRIBUTES = (
         "wasOpenHandshakeTimeout",
     ),
 )
+
+
+def _socket_of(transport: Any) -> Any:
+    """
+    The TCP or Unix connection beneath a transport; None if there is none.
+    """
+    while transport is not None and not isinstance(transport, FileDescriptor):
+        transport = getattr(transport, "transport", None)
+    return transport
 
 
 def _buffered(transport: Any) -> int:

@@ -78,11 +78,13 @@ class RecordingPeer:
 
     @ivar frames: raw frames, not yet taken.
     @ivar closed: the code it was closed with.
+    @ivar unread: what came from the far end has not been read yet.
     """
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.closed: CloseCode | None = None
+        self.unread = False
         self.replaying: Iterator[bytes] | None = None
 
     def send(self, frame: bytes) -> None:
@@ -106,6 +108,9 @@ class RecordingPeer:
             if frame is None:
                 break
             self.frames.append(frame)
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def close(self, code: CloseCode) -> None:
         self.closed = code

@@ -1110,9 +1110,10 @@ def test_closing_a_silent_agent_is_told(clock: Clock, hub: Hub) -> None:
     """
     watcher = joined(hub)
     client = joined(hub, agent="ann")
+    live(hub, clock, 55)
     client.say(**TASK)
     watcher.peer.take()
-    clock.advance(59)
+    live(hub, clock, 4)
     watcher.session.heard_at = clock.seconds()
     live(hub, clock, 1)
 

@@ -53,6 +53,8 @@ class ModelClient:
     joined_at: float
     heard_at: float
     ping_at: float
+    pinged_at: float = -1
+    excused_at: float = -1
     observer: bool = False
     acknowledges: bool = False
     agent: str | None = None
@@ -90,13 +92,14 @@ class Model:
         self.remembered: dict[str, tuple[float, set[str]]] = {}
         self.absences: dict[str, ModelAbsence] = {}
         self.given_up = 0
+        self.resumed_at = now
         self.never_acknowledged = 0
         self.acknowledging: dict[str, float] = {}
 
     # connections
 
     def connect(self, claimed: str | None, observer: bool, name: str) -> ModelClient:
-        client = ModelClient(name, claimed, self.now, self.now, self.now + 30, observer)
+        client = ModelClient(name, claimed, self.now, self.now, self.now + 30, observer=observer)
         self.clients.append(client)
         client.inbox.append(("connected", None))
         if not self.production:
@@ -253,22 +256,31 @@ class Model:
 
     # time
 
-    def sweep(self) -> dict[str, CloseCode]:
+    def sweep(self, since_last: int) -> dict[str, CloseCode]:
         """
-        Ping who is due, and answer whom to close, and why.
+        Ping who is due, and return whom to close, and why.
+
+        @param since_last: seconds since the last sweep, which comes every second while the service runs.
         """
+        if since_last > 2:
+            self.resumed_at = self.now
         for agent, absence in list(self.absences.items()):
             if absence.until <= self.now:
                 self.give_up(absence, len(absence.owed))
                 del self.absences[agent]
         closing = {}
         for client in self.clients:
-            if self.now >= client.heard_at + 60:
-                closing[client.name] = CloseCode.PING_TIMEOUT
-            elif self.production and client.agent is None and self.now >= client.joined_at + 10:
+            silent_since = max(client.heard_at, self.resumed_at, client.excused_at)
+            if self.now >= silent_since + 60:
+                if client.pinged_at >= silent_since:
+                    closing[client.name] = CloseCode.PING_TIMEOUT
+                    continue
+                client.excused_at = client.ping_at = self.now
+            if self.production and client.agent is None and self.now >= max(client.joined_at, self.resumed_at) + 10:
                 closing[client.name] = CloseCode.AUTHENTICATION_REQUIRED
             elif self.now >= client.ping_at:
                 client.inbox.append(("ping", None))
+                client.pinged_at = self.now
                 client.ping_at = self.now + 30
         return closing
 
@@ -385,11 +397,21 @@ class Pair:
         self.model.ack(client.twin, number)
 
     def advance(self, seconds: int) -> None:
+        """
+        Let time pass.  For long times the service stands still.
+        """
+        if seconds > 61:
+            self.step(seconds)
+            return
+        for _ in range(seconds):
+            self.step(1)
+
+    def step(self, seconds: int) -> None:
         self.clock.advance(seconds)
         finish(self.hub.sweep())
         finish(self.hub.retry())
         self.model.now += seconds
-        codes = self.model.sweep()
+        codes = self.model.sweep(seconds)
         twins = {id(client.peer): client.twin for client in self.clients}
         closed = [twins[id(peer)] for peer in self.closed]
         assert {twin.name: peer.closed for twin, peer in zip(closed, self.closed, strict=True)} == codes

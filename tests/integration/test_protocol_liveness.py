@@ -9,15 +9,18 @@ import signal
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from tests.integration.running import (
     Service,
     ask,
     client_frame,
     close_of,
+    handshake,
     hear,
     say,
     service,
@@ -69,12 +72,13 @@ def test_server_pings(lively: Service) -> None:
     client = lively.connect_raw()
     started = time.monotonic()
     for number in (1, 2):
+        # some clients return the text and leave a Ping behind it unread
+        assert client.read() == (9, b"")
         opcode, payload = client.read()
         assert opcode == 1
         message = json.loads(payload)
         assert message == {"type": "ping", "timestamp": message["timestamp"]}
         assert abs(message["timestamp"] - time.time() * 1000) < 10_000
-        assert client.read() == (9, b"")
         assert time.monotonic() - started >= 0.4 * number - 0.1
         # a sign of life
         client.socket.sendall(client_frame(b"", opcode=10))
@@ -92,6 +96,63 @@ def test_silence_is_death(lively: Service) -> None:
             break
     assert payload == (4000).to_bytes(2) + b"Ping timeout"
     assert time.monotonic() - started > 0.9
+
+
+def test_ping_comes_before_the_time_out() -> None:
+    """
+    Where the interval is longer than the time-out, clients are pinged all the same before they are closed.
+    """
+    with service("--heartbeat-interval", "30", "--heartbeat-timeout", "1") as running:
+        answering, mute = running.connect(), running.connect_raw()
+        frames = [mute.read()]
+        while frames[-1][0] != 8:
+            frames.append(mute.read())
+        assert (9, b"") in frames
+        assert frames[-1] == (8, (4000).to_bytes(2) + b"Ping timeout")
+        assert ask(answering, type="ping")["type"] == "pong"
+        assert running.stats()["limits"]["heartbeatTimeout"] == 1
+
+
+def test_pause_of_the_service_is_nobodys_silence() -> None:
+    """
+    After the process was stopped for longer than every time-out, clients that live stay, what they said meanwhile
+    counts, and only then time begins to count against those that are silent.
+    """
+    options = ("--heartbeat-interval", "0.4", "--heartbeat-timeout", "1", "--ack-timeout", "0.8", "--max-attempts", "1")
+    with service(*options, "--handshake-timeout", "1") as running:
+        clients = [running.connect() for _ in range(20)]
+        for number in range(3):
+            mute, late = running.connect_raw(), running.socket()
+            say(clients[0], type="publish", channel="global", event="task.created")
+            heard = [heard_event(client) for client in clients]
+            # it is counted only for those who have acknowledged before
+            for client in clients:
+                say(client, type="ack", message_id="msg_unknown")
+            running.process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            for client, event in zip(clients, heard, strict=True):
+                say(client, type="ack", message_id=event["id"])
+            late.sendall(handshake())
+            # a stop is over when it has lasted longer than the time-outs
+            until(lambda since=stopped: time.monotonic() - since > 2.5)
+            running.process.send_signal(signal.SIGCONT)
+            continued = time.monotonic()
+            assert late.recv(100).startswith(b"HTTP/1.1 101 ")
+            assert mute.close_code() == 4000
+            assert time.monotonic() - continued > 0.9
+            assert all(ask(client, type="ping")["type"] == "pong" for client in clients)
+            late.close()
+            stats = running.stats()
+            assert (stats["failedDeliveries"], stats["pendingDeliveries"]) == (0, 0), number
+
+
+def heard_event(client: ClientConnection) -> dict[str, Any]:
+    """
+    The next event, past the pings.
+    """
+    while "event" not in (message := hear(client)):
+        pass
+    return message
 
 
 def test_anything_is_life(lively: Service) -> None:

@@ -1,0 +1,215 @@
+"""
+Silence: whose it is, and when it counts (protocol, section 6).
+"""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from dcm_ws.clock import RunningClock
+from dcm_ws.errors import CloseCode
+from dcm_ws.frames import PING_FRAME
+from dcm_ws.hub import Hub
+from dcm_ws.session import Origin
+from dcm_ws.tokens import sign
+from tests.core.living import finish, live
+from tests.fakes import SECRET, Client, make_hub
+
+
+@pytest.fixture
+def hub(clock: Clock) -> Hub:
+    return make_hub(clock)
+
+
+def pause(hub: Hub, clock: Clock, seconds: float) -> None:
+    """
+    The process stands still for some seconds, and the first thing that happens afterwards is a sweep.
+    """
+    clock.advance(seconds)
+    finish(hub.sweep())
+
+
+def pings(client: Client) -> int:
+    return sum(message.get("type") == "ping" for message in client.peer.take())
+
+
+# the clock
+
+
+def test_clock_shows_what_passes_between_ticks(clock: Clock) -> None:
+    """
+    While the process runs, the clock is the real one.
+    """
+    running = RunningClock(clock.seconds)
+    for _ in range(10):
+        running.tick()
+        before = running()
+        clock.advance(2.5)
+        assert running() == before + 2.5 == clock.seconds()
+
+
+@pytest.mark.parametrize("seconds", [3.5, 60.0, 1e6])
+def test_pause_counts_up_to_the_limit(clock: Clock, seconds: float) -> None:
+    """
+    What passes without a tick counts up to the limit, before the next tick and after it; then time goes on from there.
+    """
+    running = RunningClock(clock.seconds, 3.0)
+    running.tick()
+    before = running()
+    clock.advance(seconds)
+    assert running() == running() == before + 3
+    running.tick()
+    assert running() == before + 3
+    clock.advance(2)
+    assert running() == before + 5
+    running.tick()
+    clock.advance(seconds)
+    running.tick()
+    assert running() == before + 8
+
+
+def test_everything_counts_before_the_first_tick(clock: Clock) -> None:
+    """
+    A service that takes long to start has not been paused.
+    """
+    running = RunningClock(clock.seconds, 3.0)
+    clock.advance(100)
+    assert running() == clock.seconds() == running.real()
+
+
+# silence
+
+
+def test_ping_frame_comes_before_the_ping_message(hub: Hub, clock: Clock) -> None:
+    """
+    Some clients return a text message and leave a Ping behind it unread.
+    """
+    client = Client(hub)
+    client.peer.take()
+    live(hub, clock, 30)
+    assert b"".join(client.peer.frames).startswith(PING_FRAME)
+    assert pings(client) == 1
+
+
+@pytest.mark.parametrize("seconds", [3, 59, 60, 61, 3600, 1e6])
+@pytest.mark.parametrize("before", [0, 29, 31, 59])
+def test_pause_of_the_service_closes_nobody(hub: Hub, clock: Clock, before: int, seconds: float) -> None:
+    """
+    After a pause the full time-out must pass before a client is closed, however silent it was before, and it is pinged.
+    """
+    client = Client(hub)
+    live(hub, clock, before)
+    client.peer.take()
+    pause(hub, clock, seconds)
+    live(hub, clock, 59)
+    assert client.peer.closed is None
+    assert pings(client) >= 1
+    live(hub, clock, 1)
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+def test_client_that_answers_after_a_pause_stays(hub: Hub, clock: Clock) -> None:
+    """
+    Pause after pause.
+    """
+    client = Client(hub)
+    for _ in range(5):
+        pause(hub, clock, 200)
+        live(hub, clock, 31)
+        assert pings(client) >= 1
+        client.session.heard_at = clock.seconds()
+    assert client.peer.closed is None
+
+
+def test_client_that_was_not_pinged_is_not_closed(clock: Clock) -> None:
+    """
+    A client is closed only after a ping that it has not answered; if it was not pinged in time, its time begins again.
+    """
+    hub = make_hub(clock)
+    client = Client(hub)
+    client.peer.take()
+    heartbeat = b"".join(client.peer.frames)
+    # its check is late, and the service is not
+    clock.advance(61)
+    hub.resumed_at = 0.0
+    verdict = client.session.check(clock.seconds(), PING_FRAME + heartbeat)
+    assert verdict == clock.seconds() + 30
+    assert client.peer.frames
+    assert client.session.check(clock.seconds() + 60, PING_FRAME) is CloseCode.PING_TIMEOUT
+
+
+def test_answer_that_waits_to_be_read_counts(hub: Hub, clock: Clock) -> None:
+    """
+    A client whose bytes wait in the service's own buffer is not silent.
+    """
+    client = Client(hub)
+    client.peer.unread = True
+    live(hub, clock, 119)
+    assert client.peer.closed is None
+    client.peer.unread = False
+    live(hub, clock, 1)
+    assert client.peer.closed is CloseCode.PING_TIMEOUT
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(30, 10), (10, 10), (3600, 60), (9, 10), (30, 60)])
+def test_ping_comes_before_the_time_out(clock: Clock, interval: float, timeout: float) -> None:
+    """
+    Whatever the interval, a client is pinged before it is closed: one that answers stays, one that does not is closed
+    at the time-out.
+    """
+    hub = make_hub(clock, heartbeat_interval=float(interval), heartbeat_timeout=float(timeout))
+    answering, mute = Client(hub), Client(hub)
+    mute.peer.take()
+    for _ in range(timeout - 1):
+        live(hub, clock, 1)
+        if pings(answering):
+            answering.session.heard_at = clock.seconds()
+    assert (pings(mute) >= 1, mute.peer.closed) == (True, None)
+    live(hub, clock, 1)
+    assert mute.peer.closed is CloseCode.PING_TIMEOUT
+    for _ in range(3 * timeout):
+        live(hub, clock, 1)
+        if pings(answering):
+            answering.session.heard_at = clock.seconds()
+    assert answering.peer.closed is None
+
+
+# other time limits
+
+
+@pytest.mark.parametrize("before", [0, 9])
+def test_pause_does_not_end_the_time_to_authenticate(clock: Clock, before: int) -> None:
+    """
+    A client whose authentication may wait to be read has its full time again.
+    """
+    hub = make_hub(clock, production=True)
+    client = Client(hub)
+    live(hub, clock, before)
+    pause(hub, clock, 3600)
+    live(hub, clock, 9)
+    assert client.peer.closed is None
+    live(hub, clock, 1)
+    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_tokens_expire_during_a_pause(clock: Clock, clamped: bool) -> None:
+    """
+    A token expires by the wall clock, also while the service is not running; one that has not expired stays good.
+    """
+    hub = make_hub(clock, production=True, enforce_expiry=True)
+    running = RunningClock(clock.seconds, 3 * hub.sweep_interval)
+    if clamped:
+        hub.now = running
+    short, long = (
+        Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, hub.wall_ms(), seconds * 1000))))
+        for seconds in (100, 400)
+    )
+    stranger = Client(hub)
+    for seconds in (1, 1, 1, 200, 1):
+        clock.advance(seconds)
+        running.tick()
+        finish(hub.sweep())
+    assert (short.peer.closed, long.peer.closed) == (CloseCode.AUTHENTICATION_REQUIRED, None)
+    assert stranger.peer.closed is None
