@@ -1,10 +1,11 @@
 """
-Where settings come from: options, the environment, a TOML file and the defaults, in this order.
+Where settings come from: options, the environment, a C{.env} file, a TOML file and the defaults, in this order.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,13 +16,10 @@ from typing import Any, NamedTuple
 import platformdirs
 
 from dcm_ws.dsn import differing, shown
+from dcm_ws.files import exposed, given_path, read_env, read_text, user_folder, writers
 from dcm_ws.settings import DATABASE_PARTS, SettingsError, database_parts, path_of
 
 FILE_NAME = "dcm-ws.toml"
-FILE_MAX = 1 << 20
-"""
-Bytes of the file.
-"""
 
 VARIABLES = (
     *("ws-port", "host", "ws-auth-secret", "ws-auth-secrets", "ws-auth-secret-file", "database-url"),
@@ -44,7 +42,7 @@ The settings that are on or off.
 
 _SEVERAL = ("listen", "admin-listen", "extra-event", "extra-channel", "allowed-origin", "server-name", "trusted-proxy")
 _PATHS = ("ws-auth-secret-file", "db-password-file", "dcm-data-dir")
-_NOT_SETTINGS = ("config", "version", "help")
+_NOT_SETTINGS = ("config", "env-file", "version", "help")
 
 
 class _Way(NamedTuple):
@@ -78,7 +76,7 @@ _ALTERNATIVES = (
     (_Way(("db-password-file",)), _Way(("db-password",))),
     (_Way(("listen",)), _Way(("ws-port", "host"))),
 )
-_OPTION, _ENVIRONMENT, _FILE, _FARTHEST = range(4)
+_OPTION, _ENVIRONMENT, _ENV_FILE, _FILE, _FARTHEST = range(5)
 
 _Value = str | bool | list[str]
 
@@ -90,10 +88,11 @@ class Sources:
 
     @ivar options: by option name, from the command line, the file or the defaults.
     @ivar environment: the variables, and what the file has in their place.
-    @ivar origins: where each setting comes from, by option name: C{option}, C{environment}, the file's path or
+    @ivar origins: where each setting comes from, by option name: C{option}, C{environment}, a file's path or
         C{default}.
     @ivar file: the file that was read; None for none.
     @ivar ignored: a sentence for each setting that was given and does not count, since another one does.
+    @ivar warnings: a sentence for each file that others may read or write, and should not.
     """
 
     options: Mapping[str, Any]
@@ -101,6 +100,7 @@ class Sources:
     origins: Mapping[str, str]
     file: Path | None
     ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def find(given: str | None) -> Path | None:
@@ -111,35 +111,34 @@ def find(given: str | None) -> Path | None:
     @raise SettingsError: there is no such place as the one given.
     """
     if given is not None:
-        try:
-            return path_of("--config", given).absolute()
-        except FileNotFoundError:
-            raise SettingsError(f"--config: {given!r} is in a working folder that is gone") from None
-    for folder in (Path(), platformdirs.user_config_path("dcm-ws")):
+        return given_path("--config", given)
+    for folder in (Path(), user_folder(platformdirs.user_config_path)):
         with suppress(OSError):
-            if (folder / FILE_NAME).is_file():
+            if folder is not None and (folder / FILE_NAME).is_file():
                 return (folder / FILE_NAME).absolute()
     return None
 
 
-def read(file: Path, known: Mapping[str, object]) -> dict[str, _Value]:
+def read(file: Path, known: Mapping[str, object], *, given: bool = True) -> tuple[dict[str, _Value], list[str]]:
     """
-    The settings in a file: a string, a truth or a list of strings each.
+    The settings in a file, a string, a truth or a list of strings each; and warnings.
 
     @param known: the options that there are, by name.
-    @raise SettingsError: the file cannot be read, or something in it is no setting.
+    @param given: whether its user has named it; a file that was only found must not be writable by others.
+    @raise SettingsError: the file cannot be read, or something in it is not a setting.
     """
+    text, status = read_text(file)
+    warnings = []
+    if reason := writers(status):
+        if not given:
+            raise SettingsError(f"{file} is not used, because {reason}: use --config {file} if you trust it")
+        warnings.append(f"{file} is used, although {reason}")
     try:
-        with file.open("rb") as opened:
-            content = opened.read(FILE_MAX + 1)
-        if len(content) > FILE_MAX:
-            raise SettingsError(f"{file} is larger than {FILE_MAX} bytes")
-        table = tomllib.loads(content.decode())
-    except OSError as error:
-        raise SettingsError(f"cannot read {str(file)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
-    return {name: _value(file, name, value, known) for name, value in table.items()}
+    held = {name: _value(file, name, value, known) for name, value in table.items()}
+    return held, warnings
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -194,11 +193,18 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
     @param options: by option name; what was not given is the very object that is in C{defaults}, or an empty list.
     @raise SettingsError: the file is no good.
     """
+    warnings: list[str] = []
+    places = dict(_PLACES)
     origins = _origins(options, defaults, environment)
+    if options.get("env-file"):
+        environment = _with_env_file(
+            given_path("--env-file", options["env-file"]), environment, origins, places, warnings
+        )
     merged, variables, held = dict(options), dict(environment), dict[str, _Value]()
     file = find(options.get("config"))
     if file is not None:
-        held = read(file, options)
+        held, said = read(file, options, given=options.get("config") is not None)
+        warnings += said
         if held.pop("production", False) and held.setdefault("dcm-env", "production") != "production":
             raise SettingsError(f"{file}: production and dcm-env contradict each other")
     for name, value in held.items():
@@ -211,23 +217,68 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
     given = {name: origin for name, origin in origins.items() if origin != "default"}
     ignored = _modes(merged, environment)
     for ways in _ALTERNATIVES:
-        for lost, sentence in _settle(ways, given, merged, variables):
+        for lost, sentence in _settle(ways, given, merged, variables, places):
             ignored += [sentence] if sentence else []
             for name in lost:
                 origins[name] = "default"
                 variables.pop(_variable(name), None)
                 merged[name] = [] if name in _SEVERAL else False if name in FLAGS else None
-    return Sources(merged, variables, origins, file, tuple(ignored))
+    warnings += _exposed(origins, merged, variables)
+    return Sources(merged, variables, origins, file, tuple(ignored), tuple(warnings))
+
+
+def _with_env_file(
+    file: Path,
+    environment: Mapping[str, str],
+    origins: dict[str, str],
+    places: dict[str, int],
+    warnings: list[str],
+) -> dict[str, str]:
+    """
+    The environment, with the variables that it lacks as the file has them; an empty one counts as lacking.
+    """
+    held, status = read_env(file)
+    if reason := writers(status):
+        warnings.append(f"{file} is used, although {reason}")
+    places[str(file)] = _ENV_FILE
+    known = {_variable(name): name for name in VARIABLES}
+    together = dict(environment)
+    for variable, value in held.items():
+        if environment.get(variable, "").strip() or not value.strip():
+            continue
+        if variable in known and origins[known[variable]] == "default":
+            origins[known[variable]] = str(file)
+            together[variable] = value
+        elif variable == "NODE_ENV":
+            together[variable] = value
+    if origins["dcm-env"] == "default" and together.get("NODE_ENV") == "production":
+        origins["dcm-env"] = str(file)
+    return together
+
+
+def _exposed(origins: Mapping[str, str], options: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+    """
+    Warnings of files with secrets that others may read.
+    """
+    files = [origin for name, origin in origins.items() if name in SECRET and os.path.isabs(origin)]
+    for name in ("ws-auth-secret-file", "db-password-file"):
+        if origins[name] != "default" and (path := options.get(name) or variables.get(_variable(name))):
+            files.append(str(path_of(name, str(path))))
+    return [sentence for file in dict.fromkeys(files) if (sentence := exposed(file))]
 
 
 def _settle(
-    ways: tuple[_Way, ...], given: dict[str, str], options: Mapping[str, Any], variables: Mapping[str, str]
+    ways: tuple[_Way, ...],
+    given: dict[str, str],
+    options: Mapping[str, Any],
+    variables: Mapping[str, str],
+    ranks: Mapping[str, int],
 ) -> Iterator[tuple[list[str], str]]:
     """
     For each way that does not count, the names given in it, which are taken out of C{given}, and a sentence that says
     so; empty if nothing is lost.
     """
-    places = {name: _PLACES.get(origin, _FILE) for name, origin in given.items()}
+    places = {name: ranks.get(origin, _FILE) for name, origin in given.items()}
     found = [(distance, way) for way in ways if (distance := way.distance(places)) is not None]
     if not found:
         return

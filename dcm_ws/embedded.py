@@ -33,6 +33,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dcm_ws.files import user_folder
 from dcm_ws.postgres import (
     DatabaseConnection,
     DatabaseError,
@@ -42,6 +43,7 @@ from dcm_ws.postgres import (
     one_line,
 )
 from dcm_ws.schema import TABLES
+from dcm_ws.settings import SettingsError
 
 try:
     import fcntl
@@ -75,12 +77,17 @@ def default_folder() -> Path:
     """
     Where the data lives unless somebody says otherwise.  Root's home is nobody else's, and PostgreSQL does not run as
     root, so for root it is the system's place for such things.
+
+    @raise SettingsError: the user has no home folder.
     """
     if os.geteuid() == 0:
         return Path("/var/lib/dcm-ws")
     import platformdirs
 
-    return platformdirs.user_data_path("dcm-ws")
+    folder = user_folder(platformdirs.user_data_path)
+    if folder is None:
+        raise SettingsError("there is no home folder for the embedded database: set DCM_DATA_DIR or DATABASE_URL")
+    return folder
 
 
 def running_url(folder: Path) -> str | None:

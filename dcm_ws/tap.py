@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from dcm_ws.configuration import Sources, merge, nearest
-from dcm_ws.embedded import is_installed
+from dcm_ws.embedded import default_folder, is_installed
 from dcm_ws.logs import make_observer
 from dcm_ws.service import DCMService, StartError, make_service
 from dcm_ws.settings import (
@@ -45,7 +45,7 @@ class Options(usage.Options):
     """
     @cvar program: the command that a usage error names.
     @ivar settings: what the options and the environment come to.
-    @ivar ignored: a sentence for each setting that was given and does not count.
+    @ivar ignored: a sentence for each setting that was given and does not count, and for each file that is unsafe.
     """
 
     longdesc = (
@@ -62,6 +62,12 @@ class Options(usage.Options):
             None,
             "a TOML file with these settings by their names here; options and variables win"
             " [default: dcm-ws.toml in the working folder, or in the user's config folder]",
+        ],
+        [
+            "env-file",
+            None,
+            None,
+            "a file of NAME=VALUE lines, read for the variables that the environment does not set",
         ],
         # name, short, default, text: what a variable can give has no default here, so that it can be told apart
         [
@@ -427,6 +433,8 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         try:
             self.settings = self.read_settings()
+            if self.settings.embedded and self.settings.data_folder is None:
+                default_folder()
         except SettingsError as error:
             raise SystemExit(f"dcm-ws: {error}") from None
         if self.settings.embedded and not is_installed():
@@ -449,7 +457,7 @@ class Options(usage.Options):
         @raise SettingsError: a value is no good.
         """
         sources = self.sources()
-        self.ignored = sources.ignored
+        self.ignored = (*sources.ignored, *sources.warnings)
         return from_mappings(sources.options, sources.environment)
 
     def _choose_log(self) -> None:

@@ -75,7 +75,8 @@ def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, 
         findings = [Finding("settings", False, str(error), "mend the value that it names")]
     else:
         ignored = [Finding("ignored", True, sentence, "remove one of them") for sentence in sources.ignored]
-        findings = [*ignored, *_look(settings)]
+        unsafe = [Finding("files", True, sentence, "chmod and chown it") for sentence in sources.warnings]
+        findings = [*ignored, *unsafe, *_look(settings)]
     values = _values(sources, settings) if sources else []
     if as_json:
         click.echo(
@@ -143,7 +144,11 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield from ports(settings)
     url = settings.database
     if url is None and settings.embedded:
-        url = running_url((settings.data_folder or default_folder()).resolve())
+        try:
+            url = running_url((settings.data_folder or default_folder()).resolve())
+        except SettingsError as error:
+            yield Finding("database", False, str(error), "see dcm-ws serve --help")
+            return
         if url is None:
             yield _embedded()
     elif url is None:

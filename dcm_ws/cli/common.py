@@ -25,6 +25,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+_ENV_FILE = "dcm_ws.env_file"
+
+
 class _Unjudged(Options):
     """
     The service's options, read but not judged.
@@ -42,7 +45,7 @@ def options_of(arguments: Sequence[str] = (), config: str | None = None) -> Opti
     """
     options = _Unjudged()
     try:
-        options.parseOptions([*(["--config", config] if config else []), *arguments])
+        options.parseOptions([*_env_file(), *(["--config", config] if config else []), *arguments])
     except SystemExit as error:
         if isinstance(error.code, str):
             raise click.UsageError(error.code.removeprefix("dcm-ws: ").partition("; see ")[0]) from None
@@ -72,12 +75,11 @@ def database_of(config: str | None, *arguments: str) -> str:
     try:
         sources = options_of(arguments, config).sources()
         url = database_from(sources.options, sources.environment)
-        folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
-        place = path_of("DCM_DATA_DIR", folder) if folder else default_folder()
+        if url is None:
+            folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
+            url = running_url((path_of("DCM_DATA_DIR", folder) if folder else default_folder()).resolve())
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    if url is None:
-        url = running_url(place.resolve())
     if url is None:
         raise click.ClickException(
             "there is no database: set DATABASE_URL to postgresql://user:password@host:port/name,"
@@ -100,11 +102,28 @@ class ServiceCommand(click.Command):
 
 def config_option(function: _F) -> _F:
     """
-    The option C{--config}.
+    The options C{--config} and C{--env-file}; L{options_of} finds the latter by itself.
     """
+
+    def keep(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        ctx.meta[_ENV_FILE] = value
+
+    function = click.option(
+        "--env-file",
+        type=click.Path(dir_okay=False),
+        expose_value=False,
+        callback=keep,
+        help="A file of NAME=VALUE lines, read for the variables that the environment does not set.",
+    )(function)
     return click.option(
         "--config", type=click.Path(dir_okay=False), help="The TOML file with the settings.  [default: ./dcm-ws.toml]"
     )(function)
+
+
+def _env_file() -> list[str]:
+    context = click.get_current_context(silent=True)
+    given = context.meta.get(_ENV_FILE) if context is not None else None
+    return ["--env-file", given] if given else []
 
 
 def server_options(function: _F) -> _F:

@@ -4,6 +4,9 @@ The TOML file, and what stands above it.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -395,8 +398,137 @@ def test_not_utf8_and_too_large(tmp_path: Path) -> None:
     A file that is no text, or no settings by its size, is refused.
     """
     (tmp_path / "dcm-ws.toml").write_bytes(b"host = '\xff'")
-    with pytest.raises(SettingsError, match="is not TOML"):
+    with pytest.raises(SettingsError, match="is not UTF-8"):
         settings()
     (tmp_path / "dcm-ws.toml").write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(SettingsError, match="larger than"):
         settings()
+
+
+def test_an_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It gives what the environment does not set, before the TOML file, in the syntax that dotenv files have.
+    """
+    env = write(
+        tmp_path,
+        "\ufeff# the service\nexport WS_PORT=4001\nHOST='0.0.0.0' # all\nWS_AUTH_SECRET=\"a # $HOME b\"\nLOG_LEVEL=\n"
+        "DB_HOST=db.example\nDB_PASSWORD=p$w${x}\nDB_NAME=n\nPGOPTIONS=-c x=y\nOTHER\nNODE_ENV=development\n",
+        ".env",
+    )
+    write(tmp_path, 'ws-port = 4002\nlog-level = "warn"\n')
+    monkeypatch.setenv("HOST", "::1")
+    found = sources("--env-file", ".env")
+    assert found.environment["WS_PORT"] == "4001" and found.environment["HOST"] == "::1"
+    assert found.environment["WS_AUTH_SECRET"] == "a # $HOME b" and found.environment["DB_PASSWORD"] == "p$w${x}"
+    assert "PGOPTIONS" not in found.environment and found.environment["LOG_LEVEL"] == "warn"
+    assert found.origins["ws-port"] == str(env) and found.origins["host"] == "environment"
+    assert settings("--env-file", str(env), "--ws-port", "4003").listen[0].startswith("tcp:4003:")
+    assert (settings("--env-file", str(env)).database or "").startswith("postgresql://")
+
+
+def test_alternatives_in_an_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is nearer than the TOML file and farther than the environment, for what can be given in several ways, too.
+    """
+    write(tmp_path, "DATABASE_URL=postgresql://env-file/x\nNODE_ENV=production\n", ".env")
+    write(tmp_path, "no-database = true\n")
+    assert sources("--env-file", ".env").environment["DATABASE_URL"] == "postgresql://env-file/x"
+    assert sources("--env-file", ".env").origins["dcm-env"] == str(tmp_path / ".env")
+    monkeypatch.setenv("DB_HOST", "near")
+    found = sources("--env-file", ".env")
+    assert "DATABASE_URL" not in found.environment and found.environment["DB_HOST"] == "near"
+
+
+@pytest.mark.parametrize(
+    "text,said", [(None, "cannot read"), ("A=1\nwhat is this\n", "line 2 is not"), ("\xff", "UTF-8")]
+)
+def test_an_env_file_that_cannot_be_read(tmp_path: Path, text: str | None, said: str) -> None:
+    """
+    It is an error that names the file, and shows nothing of what is in it.
+    """
+    if text is not None:
+        (tmp_path / ".env").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match=said) as raised:
+        settings("--env-file", ".env")
+    assert "what is this" not in str(raised.value) and ".env" in str(raised.value)
+    with pytest.raises(SettingsError, match="no setting 'env-file'"):
+        write(tmp_path, "env-file = '.env'")
+        settings()
+
+
+def test_files_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A file with a secret that others may read is warned of, in one line each, and no other file is.
+    """
+    secret, env = write(tmp_path, "s" * 32, "secret"), write(tmp_path, "DB_PASSWORD=x\nDB_HOST=h\n", ".env")
+    toml = write(tmp_path, "ws-auth-secret-file = 'secret'\n")
+    for file, mode, warned in ((secret, 0o640, True), (env, 0o604, True), (toml, 0o644, False)):
+        file.chmod(mode)
+        said = [line for line in sources("--env-file", ".env").warnings if line.startswith(str(file))]
+        assert len(said) == warned, said
+        file.chmod(0o600)
+    assert sources("--env-file", ".env").warnings == ()
+    toml.write_text("database-url = 'postgresql://u:p@h/d'\n")
+    toml.chmod(0o644)
+    assert len(sources().warnings) == 1 and "chmod 600" in sources().warnings[0]
+
+
+@pytest.mark.parametrize("owner,mode,said", [(12345, 0o644, "12345"), (0, 0o646, "everybody"), (0, 0o664, "group")])
+@pytest.mark.parametrize("folder", ["", "config/dcm-ws/"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_somebody_else(tmp_path: Path, owner: int, mode: int, said: str, folder: str) -> None:
+    """
+    A file that others may have written is not used because it is found; one that is given is, with a warning.
+    """
+    file = write(tmp_path, "ws-port = 4004\n", f"{folder}dcm-ws.toml")
+    os.chown(file, owner, 12345)
+    file.chmod(mode)
+    with pytest.raises(SettingsError, match=said) as raised:
+        settings()
+    assert str(file) in str(raised.value) and "--config" in str(raised.value)
+    found = sources("--config", str(file))
+    assert found.environment["WS_PORT"] == "4004" and said in found.warnings[0]
+
+
+HOMELESS = """
+import contextlib, io, os, sys
+from dcm_ws.cli.main import main
+
+def run(*arguments):
+    try:
+        main(list(arguments), standalone_mode=True)
+    except SystemExit as end:
+        return end.code
+
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    for command in ("check --no-database --ws-port 0", "token a", "init-db --apply -d host=/x"):
+        run(*command.split())
+    import dcm_ws.tap, dcm_ws.embedded, platformdirs.unix
+os.chdir("/")
+os.setgroups([]); os.setgid(12345); os.setuid(12345)
+os.environ.clear()
+sys.exit(run(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments,status,said",
+    [
+        (("check", "--no-database", "--ws-port", "0"), 0, "development"),
+        (("token", "a"), 0, ""),
+        (("check", "--ws-port", "0"), 1, "set DCM_DATA_DIR or DATABASE_URL"),
+        (("init-db", "--apply"), 1, "set DCM_DATA_DIR or DATABASE_URL"),
+        (("check", "--config", "~/x.toml"), 1, "home folder of '~/x.toml'"),
+        (("check", "--env-file", "~/x"), 1, "home folder of '~/x'"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an account that does not exist")
+def test_an_account_without_a_home(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """
+    Without HOME and without an entry for the account, what is optional is left out, and what is not has an error.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status and said in done.stdout + done.stderr, done
