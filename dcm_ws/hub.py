@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dcm_ws.agents import Absence, AgentMemory
+from dcm_ws.budgets import BURST, Allowance, Budget, Budgets
 from dcm_ws.channels import (
     GLOBAL,
     METRICS,
@@ -44,10 +45,21 @@ from dcm_ws.tokens import Claims, check_scope, verify
 
 LIMITS = (
     *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
+    *("maxStrangerMessage", "strangerRate", "rateBytes"),
     *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "heartbeatTimeout", "authTimeout"),
 )
 """
 The limits that are counted where they are crossed, as C{/stats} names them.
+"""
+
+CLIENTS_OF_AN_ADDRESS = 10
+"""
+Together the clients of one address that have not authenticated may send as much as so many of them each.
+"""
+
+STRANGERS_OF_AN_ADDRESS = 20
+"""
+The same in production, where they may send little, and where a proxy may have one address for all its clients.
 """
 
 CHANNELS_SHOWN = 1000
@@ -128,6 +140,17 @@ class Hub:
         self.secrets = secrets
         self._max_connections = max_connections
         self.authenticated = 0
+        self._authenticated = Allowance(rules.rate_limit, rules.rate_burst, rules.rate_bytes)
+        self._anonymous = self._authenticated
+        if rules.production:
+            self._anonymous = Allowance(
+                rules.stranger_rate,
+                max(1.0, 5 * rules.stranger_rate) if rules.stranger_rate else BURST,
+                rules.stranger_bytes,
+            )
+        together = self._anonymous.times(STRANGERS_OF_AN_ADDRESS if rules.production else CLIENTS_OF_AN_ADDRESS)
+        self._agent_budgets = Budgets(self._authenticated, self.now)
+        self._address_budgets = Budgets(together, self.now)
         self.agents: Counter[str] = Counter()
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
         self.sweep_interval = min(rules.sweep_interval, shortest / 4, rules.auth_timeout / 4)
@@ -176,6 +199,7 @@ class Hub:
         now_ms = self.wall_ms()
         client_id = f"ws_{base36(now_ms)}_{self._random(8)}"
         session = Session(self, peer, client_id, origin)
+        self._grant_as_anonymous(session)
         self.sessions.add(session)
         if origin.observer:
             self.observers.add(session)
@@ -200,6 +224,7 @@ class Hub:
             return
         agent = session.present
         self._settle_absence(session)
+        self._end_grant(session)
         session.state = State.CLOSED
         self.registry.drop(session)
         self._checks.drop(session)
@@ -271,6 +296,9 @@ class Hub:
         if returning:
             self.agents[agent] += 1
         self._observe(session, observer)
+        if agent != former:
+            self._grant_as_agent(session, agent)
+            session.peer.trust()
         session.state = State.AUTHENTICATED
         session.agent = agent
         session.operator = claims.operator
@@ -294,6 +322,32 @@ class Hub:
             self._catch_up(session, absence)
         if present is not None:
             self._tell_of_agent("agent.connected", session, agent)
+
+    def _grant_as_anonymous(self, session: Session) -> None:
+        """
+        A client without an agent spends from a budget of its own, and from that of its address, which is as large as
+        those of several clients.
+        """
+        address = session.origin.address
+        if self._anonymous.is_limited:
+            own = Budget(self._anonymous, self.now())
+            session.budgets = (own, self._address_budgets.hold(address)) if address else (own,)
+
+    def _grant_as_agent(self, session: Session, agent: str) -> None:
+        """
+        All connections of an agent spend from one budget.
+        """
+        self._end_grant(session)
+        session.budgets = (self._agent_budgets.hold(agent),) if self._authenticated.is_limited else ()
+
+    def _end_grant(self, session: Session) -> None:
+        if not session.budgets:
+            return
+        if session.agent is not None:
+            self._agent_budgets.release(session.agent)
+        elif session.origin.address:
+            self._address_budgets.release(session.origin.address)
+        session.budgets = ()
 
     def _observe(self, session: Session, observer: bool) -> None:
         session.observer = observer
@@ -505,6 +559,8 @@ class Hub:
         Look after the clients whose time has come, one a step.
         """
         self.memory.expire()
+        self._agent_budgets.forget()
+        self._address_budgets.forget()
         now = self.now()
         if now - self._swept_at > 2 * self.sweep_interval:
             self._resume(now)

@@ -17,30 +17,38 @@ from msgspec import Struct
 from dcm_ws.channels import is_identifier
 from dcm_ws.errors import ErrorCode, ProtocolError
 
-# a pair is whole, and so is any other escape; what is left over of D800 to DFFF is half of a pair
-_escape = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_half = re.compile(rf"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
 
 
 def mend_surrogates(text: str) -> str:
     """
-    Replace each escape of a lone surrogate by that of U+FFFD.
+    JSON may name half a character: JavaScript, having cut a string in the middle of an emoji, writes C{"\\ud83d"}.
+    UTF-8 has no such thing and msgspec refuses it; as browsers do, read it as U+FFFD.
 
-    JavaScript writes C{"\\ud83d"} for a string that was cut in the middle of an emoji.  UTF-8 has no such thing, and
-    msgspec refuses it; browsers send U+FFFD.
-
-    @raise ValueError: there is no such escape, so something else is wrong with the text.
+    @raise ValueError: that was not what was wrong with it.
     """
-    mended = _escape.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
-    if mended == text:
+    if "\0" in text:
+        raise ValueError("JSON has no NUL")
+    # with the escaped backslashes out of the way, every other one begins an escape
+    escapes = text.replace("\\\\", "\0\0")
+    mended, halves = _half.subn(r"\\ufffd", escapes)
+    if not halves:
         raise ValueError("there is no lone surrogate")
-    return mended
+    return mended.replace("\0\0", "\\\\")
 
 
-_string = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+def _without_texts(data: bytes) -> bytes:
+    """
+    Valid JSON with its strings emptied.
+    """
+    # without the escapes in them strings go from one quote to the next
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
+    return b'""'.join(bare.split(b'"')[::2])
+
+
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def is_nested_deeper(data: bytes, depth: int) -> bool:
@@ -52,7 +60,10 @@ def is_nested_deeper(data: bytes, depth: int) -> bool:
     # each level takes two bytes
     if len(data) <= 2 * depth or data.count(b"[") + data.count(b"{") <= depth:
         return False
-    brackets = _string.sub(b"", data).translate(_BRACKETS, _NO_BRACKETS)
+    # strings that have no brackets vanish
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = bare.translate(_BRACKETS, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")
+    brackets = b"".join(marks.split(b'"')[::2])
     if not brackets:
         return False
     # the innermost are the most in most data, and go at once: one level less to look at
@@ -80,7 +91,7 @@ def has_huge_number(data: bytes) -> bool:
     digits = data.translate(_DIGITS, b"+")
     if digits.find(_LARGE_EXPONENT) < 0 and (len(digits) < len(_MANY_DIGITS) or digits.find(_MANY_DIGITS) < 0):
         return False
-    return any(isinf(float(number)) for number in _number.findall(_string.sub(b'""', data)))
+    return any(isinf(float(number)) for number in _number.findall(_without_texts(data)))
 
 
 def check_data(data: bytes, max_depth: int, limits: Counter[str]) -> None:

@@ -95,6 +95,11 @@ def check_identifiers(struct: Struct, *names: str) -> None:
             raise ValueError(f"`{name}` must be {IDENTIFIER_RULE}")
 
 
+class _Request(Struct, frozen=True, gc=False):
+    id: Raw = NO_REQUEST
+
+
+_requests = msgspec.json.Decoder(_Request)
 _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
@@ -138,6 +143,16 @@ def decode_command(message: str | bytes) -> Command:
             if not request:
                 force_setattr(command, "id", NO_REQUEST)
     return command
+
+
+def request_of(message: str | bytes) -> Raw:
+    """
+    The correlation id of a message that is not read any further; empty if it has none, or is invalid.
+    """
+    try:
+        return Raw(_request_of(bytes(_requests.decode(message).id or NULL)))
+    except NOT_JSON:
+        return NO_REQUEST
 
 
 def _request_of(text: bytes) -> bytes:

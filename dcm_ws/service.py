@@ -58,6 +58,11 @@ PRODUCTION_RATE_LIMIT = 100.0
 Messages a second from one client, where the operator has not said otherwise.
 """
 
+PRODUCTION_RATE_BYTES = float(2 << 20)
+"""
+Bytes of messages a second from one client, unless the operator says otherwise.
+"""
+
 PRODUCTION_CONNECTIONS_PER_IP = 1000
 """
 Connections from one address, where the operator has not said otherwise.
@@ -66,6 +71,11 @@ Connections from one address, where the operator has not said otherwise.
 PRODUCTION_HTTP_CONNECTIONS_PER_IP = 100
 """
 HTTP connections from one address, unless the operator says otherwise.
+"""
+
+COUNTS_A_SECOND = 100.0
+"""
+How often C{/health} and C{/stats} each are rendered at most.
 """
 
 _CLOSES_A_SECOND = 1000
@@ -95,12 +105,20 @@ def _limits(settings: Settings) -> ConnectionLimits:
     per_ip = settings.max_connections_per_ip
     if per_ip is None:
         per_ip = PRODUCTION_CONNECTIONS_PER_IP if settings.production else 0
-    return ConnectionLimits(settings.max_message_size, settings.max_send_buffer, settings.compression, per_ip)
+    return ConnectionLimits(
+        settings.max_message_size, settings.max_send_buffer, settings.compression, per_ip, settings.max_stranger_message
+    )
 
 
 def _allowed_origins(settings: Settings) -> AllowedOrigins:
     patterns = settings.allowed_origins or (() if settings.production else ("*",))
     return AllowedOrigins((*patterns, SAME_HOST) if settings.same_host else patterns, settings.server_names)
+
+
+def _rate_bytes(settings: Settings) -> float:
+    if settings.rate_bytes is not None:
+        return settings.rate_bytes
+    return PRODUCTION_RATE_BYTES if settings.production else 0.0
 
 
 def _http_per_address(settings: Settings) -> int:
@@ -149,6 +167,9 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             max_subscriptions=settings.max_subscriptions,
             max_depth=settings.max_depth,
             rate_limit=rate_limit,
+            rate_bytes=_rate_bytes(settings),
+            stranger_rate=settings.stranger_rate,
+            stranger_bytes=float(settings.max_stranger_message) if settings.stranger_rate else 0.0,
             rate_burst=max(1.0, rate_limit) if settings.rate_burst is None else settings.rate_burst,
         ),
         publishable=Publishable(settings.extra_events),
@@ -253,8 +274,8 @@ class DCMService(MultiService):
         self._lag = ReactorLag(self._clock.real)
         health = health_report(hub, version=VERSION, database=self._database_report, port=lambda: self._number)
         counts: dict[bytes, IResource] = {
-            b"health": Counts(hub, Sparing(health, world.now)),
-            b"stats": Counts(hub, Sparing(self._stats_report, world.now)),
+            b"health": Counts(hub, Sparing(health, world.now, COUNTS_A_SECOND)),
+            b"stats": Counts(hub, Sparing(self._stats_report, world.now, COUNTS_A_SECOND)),
             b"livez": Probe(world.wall_ms, lambda: ""),
             b"readyz": Probe(world.wall_ms, self._not_ready),
             **dict(pages(world.wall_ms)),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from msgspec import Raw
 
+from dcm_ws.budgets import FRAGMENT, Budget
 from dcm_ws.channels import Channel, Channels, is_private
-from dcm_ws.errors import NO_REQUEST, CloseCode, ErrorCode, ProtocolError
+from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.events import Publishable, shortened, traits_of
 from dcm_ws.jsontext import check_data
 from dcm_ws.messages import (
@@ -31,6 +32,7 @@ from dcm_ws.messages import (
     pong_frame,
     published_frame,
     refused_frame,
+    request_of,
 )
 from dcm_ws.tally import SAMPLED, Tally
 from dcm_ws.tokens import Claims
@@ -38,6 +40,10 @@ from dcm_ws.tokens import Claims
 if TYPE_CHECKING:
     from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
     from dcm_ws.registry import ChannelRegistry
+
+
+_ANSWER_MAX = 512
+_PONGS = 100
 
 
 class Peer(Protocol):
@@ -72,6 +78,11 @@ class Peer(Protocol):
         Send what is queued and a close frame, and end the connection.
         """
 
+    def trust(self) -> None:
+        """
+        The client has authenticated: it may send messages of full length.
+        """
+
 
 class Origin(NamedTuple):
     """
@@ -81,12 +92,14 @@ class Origin(NamedTuple):
     @ivar session_id: claimed in the query.
     @ivar claims: those of a good token, where one was given.
     @ivar observer: it asks to get events and to owe nothing for them.
+    @ivar address: what it is counted by in limits per address; empty if it has no address.
     """
 
     agent_id: str | None = None
     session_id: str | None = None
     claims: Claims | None = None
     observer: bool = False
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,11 @@ class Rules:
     @ivar anonymous_listeners: in production a client that has not authenticated may listen to public channels.
     @ivar sweep_interval: between two looks at the clients, at most.
     @ivar rate_limit: messages a second; 0 for no limit.
-    @ivar rate_burst: messages at once, where that has not been used up.
+    @ivar rate_burst: messages at once, if that has not been used up.
+    @ivar rate_bytes: bytes of messages a second; 0 for no limit.
+    @ivar stranger_rate: messages a second, and five times as many at once, of a client that has
+        to authenticate and has not; 0 for no limit.
+    @ivar stranger_bytes: bytes a second of such a client; 0 for no limit.
     @ivar max_depth: arrays and objects inside one another in the data of an event.
     """
 
@@ -113,6 +130,9 @@ class Rules:
     max_subscriptions: int = 1000
     rate_limit: float = 0.0
     rate_burst: float = 100.0
+    rate_bytes: float = 0.0
+    stranger_rate: float = 0.0
+    stranger_bytes: float = 0.0
     max_depth: int = 100
 
     @property
@@ -166,6 +186,7 @@ class Session:
     """
     What the service knows of one client.
 
+    @ivar budgets: what its messages are charged to; nothing if there is no limit.
     @ivar agent: the agent that it authenticated as.
     @ivar acknowledges: it, or its agent before, has acknowledged something: what it does not acknowledge is a failure.
     @ivar operator: its token is an operator's.
@@ -179,15 +200,14 @@ class Session:
     """
 
     __slots__ = (
-        "_allowance",
-        "_charged_at",
-        "_excess",
         "_excused_at",
         "_house",
         "_ping_at",
         "_pinged_at",
+        "_pongs",
         "acknowledges",
         "agent",
+        "budgets",
         "client_id",
         "dcm_session",
         "expires_at",
@@ -224,9 +244,15 @@ class Session:
         self.joined_at = self.heard_at = now
         self._ping_at = now + house.rules.ping_interval
         self._pinged_at = self._excused_at = float("-inf")
-        self._allowance = house.rules.rate_burst
-        self._excess = 0.0
-        self._charged_at = now
+        self._pongs = _PONGS
+        self.budgets: tuple[Budget, ...] = ()
+
+    @property
+    def is_stranger(self) -> bool:
+        """
+        Does it have to authenticate, and has not done so?
+        """
+        return self.state is State.ANONYMOUS and self._house.rules.production
 
     @property
     def present(self) -> str | None:
@@ -235,27 +261,25 @@ class Session:
         """
         return None if self.observer else self.agent
 
-    @property
-    def is_stranger(self) -> bool:
+    def receive(self, message: str | bytes, size: int | None = None) -> None:
         """
-        In production, a client that has not authenticated.
-        """
-        return self.state is State.ANONYMOUS and self._house.rules.production
+        Execute one client message, or say why not.  What still comes after the close is ignored.
 
-    def receive(self, message: str | bytes) -> None:
-        """
-        Obey one client message, or say why not.  What still comes after the close is ignored.
+        @param size: its bytes that have not been charged yet; None for all.
         """
         if self.state is State.CLOSED:
             return
+        if size is None:
+            size = len(message)
         try:
+            if self.budgets and not self._pay(message, size):
+                return
             try:
                 command = decode_command(message)
-            except ProtocolError as error:
-                self._charge(error.request)
+            except ProtocolError:
                 self._house.tally.received["invalid"] += 1
                 raise
-            self._obey(command)
+            self._obey(command, size)
         except ProtocolError as error:
             self._house.refused(error.code)
             kind = "ack" if error.request else "error"
@@ -282,6 +306,7 @@ class Session:
             self._answer("ping", heartbeat)
             self._pinged_at = now
             self._ping_at = now + rules.ping_interval
+            self._pongs = min(_PONGS, self._pongs + 1)
         return self.next_check()
 
     def next_check(self) -> float:
@@ -303,19 +328,18 @@ class Session:
             return max(self.joined_at, self._house.resumed_at) + rules.auth_timeout
         return float("inf") if self.expires_at is None else self.expires_at
 
-    def _obey(self, command: Command) -> None:
-        if isinstance(command, Ack):
-            if not self.acknowledges:
-                self._house.first_ack(self)
-            # those that settle a delivery are counted there, and come by the thousand
-            if not self._house.deliveries.ack(self, command.message_id):
-                self._charge(NO_REQUEST)
+    def _obey(self, command: Command, size: int) -> None:
+        if isinstance(command, Ack | Pong):
+            if self._settles(command):
+                # the server asked for it
+                for budget in self.budgets:
+                    budget.give_back(size)
+            elif isinstance(command, Ack):
+                # those that settle a delivery are counted there, and come by the thousand
                 self._house.tally.received["ack"] += 1
+            if isinstance(command, Pong):
+                self._house.tally.received["pong"] += 1
             return
-        if isinstance(command, Pong):
-            self._house.tally.received["pong"] += 1
-            return
-        self._charge(command.id)
         match command:
             case Ping():
                 self._house.tally.pongs += 1
@@ -402,36 +426,91 @@ class Session:
             error.request = command.id
             raise
 
-    def _charge(self, request: Raw) -> None:
+    def _pay(self, message: str | bytes, size: int) -> bool:
         """
-        Count a message against the rate limit: a bucket of C{rate_burst} messages, filled at C{rate_limit} a second.
-        Acks that settle a delivery and pongs are not counted: the server asked for them.
+        Charge a message before it is read.  False if it was over the limit, and has been dealt with although it was.
 
-        @raise ProtocolError: C{RATE_LIMITED}.  Who sends ten times what the bucket holds is closed, too.
+        @raise ProtocolError: C{RATE_LIMITED}.  The client is closed, too, if it was refused ten times what it may send.
         """
-        rules = self._house.rules
-        if not rules.rate_limit:
-            return
         now = self._house.now()
-        refill = (now - self._charged_at) * rules.rate_limit
-        self._charged_at = now
-        self._allowance = min(rules.rate_burst, self._allowance + refill)
-        self._excess = max(0.0, self._excess - refill)
-        if self._allowance >= 1.0:
-            self._allowance -= 1.0
-            return
-        self._excess += 1.0
-        self._house.limits["rateLimit"] += 1
-        self._house.tally.received["limited"] += 1
-        error = ProtocolError(ErrorCode.RATE_LIMITED, f"Rate limit: {rules.rate_limit:g} messages a second", request)
-        error.retry_after_ms = ceil((1.0 - self._allowance) / rules.rate_limit * 1000)
-        if self._excess >= 9.0 * rules.rate_burst:
-            self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
+        for budget in self.budgets:
+            refusal = budget.spend(now, size)
+            if refusal is not None:
+                break
+        else:
+            return True
+        if size <= _ANSWER_MAX and self._is_answer(message):
+            return False
+        error = ProtocolError(
+            ErrorCode.RATE_LIMITED,
+            f"Rate limit: {refusal.most:g} {refusal.unit} a second",
+            request_of(message),
+        )
+        error.retry_after_ms = ceil(refusal.seconds * 1000)
+        self._refused(refusal.unit, size)
         raise error
 
     def _demand_right_to_listen(self, request: Raw) -> None:
         if self.is_stranger and not self._house.rules.anonymous_listeners:
             raise _not_authenticated(request)
+
+    def _refused(self, unit: str, size: int) -> None:
+        limit = "rateBytes" if unit == "bytes" else "rateLimit"
+        self._house.limits["strangerRate" if self.is_stranger else limit] += 1
+        self._house.tally.received["limited"] += 1
+        if self.budgets[0].refused(size):
+            self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
+
+    def _is_answer(self, message: str | bytes) -> bool:
+        """
+        Does C{message} answer what the server sent?  It is executed then.
+        """
+        if not self.owed and not self._pongs:
+            return False
+        try:
+            command = decode_command(message)
+        except ProtocolError:
+            return False
+        return self._settles(command)
+
+    def _settles(self, command: Command) -> bool:
+        """
+        Does C{command} answer what the server sent: an event, or one of the last pings?  The event is settled then.
+        """
+        if isinstance(command, Ack):
+            if not self.acknowledges:
+                self._house.first_ack(self)
+            return self._house.deliveries.ack(self, command.message_id)
+        if isinstance(command, Pong) and self._pongs:
+            self._pongs -= 1
+            return True
+        return False
+
+    def control(self, size: int) -> bool:
+        """
+        Charge a WebSocket control frame as a message.  False if it is over the limit and has to be ignored.
+
+        @param size: bytes of its payload.
+        """
+        now = self._house.now()
+        for budget in self.budgets:
+            refusal = budget.spend(now, size)
+            if refusal is not None:
+                self._refused(refusal.unit, size)
+                return False
+        return True
+
+    def fragment(self, size: int) -> None:
+        """
+        Charge a part of a message when it begins; the message itself is charged when it is complete.
+
+        @param size: bytes of its payload.
+        """
+        now, size = self._house.now(), max(size, FRAGMENT)
+        for budget in self.budgets:
+            if not budget.overdraw(now, size):
+                self._refused("bytes", size)
+                break
 
     def _may_listen(self, channel: Channel) -> bool:
         if channel.agent is None or self.state is State.AUTHENTICATED:

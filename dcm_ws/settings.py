@@ -40,6 +40,9 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 LOG_FORMATS = ("text", "json")
 
 _SECONDS_MAX = 86_400.0
+_MAY_BE_OFF = frozenset(
+    {"rate_limit", "rate_burst", "rate_bytes", "stranger_rate", "max_connections_per_ip", "max_http_per_ip"}
+)
 
 _Text = Callable[..., str]
 _T = TypeVar("_T")
@@ -69,6 +72,10 @@ class Settings:
     @ivar rate_limit: messages a second from one client; None for 100 in production, and no limit in development; 0 for
         no limit.
     @ivar rate_burst: messages at once; None for what the rate limit allows in a second.
+    @ivar rate_bytes: bytes a second from one client; None for 2 MiB in production, and no limit in development; 0 for
+        no limit.
+    @ivar stranger_rate: messages a second from a client that has not authenticated, in production; 0 for no limit.
+    @ivar max_stranger_message: bytes of a message from such a client.
     @ivar allowed_origins: web pages that may connect; none for no others than L{same_host} allows in production, and
         all in development.
     @ivar same_host: web pages of the host that they connect to may connect, too.
@@ -118,6 +125,9 @@ class Settings:
     max_http_per_ip: int | None = None
     rate_limit: float | None = None
     rate_burst: float | None = None
+    rate_bytes: float | None = None
+    stranger_rate: float = 10.0
+    max_stranger_message: int = 64 << 10
     handshake_timeout: float = 5.0
     max_head_size: int = 16 << 10
     allowed_origins: tuple[str, ...] = ()
@@ -136,7 +146,7 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if setting.name in ("rate_limit", "rate_burst", "max_connections_per_ip", "max_http_per_ip"):
+            if setting.name in _MAY_BE_OFF:
                 # with no message at once there would be none at all
                 least = 1 if setting.name == "rate_burst" else 0
                 if value is not None and not least <= value <= 1e9:
@@ -275,8 +285,11 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         http_timeout=seconds("http-timeout"),
         max_http_connections=count("max-http-connections"),
         max_http_per_ip=_maybe(options.get("max-http-per-ip"), partial(_whole, "--max-http-per-ip")),
-        rate_limit=_maybe(options.get("rate-limit"), _rate),
+        rate_limit=_maybe(options.get("rate-limit"), partial(_rate, "--rate-limit")),
         rate_burst=_maybe(options.get("rate-burst"), partial(_whole, "--rate-burst")),
+        rate_bytes=_maybe(options.get("rate-bytes"), partial(_bytes, "--rate-bytes")),
+        stranger_rate=_rate("--stranger-rate", str(options["stranger-rate"])),
+        max_stranger_message=count("max-stranger-message"),
         handshake_timeout=seconds("handshake-timeout"),
         max_head_size=count("max-head-size"),
         allowed_origins=_several(options, "allowed-origin"),
@@ -389,7 +402,7 @@ def _maybe(given: object, read: Callable[[str], _T]) -> _T | None:
     return None if given is None else read(str(given))
 
 
-def _rate(given: str) -> float:
+def _rate(name: str, given: str) -> float:
     """
     Messages a second, of C{100/s}, C{6000/m}, C{100} or C{off}.
     """
@@ -399,7 +412,11 @@ def _rate(given: str) -> float:
     try:
         return float(number) / {"s": 1, "m": 60}[unit if slash else "s"]
     except (ValueError, KeyError):
-        raise SettingsError(f"--rate-limit must be such as 100/s, 6000/m or off, not {given!r}") from None
+        raise SettingsError(f"{name} must be such as 100/s, 6000/m or off, not {given!r}") from None
+
+
+def _bytes(name: str, given: str) -> float:
+    return 0.0 if given == "off" else float(_whole(name, given))
 
 
 def _short_form(text: _Text) -> str:

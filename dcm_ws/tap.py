@@ -210,6 +210,25 @@ class Options(usage.Options):
         ],
         ["rate-burst", None, None, "messages at once [default: those of one second]"],
         [
+            "rate-bytes",
+            None,
+            None,
+            "bytes of messages a second, and at once, from one client, or off [default: 2097152 in production, off in"
+            " development]",
+        ],
+        [
+            "stranger-rate",
+            None,
+            f"{Settings().stranger_rate:g}/s",
+            "messages from a client that has not authenticated, in production; five times as many at once",
+        ],
+        [
+            "max-stranger-message",
+            None,
+            _default("max_stranger_message"),
+            "bytes of a message, and of all in a second, from a client that has not authenticated, in production",
+        ],
+        [
             "handshake-timeout",
             None,
             _default("handshake_timeout"),

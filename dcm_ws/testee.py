@@ -17,7 +17,7 @@ class EchoSession(Session):
 
     __slots__ = ()
 
-    def receive(self, message: str | bytes) -> None:
+    def receive(self, message: str | bytes, size: int | None = None) -> None:
         frame = text_frame(message.encode()) if isinstance(message, str) else binary_frame(message)
         self.peer.send(frame)
 

@@ -28,7 +28,7 @@ from twisted.internet.tcp import Connection as TCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.addresses import parse_address
+from dcm_ws.addresses import UNIX, limit_key, parse_address
 from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.connections import Share, address_of
 from dcm_ws.errors import CloseCode
@@ -48,6 +48,8 @@ Where a WebSocket may be opened.
 _CONNECTING = WebSocketServerProtocol.STATE_CONNECTING
 _OPEN = WebSocketServerProtocol.STATE_OPEN
 _FLUSH_AT = 64 << 10
+# bytes of one client in a turn of the reactor: tiny frames take a hundred times their share
+_READ_AT_ONCE = 16 << 10
 _REPLAY_CHUNK = 256 << 10
 _CATCH_UP_INTERVAL = 0.05
 _CLOSE_GRACE = 2.0
@@ -108,12 +110,14 @@ class ConnectionLimits(NamedTuple):
     @ivar send_buffer: bytes that may wait for a client to read them.
     @ivar compression: offer C{permessage-deflate}; C{message} holds for what a message inflates to, too.
     @ivar connections_per_ip: connections at once from one address; 0 for no limit.
+    @ivar stranger_message: bytes of one message from a client that has to authenticate and has not.
     """
 
     message: int = 1 << 20
     send_buffer: int = 4 << 20
     compression: bool = False
     connections_per_ip: int = 0
+    stranger_message: int = 64 << 10
 
 
 class WebSocketConnection(WebSocketServerProtocol):
@@ -153,6 +157,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     _latest: dict[str, bytes] | None = None
     #: bytes may go to the socket at once: plain TCP, no compression, and open
     _direct = False
+    _fragmented = False
+    #: nothing that still comes is read
+    _ignored = False
     #: left in the transport one by one, because it waits for the far end
     _pieces = 0
 
@@ -200,9 +207,12 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         plain = isinstance(self.transport, TCPTransport) and not self.transport.TLS
+        if plain:
+            self.transport.bufferSize = _READ_AT_ONCE
         self._direct = plain and self._perMessageCompress is None
         origin = self.__dict__.pop("_origin")
         self.factory.opened(self)
+        self._distrust()
         self._session = self.factory.hub.connect(self, origin)
         if self._session is not None:
             self._log.info(
@@ -213,8 +223,18 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onPing(self, payload: bytes) -> None:
         # Autobahn's own would write at once, and pile up Pongs for one that does not read
-        if self.state == _OPEN:
+        if self.state == _OPEN and (self._session is None or self._session.control(len(payload))):
             self.send(pong_control_frame(payload))
+
+    def onPong(self, payload: bytes) -> None:
+        if self._session is not None:
+            self._session.control(len(payload))
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        if self._session is not None and not (self.current_frame.fin and self.current_frame.opcode):
+            self._fragmented = True
+            self._session.fragment(length)
 
     def onMessageBegin(self, isBinary: bool) -> None:
         super().onMessageBegin(isBinary)
@@ -232,11 +252,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.message_data = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        session = self._session
+        session, fragmented = self._session, self._fragmented
+        self._fragmented = False
         if session is None:
             return
         try:
-            session.receive(payload if isBinary else payload.decode())
+            session.receive(payload if isBinary else payload.decode(), 0 if fragmented else len(payload))
         except Exception:
             self._broke(session)
 
@@ -248,10 +269,13 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
-        self.factory.hub.limits["maxMessageSize"] += 1
+        stranger = self._longest < self.factory.limits.message
+        self.factory.hub.limits["maxStrangerMessage" if stranger else "maxMessageSize"] += 1
         super()._max_message_size_exceeded(size, limit, CloseCode.TOO_BIG.reason)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._ignored:
+            return
         session = self._session
         if session is None:
             data = self._begin(data)
@@ -305,9 +329,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         """
         start, size, longest = 0, len(data), self._longest
         while start < size and self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
+            began = start
             message, start = found
             try:
-                session.receive(message)
+                session.receive(message, start - began)
             except Exception:
                 self._broke(session)
         return data[start:] if start else data
@@ -425,6 +450,8 @@ class WebSocketConnection(WebSocketServerProtocol):
             # it would not read them, and they must not wait for that
             self._outgoing.clear()
             self._queued = 0
+        # to read on is what it must not make us do
+        self._ignored = code is CloseCode.TOO_MANY_MESSAGES
         self._replay = self._latest = None
         self._write_queue()
         if self.state == self.STATE_OPEN:
@@ -450,6 +477,18 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.factory.abort_in_turn(self)
         else:
             super()._closeConnection(abort)
+
+    def trust(self) -> None:
+        for name in _SIZES:
+            self.__dict__.pop(name, None)
+
+    def _distrust(self) -> None:
+        """
+        Take short messages only, until the client has authenticated.
+        """
+        most = self.factory.limits.stranger_message
+        if self.factory.hub.rules.production and most < self._longest:
+            self.__dict__.update(dict.fromkeys(_SIZES, most))
 
     # writing
 
@@ -556,6 +595,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._write_queue()
 
 
+_SIZES = ("maxMessagePayloadSize", "maxFramePayloadSize", "_longest")
 _HANDSHAKE_ATTRIBUTES = (
     *("http_headers", "http_request_data", "http_request_host", "http_request_params", "http_request_path"),
     *("http_request_uri", "http_response_data", "http_status_line", "_wskey"),
@@ -691,7 +731,9 @@ class WebSocketConnections(WebSocketServerFactory):
                 "TOO_MANY_CONNECTIONS",
                 f"Too many connections from your address: the limit is {self.share.per_address}",
             )
-        return origin
+        if connection.address == UNIX:
+            return origin
+        return origin._replace(address=limit_key(connection.address))
 
     def touch(self, connection: WebSocketConnection) -> None:
         """

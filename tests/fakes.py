@@ -79,12 +79,14 @@ class RecordingPeer:
     @ivar frames: raw frames, not yet taken.
     @ivar closed: the code it was closed with.
     @ivar unread: what came from the far end has not been read yet.
+    @ivar trusted: its client has authenticated.
     """
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.closed: CloseCode | None = None
         self.unread = False
+        self.trusted = False
         self.replaying: Iterator[bytes] | None = None
 
     def send(self, frame: bytes) -> None:
@@ -114,6 +116,9 @@ class RecordingPeer:
 
     def close(self, code: CloseCode) -> None:
         self.closed = code
+
+    def trust(self) -> None:
+        self.trusted = True
 
     def take(self) -> list[dict[str, Any]]:
         """

@@ -29,8 +29,10 @@ from dcm_ws.messages import (
     pong_frame,
     published_frame,
     refused_frame,
+    request_of,
     to_json,
 )
+from dcm_ws.notifications import decode_notification
 from tests.fakes import split_frames
 
 NOW = 1_706_000_000_000
@@ -557,3 +559,37 @@ def test_failure_may_say_when_to_try_again(request_id: str | None) -> None:
     message = read(refused_frame(error, NOW))
 
     assert (message["code"], message["retry_after_ms"], message.get("id")) == ("RATE_LIMITED", 250, request_id)
+
+
+@given(st.text(alphabet='\\ud83dDE0fFaA"x', max_size=40))
+def test_halves_of_characters_are_read_as_browsers_do(text: str) -> None:
+    """
+    Whatever escapes stand next to one another: what Python reads as half a character is read as U+FFFD, and the rest as
+    it is.
+    """
+    try:
+        expected = json.loads(f'"{text}"')
+    except json.JSONDecodeError:
+        with pytest.raises(ProtocolError):
+            decode_notification(f'{{"channel":"global","event":"a.b","data":"{text}"}}')
+        return
+    notification = decode_notification(f'{{"channel":"global","event":"a.b","data":"{text}"}}')
+    found = json.loads(bytes(notification.data))
+    assert found == "".join("\ufffd" if 0xD800 <= ord(letter) < 0xE000 else letter for letter in expected)
+
+
+def test_nul_is_no_json() -> None:
+    """
+    A message with a NUL is refused like any that is not JSON, also where it has half a character.
+    """
+    assert refusal('{"type":"ping","x":"\0\\ud83d"}').code == "PARSE_ERROR"
+
+
+def test_id_of_a_message_that_is_not_read() -> None:
+    """
+    The id is found wherever it is, and there is none where it cannot be found without reading more.
+    """
+    assert request_of('{"type":"publish","data":[[{"id":1}]],"id":"r"}') == Raw(b'"r"')
+    assert request_of(b'{"id":7}') == Raw(b"7")
+    for message in ("{}", "[]", "", '{"id":[]}', b"\xff", '{"x":"\\ud83d","id":1}', '{"id":1'):
+        assert request_of(message) == NO_REQUEST

@@ -460,6 +460,113 @@ def test_rate_limit_tenfold() -> None:
         assert (count(running, "rateLimit"), count(running, "rateLimitTenfold")) == (len(codes) - 4 + 1, 1)
 
 
+def test_rate_limit_is_an_agents() -> None:
+    """
+    All connections of an agent share what it may send, and a new one has no more; other agents are not touched.
+    """
+    with service("--rate-limit", "6/m", "--rate-burst", "5") as running:
+        anns = [running.connect(max_queue=None) for _ in range(20)]
+        for ann in anns:
+            ask_past_events(ann, type="auth", agent_id="ann", id="in")
+        bob = running.connect(max_queue=None)
+        ask_past_events(bob, type="auth", agent_id="bob", id="in")
+        for ann in anns:
+            ask_past_events_or_not(ann)
+        assert count(running, "rateLimit") == 15
+        assert ask_past_events_or_not(bob)["success"] is True
+
+
+def ask_past_events_or_not(client: ClientConnection) -> dict[str, Any]:
+    """
+    Subscribe, and read on to the answer.
+    """
+    say(client, type="subscribe", channel="metrics", id="asked")
+    while (answer := hear(client)).get("id") != "asked":
+        pass
+    return answer
+
+
+def test_pongs_are_limited() -> None:
+    """
+    Pongs that nobody asked for are charged like other messages, and so are Pings and Pongs of the WebSocket itself.
+    """
+    for flood in (frame(b'{"type":"pong"}'), frame(b"", 9), frame(b"", 10)):
+        with service("--rate-limit", "50/s") as running:
+            flooder = running.connect_raw()
+            for _ in range(20):
+                push(flooder.socket, flood * 100)
+            assert flooder.close_code() == 4029
+            assert count(running, "rateLimitTenfold") == 1
+
+
+def test_rate_bytes() -> None:
+    """
+    Over the limit of bytes a message is refused with C{RATE_LIMITED}, and says when to try again; fragments of a
+    message that never ends count, too.
+    """
+    with service("--rate-bytes", "20000") as running:
+        client = connect_deaf(running)
+        big = {"type": "subscribe", "channel": "metrics", "fill": "x" * 25_000}
+        assert ask(client, **big, id=1)["success"] is True
+        answer = ask(client, **big, id=2)
+        assert (answer["id"], answer["success"], answer["code"]) == (2, False, "RATE_LIMITED")
+        assert 0 < answer["retry_after_ms"] < 1000
+        assert count(running, "rateBytes") == 1
+        time.sleep(answer["retry_after_ms"] / 1000)
+        assert ask(client, type="ping")["type"] == "pong"
+        endless = running.connect_raw()
+        push(endless.socket, frame(b"", final=False))
+        for _ in range(20):
+            push(endless.socket, frame(b"", 0, final=False) * 100)
+        assert endless.close_code() == 4029
+        assert count(running, "rateLimitTenfold") == 1
+
+
+def production(database: PostgresServer, *options: str) -> Any:
+    """
+    A service in production.
+    """
+    return service("--production", "--database-url", database.url, *options, env={"WS_AUTH_SECRET": SECRET})
+
+
+def test_stranger_rate(database: PostgresServer) -> None:
+    """
+    In production a client may send few messages before it authenticates, and more after.
+    """
+    with production(database, "--stranger-rate", "1/m") as running:
+        client = running.connect()
+        assert [ask(client, type="ping").get("code") for _ in range(2)] == [None, "RATE_LIMITED"]
+        assert count(running, "strangerRate") == 1
+        other = running.connect()
+        assert ask(other, type="auth", token=make_token("ann"), id=1)["success"] is True
+        for number in range(20):
+            ask_past_events(other, type="subscribe", channel=f"topics/{number}", id=number)
+        assert (count(running, "strangerRate"), count(running, "rateLimit")) == (1, 0)
+
+
+def test_max_stranger_message(database: PostgresServer) -> None:
+    """
+    In production a client may send short messages only before it authenticates, and longer ones after.
+    """
+    with production(database, "--max-stranger-message", "1000") as running:
+        for data in (
+            frame(b"x" * 1001),
+            frame(b"x", length=1001),
+            frame(b"x" * 600, final=False) + frame(b"x" * 401, 0),
+        ):
+            stranger = running.connect_raw()
+            push(stranger.socket, data)
+            assert stranger.close_code() == 1009
+        assert (count(running, "maxStrangerMessage"), count(running, "maxMessageSize")) == (3, 0)
+        client = running.connect()
+        token = make_token("ann")
+        assert ask(client, type="auth", token=token, fill="x" * (900 - len(token)), id=1)["success"] is True
+        for size in (2000, 100_000):
+            ask_past_events(client, type="subscribe", channel="metrics", fill="x" * size, id="long")
+        told = running.connect(f"/?token={token}")
+        ask_past_events(told, type="subscribe", channel="metrics", fill="x" * 2000, id="long")
+
+
 # reading
 
 
