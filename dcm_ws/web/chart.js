@@ -1,7 +1,7 @@
 /**
  * Events per second, by category, over the last ten minutes: one column for each five seconds.
  */
-import { element } from "./connection.js";
+import { element } from "./dom.js";
 
 const COLUMNS = 120;
 const SECONDS = 5;

@@ -2,16 +2,10 @@
  * What both pages share: the connection with its state, signing in, and the theme.
  */
 import { DCMClient, DCMError } from "./dcm-ws.js";
+import { $ } from "./dom.js";
+import { Status } from "./status.js";
 
-export const $ = (id) => document.getElementById(id);
-
-const STATES = {
-  idle: "starting",
-  connecting: "connecting…",
-  connected: "connected",
-  waiting: "reconnecting…",
-  closed: "not connected",
-};
+const status = new Status();
 
 /** Answers of the service's HTTP side; null where there is none. */
 export async function ask(path, token) {
@@ -28,15 +22,15 @@ export async function ask(path, token) {
  * A client that is connected, with a token where the service wants one.
  *
  * @param {(client: DCMClient) => void} prepare told before it connects, for each token that is tried
- * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean, renew: () => Promise<void>}>}
- *   `renew` asks for another token, which `identity` has from then on
+ * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean, status: Status}>}
+ *   `identity` has the token that was given last
  */
 export async function join(prepare) {
   showTheme();
   // not /stats, which a proxy need not publish
   let health = await ask("health");
   for (let delay = 500; health === null; health = await ask("health")) {
-    showState("waiting");
+    status.connection("waiting");
     await new Promise((resolve) => setTimeout(resolve, delay));
     delay = Math.min(delay * 2, 10_000);
   }
@@ -52,16 +46,18 @@ export async function join(prepare) {
     const client = open(prepare, token);
     try {
       await client.connect();
+      status.token(token);
       return joined(client, { token }, development);
     } catch (error) {
       wrong = error instanceof DCMError ? `${error.message}.` : "That did not work.";
+      status.connection("idle");
     }
   }
 }
 
 function open(prepare, token) {
-  const client = new DCMClient("ws", { channels: ["global", "metrics"], token });
-  client.on("state", (state) => showState(state, client));
+  const client = new DCMClient("ws", { channels: ["global", "metrics"], token, observer: true });
+  client.on("state", (state) => status.connection(state, client));
   client.on("error", (error) => ($("state").title = error.message));
   prepare(client);
   return client;
@@ -76,14 +72,17 @@ function joined(client, identity, development) {
     for (let reason = wrong; reason !== undefined; ) {
       const token = await askForToken(reason);
       reason = await attempt(client, token);
-      if (reason === undefined) identity.token = token;
+      if (reason !== undefined) continue;
+      identity.token = token;
+      status.token(token);
     }
     asking = false;
   }
-  const renewWhenClosed = (state) => state === "closed" && renew("The token is not good any more.");
+  const renewWhenClosed = (state) => state === "closed" && renew("The token has expired, or is no longer accepted.");
   client.on("state", renewWhenClosed);
   renewWhenClosed(client.state);
-  return { client, identity, development, renew: () => renew("") };
+  $("renew").addEventListener("click", () => renew(""));
+  return { client, identity, development, status };
 }
 
 /** @returns {Promise<string | undefined>} why the token is no good; undefined where it is */
@@ -118,12 +117,6 @@ function askForToken(wrong) {
   });
 }
 
-function showState(state, client) {
-  $("state").dataset.state = state;
-  $("state-text").textContent = STATES[state] ?? state;
-  $("state").title = client?.lastClose ? `last closed with ${client.lastClose.code} ${client.lastClose.reason}` : "";
-}
-
 function showTheme() {
   $("theme").addEventListener("click", () => {
     const root = document.documentElement;
@@ -131,24 +124,4 @@ function showTheme() {
     root.dataset.theme = dark ? "light" : "dark";
     dispatchEvent(new Event("themechange"));
   });
-}
-
-/** Call `paint` at most once a frame, and only when asked to. */
-export function onceAFrame(paint) {
-  let asked = false;
-  return () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      paint();
-    });
-  };
-}
-
-export function element(name, text, className) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
 }

@@ -1,7 +1,8 @@
 /**
  * The page /dashboard: the key figures alone, for a screen on the wall.
  */
-import { $, join } from "./connection.js";
+import { join } from "./connection.js";
+import { $ } from "./dom.js";
 import { Kpis } from "./kpis.js";
 
 const kpis = new Kpis($("kpis"));

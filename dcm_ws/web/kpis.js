@@ -1,7 +1,7 @@
 /**
  * The key figures: a card each, with the course of the last minutes.
  */
-import { element } from "./connection.js";
+import { element } from "./dom.js";
 
 const CARDS = [
   ["active_sessions", "Active sessions"],
@@ -44,7 +44,12 @@ export class Kpis {
   show(snapshot) {
     for (const [name, card] of this.#cards) {
       const figure = snapshot?.[name];
-      if (!Number.isFinite(figure)) continue;
+      if (figure === undefined) continue;
+      if (!Number.isFinite(figure)) {
+        // not known now, whatever it was before
+        card.value.replaceChildren("–");
+        continue;
+      }
       const [text, unit] = name.endsWith("_ms") ? duration(figure) : [number(figure), ""];
       card.value.replaceChildren(text);
       if (unit) card.value.append(element("small", unit));
@@ -55,7 +60,10 @@ export class Kpis {
   }
 }
 
-function draw({ course, line, area }) {
+function draw({ course: figures, line, area }) {
+  // as shares of the largest: the difference of two very large numbers is not finite
+  const largest = Math.max(...figures.map(Math.abs));
+  const course = figures.map((figure) => (largest ? figure / largest : 0));
   const [least, most] = [Math.min(...course), Math.max(...course)];
   // a flicker is not to look like a storm
   const span = Math.max(most - least, STEADY * Math.abs(most));
@@ -74,12 +82,13 @@ const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 function number(figure) {
-  if (Math.abs(figure) >= 1e15) return figure.toExponential(1);
+  if (Math.abs(figure) >= 1e15) return figure.toExponential(0).replace("+", "");
   if (Math.abs(figure) >= 100_000) return compact.format(figure);
   return (Math.abs(figure) < 100 ? fine : whole).format(figure);
 }
 
 function duration(ms) {
+  if (Math.abs(ms) >= 3.6e12) return [number(ms / 86_400_000), "d"];
   if (ms < 1000) return [whole.format(ms), "ms"];
   if (ms < 120_000) return [fine.format(ms / 1000), "s"];
   if (ms < 7_200_000) return [fine.format(ms / 60_000), "min"];

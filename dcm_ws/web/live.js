@@ -2,7 +2,8 @@
  * The page /live.
  */
 import { Chart } from "./chart.js";
-import { $, ask, element, join } from "./connection.js";
+import { ask, join } from "./connection.js";
+import { $, element } from "./dom.js";
 import { Kpis } from "./kpis.js";
 import { CATEGORIES, Stream, categoryOf } from "./stream.js";
 
@@ -54,9 +55,8 @@ function showAgents(names, count) {
   $("no-agents").hidden = names.length > 0;
 }
 
-const { client, identity, development, renew } = await join((joining) => joining.on("event", receive));
+const { client, identity, development, status } = await join((joining) => joining.on("event", receive));
 $("publish").hidden = !development;
-$("renew").addEventListener("click", renew);
 
 /** What only HTTP tells: counts, the database, and the channels that there are. */
 async function look() {
@@ -64,13 +64,22 @@ async function look() {
   lookSoon = undefined;
   // a proxy need not publish /stats; /health knows no agents
   const stats = (await ask("stats", identity.token)) ?? (await ask("health", identity.token));
+  if (!status.current) return;
+  $("clients").textContent = stats?.connectedClients ?? "–";
+  $("database").textContent = stats?.database.state ?? "–";
   if (!stats) return;
-  // who may not see the channels has a token that has expired
-  $("renew").hidden = development || "channelStats" in stats;
-  $("clients").textContent = stats.connectedClients;
-  $("database").textContent = stats.database.state;
+  // the names are given to everybody with a good token
+  const named = "channelStats" in stats;
+  status.refused(development || named ? "" : "the service does not accept the token");
   if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
+  else $("agent-count").textContent = "–";
+  $("no-agents").textContent = whyNone(named, stats.agents);
   watch(Object.entries(stats.channelStats ?? {}));
+}
+
+function whyNone(named, agents) {
+  if (!agents) return "Not known: /stats is not published here.";
+  return named ? "No agent is connected." : "Their names are shown only with a valid token.";
 }
 
 /** On global an event does not say where it was published: listen there too. */
@@ -101,6 +110,14 @@ async function measure() {
   }
 }
 
+status.onChange((current) => {
+  for (const control of $("publish-form").elements) control.disabled = !current;
+  $("published").textContent = current ? "" : "Publishing is disabled: the page is not connected.";
+  if (current) return;
+  // nothing tells what they are now
+  for (const fact of ["clients", "database", "latency", "rate"]) $(fact).textContent = "–";
+  $("agent-count").textContent = `as of ${status.since}`;
+});
 client.on("state", (state) => {
   if (state === "connected") {
     look();
@@ -116,7 +133,7 @@ setInterval(() => client.state === "connected" && measure(), 5000);
 setInterval(() => {
   const since = performance.now() - 5000;
   while (recent.length && recent[0] < since) recent.shift();
-  $("rate").textContent = (recent.length / 5).toFixed(recent.length < 50 ? 1 : 0);
+  if (status.current) $("rate").textContent = (recent.length / 5).toFixed(recent.length < 50 ? 1 : 0);
   if (!document.hidden) chart.draw();
 }, 1000);
 chart.draw();

@@ -1,7 +1,7 @@
 /**
  * The events: kept (so many), filtered, and shown (fewer).
  */
-import { $, element, onceAFrame } from "./connection.js";
+import { $, element, onceAFrame } from "./dom.js";
 
 export const CATEGORIES = ["task", "subtask", "message", "agent", "session", "metric", "system", "other"];
 const KEPT = 1000;
@@ -72,6 +72,7 @@ export function categoryOf(event) {
   return CATEGORIES.includes(category) ? category : "other";
 }
 
+const whole = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export class Stream {
@@ -118,7 +119,8 @@ export class Stream {
     const agent = agentOf(event.data);
     const data = JSON.stringify(event.data) ?? "";
     const entry = {
-      event,
+      // a copy has no raw text, which would take the memory once more
+      event: { ...event },
       agent,
       category: categoryOf(event.event),
       size: data.length + 200,
@@ -218,13 +220,18 @@ export class Stream {
 
   #tell() {
     if (!this.#rows.childElementCount) {
-      const why = this.#kept.entries.length ? "No event fits the filter." : "Waiting for the first event…";
-      this.#rows.append(element("p", why, "empty"));
+      const why = this.#kept.entries.length ? "No events match the filter." : "Waiting for the first event…";
+      const empty = element("p", why, "empty");
+      // a list box has nothing but options
+      empty.setAttribute("role", "option");
+      empty.setAttribute("aria-disabled", "true");
+      empty.setAttribute("aria-selected", "false");
+      this.#rows.append(empty);
     }
     const waiting = this.#waiting.entries.length;
     const kept = this.#kept.entries.length;
     $("pause").textContent = this.#paused ? (waiting ? `Resume (${waiting} new)` : "Resume") : "Pause";
-    $("shown").textContent = kept ? `${this.#matching} of the last ${kept}` : "none yet";
+    $("shown").textContent = this.#matching === kept ? counted(kept) : `${whole.format(this.#matching)} of ${whole.format(kept)} match`;
   }
 
   #row(entry, chosen) {
@@ -278,6 +285,11 @@ export class Stream {
     this.#choose(rows[to]);
     rows[to].scrollIntoView({ block: "nearest" });
   }
+}
+
+function counted(events) {
+  if (events === 0) return "none yet";
+  return events === 1 ? "1 event" : `${whole.format(events)} events`;
 }
 
 function lineOf(entry) {

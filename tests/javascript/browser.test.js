@@ -124,7 +124,7 @@ describe("/live", () => {
     await page.keyboard.type("NEEDLE");
     expect(await seen()).toEqual(["system.info", "task.created"]);
     await page.fill("#text", "no such thing");
-    await page.getByText("No event fits the filter.").waitFor();
+    await page.getByText("No events match the filter.").waitFor();
   });
 
   test("pauses, and goes on with what came meanwhile", async () => {
@@ -212,7 +212,7 @@ describe("/live", () => {
     await Promise.all(Array.from({ length: 1500 }, (_, n) => speaking.publish("global", "system.info", { n })));
     await rows(page).filter({ hasText: '"n":1499' }).waitFor();
     expect(await rows(page).count()).toBeLessThanOrEqual(150);
-    expect(await page.textContent("#shown")).toContain("of the last 1000");
+    expect(await page.textContent("#shown")).toMatch(/^1,000 events$|of 1,000 match$/);
   });
 
   test("survives a restart of the service", async () => {
@@ -246,7 +246,10 @@ describe("/live", () => {
     await page.click("#sign-in button");
     await connected(page);
     expect(await page.isVisible("#publish")).toBe(false);
-    await page.locator("#agents li", { hasText: "watcher" }).waitFor();
+    await client(guarded.url, { token: token("worker") }).connect();
+    await page.locator("#agents li", { hasText: "worker" }).waitFor();
+    // the page observes: it is not its agent's presence
+    expect(await page.locator("#agents li").allTextContents()).toEqual(["worker"]);
     const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.documentElement.outerHTML]));
     expect(kept).not.toContain(good);
     // before it could complain that the service is gone
@@ -266,9 +269,9 @@ describe("the list of events", () => {
     await publish("system.info", 900);
     await publish("session.ended", 3);
     await rows(page).filter({ hasText: "session.ended" }).nth(2).waitFor();
-    expect(await page.textContent("#shown")).toMatch(/^23 of the last/);
+    expect(await page.textContent("#shown")).toMatch(/^23 of [\d,]+ match$/);
     await publish("system.info", 985);
-    await page.waitForFunction(() => document.querySelector("#shown").textContent === "3 of the last 1000");
+    await page.waitForFunction(() => document.querySelector("#shown").textContent === "3 of 1,000 match");
     await page.click("#clear");
     expect(await page.textContent("#shown")).toBe("none yet");
   });
@@ -320,6 +323,7 @@ describe("the list of events", () => {
 
 test("a token that has expired is asked for again", async () => {
   const guarded = await start({ production: true });
+  await client(guarded.url, { token: token("worker") }).connect();
   const page = await open(`${guarded.http}/live`);
   const signIn = async (minutes) => {
     await page.fill("#token", token("watcher", { minutes }));
@@ -327,12 +331,148 @@ test("a token that has expired is asked for again", async () => {
     await connected(page);
   };
   await signIn(0.05);
-  await page.locator("#agents li", { hasText: "watcher" }).waitFor();
+  await page.locator("#agents li", { hasText: "worker" }).waitFor();
+  await page.locator("#banner", { hasText: "Token expired" }).waitFor();
+  expect(await page.textContent("#banner")).toContain("dcm-ws token NAME");
+  expect(await page.title()).toBe("⚠ Token expired – dcm-ws live");
+  await page.locator("#no-agents", { hasText: "only with a valid token" }).waitFor();
+  expect(await page.textContent("#agent-count")).toBe("1");
   await page.locator("#renew").click();
   await signIn(60);
-  await page.locator("#renew").waitFor({ state: "hidden" });
+  await page.locator("#banner").waitFor({ state: "hidden" });
+  await page.locator("#agents li", { hasText: "worker" }).waitFor();
+  expect(await page.title()).toBe("dcm-ws live");
   await page.context().close();
   await guarded.stop();
+});
+
+describe("a page that is not connected", () => {
+  const QUIET = { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ };
+
+  for (const path of ["/live", "/dashboard"]) {
+    test(`${path} says so, since when and why, and recovers by itself`, async () => {
+      let mortal = await start();
+      const page = await open(mortal.http + path, QUIET);
+      const title = await page.title();
+      await connected(page);
+      const figures = () => page.locator(".kpi p").first().evaluate((figure) => getComputedStyle(figure).color);
+      const plain = await figures();
+      expect(await page.isVisible("#banner")).toBe(false);
+      await mortal.stop();
+      await page.locator("#banner [role=alert]", { hasText: /^Disconnected since \d\d:\d\d:\d\d/ }).waitFor();
+      expect(await page.textContent("#banner-text")).toMatch(/^Nothing here is current: the service (is restarting|cannot be reached|has stopped)\.$/);
+      await page.locator("#banner-next", { hasText: /^for \d+ s, (next attempt in \d+ s|trying to connect)$/ }).waitFor();
+      expect(await page.title()).toMatch(/^⚠ Disconnected since .* – dcm-ws (live|dashboard)$/);
+      expect(await figures()).not.toBe(plain);
+      const spoken = await page.textContent("#banner [role=alert]");
+      mortal = await start({ port: mortal.port });
+      await connected(page);
+      await page.locator("#banner").waitFor({ state: "hidden" });
+      expect([await page.title(), await figures()]).toEqual([title, plain]);
+      expect(spoken).not.toMatch(/attempt/);
+      await page.context().close();
+      await mortal.stop();
+    });
+
+    test(`${path} says that the token has expired, and what to do`, async () => {
+      const guarded = await start({ production: true, options: ["--enforce-expiry"] });
+      const page = await open(guarded.http + path);
+      await page.waitForSelector("#sign-in[open]");
+      await page.fill("#token", token("viewer", { minutes: 0.05 }));
+      await page.click("#sign-in button");
+      await connected(page);
+      await page.locator("#banner [role=alert]", { hasText: /^Signed out since .*the token has expired.*dcm-ws token NAME/ }).waitFor();
+      await page.waitForSelector("#sign-in[open]");
+      expect(await page.textContent("#sign-in-error")).toContain("expired");
+      expect(await page.title()).toMatch(/^⚠ Signed out since /);
+      await page.fill("#token", token("viewer"));
+      await page.click("#sign-in button");
+      await connected(page);
+      await page.locator("#banner").waitFor({ state: "hidden" });
+      await page.context().close();
+      await guarded.stop();
+    });
+  }
+
+  test("shows no count or state of the service as if it were current, and does not publish", async () => {
+    const mortal = await start();
+    const page = await open(`${mortal.http}/live`, QUIET);
+    await connected(page);
+    await client(mortal.url, { agentId: "ann" }).connect();
+    await page.locator("#agents li", { hasText: "ann" }).waitFor();
+    closeClients();
+    await mortal.stop();
+    await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+    const facts = () => page.locator(".facts dd").allTextContents();
+    expect(await facts()).toEqual(["–", "–", "–", "–"]);
+    expect(await page.textContent("#agent-count")).toMatch(/^as of \d\d:\d\d:\d\d$/);
+    expect(await page.isDisabled("#publish-form button")).toBe(true);
+    expect(await page.textContent("#published")).toBe("Publishing is disabled: the page is not connected.");
+    // what runs every second and every five does not bring them back
+    await page.locator("#banner-next", { hasText: /^for [6-9] s/ }).waitFor();
+    expect(await facts()).toEqual(["–", "–", "–", "–"]);
+    await page.context().close();
+  });
+
+  test("the wall says it in letters of 6 % of the screen", async () => {
+    const mortal = await start();
+    const page = await open(`${mortal.http}/dashboard`, QUIET);
+    await connected(page);
+    await mortal.stop();
+    await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+    for (const [width, height] of [[1920, 1080], [1280, 720], [3840, 2160]]) {
+      await page.setViewportSize({ width, height });
+      const size = await page.locator("#banner-title").evaluate((text) => parseFloat(getComputedStyle(text).fontSize));
+      expect(size).toBeGreaterThanOrEqual(0.055 * height);
+      expect(await page.evaluate(() => document.documentElement.scrollHeight - document.documentElement.clientHeight)).toBe(0);
+    }
+    await page.context().close();
+  });
+
+  test("has shapes for its states where colours are the system's", async () => {
+    const mortal = await start();
+    const page = await open(`${mortal.http}/live`, { ...QUIET, forcedColors: "active" });
+    await connected(page);
+    const dot = () => page.locator(".dot").evaluate((mark) => [getComputedStyle(mark).backgroundColor, getComputedStyle(mark).borderTopWidth]);
+    const filled = await dot();
+    expect(filled[1]).toBe("0px");
+    const chart = await page.locator(".legend i").evaluateAll((marks) => new Set(marks.map((mark) => getComputedStyle(mark).backgroundColor)).size);
+    expect(chart).toBe(8);
+    await mortal.stop();
+    await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+    const ring = await dot();
+    expect(ring[1]).toBe("2px");
+    expect(ring[0]).not.toBe(filled[0]);
+    await page.context().close();
+  });
+});
+
+test("figures of any size are drawn and written", async () => {
+  // without a database nothing else publishes snapshots
+  const lonely = await start();
+  const page = await open(`${lonely.http}/dashboard`);
+  await connected(page);
+  const speaking = client(lonely.url, { channels: [] });
+  await speaking.connect();
+  const figures = [0, 1e308, -1e308, 1.7e308, -5, 0.1, null, 12];
+  for (const figure of figures) {
+    const snapshot = { active_sessions: figure, avg_task_duration_ms: figure, active_agents: "many", running_tasks: null };
+    await speaking.publish("metrics", "metric.update", snapshot);
+    const [shown, duration] = { 0: ["0", "0ms"], 12: ["12", "12ms"], 0.1: ["0.1", "0ms"], [-5]: ["-5", "-5ms"], null: ["–", "–"] }[figure] ?? [`${figure}`.replace("+", "").replace("1.7", "2"), undefined];
+    await page.locator('[data-kpi="active_sessions"] p', { hasText: new RegExp(`^${shown}$`) }).waitFor();
+    const text = await page.textContent('[data-kpi="avg_task_duration_ms"] p');
+    if (duration) expect(text).toBe(duration);
+    else expect(text).toMatch(/^-?\de\d+d$/);
+  }
+  expect(await page.textContent('[data-kpi="active_agents"] p')).toBe("–");
+  for (const shape of ["polyline", "polygon"]) {
+    const points = await page.getAttribute(`[data-kpi="active_sessions"] ${shape}`, "points");
+    const numbers = points.split(/[ ,]/).map(Number);
+    expect(numbers.length).toBeGreaterThan(figures.length);
+    expect(numbers.every((number) => number >= 0 && number <= 100)).toBe(true);
+  }
+  await page.context().close();
+  await lonely.stop();
 });
 
 test("/dashboard shows whole numbers on every screen", async () => {
@@ -369,11 +509,20 @@ describe("accessibility", () => {
     ["live, dark", "/live", { colorScheme: "dark" }],
     ["live, on a phone", "/live", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
     ["dashboard, dark", "/dashboard", { colorScheme: "dark" }],
+    ["live without the service, light", "/live", { colorScheme: "light", gone: true }],
+    ["live without the service, dark", "/live", { colorScheme: "dark", gone: true }],
+    ["dashboard without the service, light", "/dashboard", { colorScheme: "light", gone: true }],
+    ["dashboard without the service, dark", "/dashboard", { colorScheme: "dark", gone: true }],
   ]) {
     test(name, async () => {
-      const page = await open(`${service.http}${path}`, options);
+      const { gone, ...context } = options;
+      const mortal = gone ? await start() : undefined;
+      const page = await open((mortal ?? service).http + path, { ...context, allowed: gone ? /WebSocket connection|ERR_CONNECTION_REFUSED/ : undefined });
       await connected(page);
-      if (path === "/live") {
+      if (gone) {
+        await mortal.stop();
+        await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+      } else if (path === "/live") {
         await notify("task.completed", { agent_id: "ann", text: "look at this" });
         await rows(page).filter({ hasText: "look at this" }).first().click();
       }

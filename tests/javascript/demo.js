@@ -12,11 +12,11 @@ const pick = (list, n) => list[n % list.length];
 export async function furnish(service) {
   await service.sql(`
     insert into sessions select 'session-' || n, now() - n * interval '7 minutes', null from generate_series(1, 9) n;
-    insert into task_lists select 'list-' || n, 'request-' || n, 'Release 2.4', n, 'running', now(), null from generate_series(1, 3) n;
-    insert into subtasks select 'sub-' || n, 'list-1', 'coder', 'coder-' || (n % 5), 'Work', 'running', now(), null, null from generate_series(1, 12) n;
-    insert into subtasks select 'wait-' || n, 'list-1', 'coder', null, 'Work', 'pending', now(), null, null from generate_series(1, 31) n;
-    insert into subtasks select 'done-' || n, 'list-2', 'tester', 'tester', 'Work', 'completed', now() - interval '9 minutes', now() - interval '4 minutes', null
+    insert into task_lists select 'list-' || n, 'request-' || n, 'Release 2.4', n, 'running', now(), null from generate_series(1, 12) n;
+    insert into task_lists select 'wait-' || n, 'request-' || n, 'Release 2.5', n, 'pending', now(), null from generate_series(1, 31) n;
+    insert into task_lists select 'done-' || n, 'request-' || n, 'Release 2.3', n, 'completed', now() - interval '9 minutes', now() - interval '4 minutes'
       from generate_series(1, 148) n;
+    insert into subtasks select 'sub-' || n, 'list-1', 'coder', 'coder-' || (n % 5), 'Work', 'running', now(), null, null from generate_series(1, 12) n;
     insert into agent_messages select 'message-' || n, 'planner', 'coder-1', 'work', '{}', 1, now() - n * interval '8 seconds', null from generate_series(1, 402) n;
     insert into actions select 'action-' || n, 'session-1', 'edit', now() - n * interval '3 seconds' from generate_series(1, 95) n;
   `);

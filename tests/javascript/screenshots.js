@@ -17,7 +17,7 @@ const change = setInterval(() => {
   const n = Math.floor(Math.random() * 1e9);
   service.sql(`insert into actions values ('a${n}', 'session-1', 'edit', now());
     insert into agent_messages values ('m${n}', 'planner', 'coder-1', 'work', '{}', 1, now(), null);
-    update subtasks set status = case when random() < 0.5 then 'running' else 'pending' end where id like 'wait-%' and random() < 0.08`).catch(() => {});
+    update task_lists set status = case when random() < 0.5 then 'running' else 'pending' end where id like 'wait-%' and random() < 0.08`).catch(() => {});
 }, 700);
 
 const shots = [
@@ -40,8 +40,11 @@ for (const [name, page] of pages) {
   await page.screenshot({ path: `${folder}/${name}.png` });
 }
 clearInterval(change);
+await service.stop();
+const [, wall] = pages.find(([name]) => name === "dashboard");
+await wall.locator("#banner", { hasText: "Disconnected" }).waitFor();
+await wall.screenshot({ path: `${folder}/dashboard-disconnected.png` });
 rest();
 closeClients();
 await browser.close();
-await service.stop();
 rmSync(data, { recursive: true, force: true });
