@@ -34,6 +34,7 @@ export async function join(prepare) {
     await new Promise((resolve) => setTimeout(resolve, delay));
     delay = Math.min(delay * 2, 10_000);
   }
+  status.connection("idle");
   // in production the channels are named only to those who have a token
   const development = "channelStats" in health;
   if (development) {

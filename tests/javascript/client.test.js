@@ -639,7 +639,7 @@ describe("odd options", () => {
   });
 
   test("a name that cannot be ends it, with the reason", async () => {
-    const odd = client(service.url, { agentId: "no name" });
+    const odd = client(service.url, { agentId: "no\nname" });
     await expect(odd.connect()).rejects.toMatchObject({ code: "INVALID_MESSAGE" });
     expect(odd.state).toBe("closed");
   });
