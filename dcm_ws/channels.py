@@ -124,10 +124,16 @@ class Channels:
             family, _, rest = name.partition("/")
             if is_identifier(rest):
                 return agent_channel(rest) if family == "agents" else _make(name)
-        elif is_identifier(name) and (name in self._names or name.startswith(self._prefixes)):
+        elif self._is_extra(name):
             return _make(name)
         shown = name if len(name) <= _SHOWN_MAX else name[:_SHOWN_MAX] + "…"
         raise ProtocolError(ErrorCode.INVALID_CHANNEL, f"Invalid channel format: {shown}")
+
+    def _is_extra(self, name: str) -> bool:
+        if name in self._names:
+            return True
+        # the star stands for one character or more
+        return name.startswith(self._prefixes) and name not in self._prefixes and is_identifier(name)
 
 
 parse_channel = Channels().parse

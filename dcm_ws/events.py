@@ -125,7 +125,10 @@ class Publishable:
         self._prefixes = tuple(prefixes)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names or (name.startswith(self._prefixes) and is_event(name))
+        # the star stands for one character or more
+        return name in self._names or (
+            name.startswith(self._prefixes) and name not in self._prefixes and is_event(name)
+        )
 
 
 def shortened(name: str) -> str:

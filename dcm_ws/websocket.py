@@ -32,6 +32,7 @@ from dcm_ws.addresses import UNIX, limit_key, parse_address
 from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.connections import Share, address_of
 from dcm_ws.errors import CloseCode
+from dcm_ws.extensions import settle_offers
 from dcm_ws.frames import compressed, pong_control_frame
 from dcm_ws.heads import fault_of
 from dcm_ws.hub import Hub
@@ -160,6 +161,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     _fragmented = False
     #: nothing that still comes is read
     _ignored = False
+    #: the far end's close frame is being read
+    _parting = False
     #: left in the transport one by one, because it waits for the far end
     _pieces = 0
 
@@ -307,9 +310,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         Open the WebSocket, if the handshake is a plain one; answers what Autobahn is to read, or what follows.
         """
         end = data.find(b"\r\n\r\n")
-        handshake = plain_handshake(data[:end]) if end > 0 else None
-        if handshake is None:
+        if end < 0:
             return data
+        head = settle_offers(data[:end], self.factory.limits.compression)
+        handshake = plain_handshake(head)
+        if handshake is None:
+            return head + data[end:]
         try:
             self._origin = self.factory.admit(self, handshake.target, handshake.headers)
         except RefusedError as refusal:
@@ -465,8 +471,19 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._direct = False
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        self._parting = True
+        try:
+            done: bool | None = super().onCloseFrame(code, reasonRaw)  # type: ignore[arg-type]
+        finally:
+            self._parting = False
+        return done
+
     def dropConnection(self, abort: bool = False) -> None:
         self._direct = False
+        if self._parting and self.failedByMe:
+            # its goodbye broke the protocol: an abort would overtake the frame that says so
+            abort = False
         super().dropConnection(abort)
         if not abort and _buffered(self.transport):
             # it said goodbye, and may never read what the transport would wait for it to read
@@ -689,6 +706,8 @@ class WebSocketConnections(WebSocketServerFactory):
             openHandshakeTimeout=0,
             closeHandshakeTimeout=_CLOSE_GRACE,
             allowNullOrigin=True,
+            # RFC 6455, section 5.5.1: some clients reconnect or not by the code of the answer
+            echoCloseCodeReason=True,
             **({"perMessageCompressionAccept": self._accept_compression} if limits.compression else {}),
         )
         # the options as attributes of a class, not of every connection; a function must not become a method there

@@ -175,11 +175,51 @@ def test_close_code_that_must_not_be_sent(running: Service, code: int) -> None:
     """
     A goodbye with a code that no client may send (RFC 6455, section 7.4) is the end all the same.
     """
-    client = deaf(running)
+    client = running.connect_raw()
     client.socket.sendall(client_frame(code.to_bytes(2), 8))
-    answer = read_to_the_end(client.socket)
-    # the end may overtake the answer
-    assert answer[:1] in (b"", b"\x88") and answer[2:4] in (b"", (1002).to_bytes(2))
+    assert client.close_code() == 1002
+    assert read_to_the_end(client.socket) == b""
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 3000, 3999, 4000, 4001, 4999])
+@pytest.mark.parametrize("reason", [b"", "à bientôt".encode()])
+def test_close_code_is_echoed(running: Service, code: int, reason: bytes) -> None:
+    """
+    A goodbye is answered with its own code and reason (RFC 6455, section 5.5.1): clients look at the code.
+    """
+    client = running.connect_raw()
+    client.socket.sendall(client_frame(code.to_bytes(2) + reason, 8))
+    assert client.read() == (8, code.to_bytes(2) + reason)
+    assert read_to_the_end(client.socket) == b""
+
+
+def test_close_without_a_code(running: Service) -> None:
+    """
+    A goodbye without a code is answered without one.
+    """
+    client = running.connect_raw()
+    client.socket.sendall(client_frame(b"", 8))
+    assert client.read() == (8, b"")
+    assert read_to_the_end(client.socket) == b""
+
+
+def test_close_of_one_byte(running: Service) -> None:
+    """
+    Half a code is a breach of the protocol.
+    """
+    client = running.connect_raw()
+    client.socket.sendall(client_frame(b"\x03", 8))
+    assert client.close_code() == 1002
+
+
+def test_goodbye_to_a_goodbye(running: Service) -> None:
+    """
+    The answers to what was sent before a goodbye come before its echo.
+    """
+    client = running.connect_raw()
+    client.socket.sendall(client_frame(PING) * 3 + client_frame((4999).to_bytes(2), 8))
+    assert [client.hear()["type"] for _ in range(3)] == ["pong"] * 3
+    assert client.close_code() == 4999
 
 
 # frames that are none
