@@ -136,11 +136,14 @@ def test_giant_numbers(running: Service, text: bytes) -> None:
 
 def test_giant_numbers_in_data(running: Service) -> None:
     """
-    A number in an event's data travels as it was written, however large.
+    A number in an event's data travels as it was written, however long; one beyond the range of a float is refused.
     """
     digits = b"1" * 100_000
     client = running.connect_raw()
-    for number in (digits, b"1e" + digits, b"-0." + digits):
+    for number in (digits, b"1e" + digits, b"[1,-%b]" % digits):
+        client.socket.sendall(frame(b'{"type":"publish","channel":"global","event":"system.info","data":%b}' % number))
+        assert client.hear()["code"] == "INVALID_MESSAGE"
+    for number in (b"-0." + digits, b"1.%be308" % digits, b"1e-" + digits):
         client.socket.sendall(frame(b'{"type":"publish","channel":"global","event":"system.info","data":%b}' % number))
         opcode, payload = client.read()
         assert opcode == 1 and b'"data":%b,' % number in payload
@@ -189,7 +192,7 @@ def test_enormous_names(running: Service, message: dict[str, Any]) -> None:
     assert "code" in json.loads(payload)
 
 
-@pytest.mark.parametrize("name", ["topics/a\0b", "topics/a\nb", "topics//etc", "agents/\u202e", "topics/'; --"])
+@pytest.mark.parametrize("name", ["topics/a\0b", "topics/a\nb", "agents/\u202e", "topics/\x1b[2J", "agents/ "])
 def test_names_with_tricks(running: Service, name: str) -> None:
     """
     Names with control characters and the like are no names.
@@ -273,7 +276,7 @@ def test_flood_of_bad_tokens(running: Service) -> None:
     Thousands of bad tokens are refused one by one, and none of them by chance lets anybody in.
     """
     client = deaf(running)
-    tokens = ["", "x", "a.b", "." * 4096, make_token("eve", secret="guess"), "A" * 4000 + "." + "0" * 64]
+    tokens = ["y", "x", "a.b", "." * 4096, make_token("eve", secret="guess"), "A" * 4000 + "." + "0" * 64]
     for _ in range(50):
         client.socket.sendall(b"".join(said(type="auth", token=tokens[n % 6], id=n) for n in range(60)))
         for n in range(60):

@@ -13,7 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import Service, ask, client_frame, close_of, hear, say, service, silence, until
+from tests.integration.attacks import frame
+from tests.integration.running import Service, ask, close_of, hear, say, service, silence, until
 
 pytestmark = pytest.mark.integration
 
@@ -396,7 +397,7 @@ def test_correlation_ids_come_back_to_the_letter(running: Service, text: str) ->
     """
     client = running.connect_raw()
     for channel in ("metrics", "nowhere"):
-        client.socket.sendall(client_frame(f'{{"type":"subscribe","channel":"{channel}","id":{text}}}'.encode()))
+        client.socket.sendall(frame(f'{{"type":"subscribe","channel":"{channel}","id":{text}}}'.encode()))
         opcode, payload = client.read()
         assert opcode == 1
         assert payload.startswith(f'{{"type":"ack","id":{text},"success":'.encode())
@@ -432,7 +433,7 @@ def test_data_that_a_client_could_not_read(running: Service, data: str) -> None:
     """
     client = running.connect_raw()
     message = f'{{"type":"publish","channel":"global","event":"system.info","data":{data},"id":1}}'
-    client.socket.sendall(client_frame(message.encode()))
+    client.socket.sendall(frame(message.encode()))
     answer = client.hear()
     assert (answer["success"], answer["code"]) == (False, "INVALID_MESSAGE")
     assert "`data`" in answer["error"]
