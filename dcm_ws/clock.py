@@ -24,6 +24,7 @@ class RunningClock:
         self.real = real
         self.longest = longest
         self._lost = 0.0
+        self._ticked_at = real()
         # before the first tick everything counts
         self._limit = float("inf")
 
@@ -31,10 +32,14 @@ class RunningClock:
         now = self.real() - self._lost
         return now if now < self._limit else self._limit
 
-    def tick(self) -> None:
+    def tick(self) -> float:
         """
         The process is running: call this several times in L{longest} seconds.
+
+        @return: seconds since the last tick, all of them.
         """
-        now = self()
-        self._lost = self.real() - now
+        real, now = self.real(), self()
+        self._lost = real - now
         self._limit = now + self.longest
+        gap, self._ticked_at = real - self._ticked_at, real
+        return gap

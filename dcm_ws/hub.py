@@ -562,8 +562,7 @@ class Hub:
         self._agent_budgets.forget()
         self._address_budgets.forget()
         now = self.now()
-        if now - self._swept_at > 2 * self.sweep_interval:
-            self._resume(now)
+        self.paused(now - self._swept_at)
         self._swept_at = now
         due = self._checks.take(now)
         if not due:
@@ -586,12 +585,15 @@ class Hub:
             for session in due:
                 self._checks.put(session, now)
 
-    def _resume(self, now: float) -> None:
+    def paused(self, seconds: float) -> None:
         """
-        The last sweep was long ago: the process has not been running, or not in time.  What clients have sent meanwhile
-        may not have been read, and what the service should have sent they did not get.
+        So long ago was the last sweep.  If that is long, the process has not been running: what clients have sent
+        meanwhile may not have been read, and they did not get what the service should have sent.  Short delays, which a
+        busy service may have all the time, count as time that passes.
         """
-        self.resumed_at = now
+        if seconds <= max(2 * self.sweep_interval, self.rules.heartbeat_timeout / 10):
+            return
+        self.resumed_at = self.now()
         # tokens expire by the wall clock, which has not waited
         if self.rules.enforce_expiry:
             for session in self.sessions:

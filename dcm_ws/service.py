@@ -190,7 +190,6 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
         ),
         max_connections=settings.max_connections,
     )
-    # a pause that counts must be longer than two sweeps, by which the hub knows it
     clock.longest = 3 * hub.sweep_interval
     return DCMService(settings, reactor, world, clock, hub)
 
@@ -321,8 +320,8 @@ class DCMService(MultiService):
         retry = Sliced("the retry sweep", hub.retry, reactor)
 
         def start_sweep() -> None:
-            # first, so that the sweep sees as a gap what the clock has left out
-            self._clock.tick()
+            # the clock leaves out most of a pause, so it is the clock that knows of one
+            hub.paused(self._clock.tick())
             sweep.start()
 
         timers: list[tuple[float, str, Callable[[], object]]] = [

@@ -262,7 +262,7 @@ class Model:
 
         @param since_last: seconds since the last sweep, which comes every second while the service runs.
         """
-        if since_last > 2:
+        if since_last > 6:
             self.resumed_at = self.now
         for agent, absence in list(self.absences.items()):
             if absence.until <= self.now:
