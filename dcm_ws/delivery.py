@@ -59,6 +59,11 @@ class Delivery:
 
 
 _GONE = Tracked(0, "", ())
+_NOBODY: set[Recipient] = set()
+_EMPTY_MIN = 1000
+"""
+Deliveries that nobody is waited for which may always stay in the queue; beyond them, half of it may be such.
+"""
 
 
 class DeliveryQueue:
@@ -97,6 +102,7 @@ class DeliveryQueue:
         self._max_pending = max_pending
         self._max_bytes = max_bytes
         self._due: deque[Delivery] = deque()
+        self._emptied = 0
         self.held = 0
         self.pending = 0
         self.given_up = 0
@@ -227,11 +233,20 @@ class DeliveryQueue:
 
     def _let_go(self, delivery: Delivery) -> None:
         """
-        Nobody is waited for any more: it stays in the queue until it is due, but its frames need not.
+        Nobody is waited for any more: what it held is released now, and itself soon, not when it is due.
         """
         self.held -= delivery.weight
         delivery.weight = 0
         delivery.event = _GONE
+        # an empty set keeps the memory of its largest size
+        delivery.waiting = _NOBODY
+        self._emptied += 1
+        if self._emptied > _EMPTY_MIN + len(self._due) // 2:
+            self._emptied = 0
+            waiting = [one for one in self._due if one.waiting]
+            # in place: a pass over it may be under way
+            self._due.clear()
+            self._due.extend(waiting)
 
     def _crowd_out(self, delivery: Delivery) -> None:
         for client in list(delivery.waiting):

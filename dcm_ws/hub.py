@@ -47,6 +47,7 @@ LIMITS = (
     *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
     *("maxStrangerMessage", "strangerRate", "rateBytes"),
     *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "heartbeatTimeout", "authTimeout"),
+    "logBuffer",
 )
 """
 The limits that are counted where they are crossed, as C{/stats} names them.

@@ -85,6 +85,22 @@ def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
     return cast(ILogObserver, observe)
 
 
+def missing_line(count: int, format: str) -> str:
+    """
+    The line that stands for lines that were dropped, because they could not be written fast enough or at all.
+
+    @param format: C{text} or C{json}.
+    """
+    event: LogEvent = {
+        "log_time": datetime.now(UTC).timestamp(),
+        "log_level": LogLevel.warn,
+        "log_namespace": "dcm_ws.logs",
+        "log_format": "{count} lines of the log were dropped here: they could not be written",
+        "count": count,
+    }
+    return json_line(event) if format == "json" else text_line(event)
+
+
 def text_line(event: LogEvent) -> str:
     """
     A log event as a line for people: time (UTC), level, what logs, and the message; a failure's traceback below it.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from ipaddress import ip_address
 from math import ceil
 from typing import Any
 
@@ -404,6 +405,13 @@ class DCMService(MultiService):
             host=host,
             port=address.port,
         )
+        if not self._settings.production and not ip_address(address.host).is_loopback:
+            self._log.warn(
+                "development mode on {host}:{port}: everybody who can reach it may read and publish everything;"
+                " set DCM_ENV=production, or HOST=127.0.0.1",
+                host=host,
+                port=address.port,
+            )
 
     # running
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,7 +24,7 @@ from twisted.python.logfile import LogFile
 
 from dcm_ws.configuration import Sources, merge, nearest
 from dcm_ws.embedded import default_folder, is_installed
-from dcm_ws.logs import make_observer
+from dcm_ws.logs import make_observer, missing_line
 from dcm_ws.service import DCMService, StartError, make_service
 from dcm_ws.settings import (
     DEFAULT_HOST,
@@ -33,6 +34,7 @@ from dcm_ws.settings import (
     SettingsError,
     from_mappings,
 )
+from dcm_ws.writer import Descriptor, LogWriter, Sink
 
 _defaults = Settings()
 
@@ -494,9 +496,11 @@ class _Process(MultiService):
     The service as all that its process does: twistd logs at its level and in its format, unless it was told otherwise.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, reactor: Any, limits: Counter[str]) -> None:
         super().__init__()
         self._options = options
+        self._reactor = reactor
+        self._limits = limits
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
@@ -504,16 +508,23 @@ class _Process(MultiService):
         if isinstance(parent, Componentized) and above is not None and not above.get("syslog"):
             settings = self._options.settings
             out = _log_file(above.get("logfile"), nodaemon=bool(above.get("nodaemon")))
-            parent.setComponent(ILogObserver, make_observer(out, settings.log_level, settings.log_format))
+            writer = LogWriter(
+                out, partial(self._limits.update, ("logBuffer",)), partial(missing_line, format=settings.log_format)
+            )
+            self._reactor.callWhenRunning(writer.start)
+            self._reactor.addSystemEventTrigger("after", "shutdown", writer.stop)
+            observer = make_observer(cast(IO[Any], writer), settings.log_level, settings.log_format)
+            parent.setComponent(ILogObserver, observer)
 
 
-def _log_file(name: str | None, *, nodaemon: bool) -> IO[Any]:
+def _log_file(name: str | None, *, nodaemon: bool) -> Sink:
     """
     Where twistd would log to.
     """
     if name == "-" or (nodaemon and not name):
-        return sys.stdout
-    return cast(IO[Any], LogFile.fromFullPath(os.path.abspath(name or "twistd.log")))
+        sys.stdout.flush()
+        return Descriptor(sys.stdout.fileno())
+    return cast(Sink, LogFile.fromFullPath(os.path.abspath(name or "twistd.log")))
 
 
 def makeService(options: Options) -> IService:
@@ -529,7 +540,7 @@ def makeService(options: Options) -> IService:
     for sentence in options.ignored:
         reactor.callWhenRunning(Logger().warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(_install_signals, reactor, partial(_take_over_secrets, options, service))
-    process = _Process(options)
+    process = _Process(options, reactor, service.hub.limits)
     service.setServiceParent(process)
     return process
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -382,3 +384,44 @@ def test_bytes_held_may_reach_the_limit(clock: Clock, most: int, crowded_out: in
     assert queue.crowded_out == crowded_out
     assert queue.held == 20 - 10 * crowded_out
     assert "msg_2" in ann.owed
+
+
+def test_acknowledged_deliveries_leave_no_memory(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    What was acknowledged is released at once, and not when it would have been due; what was not is still due, in order.
+    """
+    ann, bob = Reader(), Reader()
+    slow = [1, 20_000, 40_000]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(50_000):
+            queue.sent(event(number), {ann, bob})
+            queue.ack(ann, f"msg_{number}")
+            if number not in slow:
+                queue.ack(bob, f"msg_{number}")
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 1 << 20
+    assert (queue.pending, queue.held) == (3, sum(event(number).size for number in slow))
+    clock.advance(5)
+    assert [frames for _, frames in queue.late()] == [event(number).frames for number in slow]
+
+
+def test_acks_while_late_deliveries_are_sent(clock: Clock, queue: DeliveryQueue) -> None:
+    """
+    Acks between two steps of a pass over what is late neither lose nor repeat anything.
+    """
+    ann = Reader()
+    for number in range(5000):
+        queue.sent(event(number), {ann})
+    clock.advance(5)
+    passed = []
+    for _, frames in queue.late():
+        passed.append(frames)
+        if len(passed) == 10:
+            for number in range(10, 4990):
+                queue.ack(ann, f"msg_{number}")
+    assert passed == [event(number).frames for number in (*range(10), *range(4990, 5000))]
+    assert queue.pending == 20

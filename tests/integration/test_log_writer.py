@@ -1,0 +1,181 @@
+"""
+The log never holds up the service: pipes that nobody reads, disks that are full.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from dcm_ws.logs import missing_line
+from dcm_ws.writer import Descriptor, LogWriter
+from tests.integration.running import free_port, service, until
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def unread(stdout: int) -> Iterator[int]:
+    """
+    A service whose output goes where nobody reads it; its port.
+    """
+    port = free_port()
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    process = subprocess.Popen(
+        [
+            twistd,
+            "-n",
+            "--pidfile=",
+            "dcm-ws",
+            "--no-database",
+            "--ws-port",
+            str(port),
+            "--log-level",
+            "debug",
+        ],
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: answers(port))
+        yield port
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        return bool(get(port, "health"))
+    except OSError:
+        return False
+
+
+def get(port: int, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as response:
+        report: dict[str, Any] = json.loads(response.read())
+    return report
+
+
+def test_a_pipe_that_nobody_reads() -> None:
+    """
+    2,000 connections later, the service still answers, and it ends when it is asked to.
+    """
+    reading, writing = os.pipe()
+    try:
+        with unread(writing) as port:
+            for _ in range(2000):
+                connect(f"ws://127.0.0.1:{port}/", open_timeout=20, proxy=None).close()
+            assert get(port, "health")["status"] == "healthy"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "a pipe without a reader"])
+def test_nowhere_to_write_to(where: str) -> None:
+    """
+    A disk that is full, and a reader that has gone, cost the lines and nothing else, and they are counted.
+    """
+    if where == "/dev/full":
+        writing = os.open(where, os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+    try:
+        with unread(writing) as port:
+            connect(f"ws://127.0.0.1:{port}/", proxy=None).close()
+            until(lambda: get(port, "stats")["limits"]["logBuffer"] > 0)
+    finally:
+        os.close(writing)
+
+
+def test_lines_beyond_the_limit() -> None:
+    """
+    What does not fit is dropped, counted, and said where it is missing; what waits is written in order.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    dropped: list[int] = []
+    writer = LogWriter(Descriptor(writing), lambda: dropped.append(1), lambda count: f"{count} missing\n", 300_000)
+    writer.write("first\n")
+    writer.start()
+    for number in range(1000):
+        writer.write(f"{number} {'x' * 993}\n"[:1000])
+    assert len(dropped) > 500
+    read = b""
+    writer_done = False
+    with open(reading, "rb") as pipe:
+        while not writer_done:
+            read += pipe.read1()
+            writer_done = read.count(b"\n") >= 1 + 1000 - len(dropped)
+        writer.write("last\n")
+        writer.stop(30)
+        writer.write("after\n")
+        os.close(writing)
+        read += pipe.read()
+    lines = read.decode().splitlines()
+    numbers = [int(line.split()[0]) for line in lines if "x" in line]
+    assert lines[0] == "first" and lines[-2:] == ["last", "after"]
+    assert numbers == sorted(numbers) and len(numbers) == 1000 - len(dropped)
+    assert f"{len(dropped)} missing" in lines
+
+
+def test_the_last_lines_are_given_up() -> None:
+    """
+    A writer that is stuck is not waited for longer than it is said.
+    """
+    reading, writing = os.pipe()
+    writer = LogWriter(Descriptor(writing), lambda: None, str)
+    writer.start()
+    writer.write("x" * 500_000)
+    writer.stop(0.1)
+    writer.write("not written\n")
+    with open(reading, "rb") as pipe:
+        until(lambda: len(pipe.read1(1 << 20)) > 0)
+        os.set_blocking(reading, False)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_the_notice_is_a_line_of_the_log(format: str) -> None:
+    """
+    It has the format of the others.
+    """
+    line = missing_line(7, format)
+    assert line.endswith("\n") and line.count("\n") == 1 and "7 lines" in line
+    if format == "json":
+        assert json.loads(line)["count"] == 7
+
+
+@pytest.mark.parametrize("host,warned", [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_development_that_others_can_reach(host: str, warned: bool) -> None:
+    """
+    Development mode on an address that others can reach is worth a line.
+    """
+    with service("--host", host) as running:
+        running.read_log_until("] ready")
+        assert ("may read and publish everything" in running.log) == warned
+
+
+def test_a_secret_file_that_others_may_read(tmp_path: Path) -> None:
+    """
+    The service says so when it starts.
+    """
+    file = tmp_path / "secret"
+    file.write_text("s" * 40)
+    file.chmod(0o644)
+    with service("--ws-auth-secret-file", str(file)) as running, closing(running.socket()):
+        running.read_log_until(f"{file} holds secrets, and everybody may read it")
