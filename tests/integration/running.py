@@ -200,11 +200,13 @@ class Service:
 
     def forget_clients(self) -> None:
         """
-        Close the clients that L{connect} made, and wait until the service knows: nobody hears of them later.
+        Close the clients that L{connect} made, and wait a little until the service knows: nobody hears of them later.
+        A client that a failing test has left elsewhere is not waited for: it must not make the next tests fail.
         """
         self._clients.close()
         if self.process.poll() is None:
-            until(lambda: self.health()["connectedClients"] == 0)
+            with contextlib.suppress(AssertionError):
+                until(lambda: self.health()["connectedClients"] == 0, 5)
 
     def connect(self, path: str = "/", **options: Any) -> ClientConnection:
         """
