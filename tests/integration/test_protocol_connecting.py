@@ -234,11 +234,11 @@ def test_bad_token_refuses_the_upgrade(running: Service, token: str, code: str, 
 
 
 @pytest.mark.parametrize("how", ["query", "header", "header, other case"])
-def test_good_token_authenticates_at_once(running: Service, how: str) -> None:
+def test_good_token_authenticates_at_once(running: Service, agent: str, how: str) -> None:
     """
     A client that brings a token, in the query or as Bearer, gets the ack of an auth after its connected frame.
     """
-    token = make_token("lara", "sess-1", secret=DEVELOPMENT_SECRET)
+    token = make_token(agent, "sess-1", secret=DEVELOPMENT_SECRET)
     if how == "query":
         client = running.connect(f"/?token={token}")
     else:
@@ -247,7 +247,7 @@ def test_good_token_authenticates_at_once(running: Service, how: str) -> None:
     assert client.connected["authenticated"] is False
     ack = hear(client)
     assert (ack["type"], ack["id"], ack["success"]) == ("ack", None, True)
-    assert {"global", "agents/lara", "sessions/sess-1"} <= set(ack["subscriptions"])
+    assert {"global", f"agents/{agent}", "sessions/sess-1"} <= set(ack["subscriptions"])
     assert hear(client)["event"] == "agent.connected"
 
 
