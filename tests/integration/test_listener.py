@@ -14,7 +14,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from dcm_ws.postgres import INBOX_MAX, NotifyListener
+from dcm_ws.listener import INBOX_MAX, NotifyListener
+from dcm_ws.postgres import Place
 from tests.integration.running import PostgresServer, service, until
 
 pytestmark = pytest.mark.integration
@@ -51,8 +52,8 @@ async def reader(database: PostgresServer) -> AsyncIterator[Reader]:
     """
     from twisted.internet import reactor
 
-    async def address() -> str:
-        return database.url
+    async def address() -> Place:
+        return Place(database.url)
 
     reader = Reader()
     # every look at the clock finds that a second has passed, so the time slice of the turn is used up at the first look
