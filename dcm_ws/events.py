@@ -83,7 +83,8 @@ def traits_of(name: str) -> Traits:
     @raise ProtocolError: C{INVALID_EVENT}, if the name does not fit the grammar.
     """
     if not is_event(name):
-        raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(name)}")
+        # without the name: of a notification, the reason is logged, and payloads never are
+        raise ProtocolError(ErrorCode.INVALID_EVENT, "The event name does not fit the grammar")
     category = name.partition(".")[0]
     known = category if category in CATEGORIES else "other"
     return Traits(known, is_tracked(name), name in SHEDDABLE, _is_reserved(name))

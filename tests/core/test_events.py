@@ -185,3 +185,14 @@ def test_only_what_need_not_arrive_is_shed() -> None:
     """
     assert SHEDDABLE <= CATALOGUE
     assert not any(map(is_tracked, SHEDDABLE))
+
+
+def test_refusal_does_not_name_the_event() -> None:
+    """
+    The reason why a notification was refused is logged, and what is in a payload must not be.
+    """
+    with pytest.raises(ProtocolError) as refused:
+        traits_of("SECRET of the payload")
+
+    assert refused.value.code is ErrorCode.INVALID_EVENT
+    assert "SECRET" not in refused.value.reason
