@@ -40,7 +40,10 @@ FLAGS = ("testee", "production", "enforce-expiry", "ready-needs-database", "no-d
 The settings that are on or off.
 """
 
-_SEVERAL = ("listen", "admin-listen", "extra-event", "extra-channel", "allowed-origin", "server-name", "trusted-proxy")
+_SEVERAL = (
+    *("listen", "admin-listen", "extra-event", "extra-channel", "latest-event"),
+    *("allowed-origin", "server-name", "trusted-proxy"),
+)
 _PATHS = ("ws-auth-secret-file", "db-password-file", "dcm-data-dir")
 _NOT_SETTINGS = ("config", "env-file", "version", "help")
 

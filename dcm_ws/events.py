@@ -44,7 +44,11 @@ The grammar of event names, for people.
 """
 
 _SHOWN_MAX = 128
-_TRACKED = ("task.", "subtask.", "message.")
+TRACKED = ("task.", "subtask.", "message.")
+"""
+How the names of tracked events begin.
+"""
+
 _RESERVED_FAMILIES = ("system.", "metric.")
 _RESERVED = frozenset({"agent.connected", "agent.disconnected"})
 _event = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -58,19 +62,24 @@ def is_event(name: str) -> bool:
     return _event.fullmatch(name) is not None
 
 
+def is_family(pattern: str) -> bool:
+    """
+    Does C{pattern} stand for several events: a name with C{*} at its end, after C{.} or C{:}?
+    """
+    return _family.fullmatch(pattern) is not None
+
+
 class Traits(NamedTuple):
     """
     What its name says of an event.
 
     @ivar category: one of L{CATEGORIES}, or C{other}.
     @ivar tracked: each subscriber must acknowledge it.
-    @ivar sheddable: only the latest matters.
     @ivar reserved: it speaks for the service; in production only operators may publish it.
     """
 
     category: str
     tracked: bool
-    sheddable: bool
     reserved: bool
 
 
@@ -87,7 +96,7 @@ def traits_of(name: str) -> Traits:
         raise ProtocolError(ErrorCode.INVALID_EVENT, "The event name does not fit the grammar")
     category = name.partition(".")[0]
     known = category if category in CATEGORIES else "other"
-    return Traits(known, is_tracked(name), name in SHEDDABLE, _is_reserved(name))
+    return Traits(known, is_tracked(name), _is_reserved(name))
 
 
 def _is_reserved(name: str) -> bool:
@@ -100,7 +109,7 @@ def is_tracked(name: str) -> bool:
     """
     Is the event one that each subscriber must acknowledge?
     """
-    return name.startswith(_TRACKED)
+    return name.startswith(TRACKED)
 
 
 class Publishable:
@@ -116,7 +125,7 @@ class Publishable:
         for name in extra:
             if is_event(name):
                 names.add(name)
-            elif _family.fullmatch(name):
+            elif is_family(name):
                 prefixes.append(name[:-1])
             else:
                 raise ValueError(

@@ -25,7 +25,8 @@ from dcm_ws.channels import (
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.events import Publishable, traits_of
-from dcm_ws.jsontext import agent_of, check_data
+from dcm_ws.jsontext import check_data
+from dcm_ws.latest import LatestEvents
 from dcm_ws.messages import (
     Auth,
     authenticated_frame,
@@ -46,7 +47,7 @@ from dcm_ws.tokens import Claims, check_scope, verify
 LIMITS = (
     *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
     *("maxStrangerMessage", "strangerRate", "rateBytes"),
-    *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "heartbeatTimeout", "authTimeout"),
+    *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "latestDropped", "heartbeatTimeout", "authTimeout"),
     "logBuffer",
 )
 """
@@ -120,6 +121,7 @@ class Hub:
         memory: AgentMemory,
         max_connections: int,
         channels: Channels | None = None,
+        latest: LatestEvents | None = None,
     ) -> None:
         self.now = world.now
         self.wall_ms = world.wall_ms
@@ -140,6 +142,7 @@ class Hub:
         self._server = server
         self.secrets = secrets
         self._max_connections = max_connections
+        self._latest = latest or LatestEvents()
         self.authenticated = 0
         self._authenticated = Allowance(rules.rate_limit, rules.rate_burst, rules.rate_bytes)
         self._anonymous = self._authenticated
@@ -498,7 +501,7 @@ class Hub:
     ) -> str:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
-        category, tracked, sheddable, _ = traits_of(event)
+        category, tracked, _ = traits_of(event)
         listeners = self.registry.members(channel.name)
         mirrored = channel.mirrored and (source != "client" or self.rules.mirror_clients)
         everyone = self.registry.members(GLOBAL.name) if mirrored else _NOBODY
@@ -517,8 +520,8 @@ class Hub:
             self._deliver(seq, event_id, listeners, frame, everyone, mirror)
             if logged:
                 self.memory.published(seq, event_id, channel.name, frame, mirror)
-        elif sheddable:
-            subject = f"{event} {agent_of(data)}"
+        elif (subject_of := self._latest.subject_of(event)) is not None:
+            subject = f"{event} {subject_of(data)}"
             for session in listeners:
                 session.peer.offer(f"{channel.name} {subject}", frame)
             for session in everyone:

@@ -38,6 +38,7 @@ from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
 from dcm_ws.kpis import KpiPoller
+from dcm_ws.latest import LatestEvents
 from dcm_ws.listener import NotifyListener
 from dcm_ws.logs import Seldom, shown
 from dcm_ws.origins import SAME_HOST, AllowedOrigins, Target
@@ -175,6 +176,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             rate_burst=max(1.0, rate_limit) if settings.rate_burst is None else settings.rate_burst,
         ),
         publishable=Publishable(settings.extra_events),
+        latest=LatestEvents(settings.latest_events),
         channels=Channels(settings.extra_channels),
         deliveries=DeliveryQueue(
             world.now,

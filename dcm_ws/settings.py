@@ -15,6 +15,7 @@ from dcm_ws import dsn
 from dcm_ws.addresses import TrustedProxies
 from dcm_ws.channels import Channels
 from dcm_ws.events import Publishable
+from dcm_ws.latest import LatestEvents
 from dcm_ws.origins import AllowedOrigins
 
 DEFAULT_PORT = 3849
@@ -136,6 +137,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     compression: bool = False
     extra_events: tuple[str, ...] = ()
+    latest_events: tuple[str, ...] = ()
     extra_channels: tuple[str, ...] = ()
     mirror_clients: bool = True
     anonymous_listeners: bool = False
@@ -179,6 +181,10 @@ class Settings:
             Publishable(self.extra_events)
         except ValueError as error:
             raise SettingsError(f"--extra-event: {error}") from None
+        try:
+            LatestEvents(self.latest_events)
+        except ValueError as error:
+            raise SettingsError(f"--latest-event: {error}") from None
         try:
             Channels(self.extra_channels)
         except ValueError as error:
@@ -298,6 +304,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         trusted_proxies=_several(options, "trusted-proxy"),
         compression=_choice("--compression", str(options.get("compression") or "off"), {"off": False, "on": True}),
         extra_events=_several(options, "extra-event"),
+        latest_events=_several(options, "latest-event"),
         extra_channels=_several(options, "extra-channel"),
         mirror_clients=_choice("--mirror", str(options.get("mirror") or "all"), {"all": True, "database": False}),
         anonymous_listeners=_choice(

@@ -365,6 +365,7 @@ class Options(usage.Options):
         self["listen"] = []
         self["admin-listen"] = []
         self["extra-event"] = []
+        self["latest-event"] = []
         self["extra-channel"] = []
         self["allowed-origin"] = []
         self["server-name"] = []
@@ -391,6 +392,13 @@ class Options(usage.Options):
         epic-sessions/*; may be given more than once
         """
         self["extra-channel"].append(pattern)
+
+    def opt_latest_event(self, pattern: str) -> None:
+        """
+        events of which only the latest for each value of a field of their data matters, as PATTERN or PATTERN:FIELD,
+        such as capacity.update:project_id; who reads too slowly gets only that; may be given more than once
+        """
+        self["latest-event"].append(pattern)
 
     def opt_admin_listen(self, endpoint: str) -> None:
         """

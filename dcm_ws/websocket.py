@@ -155,7 +155,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     _session: Session | None = None
     _refusal: str | None = None
     _replay: Iterator[bytes] | None = None
+    #: by subject, in the order in which they came
     _latest: dict[str, bytes] | None = None
+    _latest_size = 0
     #: bytes may go to the socket at once: plain TCP, no compression, and open
     _direct = False
     _fragmented = False
@@ -421,16 +423,22 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._write_queue()
 
     def offer(self, name: str, frame: bytes) -> None:
+        waiting = self._queued + _buffered(self.transport)
         if self._latest is None:
-            if self._queued + _buffered(self.transport) <= self.factory.limits.send_buffer // 4:
+            if waiting <= self.factory.limits.send_buffer // 4:
                 self.send(frame)
                 return
             self._latest = {}
+            self._latest_size = 0
             self.factory.look_after(self)
-        self._latest[name] = frame
-        if len(self._latest) > _LATEST_MAX:
-            del self._latest[next(iter(self._latest))]
         self.factory.hub.limits["shed"] += 1
+        latest = self._latest
+        self._latest_size += len(frame) - len(latest.pop(name, b""))
+        latest[name] = frame
+        room = self.factory.limits.send_buffer - waiting
+        while latest and (self._latest_size > room or len(latest) > _LATEST_MAX):
+            self._latest_size -= len(latest.pop(next(iter(latest))))
+            self.factory.hub.limits["latestDropped"] += 1
 
     def replay(self, frames: Iterator[bytes]) -> None:
         self._write_queue()
@@ -606,9 +614,15 @@ class WebSocketConnection(WebSocketServerProtocol):
             # what is new waits too, and must not be too much
             self.flush()
             return
-        latest, self._latest = self._latest, None
-        for frame in (latest or {}).values():
+        latest = self._latest or {}
+        # all at once might be too much to wait
+        while latest and self._queued + _buffered(self.transport) <= self._chunk:
+            frame = latest.pop(next(iter(latest)))
+            self._latest_size -= len(frame)
             self.send(frame)
+            self._write_queue()
+        if not latest:
+            self._latest = None
         self._write_queue()
 
 

@@ -355,6 +355,35 @@ def test_slow_but_not_too_slow(ground: Ground) -> None:
     assert [number for number, _ in data_of(end.take())] == list(range(500))
 
 
+def test_latest_are_bounded(ground: Ground) -> None:
+    """
+    What waits of such events counts against the send buffer: the oldest are dropped, and one that is too large itself.
+    """
+    end = ground.connect()
+    end.socket.room = 0
+    while not end.connection.behind:
+        end.connection.offer("fill", text_frame(b'"%b"' % (b"x" * 20_000)))
+        end.turn()
+    for number in range(100):
+        end.connection.offer(f"a{number}", text_frame(b'"%03d%b"' % (number, b"y" * 20_000)))
+        end.connection.offer(f"a{number}", text_frame(b'"%03d%b"' % (number, b"z" * 20_000)))
+    end.connection.offer("giant", text_frame(b'"%b"' % (b"g" * SEND_BUFFER)))
+    assert end.connection._latest == {}
+    assert end.connection._latest_size == 0
+    for number in range(100):
+        end.connection.offer(f"b{number}", text_frame(b'"%03d%b"' % (number, b"z" * 20_000)))
+    waiting = end.connection._latest
+    assert waiting is not None and sum(map(len, waiting.values())) == end.connection._latest_size
+    assert 150_000 < end.connection._latest_size < SEND_BUFFER
+    assert ground.hub.limits["latestDropped"] > 150
+    kept = len(waiting)
+    end.take()
+    end.socket.room = 1 << 40
+    end.turns()
+    heard = [message for message in end.take() if message[0] in "0123456789"]
+    assert [message[:3] for message in heard] == [f"{number:03}" for number in range(100 - kept, 100)]
+
+
 def test_latest_only(ground: Ground) -> None:
     """
     Of what only the latest matters, a client that is far behind gets the last of each name, once it has caught up.

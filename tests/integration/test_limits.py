@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from tests.integration.attacks import Attacker, ask_past_events, frame, narrow, push, read_to_the_end, status
+from tests.integration.attacks import Attacker, ask_past_events, frame, narrow, push, read_to_the_end, resident, status
 from tests.integration.running import (
     SECRET,
     PostgresServer,
@@ -631,6 +631,44 @@ def test_shed() -> None:
         # of each metric and each agent one, the latest, was kept
         shed = 2 * sent - len(metrics) - len(beats)
         assert shed == count(running, "shed") - 4
+
+
+def test_latest_dropped() -> None:
+    """
+    Heartbeats that wait for a client take no more memory than its send buffer, however many agents they are of.
+    """
+    with service() as running:
+        slow = Attacker(running.socket())
+        publisher = connect_deaf(running)
+        before = resident(running)
+        for number in range(50):
+            publish(publisher, "agent.heartbeat", {"agent_id": f"agent-{number}", "fill": "x" * 1_000_000})
+        assert count(running, "latestDropped") > 40
+        assert resident(running) - before < 30 << 20
+        assert running.stats()["closes"] == {}
+        while (event := slow.hear()).get("data", {}).get("agent_id") != "agent-49":
+            pass
+        assert event["event"] == "agent.heartbeat"
+
+
+def test_latest_event_option() -> None:
+    """
+    Of events that C{--latest-event} names, a client that is behind gets the last one for each value of the field.
+    """
+    options = ("--latest-event", "capacity.*:project_id", "--extra-event", "capacity.update")
+    with service(*options, "--max-send-buffer", "2000000") as running:
+        slow = Attacker(running.socket())
+        publisher = connect_deaf(running)
+        for number in range(150):
+            publish(publisher, "capacity.update", {"project_id": number % 3, "n": number, "fill": "x" * 20_000})
+        assert running.stats()["closes"] == {}
+        assert count(running, "shed") > 0
+        heard: list[int] = []
+        while len({n for n in heard if n >= 147}) < 3:
+            event = slow.hear()
+            if event.get("event") == "capacity.update":
+                heard.append(event["data"]["n"])
+        assert len(heard) < 150
 
 
 def test_heartbeat_timeout() -> None:
