@@ -7,6 +7,7 @@ A frame is built once for all who get it, so the core deals in frames, not in pa
 from __future__ import annotations
 
 import zlib
+from collections import OrderedDict
 
 _SHORT = 126
 _MEDIUM = 1 << 16
@@ -68,6 +69,40 @@ def compressed(frames: bytes, window_bits: int) -> bytes:
             pieces.append(_header(first | _COMPRESSED, len(payload)) + payload)
         start = end
     return b"".join(pieces)
+
+
+class RecentlyCompressed:
+    """
+    Compresses frames, and remembers the last ones: what goes out to many connections is compressed once.
+
+    @param most: entries that are remembered.
+    @param most_bytes: of them, before and after; the last one is remembered even if it has more.
+    """
+
+    def __init__(self, most: int = 16, most_bytes: int = 8 << 20) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._known: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __call__(self, frames: bytes, window_bits: int) -> bytes:
+        """
+        As L{compressed}.
+        """
+        key = frames, window_bits
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        smaller = self._known[key] = compressed(frames, window_bits)
+        self.bytes += len(frames) + len(smaller)
+        while len(self._known) > 1 and (len(self._known) > self._most or self.bytes > self._most_bytes):
+            (old, _), gone = self._known.popitem(last=False)
+            self.bytes -= len(old) + len(gone)
+        return smaller
 
 
 def _header(first: int, size: int) -> bytes:

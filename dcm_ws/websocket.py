@@ -11,7 +11,6 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ from dcm_ws.admission import Admission, RefusedError
 from dcm_ws.connections import Share, address_of
 from dcm_ws.errors import CloseCode
 from dcm_ws.extensions import settle_offers
-from dcm_ws.frames import compressed, pong_control_frame
+from dcm_ws.frames import RecentlyCompressed, pong_control_frame
 from dcm_ws.heads import fault_of
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
@@ -73,7 +72,7 @@ for _module in (autobahn.websocket.protocol, autobahn.twisted.websocket):
 
 
 # What goes out to all is compressed once for all: without context takeover it is the same for everyone.
-_compressed = lru_cache(maxsize=16)(compressed)
+_compressed = RecentlyCompressed()
 
 
 class _Silence:

@@ -83,7 +83,10 @@ class Listener:
         """
         Is it one that this listener asked for, coming on C{channel}?
         """
-        return fnmatchcase(event, self.pattern) and (self.channel is None or fnmatchcase(channel, self.channel))
+        # a name may have characters that mean something in a pattern
+        return fnmatchcase(event, self.pattern) and (
+            self.channel in (None, channel) or fnmatchcase(channel, self.channel or "")
+        )
 
 
 class _Fate(Enum):

@@ -615,7 +615,8 @@ function given(options = {}) {
 /** Whom a token is for; undefined where it does not say. */
 function agentIn(token) {
   try {
-    return JSON.parse(atob(token.split(".")[0].replaceAll("-", "+").replaceAll("_", "/"))).agent_id;
+    const bytes = atob(token.split(".")[0].replaceAll("-", "+").replaceAll("_", "/"));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (byte) => byte.charCodeAt(0)))).agent_id;
   } catch {
     return undefined;
   }

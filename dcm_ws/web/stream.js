@@ -68,7 +68,7 @@ class Choices {
 }
 
 export function categoryOf(event) {
-  const category = event.slice(0, event.indexOf("."));
+  const [category] = event.split(".", 1);
   return CATEGORIES.includes(category) ? category : "other";
 }
 
@@ -85,6 +85,7 @@ export class Stream {
   #filter = { categories: new Set(), channel: "", agent: "", text: "" };
   #chosen = null;
   #matching = 0;
+  #shown = 0;
   #rows = $("rows");
   #paint = onceAFrame(() => this.#show());
   #events = new WeakMap();
@@ -242,7 +243,8 @@ export class Stream {
     row.style.setProperty("--c", `var(--${entry.category})`);
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", String(chosen));
-    row.id = `row-${event.id}-${event.channel}`;
+    // the id of an element has no spaces, and the name of a channel may have some
+    row.id = `row-${(this.#shown += 1)}`;
     if (chosen) this.#rows.setAttribute("aria-activedescendant", row.id);
     this.#events.set(row, entry);
     return row;

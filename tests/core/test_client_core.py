@@ -621,6 +621,17 @@ def test_listener_for_global(channels: list[str]) -> None:
     assert side.acks == ["msg_1"]
 
 
+@pytest.mark.parametrize("name", ["topics/a[1]", "topics/what?", "topics/[!x]", "agents/general purpose", "topics/*"])
+def test_listener_for_a_name_that_looks_like_a_pattern(name: str) -> None:
+    """
+    A channel whose name has characters of patterns is heard by its name.
+    """
+    side = Side(channels=[name])
+    side.listen("*", name)
+    side.event(channel=name)
+    assert len(side.taken) == 1
+
+
 def test_untracked_events_are_not_acknowledged() -> None:
     """
     The server does not ask for it.

@@ -5,7 +5,14 @@ import zlib
 
 import pytest
 
-from dcm_ws.frames import PING_FRAME, binary_frame, compressed, pong_control_frame, text_frame
+from dcm_ws.frames import (
+    PING_FRAME,
+    RecentlyCompressed,
+    binary_frame,
+    compressed,
+    pong_control_frame,
+    text_frame,
+)
 from tests.fakes import split_frames
 
 
@@ -91,6 +98,41 @@ def test_what_does_not_compress_is_read_all_the_same() -> None:
     payload = random.Random(1).randbytes(65_530)
 
     assert read_compressed(compressed(binary_frame(payload), 15)) == [(0xC2, payload)]
+
+
+def test_what_goes_to_many_is_compressed_once() -> None:
+    """
+    The same frames in the same window are the very same bytes again; in another window they are not.
+    """
+    recently = RecentlyCompressed()
+    frames = text_frame(b"x" * 1000)
+    first = recently(frames, 15)
+
+    assert first == compressed(frames, 15)
+    assert recently(bytes(bytearray(frames)), 15) is first
+    assert recently(frames, 9) is not first
+    assert len(recently) == 2
+
+
+def test_what_is_remembered_of_compression_is_bounded() -> None:
+    """
+    A few entries, and a few bytes, are remembered: those used last, and always the last one.
+    """
+    recently = RecentlyCompressed(most=3, most_bytes=10_000)
+    small = [text_frame(b"%d" % n * 500) for n in range(4)]
+    first = recently(small[0], 15)
+    for frames in small[1:3]:
+        recently(frames, 15)
+    assert recently(small[0], 15) is first
+    recently(small[3], 15)
+    assert len(recently) == 3
+    assert recently(small[0], 15) is first
+    large = text_frame(b"x" * 100_000)
+    assert recently(large, 15) is recently(large, 15)
+    assert len(recently) == 1
+    recently(small[0], 15)
+    assert len(recently) == 1
+    assert recently.bytes < 10_000
 
 
 def test_short_messages_and_pings_are_not_compressed() -> None:

@@ -61,6 +61,50 @@ def production(shared_production: Service) -> Iterator[Service]:
     shared_production.forget_clients()
 
 
+def sdk_auth(token: str, agent: str) -> dict[str, str]:
+    """
+    What the TypeScript server's own client sends: empty texts for what is unset, and no timestamp.
+    """
+    return {"type": "auth", "token": token, "agent_id": agent, "session_id": "", "id": "msg_1_abc"}
+
+
+def test_authentication_of_the_replaced_sdk_in_development(development: Service) -> None:
+    """
+    With an agent_id and an empty session_id, or with a token and the rest empty, it is authenticated.
+    """
+    by_name = development.connect("/?agent_id=&session_id=")
+    answer = ask(by_name, **sdk_auth("", "lara"))
+    assert (answer["id"], answer["success"]) == ("msg_1_abc", True)
+    assert answer["subscriptions"] == ["agents/lara", "global"]
+    message = {"type": "auth", "agent_id": "lara", "session_id": "", "id": "msg_2"}
+    assert ask_past_events(by_name, message)["subscriptions"] == ["agents/lara", "global"]
+    by_token = development.connect("/?token=")
+    answer = ask(by_token, **sdk_auth(make_token("tom", secret=DEVELOPMENT_SECRET), ""))
+    assert answer["subscriptions"] == ["agents/tom", "global"]
+    nobody = development.connect()
+    assert ask(nobody, **sdk_auth("", ""))["code"] == "AGENT_ID_REQUIRED"
+
+
+def test_authentication_of_the_replaced_sdk_in_production(production: Service) -> None:
+    """
+    A token is enough, with the rest empty; without one it is asked for.
+    """
+    client = production.connect("/?agent_id=&session_id=&token=")
+    assert ask(client, **sdk_auth("", "lara"))["code"] == "TOKEN_REQUIRED"
+    answer = ask(client, **sdk_auth(make_token("lara"), ""))
+    assert (answer["success"], answer["subscriptions"]) == (True, ["agents/lara", "global"])
+
+
+def ask_past_events(client: ClientConnection, message: dict[str, str]) -> dict[str, object]:
+    """
+    The answer to a message, with the events that come before it left out.
+    """
+    answer = ask(client, **message)
+    while answer.get("id") != message["id"]:
+        answer = hear(client)
+    return answer
+
+
 @pytest.fixture(scope="module")
 def strict(database: PostgresServer) -> Iterator[Service]:
     """

@@ -382,6 +382,15 @@ describe("production", () => {
     expect([first.agentId, second.agentId]).toEqual(["ann", "bob"]);
   });
 
+  test.each(["équipe", "general purpose", 'a "b" \\ <script>', "🚀/🚀"])("the agent %s connects by token", async (name) => {
+    const own = client(guarded.url, { token: token(name), channels: [`topics/${name}`] });
+    await own.connect();
+    expect(own.agentId).toBe(name);
+    const heard = new Promise((resolve) => own.on(`channel:topics/${name}`, resolve));
+    await own.publish(`topics/${name}`, "task.created", { name });
+    expect(await heard).toMatchObject({ channel: `topics/${name}`, data: { name } });
+  });
+
   test("a wrong token ends it, with the reason", async () => {
     const wrong = client(guarded.url, { token: "wrong" });
     await expect(wrong.connect()).rejects.toBeInstanceOf(DCMError);
