@@ -631,6 +631,13 @@ class Hub:
         self.refusals[code] += 1
 
     @property
+    def published(self) -> int:
+        """
+        Events published since the start.
+        """
+        return self._seq
+
+    @property
     def metrics_wanted(self) -> bool:
         """
         Is anybody subscribed to C{metrics}?

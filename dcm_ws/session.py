@@ -171,6 +171,9 @@ class House(Protocol):
 
     def refused(self, code: ErrorCode) -> None: ...
 
+    @property
+    def published(self) -> int: ...
+
     def first_ack(self, session: Session) -> None: ...
 
     def close(self, session: Session, code: CloseCode) -> None: ...
@@ -200,6 +203,7 @@ class Session:
     """
 
     __slots__ = (
+        "_acks",
         "_excused_at",
         "_house",
         "_ping_at",
@@ -234,6 +238,8 @@ class Session:
         self.agent: str | None = None
         self.dcm_session: str | None = None
         self.observer = origin.observer
+        # acks that it need not have sent, counted on from the events before its time
+        self._acks = house.published
         self.operator = False
         self.sender = b""
         self.acknowledges = False
@@ -465,7 +471,7 @@ class Session:
         """
         Does C{message} answer what the server sent?  It is executed then.
         """
-        if not self.owed and not self._pongs:
+        if not self.owed and not self._pongs and not self._may_acknowledge:
             return False
         try:
             command = decode_command(message)
@@ -480,11 +486,26 @@ class Session:
         if isinstance(command, Ack):
             if not self.acknowledges:
                 self._house.first_ack(self)
-            return self._house.deliveries.ack(self, command.message_id)
+            return self._house.deliveries.ack(self, command.message_id) or self._spare_ack()
         if isinstance(command, Pong) and self._pongs:
             self._pongs -= 1
             return True
         return False
+
+    def _spare_ack(self) -> bool:
+        """
+        Take an ack that a client sends and does not owe.  Libraries acknowledge what they get, also for observers: as
+        many acks as there were events.
+        """
+        if not self._may_acknowledge:
+            return False
+        self._acks += 1
+        return True
+
+    @property
+    def _may_acknowledge(self) -> bool:
+        owes_nothing = self._house.rules.anonymous_listeners if self.is_stranger else self.observer
+        return owes_nothing and self._acks < self._house.published
 
     def control(self, size: int) -> bool:
         """

@@ -264,3 +264,37 @@ def test_malformed_observer(hub: Hub, value: Any) -> None:
     refused = client.auth("ann", observer=value)[-1]
     assert refused["code"] == "INVALID_MESSAGE"
     assert "observer" in refused["error"]
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_acks_of_those_who_owe_none_are_not_limited(clock: Clock, production: bool) -> None:
+    """
+    A library that acknowledges all that it gets may do so for an observer, or a listener without a token, too: one ack
+    for each event costs nothing, and more than that are messages like any other.
+    """
+    hub = make_hub(
+        clock,
+        production=production,
+        anonymous_listeners=production,
+        **{"stranger_rate" if production else "rate_limit": 1.0, "rate_burst": 5.0},
+    )
+    client = Client(hub, Origin(observer=not production, address="192.0.2.1"))
+    for _ in range(50):
+        event_id = hub.publish(parse_channel("global"), "task.created", b"1")
+        client.peer.take()
+        assert client.say(type="ack", message_id=event_id) == []
+    replies = [client.say(type="ack", message_id=event_id) for _ in range(10)]
+    assert [reply[0]["code"] for reply in replies if reply] == ["RATE_LIMITED"] * 5
+
+
+def test_acks_of_strangers_who_hear_nothing_are_limited(clock: Clock) -> None:
+    """
+    Who gets no events has nothing to acknowledge.
+    """
+    hub = make_hub(clock, production=True, stranger_rate=1.0)
+    client = Client(hub, Origin(observer=True, address="192.0.2.1"))
+    client.peer.take()
+    for _ in range(50):
+        hub.publish(parse_channel("global"), "task.created", b"1")
+    replies = [client.say(type="ack", message_id="msg_1") for _ in range(10)]
+    assert [reply[0]["code"] for reply in replies if reply] == ["RATE_LIMITED"] * 5
