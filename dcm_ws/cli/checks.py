@@ -57,7 +57,7 @@ def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, 
     Show the settings as dcm-ws serve would use them, and where each comes from, and try whether it could run: the
     database, LISTEN from end to end, the tables, the port, the secret and the clock.  OPTIONS are those of serve.
 
-    Exit codes: 0 all is well, 1 something is red, 2 the command line is no good.
+    Exit codes: 0 all is well, 1 something is red, 2 invalid usage.
 
     \b
     Examples:

@@ -61,7 +61,7 @@ def command(
     """
     Make a token for AGENT with the service's own secret, which WS_AUTH_SECRET, a secret file or the TOML file gives.
 
-    Exit codes: 0 made, or good; 1 no good; 2 the command line is no good; 3 expired.
+    Exit codes: 0 made, or valid; 1 invalid, or it failed; 2 invalid usage; 3 expired.
 
     \b
     Examples:

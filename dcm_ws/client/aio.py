@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 class DCMClient(Client):
     """
-    A connection that is made again, for ever, until it is closed.
+    A connection that is restored whenever it is lost, until the client is closed.
 
     @param url: C{ws://} or C{wss://}.
     @param token: or what gets one, which is asked for each connection.

@@ -89,7 +89,7 @@ class _Told:
 
 class DCMClient(Client, Service):
     """
-    A connection that is made again, for ever, until the service is stopped.
+    A connection that is restored whenever it is lost, until the service is stopped.
 
     @param url: C{ws://} or C{wss://}.
     @param token: or what gets one, which is asked for each connection; it may answer with a Deferred.

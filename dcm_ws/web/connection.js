@@ -86,7 +86,7 @@ function joined(client, identity, development) {
   return { client, identity, development, status };
 }
 
-/** @returns {Promise<string | undefined>} why the token is no good; undefined where it is */
+/** @returns {Promise<string | undefined>} why the token is refused; undefined if it is accepted */
 async function attempt(client, token) {
   try {
     if (client.state === "connected") await client.authenticate(token);
