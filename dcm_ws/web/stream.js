@@ -115,13 +115,14 @@ export class Stream {
     this.#again();
   }
 
-  /** @param {object} event as it came; one that came on its own channel is not given again for `global` */
-  add(event) {
+  /** @param {object} came an event as it came; one that came on its own channel is not given again for `global` */
+  add(came) {
+    // on global a frame names the channel that the event was published to; raw, which is not copied, would take memory
+    const event = { ...came, channel: came.origin ?? came.channel };
     const agent = agentOf(event.data);
     const data = JSON.stringify(event.data) ?? "";
     const entry = {
-      // a copy has no raw text, which would take the memory once more
-      event: { ...event },
+      event,
       agent,
       category: categoryOf(event.event),
       size: data.length + 200,
@@ -264,6 +265,7 @@ export class Stream {
     $("detail-facts").replaceChildren();
     for (const [name, value] of [
       ["channel", event.channel],
+      ["from", event.from],
       ["id", event.id],
       ["time", new Date(event.timestamp).toISOString()],
       ["agent", entry.agent],

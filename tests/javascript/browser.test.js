@@ -127,6 +127,21 @@ describe("/live", () => {
     await page.getByText("No events match the filter.").waitFor();
   });
 
+  test("names the channel and the publisher of what comes on global only", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const bob = client(service.url, { agentId: "bob", channels: [] });
+    await bob.connect();
+    await bob.publish("agents/ann", "message.new", { text: "for ann" });
+    const row = rows(page).filter({ hasText: "for ann" });
+    await row.waitFor();
+    expect(await row.locator("span").textContent()).toBe("agents/ann");
+    await row.click();
+    expect(await page.textContent("#detail-facts")).toContain("frombob");
+    await page.selectOption("#channel", "agents/ann");
+    expect(await names(page)).toEqual(["message.new"]);
+  });
+
   test("pauses, and goes on with what came meanwhile", async () => {
     const page = await open(`${service.http}/live`);
     await connected(page);
