@@ -177,7 +177,7 @@ class Port(Factory):
         @param head: the request line and the headers.
         """
         assert reception.address is not None
-        if _upgrade.search(head) and self._is_target(head):
+        if self.is_upgrade(head):
             return self._websockets.buildProtocol(reception.address)
         client = self.client(reception.peer, head)
         if self.http.refuses(client):
@@ -200,6 +200,12 @@ class Port(Factory):
         self._visits.remove(visit)
         self.http.leave(visit.client)
 
+    def is_upgrade(self, head: bytes) -> bool:
+        """
+        True if a request asks for a WebSocket where one may be opened.
+        """
+        return _upgrade.search(head) is not None and self._is_target(head)
+
     def _is_target(self, head: bytes) -> bool:
         parts = head[: head.find(b"\r\n")].split(b" ")
         if len(parts) != 3:
@@ -221,6 +227,16 @@ def bound_unsent(port: IListeningPort) -> None:
     # not for Unix sockets, nor where the system does not know it
     if listener is not None and listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def _set_protocol(transport: Any, protocol: IProtocol) -> None:
+    """
+    Have C{protocol} get what arrives from now on.
+    """
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol
 
 
 class _Reception(Protocol):
@@ -310,10 +326,7 @@ class _Reception(Protocol):
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many HTTP connections; try again", "TOO_MANY_CONNECTIONS")
             return
         transport = self.transport
-        if isinstance(transport, ProtocolWrapper):
-            transport.wrappedProtocol = protocol
-        else:
-            transport.protocol = protocol
+        _set_protocol(transport, protocol)
         if self._paused:
             transport.resumeProducing()
         protocol.makeConnection(transport)
@@ -340,7 +353,23 @@ class _Visit(Protocol):
         self._protocol.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._protocol.dataReceived(data)
+        end = data.find(b"\r\n\r\n")
+        if end > 0 and getattr(self._protocol, "is_idle", False) and self._port.is_upgrade(data[: end + 2]):
+            self._become_websocket(data)
+        else:
+            self._protocol.dataReceived(data)
+
+    def _become_websocket(self, data: bytes) -> None:
+        """
+        Begin again on a connection that a proxy has kept for its next request, which asks for a WebSocket.
+        """
+        transport = self.transport
+        transport.unregisterProducer()
+        self.connectionLost()
+        reception = _Reception(self._port, transport.getPeer())
+        _set_protocol(transport, reception)
+        reception.makeConnection(transport)
+        reception.dataReceived(data)
 
     def readConnectionLost(self) -> None:
         self._protocol.readConnectionLost()

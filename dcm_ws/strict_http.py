@@ -16,6 +16,10 @@ from twisted.web.server import Request, Site
 from dcm_ws.heads import fault_of
 from dcm_ws.messages import to_json
 
+_log = Logger()
+# Twisted would log a line for each HEAD, and for each connection that is idle for too long
+_SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
+
 
 class BadRequestError(Exception):
     """
@@ -40,6 +44,8 @@ class StrictRequest(Request):
     A request whose body, if it has one, is read and thrown away: no page here takes one.
     """
 
+    _log = _SILENCE
+
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
         # Twisted would parse the body by it
@@ -56,7 +62,7 @@ class StrictRequest(Request):
             status, text = HTTPStatus.BAD_REQUEST, str(reason.value)
         else:
             status, text = HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed to answer; its log says why"
-            self._log.failure("a page broke", failure=reason)
+            _log.failure("a page broke", failure=reason)
         assert self.site is not None
         body = self.site.resource.fail(self, status, text)
         self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -74,8 +80,7 @@ class StrictChannel(http.HTTPChannel):
     #: set by the site
     site: Site
 
-    # Twisted would log a line for each connection that is idle for too long
-    _log = Logger(observer=lambda event: None)  # type: ignore[arg-type]
+    _log = _SILENCE
 
     def __init__(self) -> None:
         super().__init__()

@@ -237,6 +237,13 @@ class _Channel(StrictChannel):
             self._put_off = True
             self.transport.pauseProducing()
 
+    @property
+    def is_idle(self) -> bool:
+        """
+        True between two requests, all of which have been answered.
+        """
+        return bool(self.persistent) and not (self.requests or self._buffer or self._early or self._full)
+
     def _read_on(self) -> None:
         data, self._early = self._early, b""
         if self._put_off:

@@ -235,6 +235,17 @@ def test_fault_of_ours(site: Site, no_logged_failures: list[LogEvent]) -> None:
     no_logged_failures.clear()
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/live", "/metrics", "/nothing"])
+def test_head_is_not_logged(site: Site, path: str) -> None:
+    """
+    A HEAD is answered without a body and without a line in the log.
+    """
+    ((_, headers, body),) = site.ask(b"HEAD %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+    assert int(headers[b"content-length"]) > 0
+    assert body == b""
+    assert site.events == []
+
+
 def test_good_token_among_odd_headers(site: Site) -> None:
     """
     What is not read may hold anything.

@@ -278,13 +278,13 @@ class Service:
         return answer
 
 
-def handshake(path: str = "/", *headers: str, version: int = 13) -> bytes:
+def handshake(path: str = "/", *headers: str, version: int = 13, host: str = "127.0.0.1") -> bytes:
     """
     The request that opens a WebSocket.
     """
     lines = (
         f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
+        f"Host: {host}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
@@ -311,10 +311,12 @@ class RawClient:
 
     connected: dict[str, Any]
 
-    def __init__(self, plain: socket.socket, path: str, more: bytes) -> None:
+    def __init__(
+        self, plain: socket.socket, path: str, more: bytes = b"", *headers: str, host: str = "127.0.0.1"
+    ) -> None:
         self.socket = plain
         self._data = b""
-        plain.sendall(handshake(path) + more)
+        plain.sendall(handshake(path, *headers, host=host) + more)
         while b"\r\n\r\n" not in self._data:
             self._receive()
         head, _, self._data = self._data.partition(b"\r\n\r\n")

@@ -26,7 +26,7 @@ from tests.integration.attacks import (
     serve_at_once,
     status,
 )
-from tests.integration.running import Service, handshake, service, until
+from tests.integration.running import Service, client_frame, handshake, service, until
 
 pytestmark = pytest.mark.integration
 
@@ -444,9 +444,38 @@ def test_upgrade_with_a_body(running: Service) -> None:
     assert (1002).to_bytes(2) in answer
 
 
+def test_upgrade_on_a_kept_connection(running: Service) -> None:
+    """
+    A connection that a proxy keeps for its next request can become a WebSocket once the last one is answered; it then
+    counts as a client, and no longer as an HTTP connection.
+    """
+    plain = running.socket()
+    for _ in range(3):
+        push(plain, HEALTH)
+        assert status(plain.recv(1 << 16)) == 200
+    push(plain, handshake("/ws?agent_id=kept") + client_frame(b'{"type":"ping"}'))
+    answer = b""
+    while b"pong" not in answer:
+        answer += plain.recv(1 << 16)
+    assert status(answer) == 101
+    # for a moment /health is what it was
+    until(lambda: running.health()["connectedClients"] == 1)
+    push(plain, client_frame(b'{"type":"ping","timestamp":1}'))
+    assert b"pong" in plain.recv(1 << 16)
+    plain.close()
+    until(lambda: running.health()["connectedClients"] == 0)
+    before = running.stats()["limits"]["allowedOrigin"]
+    other = running.socket()
+    push(other, HEALTH)
+    assert status(other.recv(1 << 16)) == 200
+    push(other, handshake("/ws", "Origin: http://[::1"))
+    assert status(read_to_the_end(other)) == 400
+    assert running.stats()["limits"]["allowedOrigin"] == before
+
+
 def test_upgrade_behind_a_request(running: Service) -> None:
     """
-    A WebSocket cannot be opened behind another request on one connection, past whoever looked at the first alone.
+    A WebSocket cannot be opened by a request that is sent before the last one is answered.
     """
     plain = running.socket()
     push(plain, HEALTH + handshake().replace(b"Connection: Upgrade", b"Connection: Upgrade, close"))
