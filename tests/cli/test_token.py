@@ -75,7 +75,7 @@ def test_verify(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("a", "--verify", "b"), ("a b",), ("a", "--session", "/"), ("a", "--ttl", "0s"), ("a", "--ttl", "1y")],
+    [(), ("a", "--verify", "b"), ("a ",), ("a", "--session", " s"), ("a", "--ttl", "0s"), ("a", "--ttl", "1y")],
 )
 def test_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """
