@@ -109,7 +109,12 @@ def _limits(settings: Settings) -> ConnectionLimits:
     if per_ip is None:
         per_ip = PRODUCTION_CONNECTIONS_PER_IP if settings.production else 0
     return ConnectionLimits(
-        settings.max_message_size, settings.max_send_buffer, settings.compression, per_ip, settings.max_stranger_message
+        settings.max_message_size,
+        settings.max_send_buffer,
+        settings.compression,
+        connections_per_ip=per_ip,
+        stranger_message=settings.max_stranger_message,
+        partial=settings.max_partial_bytes,
     )
 
 
@@ -489,6 +494,7 @@ class DCMService(MultiService):
     def _stats_report(self, channels: bool) -> tuple[HTTPStatus, dict[str, object]]:
         stats = self.hub.stats(channels=channels)
         stats["database"] = self._database_report()
+        stats["partialBytes"] = self._websockets.partial.total
         stats["connections"] = {
             "waiting": sum(map(len, self._waiting)),
             "http": sum(map(len, self._http)),
@@ -503,6 +509,7 @@ class DCMService(MultiService):
             "maxConnectionsPerIp": sum(share.crowded for share in (self._websockets.share, *self._waiting)),
             "maxHttpConnections": sum(share.full for share in self._http),
             "maxHttpPerIp": sum(share.crowded for share in self._http),
+            "maxPartialBytes": self._websockets.partial.crowded_out,
             "httpTimeout": sum(site.timed_out for site in self._sites),
             "allowedOrigin": self._admission.origins_refused,
         }

@@ -129,6 +129,7 @@ class Settings:
     rate_bytes: float | None = None
     stranger_rate: float = 10.0
     max_stranger_message: int = 64 << 10
+    max_partial_bytes: int = 128 << 20
     handshake_timeout: float = 5.0
     max_head_size: int = 16 << 10
     allowed_origins: tuple[str, ...] = ()
@@ -296,6 +297,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
         rate_bytes=_maybe(options.get("rate-bytes"), partial(_bytes, "--rate-bytes")),
         stranger_rate=_rate("--stranger-rate", str(options["stranger-rate"])),
         max_stranger_message=count("max-stranger-message"),
+        max_partial_bytes=count("max-partial-bytes"),
         handshake_timeout=seconds("handshake-timeout"),
         max_head_size=count("max-head-size"),
         allowed_origins=_several(options, "allowed-origin"),

@@ -43,6 +43,9 @@ def _default(name: str) -> Any:
     return getattr(_defaults, name)
 
 
+_OTHER_FILES = 100
+
+
 class Options(usage.Options):
     """
     @cvar program: the command that a usage error names.
@@ -223,6 +226,13 @@ class Options(usage.Options):
             None,
             f"{Settings().stranger_rate:g}/s",
             "messages from a client that has not authenticated, in production; five times as many at once",
+        ],
+        [
+            "max-partial-bytes",
+            None,
+            _default("max_partial_bytes"),
+            "bytes of messages that are not complete yet, in all; an eighth of it for clients that have not"
+            " authenticated in production",
         ],
         [
             "max-stranger-message",
@@ -541,11 +551,11 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    _raise_file_limit()
+    files = _raise_file_limit()
     _tune()
     service = make_service(options.settings, reactor)
     service.ready.addErrback(_end, reactor)
-    for sentence in options.ignored:
+    for sentence in (*options.ignored, *_too_few_files(files, options.settings)):
         reactor.callWhenRunning(Logger().warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(_install_signals, reactor, partial(_take_over_secrets, options, service))
     process = _Process(options, reactor, service.hub.limits)
@@ -629,14 +639,30 @@ def _tune() -> None:
         setattr(epollreactor, "log", _PlainLog())  # noqa: B010 - for mypy it is the module that it replaces
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit() -> int | None:
     """
     Each client takes a file descriptor: use as many as the system lets us.
+
+    @return: how many that are; None if there is no limit.
     """
     try:
         import resource
     except ImportError:  # pragma: no cover - not on Windows
-        return
+        return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else int(hard)
+
+
+def _too_few_files(limit: int | None, settings: Settings) -> list[str]:
+    """
+    A warning, if the file descriptors do not suffice for the connections that the settings allow.
+    """
+    needed = settings.max_connections + settings.max_http_connections + _OTHER_FILES
+    if limit is None or limit >= needed:
+        return []
+    return [
+        f"only {limit} file descriptors for up to {needed} (--max-connections, --max-http-connections and"
+        f" {_OTHER_FILES} others): raise the limit (LimitNOFILE in systemd, ulimit -Hn) or lower --max-connections"
+    ]

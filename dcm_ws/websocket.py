@@ -36,6 +36,7 @@ from dcm_ws.frames import RecentlyCompressed, pong_control_frame
 from dcm_ws.heads import fault_of
 from dcm_ws.hub import Hub
 from dcm_ws.messages import to_json
+from dcm_ws.partial import PartialMessages
 from dcm_ws.session import Origin, Session
 from dcm_ws.shortcuts import frame_size, plain_handshake, read_headers, short_message
 from dcm_ws.tally import Tally
@@ -111,6 +112,7 @@ class ConnectionLimits(NamedTuple):
     @ivar compression: offer C{permessage-deflate}; C{message} holds for what a message inflates to, too.
     @ivar connections_per_ip: connections at once from one address; 0 for no limit.
     @ivar stranger_message: bytes of one message from a client that has to authenticate and has not.
+    @ivar partial: bytes of messages that are not complete, of all connections.
     """
 
     message: int = 1 << 20
@@ -118,6 +120,7 @@ class ConnectionLimits(NamedTuple):
     compression: bool = False
     connections_per_ip: int = 0
     stranger_message: int = 64 << 10
+    partial: int = 128 << 20
 
 
 class WebSocketConnection(WebSocketServerProtocol):
@@ -160,6 +163,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     #: bytes may go to the socket at once: plain TCP, no compression, and open
     _direct = False
     _fragmented = False
+    #: bytes of a message that is not complete
+    _held = 0
     #: nothing that still comes is read
     _ignored = False
     #: the far end's close frame is being read
@@ -294,6 +299,25 @@ class WebSocketConnection(WebSocketServerProtocol):
             data = self._take_short_messages(data, session)
         if data:
             self._dataReceived(data)
+        if self._held or self.data or self.message_data:
+            self._hold(len(self.data) + len(self.message_data or b""))
+
+    def _hold(self, size: int) -> None:
+        """
+        So many bytes of an incomplete message are held now.
+        """
+        self._held = size
+        self.factory.hold(self, size, stranger=self._session is not None and self._session.is_stranger)
+
+    def drop_partial_message(self) -> None:
+        """
+        Close the client, whose incomplete message takes too much room, and release that.
+        """
+        self._ignored = True
+        self.data, self.message_data = b"", None
+        self._hold(0)
+        if self._session is not None:
+            self.factory.hub.close(self._session, CloseCode.TOO_BIG)
 
     def _begin(self, data: bytes) -> bytes:
         """
@@ -359,6 +383,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._direct = False
         super().connectionLost(reason)
+        if self._held:
+            self._hold(0)
         self._outgoing.clear()
         self._replay = None
         session, self._session = self._session, None
@@ -464,7 +490,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._outgoing.clear()
             self._queued = 0
         # to read on is what it must not make us do
-        self._ignored = code is CloseCode.TOO_MANY_MESSAGES
+        self._ignored = code in (CloseCode.TOO_MANY_MESSAGES, CloseCode.TOO_BIG)
         self._replay = self._latest = None
         self._write_queue()
         if self.state == self.STATE_OPEN:
@@ -702,6 +728,7 @@ class WebSocketConnections(WebSocketServerFactory):
         self._admission = admission
         # the hub limits their number, once they are open
         self.share = Share(per_address=limits.connections_per_ip)
+        self.partial: PartialMessages[WebSocketConnection] = PartialMessages(limits.partial)
         self._call_later = reactor.callLater
         self._touched: list[WebSocketConnection] = []
         self._open: set[WebSocketConnection] = set()
@@ -766,6 +793,14 @@ class WebSocketConnections(WebSocketServerFactory):
         if connection.address == UNIX:
             return origin
         return origin._replace(address=limit_key(connection.address))
+
+    def hold(self, connection: WebSocketConnection, size: int, *, stranger: bool) -> None:
+        """
+        C{connection} holds so many bytes of an incomplete message; if all together hold too much, one is closed.
+        """
+        crowded_out = self.partial.hold(connection, size, stranger=stranger)
+        if crowded_out is not None:
+            crowded_out.drop_partial_message()
 
     def touch(self, connection: WebSocketConnection) -> None:
         """

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from dcm_ws.settings import Settings
+from dcm_ws.tap import _too_few_files
+
 VARIABLES = (
     *("WS_PORT", "HOST", "WS_AUTH_SECRET", "DATABASE_URL"),
     *("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"),
@@ -187,3 +190,43 @@ def test_text_log() -> None:
     lines = logged(until="] ready", LOG_LEVEL="debug")
     assert any(re.fullmatch(r"\S+Z info +\[dcm_ws\.service\.DCMService\] ready\n", line) for line in lines)
     assert "stopped" in lines[-1] or any("stopped" in line for line in lines)
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(None, 0), (1 << 20, 0), (1150, 0), (1149, 1), (256, 1)])
+def test_too_few_file_descriptors(limit: int | None, warned: int) -> None:
+    """
+    The start warns if there are fewer file descriptors than connections are allowed; each other setting counts, too.
+    """
+    settings = Settings(max_connections=1000, max_http_connections=50)
+    warnings = _too_few_files(limit, settings)
+    assert len(warnings) == warned
+    assert all("--max-connections" in warning and str(limit) in warning for warning in warnings)
+
+
+def test_few_file_descriptors_are_logged() -> None:
+    """
+    The warning is in the log of a service that has few, and not in that of one that has enough.
+    """
+    few = run_limited(256)
+    assert "only 256 file descriptors" in few
+    assert "file descriptors" not in run_limited(256, "--max-connections", "20", "--max-http-connections", "20")
+
+
+def run_limited(files: int, *options: str) -> str:
+    """
+    What a service logs that may open so many files, until it is ready.
+    """
+    program = Path(sys.executable).with_name("twistd")
+    command = f"ulimit -Hn {files} && exec {program} -n --pidfile= dcm-ws --ws-port 0 --no-database {' '.join(options)}"
+    shell = ["/bin/sh", "-c", command]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ran:
+        assert ran.stdout is not None
+        said = ""
+        try:
+            for line in ran.stdout:
+                said += line
+                if "] ready" in line:
+                    break
+        finally:
+            ran.terminate()
+        return said

@@ -64,7 +64,9 @@ def test_all_limits_are_known() -> None:
         limits = running.stats()["limits"]
     crossed_here = {name for name in globals() if name.startswith("test_")}
     assert set(limits.values()) == {0}
-    assert {f"test_{_snake(name)}" for name in limits} <= crossed_here
+    # clients cannot cross it
+    crossed_elsewhere = {"test_log_buffer"}
+    assert {f"test_{_snake(name)}" for name in limits} <= crossed_here | crossed_elsewhere
 
 
 def _snake(name: str) -> str:
@@ -565,6 +567,35 @@ def test_max_stranger_message(database: PostgresServer) -> None:
             ask_past_events(client, type="subscribe", channel="metrics", fill="x" * size, id="long")
         told = running.connect(f"/?token={token}")
         ask_past_events(told, type="subscribe", channel="metrics", fill="x" * 2000, id="long")
+
+
+@pytest.mark.parametrize("more", ["fragments", "frame"])
+def test_max_partial_bytes(database: PostgresServer, more: str) -> None:
+    """
+    Incomplete messages of strangers have little room, together: the one with most is closed with 1009; agents have more
+    of it, and what is complete or gone counts no more.
+    """
+    part = frame(b"x" * 40_000, final=False) if more == "fragments" else frame(b"x" * 40_000, length=50_000)
+    with production(database, "--max-partial-bytes", "800000") as running:
+        strangers = [running.connect_raw() for _ in range(3)]
+        push(strangers[0].socket, part)
+        until(lambda: running.stats()["partialBytes"] >= 40_000)
+        push(strangers[1].socket, part)
+        until(lambda: running.stats()["partialBytes"] >= 80_000)
+        push(strangers[2].socket, part)
+        assert strangers[0].close_code() == 1009
+        assert count(running, "maxPartialBytes") == 1
+        agents = []
+        for number in range(5):
+            agent = running.connect_raw(f"/?token={make_token(f'agent-{number}')}")
+            push(agent.socket, frame(b"x" * 150_000, final=False))
+            agents.append(agent)
+            until(lambda most=150_000 * (number + 1): running.stats()["partialBytes"] >= min(most, 600_000))
+        assert agents[0].close_code() == 1009
+        assert count(running, "maxPartialBytes") == 2
+        for client in (*strangers, *agents):
+            client.socket.close()
+        until(lambda: running.stats()["partialBytes"] == 0)
 
 
 # reading

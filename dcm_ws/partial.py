@@ -1,0 +1,58 @@
+"""
+The bytes of messages that have not come to their end yet, over all connections.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+STRANGERS_SHARE = 8
+"""
+Clients that have not authenticated may hold this part of the limit, together.
+"""
+
+
+class PartialMessages(Generic[T]):
+    """
+    Who holds how much.
+
+    @param most: bytes in all.
+
+    @ivar crowded_out: connections that had to be closed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sizes: dict[T, int] = {}
+        self._strangers: dict[T, int] = {}
+        self._strangers_total = 0
+        self.total = 0
+        self.crowded_out = 0
+
+    def hold(self, owner: T, size: int, *, stranger: bool) -> T | None:
+        """
+        C{owner} holds so many bytes now.
+
+        @param stranger: it has not authenticated, although it has to.
+        @return: the connection that has to be closed, and to release what it holds: the one with most, and of
+            several the one that was heard of first.
+        """
+        self.total += size - self._sizes.get(owner, 0)
+        if size:
+            self._sizes[owner] = size
+        else:
+            self._sizes.pop(owner, None)
+        self._strangers_total -= self._strangers.pop(owner, 0)
+        if stranger and size:
+            self._strangers[owner] = size
+            self._strangers_total += size
+        if stranger and self._strangers_total > self._most // STRANGERS_SHARE:
+            crowd = self._strangers
+        elif self.total > self._most:
+            crowd = self._sizes
+        else:
+            return None
+        self.crowded_out += 1
+        return max(crowd, key=crowd.__getitem__)
