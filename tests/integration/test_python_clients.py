@@ -828,7 +828,7 @@ async def test_a_name_that_cannot_be(world: Any, running: Service) -> None:
     """
     What would be refused each time ends it, with the reason.
     """
-    client = world.client(at(running), agent_id="no name")
+    client = world.client(at(running), agent_id="no\nname")
 
     async def program() -> None:
         with pytest.raises(errors.ClosedError, match="agent_id"):
