@@ -632,6 +632,18 @@ def test_listener_for_a_name_that_looks_like_a_pattern(name: str) -> None:
     assert len(side.taken) == 1
 
 
+@pytest.mark.parametrize("observer", [False, True])
+def test_observers_acknowledge_nothing(observer: bool) -> None:
+    """
+    The server does not wait for an observer.
+    """
+    side = Side(observer=observer)
+    side.listen()
+    side.event()
+    side.taken[0][1](True)
+    assert side.acks == ([] if observer else ["msg_1"])
+
+
 def test_untracked_events_are_not_acknowledged() -> None:
     """
     The server does not ask for it.
