@@ -5,6 +5,7 @@ Every limit of /stats crossed once, by its option: the client is told what the p
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from typing import Any
@@ -28,6 +29,7 @@ from tests.integration.running import (
     silence,
     until,
 )
+from tests.integration.test_log_writer import get, unread
 
 pytestmark = pytest.mark.integration
 
@@ -824,3 +826,15 @@ def test_max_agents() -> None:
             client = running.connect()
             say(client, type="auth", agent_id=agent)
             assert (f"topics/{agent}" in hear(client)["subscriptions"]) is remembered
+
+
+def test_log_buffer() -> None:
+    """
+    A line of the log that cannot be written is counted.
+    """
+    writing = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with unread(writing) as port:
+            until(lambda: get(port, "stats")["limits"]["logBuffer"] > 0)
+    finally:
+        os.close(writing)
