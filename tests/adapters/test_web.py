@@ -384,7 +384,7 @@ def test_pages_below_a_path(service: Service) -> None:
     for path in files:
         text = re.sub(r"/\*.*?\*/", "", service.get(f"/{path.decode()}")[2].decode(), flags=re.DOTALL)
         links = re.findall(r"""(?:src|href|action)=["']([^"']*)|url\(["']?([^"')]*)""", text)
-        links += re.findall(r"""(?:from|import|ask\(|fetch\(|DCMClient\()\s*["']([^"']*)()["']""", text)
+        links += re.findall(r"""(?:(?:from|import) |(?:ask|fetch|DCMClient)\()["']([^"']*)()["']""", text)
         for link in map("".join, links):
             if not link.startswith(("#", "data:")) and path != b"dcm-ws-react.js":
                 below = urljoin("http://x/dcm/live", link)
