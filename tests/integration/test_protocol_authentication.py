@@ -179,7 +179,6 @@ def test_where_the_session_comes_from(
 @pytest.mark.parametrize(
     ("token", "code"),
     [
-        ("", "TOKEN_INVALID"),
         ("nonsense", "TOKEN_INVALID"),
         ("forged", "TOKEN_INVALID"),
         ("other case", "TOKEN_INVALID"),
