@@ -101,7 +101,7 @@ def running_url(folder: Path) -> str | None:
         password = (folder / "password").read_text()
     except OSError:
         return None
-    if len(lines) < 8 or not lines[7].startswith("ready") or _has_ended(lines[0]):
+    if len(lines) < 8 or not lines[7].startswith("ready") or _has_ended(lines[0], folder / "postgres" / "cluster"):
         return None
     return f"postgresql://{ROLE}:{password}@{_HOST}:{int(lines[3])}/{DATABASE}"
 
@@ -224,7 +224,7 @@ class EmbeddedPostgres:
     async def _shut_down(self) -> None:
         for mode in ("fast", "immediate"):
             lines = self._pid_lines()
-            if not lines or _has_ended(lines[0]):
+            if not lines or _has_ended(lines[0], self._cluster):
                 return
             arguments = ["-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             code, output = await self._pg_ctl(arguments)
@@ -246,13 +246,20 @@ class EmbeddedPostgres:
                 f"PostgreSQL does not run as root, and its account cannot go through {blocked}:"
                 " choose another folder with DCM_DATA_DIR"
             )
+        _refuse_foreign(self._folder)
         lock = _take_lock(self._folder / "lock")
         try:
             self._tools = await self._reachable_tools()
             self._home.mkdir(mode=0o700, exist_ok=True)
             self._account.give(self._home)
+            # what a killed service began may still be written to, so each has a name of its own
+            for old in self._home.glob("unfinished-*"):
+                if old.is_dir() and not old.is_symlink():
+                    await self._in_thread(shutil.rmtree, old, True)
+                else:
+                    old.unlink(missing_ok=True)
             if self._cluster.exists():
-                self._password = (self._folder / "password").read_text()
+                self._password = _read(self._folder / "password")
                 await self._check_version()
             else:
                 await self._make_cluster()
@@ -268,7 +275,7 @@ class EmbeddedPostgres:
         """
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(0o700, exist_ok=True)
             if self._account.uid is not None:
                 folder.chmod(0o711)
 
@@ -293,9 +300,6 @@ class EmbeddedPostgres:
         self._log.info("making a database in {folder}", folder=self._cluster)
         self._password = secrets.token_urlsafe(24)
         _write_secret(self._folder / "password", self._password)
-        # a name of its own: what a killed service began may still be written to
-        for old in self._home.glob("unfinished-*"):
-            await self._in_thread(shutil.rmtree, old, True)
         unfinished = self._home / f"unfinished-{secrets.token_hex(4)}"
         handed = unfinished.with_suffix(".password")
         _write_secret(handed, self._password)
@@ -309,7 +313,7 @@ class EmbeddedPostgres:
                 ],
             )
         finally:
-            handed.unlink()
+            handed.unlink(missing_ok=True)
         if code != 0:
             raise EmbeddedError(f"initdb failed: {_gist(output)}")
         # a folder with this name is always a whole cluster
@@ -357,7 +361,7 @@ class EmbeddedPostgres:
             lines = self._pid_lines()
             if not lines:
                 return None
-            if _has_ended(lines[0]):
+            if _has_ended(lines[0], self._cluster):
                 # PostgreSQL would take whatever has the number now for itself, and not start
                 if not _has_children(lines):
                     self._pid_file.unlink(missing_ok=True)
@@ -392,7 +396,7 @@ class EmbeddedPostgres:
 
     def _last_port(self) -> int:
         try:
-            return int((self._folder / "port").read_text())
+            return int(_read(self._folder / "port"))
         except (OSError, ValueError):
             return 0
 
@@ -408,7 +412,7 @@ class EmbeddedPostgres:
             await self._add_tables(f"{server} dbname={DATABASE}")
         except DatabaseError as error:
             raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {one_line(error)}") from None
-        (self._folder / "port").write_text(str(port))
+        _write_secret(self._folder / "port", str(port))
 
     async def _add_tables(self, dsn: str) -> None:
         try:
@@ -475,8 +479,33 @@ class _Run(ProcessProtocol):
         self.ended.callback((-1 if code is None else code, output))
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """
+    @raise EmbeddedError: other accounts can change what is in the data folder, or have made it.
+    """
+    other = "choose another folder with DCM_DATA_DIR"
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise EmbeddedError(f"{folder} belongs to another account (uid {status.st_uid}): {other}")
+    # the group of an account's own is as good as the account
+    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != os.getegid()):
+        raise EmbeddedError(f"other accounts may write to {folder}: chmod go-w {folder}, or {other}")
+    for above in folder.parents:
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise EmbeddedError(f"other accounts may replace {folder}, since they may write to {above}: {other}")
+    for name in ("lock", "password", "port", "postgres", "programs"):
+        if (folder / name).is_symlink():
+            raise EmbeddedError(f"{folder / name} is a symbolic link: remove it, or {other}")
+
+
+def _read(path: Path) -> str:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as stream:
+        return stream.read()
+
+
 def _take_lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -517,16 +546,23 @@ def _copy(package: Path, to: Path) -> None:
     unfinished.rename(to)
 
 
-def _has_ended(pid: str) -> bool:
+def _has_ended(pid: str, cluster: Path) -> bool:
     """
-    Is the process with this number certainly no PostgreSQL, but another program, or a dead one that nobody has waited
-    for, as it may stay for ever in a container?
+    Is the process with this number certainly not the server of this data: another program, a server of other data, or
+    a dead process that nobody has waited for, as may remain forever in a container?
     """
+    process = Path("/proc", pid)
     try:
-        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        head, _, rest = (process / "stat").read_text().rpartition(")")
+        if rest.split()[0] in ("Z", "X") or not head.partition("(")[2].startswith("postgres"):
+            return True
+        status = cluster.stat()
+        if process.stat().st_uid != status.st_uid:
+            return True
+        # a server stays in its data folder
+        return not os.path.samestat((process / "cwd").stat(), status)
     except OSError:
-        return False  # there is no such process, or no such thing as /proc
-    return rest.split()[0] in ("Z", "X") or not head.partition("(")[2].startswith("postgres")
+        return False  # there is no such process, no such thing as /proc, or we may not look into it
 
 
 def _has_children(lines: list[str]) -> bool:

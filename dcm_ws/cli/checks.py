@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from dcm_ws.cli import probes
-from dcm_ws.cli.common import ServiceCommand, config_option, harmless, options_of
+from dcm_ws.cli.common import ServiceCommand, config_option, forget_libpq_environment, harmless, options_of
 from dcm_ws.cli.findings import Finding
 from dcm_ws.cli.ports import ports
 from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
@@ -151,6 +151,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
             return
         if url is None:
             yield _embedded()
+        forget_libpq_environment()
     elif url is None:
         yield Finding("database", True, "none, as --no-database says: clients' own events only")
     if url is not None:

@@ -78,6 +78,7 @@ def database_of(config: str | None, *arguments: str) -> str:
         if url is None:
             folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
             url = running_url((path_of("DCM_DATA_DIR", folder) if folder else default_folder()).resolve())
+            forget_libpq_environment()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if url is None:
@@ -86,6 +87,14 @@ def database_of(config: str | None, *arguments: str) -> str:
             " or run dcm-ws serve, which brings one in development"
         )
     return url
+
+
+def forget_libpq_environment() -> None:
+    """
+    From now on no variable of libpq changes the way to a database: they are not meant for the embedded one.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 class ServiceCommand(click.Command):

