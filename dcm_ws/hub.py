@@ -27,6 +27,7 @@ from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.events import Publishable, traits_of
 from dcm_ws.jsontext import check_data
 from dcm_ws.latest import LatestEvents
+from dcm_ws.limits import COUNTERS as LIMITS
 from dcm_ws.messages import (
     Auth,
     authenticated_frame,
@@ -43,16 +44,6 @@ from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
 from dcm_ws.tally import Tally
 from dcm_ws.tokens import Claims, check_scope, verify
-
-LIMITS = (
-    *("maxConnections", "maxMessageSize", "maxDepth", "maxSubscriptions"),
-    *("maxStrangerMessage", "strangerRate", "rateBytes"),
-    *("rateLimit", "rateLimitTenfold", "maxSendBuffer", "shed", "latestDropped", "heartbeatTimeout", "authTimeout"),
-    "logBuffer",
-)
-"""
-The limits that are counted where they are crossed, as C{/stats} names them.
-"""
 
 CLIENTS_OF_AN_ADDRESS = 10
 """

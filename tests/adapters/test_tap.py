@@ -217,7 +217,7 @@ def run_limited(files: int, *options: str) -> str:
     What a service logs that may open so many files, until it is ready.
     """
     program = Path(sys.executable).with_name("twistd")
-    command = f"ulimit -Hn {files} && exec {program} -n --pidfile= dcm-ws --ws-port 0 --no-database {' '.join(options)}"
+    command = f"ulimit -n {files} && exec {program} -n --pidfile= dcm-ws --ws-port 0 --no-database {' '.join(options)}"
     shell = ["/bin/sh", "-c", command]
     with subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ran:
         assert ran.stdout is not None
