@@ -85,6 +85,17 @@ def test_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize("agent", ["general purpose", "équipe/\N{ROCKET}"])
+def test_any_name(tmp_path: Path, agent: str) -> None:
+    """
+    A token can be made for every agent that there can be.
+    """
+    token = run(tmp_path, "token", agent, "--session", f"of {agent}").stdout.strip()
+    done = run(tmp_path, "token", "--verify", "-", "--json", stdin=token)
+    said = json.loads(done.stdout)
+    assert (said["agent_id"], said["session_id"]) == (agent, f"of {agent}")
+
+
 def test_help_of_each_command(tmp_path: Path) -> None:
     """
     Each command says what it does, with examples and exit codes; the list of them imports nothing heavy.
