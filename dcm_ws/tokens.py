@@ -30,36 +30,22 @@ The scope of an operator's token: such a client may also publish the events that
 _token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 
 
-_ascii_name = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
-_UNICODE = "unicode"
 # JavaScript's clock cannot tell later times than this
 _LAST_MS = 8_640_000_000_000_000
 _Milliseconds = Annotated[int, Meta(ge=0, le=_LAST_MS)] | Annotated[float, Meta(ge=0, le=_LAST_MS)]
 
 
 class _Payload(Struct, frozen=True, omit_defaults=True):
-    """
-    @ivar names: C{unicode} if the names may be any that the protocol has.  Without it they are those of the first
-        format, of ASCII only: its issuers make no others, and the token vectors demand that others are refused.
-    """
-
     agent_id: str
     issued_at: _Milliseconds
     expires_at: _Milliseconds
     session_id: str | None = None
-    names: object = None
     scope: Any = None
 
     def __post_init__(self) -> None:
         check_identifiers(self, "agent_id", "session_id")
         if not self.agent_id:
             raise ValueError("`agent_id` is empty")
-        if self.names != _UNICODE and not _are_ascii(self.agent_id, self.session_id):
-            raise ValueError("`agent_id` and `session_id` must be ASCII names")
-
-
-def _are_ascii(*names: str | None) -> bool:
-    return all(name is None or _ascii_name.fullmatch(name) for name in names)
 
 
 class Claims(NamedTuple):
@@ -100,8 +86,7 @@ def sign(
     @param scope: what it is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
     @raise ValueError: an id does not fit its grammar.
     """
-    names = None if _are_ascii(agent_id, session_id) else _UNICODE
-    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, names, list(scope) or None))
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, list(scope) or None))
     return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
 
 

@@ -18,7 +18,13 @@ from tests.core.names import names
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_706_000_000_000
-VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("token-vectors.json").read_text())["vectors"]
+#: made before names could have spaces and slashes; such tokens are accepted now (docs/decisions/0021)
+OUTDATED = {"signed, agent_id has a space", "signed, bad session_id"}
+VECTORS: list[dict[str, Any]] = [
+    vector
+    for vector in json.loads(Path(__file__).with_name("token-vectors.json").read_text())["vectors"]
+    if vector["name"] not in OUTDATED
+]
 
 
 def make_token(payload: bytes, secret: str = SECRET) -> str:
@@ -98,15 +104,14 @@ def test_what_is_no_name_is_not_signed(agent: str, session: str | None) -> None:
         sign(SECRET, agent, session, NOW)
 
 
-def test_ascii_names_are_signed_in_the_first_format() -> None:
+@pytest.mark.parametrize(("agent", "session"), [("general purpose", None), ("team/lead", "équipe"), ("a b", "a/b")])
+def test_any_name_of_the_protocol_is_accepted_from_other_issuers(agent: str, session: str | None) -> None:
     """
-    The claim C{names} is there only where it is needed: readers of the first format read all other tokens.
+    The issuers of real installations know agents such as C{general purpose}.
     """
-    payloads = [sign(SECRET, agent, None, NOW).partition(".")[0] for agent in ("my_agent", "équipe")]
-    first, second = (json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))) for text in payloads)
+    fields = {"agent_id": agent, "session_id": session, "issued_at": NOW, "expires_at": NOW + 1}
 
-    assert "names" not in first
-    assert second["names"] == "unicode"
+    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW) == Claims(agent, session, NOW + 1)
 
 
 @pytest.mark.parametrize("session", ["", None])
@@ -194,12 +199,7 @@ def test_token_may_be_as_long_as_the_limit(length: int, good: bool) -> None:
         {"agent_id": "x" * 129},
         {"agent_id": ""},
         {"agent_id": "a\n"},
-        {"agent_id": "a b"},
-        {"agent_id": "a\n", "names": "unicode"},
-        {"agent_id": "", "names": "unicode"},
-        {"session_id": " s", "names": "unicode"},
-        {"agent_id": "équipe", "names": "latin"},
-        {"agent_id": "équipe", "names": True},
+        {"session_id": " s"},
         {"agent_id": None},
         {"session_id": "x" * 129},
         {"session_id": 1},
