@@ -327,6 +327,12 @@ def test_refunds(clock: Clock) -> None:
         assert budget.spend(1000.0, 50) is None
         budget.give_back(50)
     assert budget.is_full(1000.0)
+    assert budget.spend(1000.0, 50) is None
+    assert not budget.is_full(1004.0)
+    # a long wait fills it, and no more
+    assert budget.is_full(1100.0)
+    assert budget.spend(1100.0, 10) is None
+    assert budget.spend(1100.5, 1) is not None
 
 
 def test_allowance_of_bytes_alone(clock: Clock) -> None:
