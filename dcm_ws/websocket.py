@@ -58,6 +58,7 @@ _ABORT_INTERVAL = 0.02
 _LATEST_MAX = 1000
 _PIECES = 4
 _GOODBYES_A_TURN = 64
+_BAD_GATEWAY = 1014
 
 
 def _nothing(*_: object) -> str:
@@ -70,6 +71,9 @@ for _module in (autobahn.websocket.protocol, autobahn.twisted.websocket):
     for _formatter in ("hltype", "hlval", "pformat"):
         if hasattr(_module, _formatter):
             setattr(_module, _formatter, _nothing)
+
+# in the registry of close codes (RFC 6455, section 11.7), and common libraries let a client send it
+WebSocketServerProtocol.CLOSE_STATUS_CODES_ALLOWED.append(_BAD_GATEWAY)
 
 
 # What goes out to all is compressed once for all: without context takeover it is the same for everyone.

@@ -181,7 +181,7 @@ def test_close_code_that_must_not_be_sent(running: Service, code: int) -> None:
     assert read_to_the_end(client.socket) == b""
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 3000, 3999, 4000, 4001, 4999])
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 1014, 3000, 3999, 4000, 4001, 4999])
 @pytest.mark.parametrize("reason", [b"", "à bientôt".encode()])
 def test_close_code_is_echoed(running: Service, code: int, reason: bytes) -> None:
     """
