@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
-from unicodedata import category
+from unicodedata import category, normalize
 
 import msgspec
 
@@ -21,7 +21,9 @@ The grammar of C{agent_id}, C{session_id} and topics, for people.
 _IDENTIFIER_MAX = 128
 # control, format, surrogate, unassigned; line and paragraph separators
 _REFUSED = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
-_FAMILIES = ("agents/", "sessions/", "topics/")
+_PRIVATE = ("agents/", "sessions/")
+_PUBLIC = "topics/"
+_FAMILIES = (*_PRIVATE, _PUBLIC)
 _SHOWN_MAX = 512
 _KEPT_MAX = 4096
 
@@ -67,9 +69,19 @@ def is_identifier(text: str) -> bool:
 
 def is_private(name: str) -> bool:
     """
-    Does a channel of that name concern one agent or one DCM session?  Also true of names that only look like it.
+    Does a channel of that name concern one agent or one DCM session?  Also true of names that only look like it: in
+    other letters, or with spaces, slashes and invisible characters before and between them.
     """
-    return name.strip().lower().startswith(("agents/", "sessions/"))
+    if name.startswith(_PRIVATE):
+        return True
+    if name.startswith(_PUBLIC) or name.isidentifier():
+        return False
+    plain = "".join(filter(_is_of_family, normalize("NFKC", name).casefold())).lstrip("/")
+    return plain.startswith(_PRIVATE)
+
+
+def _is_of_family(character: str) -> bool:
+    return character == "/" or character.isalnum()
 
 
 def agent_channel(agent: str) -> Channel:

@@ -117,7 +117,11 @@ def test_stranger_may_not_listen_to_what_is_private(hub: Hub, channel: str, orig
 @pytest.mark.parametrize("event", ["task.created", "system.info", "agent.heartbeat"])
 @pytest.mark.parametrize(
     "channel",
-    [*PRIVATE, "agents/not\tvalid", "Agents/ann", " agents/ann", "sessions/", "AGENTS/" + "x" * 200],
+    [
+        *PRIVATE,
+        *("agents/not\tvalid", "Agents/ann", " agents/ann", "sessions/", "AGENTS/" + "x" * 200),
+        *("/agents/ann", "\ufeffagents/ann", "agents /ann", "agents\\/ann", "a\u200bgents//", "\uff21gents/ann"),
+    ],
 )
 def test_stranger_does_not_hear_private_events_on_global(hub: Hub, channel: str, event: str) -> None:
     """
@@ -134,8 +138,9 @@ def test_stranger_does_not_hear_private_events_on_global(hub: Hub, channel: str,
         agent.say(type="publish", channel=channel, event="task.failed", data=2)
         hub.announce(parse_channel(channel), event, 3)
         assert data(first) == data(second) == []
-    hub.notified(json.dumps({"channel": "projects", "event": event, "data": 4}))
-    assert data(first) == [("global", 4)]
+    for public in ("projects", "epic-sessions/x", "agents", "user/agents/x", ""):
+        hub.notified(json.dumps({"channel": public, "event": event, "data": 4}))
+        assert data(first) == [("global", 4)]
 
 
 def test_stranger_may_not_publish(hub: Hub) -> None:
