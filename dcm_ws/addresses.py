@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 UNIX = "unix"
@@ -27,6 +28,7 @@ Leading bits of an IPv6 address that count as one client in limits: the smallest
 
 _MAPPED_PREFIX = 96
 _LONGEST = 128
+_KEPT_MAX = 1024
 
 _ipv4_with_port = re.compile(r"([0-9.]+):[0-9]{1,5}")
 _bracketed = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?")
@@ -56,6 +58,8 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return address.ipv4_mapped or address
 
 
+# only of peers, whose addresses are short
+@lru_cache(maxsize=_KEPT_MAX)
 def normal_address(text: str) -> str:
     """
     The one form of a peer's address; L{UNIX} stays, and what is not an address becomes L{UNKNOWN}.
@@ -63,6 +67,7 @@ def normal_address(text: str) -> str:
     return text if text == UNIX else str(parse_address(text) or UNKNOWN)
 
 
+@lru_cache(maxsize=_KEPT_MAX)
 def limit_key(address: str) -> str:
     """
     What a limit per address counts by: the address of IPv4, the network of L{IPV6_PREFIX} bits of IPv6.
@@ -100,7 +105,9 @@ class TrustedProxies:
 
         @param peer: the address of the far end; L{UNIX} for a Unix socket.
         """
-        return self._unix if peer == UNIX else self._contains(parse_address(peer))
+        if peer == UNIX:
+            return self._unix
+        return bool(self._networks) and self._contains(parse_address(peer))
 
     def client(self, peer: str, forwarded: str) -> str:
         """

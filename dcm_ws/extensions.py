@@ -30,6 +30,9 @@ def settle_offers(head: bytes, compression: bool) -> bytes:
     @param head: the request line and the headers.
     @param compression: accept C{permessage-deflate}.
     """
+    # few offer anything
+    if b"sec-websocket-extensions" not in head.lower():
+        return head
     headers = _header.findall(head)
     if not headers:
         return head
