@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from struct import Struct
 
 _SHORT = 126
 _MEDIUM = 1 << 16
@@ -15,6 +16,8 @@ _TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A
 _COMPRESSED = 0x40
 _SHORT_HEADERS = tuple(bytes((_TEXT, length)) for length in range(_SHORT))
 _WORTH_COMPRESSING = 128
+# first byte, 126, and the length in two bytes
+_medium_header = Struct("!BBH").pack
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -26,6 +29,8 @@ def text_frame(payload: bytes) -> bytes:
     size = len(payload)
     if size < _SHORT:
         return _SHORT_HEADERS[size] + payload
+    if size < _MEDIUM:
+        return _medium_header(_TEXT, 126, size) + payload
     return _header(_TEXT, size) + payload
 
 
@@ -109,7 +114,7 @@ def _header(first: int, size: int) -> bytes:
     if size < _SHORT:
         return bytes((first, size))
     if size < _MEDIUM:
-        return bytes((first, 126)) + size.to_bytes(2)
+        return _medium_header(first, 126, size)
     return bytes((first, 127)) + size.to_bytes(8)
 
 

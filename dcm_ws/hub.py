@@ -35,7 +35,7 @@ from dcm_ws.messages import (
     event_frame,
     from_field,
     heartbeat_frames,
-    origin_field,
+    mirror_frame,
     to_json,
 )
 from dcm_ws.notifications import decode_notification
@@ -434,7 +434,7 @@ class Hub:
         """
         Publish an event of the service's own.
         """
-        return self._publish("service", channel, event, to_json(data), self.wall_ms(), self._hidden_from(channel.name))
+        return self._publish("service", channel, event, to_json(data), self.wall_ms(), channel.name)
 
     def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
         """
@@ -443,7 +443,7 @@ class Hub:
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         """
-        return self._publish("client", channel, event, data, self.wall_ms(), self._hidden_from(channel.name), sender)
+        return self._publish("client", channel, event, data, self.wall_ms(), channel.name, sender)
 
     def notified(self, payload: str) -> str:
         """
@@ -471,14 +471,8 @@ class Hub:
             data,
             self.wall_ms() if timestamp is None else timestamp,
             # by the name as it was given: one that fits no channel makes it an event of global
-            self._hidden_from(notification.channel),
+            notification.channel,
         )
-
-    def _hidden_from(self, channel: str) -> Set[Session]:
-        """
-        The clients that an event published to C{channel} must not reach.
-        """
-        return self.strangers if self.strangers and is_private(channel) else _NOBODY
 
     def _publish(
         self,
@@ -487,24 +481,26 @@ class Hub:
         event: str,
         data: bytes,
         timestamp: int,
-        hidden_from: Set[Session],
+        named: str,
         sender: bytes = b"",
     ) -> str:
+        """
+        @param named: the channel's name as it was given; if that is private, strangers do not get the event.
+        """
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
         category, tracked, _ = traits_of(event)
         listeners = self.registry.members(channel.name)
         mirrored = channel.mirrored and (source != "client" or self.rules.mirror_clients)
         everyone = self.registry.members(GLOBAL.name) if mirrored else _NOBODY
-        if hidden_from:
-            listeners, everyone = listeners - hidden_from, everyone - hidden_from
+        if self.strangers and is_private(named):
+            listeners, everyone = listeners - self.strangers, everyone - self.strangers
         logged = tracked and self.memory.absent > 0
         frame = mirror = b""
         if listeners or logged:
             frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
         if everyone or (logged and mirrored):
-            more = sender + origin_field(channel.json)
-            mirror = event_frame(event_id, GLOBAL.json, event, data, timestamp, more)
+            mirror = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
         self.tally.events[source][category] += 1
         self.tally.audiences[len(listeners) + len(everyone)] += 1
         if tracked:
@@ -680,8 +676,8 @@ class Hub:
             "observers": len(self.observers),
             "totalConnections": self.connections,
             "events": {
-                "client": self.tally.events["client"].total(),
-                "database": self.tally.events["database"].total(),
+                "client": sum(self.tally.events["client"].values()),
+                "database": sum(self.tally.events["database"].values()),
                 "badNotifications": self.bad_notifications,
             },
             "deliveries": {

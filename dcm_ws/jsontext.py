@@ -57,8 +57,7 @@ def is_nested_deeper(data: bytes, depth: int) -> bool:
 
     @param data: valid JSON.
     """
-    # each level takes two bytes
-    if len(data) <= 2 * depth or data.count(b"[") + data.count(b"{") <= depth:
+    if data.count(b"[") + data.count(b"{") <= depth:
         return False
     # strings that have no brackets vanish
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -103,7 +102,8 @@ def check_data(data: bytes, max_depth: int, limits: Counter[str]) -> None:
     @param limits: where a crossed limit is counted.
     @raise ProtocolError: C{INVALID_MESSAGE}.
     """
-    if is_nested_deeper(data, max_depth):
+    # each level takes two bytes
+    if len(data) > 2 * max_depth and is_nested_deeper(data, max_depth):
         limits["maxDepth"] += 1
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"`data` is nested deeper than {max_depth} levels")
     if has_huge_number(data):

@@ -5,6 +5,7 @@ Events of which only the latest matters: a client that is behind in reading gets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -14,6 +15,7 @@ from dcm_ws.events import EVENT_RULE, SHEDDABLE, TRACKED, is_event, is_family
 from dcm_ws.jsontext import agent_of
 
 _SUBJECT_MAX = 128
+_KEPT_MAX = 4096
 
 Subject = Callable[[bytes], str]
 """
@@ -30,11 +32,15 @@ class LatestEvents:
         C{:}, and the field of the data that says what the event is about.  The last colon separates them, so a name
         with a colon and no field ends with another colon.
     @raise ValueError: a pattern is invalid, or fits tracked events, of which each matters.
+
+    @ivar subject_of: how to tell what an event of that name is about; None for an event of which each matters.
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
         self._by_name: dict[str, Subject] = dict.fromkeys(SHEDDABLE, agent_of)
         self._by_prefix: list[tuple[str, Subject]] = []
+        # events have few names, of 64 characters at most
+        self.subject_of: Callable[[str], Subject | None] = lru_cache(maxsize=_KEPT_MAX)(self._subject_of)
         for text in extra:
             pattern, field = _parts(text)
             subject = _field_reader(field) if field else _no_subject
@@ -43,10 +49,7 @@ class LatestEvents:
             else:
                 self._by_prefix.append((pattern[:-1], subject))
 
-    def subject_of(self, event: str) -> Subject | None:
-        """
-        How to tell what C{event} is about; None for an event of which each matters.
-        """
+    def _subject_of(self, event: str) -> Subject | None:
         subject = self._by_name.get(event)
         if subject is None:
             for prefix, subject_of_prefix in self._by_prefix:

@@ -283,16 +283,7 @@ def from_field(agent: str) -> bytes:
     return b',"from":' + _encode(agent)
 
 
-def origin_field(channel: bytes) -> bytes:
-    """
-    The field of a frame on C{global} that names the channel to which the event was published.
-
-    @param channel: its name as JSON.
-    """
-    return b',"origin":' + channel
-
-
-def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
+def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
     """
     An event as the subscribers of one channel get it.
 
@@ -301,11 +292,23 @@ def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestam
     @param event: fits its grammar: needs no escaping.
     @param data: JSON, UTF-8.
     @param timestamp: ms since the epoch.
-    @param more: L{from_field}, L{origin_field} or both.
+    @param sender: what L{from_field} makes, or empty.
     """
     return text_frame(
         b'{"id":"%b","channel":%b,"event":"%b","data":%b,"timestamp":%d%b}'
-        % (event_id.encode(), channel, event.encode(), data, timestamp, more)
+        % (event_id.encode(), channel, event.encode(), data, timestamp, sender)
+    )
+
+
+def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
+    """
+    An event as the subscribers of C{global} get it, if it was published to another channel.
+
+    @param origin: the name of that channel as JSON.
+    """
+    return text_frame(
+        b'{"id":"%b","channel":"global","event":"%b","data":%b,"timestamp":%d%b,"origin":%b}'
+        % (event_id.encode(), event.encode(), data, timestamp, sender, origin)
     )
 
 

@@ -64,6 +64,14 @@ def decode_notification(payload: str) -> Notification:
     @raise ProtocolError: C{PARSE_ERROR}, or C{INVALID_MESSAGE} for one without a C{event}.
     """
     try:
+        # nearly all are in order
+        return _notifications.decode(payload)
+    except NOT_JSON:
+        return _decode_other(payload)
+
+
+def _decode_other(payload: str) -> Notification:
+    try:
         try:
             return _decode(payload)
         except msgspec.ValidationError:

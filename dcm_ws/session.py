@@ -185,6 +185,10 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# to look up the member of an enumeration takes as long as a call
+_ANONYMOUS, _AUTHENTICATED, _CLOSED = State
+
+
 class Session:
     """
     What the service knows of one client.
@@ -234,7 +238,7 @@ class Session:
         self.peer = peer
         self.client_id = client_id
         self.origin = origin
-        self.state = State.ANONYMOUS
+        self.state = _ANONYMOUS
         self.agent: str | None = None
         self.dcm_session: str | None = None
         self.observer = origin.observer
@@ -258,7 +262,7 @@ class Session:
         """
         Does it have to authenticate, and has not done so?
         """
-        return self.state is State.ANONYMOUS and self._house.rules.production
+        return self.state is _ANONYMOUS and self._house.rules.production
 
     @property
     def present(self) -> str | None:
@@ -273,7 +277,7 @@ class Session:
 
         @param size: its bytes that have not been charged yet; None for all.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         if size is None:
             size = len(message)
@@ -335,16 +339,17 @@ class Session:
         return float("inf") if self.expires_at is None else self.expires_at
 
     def _obey(self, command: Command, size: int) -> None:
-        if isinstance(command, Ack | Pong):
-            if self._settles(command):
-                # the server asked for it
-                for budget in self.budgets:
-                    budget.give_back(size)
-            elif isinstance(command, Ack):
+        if isinstance(command, Ack):
+            if self._settles_event(command):
+                self._give_back(size)
+            else:
                 # those that settle a delivery are counted there, and come by the thousand
                 self._house.tally.received["ack"] += 1
-            if isinstance(command, Pong):
-                self._house.tally.received["pong"] += 1
+            return
+        if isinstance(command, Pong):
+            self._house.tally.received["pong"] += 1
+            if self._answers_ping():
+                self._give_back(size)
             return
         match command:
             case Ping():
@@ -484,13 +489,26 @@ class Session:
         Does C{command} answer what the server sent: an event, or one of the last pings?  The event is settled then.
         """
         if isinstance(command, Ack):
-            if not self.acknowledges:
-                self._house.first_ack(self)
-            return self._house.deliveries.ack(self, command.message_id) or self._spare_ack()
-        if isinstance(command, Pong) and self._pongs:
-            self._pongs -= 1
-            return True
-        return False
+            return self._settles_event(command)
+        return isinstance(command, Pong) and self._answers_ping()
+
+    def _settles_event(self, ack: Ack) -> bool:
+        if not self.acknowledges:
+            self._house.first_ack(self)
+        return self._house.deliveries.ack(self, ack.message_id) or self._spare_ack()
+
+    def _answers_ping(self) -> bool:
+        if not self._pongs:
+            return False
+        self._pongs -= 1
+        return True
+
+    def _give_back(self, size: int) -> None:
+        """
+        A message that the server asked for costs nothing.
+        """
+        for budget in self.budgets:
+            budget.give_back(size)
 
     def _spare_ack(self) -> bool:
         """
@@ -534,7 +552,7 @@ class Session:
                 break
 
     def _may_listen(self, channel: Channel) -> bool:
-        if channel.agent is None or self.state is State.AUTHENTICATED:
+        if channel.agent is None or self.state is _AUTHENTICATED:
             return True
         return channel.agent == self.origin.agent_id and not self.is_stranger
 

@@ -5,7 +5,7 @@ What is counted as it happens, cheaply, and turned into metrics by whoever asks.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -85,14 +85,17 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self.received: Counter[str] = Counter()
+        # adding to a Counter takes more than twice as long
+        self.received: defaultdict[str, int] = defaultdict(int)
         self.received_bytes = 0
-        self.sent: Counter[str] = Counter()
+        self.sent: defaultdict[str, int] = defaultdict(int)
         self.sent_bytes = 0
         self.pongs = 0
-        self.audiences: Counter[int] = Counter()
+        self.audiences: defaultdict[int, int] = defaultdict(int)
         self.again = 0
-        self.events: dict[str, Counter[str]] = {source: Counter() for source in ("client", "database", "service")}
+        self.events: dict[str, defaultdict[str, int]] = {
+            source: defaultdict(int) for source in ("client", "database", "service")
+        }
         self.publish_seconds = Histogram(LATENCIES)
         self.notify_seconds = Histogram(LATENCIES)
         self.probe_seconds = Histogram(LATENCIES)
