@@ -95,7 +95,8 @@ class Hub:
     @ivar agents: how many connections each agent has that is connected now.
     @ivar observers: the clients that owe no acks and whose agents are not present by them.
     @ivar strangers: those of them that listen in production without having authenticated.
-    @ivar resumed_at: since when the service has been running without a pause (monotonic seconds).
+    @ivar resumed_at: since when silence counts: the end of the last pause of the service (monotonic seconds).
+    @ivar admits_since: since when the time to authenticate counts (monotonic seconds).
     @ivar draining: the service is about to stop.
     @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
@@ -149,7 +150,7 @@ class Hub:
         self.agents: Counter[str] = Counter()
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
         self.sweep_interval = min(rules.sweep_interval, shortest / 4, rules.auth_timeout / 4)
-        self.resumed_at = self._swept_at = world.now()
+        self.resumed_at = self.admits_since = self._swept_at = world.now()
         self._checks: Schedule[Session] = Schedule(self.sweep_interval)
         self._seq = 0
         self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
@@ -582,9 +583,12 @@ class Hub:
         meanwhile may not have been read, and they did not get what the service should have sent.  Short delays, which a
         busy service may have all the time, count as time that passes.
         """
-        if seconds <= max(2 * self.sweep_interval, self.rules.heartbeat_timeout / 10):
+        if seconds <= 2 * self.sweep_interval:
             return
-        self.resumed_at = self.now()
+        # there is less time to authenticate than to be silent, and nobody is pinged before it ends
+        self.admits_since = self.now()
+        if seconds > self.rules.heartbeat_timeout / 10:
+            self.resumed_at = self.now()
         # tokens expire by the wall clock, which has not waited
         if self.rules.enforce_expiry:
             for session in self.sessions:

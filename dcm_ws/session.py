@@ -160,8 +160,10 @@ class House(Protocol):
     deliveries: DeliveryQueue
     #: monotonic seconds
     now: Callable[[], float]
-    #: since when the service has been running without a pause (monotonic seconds)
+    #: since when silence counts: the end of the service's last pause (monotonic seconds)
     resumed_at: float
+    #: since when the time to authenticate counts (monotonic seconds)
+    admits_since: float
     #: ms since the epoch
     wall_ms: Callable[[], int]
 
@@ -335,7 +337,7 @@ class Session:
     def _deadline(self) -> float:
         rules = self._house.rules
         if self.is_stranger and not rules.anonymous_listeners:
-            return max(self.joined_at, self._house.resumed_at) + rules.auth_timeout
+            return max(self.joined_at, self._house.admits_since) + rules.auth_timeout
         return float("inf") if self.expires_at is None else self.expires_at
 
     def _obey(self, command: Command, size: int) -> None:

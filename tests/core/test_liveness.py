@@ -191,15 +191,16 @@ def test_ping_comes_before_the_time_out(clock: Clock, interval: float, timeout: 
 # other time limits
 
 
+@pytest.mark.parametrize("seconds", [3, 5, 3600])
 @pytest.mark.parametrize("before", [0, 9])
-def test_pause_does_not_end_the_time_to_authenticate(clock: Clock, before: int) -> None:
+def test_pause_does_not_end_the_time_to_authenticate(clock: Clock, before: int, seconds: float) -> None:
     """
     A client whose authentication may wait to be read has its full time again.
     """
     hub = make_hub(clock, production=True)
     client = Client(hub)
     live(hub, clock, before)
-    pause(hub, clock, 3600)
+    pause(hub, clock, seconds)
     live(hub, clock, 9)
     assert client.peer.closed is None
     live(hub, clock, 1)
@@ -226,3 +227,17 @@ def test_tokens_expire_during_a_pause(clock: Clock, clamped: bool) -> None:
         finish(hub.sweep())
     assert (short.peer.closed, long.peer.closed) == (CloseCode.AUTHENTICATION_REQUIRED, None)
     assert stranger.peer.closed is None
+
+
+def test_tokens_expire_during_short_pauses(clock: Clock) -> None:
+    """
+    The time that a running clock leaves out is made up for, however short each pause is.
+    """
+    hub = make_hub(clock, production=True, enforce_expiry=True)
+    hub.now = running = RunningClock(clock.seconds, 3 * hub.sweep_interval)
+    client = Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, hub.wall_ms(), 16_000))))
+    for closed in (None, None, None, CloseCode.AUTHENTICATION_REQUIRED):
+        clock.advance(5)
+        hub.paused(running.tick())
+        finish(hub.sweep())
+        assert client.peer.closed is closed
