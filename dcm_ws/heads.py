@@ -15,7 +15,21 @@ _not_in_a_line = re.compile(rb"[\0\r\n]")
 _host = re.compile(
     rb"(?:\[[0-9A-Za-z:.%_~-]+\]|(?:[0-9A-Za-z._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::([0-9]{0,5}))?", re.ASCII
 )
+_absolute = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _PORT_MAX = 65_535
+# far beyond what anybody sends, and far below what takes long to convert
+_DIGITS_MAX = 18
+
+
+def origin_form(target: bytes) -> bytes:
+    """
+    The path and the query of a request's target, which may be a whole URL (RFC 9112, section 3.2.2).
+    """
+    found = _absolute.fullmatch(target)
+    if found is None:
+        return target
+    rest = found.group(2)
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def fault_of(head: Sequence[bytes]) -> str:
@@ -44,13 +58,16 @@ def _host_fault(hosts: Sequence[bytes], request: bytes) -> str:
     found = _host.fullmatch(hosts[0])
     if found is None or int(found.group(1) or 0) > _PORT_MAX:
         return "The Host header must be a host name or an address, with or without a port"
+    absolute = _absolute.fullmatch(request.partition(b" ")[2].partition(b" ")[0])
+    if absolute and absolute.group(1).lower() != hosts[0].lower():
+        return "The Host header must name the same host as the request's URL"
     return ""
 
 
 def _length_fault(lengths: Sequence[bytes], encodings: Sequence[bytes], request: bytes) -> str:
     if len(lengths) + len(encodings) > 1:
         return "There may be one Content-Length or one Transfer-Encoding header"
-    if lengths and not lengths[0].isdigit():
+    if lengths and not (lengths[0].isdigit() and len(lengths[0]) <= _DIGITS_MAX):
         return "Content-Length must be a number"
     if encodings and (encodings[0].lower() != b"chunked" or request.endswith(b" HTTP/1.0")):
         return "Transfer-Encoding must be chunked, in HTTP/1.1"

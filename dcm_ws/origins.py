@@ -98,10 +98,11 @@ class AllowedOrigins:
 
     def _is_same_host(self, page: _Origin, target: Target) -> bool:
         found = _place.fullmatch(_utf8(target.host).strip())
-        if found is None or _name(found.group(1)) != page.name:
+        if found is None or _name(found.group(1)) != page.name or page.scheme not in _DEFAULT_PORTS:
             return False
         port = int(found.group(2)) if found.group(2) else None
-        direct = port is not None and port == target.local_port
+        # of a page of that host, also if Host leaves out a default port
+        direct = target.local_port is not None and page.port == target.local_port
         if port == _DEFAULT_PORTS.get(target.scheme.lower()):
             # written out, it says no more than leaving it out
             port = None

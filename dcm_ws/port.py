@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from dcm_ws.addresses import UNIX
 from dcm_ws.connections import Share, address_of
+from dcm_ws.heads import origin_form
 from dcm_ws.messages import to_json
 from dcm_ws.turns import Turns
 
@@ -210,12 +211,7 @@ class Port(Factory):
         parts = head[: head.find(b"\r\n")].split(b" ")
         if len(parts) != 3:
             return False
-        target = parts[1]
-        if target.startswith(b"http"):
-            # the absolute form (RFC 9112, section 3.2.2)
-            slash = target.find(b"/", target.find(b"//") + 2)
-            target = target[slash:] if slash > 0 else b"/"
-        return target.partition(b"?")[0] in self._targets
+        return origin_form(parts[1]).partition(b"?")[0] in self._targets
 
 
 def bound_unsent(port: IListeningPort) -> None:

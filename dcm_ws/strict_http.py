@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.server import Request, Site
 
-from dcm_ws.heads import fault_of
+from dcm_ws.heads import fault_of, origin_form
 from dcm_ws.messages import to_json
 
 _log = Logger()
@@ -53,6 +53,9 @@ class StrictRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         pass
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        super().requestReceived(command, origin_form(path), version)
 
     def processingFailed(self, reason: Failure) -> Failure:
         """

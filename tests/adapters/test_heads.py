@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcm_ws.heads import fault_of
+from dcm_ws.heads import fault_of, origin_form
 
 HOST = b"Host: dcm.example"
 
@@ -74,7 +74,13 @@ def test_what_is_not_a_host(host: bytes) -> None:
         [b"GET / HTTP/1.1", HOST, b"X-Host: a", b"x:", b"Y:\x1b[31m\xff\t"],
         [b"POST / HTTP/1.1", HOST, b"Content-Length: 5"],
         [b"POST / HTTP/1.1", HOST, b"transfer-encoding:  Chunked "],
+        [b"POST / HTTP/1.1", HOST, b"Content-Length: " + b"9" * 18],
         [b"nonsense", HOST],
+        [b"GET http://dcm.example HTTP/1.1", HOST],
+        [b"GET HTTPS://DCM.example/http://a HTTP/1.1", HOST],
+        [b"GET http://dcm.example:3849?a=http://b/ HTTP/1.1", HOST + b":3849"],
+        [b"GET /http://a HTTP/1.1", HOST],
+        [b"GET http://a/ HTTP/1.0"],
     ],
 )
 def test_good_heads(head: list[bytes]) -> None:
@@ -107,6 +113,9 @@ def test_good_heads(head: list[bytes]) -> None:
         ([HOST, b"Content-Length: 1, 1"], "must be a number"),
         ([HOST, b"Content-Length: 0x1"], "must be a number"),
         ([HOST, b"Content-Length:"], "must be a number"),
+        # Python refuses to read as a number what has more than 4,300 digits
+        ([HOST, b"Content-Length: " + b"9" * 4301], "must be a number"),
+        ([HOST, b"Content-Length: " + b"0" * 19], "must be a number"),
         ([HOST, b"Transfer-Encoding: identity"], "must be chunked"),
         ([HOST, b"Transfer-Encoding: gzip, chunked"], "must be chunked"),
         ([HOST, b"Transfer-Encoding: \x0bchunked"], "must be chunked"),
@@ -117,6 +126,36 @@ def test_bad_heads(lines: list[bytes], fault: str) -> None:
     What one server reads in one way and another in another is refused.
     """
     assert fault in fault_of([b"GET / HTTP/1.1", *lines])
+
+
+@pytest.mark.parametrize(
+    "target", [b"http://a/", b"https://dcm.example.evil", b"http://dcm.example@a/", b"http://dcm.example:80/", b"http:///"]
+)
+def test_two_hosts(target: bytes) -> None:
+    """
+    A whole URL and the Host header must not name different hosts.
+    """
+    assert "the same host" in fault_of([b"GET " + target + b" HTTP/1.1", HOST])
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/ws?a=b", b"/ws?a=b"),
+        (b"http://a/ws?a=http://b/", b"/ws?a=http://b/"),
+        (b"HTTPS://a", b"/"),
+        (b"http://a?b", b"/?b"),
+        (b"http://[::1]:80//ws", b"//ws"),
+        (b"httpx/ws", b"httpx/ws"),
+        (b"*", b"*"),
+        (b"", b""),
+    ],
+)
+def test_origin_form(target: bytes, path: bytes) -> None:
+    """
+    A whole URL asks for the same as its path and its query.
+    """
+    assert origin_form(target) == path
 
 
 def test_old_requests() -> None:

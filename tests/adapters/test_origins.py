@@ -124,6 +124,9 @@ def test_patterns(pattern: str, origin: str, allowed: bool) -> None:
         ("a.com", "a.com", False),
         ("file://", "", False),
         ("http://*", "*", False),
+        # pages of a server only
+        ("chrome-extension://abc", "abc", False),
+        ("ftp://a.com", "a.com", False),
     ],
 )
 def test_same_host(origin: str, host: str, allowed: bool) -> None:
@@ -145,6 +148,10 @@ def test_same_host(origin: str, host: str, allowed: bool) -> None:
         # a name that leads to a loopback address directly may be anyone's
         ((), "evil.example:3849", 3849, False),
         ((), "localhost.evil.example:3849", 3849, False),
+        ((), "evil.example", 80, False),
+        ((), "evil.example:80", 80, False),
+        ((), "localhost", 80, True),
+        ((), "dcm.example.com", 3849, True),
         ((), "localhost:3849", 3849, True),
         ((), "app.localhost:3849", 3849, True),
         ((), "127.0.0.1:3849", 3849, True),

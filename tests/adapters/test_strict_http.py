@@ -153,6 +153,9 @@ def test_bytes_that_are_not_text(site: Site, path: str, name: str) -> None:
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /health?\x80=%ff&&=&% HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET ///live HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET http://x/health?a HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET HTTP://X HTTP/1.1\r\nHost: x\r\n\r\n", 426),
+        (b"GET http://y/health HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         # hosts
         (b"GET /health HTTP/1.1\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
@@ -164,6 +167,7 @@ def test_bytes_that_are_not_text(site: Site, path: str, name: str) -> None:
         (b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 600 + b"\r\n", 400),
         # bodies
         (b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + END, 400),
         (FORM + b"; boundary=\xff\r\nContent-Length: 0" + END, 405),
         (FORM + b"\r\nContent-Length: 2" + END + b"xx", 405),
     ],
