@@ -9,14 +9,17 @@ from collections import Counter
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from dcm_ws.addresses import UNIX, limit_key, normal_address
+from dcm_ws.addresses import UNIX, UNKNOWN, limit_key, normal_address
 
 
 def address_of(peer: IAddress) -> str:
     """
     The IP address of a connection's far end, in its one form; L{UNIX} if it has none.
     """
-    return normal_address(peer.host if isinstance(peer, IPv4Address | IPv6Address) else UNIX)
+    if not isinstance(peer, IPv4Address | IPv6Address):
+        return UNIX
+    # the PROXY protocol may name anything, and must not name this
+    return UNKNOWN if peer.host == UNIX else normal_address(peer.host)
 
 
 class Share:

@@ -23,13 +23,13 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dcm_ws.addresses import UNIX
 from dcm_ws.connections import Share, address_of
+from dcm_ws.endpoints import ProxiedConnection
 from dcm_ws.heads import origin_form
 from dcm_ws.messages import to_json
 from dcm_ws.turns import Turns
@@ -255,7 +255,7 @@ class _Reception(Protocol):
 
     def connectionMade(self) -> None:
         # the PROXY protocol names the client in its first bytes, which are still to come
-        proxied = isinstance(self.transport, HAProxyProtocolWrapper) or self._port.trusts(self.peer)
+        proxied = isinstance(self.transport, ProxiedConnection) or self._port.trusts(self.peer)
         self.charged = UNIX if proxied else self.peer
         self._port.arrived(self)
 
@@ -343,17 +343,26 @@ class _Visit(Protocol):
         self._port = port
         self.client = client
         self._protocol = protocol
+        self._early = b""
 
     def connectionMade(self) -> None:
         self._port.began(self)
         self._protocol.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n")
-        if end > 0 and getattr(self._protocol, "is_idle", False) and self._port.is_upgrade(data[: end + 2]):
-            self._become_websocket(data)
-        else:
-            self._protocol.dataReceived(data)
+        if self._early or getattr(self._protocol, "is_idle", False):
+            # what a request asks for is known once its head is there
+            data = self._early + data
+            end = data.find(b"\r\n\r\n")
+            if end < 0 and len(data) <= self._port.max_head:
+                self._early = data
+                self._protocol.has_begun = True
+                return
+            self._early, self._protocol.has_begun = b"", False
+            if end > 0 and self._port.is_upgrade(data[: end + 2]):
+                self._become_websocket(data)
+                return
+        self._protocol.dataReceived(data)
 
     def _become_websocket(self, data: bytes) -> None:
         """

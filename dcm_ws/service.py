@@ -17,7 +17,6 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
@@ -33,7 +32,7 @@ from dcm_ws.clock import RunningClock
 from dcm_ws.connections import Share
 from dcm_ws.delivery import DeliveryQueue
 from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
-from dcm_ws.endpoints import is_open_to_all, with_mode
+from dcm_ws.endpoints import is_open_to_all, listen
 from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable
 from dcm_ws.hub import Hub, World, base36
@@ -379,8 +378,7 @@ class DCMService(MultiService):
 
     async def _listen(self, description: str, factory: Port) -> None:
         try:
-            endpoint = serverFromString(self._reactor, with_mode(description))
-            port: IListeningPort = await endpoint.listen(factory)
+            port = await listen(self._reactor, description, factory)
         except (CannotListenError, OSError) as error:
             # OSError is of a file that the endpoint names: a Unix socket's folder, a key
             reason = one_line(getattr(error, "socketError", error))

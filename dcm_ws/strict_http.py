@@ -88,6 +88,12 @@ class StrictChannel(http.HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self._head: list[bytes] = []
+        self._refused = False
+
+    def dataReceived(self, data: bytes) -> None:
+        # over TLS it comes until the far end has heard of the end
+        if not self._refused:
+            super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         if line:
@@ -105,6 +111,7 @@ class StrictChannel(http.HTTPChannel):
         self._refuse("This is not an HTTP request that can be read")
 
     def _refuse(self, reason: str) -> None:
+        self._refused = True
         body = to_json({"error": reason, "code": "BAD_REQUEST", "timestamp": self.site.resource.wall_ms()})
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"

@@ -219,11 +219,14 @@ class _Channel(StrictChannel):
     """
     Answers one request a reactor turn, and none while the answers before it wait to be read.  Twisted's own answers at
     once all that came in one read: thousands, from one that pipelines, and keeps the answers if that one does not read.
+
+    @ivar has_begun: the port holds the beginning of the next request.
     """
 
     transport: Any
     #: set by the site
     site: QuietSite
+    has_begun = False
     _answered: Request | None = None
     _full = False
     _asked_all = False
@@ -259,7 +262,7 @@ class _Channel(StrictChannel):
         """
 
     def timeoutConnection(self) -> None:
-        self.site.timed_out += bool(self.requests)
+        self.site.timed_out += bool(self.requests) or self.has_begun
         super().timeoutConnection()
 
     def requestDone(self, request: Request) -> None:

@@ -129,7 +129,8 @@ def test_bad_heads(lines: list[bytes], fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [b"http://a/", b"https://dcm.example.evil", b"http://dcm.example@a/", b"http://dcm.example:80/", b"http:///"]
+    "target",
+    [b"http://a/", b"https://dcm.example.evil", b"http://dcm.example@a/", b"http://dcm.example:80/", b"http:///"],
 )
 def test_two_hosts(target: bytes) -> None:
     """

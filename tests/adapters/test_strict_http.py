@@ -63,9 +63,9 @@ class Site:
         )
         self.events: list[LogEvent] = []
 
-    def ask(self, request: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
+    def ask(self, *pieces: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
         """
-        The answers to what a connection of its own sends: status, headers and body.
+        The answers to what a connection of its own sends, piece by piece: status, headers and body.
         """
         self.site.doStart()
         protocol = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 5))
@@ -74,7 +74,8 @@ class Site:
         globalLogPublisher.addObserver(self.events.append)
         try:
             protocol.makeConnection(transport)
-            protocol.dataReceived(request)
+            for piece in pieces:
+                protocol.dataReceived(piece)
             for _ in range(50):
                 self.reactor.advance(0)
         finally:
@@ -215,6 +216,17 @@ def test_nothing_is_smuggled(site: Site, head: bytes) -> None:
     (answer,) = site.ask(b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n0\r\n\r\n" + PLAIN)
     assert check(answer) == 400
     assert answer[1][b"connection"] == b"close"
+    assert site.events == []
+
+
+@pytest.mark.parametrize("bad", [b"nonsense", b"GET /health HTTP/1.1", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b"])
+@pytest.mark.parametrize("more", [b"\r\n", b"x\r\n\r\n", PLAIN, b"\r\n" + PLAIN])
+def test_nothing_is_read_after_a_refusal(site: Site, bad: bytes, more: bytes) -> None:
+    """
+    What still comes after a 400, as it does over TLS, is not looked at.
+    """
+    (answer,) = site.ask(bad + b"\r\n\r\n", more, more)
+    assert check(answer) == 400
     assert site.events == []
 
 

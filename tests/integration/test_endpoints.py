@@ -1,5 +1,5 @@
 """
-What the service may be made to listen on beside a TCP port: TLS, a Unix socket, IPv6.
+What the service may be made to listen on beside a TCP port: TLS, a Unix socket, IPv6, the PROXY protocol.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from websockets.sync.client import connect, unix_connect
 
+from tests.integration.attacks import push, read_to_the_end, status
 from tests.integration.running import (
+    PATIENCE,
     RawClient,
     Service,
     ask,
     client_frame,
     close_of,
+    handshake,
     hear,
     say,
     service,
@@ -37,6 +40,8 @@ from tests.integration.running import (
 )
 
 pytestmark = pytest.mark.integration
+
+PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
@@ -175,3 +180,76 @@ def test_ipv6_and_shutdown() -> None:
         running.process.send_signal(signal.SIGTERM)
         assert close_of(client)[0] == 1012
         assert running.process.wait(timeout=10) == 0
+
+
+@pytest.fixture(scope="module")
+def proxied() -> Iterator[Service]:
+    """
+    A service behind a proxy that speaks the PROXY protocol.
+    """
+    with service("--listen", "haproxy:tcp:0:interface=127.0.0.1") as running:
+        yield running
+
+
+def dial(running: Service) -> socket.socket:
+    """
+    A connection as the proxy makes it.
+    """
+    return socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("head", "address"),
+    [
+        (b"PROXY TCP6 2001:db8::1 ::1 50000 80\r\n", "2001:db8::1"),
+        (b"PROXY TCP4 ::ffff:192.0.2.1 127.0.0.1 50000 80\r\n", "192.0.2.1"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+        (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", "127.0.0.1"),
+        (PROXY_2 + b"\x20\0\0\0", "127.0.0.1"),
+        (PROXY_2 + b"\x21\x11\0\x0c\xc0\0\2\1\x7f\0\0\1\0\1\0\2", "192.0.2.1"),
+        # what is not an address has none of its own in the log or in a limit
+        (b"PROXY TCP4 unix 127.0.0.1 50000 80\r\n", "unknown"),
+        (b"PROXY TCP4 \x1b[31m 127.0.0.1 50000 80\r\n", "unknown"),
+        (b"PROXY TCP4 999.1.1.1 127.0.0.1 50000 80\r\n", "unknown"),
+    ],
+)
+def test_heads_of_the_proxy_protocol(proxied: Service, head: bytes, address: str) -> None:
+    """
+    The address that such a proxy names is the client's, and without one the client's is the proxy's.
+    """
+    said = len(proxied.log)
+    with dial(proxied) as plain:
+        push(plain, head + handshake())
+        assert status(plain.recv(1 << 16)) == 101
+    until(lambda: f"joined from {address}\n" in proxied.log[said:])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"PROXY TCP4 192.0.2.1 127.0.0.1 x 80\r\n",
+        b"PROXY TCP4 192.0.2.1 127.0.0.1 50000 \xb2\r\n",
+        b"PROXY TCP4 \xff\xfe 127.0.0.1 50000 80\r\n",
+        b"PROXY TCP4 192.0.2.1 127.0.0.1\r\n",
+        b"PROXY TCP9 1 2 3 4\r\n",
+        b"PROXY TCP4 " + b"1" * 200,
+        PROXY_2 + b"\x2f\x11\0\0",
+        PROXY_2 + b"\x21\x9f\0\0",
+        PROXY_2 + b"\x21\x11\0\3abc",
+    ],
+)
+def test_bad_heads_of_the_proxy_protocol(proxied: Service, head: bytes) -> None:
+    """
+    A connection whose first bytes are not the PROXY protocol's is closed, without a word in the log.
+    """
+    said = len(proxied.log)
+    with dial(proxied) as plain:
+        push(plain, head + handshake())
+        assert read_to_the_end(plain) == b""
+    # what it would log is there when the next connection is
+    with dial(proxied) as plain:
+        push(plain, b"PROXY UNKNOWN\r\n" + handshake())
+        assert status(plain.recv(1 << 16)) == 101
+    until(lambda: "joined from" in proxied.log[said:])
+    assert "Traceback" not in proxied.log[said:]

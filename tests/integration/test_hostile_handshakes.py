@@ -244,7 +244,9 @@ def test_thousands_of_headers(running: Service, upgrade: bytes) -> None:
         (b"GET /", b"GET /#fragment", None),
         (b"GET /", b"GET http://[::1", None),
         (b"GET /", b"GET http://[/ws", None),
-        (b"GET /", b"GET http://\xe2\x84\x80/ws", 101),
+        (b"GET /", b"GET http://\xe2\x84\x80/ws", 400),
+        (b"GET /", b"GET http://evil.example/ws", 400),
+        (b"GET /", b"GET http://127.0.0.1@evil.example/ws", 400),
         (b"GET /", b"GET /?%zz=%&;=&&&=" + b"&a" * 5000, 101),
         (b"GET /", b"GET /?agent_id=%ff%fe", 400),
         (b"GET /", b"GET /?agent_id=%00", 400),
@@ -471,6 +473,27 @@ def test_upgrade_on_a_kept_connection(running: Service) -> None:
     push(other, handshake("/ws", "Origin: http://[::1"))
     assert status(read_to_the_end(other)) == 400
     assert running.stats()["limits"]["allowedOrigin"] == before
+
+
+@pytest.mark.parametrize("pieces", [2, 40])
+def test_upgrade_on_a_kept_connection_in_pieces(running: Service, pieces: int) -> None:
+    """
+    The head of such a request may come in pieces, as long ones do.
+    """
+    plain = running.socket()
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    request = handshake("/ws", f"Cookie: {'c' * 15_000}") + client_frame(b'{"type":"ping"}')
+    size = -(-len(request) // pieces)
+    for data in (HEALTH, request):
+        for start in range(0, len(data), size):
+            push(plain, data[start : start + size])
+            time.sleep(0.005)
+        assert status(plain.recv(15)) == (200 if data is HEALTH else 101)
+        if data is HEALTH:
+            plain.recv(1 << 16)
+    answer = b""
+    while b"pong" not in answer:
+        answer += plain.recv(1 << 16)
 
 
 def test_upgrade_behind_a_request(running: Service) -> None:

@@ -344,6 +344,12 @@ def test_http_timeout() -> None:
             time.sleep(0.02)
         assert sent < 1000
         assert count(running, "httpTimeout") == 1
+        # the head of a second request
+        plain, head = ask_http(running)
+        assert status(head) == 200
+        push(plain, b"GET /health HTTP/1.1\r\n")
+        assert read_to_the_end(plain) == b""
+        until(lambda: count(running, "httpTimeout") == 2)
 
 
 # messages
