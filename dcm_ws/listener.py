@@ -92,8 +92,7 @@ class _ListenConnection(DatabaseConnection):
             # Such a database may send what is not UTF-8, and trips over it where the client asked for that; in
             # Latin-1 every byte is a character.
             self.close()
-            latin = Place(make_dsn(place.dsn, client_encoding="LATIN1"), place.own)
-            await connect(self, latin, "dcm-ws listen", writable=True)
+            await connect(self, place, "dcm-ws listen", writable=True, encoding="LATIN1")
         with deadline(self, PROBE_TIMEOUT):
             rows = await self.runQuery(f"listen {CHANNEL}; listen {self._echo}; select pg_catalog.pg_backend_pid()")
         # a pooler speaks for the server, and gives a number of its own

@@ -37,7 +37,6 @@ _ALIVE = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",
-    "client_encoding": "UTF8",
 }
 
 
@@ -139,17 +138,21 @@ class DatabaseConnection(Connection):
             super().close()
 
 
-async def connect(connection: DatabaseConnection, place: Place, name: str, *, writable: bool = False) -> None:
+async def connect(
+    connection: DatabaseConnection, place: Place, name: str, *, writable: bool = False, encoding: str = "UTF8"
+) -> None:
     """
     Connect, within L{CONNECT_TIMEOUT} seconds for each address that the database's host has.
 
     @param name: what C{pg_stat_activity} shows.
     @param writable: of several servers only one that takes writes will do, unless the connection string says otherwise.
+    @param encoding: what the server sends, whatever the connection string says: the server ends a connection when it
+        cannot send a notification in its encoding.
     """
     reactor = connection.reactor
     given = parse_dsn(place.dsn)
     places = await _places(reactor, given)
-    wanted = {**_ALIVE, "application_name": name, **given, **places}
+    wanted = {**_ALIVE, "application_name": name, **given, **places, "client_encoding": encoding}
     if writable and not place.own and "target_session_attrs" not in given and _are_several(wanted, os.environ):
         wanted["target_session_attrs"] = "read-write"
     connection.isolated = place.own

@@ -455,7 +455,10 @@ def _database(text: _Text) -> str | None:
     port = _whole("DB_PORT", parts.get("port", dsn.DEFAULTS["port"]))
     if not 1 <= port <= 65_535:
         raise SettingsError(f"DB_PORT must be from 1 to 65535, not {port}")
-    return dsn.made_of(parts)
+    try:
+        return dsn.made_of(parts | {"port": str(port)})
+    except dsn.DSNError as error:
+        raise SettingsError(f"DB_HOST: {error}") from None
 
 
 def database_parts(text: Callable[[str, str], str]) -> dict[str, str]:

