@@ -299,14 +299,11 @@ class Hub:
         session.agent = agent
         session.operator = claims.operator
         session.sender = from_field(agent)
-        session.dcm_session = claims.session_id or auth.session_id or session.origin.session_id
+        self._give_own_channels(session, agent, claims.session_id or auth.session_id or session.origin.session_id)
         self._expect_expiry(session, claims.expires_at)
         if session.acknowledges:
             self.memory.acknowledged(agent)
         session.acknowledges = self.memory.acknowledges(agent)
-        self._restore(session, (agent_channel(agent).name,), beyond=2)
-        if session.dcm_session is not None:
-            self._restore(session, (session_channel(session.dcm_session).name,), beyond=2)
         absence = self.memory.returned(agent) if returning else None
         if absence is not None:
             # what the limit leaves out would be left out every time, so it had better always be the same
@@ -352,13 +349,26 @@ class Hub:
         else:
             self.observers.discard(session)
 
-    def _restore(self, session: Session, channels: Iterable[str], beyond: int = 0) -> None:
+    def _give_own_channels(self, session: Session, agent: str, dcm_session: str | None) -> None:
         """
-        Subscribe a client to what C{auth} gives it, as far as the limit lets it: its own two channels may go C{beyond}.
+        Subscribe a client to the channels of its agent and its session, which it gets beyond the limit.
+        """
+        former, session.dcm_session = session.dcm_session, dcm_session
+        full = len(self.registry.channels(session)) >= self.rules.max_subscriptions
+        if full and former not in (None, dcm_session):
+            # or else one that names many sessions, one after the other, would collect their channels
+            self.registry.leave(session, session_channel(former).name)
+        self.registry.join(session, agent_channel(agent).name)
+        if dcm_session is not None:
+            self.registry.join(session, session_channel(dcm_session).name)
+
+    def _restore(self, session: Session, channels: Iterable[str]) -> None:
+        """
+        Subscribe a client to what its agent left behind, as far as the limit lets it.
         """
         for channel in channels:
             mine = self.registry.channels(session)
-            if channel not in mine and len(mine) >= self.rules.max_subscriptions + beyond:
+            if channel not in mine and len(mine) >= self.rules.max_subscriptions:
                 self.limits["maxSubscriptions"] += 1
                 break
             self.registry.join(session, channel)

@@ -143,6 +143,8 @@ class Model:
             client.channels.discard(f"agents/{former}")
         if leaving:
             self.tell("agent.disconnected", client)
+        if len(client.channels) >= MAX_SUBSCRIPTIONS and client.session not in (None, session):
+            client.channels.discard(f"sessions/{client.session}")
         client.agent, client.session, client.observer = agent, session, observer
         if client.acknowledges:
             self.acknowledging[agent] = self.now + 86_400

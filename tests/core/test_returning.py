@@ -46,12 +46,25 @@ def test_event_is_kept_once(clock: Clock) -> None:
 
 def test_authenticating_again_and_again_stays_within_the_limit(clock: Clock) -> None:
     """
-    However many sessions a client names one after the other, it has two channels beyond the limit at the most.
+    However many agents and sessions a client names one after the other, it has the channels of the last ones, and two
+    channels beyond the limit at the most.
     """
-    hub = make_hub(clock, max_subscriptions=4)
+    hub = make_hub(clock, max_subscriptions=3)
     client = Client(hub)
+    for channel in ("topics/a", "topics/b"):
+        client.say(type="subscribe", channel=channel)
     for n in range(50):
-        client.auth("lara", session_id=f"s{n}")
+        session = f"s{n}" if n % 3 else None
+        client.auth("lara" if n % 2 else "tom", session_id=session)
+        own = {f"agents/{client.session.agent}"} | ({f"sessions/{session}"} if session else set())
+        assert set(hub.registry.channels(client.session)) == {"global", "topics/a", "topics/b"} | own
 
-    assert len(hub.registry.channels(client.session)) == 6
-    assert hub.limits["maxSubscriptions"] > 0
+
+def test_former_sessions_stay_below_the_limit(clock: Clock) -> None:
+    """
+    A client that names another session keeps the channel of the first, as long as there is room.
+    """
+    client = Client(make_hub(clock, max_subscriptions=4))
+    for session in ("a", "b", "c"):
+        answer = client.auth("lara", session_id=session)[0]
+    assert answer["subscriptions"] == ["agents/lara", "global", "sessions/a", "sessions/c"]
