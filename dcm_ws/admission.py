@@ -119,6 +119,8 @@ def _query(target: str) -> dict[str, str]:
 
     @param target: path and query; what is not ASCII is UTF-8 read as ISO-8859-1.
     """
+    if "?" not in target:
+        return {}
     # bytes that are not UTF-8 become lone surrogates, which no name has
     text = urlsplit(target).query.encode("iso-8859-1", "replace").decode("utf-8", "surrogateescape")
     query: dict[str, str] = {}

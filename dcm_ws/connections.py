@@ -4,7 +4,7 @@ Counts the connections of one kind, in all and by address, and says whether ther
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -39,7 +39,7 @@ class Share:
         self.full = 0
         self.crowded = 0
         self._taken = 0
-        self._by_address: Counter[str] = Counter()
+        self._by_address: defaultdict[str, int] = defaultdict(int)
 
     def __len__(self) -> int:
         """

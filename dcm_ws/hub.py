@@ -67,6 +67,7 @@ _LIMITS = {
     CloseCode.AUTHENTICATION_REQUIRED: "authTimeout",
 }
 _NOBODY: frozenset[Session] = frozenset()
+_GLOBAL = GLOBAL.name
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -501,9 +502,10 @@ class Hub:
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
         category, tracked, _ = traits_of(event)
-        listeners = self.registry.members(channel.name)
+        tally, members = self.tally, self.registry.members
+        listeners = members(channel.name)
         mirrored = channel.mirrored and (source != "client" or self.rules.mirror_clients)
-        everyone = self.registry.members(GLOBAL.name) if mirrored else _NOBODY
+        everyone = members(_GLOBAL) if mirrored else _NOBODY
         if self.strangers and is_private(named):
             listeners, everyone = listeners - self.strangers, everyone - self.strangers
         logged = tracked and self.memory.absent > 0
@@ -512,8 +514,8 @@ class Hub:
             frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
         if everyone or (logged and mirrored):
             mirror = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
-        self.tally.events[source][category] += 1
-        self.tally.audiences[len(listeners) + len(everyone)] += 1
+        tally.events[source][category] += 1
+        tally.audiences[len(listeners) + len(everyone)] += 1
         if tracked:
             self._deliver(seq, event_id, listeners, frame, everyone, mirror)
             if logged:

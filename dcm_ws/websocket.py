@@ -796,7 +796,8 @@ class WebSocketConnections(WebSocketServerFactory):
             )
         if connection.address == UNIX:
             return origin
-        return origin._replace(address=limit_key(connection.address))
+        # _replace() would take longer than the rest
+        return Origin(origin.agent_id, origin.session_id, origin.claims, origin.observer, limit_key(connection.address))
 
     def hold(self, connection: WebSocketConnection, size: int, *, stranger: bool) -> None:
         """
