@@ -44,6 +44,11 @@ UNSENT = 128 << 10
 Bytes that the kernel takes for a client, past those that are on their way to it.
 """
 
+_TLS = b"\x16\x03"
+"""
+What a TLS handshake begins with (RFC 8446, section 5.1).
+"""
+
 _upgrade = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 
 
@@ -273,6 +278,10 @@ class _Reception(Protocol):
         seen = max(0, len(self._data) - 3)
         self._data += data
         if self._end is not None:
+            return
+        if self._data.startswith(_TLS):
+            # it would wait for the time-out, like its user
+            self.refuse(HTTPStatus.BAD_REQUEST, "This port speaks HTTP without TLS: use ws:// or http://")
             return
         end = self._data.find(b"\r\n\r\n", seen)
         if (end < 0 and len(self._data) > self._port.max_head) or end > self._port.max_head:

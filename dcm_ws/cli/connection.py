@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import click
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
 
 from dcm_ws.cli.common import harmless
 from dcm_ws.client import ClosedError, DCMError, State
@@ -37,7 +37,7 @@ _ADVICE = {
     "TOKEN_EXPIRED": "the token has expired; `dcm-ws token NAME` makes another",
     "TOKEN_INVALID": "the token is damaged, or was not signed with the secret of this service",
 }
-_LAST_CLIENT_ERROR = 499
+_SERVER_ERROR = 500
 
 
 def make_client(url: str, token: str | None, agent_id: str | None, channels: Iterable[str]) -> DCMClient:
@@ -121,11 +121,12 @@ class Progress:
 
 def is_hopeless(error: BaseException | None) -> bool:
     """
-    Whether another attempt would fail in the same way: an HTTP status from 400 to 499, an unknown host, or TLS.
+    Whether another attempt would fail in the same way: an HTTP status below 500 instead of a WebSocket, a redirection
+    to somewhere else, an unknown host, an error of TLS, or a proxy that refuses.
     """
-    if isinstance(error, InvalidStatus):
-        return 400 <= error.response.status_code <= _LAST_CLIENT_ERROR
-    return isinstance(error, socket.gaierror | ssl.SSLError)
+    if isinstance(error, InvalidStatus | InvalidProxyStatus):
+        return error.response.status_code < _SERVER_ERROR
+    return isinstance(error, socket.gaierror | ssl.SSLError | InvalidURI | InvalidProxy)
 
 
 @asynccontextmanager

@@ -111,7 +111,8 @@ def command(
     text-direction marks in events are printed escaped, so an event cannot control your terminal.
 
     Exit codes: 0 ended by Ctrl-C, SIGTERM, a closed pipe or --count; 1 the service refuses the connection or all the
-    CHANNELs, or the first connection fails with an HTTP status 4xx, an unknown host or a TLS error; 2 invalid usage.
+    CHANNELs, or the first connection fails in a way that retrying cannot help: an HTTP status below 500, an unknown
+    host, a TLS error; 2 invalid usage.
 
     \b
     Examples:
@@ -119,12 +120,12 @@ def command(
       dcm-ws tail agents/backend topics/deploys --event 'task.*' --event 'subtask.failed'
       dcm-ws tail --json --agent backend | jq .data
     """
-    for channel in channels:
+    for channel in (*channels, *((f"agents/{agent}",) if agent else ())):
         try:
             check_channel(channel)
         except ProtocolError as error:
             raise click.UsageError(harmless(error.reason)) from None
-    wanted = Wanted(channels, events, agent, text)
+    wanted = Wanted(channels, events, agent or None, text)
     failure = asyncio.run(_tail(url, token_of(token_file), agent_id, wanted, count, as_json))
     if failure is not None:
         raise click.ClickException(failure)

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from dcm_ws.cli.common import harmless, http_base, server_options, token_of
 from dcm_ws.client.reasons import REFUSED, reason_of
-from dcm_ws.client.urls import is_loopback
+from dcm_ws.client.urls import is_loopback, is_proxied
 
 ANSWER_MAX = 16 << 20
 """
@@ -57,8 +57,7 @@ What a row is called, and where it is in C{/stats}.
 """
 _NUMBER_MAX = 1e18
 _TIMEOUT = 8.0
-# what is no HTTP, and JSON that is nested without end, among them
-_TROUBLE = (OSError, ValueError, RecursionError, http.client.HTTPException)
+_TROUBLE = (OSError, ValueError, http.client.HTTPException)
 _STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
 
 Report = dict[str, Any]
@@ -109,7 +108,10 @@ def command(interval: float, once: bool, as_json: bool, url: str, token_file: st
 
 
 def _get(url: str, token: str | None) -> Report:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url)
+    if token:
+        # not for the place that the answer may redirect to
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     # a proxy of the environment cannot reach this machine
     direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
     try:
@@ -117,17 +119,31 @@ def _get(url: str, token: str | None) -> Report:
             body = answer.read(ANSWER_MAX)
     except urllib.error.HTTPError as error:
         # a service that is draining answers with 503, and a report
-        if error.code != 503:
+        report = _report(error.read(ANSWER_MAX)) if error.code == 503 else None
+        if report is None:
             raise
-        body = error.read(ANSWER_MAX)
-    report = json.loads(body)
-    if not isinstance(report, dict):
+        return report
+    report = _report(body)
+    if report is None:
         raise ValueError(_NOT_OURS)
     return report
 
 
+def _report(body: bytes) -> Report | None:
+    """
+    The report in an answer; None if it is not from a dcm-ws service.
+    """
+    try:
+        report = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
 def _failure(base: str, error: BaseException) -> str:
-    reason = reason_of(error)
+    reason = reason_of(error, proxied=is_proxied(base))
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
+        reason = f"it does not speak HTTP: {reason}"
     if reason == REFUSED:
         return f"nothing listens at {base} (connection refused)"
     said = "" if isinstance(error, urllib.error.HTTPError) else " does not answer"

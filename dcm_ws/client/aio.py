@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Self
-from urllib.request import getproxies, proxy_bypass
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -27,9 +26,9 @@ from dcm_ws.client.base import Client
 from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, ClientCore, State
 from dcm_ws.client.errors import ClosedError, DCMError, RefusedError, RequestTimeoutError, TokenFailedError
 from dcm_ws.client.events import Event, Inbox, Queue
-from dcm_ws.client.reasons import REFUSED, reason_of
+from dcm_ws.client.reasons import reason_of
 from dcm_ws.client.subscriptions import Subscriptions
-from dcm_ws.client.urls import as_observer, is_loopback, place_of
+from dcm_ws.client.urls import as_observer, is_loopback, is_proxied, place_of
 
 Token = str | Callable[[], str | Awaitable[str]]
 Handler = Callable[[Event], object]
@@ -94,8 +93,6 @@ class DCMClient(Client):
             # the server pings
             "ping_interval": None,
         }
-        # as the package websockets decides it
-        self._proxied = not is_loopback(host) and bool(getproxies()) and not proxy_bypass(host)
         if is_loopback(host):
             # a proxy in the environment cannot reach it
             self._options["proxy"] = None
@@ -193,9 +190,7 @@ class DCMClient(Client):
                 code, reason = socket.close_code, socket.close_reason or ""
             except (OSError, TimeoutError, WebSocketException) as failed:
                 self.last_error = failed
-                reason = reason_of(failed)
-                if reason == REFUSED and self._proxied:
-                    reason = "the proxy that the environment names refuses the connection"
+                reason = reason_of(failed, proxied=is_proxied(self.url))
             except Exception as failed:
                 self._report("the client broke; it will connect again")
                 reason = type(failed).__name__

@@ -12,23 +12,36 @@ import ssl
 from http import HTTPStatus
 from urllib.error import HTTPError, URLError
 
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI, WebSocketException
 
 REFUSED = "connection refused: nothing listens there"
+
+PROXY = "the proxy that the environment names"
 
 _BODY_MAX = 300
 # what OpenSSL says about plain text
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, *, proxied: bool = False) -> str:
     """
     What an exception of a connection attempt says, without Python's notation.
+
+    @param proxied: the attempt went through a proxy, which is then what cannot be reached.
     """
+    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
+        return reason_of(error.reason, proxied=proxied)
+    if proxied and isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError | HTTPError):
+        return f"{PROXY}: {reason_of(error)}"
+    if isinstance(error, InvalidProxy):
+        # its text has the whole URL, which may hold a password
+        return f"{PROXY} is invalid: {error.msg}"
+    if isinstance(error, InvalidProxyStatus):
+        return f"{PROXY} answered HTTP {error.response.status_code}"
+    if isinstance(error, InvalidURI):
+        return f"the server redirects to {error.uri}, which is not the address of a WebSocket"
     if isinstance(error, HTTPError):
         return http_reason(error.code, b"")
-    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
-        return reason_of(error.reason)
     if isinstance(error, InvalidStatus):
         return http_reason(error.response.status_code, error.response.body or b"")
     if isinstance(error, ConnectionRefusedError):

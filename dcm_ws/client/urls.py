@@ -7,6 +7,17 @@ from __future__ import annotations
 import socket
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+_PROXIES = {
+    "ws": ("ws", "socks", "https", "http"),
+    "wss": ("wss", "socks", "https"),
+    "http": ("http",),
+    "https": ("https",),
+}
+"""
+The kinds of proxies that the package websockets, and urllib, use for a scheme.
+"""
 
 
 def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
@@ -23,6 +34,8 @@ def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
         raise ValueError(f"not the address of a WebSocket: {url!r}: {error}") from None
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError(f"not the address of a WebSocket: {url!r}; use ws:// or wss://")
+    if "#" in url:
+        raise ValueError(f"not the address of a WebSocket: {url!r}: it has a fragment (RFC 6455, section 3)")
     secure = parts.scheme == "wss"
     if tls and not secure:
         raise ValueError(f"there is no TLS with {url!r}; use wss://")
@@ -58,3 +71,17 @@ def is_loopback(host: str) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
+
+
+def is_proxied(url: str) -> bool:
+    """
+    Whether a connection to the URL goes through a proxy that the environment or the system names.
+
+    @param url: C{ws}, C{wss}, C{http} or C{https}, with a host.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
+        return False
+    proxies = getproxies()
+    return any(kind in proxies for kind in _PROXIES[parts.scheme])

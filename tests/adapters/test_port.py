@@ -164,7 +164,6 @@ def ground(clock: Clock) -> Ground:
         (b"GET /\r\nUpgrade: websocket\r\n\r\n", False),
         (b"GET / x HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
         (b"\r\n\r\n", False),
-        (b"\x16\x03\x01\r\n\r\n", False),
         # what follows the head is no part of it
         (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n\r\nUpgrade: websocket\r\n\r\n", False),
     ],
@@ -241,6 +240,19 @@ def test_deadline(ground: Ground, clock: Clock) -> None:
     ground.port.sweep()
     assert late.value() == b""
     assert ground.port.timed_out == 1
+
+
+@pytest.mark.parametrize("pieces", [(b"\x16\x03\x01\x02\x00\x01",), (b"\x16", b"\x03\x03")])
+def test_tls_where_there_is_none(ground: Ground, pieces: tuple[bytes, ...]) -> None:
+    """
+    A client that speaks TLS to a port without it is refused at once: it would wait for the deadline.
+    """
+    transport = ground.connect()
+    for piece in pieces:
+        assert transport.value() == b""
+        transport.send(piece)
+    assert transport.status == 400 and transport.disconnecting
+    assert ground.port.timed_out == 0
 
 
 def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:

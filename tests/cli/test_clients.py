@@ -298,14 +298,21 @@ def test_tail_where_anybody_may_listen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("tail",), ("publish", "global", "system.info"), ("bench", "--yes"), ("top",)])
 def test_what_retrying_cannot_help(tmp_path: Path, running: Service, command: tuple[str, ...]) -> None:
     """
-    HTTP 4xx, an unknown host and TLS errors end a command at once, with 1 and a line that has the URL and the reason.
+    An HTTP status below 500, an unknown host, TLS errors and a redirection to somewhere else end a command at once,
+    with 1 and a line that has the URL and the reason.
     """
     secure = f"wss://127.0.0.1:{running.port}/"
-    with another_service(
-        *[b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
-    ) as forbidding:
+    moved = b"HTTP/1.1 301 Moved\r\nLocation: http://away.invalid/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    forbidden = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with (
+        another_service(forbidden) as forbidding,
+        another_service(answer(b"<html>")) as page,
+        another_service(moved) as moving,
+    ):
         for where, reason in (
             (forbidding, "HTTP 403 Forbidden"),
+            (page, "not a dcm-ws service" if command == ("top",) else "HTTP 200 OK"),
+            (moving, "unknown host" if command == ("top",) else "redirects to http://away.invalid/"),
             ("ws://nowhere.invalid/", "unknown host"),
             (secure, "TLS: wrong version number"),
         ):
@@ -850,16 +857,19 @@ def test_rates() -> None:
 
 
 @contextlib.contextmanager
-def another_service(*answers: bytes) -> Iterator[str]:
+def another_service(*answers: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     """
-    What answers each connection with the next of these bytes, whatever it is asked; answers its URL.
+    What answers each connection with the next of these bytes, whatever it is asked; yields its URL.
+
+    @param asked: gets what it was asked.
     """
+    requests = [] if asked is None else asked
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def work() -> None:
             for answer in answers:
                 with contextlib.suppress(OSError), server.accept()[0] as client:
-                    client.recv(65_536)
+                    requests.append(client.recv(65_536))
                     client.sendall(answer)
 
         thread = threading.Thread(target=work, daemon=True)
@@ -876,6 +886,7 @@ def answer(body: bytes, length: int | None = None) -> bytes:
     "answers",
     [
         (b"\x1b[31mno HTTP\r\n",),
+        (answer(b"<html>"),),
         (b"",),
         (answer(b"{}", 99),),
         (answer(b"[" * 100_000),),
@@ -891,6 +902,32 @@ def test_top_of_another_service(tmp_path: Path, answers: tuple[bytes, ...]) -> N
         done = run(tmp_path, "top", "--once", "--url", where)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "does not answer" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_top_when_a_proxy_says_503(tmp_path: Path) -> None:
+    """
+    A 503 without a report is an error; with one it is a service that is draining.
+    """
+    head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"
+    with another_service(head + b"<html>") as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 1 and "the server answered HTTP 503 Service Unavailable" in done.stderr
+    with another_service(head + b'{"status":"draining"}', answer(b'{"connectedClients":7}')) as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 0 and "draining" in done.stdout, done.stderr
+
+
+def test_top_keeps_its_token_to_itself(tmp_path: Path) -> None:
+    """
+    A redirection is followed without the token, which is only for the service.
+    """
+    asked: list[bytes] = []
+    with another_service(answer(b"{}"), asked=asked) as elsewhere:
+        target = elsewhere.replace("ws", "http", 1).encode()
+        moved = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nConnection: close\r\n\r\n" % target
+        with another_service(moved, asked=asked) as where:
+            run(tmp_path, "top", "--once", "--url", where, DCM_WS_TOKEN="a.b")
+    assert [b"a.b" in request for request in asked] == [True, False]
 
 
 @pytest.mark.parametrize("where", ["ws://127.0.0.1:port/", "ws://[::1", "ws://127.0.0.1:99999/"])

@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidMessage, InvalidStatus
+from websockets.exceptions import InvalidMessage, InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
 from dcm_ws.client.base import REPEATED, Client
@@ -70,6 +70,18 @@ def invalid_message() -> InvalidMessage:
         (status(502, b"<html>"), "the server answered HTTP 502 Bad Gateway"),
         (status(799, b"[" * 100_000), "the server answered HTTP 799"),
         (HTTPError("http://h/", 403, "Forbidden", Message(), None), "the server answered HTTP 403 Forbidden"),
+        (
+            InvalidURI("http://h/", "scheme isn't ws or wss"),
+            "the server redirects to http://h/, which is not the address of a WebSocket",
+        ),
+        (
+            InvalidProxy("ftp://user:secret@p:1", "scheme ftp isn't supported"),
+            "the proxy that the environment names is invalid: scheme ftp isn't supported",
+        ),
+        (
+            InvalidProxyStatus(Response(407, "", Headers(), b"")),
+            "the proxy that the environment names answered HTTP 407",
+        ),
         (invalid_message(), "did not receive a valid HTTP response: invalid HTTP status line: SSH-2.0"),
         (ValueError("two\nlines"), "two lines"),
         (ValueError(), "ValueError"),
@@ -80,6 +92,27 @@ def test_reasons(error: BaseException, text: str) -> None:
     What happened, without errno in brackets, addresses as tuples or angle brackets.
     """
     assert reason_of(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), f"the proxy that the environment names: {REFUSED}"),
+        (
+            URLError(socket.gaierror(-2, "Name or service not known")),
+            "the proxy that the environment names: unknown host: Name or service not known",
+        ),
+        (TimeoutError(), "no answer in time"),
+        (wrong_version(), "TLS: wrong version number; the port may not speak TLS"),
+        (status(404), "the server answered HTTP 404 Not Found"),
+        (HTTPError("http://h/", 403, "Forbidden", Message(), None), "the server answered HTTP 403 Forbidden"),
+    ],
+)
+def test_reasons_with_a_proxy(error: BaseException, text: str) -> None:
+    """
+    If a proxy was to be the way, it is the proxy that cannot be reached; what the service says is the service's.
+    """
+    assert reason_of(error, proxied=True) == text
 
 
 class Logging(Client):

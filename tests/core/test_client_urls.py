@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dcm_ws.client.urls import is_loopback, place_of
+from dcm_ws.client.urls import is_loopback, is_proxied, place_of
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from dcm_ws.client.urls import is_loopback, place_of
         ("ws://h:99999/", None),
         ("ws://h:x/", None),
         ("http://h/", None),
+        ("ws://h/#part", None),
         ("ws:///ws", None),
         ("h", None),
     ],
@@ -57,3 +58,34 @@ def test_not_loopback(host: str) -> None:
     Hosts to which a proxy may be the way.
     """
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "proxied"),
+    [
+        ("ws://h/", {}, False),
+        ("ws://h/", {"no_proxy": "other"}, False),
+        ("ws://h/", {"http_proxy": "http://p:1"}, True),
+        ("ws://h/", {"https_proxy": "http://p:1"}, True),
+        ("ws://h/", {"ftp_proxy": "http://p:1"}, False),
+        ("wss://h/", {"http_proxy": "http://p:1"}, False),
+        ("wss://h/", {"socks_proxy": "socks5://p:1"}, True),
+        ("http://h/", {"https_proxy": "http://p:1"}, False),
+        ("https://h/", {"https_proxy": "http://p:1"}, True),
+        ("ws://h:3849/", {"http_proxy": "http://p:1", "no_proxy": "h"}, False),
+        ("ws://h:3849/", {"http_proxy": "http://p:1", "no_proxy": "h:3849"}, False),
+        ("ws://h/", {"http_proxy": "http://p:1", "no_proxy": "*"}, False),
+        ("ws://[::1]:3849/", {"http_proxy": "http://p:1"}, False),
+        ("ws://dcm.localhost/", {"http_proxy": "http://p:1", "no_proxy": ""}, False),
+    ],
+)
+def test_proxies(monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], proxied: bool) -> None:
+    """
+    The variables for the URL's scheme count, except for hosts that no_proxy names and for this machine.
+    """
+    for kind in ("http", "https", "ftp", "socks", "all", "no", "ws", "wss"):
+        for name in (f"{kind}_proxy", f"{kind}_proxy".upper()):
+            monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_proxied(url) is proxied
