@@ -105,7 +105,7 @@ def test_strangers_hear_nothing(running: Service, agent: str) -> None:
         # well signed, and nonsense all the same
         forged({"agent_id": "ann"}),
         forged({"agent_id": "", "issued_at": 0, "expires_at": 8e15}),
-        forged({"agent_id": "a/../b", "issued_at": 0, "expires_at": 8e15}),
+        forged({"agent_id": "a\n", "issued_at": 0, "expires_at": 8e15}),
         forged({"agent_id": ["ann"], "issued_at": 0, "expires_at": 8e15}),
         forged({"agent_id": "ann", "issued_at": 0, "expires_at": "never"}),
         forged({"agent_id": "ann", "issued_at": 0, "expires_at": 1e308}),
@@ -244,8 +244,7 @@ def test_one_client_however_its_proxy_writes_it(entry: str) -> None:
             plain = running.socket()
             push(plain, handshake("/", f"X-Forwarded-For: {entry % number if '%' in entry else entry}"))
             assert status(plain.recv(1 << 16)) == (101 if number < 2 else 503)
-        running.read_log_until("joined from 198.51.100.7\n")
-        assert running.log.count("joined from 198.51.100.7\n") == 2
+        until(lambda: running.log.count("joined from 198.51.100.7\n") == 2)
 
 
 def test_no_address_in_x_forwarded_for() -> None:
