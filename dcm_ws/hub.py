@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dcm_ws.agents import Absence, AgentMemory
-from dcm_ws.budgets import BURST, Allowance, Budget, Budgets
 from dcm_ws.channels import (
     GLOBAL,
     METRICS,
@@ -25,6 +24,7 @@ from dcm_ws.channels import (
 from dcm_ws.delivery import DeliveryQueue, Tracked
 from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.events import Publishable, traits_of
+from dcm_ws.grants import Grants
 from dcm_ws.jsontext import check_data
 from dcm_ws.latest import LatestEvents
 from dcm_ws.limits import COUNTERS as LIMITS
@@ -44,16 +44,6 @@ from dcm_ws.schedule import Schedule
 from dcm_ws.session import Origin, Peer, Rules, Session, State
 from dcm_ws.tally import Tally
 from dcm_ws.tokens import Claims, check_scope, verify
-
-CLIENTS_OF_AN_ADDRESS = 10
-"""
-Together the clients of one address that have not authenticated may send as much as so many of them each.
-"""
-
-STRANGERS_OF_AN_ADDRESS = 20
-"""
-The same in production, where they may send little, and where a proxy may have one address for all its clients.
-"""
 
 CHANNELS_SHOWN = 1000
 """
@@ -92,6 +82,7 @@ class Hub:
 
     @ivar channels: the channels that there can be.
     @ivar secrets: what tokens may be signed with.
+    @ivar grants: the budgets that clients spend from.
     @ivar limits: how often each limit was crossed, by its name.
     @ivar agents: how many connections each agent has that is connected now.
     @ivar observers: the clients that owe no acks and whose agents are not present by them.
@@ -137,17 +128,7 @@ class Hub:
         self._max_connections = max_connections
         self._latest = latest or LatestEvents()
         self.authenticated = 0
-        self._authenticated = Allowance(rules.rate_limit, rules.rate_burst, rules.rate_bytes)
-        self._anonymous = self._authenticated
-        if rules.production:
-            self._anonymous = Allowance(
-                rules.stranger_rate,
-                max(1.0, 5 * rules.stranger_rate) if rules.stranger_rate else BURST,
-                rules.stranger_bytes,
-            )
-        together = self._anonymous.times(STRANGERS_OF_AN_ADDRESS if rules.production else CLIENTS_OF_AN_ADDRESS)
-        self._agent_budgets = Budgets(self._authenticated, self.now)
-        self._address_budgets = Budgets(together, self.now)
+        self.grants = Grants(rules, self.now)
         self.agents: Counter[str] = Counter()
         shortest = min(rules.heartbeat_interval, rules.heartbeat_timeout)
         self.sweep_interval = min(rules.sweep_interval, shortest / 4, rules.auth_timeout / 4)
@@ -196,7 +177,7 @@ class Hub:
         now_ms = self.wall_ms()
         client_id = f"ws_{base36(now_ms)}_{self._random(8)}"
         session = Session(self, peer, client_id, origin)
-        self._grant_as_anonymous(session)
+        self.grants.to_anonymous(session)
         self.sessions.add(session)
         if origin.observer:
             self.observers.add(session)
@@ -221,7 +202,7 @@ class Hub:
             return
         agent = session.present
         self._settle_absence(session)
-        self._end_grant(session)
+        self.grants.end(session)
         session.state = State.CLOSED
         self.registry.drop(session)
         self._checks.drop(session)
@@ -294,7 +275,7 @@ class Hub:
             self.agents[agent] += 1
         self._observe(session, observer)
         if agent != former:
-            self._grant_as_agent(session, agent)
+            self.grants.to_agent(session, agent)
             session.peer.trust()
         session.state = State.AUTHENTICATED
         session.agent = agent
@@ -316,32 +297,6 @@ class Hub:
             self._catch_up(session, absence)
         if present is not None:
             self._tell_of_agent("agent.connected", session, agent)
-
-    def _grant_as_anonymous(self, session: Session) -> None:
-        """
-        A client without an agent spends from a budget of its own, and from that of its address, which is as large as
-        those of several clients.
-        """
-        address = session.origin.address
-        if self._anonymous.is_limited:
-            own = Budget(self._anonymous, self.now())
-            session.budgets = (own, self._address_budgets.hold(address)) if address else (own,)
-
-    def _grant_as_agent(self, session: Session, agent: str) -> None:
-        """
-        All connections of an agent spend from one budget.
-        """
-        self._end_grant(session)
-        session.budgets = (self._agent_budgets.hold(agent),) if self._authenticated.is_limited else ()
-
-    def _end_grant(self, session: Session) -> None:
-        if not session.budgets:
-            return
-        if session.agent is not None:
-            self._agent_budgets.release(session.agent)
-        elif session.origin.address:
-            self._address_budgets.release(session.origin.address)
-        session.budgets = ()
 
     def _observe(self, session: Session, observer: bool) -> None:
         session.observer = observer
@@ -563,8 +518,7 @@ class Hub:
         Look after the clients whose time has come, one a step.
         """
         self.memory.expire()
-        self._agent_budgets.forget()
-        self._address_budgets.forget()
+        self.grants.forget()
         now = self.now()
         self.paused(now - self._swept_at)
         self._swept_at = now

@@ -12,7 +12,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.budgets import FRAGMENT, Allowance, Budget, Budgets
 from dcm_ws.errors import CloseCode
-from dcm_ws.hub import CLIENTS_OF_AN_ADDRESS, STRANGERS_OF_AN_ADDRESS, Hub
+from dcm_ws.grants import CLIENTS_OF_AN_ADDRESS, STRANGERS_OF_AN_ADDRESS
+from dcm_ws.hub import Hub
 from dcm_ws.session import Origin, State
 from dcm_ws.tokens import sign
 from tests.fakes import SECRET, WALL_MS, Client, make_hub
@@ -61,10 +62,10 @@ def test_reconnecting_does_not_help(clock: Clock) -> None:
         ann.auth("ann")
         allowed(ann, 10)
         ann.leave()
-    assert len(hub._agent_budgets) == 1
+    assert len(hub.grants.agents) == 1
     clock.advance(60)
     list(hub.sweep())
-    assert (len(hub._agent_budgets), len(hub._address_budgets)) == (0, 0)
+    assert (len(hub.grants.agents), len(hub.grants.addresses)) == (0, 0)
     ann = client_of(hub)
     ann.auth("ann")
     assert allowed(ann, 10) == 5
@@ -86,7 +87,7 @@ def test_authenticating_as_another_agent_changes_the_budget(clock: Clock) -> Non
     ann.leave()
     clock.advance(60)
     list(hub.sweep())
-    assert len(hub._agent_budgets) == 0
+    assert len(hub.grants.agents) == 0
 
 
 def test_without_limits_there_are_no_budgets(clock: Clock) -> None:
@@ -100,7 +101,7 @@ def test_without_limits_there_are_no_budgets(clock: Clock) -> None:
     assert allowed(ann, 1000) == 1000
     assert ann.session.control(100)
     ann.session.fragment(1 << 20)
-    assert len(hub._agent_budgets) == len(hub._address_budgets) == 0
+    assert len(hub.grants.agents) == len(hub.grants.addresses) == 0
 
 
 # addresses
