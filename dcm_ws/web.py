@@ -174,6 +174,7 @@ def health_report(
             "port": port(),
             **hub.counts(channels=channels),
             "database": state,
+            "anonymousListeners": not hub.rules.production or hub.rules.anonymous_listeners,
             "version": version,
             "uptime_s": round(hub.now() - started, 3),
             "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -70,7 +70,7 @@ async function look() {
   if (!stats) return;
   // the names are given to everybody with a good token
   const named = "channelStats" in stats;
-  status.refused(development || named ? "" : "the service does not accept the token");
+  status.refused(named || !identity.token ? "" : "the service does not accept the token");
   if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
   else $("agent-count").textContent = "–";
   $("no-agents").textContent = whyNone(named, stats.agents);

@@ -77,6 +77,7 @@ def test_health(running: Service) -> None:
         "channelStats": {"global": 2, "topics/x": 1},
         "pendingDeliveries": 0,
         "database": {"state": "none"},
+        "anonymousListeners": True,
         "version": VERSION,
     }
 

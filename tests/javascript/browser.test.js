@@ -271,6 +271,29 @@ describe("/live", () => {
     await page.context().close();
     await guarded.stop();
   });
+
+  test("goes on without a token where anybody may listen, and asks for one where that has changed", async () => {
+    let open_ = await start({ production: true, options: ["--anonymous", "listen"] });
+    const page = await open(`${open_.http}/live`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+    await connected(page);
+    expect(await page.isVisible("#sign-in")).toBe(false);
+    const speaking = client(open_.url, { token: token("worker") });
+    await speaking.connect();
+    await speaking.publish("topics/open", "task.created", { n: 1 });
+    await page.locator("#rows .row", { hasText: "task.created" }).waitFor();
+    await page.locator("#no-agents", { hasText: "only with a valid token" }).waitFor();
+    expect(await page.isVisible("#publish")).toBe(false);
+    expect(await page.isVisible("#banner")).toBe(false);
+    await open_.stop();
+    open_ = await start({ production: true, port: open_.port, options: ["--auth-timeout", "0.5"] });
+    await page.waitForSelector("#sign-in[open]");
+    expect(await page.textContent("#sign-in-error")).toBe("The service accepts no one without a token now.");
+    await page.fill("#token", token("watcher"));
+    await page.click("#sign-in button");
+    await connected(page);
+    await page.context().close();
+    await open_.stop();
+  });
 });
 
 describe("the list of events", () => {

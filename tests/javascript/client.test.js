@@ -13,11 +13,11 @@ afterAll(() => service?.stop());
 afterEach(closeClients);
 
 /** Both ends of a topic, and what came to the one that listens. */
-async function pair(channel, options) {
+async function pair(channel, options, { url } = service) {
   const came = [];
-  const listening = client(service.url, { channels: [channel], ...options });
+  const listening = client(url, { channels: [channel], ...options });
   listening.on("event", (event) => came.push(event));
-  const speaking = client(service.url, { channels: [] });
+  const speaking = client(url, { channels: [] });
   await Promise.all([listening.connect(), speaking.connect()]);
   return { listening, speaking, came };
 }
@@ -213,13 +213,17 @@ describe("events", () => {
   });
 
   test("by hand", async () => {
-    const { speaking, came } = await pair("topics/hand", { autoAck: false });
+    // one that gives nothing up while the test looks
+    const patient = await start({ options: ["--ack-timeout", "3600"] });
+    const { speaking, came } = await pair("topics/hand", { autoAck: false }, patient);
     await speaking.publish("topics/hand", TASK, 1);
     await until(() => came.length);
-    expect((await service.stats()).pendingDeliveries).toBe(1);
+    expect((await patient.stats()).pendingDeliveries).toBe(1);
     came[0].ack();
-    await until(async () => (await service.stats()).pendingDeliveries === 0);
+    await until(async () => (await patient.stats()).pendingDeliveries === 0);
+    expect((await patient.stats()).deliveries.acked).toBe(1);
     expect(JSON.parse(JSON.stringify(came[0]))).not.toHaveProperty("ack");
+    await patient.stop();
   });
 });
 
