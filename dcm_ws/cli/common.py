@@ -167,14 +167,19 @@ def token_of(file: str | None) -> str | None:
     """
     The token to connect with; None for none.
 
-    @raise click.ClickException: the file cannot be read.
+    @raise click.ClickException: the file cannot be read, or what is there cannot be a token.
     """
-    if file is None:
-        return os.environ.get("DCM_WS_TOKEN") or None
+    where = "DCM_WS_TOKEN" if file is None else repr(file)
     try:
-        return Path(file).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"cannot read the token from {file!r}: {error}") from None
+        token = (os.environ.get("DCM_WS_TOKEN", "") if file is None else Path(file).read_text()).strip()
+    except OSError as error:
+        raise click.ClickException(f"cannot read the token from {where}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = "\0"
+    # an HTTP header takes no others, and an error there would show the token
+    if not re.fullmatch("[!-~]*", token):
+        raise click.ClickException(f"there is no token in {where}: a token is one line without spaces")
+    return token or None
 
 
 # which channels an operator has added, only the service knows

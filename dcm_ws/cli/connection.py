@@ -72,6 +72,9 @@ def advised(error: DCMError, token: str | None) -> str:
     code = getattr(refusal, "code", None)
     if token is None and (code == "NOT_AUTHORIZED" or getattr(error, "close_code", None) == 4001):
         code = "AUTHENTICATION_REQUIRED"
+    elif code is None and getattr(error, "close_code", None) == 4001:
+        # it was accepted when the connection was made
+        code = "TOKEN_EXPIRED"
     advice = _ADVICE.get(str(code))
     return harmless(str(error)) + (f" ({advice})" if advice else "")
 

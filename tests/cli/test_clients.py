@@ -533,6 +533,37 @@ def test_a_refused_token(tmp_path: Path) -> None:
         assert good.end() == 0, (good.lines, good.errors)
 
 
+def test_a_token_that_expires(tmp_path: Path) -> None:
+    """
+    If the service ends a connection because its token has expired, tail ends with 1 and says how to get another.
+    """
+    with service("--database-url", f"postgresql://dcm@127.0.0.1:{free_port()}/none", "--production", "--enforce-expiry",
+                 env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as running:  # fmt: skip
+        tail = Tail(tmp_path, "--url", url(running), DCM_WS_TOKEN=make_token("a", seconds=6))
+        assert tail.end() == 1
+    assert tail.errors[0].startswith("connected to ") and len(tail.errors) == 2, tail.errors
+    assert "the token has expired; `dcm-ws token NAME` makes another" in tail.errors[1]
+
+
+@pytest.mark.parametrize("command", [("tail",), ("publish", "global", "system.info"), ("top",), ("bench",)])
+def test_what_is_not_a_token(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """
+    What cannot be a token is an error without a connection, which does not show it; spaces around a token do not count.
+    """
+    where = f"ws://127.0.0.1:{free_port()}/"
+    for name, content in (("lines", b"one\ntwo"), ("letters", "clé".encode()), ("bytes", b"\xff\xfe")):
+        (tmp_path / name).write_bytes(content)
+        done = run(tmp_path, *command, "--url", where, "--token-file", name)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (
+            1,
+            f"Error: there is no token in '{name}': a token is one line without spaces",
+        )
+    done = run(tmp_path, *command, "--url", where, DCM_WS_TOKEN="one two")
+    assert done.returncode == 1 and "no token in DCM_WS_TOKEN" in done.stderr and "one two" not in done.stderr
+    done = run(tmp_path, *command, "--url", where, "--token-file", "missing")
+    assert "cannot read the token from 'missing': No such file or directory\n" in done.stderr
+
+
 def test_publish(tmp_path: Path, running: Service) -> None:
     """
     DATA comes from the command line or standard input; the id is printed.
@@ -871,10 +902,13 @@ def another_service(*answers: bytes, asked: list[bytes] | None = None) -> Iterat
                 with contextlib.suppress(OSError), server.accept()[0] as client:
                     requests.append(client.recv(65_536))
                     client.sendall(answer)
+            # nobody shall wait for an answer that does not come
+            server.close()
 
+        where = f"ws://127.0.0.1:{server.getsockname()[1]}/"
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        yield f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        yield where
 
 
 def answer(body: bytes, length: int | None = None) -> bytes:
@@ -888,7 +922,7 @@ def answer(body: bytes, length: int | None = None) -> bytes:
         (b"\x1b[31mno HTTP\r\n",),
         (answer(b"<html>"),),
         (b"",),
-        (answer(b"{}", 99),),
+        (answer(b"{}", 99), answer(b"{}", 99)),
         (answer(b"[" * 100_000),),
         (answer(b"[]"),),
         (answer(b'{"status": "UP"}'), answer(b'{"uptime": 1}')),
