@@ -58,7 +58,7 @@ class Wanted:
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """
-        The channels that it comes on.  On global an event does not say that it was published to the agent's own.
+        The channels that it comes on.  What is published to an agent need not be mirrored to global.
         """
         own = () if self.agent is None else (f"agents/{self.agent}",)
         return self.channels or ("global", *own)
@@ -74,10 +74,13 @@ class Wanted:
         data = event.data if isinstance(event.data, dict) else {}
         return (
             (not self.channels or event.channel in self.channels)
+            # it comes on that channel, too, and before
+            and event.origin not in self.subscriptions
             and (not self.events or any(fnmatchcase(event.event, pattern) for pattern in self.events))
             and (
                 self.agent is None
-                or event.channel == f"agents/{self.agent}"
+                or event.sender == self.agent
+                or f"agents/{self.agent}" in (event.channel, event.origin)
                 or any(data.get(key) == self.agent for key in _AGENT_KEYS)
             )
             and (self.text is None or self.text.lower() in compact(event.data).lower())
@@ -259,7 +262,7 @@ def _printer(wanted: Wanted, count: int | None, as_json: bool, end: Callable[[],
         shown += 1
         try:
             if as_json:
-                sys.stdout.write(json_line(_plain(event)) + "\n")
+                sys.stdout.write(json_line(fields_of(event)) + "\n")
             else:
                 # not printed by rich itself, which ends the process where a pipe is closed
                 with console.capture() as captured:
@@ -276,13 +279,18 @@ def _printer(wanted: Wanted, count: int | None, as_json: bool, end: Callable[[],
     return show
 
 
-def _plain(event: Event) -> dict[str, object]:
+def fields_of(event: Event) -> dict[str, object]:
+    """
+    An event as C{--json} prints it.
+    """
+    more = {"from": event.sender, "origin": event.origin}
     return {
         "id": event.id,
         "channel": event.channel,
         "event": event.event,
         "data": event.data,
         "timestamp": event.timestamp,
+        **{name: value for name, value in more.items() if value is not None},
     }
 
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from dcm_ws.cli.common import harmless, json_line
 from dcm_ws.cli.lines import LINE_MAX, Numbered, numbered
 from dcm_ws.cli.patience import TRIES, patiently
-from dcm_ws.cli.tail import Wanted, line_of
+from dcm_ws.cli.tail import Wanted, fields_of, line_of
 from dcm_ws.cli.top import screen
 from dcm_ws.client import Event
 from dcm_ws.client.errors import NotAvailableError, refusal
@@ -178,6 +178,8 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
     assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
     assert [tail.end() for tail in tails] == [0, 0, 0, 0], [(tail.lines, tail.errors) for tail in tails]
     told = [[json.loads(line)["event"] for line in tail.lines] for tail in tails]
+    failed = json.loads(tails[0].lines[1])
+    assert (failed["channel"], failed["origin"], "from" in failed) == ("global", "topics/x", False)
     assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
 
 
@@ -480,13 +482,18 @@ def test_writing_out() -> None:
 
 def test_filters() -> None:
     """
-    An agent is looked for in the channel and in the data.
+    An agent is looked for in the channel, the data and the sender; what comes twice is shown once.
     """
     event = Event("msg_1", "agents/a", "message.new", {"to_agent_id": "b", "text": "Über"}, 0, {})
     assert Wanted(agent="a")(event) and Wanted(agent="b")(event) and not Wanted(agent="c")(event)
     assert Wanted(text="über")(event) and not Wanted(text="unter")(event)
     assert Wanted(events=("task.*", "message.*"))(event) and not Wanted(events=("task.*",))(event)
     assert not Wanted(channels=("agents/b",))(event)
+    mirrored = Event("msg_1", "global", "message.new", None, 0, {"from": "s", "origin": "agents/a"})
+    assert Wanted(agent="s")(mirrored) and not Wanted(agent="x")(mirrored)
+    assert Wanted(channels=("global",), agent="a")(mirrored) and not Wanted(agent="a")(mirrored)
+    assert not Wanted(channels=("global", "agents/a"))(mirrored)
+    assert fields_of(mirrored)["from"] == "s"
     assert "message.new" in line_of(event).plain
 
 
