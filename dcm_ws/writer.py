@@ -25,6 +25,7 @@ Seconds that the last lines have to be written when the service stops.
 """
 
 _WAIT_SECONDS = 3600.0
+_GATHER_SECONDS = 0.02
 
 
 class Sink(Protocol):
@@ -87,6 +88,7 @@ class LogWriter:
         self._size = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._asleep = False
         self._stopping = False
         self._stuck = False
         self._lost = 0
@@ -123,7 +125,9 @@ class LogWriter:
             if fits:
                 self._lines.append(text)
                 self._size += len(text)
-                self._changed.notify_all()
+                if self._asleep or self._size > self._most // 2:
+                    self._asleep = False
+                    self._changed.notify_all()
         if not fits:
             self._lose(1)
 
@@ -136,7 +140,12 @@ class LogWriter:
         while True:
             with self._changed:
                 while not self._lines and not self._stopping:
+                    self._asleep = True
                     self._changed.wait()
+                # Lines come in bursts.  To wake a thread for each would take the service longer than all the rest of
+                # its logging; half a buffer ends the wait.
+                if not self._stopping and self._size <= self._most // 2:
+                    self._changed.wait(_GATHER_SECONDS)
                 if not self._lines:
                     return
                 # together, so that a busy log costs few system calls

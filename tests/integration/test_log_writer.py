@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -131,6 +132,53 @@ def test_lines_beyond_the_limit() -> None:
     assert lines[0] == "first" and lines[-2:] == ["last", "after"]
     assert numbers == sorted(numbers) and len(numbers) == 1000 - len(dropped)
     assert f"{len(dropped)} missing" in lines
+
+
+class Sink:
+    """
+    Keeps what is written to it.
+    """
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.written.append(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_lines_of_a_burst_are_written_together() -> None:
+    """
+    The writing thread is not woken up for each line.
+    """
+    sink = Sink()
+    writer = LogWriter(sink, lambda: None, str)
+    writer.start()
+    lines = [f"line {number}\n" for number in range(2000)]
+    for line in lines:
+        writer.write(line)
+        # a thread that had been woken up would write now
+        time.sleep(0)
+    writer.stop(30)
+
+    assert "".join(sink.written) == "".join(lines)
+    assert len(sink.written) < 200
+
+
+def test_half_a_buffer_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The writing thread does not wait for more lines until there is no room for them.
+    """
+    monkeypatch.setattr("dcm_ws.writer._GATHER_SECONDS", 3600.0)
+    sink = Sink()
+    writer = LogWriter(sink, lambda: None, str, 1000)
+    writer.start()
+    writer.write("x" * 400)
+    writer.write("y" * 200)
+    until(lambda: len("".join(sink.written)) == 600)
+    writer.stop(30)
 
 
 def test_the_last_lines_are_given_up() -> None:
