@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -561,7 +562,9 @@ def _has_ended(pid: str, cluster: Path) -> bool:
     Is the process with this number certainly not the server of this data: another program, a server of other data, or
     a dead process that nobody has waited for, as may remain forever in a container?
     """
-    process = Path("/proc", pid)
+    # as pg_ctl reads it, which is to signal no other; that of a single-user server is negative
+    number = re.match(r"\s*[+-]?0*([0-9]+)", pid)
+    process = Path("/proc", number[1] if number else "none")
     try:
         head, _, rest = (process / "stat").read_text().rpartition(")")
         if rest.split()[0] in ("Z", "X") or not head.partition("(")[2].startswith("postgres"):
@@ -581,14 +584,16 @@ def _has_children(lines: list[str]) -> bool:
     ruin the data.
     """
     words = lines[6].split() if len(lines) > 6 else []
-    if len(words) != 2:
-        return False
     try:
+        key, number = (int(word) for word in words)
         segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
-    except OSError:
+    except (OSError, ValueError):
         return False
-    # the second column is its id, the seventh counts who is attached
-    return any(segment[1] == words[1] and segment[6] != "0" for segment in segments)
+    # key, id, …, and seventh who is attached; the key, a signed number of 32 bits, comes from the data folder, while
+    # after a reboot another server may have the same id
+    return any(
+        (int(segment[0]) - key) % 2**32 == 0 and int(segment[1]) == number and segment[6] != "0" for segment in segments
+    )
 
 
 def _gist(output: str) -> str:

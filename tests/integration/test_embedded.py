@@ -457,11 +457,10 @@ def test_environment_of_libpq(made: Path, names: list[str]) -> None:
 
 def test_number_of_somebody_elses_postgres(made: Path) -> None:
     """
-    A postmaster.pid left behind with the number of a PostgreSQL on other data: that one is neither used nor stopped,
-    and ours starts.
+    A postmaster.pid left behind with the numbers of a PostgreSQL on other data, that of its process and that of its
+    shared memory, as may be after a reboot: that one is neither used nor stopped, and ours starts.
     """
     with embedded(made) as running:
-        pid = postmaster(made)
         left = cluster(made) / "postmaster.pid"
         text = left.read_text()
         assert running.stop() == 0
@@ -469,14 +468,18 @@ def test_number_of_somebody_elses_postgres(made: Path) -> None:
     with postgres() as foreign:
         # of the same account, too
         folder = Path(foreign.execute("show data_directory")[0][0])
-        number = (folder / "postmaster.pid").read_text().split()[0]
-        left.write_text(text.replace(str(pid), number, 1))
+        theirs, lines = (folder / "postmaster.pid").read_text().splitlines(), text.splitlines()
+        number = theirs[0]
+        # as C reads it
+        lines[0] = f" +0{number} "
+        lines[6] = " ".join((lines[6].split()[0], theirs[6].split()[1]))
+        left.write_text("\n".join(lines) + "\n")
         os.chown(left, status.st_uid, status.st_gid)
         with embedded(made) as running:
             assert_bridges(running)
             assert str(postmaster(made)) != number
             assert running.stop() == 0
-        left.write_text(text.replace(str(pid), number, 1))
+        left.write_text("\n".join(lines) + "\n")
         os.chown(left, status.st_uid, status.st_gid)
         (cluster(made) / "PG_VERSION").write_text("12\n")
         assert "PostgreSQL 12" in refusal(made)
