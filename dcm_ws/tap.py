@@ -487,13 +487,13 @@ class Options(usage.Options):
         """
         What the options, the environment and the file, as it is now, give.
 
-        @raise SettingsError: the file is no good.
+        @raise SettingsError: the file is invalid.
         """
         return merge(self, self.defaults, os.environ)
 
     def read_settings(self) -> Settings:
         """
-        @raise SettingsError: a value is no good.
+        @raise SettingsError: a value is invalid.
         """
         sources = self.sources()
         self.ignored = (*sources.ignored, *sources.warnings)
@@ -501,7 +501,7 @@ class Options(usage.Options):
 
     def _choose_log(self) -> None:
         """
-        Have twist log at our level and in our format.  (twistd is told otherwise: L{_Process}.)
+        Have twist log at our level and in our format.  (For twistd L{_Process} does that.)
         """
         if self.parent is not None and "fileLogObserverFactory" in self.parent:
             observer = jsonFileLogObserver if self.settings.log_format == "json" else textFileLogObserver

@@ -49,7 +49,7 @@ _DEFAULTS = {
 
 @click.command("check", cls=ServiceCommand, context_settings={"ignore_unknown_options": True})
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Leave the settings out, and show what was found alone.")
+@click.option("--quiet", "-q", is_flag=True, help="Show only the findings, not the settings.")
 @config_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, ...]) -> None:
@@ -72,7 +72,7 @@ def command(as_json: bool, quiet: bool, config: str | None, options: tuple[str, 
         sources = given.sources()
         settings = from_mappings(sources.options, sources.environment)
     except SettingsError as error:
-        findings = [Finding("settings", False, str(error), "mend the value that it names")]
+        findings = [Finding("settings", False, str(error), "fix the value that it names")]
     else:
         ignored = [Finding("ignored", True, sentence, "remove one of them") for sentence in sources.ignored]
         unsafe = [Finding("files", True, sentence, "chmod and chown it") for sentence in sources.warnings]
@@ -190,7 +190,7 @@ def _database(url: str) -> Iterator[Finding]:
             yield _clock(probes.clock_difference(connection))
     except (psycopg2.Error, probes.SlowError) as error:
         text = harmless(" ".join(str(error).split()))
-        yield Finding("database", False, text, "start it, or mend DATABASE_URL")
+        yield Finding("database", False, text, "start it, or fix DATABASE_URL")
 
 
 def _listen(url: str) -> Finding:

@@ -21,7 +21,7 @@ from dcm_ws.tap import Options
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# C0 and C1 controls, what turns text round, and what a line ends with: a terminal obeys them
+# C0 and C1 controls, text-direction marks and line separators: a terminal acts on them
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -197,7 +197,7 @@ def check_channel(name: str) -> None:
 
 def harmless(text: str) -> str:
     """
-    The text with everything that a terminal would obey written out.
+    The text with everything that a terminal would act on escaped.
     """
     return _CONTROLS.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\xff" else f"\\u{ord(found[0]):04x}", text
@@ -206,7 +206,7 @@ def harmless(text: str) -> str:
 
 def compact(value: object) -> str:
     """
-    JSON in one line for people to read: nothing is left that a terminal would obey.
+    JSON in one line for people to read, without anything that a terminal would act on.
     """
     return harmless(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 

@@ -33,7 +33,8 @@ class SlowError(Exception):
 @contextmanager
 def deadlines() -> Iterator[None]:
     """
-    Within, no step with a database takes longer than L{DEADLINE}; psycopg2 alone would wait for a pooler for ever.
+    Within, no step with a database takes longer than L{DEADLINE}; psycopg2 by itself would wait for a pooler
+    indefinitely.
     """
 
     def wait(connection: Any) -> None:

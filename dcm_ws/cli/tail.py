@@ -89,11 +89,17 @@ class Wanted:
 
 @click.command("tail")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
-@click.option("--event", "events", multiple=True, metavar="PATTERN", help="Only such events: 'task.*'; repeatable.")
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only events whose name matches, such as 'task.*'; repeatable.",
+)
 @click.option("--agent", help="Only events of, from or for this agent, or on its channel.")
 @click.option("--grep", "text", metavar="TEXT", help="Only events with this text in their data; case is ignored.")
-@click.option("--count", "-n", type=click.IntRange(1), help="End after so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
+@click.option("--count", "-n", type=click.IntRange(1), help="End after this many events.")
+@click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON.")
 @server_options
 def command(
     channels: tuple[str, ...],

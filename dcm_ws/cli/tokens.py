@@ -39,7 +39,7 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
 @click.argument("agent", required=False)
 @click.option("--session", metavar="ID", help="The DCM session that the token is for.")
 @click.option(
-    "--ttl", default="1h", show_default=True, callback=_seconds, help="How long it is good: 90s, 15m, 1h, 7d."
+    "--ttl", default="1h", show_default=True, callback=_seconds, help="How long it is valid: 90s, 15m, 1h, 7d."
 )
 @click.option(
     "--scope",
@@ -87,7 +87,7 @@ def command(
     try:
         check_scope(claims)
     except ProtocolError as error:
-        click.echo(f"no good: {error.reason}", err=True)
+        click.echo(f"invalid: {error.reason}", err=True)
         raise SystemExit(1) from None
     if as_json:
         click.echo(
@@ -116,5 +116,5 @@ def _verified(secrets: tuple[str, ...], token: str, now_ms: int) -> Claims:
             if error.code is ErrorCode.TOKEN_EXPIRED:
                 click.echo("expired: get a new token", err=True)
                 raise SystemExit(_EXPIRED) from None
-    click.echo("no good: it is no token, or signed with another secret", err=True)
+    click.echo("invalid: not a token, or signed with another secret", err=True)
     raise SystemExit(1)

@@ -65,7 +65,11 @@ Report = dict[str, Any]
 
 @click.command("top")
 @click.option(
-    "--interval", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True, help="Seconds between two."
+    "--interval",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two refreshes.",
 )
 @click.option("--once", is_flag=True, help="Print it once.")
 @click.option("--json", "as_json", is_flag=True, help="Print it once, as JSON.")
@@ -73,7 +77,7 @@ Report = dict[str, Any]
 def command(interval: float, once: bool, as_json: bool, url: str, token_file: str | None, agent_id: str | None) -> None:
     """
     Show connections, channels, rates, what is pending and the state of the database, refreshed.  q or Ctrl-C ends it.
-    In production the channels are only shown with a token.
+    In production channel names are shown only with a token.
 
     Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service cannot be reached at the start, or answers
     with an error; 2 invalid usage.  If the service goes away later, it retries until it is back.

@@ -150,7 +150,7 @@ class DCMClient(Client):
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
-            # whoever still waits for an answer is told that there is none
+            # requests that still wait for an answer fail
             self._core.lost(None, "closed")
         for worker in list(self._workers):
             # a handler may close the client, and go on

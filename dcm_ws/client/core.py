@@ -30,7 +30,7 @@ Events that wait for their listeners; while there are more, nothing is read, and
 
 STABLE = 10.0
 """
-Seconds that a connection must stand for the back-off to begin anew.
+Seconds that a connection must last for the back-off to start again from its minimum.
 """
 
 SILENCE = 75.0
@@ -134,7 +134,7 @@ class ClientCore:
 
     def stable(self) -> None:
         """
-        The connection has stood for a while: the back-off begins anew.
+        The connection has lasted for a while: the back-off starts again from its minimum.
         """
         self._attempt = 0
 

@@ -168,7 +168,7 @@ class Dispatcher:
             return
         fresh = first or again
         if again:
-            # it failed, and is given anew on all its channels
+            # it failed, and is delivered again on all its channels
             seen.channels.clear()
         seen.channels.add(event.channel)
         if fresh:

@@ -63,7 +63,7 @@ class Subscriptions:
         while self.unsettled:
             channel = self.unsettled.popleft()
             if channel in self.channels and channel not in self.has:
-                # messages are obeyed in their order: what is asked for after this one may count on it
+                # messages are executed in order: what is requested after this one may rely on it
                 self.has.add(channel)
                 return {"type": "subscribe", "channel": channel}
             if channel in self._left and channel in self.has:

@@ -185,7 +185,7 @@ class DCMClient(Client, Service):
         self._forget_timers()
         patience: IDelayedCall | None = None
         if connection is not None:
-            # whoever still waits for an answer is told that there is none
+            # requests that still wait for an answer fail
             self._core.lost(None, "closed")
             transport: Any = connection.transport
             if self._paused:

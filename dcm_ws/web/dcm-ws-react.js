@@ -171,7 +171,7 @@ function useChannels(shared, channels, listener) {
   // a new array with the same names is the same
   const names = JSON.stringify([...new Set(channels)]);
   useEffect(() => {
-    // one that comes on the same channel again is given anew, since it failed
+    // one that comes on the same channel again is delivered again, since it failed
     const first = new Map();
     const hear = (event) => {
       if ((first.get(event.id) ?? event.channel) !== event.channel) return undefined;

@@ -120,7 +120,7 @@ export class DCMClient {
   connect() {
     if (this.#state === "connected") return Promise.resolve();
     const connected = new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    // whoever does not wait for it hears of failures by `error` and `state`
+    // callers that do not await it learn of failures by `error` and `state`
     connected.catch(() => {});
     if (this.#state === "idle" || this.#state === "closed") {
       globalThis.addEventListener?.("online", this.#wake);
@@ -131,7 +131,7 @@ export class DCMClient {
     return connected;
   }
 
-  /** Connect anew, now. */
+  /** Drop the connection and connect again, now. */
   reconnect() {
     if (this.#state === "idle" || this.#state === "closed") return this.connect();
     this.#drop(1000, "reconnect");
@@ -154,7 +154,7 @@ export class DCMClient {
    */
   on(what, listener) {
     if (!/^(state|event|message|error|event:.+|channel:.+)$/.test(what)) {
-      throw new TypeError(`Nothing is told as ${what}: use state, event, message, error, event:NAME or channel:NAME`);
+      throw new TypeError(`Unknown event ${what}: use state, event, message, error, event:NAME or channel:NAME`);
     }
     const listeners = this.#listeners.get(what) ?? new Set();
     this.#listeners.set(what, listeners);
@@ -292,7 +292,7 @@ export class DCMClient {
         const channel = queue.shift();
         const wanted = this.#wanted.has(channel);
         if (wanted === has.has(channel) || !(wanted || this.#left.has(channel))) continue;
-        // messages are obeyed in their order: what is asked for after this one may count on it
+        // messages are executed in order: what is requested after this one may rely on it
         note(has, channel, wanted);
         try {
           await (wanted ? this.#request({ type: "subscribe", channel }) : this.#leave(channel));
@@ -365,7 +365,7 @@ export class DCMClient {
     const final = error.details?.type === "ack" && !PASSING.has(error.code) && typeof this.#options.token !== "function";
     if (final) this.#end(error);
     else this.#lost(1006, error.message);
-    // last, for the listener may close the client, or connect it anew
+    // last, for the listener may close the client, or connect it again
     if (!final || this.#listeners.has("error")) this.#tell("error", error);
   }
 
@@ -466,13 +466,14 @@ export class DCMClient {
   #hear(text) {
     this.#heardAt = now();
     let frame;
+    let why = "it is not a JSON object";
     try {
       frame = this.#options.parse(text);
-    } catch {
-      // told below
+    } catch (error) {
+      why = error?.message ?? String(error);
     }
     if (frame === null || typeof frame !== "object") {
-      this.#tell("error", new DCMError("PARSE_ERROR", "The server sent what is not a JSON object"));
+      this.#tell("error", new DCMError("PARSE_ERROR", `A frame of the server cannot be read: ${why}`));
       return;
     }
     this.#tell("message", frame);
@@ -534,7 +535,7 @@ export class DCMClient {
       this.#settleFate(seen, ack);
       return;
     }
-    // what failed is given anew, on all its channels
+    // what failed is delivered again, on all its channels
     if (again) seen.channels.clear();
     seen.channels.add(event.channel);
     const fresh = first || again;
@@ -557,7 +558,7 @@ export class DCMClient {
 
   #give(event, seen, kinds, ack) {
     const results = [];
-    // a listener may listen anew, to what comes after this
+    // a listener may add listeners, for what comes after this
     for (const [what, listeners] of [...this.#listeners]) {
       const colon = what.indexOf(":") + 1;
       const kind = colon ? what.slice(0, colon) : what;

@@ -189,7 +189,7 @@ export class Stream {
     this.#again();
   }
 
-  /** Begin the list anew: the filter, or what is kept, is another. */
+  /** Build the list again, after the filter or what is kept has changed. */
   #again() {
     for (const entry of this.#kept.entries) entry.fits = this.#fits(entry);
     const matching = this.#kept.entries.filter((entry) => entry.fits);
@@ -209,7 +209,7 @@ export class Stream {
       const before = this.#rows.scrollTop > 0;
       this.#rows.prepend(...fresh.reverse().map((entry) => this.#row(entry, false)));
       while (this.#rows.childElementCount > ROWS) this.#drop(this.#rows.lastElementChild);
-      // whoever reads further down goes on reading there
+      // keeps the rows in place for a user who has scrolled down
       if (before) this.#rows.scrollTop += fresh.length * this.#rows.firstElementChild.offsetHeight;
     }
     this.#tell();

@@ -67,7 +67,7 @@ describe("asking", () => {
   test("wrong options are named", () => {
     expect(() => new DCMClient(service.url, { tokn: "x", WebSocket })).toThrow("Unknown option: tokn");
     expect(() => new DCMClient("ftp://127.0.0.1/", { WebSocket })).toThrow("Not the address of a WebSocket");
-    expect(() => client(service.url).on("events", () => {})).toThrow("Nothing is told as events");
+    expect(() => client(service.url).on("events", () => {})).toThrow("Unknown event events");
   });
 });
 
@@ -495,16 +495,20 @@ describe("a server that is none of ours", () => {
   test("a parser of one's own may make every number a bigint, and one that fails does no harm", async () => {
     const parse = (text) => {
       if (text.includes("poison")) throw new Error("not this");
+      if (text.includes("text")) return text;
+      if (text.includes("nothing")) return undefined;
       return JSON.parse(text, (_, value) => (Number.isInteger(value) ? BigInt(value) : value));
     };
     const [came, errors] = [[], []];
-    const events = ["poison", 5].map((data) => ({ id: `m${data}`, channel: "global", event: "system.info", data, timestamp: 1706000000000 }));
+    const events = ["poison", "text", "nothing", 5].map((data) => ({ id: `m${data}`, channel: "global", event: "system.info", data, timestamp: 1706000000000 }));
     const listening = client(await impostor(() => {}, [{ type: "connected", client_id: "ws_1" }, ...events]), { parse });
     listening.on("event", (event) => came.push(event));
-    listening.on("error", (error) => errors.push(error.code));
+    listening.on("error", (error) => errors.push(`${error.code}: ${error.message}`));
     await listening.connect();
     await until(() => came.length);
-    expect(errors).toEqual(["PARSE_ERROR"]);
+    const cannot = "PARSE_ERROR: A frame of the server cannot be read";
+    const noObject = `${cannot}: it is not a JSON object`;
+    expect(errors).toEqual([`${cannot}: not this`, noObject, noObject]);
     expect(came[0]).toMatchObject({ data: 5n, timestamp: 1706000000000 });
   });
 
