@@ -124,13 +124,16 @@ class DeliveryQueue:
         self.pending += len(waiting)
         self.begun += len(waiting)
         name, most = event.id, self._max_pending
+        full: list[Recipient] = []
         for client in waiting:
-            client.owed[name] = delivery
-        for client in audience:
-            if len(client.owed) > most:
-                self._settle(client, next(iter(client.owed)))
-                self._give_up(client)
-                self.overflowed += 1
+            owed = client.owed
+            owed[name] = delivery
+            if len(owed) > most:
+                full.append(client)
+        for client in full:
+            self._settle(client, next(iter(client.owed)))
+            self._give_up(client)
+            self.overflowed += 1
         self._make_room(0)
 
     def ack(self, client: Recipient, event_id: str) -> bool:
