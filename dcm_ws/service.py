@@ -30,8 +30,9 @@ from dcm_ws.agents import AgentMemory
 from dcm_ws.channels import GLOBAL, METRICS, Channels
 from dcm_ws.clock import RunningClock
 from dcm_ws.connections import Share
+from dcm_ws.data_folder import EmbeddedError, default_folder
 from dcm_ws.delivery import DeliveryQueue
-from dcm_ws.embedded import EmbeddedError, EmbeddedPostgres, default_folder
+from dcm_ws.embedded import EmbeddedPostgres
 from dcm_ws.endpoints import is_open_to_all, listen
 from dcm_ws.errors import CloseCode, ProtocolError
 from dcm_ws.events import Publishable

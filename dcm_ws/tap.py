@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from dcm_ws.configuration import Sources, merge, nearest
-from dcm_ws.embedded import default_folder, is_installed
+from dcm_ws.data_folder import default_folder
+from dcm_ws.embedded import is_installed
 from dcm_ws.logs import make_observer, missing_line
 from dcm_ws.service import DCMService, StartError, make_service
 from dcm_ws.settings import (

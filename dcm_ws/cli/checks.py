@@ -19,7 +19,8 @@ from dcm_ws.cli.common import ServiceCommand, config_option, forget_libpq_enviro
 from dcm_ws.cli.findings import Finding
 from dcm_ws.cli.ports import ports
 from dcm_ws.configuration import FLAGS, SECRET, VARIABLES, Sources
-from dcm_ws.embedded import default_folder, is_installed, running_url
+from dcm_ws.data_folder import default_folder
+from dcm_ws.embedded import is_installed, running_url
 from dcm_ws.install import BEGIN, INSTALLED, Installed
 from dcm_ws.settings import (
     DEFAULT_HOST,

@@ -15,7 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from dcm_ws.channels import Channels
-from dcm_ws.embedded import default_folder, running_url
+from dcm_ws.data_folder import default_folder
+from dcm_ws.embedded import running_url
 from dcm_ws.settings import SettingsError, database_from, path_of, secrets_from
 from dcm_ws.tap import Options
 
