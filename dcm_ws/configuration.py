@@ -286,7 +286,8 @@ def _settle(
     if not found:
         return
     best = min(found, key=lambda one: one[0])[1]
-    chosen = " and ".join(_named(name, given[name]) for name in best.names if name in given)
+    kept = [_named(name, given[name]) for name in best.names if name in given]
+    chosen, verb = " and ".join(kept), "is" if len(kept) == 1 else "are"
     for _, way in found:
         if way is best:
             continue
@@ -299,7 +300,7 @@ def _settle(
             told = [name for name in lost if DATABASE_PARTS.get(name, "") in unlike or name == "db-password-file"]
             chosen = f"{_named('database-url', given['database-url'])} ({shown(url)})"
         names = " and ".join(_named(name, given[name]) + _value_of(name, options, variables) for name in told)
-        sentence = f"{names} {'is' if len(told) == 1 else 'are'} ignored: {chosen} is used" if told else ""
+        sentence = f"{names} {'is' if len(told) == 1 else 'are'} ignored: {chosen} {verb} used" if told else ""
         for name in lost:
             del given[name]
         yield lost, sentence

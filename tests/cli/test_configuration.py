@@ -219,7 +219,7 @@ URL = "postgresql://u:p4ss@h:5432/d"
             {"DATABASE_URL": URL},
             ("--db-host", "b", "--db-password", "s3cr"),
             "",
-            ["DATABASE_URL is ignored: --db-host and --db-password is used"],
+            ["DATABASE_URL is ignored: --db-host and --db-password are used"],
         ),
         (
             {"DATABASE_URL": URL},
