@@ -39,6 +39,11 @@ HEADS_A_TURN = 32
 Requests on new connections that are read in one turn of the reactor.
 """
 
+GOODBYE = 5.0
+"""
+Seconds that the far end has to answer the end of a TLS connection.
+"""
+
 UNSENT = 128 << 10
 """
 Bytes that the kernel takes for a client, past those that are on their way to it.
@@ -90,6 +95,7 @@ class Port(Factory):
     ) -> None:
         self._websockets = websockets
         self._web = web
+        self.clock = clock
         self._targets = tuple(path.encode() for path in paths)
         self._now = now
         self.wall_ms = wall_ms
@@ -172,9 +178,7 @@ class Port(Factory):
         Drop the HTTP connections that are still there.
         """
         for visit in list(self._visits):
-            # a TLS connection that has ended by itself cannot be aborted
-            if visit.transport.connected:
-                visit.transport.abortConnection()
+            _abort(visit.transport)
 
     def build(self, head: bytes, reception: _Reception) -> IProtocol | None:
         """
@@ -228,6 +232,12 @@ def bound_unsent(port: IListeningPort) -> None:
     # not for Unix sockets, nor where the system does not know it
     if listener is not None and listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def _abort(transport: Any) -> None:
+    # a TLS connection that has ended by itself cannot be aborted
+    if transport.connected:
+        transport.abortConnection()
 
 
 def _set_protocol(transport: Any, protocol: IProtocol) -> None:
@@ -319,7 +329,11 @@ class _Reception(Protocol):
         self._port.served(self)
         self._dropped = True
         self._data = b""
-        self.transport.loseConnection()
+        transport = self.transport
+        if isinstance(transport, ProtocolWrapper):
+            # TLS waits for the far end's goodbye, or even for the end of its handshake
+            self._port.clock.callLater(GOODBYE, _abort, transport)
+        transport.loseConnection()
 
     def _hand_on(self) -> None:
         if self._dropped:

@@ -88,12 +88,30 @@ class StrictChannel(http.HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self._head: list[bytes] = []
-        self._refused = False
+        self._ended = False
 
     def dataReceived(self, data: bytes) -> None:
         # over TLS it comes until the far end has heard of the end
-        if not self._refused:
+        if not self._ended:
             super().dataReceived(data)
+
+    def loseConnection(self) -> None:
+        """
+        End the connection, in time: TLS would wait for the far end's goodbye.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        super().loseConnection()
+
+    def forceAbortClient(self) -> None:
+        # a TLS connection that has ended by itself cannot be aborted
+        if self.transport.connected:
+            super().forceAbortClient()
+        else:
+            self._abortingCall = None
 
     def lineReceived(self, line: bytes) -> None:
         if line:
@@ -111,7 +129,6 @@ class StrictChannel(http.HTTPChannel):
         self._refuse("This is not an HTTP request that can be read")
 
     def _refuse(self, reason: str) -> None:
-        self._refused = True
         body = to_json({"error": reason, "code": "BAD_REQUEST", "timestamp": self.site.resource.wall_ms()})
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"

@@ -287,7 +287,7 @@ class _Channel(StrictChannel):
         # a request that is not whole by now never will be
         answering = self._answered is not None or self._put_off or self._handlingRequest
         if self._asked_all and not answering:
-            self.transport.loseConnection()
+            self.loseConnection()
 
     def pauseProducing(self) -> None:
         self._full = True

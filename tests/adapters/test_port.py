@@ -21,7 +21,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from dcm_ws.connections import Share
-from dcm_ws.port import HEADS_A_TURN, Port
+from dcm_ws.port import GOODBYE, HEADS_A_TURN, Port
 
 HEAD_MAX = 16 << 10
 HEAD_TIMEOUT = 5.0
@@ -213,6 +213,27 @@ def test_wrapped_transport(ground: Ground) -> None:
     assert taker.transport is wrapper
     wrapper.connectionLost(Failure(ConnectionDone()))
     assert taker.lost is not None
+
+
+@pytest.mark.parametrize("says_goodbye", [False, True])
+def test_end_of_a_wrapped_transport(ground: Ground, clock: Clock, says_goodbye: bool) -> None:
+    """
+    TLS ends a connection when the far end has agreed; one that does not agree is ended all the same.
+    """
+    wrapper = WrappingFactory(ground.port).buildProtocol(ADDRESS)
+    assert isinstance(wrapper, ProtocolWrapper)
+    transport = StringTransport(peerAddress=ADDRESS)
+    wrapper.makeConnection(transport)
+    clock.advance(HEAD_TIMEOUT)
+    ground.port.sweep()
+    assert transport.value().startswith(b"HTTP/1.1 408 ")
+    if says_goodbye:
+        transport.connected = False
+        wrapper.connectionLost(Failure(ConnectionDone()))
+    clock.advance(GOODBYE - 0.001)
+    assert not transport.disconnected
+    clock.advance(0.001)
+    assert transport.disconnected is not says_goodbye
 
 
 def test_deadline(ground: Ground, clock: Clock) -> None:

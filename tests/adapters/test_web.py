@@ -232,6 +232,27 @@ def test_idle_connection(service: Service) -> None:
     service.site.doStop()
 
 
+@pytest.mark.parametrize("request_", [b"GET /health HTTP/1.0\r\n\r\n", b"nonsense\r\n\r\n"])
+@pytest.mark.parametrize("says_goodbye", [False, True])
+def test_end_that_takes_too_long(service: Service, request_: bytes, says_goodbye: bool) -> None:
+    """
+    A connection that has been answered for the last time ends, also if the far end does not agree, as TLS asks it to;
+    what it still says is not read.
+    """
+    service.site.doStart()
+    protocol, transport = connect(service)
+    protocol.dataReceived(request_)
+    protocol.dataReceived(b"x" * 100_000)
+    assert transport.value().count(b"HTTP/1.") == 1
+    assert transport.disconnecting
+    assert transport.producerState == "producing"
+    if says_goodbye:
+        protocol.connectionLost(Failure(ConnectionDone()))
+    service.reactor.advance(15)
+    assert transport.disconnected is not says_goodbye
+    service.site.doStop()
+
+
 @pytest.mark.parametrize("piece", [b"x", b"X-Header: y\r\n"])
 def test_trickle(service: Service, piece: bytes) -> None:
     """

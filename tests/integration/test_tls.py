@@ -148,6 +148,32 @@ def test_frames_sent_with_the_handshake_over_tls(secure: Service, trusting: ssl.
         assert b'"connected"' in heard
 
 
+def test_connections_that_end_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+    """
+    A client that talks on after its last request, and leaves without a goodbye, is not counted any longer.
+    """
+
+    def get_stats() -> Any:
+        with (
+            socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+            trusting.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET /stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while data := tls.recv(1 << 16):
+                answer += data
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    for _ in range(10):
+        with (
+            socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+            trusting.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET /live.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            tls.sendall(b"x" * 40_000)
+    until(lambda: get_stats()["connections"]["http"] == 1)
+
+
 def test_large_messages_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
     """
     Messages of 500 KB go in and out whole.
