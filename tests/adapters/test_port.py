@@ -228,7 +228,8 @@ def test_end_of_a_wrapped_transport(ground: Ground, clock: Clock, says_goodbye: 
     ground.port.sweep()
     assert transport.value().startswith(b"HTTP/1.1 408 ")
     if says_goodbye:
-        transport.connected = False
+        # as that of TLS does
+        wrapper.connected = 0
         wrapper.connectionLost(Failure(ConnectionDone()))
     clock.advance(GOODBYE - 0.001)
     assert not transport.disconnected
