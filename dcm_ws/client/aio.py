@@ -186,7 +186,12 @@ class DCMClient(Client):
             self.last_error = None
             try:
                 async with connect(self.url, **self._options) as socket:
-                    error = await self._converse(socket)
+                    try:
+                        error = await self._converse(socket)
+                    except asyncio.CancelledError:
+                        # by its user; the package websockets would call it an internal error (1011)
+                        await socket.close()
+                        raise
                 code, reason = socket.close_code, socket.close_reason or ""
             except (OSError, TimeoutError, WebSocketException) as failed:
                 self.last_error = failed

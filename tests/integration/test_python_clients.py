@@ -919,6 +919,21 @@ async def test_what_a_close_ends_says_why(world: Any, running: Service) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_closing_is_normal(world: Any, running: Service) -> None:
+    """
+    A client that its user closes says 1000: another code would read as a failure in the service's log.
+    """
+    client = world.client(at(running), agent_id="leaver")
+
+    async def program() -> None:
+        await world.connect(client)
+
+    await played(world, client, program=program)
+    running.read_log_until("(leaver, close code ")
+    assert "(leaver, close code 1000)" in running.log
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_proxy_for_this_machine(world: Any, running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A proxy in the environment is not asked for a service on a loopback address.
