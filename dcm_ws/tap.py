@@ -459,12 +459,16 @@ class Options(usage.Options):
         """
         The error, with the option that was probably meant if it names one that there is not.
         """
-        found = re.fullmatch(r"option -+(\S+) not recognized", error)
+        names = [name.rstrip("=") for name in self.longOpt]
+        if begun := re.fullmatch(r"option --(\S+) not a unique prefix", error):
+            possible = ", ".join(sorted(f"--{name}" for name in names if name.startswith(begun[1])))
+            return f"--{begun[1]} can be any of {possible}"
+        found = re.fullmatch(r"option (-+)(\S+) not recognized", error)
         if found is None:
             return error
-        near = nearest(found[1], [name.rstrip("=") for name in self.longOpt])
+        near = nearest(found[2], names) if found[1] == "--" else None
         hint = f" (did you mean --{near}?)" if near else ""
-        return f"there is no option --{found[1]}{hint}"
+        return f"there is no option {found[1]}{found[2]}{hint}"
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:

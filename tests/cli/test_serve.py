@@ -56,6 +56,23 @@ def test_what_is_no_good(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "--nonsense").returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--prot", "there is no option --prot (did you mean --production?)"),
+        ("--port=1", "there is no option --port (did you mean --ws-port?)"),
+        ("-x", "there is no option -x"),
+        ("--log", "--log can be any of --log-format, --log-level"),
+    ],
+)
+def test_misspelt_options(tmp_path: Path, option: str, said: str) -> None:
+    """
+    An option that there is not is one line, with the option that was probably meant.
+    """
+    done = run(tmp_path, "serve", option)
+    assert (done.returncode, done.stderr) == (1, f"dcm-ws: {said}; see dcm-ws serve --help\n")
+
+
 def test_help(tmp_path: Path) -> None:
     """
     It lists every option, with text that is wrapped once.

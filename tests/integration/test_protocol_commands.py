@@ -321,6 +321,18 @@ def test_parse_error(client: ClientConnection, message: str) -> None:
     silence(client)
 
 
+def test_repeated_keys(client: ClientConnection) -> None:
+    """
+    Of a key that is repeated the last value counts.  The type may not be two things.
+    """
+    client.send('{"type":"subscribe","channel":"topics/a","channel":"nowhere","id":1,"id":2}')
+    answer = hear(client)
+    assert (answer["id"], answer["error"]) == (2, "Invalid channel format: nowhere")
+    client.send('{"type":"ping","type":"pong"}')
+    assert hear(client)["code"] == "INVALID_MESSAGE"
+    silence(client)
+
+
 @pytest.mark.parametrize(
     "payload", [b"\xff", b'{"type":"ping","x":"\xff"}', b"\xed\xa0\x80", '{"type":"é'.encode()[:-1]]
 )
