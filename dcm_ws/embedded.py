@@ -68,7 +68,7 @@ def running_url(folder: Path) -> str | None:
     """
     try:
         lines = (folder / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()
-        password = (folder / "password").read_text()
+        password = (folder / "password").read_text().strip()
     except OSError:
         return None
     if len(lines) < 8 or not lines[7].startswith("ready") or has_ended(lines[0], folder / "postgres" / "cluster"):
@@ -183,7 +183,7 @@ class EmbeddedPostgres:
                 else:
                     old.unlink(missing_ok=True)
             if self._cluster.exists():
-                self._password = read_own(self._folder / "password")
+                self._password = read_own(self._folder / "password").strip()
                 await self._check_version()
             else:
                 await self._make_cluster()
@@ -320,9 +320,11 @@ class EmbeddedPostgres:
 
     def _last_port(self) -> int:
         try:
-            return int(read_own(self._folder / "port"))
+            port = int(read_own(self._folder / "port"))
         except (OSError, ValueError):
             return 0
+        # PostgreSQL's account may not have the ones below
+        return port if 1024 <= port <= 65_535 else 0
 
     async def _make_tables(self, port: int) -> None:
         server = f"host={_HOST} port={port} user={ROLE} password={self._password}"

@@ -399,6 +399,19 @@ def test_port_taken_by_another(made: Path) -> None:
         taker.communicate(b"\n")
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "80", "1.5", ""])
+def test_files_that_an_editor_has_changed(made: Path, port: str) -> None:
+    """
+    A port that cannot be had, and a line feed after the password, keep nothing from starting.
+    """
+    (made / "port").write_text(port)
+    with (made / "password").open("a") as password:
+        password.write("\n")
+    with embedded(made) as running:
+        assert_bridges(running)
+        assert running.stop() == 0
+
+
 def test_path_with_blanks_and_more(folder: Path) -> None:
     """
     The data may live in a folder whose name has blanks, quotes and letters of any language.
