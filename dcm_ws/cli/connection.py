@@ -110,7 +110,7 @@ class Progress:
                 self.failure = self.trouble
             else:
                 delay = max(0.0, (self._client.retry_at or 0.0) - time.time())
-                say(f"{self.trouble}; trying again in {delay:.1f} s")
+                say(f"{self.trouble}; trying again {f'in {delay:.1f} s' if delay >= 0.05 else 'now'}")
 
     @property
     def trouble(self) -> str:

@@ -102,8 +102,8 @@ def command(
 
     \b
     Examples:
-      dcm-ws publish topics/deploys system.info '{"version": 7}'
-      date +%s | dcm-ws publish global system.info -
+      dcm-ws publish topics/deploys task.completed '{"version": 7}'
+      date +%s | dcm-ws publish topics/clock agent.heartbeat -
       dcm-ws publish --via db agents/backend task.created '{"id": "t1"}'
       dcm-ws publish --lines events.jsonl
     """
