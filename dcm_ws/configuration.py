@@ -194,7 +194,7 @@ def merge(options: Mapping[str, Any], defaults: Mapping[str, Any], environment: 
     Put together what was given, the nearest first.
 
     @param options: by option name; what was not given is the very object that is in C{defaults}, or an empty list.
-    @raise SettingsError: the file is no good.
+    @raise SettingsError: the file is invalid.
     """
     warnings: list[str] = []
     places = dict(_PLACES)

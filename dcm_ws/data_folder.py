@@ -114,7 +114,7 @@ def refuse_foreign(folder: Path) -> None:
         if (folder / name).is_symlink():
             raise EmbeddedError(f"{folder / name} is a symbolic link: remove it, or {other}")
     for name in ("lock", "password", "port"):
-        # the read of a named pipe would wait for ever
+        # reading from a named pipe would wait indefinitely
         if (folder / name).exists() and not (folder / name).is_file():
             raise EmbeddedError(f"{folder / name} is not a file: remove it, or {other}")
 

@@ -149,7 +149,7 @@ class DeliveryQueue:
 
     def forget(self, client: Recipient, event_id: str) -> None:
         """
-        C{client} is to be sent the event anew, and owes no ack for it until then.
+        C{client} will be sent the event again, and owes no ack for it until then.
         """
         self._settle(client, event_id)
 

@@ -127,7 +127,7 @@ class EmbeddedPostgres:
 
     async def stop(self) -> None:
         """
-        Stop PostgreSQL, whoever started it, and let go of the data folder.
+        Stop PostgreSQL, even if an earlier process started it, and release the data folder.
         """
         self._stopping = True
         await self._tasks.acquire()
