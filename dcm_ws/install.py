@@ -69,6 +69,14 @@ _WRITABLE = """    if current_setting('transaction_read_only')::boolean then
     end if;
 """
 
+_OWN_HOME = """            perform 1 from pg_namespace n where n.nspname = home
+                and (n.nspowner = any (trusted) or pg_get_userbyid(n.nspowner) = 'pg_database_owner');
+            if not found then
+                raise exception 'the schema % belongs to somebody else', home
+                    using hint = 'set the search path to a schema of your own';
+            end if;
+"""
+
 INSTALLED = f"""
 with {_FOUND}
 select json_build_object(
@@ -237,13 +245,7 @@ begin
 
     for one in with {_FOUND} select * from unnest(wanted) as w (name) where w.name not in (select name from ours) loop
         if one.name = any ({_names(NAMES)}) then
-            perform 1 from pg_namespace n where n.nspname = home
-                and (n.nspowner = any (trusted) or pg_get_userbyid(n.nspowner) = 'pg_database_owner');
-            if not found then
-                raise exception 'the schema % belongs to somebody else', home
-                    using hint = 'set the search path to a schema of your own';
-            end if;
-            execute replace(definitions->>(one.name::text), '{{table}}', format('%I.%I', home, one.name));
+{_OWN_HOME}            execute replace(definitions->>(one.name::text), '{{table}}', format('%I.%I', home, one.name));
         end if;
     end loop;
 
@@ -255,13 +257,7 @@ begin
     end if;
     if one.source is distinct from code or one.comment is distinct from '{MARK} {VERSION}' then
         if one.schema is null then
-            perform 1 from pg_namespace n where n.nspname = home
-                and (n.nspowner = any (trusted) or pg_get_userbyid(n.nspowner) = 'pg_database_owner');
-            if not found then
-                raise exception 'the schema % belongs to somebody else', home
-                    using hint = 'set the search path to a schema of your own';
-            end if;
-        end if;
+{_OWN_HOME}        end if;
         execute case when one.schema is null then 'create' else 'create or replace' end || ' function ' || target
             || ' returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $source$'
             || code || '$source$';

@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 class SettingsError(ValueError):
     """
-    A setting is no good; the text names it, in one line.
+    A setting is invalid; the text names it, in one line.
     """
 
 
@@ -88,7 +88,7 @@ class Settings:
     @ivar anonymous_listeners: in production, clients without a token may listen to public channels.
     @ivar testee: replace the application by an echo, to be held against a testsuite.
 
-    @raise SettingsError: a value is no good.
+    @raise SettingsError: a value is invalid.
     """
 
     listen: tuple[str, ...] = (f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}:backlog=4096",)
@@ -170,26 +170,17 @@ class Settings:
             raise SettingsError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
         if self.log_format not in LOG_FORMATS:
             raise SettingsError(f"--log-format must be one of {', '.join(LOG_FORMATS)}, not {self.log_format!r}")
-        try:
-            TrustedProxies(self.trusted_proxies)
-        except ValueError as error:
-            raise SettingsError(f"--trusted-proxy: {error}") from None
-        try:
-            AllowedOrigins((), self.server_names)
-        except ValueError as error:
-            raise SettingsError(f"--server-name: {error}") from None
-        try:
-            Publishable(self.extra_events)
-        except ValueError as error:
-            raise SettingsError(f"--extra-event: {error}") from None
-        try:
-            LatestEvents(self.latest_events)
-        except ValueError as error:
-            raise SettingsError(f"--latest-event: {error}") from None
-        try:
-            Channels(self.extra_channels)
-        except ValueError as error:
-            raise SettingsError(f"--extra-channel: {error}") from None
+        for option, check in (
+            ("trusted-proxy", lambda: TrustedProxies(self.trusted_proxies)),
+            ("server-name", lambda: AllowedOrigins((), self.server_names)),
+            ("extra-event", lambda: Publishable(self.extra_events)),
+            ("latest-event", lambda: LatestEvents(self.latest_events)),
+            ("extra-channel", lambda: Channels(self.extra_channels)),
+        ):
+            try:
+                check()
+            except ValueError as error:
+                raise SettingsError(f"--{option}: {error}") from None
         if self.database is not None:
             check_database(self.database)
         if self.production:
@@ -233,7 +224,7 @@ def from_mappings(options: Mapping[str, object], environment: Mapping[str, str])
     Settings from options, and from the environment where there is no option.
 
     @param options: what was given on the command line, by option name; None where it was not.
-    @raise SettingsError: a value is no good.
+    @raise SettingsError: a value is invalid.
     """
 
     text = _text(options, environment)
@@ -345,7 +336,7 @@ def database_from(options: Mapping[str, object], environment: Mapping[str, str])
     """
     The database alone, as L{from_mappings} finds it; None for none.
 
-    @raise SettingsError: a value is no good.
+    @raise SettingsError: a value is invalid.
     """
     url = _database(_text(options, environment))
     if url is not None:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.cli.running import debian_program
 from tests.integration.running import RawClient, free_port, until
 
 ROOT = Path(__file__).parents[2]
@@ -61,18 +62,9 @@ def printed(name: str) -> str:
 
 def program(name: str) -> str:
     """
-    Where a program of Debian's is; installed where that is allowed, and else the test is skipped, but for CI.
+    Where a program of Debian's is, which has the name of its package.
     """
-    place = f"{os.defpath}:/usr/sbin"
-    found = shutil.which(name, path=place)
-    if found is None:
-        done = subprocess.run([ROOT / "scripts" / "install-debian", name], stderr=subprocess.PIPE, text=True)
-        if done.returncode and not os.environ.get("CI"):
-            pytest.skip(done.stderr.strip())
-        assert done.returncode == 0, done.stderr
-        found = shutil.which(name, path=place)
-    assert found is not None
-    return found
+    return debian_program(name, lambda: shutil.which(name, path=f"{os.defpath}:/usr/sbin"))
 
 
 class Authority:
