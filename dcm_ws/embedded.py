@@ -44,6 +44,9 @@ from dcm_ws.postgres import (
 from dcm_ws.postmaster import has_children, has_ended
 from dcm_ws.schema import TABLES
 
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.embedded.EmbeddedPostgres")
+
 ROLE = DATABASE = "dcm"
 _HOST = "127.0.0.1"
 _START_SECONDS = 60
@@ -80,8 +83,6 @@ class EmbeddedPostgres:
     """
     @param folder: where the data lives; made if missing.
     """
-
-    _log = Logger()
 
     def __init__(self, reactor: Any, folder: Path) -> None:
         self._reactor = reactor
@@ -147,9 +148,9 @@ class EmbeddedPostgres:
             arguments = ["-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop"]
             code, output = await self._pg_ctl(arguments)
             if code == 0:
-                self._log.info("embedded PostgreSQL stopped")
+                _log.info("embedded PostgreSQL stopped")
                 return
-            self._log.error("the embedded PostgreSQL did not stop: {output}", output=_gist(output))
+            _log.error("the embedded PostgreSQL did not stop: {output}", output=_gist(output))
 
     # making
 
@@ -216,12 +217,12 @@ class EmbeddedPostgres:
         copy = self._folder / "programs" / str(int(package.stat().st_mtime))
         tools = copy / package.name / "pginstall" / "bin"
         if not copy.exists():
-            self._log.info("copying PostgreSQL's programs to {folder}", folder=copy)
+            _log.info("copying PostgreSQL's programs to {folder}", folder=copy)
             await self._in_thread(_copy, package, copy)
         return tools
 
     async def _make_cluster(self) -> None:
-        self._log.info("making a database in {folder}", folder=self._cluster)
+        _log.info("making a database in {folder}", folder=self._cluster)
         self._password = secrets.token_urlsafe(24)
         write_secret(self._folder / "password", self._password)
         unfinished = self._home / f"unfinished-{secrets.token_hex(4)}"
@@ -265,7 +266,7 @@ class EmbeddedPostgres:
         if port is None:
             return False
         if port != self._port:
-            self._log.info("found PostgreSQL running on port {port}", port=port)
+            _log.info("found PostgreSQL running on port {port}", port=port)
             try:
                 await self._make_tables(port)
             except EmbeddedError:
@@ -344,7 +345,7 @@ class EmbeddedPostgres:
         try:
             await self._query(dsn, TABLES)
         except psycopg2.ProgrammingError as error:
-            self._log.warn("the tables are left as they are: {reason}", reason=one_line(error))
+            _log.warn("the tables are left as they are: {reason}", reason=one_line(error))
 
     async def _query(self, dsn: str, sql: str) -> Sequence[object]:
         connection = DatabaseConnection(self._reactor)

@@ -23,6 +23,9 @@ from dcm_ws.postgres import (
     one_line,
 )
 
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.kpis.KpiPoller")
+
 QUERY_TIMEOUT = 10.0
 """
 Seconds that a snapshot may take.
@@ -43,8 +46,6 @@ class KpiPoller(Service):
     @param took: told each snapshot.
     @param wall_ms: ms since the epoch.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class KpiPoller(Service):
         if self._ticks % _RECHECK_TICKS == 0:
             self._broken.clear()
         self._running = Deferred.fromCoroutine(self._snapshot())
-        self._running.addErrback(lambda failure: self._log.failure("the metrics broke", failure))
+        self._running.addErrback(lambda failure: _log.failure("the metrics broke", failure))
         self._running.addBoth(self._done)
 
     def stopService(self) -> Deferred[None]:
@@ -122,7 +123,7 @@ class KpiPoller(Service):
         self.failed += 1
         if self.running and not self._failing:
             self._failing = True
-            self._log.warn("no metrics: {reason}", reason=reason)
+            _log.warn("no metrics: {reason}", reason=reason)
 
     async def _figures(self, connection: DatabaseConnection) -> dict[str, float]:
         # each time: what was an ordinary table a minute ago may be a trap now
@@ -171,7 +172,7 @@ class KpiPoller(Service):
         # one table may be missed by more than one query
         if reason not in self._warned:
             self._warned.add(reason)
-            self._log.warn("some metrics are given as 0: {reason}", reason=reason)
+            _log.warn("some metrics are given as 0: {reason}", reason=reason)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -32,6 +32,9 @@ from dcm_ws.postgres import (
     one_line,
 )
 
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.listener.NotifyListener")
+
 CHANNEL = "dcm_events"
 """
 What is LISTENed to.
@@ -214,8 +217,6 @@ class NotifyListener(Service):
     @ivar up: fires when the database is listened to for the first time.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         reactor: Any,
@@ -267,7 +268,7 @@ class NotifyListener(Service):
     def startService(self) -> None:
         super().startService()
         self._ended = Deferred.fromCoroutine(self._serve())
-        self._ended.addErrback(lambda failure: self._log.failure("the bridge broke", failure))
+        self._ended.addErrback(lambda failure: _log.failure("the bridge broke", failure))
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -294,7 +295,7 @@ class NotifyListener(Service):
             except DatabaseError as error:
                 reason = one_line(error)
             except Exception as error:
-                self._log.failure("the bridge broke; it will connect again")
+                _log.failure("the bridge broke; it will connect again")
                 reason = type(error).__name__
             finally:
                 if self._connection is not None:
@@ -352,13 +353,13 @@ class NotifyListener(Service):
             return
         self.state = state
         if state is DatabaseState.UP:
-            self._log.info("database up: listening to {channel}", channel=CHANNEL)
+            _log.info("database up: listening to {channel}", channel=CHANNEL)
             if self._told_down:
                 self._changed(True)
             if not self.up.called:
                 self.up.callback(None)
         else:
-            self._log.warn("database down: {reason}", reason=reason)
+            _log.warn("database down: {reason}", reason=reason)
             self._told_down = True
             self._changed(False)
 
@@ -385,7 +386,7 @@ class NotifyListener(Service):
             try:
                 heard(inbox.popleft())
             except Exception:
-                self._log.failure("a notification broke the hub")
+                _log.failure("a notification broke the hub")
             count += 1
             if count % _SLICE_CHECK == 0 and self._now() >= until:
                 break

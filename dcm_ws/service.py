@@ -56,6 +56,9 @@ from dcm_ws.version import SERVER, VERSION
 from dcm_ws.web import Counts, Probe, QuietSite, health_report, make_site
 from dcm_ws.websocket import PATHS, ConnectionLimits, WebSocketConnections
 
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.service.DCMService")
+
 PRODUCTION_RATE_LIMIT = 100.0
 """
 Messages a second from one client, where the operator has not said otherwise.
@@ -213,8 +216,6 @@ class DCMService(MultiService):
     @ivar ports: what it listens on, in the order of C{settings.listen}, and then of C{settings.admin_listen}.
     """
 
-    _log = Logger()
-
     def __init__(self, settings: Settings, reactor: Any, world: World, clock: RunningClock, hub: Hub) -> None:
         super().__init__()
         self.setName("dcm-ws")
@@ -368,13 +369,13 @@ class DCMService(MultiService):
             except EmbeddedError as error:
                 raise StartError(str(error)) from None
             # its password is good for nothing else, and psql needs it
-            self._log.info("embedded PostgreSQL: {url}", url=url)
+            _log.info("embedded PostgreSQL: {url}", url=url)
         if self._database is not None:
             self._kpis.setServiceParent(self)
             self._database.setServiceParent(self)
             await self._database.up
         # not before a signal would stop it in order
-        self._reactor.callWhenRunning(self._log.info, "ready")
+        self._reactor.callWhenRunning(_log.info, "ready")
         return self
 
     async def _listen(self, description: str, factory: Port) -> None:
@@ -396,9 +397,9 @@ class DCMService(MultiService):
     def _note_address(self, description: str, port: IListeningPort) -> None:
         address = port.getHost()
         if not isinstance(address, IPv4Address | IPv6Address):
-            self._log.info("listening on {endpoint}", endpoint=description)
+            _log.info("listening on {endpoint}", endpoint=description)
             if is_open_to_all(port):
-                self._log.warn(
+                _log.warn(
                     "every account of this machine may connect to {endpoint}: use mode=660 and a group",
                     endpoint=description,
                 )
@@ -406,14 +407,14 @@ class DCMService(MultiService):
         if self._number is None:
             self._number = int(address.port)
         host = f"[{address.host}]" if ":" in address.host else address.host
-        self._log.info(
+        _log.info(
             "listening on ws{s}://{host}:{port}/ (health: http{s}://{host}:{port}/health)",
             s="s" if description.startswith("ssl:") else "",
             host=host,
             port=address.port,
         )
         if not self._settings.production and not ip_address(address.host).is_loopback:
-            self._log.warn(
+            _log.warn(
                 "development mode on {host}:{port}: everybody who can reach it may read and publish everything;"
                 " set DCM_ENV=production, or HOST=127.0.0.1",
                 host=host,
@@ -427,12 +428,12 @@ class DCMService(MultiService):
             self.hub.notified(payload)
         except ProtocolError as error:
             self._why_bad = error.reason
-            self._log.debug("bad notification: {reason!a}", reason=error.reason)
+            _log.debug("bad notification: {reason!a}", reason=error.reason)
 
     def _page_refused(self, origin: str, target: Target) -> None:
         held = self._pages_refused.held_back()
         if held is not None:
-            self._log.warn(
+            _log.warn(
                 "a web page may not connect: its Origin {origin} is not allowed, and is not the Host {host};"
                 " see --allowed-origin, --server-name and --trusted-proxy ({held} more in the last minute)",
                 origin=shown(origin),
@@ -457,9 +458,9 @@ class DCMService(MultiService):
         given_up_before, bad_before = self._summed
         self._summed = now
         if given_up > given_up_before:
-            self._log.warn("{n} deliveries given up in the last minute", n=given_up - given_up_before)
+            _log.warn("{n} deliveries given up in the last minute", n=given_up - given_up_before)
         if bad > bad_before:
-            self._log.warn(
+            _log.warn(
                 "{n} bad notifications in the last minute; the last one: {reason!a}",
                 n=bad - bad_before,
                 reason=self._why_bad,
@@ -519,7 +520,7 @@ class DCMService(MultiService):
         From now on tokens are good that are signed with one of C{secrets}.  No connection is touched.
         """
         self.hub.secrets = tuple(secrets)
-        self._log.info("secrets taken over: {n} in use", n=len(secrets))
+        _log.info("secrets taken over: {n} in use", n=len(secrets))
 
     def use_database(self, url: str | None) -> None:
         """
@@ -542,7 +543,7 @@ class DCMService(MultiService):
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         if self.running:
-            self._log.info("draining {n} clients", n=len(self.hub.sessions))
+            _log.info("draining {n} clients", n=len(self.hub.sessions))
             self.hub.drain()
             self._port.drop()
             self._admin_port.drop()
@@ -553,7 +554,7 @@ class DCMService(MultiService):
             await super().stopService()
         if self._embedded is not None:
             await self._embedded.stop()
-        self._log.info("stopped")
+        _log.info("stopped")
 
     async def _close_clients(self) -> None:
         sessions = list(self.hub.sessions)

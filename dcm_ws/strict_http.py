@@ -16,7 +16,7 @@ from twisted.web.server import Request, Site
 from dcm_ws.heads import fault_of, origin_form
 from dcm_ws.messages import to_json
 
-_log = Logger()
+_log = Logger(namespace="dcm_ws.strict_http")
 # Twisted would log a line for each HEAD, and for each connection that is idle for too long
 _SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
 

@@ -37,6 +37,8 @@ from dcm_ws.settings import (
 )
 from dcm_ws.writer import Descriptor, LogWriter, Sink
 
+_log = Logger(namespace="dcm_ws.tap")
+
 _defaults = Settings()
 
 
@@ -561,7 +563,7 @@ def makeService(options: Options) -> IService:
     service = make_service(options.settings, reactor)
     service.ready.addErrback(_end, reactor)
     for sentence in (*options.ignored, *_too_few_files(files, options.settings)):
-        reactor.callWhenRunning(Logger().warn, "{sentence}", sentence=sentence)
+        reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(_install_signals, reactor, partial(_take_over_secrets, options, service))
     process = _Process(options, reactor, service.hub.limits)
     service.setServiceParent(process)
@@ -570,9 +572,9 @@ def makeService(options: Options) -> IService:
 
 def _end(failure: Failure, reactor: Any) -> None:
     if failure.check(StartError):
-        Logger().critical("dcm-ws cannot start: {reason}", reason=failure.value)
+        _log.critical("dcm-ws cannot start: {reason}", reason=failure.value)
     else:
-        Logger().critical("dcm-ws cannot start", log_failure=failure)
+        _log.critical("dcm-ws cannot start", log_failure=failure)
     # twistd has no way to ask for an exit status
     atexit.register(_exit_with_failure)
     reactor.callWhenRunning(reactor.stop)
@@ -587,7 +589,7 @@ def _take_over_secrets(options: Options, service: DCMService) -> None:
     try:
         settings = options.read_settings()
     except SettingsError as error:
-        Logger().error("the secrets stay as they are: {reason}", reason=error)
+        _log.error("the secrets stay as they are: {reason}", reason=error)
     else:
         service.use_secrets(settings.secrets)
         service.use_database(settings.database)

@@ -16,7 +16,7 @@ STEPS_A_TURN = 256
 Steps of a sliced job between two looks at the sockets: with a write each they take a few milliseconds.
 """
 
-_log = Logger()
+_log = Logger(namespace="dcm_ws.timers")
 
 
 def every(seconds: float, name: str, step: Callable[[], object], clock: IReactorTime) -> TimerService:

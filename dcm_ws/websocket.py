@@ -41,6 +41,9 @@ from dcm_ws.session import Origin, Session
 from dcm_ws.shortcuts import frame_size, plain_handshake, read_headers, short_message
 from dcm_ws.tally import Tally
 
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.websocket.WebSocketConnection")
+
 PATHS = ("/", "/ws")
 """
 Where a WebSocket may be opened.
@@ -133,7 +136,6 @@ class WebSocketConnection(WebSocketServerProtocol):
     """
 
     log = _Silence()
-    _log = Logger()
 
     factory: WebSocketConnections
     transport: Any
@@ -228,7 +230,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._distrust()
         self._session = self.factory.hub.connect(self, origin)
         if self._session is not None:
-            self._log.info(
+            _log.info(
                 "{client} joined from {peer}",
                 client=self._session.client_id,
                 peer=self.address,
@@ -278,7 +280,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """
         C{session} raised what it should not: that ends it, and nothing else.
         """
-        self._log.failure("{client} broke its session", client=session.client_id)
+        _log.failure("{client} broke its session", client=session.client_id)
         self.factory.hub.close(session, CloseCode.INTERNAL_ERROR)
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
@@ -402,7 +404,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """
         agent = session.agent
         self.factory.hub.disconnect(session)
-        self._log.info(
+        _log.info(
             "{client} left after {seconds:.1f} s ({agent}, close code {code})",
             client=session.client_id,
             agent="no agent" if agent is None else agent,
