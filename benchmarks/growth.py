@@ -24,8 +24,8 @@ from matplotlib import pyplot
 from twisted.internet.task import Clock
 
 from benchmarks.test_micro import Sink
-from dcm_ws.channels import parse_channel
-from dcm_ws.session import Origin
+from dcm_ws.core.session import Origin
+from dcm_ws.protocol.channels import parse_channel
 from tests.fakes import make_hub
 
 POWERS = [10**power for power in range(1, 6)]

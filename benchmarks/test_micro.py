@@ -13,14 +13,14 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dcm_ws.channels import parse_channel
-from dcm_ws.frames import text_frame
-from dcm_ws.messages import decode_command, event_frame
-from dcm_ws.notifications import decode_notification
-from dcm_ws.session import Origin
-from dcm_ws.websocket import ConnectionLimits, WebSocketConnection, WebSocketConnections
-from tests.adapters.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
+from dcm_ws.core.session import Origin
+from dcm_ws.protocol.channels import parse_channel
+from dcm_ws.protocol.frames import text_frame
+from dcm_ws.protocol.messages import decode_command, event_frame
+from dcm_ws.protocol.notifications import decode_notification
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
 from tests.fakes import admit_all, make_hub
+from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 
 Benchmark = Callable[..., Any]
 

@@ -10,15 +10,15 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from dcm_ws.addresses import TrustedProxies
-from dcm_ws.admission import Admission
-from dcm_ws.agents import AgentMemory
-from dcm_ws.delivery import DeliveryQueue
-from dcm_ws.errors import CloseCode
-from dcm_ws.events import Publishable
-from dcm_ws.hub import Hub, World, base36
-from dcm_ws.origins import AllowedOrigins
-from dcm_ws.session import Origin, Rules, Session
+from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.hub import Hub, World, base36
+from dcm_ws.core.session import Origin, Rules, Session
+from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.admission import Admission
+from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.events import Publishable
 
 SECRET = "dcm-dev-secret-change-me"
 WALL_MS = 1_706_000_000_000

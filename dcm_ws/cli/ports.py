@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from dcm_ws.app.settings import Settings
 from dcm_ws.cli.findings import Finding
 from dcm_ws.cli.probes import DEADLINE
-from dcm_ws.settings import Settings
 
 _ANSWER_MAX = 8 << 20
 

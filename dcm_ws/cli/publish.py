@@ -18,9 +18,9 @@ import msgspec
 
 from dcm_ws.cli.common import check_channel, config_option, database_of, harmless, json_line, server_options, token_of
 from dcm_ws.cli.lines import BOM, LINE_MAX, numbered, open_unbuffered
-from dcm_ws.errors import ProtocolError
-from dcm_ws.events import EVENT_RULE, is_event
-from dcm_ws.triggers import PAYLOAD_MAX
+from dcm_ws.postgres.triggers import PAYLOAD_MAX
+from dcm_ws.protocol.errors import ProtocolError
+from dcm_ws.protocol.events import EVENT_RULE, is_event
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):

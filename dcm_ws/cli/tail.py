@@ -22,7 +22,7 @@ from dcm_ws.cli.common import check_channel, compact, harmless, json_line, serve
 from dcm_ws.cli.connection import Progress, advised, make_client, say
 from dcm_ws.client import ClosedError, DCMError, Event, RefusedError, State
 from dcm_ws.client.aio import DCMClient
-from dcm_ws.errors import ProtocolError
+from dcm_ws.protocol.errors import ProtocolError
 
 AGENT = "dcm-ws-tail"
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dcm_ws.cli.checks import _clock, masked
+from dcm_ws.cli.check import _clock, masked
 from dcm_ws.version import VERSION
 from tests.cli.running import pgbouncer, run
 from tests.integration.running import PostgresServer, free_port, postgres, service

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dcm_ws.settings import Settings, SettingsError
-from dcm_ws.tap import Options
+from dcm_ws.app.settings import Settings, SettingsError
+from dcm_ws.app.twistd import Options
 
 
 class Unjudged(Options):
@@ -516,7 +516,7 @@ def run(*arguments):
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     for command in ("check --no-database --ws-port 0", "token a", "init-db --apply -d host=/x"):
         run(*command.split())
-    import dcm_ws.tap, dcm_ws.embedded, platformdirs.unix
+    import dcm_ws.app.twistd, dcm_ws.postgres.embedded, platformdirs.unix
 os.chdir("/")
 os.setgroups([]); os.setgid(12345); os.setuid(12345)
 os.environ.clear()

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from websockets.sync.client import ClientConnection
 
-from dcm_ws.triggers import VERSION
+from dcm_ws.postgres.triggers import VERSION
 from tests.cli.running import run
 from tests.integration.running import PostgresServer, Service, hear, postgres, service
 

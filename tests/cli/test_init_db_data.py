@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dcm_ws.triggers import PAYLOAD_MAX, VALUE_MAX
+from dcm_ws.postgres.triggers import PAYLOAD_MAX, VALUE_MAX
 from tests.cli.running import debian_postgres, run
 from tests.integration.running import TOOLS, PostgresServer, postgres
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dcm_ws.settings import DEFAULT_SECRET
-from dcm_ws.tokens import sign, verify
+from dcm_ws.app.settings import DEFAULT_SECRET
+from dcm_ws.protocol.tokens import sign, verify
 from tests.cli.running import run
 from tests.integration.running import SECRET, make_token
 

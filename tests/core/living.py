@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from dcm_ws.hub import Hub
+from dcm_ws.core.hub import Hub
 
 
 def finish(job: Iterator[None]) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.agents import Absence, AgentMemory
-from dcm_ws.delivery import Tracked
+from dcm_ws.core.agents import Absence, AgentMemory
+from dcm_ws.core.delivery import Tracked
 
 
 def event(number: int) -> Tracked:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.channels import GLOBAL, METRICS, parse_channel
-from dcm_ws.errors import CloseCode
-from dcm_ws.hub import Hub
-from dcm_ws.session import Origin
-from dcm_ws.tokens import sign
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.session import Origin
+from dcm_ws.protocol.channels import GLOBAL, METRICS, parse_channel
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.tokens import sign
 from tests.core.living import events, live
 from tests.fakes import SECRET, Client, make_hub
 

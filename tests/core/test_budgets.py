@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.budgets import FRAGMENT, Allowance, Budget, Budgets
-from dcm_ws.errors import CloseCode
-from dcm_ws.grants import CLIENTS_OF_AN_ADDRESS, STRANGERS_OF_AN_ADDRESS
-from dcm_ws.hub import Hub
-from dcm_ws.session import Origin, State
-from dcm_ws.tokens import sign
+from dcm_ws.core.budgets import FRAGMENT, Allowance, Budget, Budgets
+from dcm_ws.core.grants import CLIENTS_OF_AN_ADDRESS, STRANGERS_OF_AN_ADDRESS
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.session import Origin, State
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.tokens import sign
 from tests.fakes import SECRET, WALL_MS, Client, make_hub
 
 
@@ -201,7 +201,7 @@ def test_nothing_is_read_of_what_is_refused(clock: Clock, monkeypatch: pytest.Mo
     client = client_of(hub)
     client.say(type="ping")
     decoded = []
-    monkeypatch.setattr("dcm_ws.session.decode_command", decoded.append)
+    monkeypatch.setattr("dcm_ws.core.session.decode_command", decoded.append)
     for message in ('{"type":"ping","x":"\\ud83d"}', "[" * 1000, '{"id":[]}', b"\xff", '{"type":"nonsense","id":7}'):
         client.session.receive(message + (b" " if isinstance(message, bytes) else " ") * 512)
     answers = client.peer.take()

@@ -18,7 +18,7 @@ from dcm_ws.client.errors import DCMError, NotConnectedError, RefusedError
 from dcm_ws.client.events import Event, Inbox, Listener, Queue
 from dcm_ws.client.subscriptions import AT_ONCE
 from dcm_ws.client.urls import as_observer
-from dcm_ws.errors import ErrorCode
+from dcm_ws.protocol.errors import ErrorCode
 
 NOW = 1_700_000_000_123
 

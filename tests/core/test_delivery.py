@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
+from dcm_ws.core.delivery import Delivery, DeliveryQueue, Tracked
 
 
 class Reader:

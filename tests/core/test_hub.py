@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.channels import GLOBAL, METRICS, parse_channel
-from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.events import CATALOGUE, SHEDDABLE, is_tracked
-from dcm_ws.hub import CHANNELS_SHOWN, LIMITS, Hub, base36
-from dcm_ws.session import Origin, State
-from dcm_ws.tokens import sign
+from dcm_ws.core.hub import CHANNELS_SHOWN, LIMITS, Hub, base36
+from dcm_ws.core.session import Origin, State
+from dcm_ws.protocol.channels import GLOBAL, METRICS, parse_channel
+from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.protocol.events import CATALOGUE, SHEDDABLE, is_tracked
+from dcm_ws.protocol.tokens import sign
 from tests.core.living import events, finish, live
 from tests.fakes import SECRET, WALL_MS, Client, RecordingPeer, make_hub
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcm_ws.latest import LatestEvents
+from dcm_ws.core.latest import LatestEvents
 
 
 def subject(latest: LatestEvents, event: str, data: object) -> str | None:

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.agents import Absence, AgentMemory
-from dcm_ws.delivery import Delivery, DeliveryQueue, Tracked
-from dcm_ws.errors import CloseCode
-from dcm_ws.hub import LIMITS
-from dcm_ws.jsontext import agent_of, is_nested_deeper
-from dcm_ws.messages import to_json
-from dcm_ws.session import Origin, Session
-from dcm_ws.testee import EchoHub
+from dcm_ws.app.testee import EchoHub
+from dcm_ws.core.agents import Absence, AgentMemory
+from dcm_ws.core.delivery import Delivery, DeliveryQueue, Tracked
+from dcm_ws.core.hub import LIMITS
+from dcm_ws.core.session import Origin, Session
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.messages import to_json
+from dcm_ws.protocol.rawjson import agent_of, is_nested_deeper
 from tests.fakes import Client, RecordingPeer, make_hub, make_world, split_frames
 
 # the rate limit

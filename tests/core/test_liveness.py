@@ -7,12 +7,12 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.clock import RunningClock
-from dcm_ws.errors import CloseCode
-from dcm_ws.frames import PING_FRAME
-from dcm_ws.hub import Hub
-from dcm_ws.session import Origin
-from dcm_ws.tokens import sign
+from dcm_ws.core.clock import RunningClock
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.session import Origin
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.frames import PING_FRAME
+from dcm_ws.protocol.tokens import sign
 from tests.core.living import finish, live
 from tests.fakes import SECRET, Client, make_hub
 

@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.session import Origin, Session
-from dcm_ws.tokens import sign
+from dcm_ws.core.session import Origin, Session
+from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.protocol.tokens import sign
 from tests.core.living import finish
 from tests.fakes import SECRET, RecordingPeer, make_hub
 from tests.fakes import Client as FakeClient

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.agents import Absence, AgentMemory
-from dcm_ws.channels import GLOBAL
-from dcm_ws.delivery import DeliveryQueue, Tracked
-from dcm_ws.hub import Hub
-from dcm_ws.session import Origin
+from dcm_ws.core.agents import Absence, AgentMemory
+from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.session import Origin
+from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import live
 from tests.core.test_delivery import Reader
 from tests.fakes import Client, make_hub

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dcm_ws.registry import ChannelRegistry
+from dcm_ws.core.registry import ChannelRegistry
 
 
 def test_members_are_indexed_both_ways() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from dcm_ws.schedule import Schedule
+from dcm_ws.core.schedule import Schedule
 
 
 def test_item_comes_due_once() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.errors import CloseCode
-from dcm_ws.hub import Hub
-from dcm_ws.session import Origin, State
-from dcm_ws.tokens import sign
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.session import Origin, State
+from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.tokens import sign
 from tests.core.living import events, finish, live
 from tests.fakes import SECRET, WALL_MS, Client, make_hub
 

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 from websockets.sync.client import ClientConnection
 
-from dcm_ws.schema import TABLES
+from dcm_ws.postgres.schema import TABLES
 from tests.integration.running import PostgresServer, Service, ask, hear, service, silence, until
 
 pytestmark = pytest.mark.integration

@@ -14,8 +14,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from dcm_ws.listener import INBOX_MAX, NotifyListener
-from dcm_ws.postgres import Place
+from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.listener import INBOX_MAX, NotifyListener
 from tests.integration.running import PostgresServer, service, until
 
 pytestmark = pytest.mark.integration

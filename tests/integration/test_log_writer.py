@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from dcm_ws.logs import missing_line
-from dcm_ws.writer import Descriptor, LogWriter
+from dcm_ws.app.logs import missing_line
+from dcm_ws.app.writer import Descriptor, LogWriter
 from tests.integration.running import free_port, service, until
 
 pytestmark = pytest.mark.integration
@@ -171,7 +171,7 @@ def test_half_a_buffer_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     """
     The writing thread does not wait for more lines until there is no room for them.
     """
-    monkeypatch.setattr("dcm_ws.writer._GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr("dcm_ws.app.writer._GATHER_SECONDS", 3600.0)
     sink = Sink()
     writer = LogWriter(sink, lambda: None, str, 1000)
     writer.start()

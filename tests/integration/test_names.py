@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import ClientConnection
 
-from dcm_ws.tokens import sign
+from dcm_ws.protocol.tokens import sign
 from tests.integration.running import (
     DEVELOPMENT_SECRET,
     PostgresServer,

@@ -17,7 +17,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from dcm_ws.tokens import sign
+from dcm_ws.protocol.tokens import sign
 from tests.integration.running import (
     DEVELOPMENT_SECRET,
     SECRET,

@@ -28,9 +28,9 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.client import aio, core, errors, tx
 from dcm_ws.client.events import Event
-from dcm_ws.settings import DEFAULT_SECRET
 from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
 from tests.integration.test_endpoints import make_certificate
 

@@ -15,7 +15,7 @@ import pytest
 from psycopg2.extensions import POLL_OK
 from websockets.sync.client import ClientConnection
 
-from dcm_ws.schema import TABLES
+from dcm_ws.postgres.schema import TABLES
 from tests.cli.running import pgbouncer
 from tests.integration.running import PostgresServer, Service, ask, free_port, hear, postgres, service, until
 

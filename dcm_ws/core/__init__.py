@@ -1,0 +1,3 @@
+"""
+The state of the service without I/O: sessions, subscriptions, deliveries, budgets.  Time and randomness are arguments.
+"""

@@ -1,0 +1,255 @@
+"""
+What the service remembers of agents that are away: their subscriptions for a day, and for some minutes what they miss
+(protocol, sections 4 and 5).
+
+What every absent agent misses is held once, in one log of the recent tracked events; coming back, an agent is given the
+part of it that its subscriptions match.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from dcm_ws.core.delivery import Tracked
+from dcm_ws.protocol.channels import GLOBAL
+
+
+class Absence(NamedTuple):
+    """
+    What an agent left behind.
+
+    @ivar subscriptions: what its last connection was subscribed to.
+    @ivar owed: what it had been sent and not acknowledged, oldest first.
+    @ivar since: the last event that was published before it left.
+    @ivar acknowledges: it has acknowledged something, on this connection or before.
+    """
+
+    subscriptions: frozenset[str]
+    owed: Sequence[Tracked]
+    since: int
+    acknowledges: bool = False
+
+    @property
+    def size(self) -> int:
+        """
+        Bytes of the frames in C{owed}.
+        """
+        return sum(event.size for event in self.owed)
+
+
+class _Recent(NamedTuple):
+    seq: int
+    id: str
+    at: float
+    channel: str
+    frame: bytes
+    mirror: bytes
+
+
+class AgentMemory:
+    """
+    @param now: monotonic seconds.
+    @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
+    @param keep_subscriptions: how long its subscriptions are, in seconds.
+    @param max_agents: agents remembered; past it the longest unseen is forgotten.
+    @param max_kept: deliveries kept, in all; past it those of the agent that left first are given up.
+    @param max_events: events in the log of recent ones.
+    @param max_bytes: bytes of frames in that log, and as many again in the deliveries kept.
+
+    @ivar kept: deliveries kept now.
+    @ivar given_up: kept deliveries given up, since the start.
+    @ivar ignored: those of them whose agents have never acknowledged anything.
+    @ivar crowded_out: those of them that went before their time, because too many were kept.
+    @ivar overflowed: events that left the log before their time.
+    @ivar forgotten: agents forgotten before their time, because too many were remembered.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        keep_deliveries: float = 300.0,
+        keep_subscriptions: float = 86_400.0,
+        max_agents: int = 10_000,
+        max_kept: int = 500_000,
+        max_events: int = 100_000,
+        max_bytes: int = 64 << 20,
+    ) -> None:
+        self._now = now
+        self._keep_deliveries = keep_deliveries
+        self._keep_subscriptions = keep_subscriptions
+        self._max_agents = max_agents
+        self._max_kept = max_kept
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        # both in the order of leaving, so that what ends first stands in front
+        self._subscriptions: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
+        self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
+        # agents that have acknowledged something, and until when that is remembered
+        self._acknowledging: OrderedDict[str, float] = OrderedDict()
+        self._log: deque[_Recent] = deque()
+        self._log_bytes = 0
+        self._kept_bytes = 0
+        self.kept = 0
+        self.given_up = 0
+        self.ignored = 0
+        self.overflowed = 0
+        self.crowded_out = 0
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        """
+        How many agents' subscriptions are remembered.
+        """
+        return len(self._subscriptions)
+
+    @property
+    def absent(self) -> int:
+        """
+        How many agents were here within the last minutes, and are not now.
+        """
+        return len(self._absences)
+
+    def acknowledged(self, agent: str) -> None:
+        """
+        C{agent} has acknowledged something.  Remembered as long as subscriptions, and of as many agents.
+        """
+        self._acknowledging[agent] = self._now() + self._keep_subscriptions
+        self._acknowledging.move_to_end(agent)
+        if len(self._acknowledging) > self._max_agents:
+            self._acknowledging.popitem(last=False)
+
+    def acknowledges(self, agent: str) -> bool:
+        """
+        Is it remembered that C{agent} has acknowledged something?
+        """
+        return self._acknowledging.get(agent, 0.0) > self._now()
+
+    def left(self, agent: str, absence: Absence) -> None:
+        """
+        A connection of C{agent} has ended.
+        """
+        now = self._now()
+        if absence.acknowledges:
+            self.acknowledged(agent)
+        self._subscriptions[agent] = (
+            now + self._keep_subscriptions,
+            absence.subscriptions,
+        )
+        self._subscriptions.move_to_end(agent)
+        if len(self._subscriptions) > self._max_agents:
+            longest, _ = self._subscriptions.popitem(last=False)
+            self.forgotten += 1
+            self._give_up(longest)
+        if earlier := self._take(agent):
+            absence = _joined(earlier, absence)
+        self._absences[agent] = (now + self._keep_deliveries, absence)
+        self.kept += len(absence.owed)
+        self._kept_bytes += absence.size
+        while self.kept > self._max_kept or self._kept_bytes > self._max_bytes:
+            oldest = next(iter(self._absences))
+            self.crowded_out += len(self._absences[oldest][1].owed)
+            self._give_up(oldest)
+
+    def returned(self, agent: str) -> Absence | None:
+        """
+        C{agent} is back: what is remembered of it.  Its subscriptions stay remembered.
+        """
+        self.expire()
+        absence = self._take(agent)
+        remembered = self._subscriptions.get(agent)
+        if remembered is None:
+            return None
+        if absence is None:
+            return Absence(remembered[1], (), -1)
+        return absence._replace(subscriptions=remembered[1])
+
+    def published(self, seq: int, event_id: str, channel: str, frame: bytes, mirror: bytes) -> None:
+        """
+        A tracked event was published: log it, if anybody is away.
+
+        @param frame: the event as the subscribers of C{channel} get it.
+        @param mirror: as the subscribers of C{global} get it; empty where they get none.
+        """
+        if not self._absences:
+            return
+        self._log.append(_Recent(seq, event_id, self._now(), channel, frame, mirror))
+        self._log_bytes += len(frame) + len(mirror)
+        while len(self._log) > self._max_events or self._log_bytes > self._max_bytes:
+            self._forget_oldest()
+            self.overflowed += 1
+
+    def missed(self, absence: Absence) -> Iterator[Tracked]:
+        """
+        What was published since C{absence} began, as far as its subscriptions match, the oldest first.
+        """
+        if absence.since < 0:
+            return iter(())
+        since = list(takewhile(lambda event: event.seq > absence.since, reversed(self._log)))
+        return _matching(reversed(since), absence.subscriptions)
+
+    def expire(self) -> None:
+        """
+        Forget what is past its time.  Costs what there is to forget.
+        """
+        now = self._now()
+        while self._subscriptions:
+            agent, (until, _) = next(iter(self._subscriptions.items()))
+            if until > now:
+                break
+            del self._subscriptions[agent]
+        while self._acknowledging:
+            agent, forget_at = next(iter(self._acknowledging.items()))
+            if forget_at > now:
+                break
+            del self._acknowledging[agent]
+        while self._absences:
+            agent, (until, _) = next(iter(self._absences.items()))
+            if until > now:
+                break
+            self._give_up(agent)
+        oldest = now - self._keep_deliveries
+        while self._log and (not self._absences or self._log[0].at < oldest):
+            self._forget_oldest()
+
+    def _take(self, agent: str) -> Absence | None:
+        entry = self._absences.pop(agent, None)
+        if entry is None:
+            return None
+        self.kept -= len(entry[1].owed)
+        self._kept_bytes -= entry[1].size
+        return entry[1]
+
+    def _give_up(self, agent: str) -> None:
+        if absence := self._take(agent):
+            self.given_up += len(absence.owed)
+            if not absence.acknowledges:
+                self.ignored += len(absence.owed)
+
+    def _forget_oldest(self) -> None:
+        event = self._log.popleft()
+        self._log_bytes -= len(event.frame) + len(event.mirror)
+
+
+def _matching(events: Iterable[_Recent], subscriptions: frozenset[str]) -> Iterator[Tracked]:
+    everything = GLOBAL.name in subscriptions
+    for event in events:
+        frames: tuple[bytes, ...] = (event.frame,) if event.channel in subscriptions else ()
+        if everything and event.mirror:
+            frames += (event.mirror,)
+        if frames:
+            yield Tracked(event.seq, event.id, frames)
+
+
+def _joined(earlier: Absence, later: Absence) -> Absence:
+    """
+    Two connections of one agent ended: it owes what either of them did, and was here until the later one left.
+    """
+    owed = {event.id: event for event in (*earlier.owed, *later.owed)}
+    return later._replace(
+        owed=sorted(owed.values(), key=lambda event: event.seq),
+        acknowledges=earlier.acknowledges or later.acknowledges,
+    )

@@ -1,0 +1,79 @@
+"""
+Who spends from which budget: an agent, with all its connections, from its own; a client that has not authenticated from
+one of its own, and from that of its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dcm_ws.core.budgets import BURST, Allowance, Budget, Budgets
+from dcm_ws.core.session import Rules, Session
+
+CLIENTS_OF_AN_ADDRESS = 10
+"""
+Together the clients of one address that have not authenticated may send as much as so many of them each.
+"""
+
+STRANGERS_OF_AN_ADDRESS = 20
+"""
+The same in production, where they may send little, and where a proxy may have one address for all its clients.
+"""
+
+
+class Grants:
+    """
+    @param now: monotonic seconds.
+
+    @ivar agents: the budgets of the agents.
+    @ivar addresses: those of the addresses.
+    """
+
+    def __init__(self, rules: Rules, now: Callable[[], float]) -> None:
+        self._now = now
+        self._agent = Allowance(rules.rate_limit, rules.rate_burst, rules.rate_bytes)
+        self._anonymous = self._agent
+        if rules.production:
+            self._anonymous = Allowance(
+                rules.stranger_rate,
+                max(1.0, 5 * rules.stranger_rate) if rules.stranger_rate else BURST,
+                rules.stranger_bytes,
+            )
+        together = self._anonymous.times(STRANGERS_OF_AN_ADDRESS if rules.production else CLIENTS_OF_AN_ADDRESS)
+        self.agents = Budgets(self._agent, now)
+        self.addresses = Budgets(together, now)
+
+    def to_anonymous(self, session: Session) -> None:
+        """
+        A client has connected.
+        """
+        address = session.origin.address
+        if self._anonymous.is_limited:
+            own = Budget(self._anonymous, self._now())
+            session.budgets = (own, self.addresses.hold(address)) if address else (own,)
+
+    def to_agent(self, session: Session, agent: str) -> None:
+        """
+        A client becomes C{agent}; C{session.agent} is still who it was.
+        """
+        self.end(session)
+        session.budgets = (self.agents.hold(agent),) if self._agent.is_limited else ()
+
+    def end(self, session: Session) -> None:
+        """
+        A client is gone, or becomes somebody else.
+        """
+        if not session.budgets:
+            return
+        if session.agent is not None:
+            self.agents.release(session.agent)
+        elif session.origin.address:
+            self.addresses.release(session.origin.address)
+        session.budgets = ()
+
+    def forget(self) -> None:
+        """
+        Drop the budgets that nobody needs any more.
+        """
+        self.agents.forget()
+        self.addresses.forget()

@@ -1,0 +1,3 @@
+"""
+Everything that speaks HTTP, and the port in front of both protocols.
+"""

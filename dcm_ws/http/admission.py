@@ -1,0 +1,144 @@
+"""
+Who may open a WebSocket: what a handshake's path and headers must say (protocol, sections 1 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from dcm_ws.core.session import Origin
+from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.origins import AllowedOrigins, Target
+from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.messages import TOKEN_MAX
+from dcm_ws.protocol.tokens import Claims
+
+
+class RefusedError(Exception):
+    """
+    The handshake is refused.
+
+    @ivar code: for programs; the C{code} of the JSON body.
+    """
+
+    def __init__(self, status: HTTPStatus, code: str, reason: str) -> None:
+        super().__init__(status, code, reason)
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+
+class Admitted(NamedTuple):
+    """
+    @ivar origin: who the client says it is.
+    @ivar address: where it is, looked at through the proxies that are trusted.
+    """
+
+    origin: Origin
+    address: str
+
+
+class Admission:
+    """
+    Decides about handshakes.
+
+    @param verify: reads a token, or raises L{ProtocolError}.
+    @param refused: called with the origin of each page that may not connect, and with what it was compared with.
+    """
+
+    def __init__(
+        self,
+        verify: Callable[[str], Claims],
+        *,
+        origins: AllowedOrigins,
+        proxies: TrustedProxies,
+        refused: Callable[[str, Target], object] = lambda origin, target: None,
+    ) -> None:
+        self._verify = verify
+        self._origins = origins
+        self._proxies = proxies
+        self._refused = refused
+        self.origins_refused = 0
+
+    def admit(self, target: str, headers: Mapping[str, str], peer: str, local_port: int | None = None) -> Admitted:
+        """
+        Read a handshake.
+
+        @param target: the request's path and query.
+        @param headers: by lower-case name.
+        @param peer: the address of the far end.
+        @param local_port: as in L{Target}.
+        @raise RefusedError: something is malformed or not allowed, or the token is not valid.
+        """
+        self._check_origin(headers, peer, local_port)
+        query = _query(target)
+        for name in ("agent_id", "session_id"):
+            if name in query and not is_identifier(query[name]):
+                reason = f"Malformed {name}: use {IDENTIFIER_RULE}"
+                raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+        claims = self._claims(query.get("token"), headers.get("authorization", ""))
+        origin = Origin(query.get("agent_id"), query.get("session_id"), claims, _flag(query, "observer"))
+        return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
+
+    def _check_origin(self, headers: Mapping[str, str], peer: str, local_port: int | None) -> None:
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        target = Target(headers.get("host", ""), local_port=local_port)
+        if self._proxies.trusts(peer):
+            host, scheme = (_nearest(headers.get(f"x-forwarded-{name}", "")) for name in ("host", "proto"))
+            # a page cannot send these headers: a name in them is not one that leads to this machine
+            target = Target(host, scheme) if host else target._replace(scheme=scheme)
+        if not self._origins.allows(origin, target):
+            self.origins_refused += 1
+            self._refused(origin, target)
+            raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
+
+    def _claims(self, token: str | None, authorization: str) -> Claims | None:
+        scheme, _, credentials = authorization.partition(" ")
+        if token is None and scheme.lower() == "bearer":
+            token = credentials.strip()
+        if not token:
+            return None
+        if len(token) > TOKEN_MAX:
+            reason = f"Malformed token: use {TOKEN_MAX} characters at most"
+            raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+        try:
+            return self._verify(token)
+        except ProtocolError as error:
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, error.code, error.reason) from None
+
+
+def _query(target: str) -> dict[str, str]:
+    """
+    The parameters of a request, of each the first that is not empty.
+
+    @param target: path and query; what is not ASCII is UTF-8 read as ISO-8859-1.
+    """
+    if "?" not in target:
+        return {}
+    # bytes that are not UTF-8 become lone surrogates, which no name has
+    text = urlsplit(target).query.encode("iso-8859-1", "replace").decode("utf-8", "surrogateescape")
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(text, errors="surrogateescape"):
+        query.setdefault(name, value)
+    return query
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    value = query.get(name, "")
+    if value not in ("", "1", "true"):
+        reason = f"Malformed {name}: use 1, or leave it out"
+        raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+    return bool(value)
+
+
+def _nearest(header: str) -> str:
+    """
+    Of what several proxies report, that of the last one.
+    """
+    return header.rpartition(",")[2].strip()

@@ -1,0 +1,98 @@
+"""
+The files that browsers get: the live page, the dashboard, and the JavaScript client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http import HTTPStatus
+from importlib.resources import files
+
+from twisted.web.resource import IResource
+from twisted.web.server import Request
+
+from dcm_ws.http.resources import Page, redirect
+from dcm_ws.http.strict import header
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""
+What the pages may load, and who may put them into a frame (Content Security Policy, level 3).
+"""
+
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "ts": "text/plain; charset=utf-8",
+}
+
+
+class StaticFile(Page):
+    """
+    A file of this package, read once.
+    """
+
+    def __init__(self, wall_ms: Callable[[], int], content: bytes, content_type: str) -> None:
+        super().__init__(wall_ms)
+        self._content = content
+        self._type = content_type
+        self._etag = f'"{sha256(content).hexdigest()[:32]}"'
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        if path == b"" and not request.postpath and self._type.startswith("text/html"):
+            return _WithoutSlash(self.wall_ms)
+        return super().getChild(path, request)
+
+    def render(self, request: Request) -> bytes:
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
+        request.setHeader("Content-Type", self._type)
+        request.setHeader("Content-Security-Policy", POLICY)
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        request.setHeader("Referrer-Policy", "no-referrer")
+        # asked for each time, answered with 304 while it is the same: no page runs with another version's script
+        request.setHeader("Cache-Control", "no-cache")
+        # the client and its types may be imported by pages of any origin
+        if self._type.startswith("text/") and not self._type.startswith("text/html"):
+            request.setHeader("Access-Control-Allow-Origin", "*")
+        if self._is_known(header(request, "If-None-Match")):
+            request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
+            request.setHeader("ETag", self._etag)
+            return b""
+        request.setHeader("ETag", self._etag)
+        return self._content
+
+    def _is_known(self, tags: str) -> bool:
+        """
+        Does the asker have it already?  Compared weakly: a proxy that compresses it makes another tag of it
+        (RFC 9110, section 13.1.2).
+        """
+        known = (tag.strip().removeprefix("W/") for tag in tags.split(","))
+        return any(tag in ("*", self._etag) for tag in known)
+
+
+class _WithoutSlash(Page):
+    """
+    Sends C{/live/} to C{/live}.
+    """
+
+    def render(self, request: Request) -> bytes:
+        page = request.path.rstrip(b"/").rpartition(b"/")[2]
+        return redirect(request, f"../{page.decode('ascii')}")
+
+
+def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:
+    """
+    Each file with its path; pages have none of the ending C{.html} in it.
+    """
+    for file in (files("dcm_ws") / "web").iterdir():
+        ending = file.name.rpartition(".")[2]
+        if ending in _TYPES:
+            path = file.name.removesuffix(".html")
+            yield path.encode(), StaticFile(wall_ms, file.read_bytes(), _TYPES[ending])

@@ -1,0 +1,202 @@
+"""
+The counts of a service as Prometheus metrics.  Nothing is counted here: the figures are read when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from twisted.web.server import Request
+
+from dcm_ws.core.counts import AUDIENCES, LATENCIES, Histogram
+from dcm_ws.core.hub import Hub
+from dcm_ws.http.resources import Page
+from dcm_ws.http.sparing import Sparing
+from dcm_ws.http.strict import header
+from dcm_ws.protocol.events import CATEGORIES
+
+STATES = ("none", "connecting", "up", "down", "stopped")
+"""
+Of the database.
+"""
+
+_OPENMETRICS = "application/openmetrics-text"
+_RECEIVED = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "invalid", "limited")
+_SENT = ("connected", "event", "ack", "error", "ping", "pong")
+
+
+class ReactorLag:
+    """
+    How late the reactor comes to what is due.
+
+    @param interval: seconds between two looks.
+    """
+
+    def __init__(self, now: Callable[[], float], interval: float = 0.5) -> None:
+        self._now = now
+        self.interval = interval
+        self._due: float | None = None
+        self.seconds = Histogram(LATENCIES)
+
+    def look(self) -> None:
+        """
+        To be called each C{interval}.
+        """
+        now = self._now()
+        if self._due is not None:
+            self.seconds.observe(max(0.0, now - self._due))
+        self._due = now + self.interval
+
+
+class HubCollector(Collector):
+    """
+    What a hub and its database have counted.  No label has a value that a client, or the database, can choose.
+
+    @param stats: as behind C{/stats}, without the channels' names.
+    """
+
+    def __init__(self, hub: Hub, stats: Callable[[], Mapping[str, Any]], lag: ReactorLag) -> None:
+        self._hub = hub
+        self._stats = stats
+        self._lag = lag
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        yield from self._connections(stats)
+        yield from self._messages()
+        yield from self._deliveries(stats)
+        yield from self._database(stats)
+        yield _counter("limits_hit", "How often each limit was crossed", "limit", stats["limits"])
+        yield _histogram("reactor_lag_seconds", "How late the reactor comes to what is due", self._lag.seconds)
+
+    def _connections(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+        hub = self._hub
+        here = GaugeMetricFamily("dcm_ws_connections", "Clients connected", labels=["state"])
+        here.add_metric(["authenticated"], hub.authenticated)
+        here.add_metric(["anonymous"], len(hub.sessions) - hub.authenticated)
+        yield here
+        yield GaugeMetricFamily(
+            "dcm_ws_observers", "Clients connected that owe no acknowledgements", len(hub.observers)
+        )
+        yield _plain("connections_opened", "Clients that connected", hub.connections)
+        yield _counter("connections_closed", "Connections that the service closed", "code", stats["closes"])
+        yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", len(hub.registry))
+        yield GaugeMetricFamily("dcm_ws_draining", "1 while the service is about to stop", int(hub.draining))
+
+    def _messages(self) -> Iterator[Metric]:
+        tally = self._hub.tally
+        received = dict.fromkeys(_RECEIVED, 0) | tally.received
+        received["ack"] += self._hub.deliveries.acked
+        received["ping"] = tally.pongs
+        fanout = Histogram(AUDIENCES, tally.audiences)
+        sent = dict.fromkeys(_SENT, 0) | tally.sent
+        sent["connected"] = self._hub.connections
+        sent["event"] = int(fanout.sum) + tally.again
+        sent["pong"] = tally.pongs
+        yield _counter("messages_received", "Messages of clients", "type", received)
+        yield _plain("received_bytes", "Bytes from clients, after the handshake", tally.received_bytes)
+        yield _counter("messages_sent", "Frames to clients", "type", sent)
+        yield _plain("sent_bytes", "Bytes to clients, after the handshake", tally.sent_bytes)
+        yield _counter("refusals", "Messages that were refused", "code", self._hub.refusals)
+        events = CounterMetricFamily("dcm_ws_events", "Events published", labels=["source", "category"])
+        for source, counts in tally.events.items():
+            for category in (*CATEGORIES, "other"):
+                events.add_metric([source, category], counts[category])
+        yield events
+        yield _histogram("event_subscribers", "Subscribers that an event went to", fanout)
+        yield _histogram("publish_seconds", "From a client's publishing to the queued frames", tally.publish_seconds)
+        yield _histogram("notify_seconds", "From a notification's arrival to the written frames", tally.notify_seconds)
+
+    def _deliveries(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+        queue = self._hub.deliveries
+        yield _plain("deliveries_sent", "Tracked deliveries begun", queue.begun)
+        yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", queue.acked)
+        yield _plain("deliveries_retried", "Sends beyond each delivery's first", queue.retried)
+        yield _plain("deliveries_given_up", "Tracked deliveries that nobody gets any more", self._hub.given_up)
+        yield _plain(
+            "deliveries_never_acknowledged",
+            "The same of clients that have never acknowledged anything",
+            self._hub.never_acknowledged,
+        )
+        yield GaugeMetricFamily("dcm_ws_deliveries_pending", "Tracked deliveries that await an ack", queue.pending)
+        kept = stats["deliveries"]["keptForAbsentAgents"]
+        yield GaugeMetricFamily("dcm_ws_deliveries_kept", "Tracked deliveries kept for absent agents", kept)
+        yield GaugeMetricFamily("dcm_ws_deliveries_held_bytes", "Bytes of the frames that await an ack", queue.held)
+        yield GaugeMetricFamily(
+            "dcm_ws_agents_absent", "Agents for which deliveries are kept", stats["agents"]["absent"]
+        )
+
+    def _database(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+        database = stats["database"]
+        state = GaugeMetricFamily("dcm_ws_database_state", "1 for the state that LISTEN is in", labels=["state"])
+        for name in STATES:
+            state.add_metric([name], int(database["state"] == name))
+        yield state
+        yield _plain(
+            "database_reconnects", "Connections to the database after the first", database.get("reconnects", 0)
+        )
+        yield _plain("notifications", "Notifications of the database", database.get("notifications", 0))
+        yield _plain("bad_notifications", "Notifications that were no events", self._hub.bad_notifications)
+        yield GaugeMetricFamily(
+            "dcm_ws_notifications_waiting", "Notifications that have arrived and wait", database.get("waiting", 0)
+        )
+        yield _histogram(
+            "database_probe_seconds", "Round trips on the connection that listens", self._hub.tally.probe_seconds
+        )
+
+
+def _plain(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"dcm_ws_{name}", text, value)
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"dcm_ws_{name}", text, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    bounds = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    return HistogramMetricFamily(f"dcm_ws_{name}", text, buckets=buckets, sum_value=histogram.sum)
+
+
+class MetricsPage(Page):
+    """
+    C{/metrics}, as OpenMetrics if the request accepts it, else as Prometheus' own text format.
+    """
+
+    def __init__(self, wall_ms: Callable[[], int], collector: Collector, now: Callable[[], float]) -> None:
+        super().__init__(wall_ms)
+        self._texts = Sparing(self._text, now)
+        # not the global one: there may be several services in one process
+        self.registry = CollectorRegistry()
+        self.registry.register(collector)
+        for process in (ProcessCollector, PlatformCollector, GCCollector):
+            process(registry=self.registry)
+
+    def render(self, request: Request) -> bytes:
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
+        content_type, text = self._texts(_OPENMETRICS in _media_types(header(request, "Accept")))
+        request.setHeader("Content-Type", content_type)
+        request.setHeader("Cache-Control", "no-store")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        return text
+
+    def _text(self, openmetrics: bool) -> tuple[str, bytes]:
+        encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
+        return content_type, encode(self.registry)
+
+
+def _media_types(accept: str) -> list[str]:
+    return [part.partition(";")[0].strip().lower() for part in accept.split(",")]

@@ -1,0 +1,80 @@
+"""
+Counts the connections of one kind, in all and by address, and says whether there is room for one more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+
+from dcm_ws.http.addresses import UNIX, UNKNOWN, limit_key, normal_address
+
+
+def address_of(peer: IAddress) -> str:
+    """
+    The IP address of a connection's far end, in its one form; L{UNIX} if it has none.
+    """
+    if not isinstance(peer, IPv4Address | IPv6Address):
+        return UNIX
+    # the PROXY protocol may name anything, and must not name this
+    return UNKNOWN if peer.host == UNIX else normal_address(peer.host)
+
+
+class Share:
+    """
+    Room for connections of one kind.
+
+    @param most: connections at once; 0 for no limit.
+    @param per_address: connections at once from one address; 0 for no limit.  L{UNIX} is not limited.
+
+    @ivar full: connections that were refused because of C{most}.
+    @ivar crowded: connections that were refused because of C{per_address}.
+    """
+
+    def __init__(self, most: int = 0, per_address: int = 0) -> None:
+        self.most = most
+        self.per_address = per_address
+        self.full = 0
+        self.crowded = 0
+        self._taken = 0
+        self._by_address: defaultdict[str, int] = defaultdict(int)
+
+    def __len__(self) -> int:
+        """
+        Connections at this moment.
+        """
+        return self._taken
+
+    def __bool__(self) -> bool:
+        return True
+
+    def refuses(self, address: str) -> bool:
+        """
+        Is there no room for another connection of C{address}?  A refusal is counted.
+        """
+        if self.per_address and address != UNIX and self._by_address.get(limit_key(address), 0) >= self.per_address:
+            self.crowded += 1
+            return True
+        if self.most and self._taken >= self.most:
+            self.full += 1
+            return True
+        return False
+
+    def enter(self, address: str) -> None:
+        """
+        A connection begins to count.
+        """
+        self._taken += 1
+        self._by_address[limit_key(address)] += 1
+
+    def leave(self, address: str) -> None:
+        """
+        A connection that had entered ends.
+        """
+        charged = limit_key(address)
+        self._taken -= 1
+        self._by_address[charged] -= 1
+        if not self._by_address[charged]:
+            del self._by_address[charged]

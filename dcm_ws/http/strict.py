@@ -1,0 +1,137 @@
+"""
+Twisted's HTTP, made strict: what is wrong with a request is answered in JSON, and never logged as a fault of ours.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.server import Request, Site
+
+from dcm_ws.http.heads import fault_of, origin_form
+from dcm_ws.protocol.messages import to_json
+
+_log = Logger(namespace="dcm_ws.strict_http")
+# Twisted would log a line for each HEAD, and for each connection that is idle for too long
+_SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
+
+
+class BadRequestError(Exception):
+    """
+    The client's request is invalid; the text says why.
+    """
+
+
+def header(request: Request, name: str) -> str:
+    """
+    A header of the request, with several of that name joined by commas; empty if there is none.
+
+    @raise BadRequestError: it is not UTF-8.
+    """
+    try:
+        return b", ".join(request.requestHeaders.getRawHeaders(name.encode(), [])).decode()
+    except UnicodeDecodeError:
+        raise BadRequestError(f"The header {name} is not UTF-8") from None
+
+
+class StrictRequest(Request):
+    """
+    A request whose body, if it has one, is read and thrown away: no page here takes one.
+    """
+
+    _log = _SILENCE
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+        # Twisted would parse the body by it
+        self.requestHeaders.removeHeader(b"Content-Type")
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        super().requestReceived(command, origin_form(path), version)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """
+        Answer with an error in JSON; log it unless it is the client's.
+        """
+        if reason.check(BadRequestError):
+            status, text = HTTPStatus.BAD_REQUEST, str(reason.value)
+        else:
+            status, text = HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed to answer; its log says why"
+            _log.failure("a page broke", failure=reason)
+        assert self.site is not None
+        body = self.site.resource.fail(self, status, text)
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return reason
+
+
+class StrictChannel(http.HTTPChannel):
+    """
+    An HTTP connection that accepts only heads that every server reads in the same way.
+    """
+
+    transport: Any
+    #: set by the site
+    site: Site
+
+    _log = _SILENCE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._head: list[bytes] = []
+        self._ended = False
+
+    def dataReceived(self, data: bytes) -> None:
+        # over TLS it comes until the far end has heard of the end
+        if not self._ended:
+            super().dataReceived(data)
+
+    def loseConnection(self) -> None:
+        """
+        End the connection, in time: TLS would wait for the far end's goodbye.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        super().loseConnection()
+
+    def forceAbortClient(self) -> None:
+        # a TLS connection that has ended by itself cannot be aborted
+        if self.transport.connected:
+            super().forceAbortClient()
+        else:
+            self._abortingCall = None
+
+    def lineReceived(self, line: bytes) -> None:
+        if line:
+            self._head.append(line)
+        elif self._head:
+            head, self._head = self._head, []
+            fault = fault_of(head)
+            if fault:
+                self._refuse(fault)
+                return
+        super().lineReceived(line)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's own answer has no body
+        self._refuse("This is not an HTTP request that can be read")
+
+    def _refuse(self, reason: str) -> None:
+        body = to_json({"error": reason, "code": "BAD_REQUEST", "timestamp": self.site.resource.wall_ms()})
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.loseConnection()

@@ -1,0 +1,3 @@
+"""
+PostgreSQL: connections under the reactor, the listener, metrics, triggers, and the embedded server.
+"""

@@ -1,0 +1,192 @@
+"""
+The metrics: what the database says of sessions, agents, tasks and messages, as one snapshot (protocol, section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg2
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dcm_ws.postgres.connection import (
+    Address,
+    DatabaseConnection,
+    DatabaseError,
+    DatabaseUnavailableError,
+    connect,
+    deadline,
+    one_line,
+)
+from dcm_ws.postgres.figures import (
+    QUERIES,
+    SCHEMAS,
+    Query,
+    UnreadableError,
+    found,
+    guarded,
+    joined,
+    relations,
+    snapshot,
+    sql_of,
+)
+
+# an operator may filter by this name
+_log = Logger(namespace="dcm_ws.kpis.KpiPoller")
+
+QUERY_TIMEOUT = 10.0
+"""
+Seconds that a snapshot may take.
+"""
+
+_STATEMENT_TIMEOUT_MS = int(QUERY_TIMEOUT * 900)
+_RECHECK_TICKS = 12
+
+# what is wrong with one table, and leaves the others as they are
+_TableError = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError, psycopg2.InternalError)
+
+
+class KpiPoller(Service):
+    """
+    Takes snapshots on a connection of its own.
+
+    @param address: where the database is.
+    @param took: told each snapshot.
+    @param wall_ms: ms since the epoch.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        *,
+        took: Callable[[dict[str, object]], object],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._took = took
+        self._wall_ms = wall_ms
+        self._connection: DatabaseConnection | None = None
+        self._running: Deferred[None] | None = None
+        self._broken: set[Query] = set()
+        self._warned: set[str] = set()
+        self._ticks = 0
+        self.skipped = 0
+        self.failed = 0
+        self._failing = False
+
+    def tick(self) -> None:
+        """
+        Take a snapshot, unless the last one is still being taken, or the service does not run.
+        """
+        if not self.running:
+            return
+        if self._running is not None:
+            self.skipped += 1
+            return
+        self._ticks += 1
+        if self._ticks % _RECHECK_TICKS == 0:
+            self._broken.clear()
+        self._running = Deferred.fromCoroutine(self._snapshot())
+        self._running.addErrback(lambda failure: _log.failure("the metrics broke", failure))
+        self._running.addBoth(self._done)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        running: Deferred[None] = Deferred()
+        if self._running is None:
+            running.callback(None)
+        else:
+            self._running.chainDeferred(running)
+        self._close()
+        return running
+
+    def _done(self, _: object) -> None:
+        self._running = None
+
+    async def _snapshot(self) -> None:
+        try:
+            if self._connection is None:
+                await self._connect()
+            assert self._connection is not None
+            figures = await self._figures(self._connection)
+        except DatabaseError as error:
+            self._fail(one_line(error))
+            self._close()
+            return
+        self._failing = False
+        if self.running:
+            self._took({**snapshot(figures), "timestamp": self._wall_ms()})
+
+    async def _connect(self) -> None:
+        place = await self._address()
+        if not self.running:
+            raise DatabaseUnavailableError("the service stops")
+        self._connection = connection = DatabaseConnection(self._reactor)
+        await connect(connection, place, "dcm-ws metrics")
+        connection.lost = lambda reason: self._close()
+
+    def _fail(self, reason: str) -> None:
+        self.failed += 1
+        if self.running and not self._failing:
+            self._failing = True
+            _log.warn("no metrics: {reason}", reason=reason)
+
+    async def _figures(self, connection: DatabaseConnection) -> dict[str, float]:
+        # each time: what was an ordinary table a minute ago may be a trap now
+        readable = await self._find(connection)
+        try:
+            return await self._ask(connection, readable)
+        except _TableError:
+            # which of them?
+            figures: dict[str, float] = {}
+            for query, sql in readable.items():
+                try:
+                    figures |= await self._ask(connection, {query: sql})
+                except _TableError as error:
+                    self._broken.add(query)
+                    self._miss(one_line(error))
+            return figures
+
+    async def _find(self, connection: DatabaseConnection) -> dict[Query, str]:
+        """
+        What can be read, as SQL.
+        """
+        with deadline(connection, QUERY_TIMEOUT):
+            schemas = (await connection.runQuery(SCHEMAS))[0][0]
+            sql, parameters = relations(schemas)
+            tables = found(await connection.runQuery(guarded(sql, _STATEMENT_TIMEOUT_MS), parameters))
+        readable = {}
+        for query in QUERIES:
+            if query in self._broken:
+                continue
+            try:
+                readable[query] = sql_of(query, tables)
+            except UnreadableError as error:
+                self._miss(str(error))
+        return readable
+
+    async def _ask(self, connection: DatabaseConnection, queries: Mapping[Query, str]) -> dict[str, float]:
+        if not queries:
+            return {}
+        sql, columns = joined(queries)
+        # a query that is given up here would go on there, and hold its connection
+        with deadline(connection, QUERY_TIMEOUT):
+            rows = await connection.runQuery(guarded(sql, _STATEMENT_TIMEOUT_MS))
+        return dict(zip(columns, rows[0], strict=True))
+
+    def _miss(self, reason: str) -> None:
+        # one table may be missed by more than one query
+        if reason not in self._warned:
+            self._warned.add(reason)
+            _log.warn("some metrics are given as 0: {reason}", reason=reason)
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.lost = None
+            connection.close()

@@ -1,0 +1,148 @@
+"""
+Events by name: the catalogue, which ones are tracked, which ones a client may publish (protocol, sections 3 and 4).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+
+CATALOGUE = frozenset(
+    f"{family}.{name}"
+    for family, names in {
+        "task": ("created", "updated", "completed", "failed"),
+        "subtask": ("created", "updated", "completed", "failed", "running"),
+        "message": ("new", "read", "expired"),
+        "agent": ("connected", "disconnected", "heartbeat", "blocked", "unblocked"),
+        "session": ("created", "ended"),
+        "metric": ("update",),
+        "system": ("error", "info"),
+    }.items()
+    for name in names
+)
+"""
+The 22 events that every client may publish.
+"""
+
+SHEDDABLE = frozenset({"metric.update", "agent.heartbeat"})
+"""
+Events of which only the latest matters: who is far behind is not given each.
+"""
+
+CATEGORIES = tuple(sorted({name.partition(".")[0] for name in CATALOGUE}))
+"""
+The first parts of those: a closed set, unlike what the database or the operator may think of.
+"""
+
+EVENT_RULE = "1 to 64 of A-Z a-z 0-9 _ . : -"
+"""
+The grammar of event names, for people.
+"""
+
+_SHOWN_MAX = 128
+TRACKED = ("task.", "subtask.", "message.")
+"""
+How the names of tracked events begin.
+"""
+
+_RESERVED_FAMILIES = ("system.", "metric.")
+_RESERVED = frozenset({"agent.connected", "agent.disconnected"})
+_event = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_family = re.compile(r"[A-Za-z0-9_.:-]{1,62}[.:]\*")
+
+
+def is_event(name: str) -> bool:
+    """
+    Does C{name} fit the grammar of events: 1 to 64 of C{A-Z a-z 0-9 _ . : -}?
+    """
+    return _event.fullmatch(name) is not None
+
+
+def is_family(pattern: str) -> bool:
+    """
+    Does C{pattern} stand for several events: a name with C{*} at its end, after C{.} or C{:}?
+    """
+    return _family.fullmatch(pattern) is not None
+
+
+class Traits(NamedTuple):
+    """
+    What its name says of an event.
+
+    @ivar category: one of L{CATEGORIES}, or C{other}.
+    @ivar tracked: each subscriber must acknowledge it.
+    @ivar reserved: it speaks for the service; in production only operators may publish it.
+    """
+
+    category: str
+    tracked: bool
+    reserved: bool
+
+
+# Events have few names, of 64 characters at most, and a name that is refused is not kept.
+@lru_cache(maxsize=4096)
+def traits_of(name: str) -> Traits:
+    """
+    What the name of an event says of it.
+
+    @raise ProtocolError: C{INVALID_EVENT}, if the name does not fit the grammar.
+    """
+    if not is_event(name):
+        # without the name: of a notification, the reason is logged, and payloads never are
+        raise ProtocolError(ErrorCode.INVALID_EVENT, "The event name does not fit the grammar")
+    category = name.partition(".")[0]
+    known = category if category in CATEGORIES else "other"
+    return Traits(known, is_tracked(name), _is_reserved(name))
+
+
+def _is_reserved(name: str) -> bool:
+    # a listener may compare without regard to case
+    name = name.lower()
+    return name.startswith(_RESERVED_FAMILIES) or name in _RESERVED
+
+
+def is_tracked(name: str) -> bool:
+    """
+    Is the event one that each subscriber must acknowledge?
+    """
+    return name.startswith(TRACKED)
+
+
+class Publishable:
+    """
+    The events that clients may publish: the catalogue, and what the operator adds.
+
+    @param extra: event names; C{*} may stand for all that follows a last C{.} or C{:} (C{pipeline.*}).
+    @raise ValueError: a name in C{extra} that no event could have.
+    """
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        names, prefixes = set(CATALOGUE), []
+        for name in extra:
+            if is_event(name):
+                names.add(name)
+            elif is_family(name):
+                prefixes.append(name[:-1])
+            else:
+                raise ValueError(
+                    f"{name!r} is not an event name: use {EVENT_RULE}; * may stand at the end, after . or :"
+                )
+        self._names = frozenset(names)
+        self._prefixes = tuple(prefixes)
+
+    def __contains__(self, name: str) -> bool:
+        # the star stands for one character or more
+        return name in self._names or (
+            name.startswith(self._prefixes) and name not in self._prefixes and is_event(name)
+        )
+
+
+def shortened(name: str) -> str:
+    """
+    A name of an event as a refusal shows it.
+    """
+    return name if len(name) <= _SHOWN_MAX else name[:_SHOWN_MAX] + "…"

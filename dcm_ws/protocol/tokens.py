@@ -1,0 +1,149 @@
+"""
+Tokens: C{base64url(payload).signature}, signed with HMAC-SHA256 (protocol, section 5).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.messages import TOKEN_MAX, check_identifiers
+
+TTL_MS = 3_600_000
+"""
+How long a token is good for: one hour, in ms.
+"""
+
+OPERATOR = "operator"
+"""
+The scope of an operator's token: such a client may also publish the events that are reserved to the service.
+"""
+
+_token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
+
+
+# JavaScript's clock cannot tell later times than this
+_LAST_MS = 8_640_000_000_000_000
+_Milliseconds = Annotated[int, Meta(ge=0, le=_LAST_MS)] | Annotated[float, Meta(ge=0, le=_LAST_MS)]
+
+
+class _Payload(Struct, frozen=True, omit_defaults=True):
+    agent_id: str
+    issued_at: _Milliseconds
+    expires_at: _Milliseconds
+    session_id: str | None = None
+    scope: Any = None
+
+    def __post_init__(self) -> None:
+        check_identifiers(self, "agent_id", "session_id")
+        if not self.agent_id:
+            raise ValueError("`agent_id` is empty")
+
+
+class Claims(NamedTuple):
+    """
+    What a good token says.
+
+    @ivar expires_at: ms since the epoch.
+    @ivar scope: what it is limited to, or L{OPERATOR}; None for the rights of an agent.
+    """
+
+    agent_id: str
+    session_id: str | None
+    expires_at: int
+    scope: tuple[str, ...] | None = None
+
+    @property
+    def operator(self) -> bool:
+        """
+        It is an operator's.
+        """
+        return self.scope is not None and OPERATOR in self.scope
+
+
+_payload = msgspec.json.Decoder(_Payload)
+
+
+def sign(
+    secret: str,
+    agent_id: str,
+    session_id: str | None,
+    now_ms: int,
+    ttl_ms: int = TTL_MS,
+    scope: Sequence[str] = (),
+) -> str:
+    """
+    A token that is good for C{ttl_ms} from C{now_ms}.
+
+    @param scope: what it is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
+    @raise ValueError: an id does not fit its grammar.
+    """
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, list(scope) or None))
+    return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
+
+
+def verify(secret: str, token: str, now_ms: int) -> Claims:
+    """
+    Read a token, if it is one of ours and still good.  Whether its scope is understood is left to L{check_scope}.
+
+    @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
+    """
+    parts = _token.fullmatch(token) if len(token) <= TOKEN_MAX else None
+    if parts is None:
+        raise _invalid()
+    encoded, signature = parts.groups()
+    try:
+        payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    except ValueError:
+        raise _invalid() from None
+    if not hmac.compare_digest(_signature(secret, payload), signature):
+        raise _invalid()
+    try:
+        claims = _payload.decode(payload.decode())
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise _invalid() from None
+    # A token is good for the whole of its last millisecond.
+    if now_ms > claims.expires_at:
+        raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
+    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), _scope(claims.scope))
+
+
+def check_scope(claims: Claims) -> None:
+    """
+    Refuse a token that this version cannot hold to its scope: a scope limits what the token grants, and only
+    L{OPERATOR} is understood here.
+
+    @raise ProtocolError: C{TOKEN_INVALID}; the text names what is not understood.
+    """
+    if claims.scope is None:
+        return
+    for name in claims.scope or ("",):
+        if name != OPERATOR:
+            raise ProtocolError(
+                ErrorCode.TOKEN_INVALID,
+                f"Invalid token: its scope {name[:64]!r} is not supported; use {OPERATOR!r}, or no scope",
+            )
+
+
+def _scope(given: object) -> tuple[str, ...] | None:
+    if given is None or given == "":
+        return None
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token: its scope is not a list of texts")
+    return tuple(given)
+
+
+def _signature(secret: str, payload: bytes) -> str:
+    return hmac.new(secret.encode(), payload, hashlib.sha256).hexdigest()
+
+
+def _invalid() -> ProtocolError:
+    return ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token")

@@ -1,0 +1,146 @@
+"""
+Counting.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from dcm_ws.core.counts import AUDIENCES, LATENCIES, SAMPLED, Histogram
+from dcm_ws.protocol.events import CATALOGUE, CATEGORIES, traits_of
+from tests.fakes import Client, make_hub
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 5))))
+def test_histogram(values: list[tuple[float, int]]) -> None:
+    """
+    Each value is in the bucket whose bound is the first that is not below it.
+    """
+    histogram = Histogram((1, 5, 10))
+    for value, times in values:
+        histogram.observe(value, times)
+    many = [value for value, times in values for _ in range(times)]
+    assert histogram.counts == [
+        sum(value <= 1 for value in many),
+        sum(1 < value <= 5 for value in many),
+        sum(5 < value <= 10 for value in many),
+        sum(value > 10 for value in many),
+    ]
+    assert abs(histogram.sum - sum(many)) <= 1e-6 * (1 + sum(many))
+
+
+def test_bounds_rise() -> None:
+    """
+    The bounds of the buckets are in order.
+    """
+    for bounds in (AUDIENCES, LATENCIES):
+        assert all(one < other for one, other in pairwise(bounds))
+
+
+def test_categories_are_a_closed_set() -> None:
+    """
+    What is not of the catalogue's families is C{other}: the database may publish any name.
+    """
+    assert CATEGORIES == ("agent", "message", "metric", "session", "subtask", "system", "task")
+    assert {traits_of(name).category for name in CATALOGUE} == set(CATEGORIES)
+    assert traits_of("pipeline.started").category == traits_of("other.x").category == "other"
+
+
+def test_messages_and_events_are_counted() -> None:
+    """
+    Each message is counted as what it is, each event with its source, and each frame that goes out with its bytes.
+    """
+    hub = make_hub(Clock())
+    client, other = Client(hub), Client(hub)
+    tally = hub.tally
+    for message in [
+        {"type": "subscribe", "channel": "topics/t", "id": 1},
+        {"type": "ping"},
+        {"type": "publish", "channel": "topics/t", "event": "task.created", "id": 2},
+        {"type": "publish", "channel": "topics/t", "event": "no.such", "id": 3},
+        {"type": "nonsense"},
+    ]:
+        client.say(**message)
+    hub.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
+
+    assert tally.received == {"subscribe": 1, "publish": 2, "invalid": 1}
+    assert tally.events == {"client": {"task": 1}, "database": {"other": 1}, "service": {}}
+    assert tally.sent == {"ack": 3, "error": 1}
+    assert tally.pongs == 1
+    # on the topic and on global for one, on global for the other; and on global for both
+    assert tally.audiences == {3: 1, 2: 1}
+    assert Histogram(AUDIENCES, tally.audiences).counts[AUDIENCES.index(5)] == 1
+    assert sum(tally.publish_seconds.counts) == 1
+    assert hub.deliveries.begun == 2
+    assert other.session in hub.sessions
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "ack", "message_id": "msg_of_nobody"},
+        {"type": "auth", "agent_id": "ann"},
+        {"type": "pong"},
+        {"type": "publish", "channel": "global", "event": "system.info"},
+        {"type": "subscribe", "channel": "topics/t"},
+        {"type": "unsubscribe", "channel": "topics/t"},
+    ],
+    ids=lambda message: message["type"],
+)
+def test_each_type_is_counted(message: dict[str, str]) -> None:
+    """
+    A message of each type counts as that.
+    """
+    hub = make_hub(Clock())
+    Client(hub).say(**message)
+    assert hub.tally.received == {message["type"]: 1}
+
+
+def test_what_is_over_the_rate_limit_is_counted_as_that() -> None:
+    """
+    Whatever it would have been.
+    """
+    hub = make_hub(Clock(), rate_limit=1.0, rate_burst=1.0)
+    client = Client(hub)
+    client.say(type="ping")
+    client.say(type="ping")
+    client.say(type="nonsense")
+    assert (hub.tally.pongs, hub.tally.received) == (1, {"limited": 2})
+
+
+def test_what_is_sent_again_is_counted_again() -> None:
+    """
+    Frames of a retry, of a heartbeat and of a replay are frames, too.
+    """
+    clock = Clock()
+    hub = make_hub(clock)
+    client = Client(hub)
+    client.auth("ann")
+    client.say(type="publish", channel="global", event="task.created")
+    clock.advance(5)
+    list(hub.retry())
+    assert hub.tally.again == 1
+    clock.advance(25)
+    list(hub.sweep())
+    assert hub.tally.sent["ping"] == 1
+    client.leave()
+    again = Client(hub)
+    again.auth("ann")
+    assert hub.tally.again == 2
+
+
+def test_one_of_some_publishings_is_timed() -> None:
+    """
+    The first, and so on.
+    """
+    hub = make_hub(Clock())
+    client = Client(hub)
+    for _ in range(2 * SAMPLED + 1):
+        client.say(type="publish", channel="global", event="system.info")
+    assert sum(hub.tally.publish_seconds.counts) == 3

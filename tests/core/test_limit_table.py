@@ -1,0 +1,47 @@
+"""
+The table of limits: the code, the docs, the options and the counters say the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.testing import MemoryReactorClock
+
+from dcm_ws.app.service import make_service
+from dcm_ws.app.settings import Settings
+from dcm_ws.app.twistd import Options
+from dcm_ws.core.limits import COUNTERS, TABLE, markdown
+
+DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def test_docs_have_the_table() -> None:
+    """
+    docs/operations.md has every limit of the code, in a table that is exactly that of the code.
+    """
+    assert markdown() in DOCS.read_text()
+
+
+def test_counters_are_those_of_stats() -> None:
+    """
+    Every limit has its counter in /stats, and every counter there has its limit; all are 0 at the start.
+    """
+    service = make_service(Settings(), MemoryReactorClock())
+    limits = service._stats_report(False)[1]["limits"]
+    assert isinstance(limits, dict)
+    assert set(limits) == set(COUNTERS)
+    assert set(limits.values()) == {0}
+    assert len(COUNTERS) == len(set(COUNTERS))
+
+
+def test_options_exist() -> None:
+    """
+    Every option of the table is one of the service, and described in the settings.
+    """
+    options = Options()
+    text = DOCS.read_text()
+    for limit in TABLE:
+        name = limit.option.removeprefix("--")
+        assert not name or name in options, limit
+        assert not name or f"| `--{name}" in text, limit
