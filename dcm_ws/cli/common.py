@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from dcm_ws.app.commandline import Options
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.settings import SettingsError, database_from, path_of, secrets_from
-from dcm_ws.app.twistd import Options
 from dcm_ws.postgres.embedded import running_url
 from dcm_ws.protocol.channels import Channels
 

@@ -22,7 +22,7 @@ def command(options: tuple[str, ...]) -> None:
     """
     Run the service in the foreground, as twistd -n dcm-ws does, with the same options.
     """
-    from dcm_ws.app.twistd import Options
+    from dcm_ws.app.commandline import Options
 
     Options.program = "dcm-ws serve"
     if "--help" in options or "-h" in options:

@@ -6,8 +6,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from psycopg2.extensions import parse_dsn
 
+from dcm_ws.app.commandline import Options
 from dcm_ws.app.settings import DEFAULT_SECRET, Settings, SettingsError, from_mappings
-from dcm_ws.app.twistd import Options
 
 SECRET = "0123456789abcdef0123456789abcdef"
 DATABASE = "postgresql://u:p@db:5432/dcm"

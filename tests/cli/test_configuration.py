@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from dcm_ws.app.commandline import Options
 from dcm_ws.app.settings import Settings, SettingsError
-from dcm_ws.app.twistd import Options
 
 
 class Unjudged(Options):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from twisted.internet.testing import MemoryReactorClock
 
+from dcm_ws.app.commandline import Options
 from dcm_ws.app.service import make_service
 from dcm_ws.app.settings import Settings
-from dcm_ws.app.twistd import Options
 from dcm_ws.core.limits import COUNTERS, TABLE, markdown
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
