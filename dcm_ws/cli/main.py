@@ -10,15 +10,18 @@ import importlib
 import click
 
 _COMMANDS = {
-    "serve": ("service", "Run the service."),
-    "check": ("checks", "Check settings, database and port."),
-    "init-db": ("database", "Make tables, and triggers that send events."),
-    "token": ("tokens", "Make a token, or verify one."),
-    "tail": ("tail", "Show events as they come."),
-    "publish": ("publish", "Publish events."),
-    "top": ("top", "Show what a service does, refreshed."),
-    "bench": ("bench", "Put a small load on a service, and measure."),
+    "serve": "Run the service.",
+    "check": "Check the settings, the database and the port.",
+    "init-db": "Create tables, and triggers that send events.",
+    "token": "Make a token, or verify one.",
+    "tail": "Show events as they arrive.",
+    "publish": "Publish events.",
+    "top": "Show what a service does, refreshed.",
+    "bench": "Put a small load on a service, and measure it.",
 }
+"""
+A line of help for each command; its module has the same name, with an underscore for a hyphen.
+"""
 
 
 class _Lazy(click.Group):
@@ -31,13 +34,13 @@ class _Lazy(click.Group):
             if near:
                 ctx.fail(f"there is no command {cmd_name!r}; did you mean {near[0]!r}?")
             return None
-        module = importlib.import_module(f"dcm_ws.cli.{_COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"dcm_ws.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
