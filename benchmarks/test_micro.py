@@ -15,9 +15,10 @@ from twisted.internet.testing import StringTransport
 
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import parse_channel
+from dcm_ws.protocol.commands import decode_command
 from dcm_ws.protocol.frames import text_frame
-from dcm_ws.protocol.messages import decode_command, event_frame
 from dcm_ws.protocol.notifications import decode_notification
+from dcm_ws.protocol.replies import event_frame
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
 from tests.fakes import admit_all, make_hub
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame

@@ -29,10 +29,12 @@ from dcm_ws.protocol.channels import (
     is_private,
     session_channel,
 )
+from dcm_ws.protocol.commands import Auth
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Publishable, traits_of
-from dcm_ws.protocol.messages import (
-    Auth,
+from dcm_ws.protocol.notifications import decode_notification
+from dcm_ws.protocol.rawjson import check_data
+from dcm_ws.protocol.replies import (
     authenticated_frame,
     connected_frame,
     event_frame,
@@ -41,8 +43,6 @@ from dcm_ws.protocol.messages import (
     mirror_frame,
     to_json,
 )
-from dcm_ws.protocol.notifications import decode_notification
-from dcm_ws.protocol.rawjson import check_data
 from dcm_ws.protocol.tokens import Claims, check_scope, verify
 
 CHANNELS_SHOWN = 1000

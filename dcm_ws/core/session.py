@@ -16,9 +16,7 @@ from msgspec import Raw
 from dcm_ws.core.budgets import FRAGMENT, Budget
 from dcm_ws.core.counts import SAMPLED, Tally
 from dcm_ws.protocol.channels import Channel, Channels, is_private
-from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.protocol.events import Publishable, shortened, traits_of
-from dcm_ws.protocol.messages import (
+from dcm_ws.protocol.commands import (
     Ack,
     Auth,
     Command,
@@ -28,13 +26,12 @@ from dcm_ws.protocol.messages import (
     Subscribe,
     Unsubscribe,
     decode_command,
-    done_frame,
-    pong_frame,
-    published_frame,
-    refused_frame,
     request_of,
 )
+from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from dcm_ws.protocol.events import Publishable, shortened, traits_of
 from dcm_ws.protocol.rawjson import check_data
+from dcm_ws.protocol.replies import done_frame, pong_frame, published_frame, refused_frame
 from dcm_ws.protocol.tokens import Claims
 
 if TYPE_CHECKING:

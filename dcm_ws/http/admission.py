@@ -13,8 +13,8 @@ from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.origins import AllowedOrigins, Target
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
+from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.messages import TOKEN_MAX
 from dcm_ws.protocol.tokens import Claims
 
 

@@ -32,7 +32,7 @@ from dcm_ws.http.endpoints import ProxiedConnection
 from dcm_ws.http.heads import origin_form
 from dcm_ws.http.shares import Share, address_of
 from dcm_ws.http.turns import Turns
-from dcm_ws.protocol.messages import to_json
+from dcm_ws.protocol.replies import to_json
 
 HEADS_A_TURN = 32
 """

@@ -21,7 +21,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.http.strict import StrictChannel, StrictRequest, header
 from dcm_ws.http.turns import Turns
 from dcm_ws.protocol.errors import ProtocolError
-from dcm_ws.protocol.messages import to_json
+from dcm_ws.protocol.replies import to_json
 
 HTTP_TIMEOUT = 30.0
 """

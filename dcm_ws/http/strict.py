@@ -14,7 +14,7 @@ from twisted.web import http
 from twisted.web.server import Request, Site
 
 from dcm_ws.http.heads import fault_of, origin_form
-from dcm_ws.protocol.messages import to_json
+from dcm_ws.protocol.replies import to_json
 
 _log = Logger(namespace="dcm_ws.strict_http")
 # Twisted would log a line for each HEAD, and for each connection that is idle for too long

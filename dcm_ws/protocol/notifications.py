@@ -12,8 +12,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from dcm_ws.protocol.commands import NOT_JSON, NULL
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.messages import NOT_JSON, NULL
 from dcm_ws.protocol.rawjson import mend_surrogates
 
 FIRST_MS = 100_000_000_000

@@ -14,8 +14,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from dcm_ws.protocol.commands import TOKEN_MAX, check_identifiers
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.messages import TOKEN_MAX, check_identifiers
 
 TTL_MS = 3_600_000
 """

@@ -36,7 +36,7 @@ from dcm_ws.http.heads import fault_of
 from dcm_ws.http.shares import Share, address_of
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.frames import RecentlyCompressed, pong_control_frame
-from dcm_ws.protocol.messages import to_json
+from dcm_ws.protocol.replies import to_json
 from dcm_ws.websocket.extensions import settle_offers
 from dcm_ws.websocket.partial import PartialMessages
 from dcm_ws.websocket.shortcuts import frame_size, plain_handshake, read_headers, short_message

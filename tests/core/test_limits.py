@@ -19,8 +19,8 @@ from dcm_ws.core.delivery import Delivery, DeliveryQueue, Tracked
 from dcm_ws.core.hub import LIMITS
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.protocol.messages import to_json
 from dcm_ws.protocol.rawjson import agent_of, is_nested_deeper
+from dcm_ws.protocol.replies import to_json
 from tests.fakes import Client, RecordingPeer, make_hub, make_world, split_frames
 
 # the rate limit

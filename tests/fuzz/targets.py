@@ -19,18 +19,12 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import is_identifier, parse_channel
+from dcm_ws.protocol.commands import Command, Publish, decode_command
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import is_event
-from dcm_ws.protocol.messages import (
-    Command,
-    Publish,
-    decode_command,
-    done_frame,
-    event_frame,
-    refused_frame,
-)
 from dcm_ws.protocol.notifications import END_MS, FIRST_MS
 from dcm_ws.protocol.rawjson import has_huge_number, is_nested_deeper
+from dcm_ws.protocol.replies import done_frame, event_frame, refused_frame
 from dcm_ws.protocol.tokens import Claims, verify
 from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_hub, split_frames
 from tests.fuzz.oracle import CannotTellError, depth_of, fields, has_infinity, message_of, same, value_of

@@ -12,8 +12,8 @@ from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission, Admitted, RefusedError
 from dcm_ws.http.origins import SAME_HOST, AllowedOrigins, Target
+from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.messages import TOKEN_MAX
 from dcm_ws.protocol.tokens import Claims
 
 CLAIMS = Claims("ann", None, 0)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.messages import TOKEN_MAX
 from dcm_ws.protocol.tokens import OPERATOR, TTL_MS, Claims, check_scope, sign, verify
 from tests.protocol.names import names
 

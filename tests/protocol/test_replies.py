@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+
+from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
+from dcm_ws.protocol.frames import PING_FRAME
+from dcm_ws.protocol.replies import (
+    authenticated_frame,
+    connected_frame,
+    done_frame,
+    event_frame,
+    heartbeat_frames,
+    pong_frame,
+    published_frame,
+    refused_frame,
+    to_json,
+)
+from tests.protocol.reading import read, request
+
+NOW = 1_706_000_000_000
+
+
+def test_connected() -> None:
+    """
+    The first frame of every connection.
+    """
+    assert read(connected_frame("ws_m1abc_x7k9f2", 'dcm-ws/"1"', NOW)) == {
+        "type": "connected",
+        "client_id": "ws_m1abc_x7k9f2",
+        "timestamp": NOW,
+        "authenticated": False,
+        "server": 'dcm-ws/"1"',
+    }
+
+
+@pytest.mark.parametrize("request_id", ["r1", 'quo"te', "\N{GRINNING FACE}", 0, -(2**63), 7.5, True])
+def test_success(request_id: str | float) -> None:
+    """
+    Success echoes the id as it was.
+    """
+    done = {"type": "ack", "id": request_id, "success": True, "timestamp": NOW}
+
+    assert read(done_frame(request(request_id), NOW)) == done
+    assert read(authenticated_frame(request(request_id), ["global"], NOW)) == done | {"subscriptions": ["global"]}
+
+
+def test_success_of_an_auth_without_an_id() -> None:
+    """
+    It is answered all the same, with C{null} for the id.
+    """
+    assert read(authenticated_frame(NO_REQUEST, [], NOW))["id"] is None
+
+
+def test_success_of_a_publish() -> None:
+    """
+    The publisher learns the id of its event.
+    """
+    assert read(published_frame(request(7), "msg_1", NOW)) == {
+        "type": "ack",
+        "id": 7,
+        "success": True,
+        "message_id": "msg_1",
+        "timestamp": NOW,
+    }
+
+
+@pytest.mark.parametrize("request_id", ["r1", 0])
+def test_failure_with_an_id(request_id: str | int) -> None:
+    """
+    Failure of a request with an id is an ack that says so.
+    """
+    assert read(refused_frame(ProtocolError(ErrorCode.INVALID_EVENT, 'no "such"', request(request_id)), NOW)) == {
+        "type": "ack",
+        "id": request_id,
+        "success": False,
+        "error": 'no "such"',
+        "code": "INVALID_EVENT",
+        "timestamp": NOW,
+    }
+
+
+def test_failure_without_an_id() -> None:
+    """
+    Failure of any other is an error without a type.
+    """
+    assert read(refused_frame(ProtocolError(ErrorCode.PARSE_ERROR, "é"), NOW)) == {
+        "error": "é",
+        "code": "PARSE_ERROR",
+        "timestamp": NOW,
+    }
+
+
+def test_pong() -> None:
+    """
+    The answer to a client's ping.
+    """
+    assert read(pong_frame(NOW)) == {"type": "pong", "timestamp": NOW}
+
+
+def test_heartbeat_is_a_message_and_a_ping_frame() -> None:
+    """
+    Both the WebSocket library and the application of a client are asked whether they live, the library first: some
+    return the text and leave a Ping behind it unread.
+    """
+    frames = heartbeat_frames(NOW)
+
+    assert frames.startswith(PING_FRAME)
+    assert read(frames.removeprefix(PING_FRAME)) == {"type": "ping", "timestamp": NOW}
+
+
+def test_event() -> None:
+    """
+    An event as a subscriber gets it.
+    """
+    assert read(event_frame("msg_1", b'"topics/a/b"', "task.created", '{"é": 1}'.encode(), NOW)) == {
+        "id": "msg_1",
+        "channel": "topics/a/b",
+        "event": "task.created",
+        "data": {"é": 1},
+        "timestamp": NOW,
+    }
+
+
+def test_json_of_our_own_is_compact() -> None:
+    """
+    What the service says itself is JSON without white space.
+    """
+    assert to_json({"a": [1, None, "é"]}) == '{"a":[1,null,"é"]}'.encode()
+
+
+@pytest.mark.parametrize("request_id", ["r1", None])
+def test_failure_may_say_when_to_try_again(request_id: str | None) -> None:
+    """
+    A client that is to wait is told for how long.
+    """
+    error = ProtocolError(ErrorCode.RATE_LIMITED, "slower", request(request_id))
+    error.retry_after_ms = 250
+    message = read(refused_frame(error, NOW))
+
+    assert (message["code"], message["retry_after_ms"], message.get("id")) == ("RATE_LIMITED", 250, request_id)
