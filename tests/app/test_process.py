@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dcm_ws.app.settings import Settings
-from dcm_ws.app.twistd import _too_few_files
+from dcm_ws.app.process import _too_few_files
 
 VARIABLES = (
     *("WS_PORT", "HOST", "WS_AUTH_SECRET", "DATABASE_URL"),
