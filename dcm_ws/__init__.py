@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dcm_ws.version import VERSION
 
 if TYPE_CHECKING:
-    from dcm_ws.app.service import make_service
+    from dcm_ws.app.build import make_service
     from dcm_ws.app.settings import Settings, SettingsError
 
 __version__ = VERSION
@@ -19,7 +19,7 @@ __all__ = ["Settings", "SettingsError", "__version__", "make_service"]
 def __getattr__(name: str) -> Any:
     # Twisted takes a third of a second to import, and not every command needs it
     if name == "make_service":
-        from dcm_ws.app.service import make_service
+        from dcm_ws.app.build import make_service
 
         return make_service
     if name in ("Settings", "SettingsError"):

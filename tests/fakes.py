@@ -16,9 +16,13 @@ from dcm_ws.core.hub import Hub, World, base36
 from dcm_ws.core.session import Origin, Rules, Session
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
+from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.http.report import Report
+from dcm_ws.http.shares import Share
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import Publishable
+from dcm_ws.websocket.partial import PartialMessages
 
 SECRET = "dcm-dev-secret-change-me"
 WALL_MS = 1_706_000_000_000
@@ -69,7 +73,25 @@ def admit_all(hub: Hub) -> Admission:
     """
     An admission that keeps nobody out whose ids and token are in order.
     """
-    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies())
+    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), counts=HttpCounts())
+
+
+def make_report(hub: Hub, **choices: Any) -> Report:
+    """
+    The report of a service without a database, and with nothing in its way.  Choices go to L{Report}, by their names.
+    """
+    parts: dict[str, Any] = {
+        "version": "1.2.3",
+        "database": lambda: {"state": "none"},
+        "port": lambda: 3849,
+        "ready_needs_database": False,
+        "counts": HttpCounts(),
+        "websockets": Share(),
+        "waiting": [Share()],
+        "http": [Share()],
+        "partial": PartialMessages(1 << 20),
+    }
+    return Report(hub, **(parts | choices))
 
 
 class RecordingPeer:

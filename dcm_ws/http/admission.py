@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import AllowedOrigins, Target
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.protocol.commands import TOKEN_MAX
@@ -47,6 +48,7 @@ class Admission:
     Decides about handshakes.
 
     @param verify: reads a token, or raises L{ProtocolError}.
+    @param counts: receives the handshakes of pages that may not connect.
     @param refused: called with the origin of each page that may not connect, and with what it was compared with.
     """
 
@@ -56,13 +58,14 @@ class Admission:
         *,
         origins: AllowedOrigins,
         proxies: TrustedProxies,
+        counts: HttpCounts,
         refused: Callable[[str, Target], object] = lambda origin, target: None,
     ) -> None:
         self._verify = verify
         self._origins = origins
         self._proxies = proxies
         self._refused = refused
-        self.origins_refused = 0
+        self._counts = counts
 
     def admit(self, target: str, headers: Mapping[str, str], peer: str, local_port: int | None = None) -> Admitted:
         """
@@ -94,7 +97,7 @@ class Admission:
             # a page cannot send these headers: a name in them is not one that leads to this machine
             target = Target(host, scheme) if host else target._replace(scheme=scheme)
         if not self._origins.allows(origin, target):
-            self.origins_refused += 1
+            self._counts.origins_refused += 1
             self._refused(origin, target)
             raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
 

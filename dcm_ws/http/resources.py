@@ -5,7 +5,6 @@ What HTTP answers: C{/health}, C{/stats}, and errors in JSON (protocol, section 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -18,15 +17,11 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dcm_ws.core.hub import Hub
+from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.strict import StrictChannel, StrictRequest, header
 from dcm_ws.http.turns import Turns
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.protocol.replies import to_json
-
-HTTP_TIMEOUT = 30.0
-"""
-Seconds that an HTTP connection has for its next request, with its body, from when the last one was answered.
-"""
 
 REQUESTS_A_TURN = 16
 """
@@ -90,7 +85,7 @@ class Counts(Page):
     @param report: the status and the counts, given whether the asker may see the channels' names.
     """
 
-    def __init__(self, hub: Hub, report: Callable[[bool], tuple[HTTPStatus, object]]) -> None:
+    def __init__(self, hub: Hub, report: Callable[[bool], Mapping[str, object]]) -> None:
         super().__init__(hub.wall_ms)
         self._hub = hub
         self._report = report
@@ -98,9 +93,10 @@ class Counts(Page):
     def render(self, request: Request) -> bytes:
         request.setHeader("Access-Control-Allow-Origin", "*")
         if request.method in (b"GET", b"HEAD"):
-            status, counts = self._report(self._may_see_channels(request))
-            request.setResponseCode(status.value, status.phrase.encode())
-            return self.answer(request, counts)
+            report = self._report(self._may_see_channels(request))
+            if report.get("status") == "draining":
+                request.setResponseCode(503, b"Service Unavailable")
+            return self.answer(request, report)
         if request.method == b"OPTIONS":
             request.setResponseCode(HTTPStatus.NO_CONTENT)
             request.setHeader("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
@@ -141,46 +137,6 @@ class Probe(Page):
         if fault:
             return self.fail(request, HTTPStatus.SERVICE_UNAVAILABLE, fault)
         return self.answer(request, {"status": "ok", "timestamp": self.wall_ms()})
-
-
-def health_report(
-    hub: Hub,
-    *,
-    version: str,
-    database: Callable[[], Mapping[str, object]],
-    port: Callable[[], int | None],
-) -> Callable[[bool], tuple[HTTPStatus, object]]:
-    """
-    What C{/health} says.
-
-    @param database: the state of the database.
-    @param port: the port that the service listens on, once it does.
-    """
-    started = hub.now()
-
-    def report(channels: bool) -> tuple[HTTPStatus, object]:
-        state = database()
-        code = HTTPStatus.OK
-        if hub.draining:
-            status, code = "draining", HTTPStatus.SERVICE_UNAVAILABLE
-        elif state["state"] in ("up", "none"):
-            status = "healthy"
-        else:
-            status = "degraded"
-        now = datetime.fromtimestamp(hub.wall_ms() / 1000, UTC)
-        return code, {
-            "status": status,
-            "type": "websocket",
-            "port": port(),
-            **hub.counts(channels=channels),
-            "database": state,
-            "anonymousListeners": not hub.rules.production or hub.rules.anonymous_listeners,
-            "version": version,
-            "uptime_s": round(hub.now() - started, 3),
-            "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
-
-    return report
 
 
 class _WebSocketPath(Page):
@@ -263,7 +219,8 @@ class _Channel(StrictChannel):
         """
 
     def timeoutConnection(self) -> None:
-        self.site.timed_out += bool(self.requests) or self.has_begun
+        if self.requests or self.has_begun:
+            self.site.counts.late_requests += 1
         super().timeoutConnection()
 
     def requestDone(self, request: Request) -> None:
@@ -321,16 +278,16 @@ class QuietSite(Site):
     Keeps no access log: a query may hold a token.
 
     @ivar turns: spreads the requests over the reactor's turns.
-    @ivar timed_out: requests that were not complete in time.
+    @ivar counts: receives the requests that were not complete in time.
     """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
-    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float) -> None:
+    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float, counts: HttpCounts) -> None:
         super().__init__(root, requestFactory=StrictRequest, timeout=timeout, reactor=reactor)
         self.turns = Turns(reactor, REQUESTS_A_TURN)
-        self.timed_out = 0
+        self.counts = counts
 
     def log(self, request: http.Request) -> None:
         pass
@@ -340,22 +297,24 @@ def make_site(
     wall_ms: Callable[[], int],
     resources: Mapping[bytes, IResource],
     reactor: IReactorTime,
-    timeout: float = HTTP_TIMEOUT,
-    websockets: Collection[str] = ("/", "/ws"),
+    timeout: float,
+    websockets: Collection[str],
+    counts: HttpCounts,
 ) -> QuietSite:
     """
     The HTTP side of the port.
 
     @param resources: by path.
-    @param timeout: seconds that a connection has for each request.
+    @param timeout: seconds that a connection has for its next request, with its body, after the last response.
     @param websockets: the paths where the port opens WebSockets.
+    @param counts: receives the requests that were not complete in time.
     """
     root: Page = _Root(wall_ms) if "/" in websockets else _NotFound(wall_ms)
     if "/ws" in websockets:
         root.putChild(b"ws", _WebSocketPath(wall_ms))
     for path, resource in resources.items():
         root.putChild(path, resource)
-    return QuietSite(root, reactor, timeout)
+    return QuietSite(root, reactor, timeout, counts)
 
 
 def _prefers_html(accept: str) -> bool:

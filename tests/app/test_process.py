@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from dcm_ws.app.process import too_few_files
 from dcm_ws.app.settings import Settings
-from dcm_ws.app.process import _too_few_files
 
 VARIABLES = (
     *("WS_PORT", "HOST", "WS_AUTH_SECRET", "DATABASE_URL"),
@@ -198,7 +198,7 @@ def test_too_few_file_descriptors(limit: int | None, warned: int) -> None:
     The start warns if there are fewer file descriptors than connections are allowed; each other setting counts, too.
     """
     settings = Settings(max_connections=1000, max_http_connections=50)
-    warnings = _too_few_files(limit, settings)
+    warnings = too_few_files(limit, settings)
     assert len(warnings) == warned
     assert all("--max-connections" in warning and str(limit) in warning for warning in warnings)
 

@@ -516,7 +516,7 @@ def run(*arguments):
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     for command in ("check --no-database --ws-port 0", "token a", "init-db --apply -d host=/x"):
         run(*command.split())
-    import dcm_ws.app.process, dcm_ws.postgres.embedded, platformdirs.unix
+    import dcm_ws.app.twistd, dcm_ws.postgres.embedded, platformdirs.unix
 os.chdir("/")
 os.setgroups([]); os.setgid(12345); os.setuid(12345)
 os.environ.clear()

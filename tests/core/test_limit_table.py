@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.task import Clock
 
 from dcm_ws.app.commandline import Options
-from dcm_ws.app.service import make_service
-from dcm_ws.app.settings import Settings
 from dcm_ws.core.limits import COUNTERS, TABLE, markdown
+from tests.fakes import make_hub, make_report
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -27,8 +26,7 @@ def test_counters_are_those_of_stats() -> None:
     """
     Every limit has its counter in /stats, and every counter there has its limit; all are 0 at the start.
     """
-    service = make_service(Settings(), MemoryReactorClock())
-    limits = service._stats_report(False)[1]["limits"]
+    limits = make_report(make_hub(Clock())).stats(False)["limits"]
     assert isinstance(limits, dict)
     assert set(limits) == set(COUNTERS)
     assert set(limits.values()) == {0}

@@ -4,7 +4,6 @@ Requests behind one another on one HTTP connection: one a reactor turn, and none
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -14,13 +13,16 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from dcm_ws.http.resources import HTTP_TIMEOUT, Counts, make_site
+from dcm_ws.http.counts import HttpCounts
+from dcm_ws.http.resources import Counts, make_site
 from tests.fakes import make_hub
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 POSTED = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
 
 
+PATHS = ("/", "/ws")
+HTTP_TIMEOUT = 30.0
 TURN = 2.0**-10
 
 
@@ -41,8 +43,9 @@ class Connection:
     def __init__(self) -> None:
         self.reactor = Turns()
         hub = make_hub(self.reactor)
-        counts = Counts(hub, lambda channels: (HTTPStatus.OK, {}))
-        site = make_site(hub.wall_ms, {b"health": counts, b"stats": counts}, self.reactor)
+        page = Counts(hub, lambda channels: {})
+        pages = {b"health": page, b"stats": page}
+        site = make_site(hub.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, HttpCounts())
         site.doStart()
         self.transport = StringTransport()
         protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50_000))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
 
@@ -21,10 +20,12 @@ from twisted.python.failure import Failure
 
 from dcm_ws.core.hub import CHANNELS_SHOWN, Hub
 from dcm_ws.http.assets import pages
-from dcm_ws.http.resources import HTTP_TIMEOUT, REQUESTS_A_TURN, Counts, QuietSite, health_report, make_site
+from dcm_ws.http.counts import HttpCounts
+from dcm_ws.http.resources import REQUESTS_A_TURN, Counts, QuietSite, make_site
 from dcm_ws.protocol.tokens import sign
-from tests.fakes import SECRET, WALL_MS, Client, make_hub
+from tests.fakes import SECRET, WALL_MS, Client, make_hub, make_report
 
+HTTP_TIMEOUT = 30.0
 ANSWER = tuple[int, dict[str, str], bytes]
 
 
@@ -40,15 +41,19 @@ class Service:
         self.reactor.advance(1000)
         self.hub: Hub = make_hub(self.reactor, **rules)
         self.database: dict[str, object] = {"state": "up"}
-        health = health_report(self.hub, version="1.2.3", database=lambda: self.database, port=lambda: 3849)
+        self.counts = HttpCounts()
+        report = make_report(self.hub, database=lambda: self.database, counts=self.counts)
         self.site: QuietSite = make_site(
             self.hub.wall_ms,
             {
-                b"health": Counts(self.hub, health),
-                b"stats": Counts(self.hub, lambda channels: (HTTPStatus.OK, self.hub.stats(channels=channels))),
+                b"health": Counts(self.hub, report.health),
+                b"stats": Counts(self.hub, report.stats),
                 **dict(pages(self.hub.wall_ms)),
             },
             self.reactor,
+            HTTP_TIMEOUT,
+            ("/", "/ws"),
+            self.counts,
         )
 
     def get(self, path: str, method: str = "GET", **headers: str) -> ANSWER:
@@ -269,7 +274,7 @@ def test_trickle(service: Service, piece: bytes) -> None:
     assert not transport.disconnecting
     service.reactor.advance(1)
     assert transport.disconnecting
-    assert service.site.timed_out == 1
+    assert service.counts.late_requests == 1
     service.site.doStop()
 
 

@@ -5,7 +5,6 @@ Whatever a request holds, the answer is JSON or a page, and the log has no fault
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -18,10 +17,11 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.server import Request
 
 from dcm_ws.http.assets import pages
+from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.metrics import MetricsPage
 from dcm_ws.http.resources import Counts, Page, make_site
 from dcm_ws.protocol.tokens import sign
-from tests.fakes import SECRET, WALL_MS, make_hub
+from tests.fakes import SECRET, WALL_MS, make_hub, make_report
 
 PATHS = (b"/", b"/ws", b"/health", b"/stats", b"/metrics", b"/live", b"/live/", b"/dcm-ws.js", b"/broken", b"/nothing")
 JSON = b"application/json"
@@ -49,7 +49,7 @@ class Site:
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
         hub = make_hub(self.reactor, production=True)
-        counts = Counts(hub, lambda channels: (HTTPStatus.OK, hub.stats(channels=channels)))
+        counts = Counts(hub, make_report(hub).stats)
         self.site = make_site(
             hub.wall_ms,
             {
@@ -60,6 +60,9 @@ class Site:
                 **dict(pages(hub.wall_ms)),
             },
             self.reactor,
+            30.0,
+            ("/", "/ws"),
+            HttpCounts(),
         )
         self.events: list[LogEvent] = []
 

@@ -1,0 +1,287 @@
+"""
+Builds the service: makes every object once, and hands each the others that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from twisted.application.service import IService
+from twisted.web.resource import IResource
+
+from dcm_ws.app.database import Database
+from dcm_ws.app.listening import Endpoints
+from dcm_ws.app.modes import connections_per_address, http_per_address, origin_patterns, rate_bytes, rate_limit
+from dcm_ws.app.service import DCMService
+from dcm_ws.app.settings import Settings
+from dcm_ws.app.summary import Summary
+from dcm_ws.app.testee import EchoHub
+from dcm_ws.app.timers import Sliced, every
+from dcm_ws.app.world import real_world
+from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.clock import RunningClock
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.hub import Hub, World
+from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.session import Rules
+from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.admission import Admission
+from dcm_ws.http.assets import pages
+from dcm_ws.http.counts import HttpCounts
+from dcm_ws.http.metrics import HubCollector, MetricsPage, ReactorLag
+from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.http.port import Port
+from dcm_ws.http.report import Report
+from dcm_ws.http.resources import Counts, Probe, make_site
+from dcm_ws.http.shares import Share
+from dcm_ws.http.sparing import Sparing
+from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.events import Publishable
+from dcm_ws.version import SERVER, VERSION
+from dcm_ws.websocket.connection import PATHS, ConnectionLimits, WebSocketConnections
+from dcm_ws.websocket.shortcuts import read_headers
+
+REPORTS_A_SECOND = 100.0
+"""
+How often C{/health} and C{/stats} each are rendered at most.
+"""
+
+
+class _Base(NamedTuple):
+    """
+    What every part is made from.
+    """
+
+    settings: Settings
+    reactor: Any
+    world: World
+
+
+class _Shares(NamedTuple):
+    """
+    Room for the connections of one port.
+    """
+
+    waiting: Share
+    http: Share
+
+
+def make_service(settings: Settings, reactor: Any, world: World | None = None) -> DCMService:
+    """
+    Build the service, ready to be started, by itself or as a part of another application.
+
+    @param world: the clocks and the randomness; the real ones if it is None.
+    """
+    world = real_world() if world is None else world
+    clock = RunningClock(world.now)
+    base = _Base(settings, reactor, replace(world, now=clock))
+    hub = _make_hub(base)
+    clock.longest = 3 * hub.sweep_interval
+    lag = ReactorLag(clock.real)
+    summary = Summary(hub, clock)
+    database = _make_database(base, hub, summary)
+    counts = HttpCounts()
+    proxies = TrustedProxies(settings.trusted_proxies)
+    websockets = _make_websockets(base, hub, proxies, summary, counts)
+    endpoints = Endpoints(reactor, production=settings.production)
+    # separate, so that strangers who fill the public port do not keep operators out
+    public, admin = _make_shares(settings, websockets), _make_shares(settings, websockets)
+    report = Report(
+        hub,
+        version=VERSION,
+        database=_no_database if database is None else database.report,
+        port=lambda: endpoints.number,
+        ready_needs_database=settings.ready_needs_database,
+        counts=counts,
+        websockets=websockets.share,
+        waiting=(public.waiting, admin.waiting),
+        http=(public.http, admin.http),
+        partial=websockets.partial,
+    )
+    resources = _make_resources(hub, base.world, report)
+    with_metrics = resources | {b"metrics": _make_metrics(hub, base.world, report, lag)}
+
+    def make_port(paths: tuple[str, ...], resources: Mapping[bytes, IResource], shares: _Shares) -> Port:
+        site = make_site(base.world.wall_ms, resources, reactor, settings.http_timeout, paths, counts)
+        return Port(
+            websockets,
+            site,
+            paths=paths,
+            now=clock,
+            wall_ms=base.world.wall_ms,
+            head_timeout=settings.handshake_timeout,
+            max_head=settings.max_head_size,
+            max_waiting=settings.max_connections,
+            clock=reactor,
+            waiting=shares.waiting,
+            http=shares.http,
+            counts=counts,
+            trusts=proxies.trusts,
+            client=lambda peer, head: _client_address(proxies, peer, head),
+        )
+
+    port = make_port(PATHS, resources if settings.admin_listen else with_metrics, public)
+    admin_port = make_port((), with_metrics, admin)
+    return DCMService(
+        settings,
+        reactor,
+        hub=hub,
+        endpoints=endpoints,
+        websockets=websockets,
+        port=port,
+        admin_port=admin_port,
+        database=database,
+        timers=_make_timers(base, clock, hub, (port, admin_port), lag, summary, database),
+    )
+
+
+def _make_hub(base: _Base) -> Hub:
+    settings, now = base.settings, base.world.now
+    return (EchoHub if settings.testee else Hub)(
+        base.world,
+        server=SERVER,
+        secrets=settings.secrets,
+        rules=_make_rules(settings),
+        publishable=Publishable(settings.extra_events),
+        latest=LatestEvents(settings.latest_events),
+        channels=Channels(settings.extra_channels),
+        deliveries=DeliveryQueue(
+            now,
+            ack_timeout=settings.ack_timeout,
+            max_attempts=settings.max_attempts,
+            max_pending=settings.max_pending,
+            max_bytes=settings.max_pending_bytes,
+        ),
+        memory=AgentMemory(
+            now,
+            max_agents=settings.max_agents,
+            max_kept=settings.max_kept,
+            max_events=settings.max_recent_events,
+            max_bytes=settings.max_recent_bytes,
+        ),
+        max_connections=settings.max_connections,
+    )
+
+
+def _make_rules(settings: Settings) -> Rules:
+    rate = rate_limit(settings)
+    return Rules(
+        production=settings.production,
+        mirror_clients=settings.mirror_clients,
+        anonymous_listeners=settings.anonymous_listeners,
+        enforce_expiry=settings.enforce_expiry,
+        auth_timeout=settings.auth_timeout,
+        heartbeat_interval=settings.heartbeat_interval,
+        heartbeat_timeout=settings.heartbeat_timeout,
+        sweep_interval=min(1.0, settings.handshake_timeout / 4, settings.ack_timeout / 4),
+        max_subscriptions=settings.max_subscriptions,
+        max_depth=settings.max_depth,
+        rate_limit=rate,
+        rate_bytes=rate_bytes(settings),
+        stranger_rate=settings.stranger_rate,
+        stranger_bytes=float(settings.max_stranger_message) if settings.stranger_rate else 0.0,
+        rate_burst=max(1.0, rate) if settings.rate_burst is None else settings.rate_burst,
+    )
+
+
+def _make_database(base: _Base, hub: Hub, summary: Summary) -> Database | None:
+    settings = base.settings
+    if not settings.embedded and settings.database is None:
+        return None
+    return Database(settings, base.reactor, base.world, hub, summary)
+
+
+def _no_database() -> Mapping[str, object]:
+    return {"state": "none"}
+
+
+def _make_websockets(
+    base: _Base, hub: Hub, proxies: TrustedProxies, summary: Summary, counts: HttpCounts
+) -> WebSocketConnections:
+    settings = base.settings
+    admission = Admission(
+        hub.verify,
+        origins=AllowedOrigins(origin_patterns(settings), settings.server_names),
+        proxies=proxies,
+        refused=summary.page_refused,
+        counts=counts,
+    )
+    limits = _connection_limits(settings)
+    return WebSocketConnections(hub, base.reactor, server=SERVER, limits=limits, admission=admission)
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    if settings.testee:
+        # the testsuite sends up to 16 MiB, and all messages of a case before it reads
+        return ConnectionLimits(32 << 20, 256 << 20, settings.compression)
+    return ConnectionLimits(
+        settings.max_message_size,
+        settings.max_send_buffer,
+        settings.compression,
+        connections_per_ip=connections_per_address(settings),
+        stranger_message=settings.max_stranger_message,
+        partial=settings.max_partial_bytes,
+    )
+
+
+def _make_shares(settings: Settings, websockets: WebSocketConnections) -> _Shares:
+    return _Shares(
+        # from one address as many without a request head as WebSockets
+        waiting=Share(per_address=websockets.share.per_address),
+        http=Share(settings.max_http_connections, http_per_address(settings)),
+    )
+
+
+def _client_address(proxies: TrustedProxies, peer: str, head: bytes) -> str:
+    """
+    The address that an HTTP connection is counted by.
+    """
+    if not proxies.trusts(peer):
+        return peer
+    return proxies.client(peer, read_headers(head).get("x-forwarded-for", ""))
+
+
+def _make_resources(hub: Hub, world: World, report: Report) -> dict[bytes, IResource]:
+    return {
+        b"health": Counts(hub, Sparing(report.health, world.now, REPORTS_A_SECOND)),
+        b"stats": Counts(hub, Sparing(report.stats, world.now, REPORTS_A_SECOND)),
+        b"livez": Probe(world.wall_ms, lambda: ""),
+        b"readyz": Probe(world.wall_ms, report.not_ready),
+        **dict(pages(world.wall_ms)),
+    }
+
+
+def _make_metrics(hub: Hub, world: World, report: Report, lag: ReactorLag) -> MetricsPage:
+    return MetricsPage(world.wall_ms, HubCollector(hub, lambda: report.stats(False), lag), world.now)
+
+
+def _make_timers(
+    base: _Base,
+    clock: RunningClock,
+    hub: Hub,
+    ports: Iterable[Port],
+    lag: ReactorLag,
+    summary: Summary,
+    database: Database | None,
+) -> list[IService]:
+    settings, reactor = base.settings, base.reactor
+    sweep = Sliced("the heartbeat sweep", hub.sweep, reactor)
+    retry = Sliced("the retry sweep", hub.retry, reactor)
+
+    def start_sweep() -> None:
+        # the clock leaves out most of a pause, so it is the clock that knows of one
+        hub.paused(clock.tick())
+        sweep.start()
+
+    timers: list[tuple[float, str, Callable[[], object]]] = [
+        (hub.sweep_interval, "the heartbeat sweep", start_sweep),
+        (min(1.0, settings.retry_interval), "the retry sweep", retry.start),
+        *((1.0, "the sweep of a port", port.sweep) for port in ports),
+        (lag.interval, "the measurement of the reactor's lag", lag.look),
+        (summary.interval, "the summary", summary.write),
+    ]
+    if database is not None:
+        timers.append((settings.metrics_interval, "the metrics", database.poll_metrics))
+    return [every(seconds, name, step, reactor) for seconds, name, step in timers]

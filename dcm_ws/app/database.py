@@ -1,0 +1,127 @@
+"""
+The service's database: the server that it starts itself, the connection that LISTENs, and the metrics.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from dcm_ws.app.errors import StartError
+from dcm_ws.app.files import default_folder
+from dcm_ws.app.settings import Settings
+from dcm_ws.app.summary import Summary
+from dcm_ws.core.hub import Hub, World
+from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.data_folder import EmbeddedError
+from dcm_ws.postgres.embedded import EmbeddedPostgres
+from dcm_ws.postgres.kpis import KpiPoller
+from dcm_ws.postgres.listener import NotifyListener
+from dcm_ws.protocol.channels import GLOBAL, METRICS
+from dcm_ws.protocol.errors import ProtocolError
+
+_log = Logger(namespace="dcm_ws.service.DCMService")
+
+
+class Database(MultiService):
+    """
+    Publishes what the database notifies, and its metrics.
+
+    @param settings: name a database, or ask for the embedded one.
+    @param summary: receives what is wrong with notifications that are not events.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, world: World, hub: Hub, summary: Summary) -> None:
+        super().__init__()
+        self._hub = hub
+        self._summary = summary
+        self._url = settings.database
+        self._embedded: EmbeddedPostgres | None = None
+        if settings.embedded:
+            self._embedded = EmbeddedPostgres(reactor, settings.data_folder or default_folder())
+        self._kpis = KpiPoller(reactor, self._place, took=self._took_metrics, wall_ms=world.wall_ms)
+        self._kpis.setServiceParent(self)
+        self._listener = NotifyListener(
+            reactor,
+            self._place,
+            heard=self._heard,
+            changed=self._changed,
+            written=hub.tally.notify_seconds.observe,
+            probed=hub.tally.probe_seconds.observe,
+            now=world.now,
+            random=random.random,
+        )
+        self._listener.setServiceParent(self)
+
+    @property
+    def up(self) -> Deferred[None]:
+        """
+        Fires once the service LISTENs.
+        """
+        return self._listener.up
+
+    def report(self) -> Mapping[str, object]:
+        """
+        The C{database} object of C{/health} and C{/stats}.
+        """
+        return self._listener.report()
+
+    def use(self, url: str) -> None:
+        """
+        Make the next connection with C{url}.
+        """
+        self._url = url
+
+    def poll_metrics(self) -> None:
+        """
+        Read the metrics, if a client is subscribed to them.
+        """
+        if self._hub.metrics_wanted:
+            self._kpis.tick()
+
+    async def prepare(self) -> None:
+        """
+        Start the embedded server, if there is one.
+
+        @raise StartError: it cannot be started.
+        """
+        if self._embedded is None:
+            return
+        try:
+            url = (await self._embedded.place()).dsn
+        except EmbeddedError as error:
+            raise StartError(str(error)) from None
+        # its password protects nothing else, and psql needs it
+        _log.info("embedded PostgreSQL: {url}", url=url)
+
+    async def shut_down(self) -> None:
+        """
+        Stop the embedded server, if there is one, after the connections to it are closed.
+        """
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+    def _place(self) -> Deferred[Place]:
+        # asked before each connection, since the password may change
+        if self._embedded is not None:
+            return self._embedded.place()
+        assert self._url is not None
+        return succeed(Place(self._url))
+
+    def _heard(self, payload: str) -> None:
+        try:
+            self._hub.notified(payload)
+        except ProtocolError as error:
+            self._summary.bad_notification(error.reason)
+
+    def _changed(self, up: bool) -> None:
+        event, state = ("system.info", "up") if up else ("system.error", "down")
+        self._hub.announce(GLOBAL, event, {"component": "database", "state": state})
+
+    def _took_metrics(self, kpis: object) -> None:
+        self._hub.announce(METRICS, "metric.update", kpis)

@@ -1,0 +1,77 @@
+"""
+What C{twistd dcm-ws} runs: the service in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any, cast
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from dcm_ws.app import process
+from dcm_ws.app.build import make_service
+from dcm_ws.app.commandline import Options
+from dcm_ws.app.logs import make_observer, missing_line
+from dcm_ws.app.service import DCMService
+from dcm_ws.app.settings import SettingsError
+from dcm_ws.app.writer import LogWriter
+
+_log = Logger(namespace="dcm_ws.tap")
+
+
+def makeService(options: Options) -> IService:
+    """
+    The service, stopped by signals with exit status 0; if it cannot start, the process ends with exit status 1.
+    """
+    from twisted.internet import reactor
+
+    files = process.raise_file_limit()
+    process.tune()
+    service = make_service(options.settings, reactor)
+    service.ready.addErrback(process.end, reactor)
+    for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
+        reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
+    reactor.callWhenRunning(process.install_signals, reactor, partial(_read_secrets_again, options, service))
+    logged = _LoggedService(options, reactor, partial(service.hub.limits.update, ("logBuffer",)))
+    service.setServiceParent(logged)
+    return logged
+
+
+def _read_secrets_again(options: Options, service: DCMService) -> None:
+    try:
+        settings = options.read_settings()
+    except SettingsError as error:
+        _log.error("the secrets stay as they are: {reason}", reason=error)
+    else:
+        service.use_secrets(settings.secrets)
+        service.use_database(settings.database)
+
+
+class _LoggedService(MultiService):
+    """
+    Has twistd log at the level and in the format of the settings, unless its own options choose a log.
+
+    @param dropped: called for each line that cannot be written.
+    """
+
+    def __init__(self, options: Options, reactor: Any, dropped: Callable[[], object]) -> None:
+        super().__init__()
+        self._options = options
+        self._reactor = reactor
+        self._dropped = dropped
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        twistd = self._options.parent
+        if isinstance(parent, Componentized) and twistd is not None and not twistd.get("syslog"):
+            settings = self._options.settings
+            out = process.log_sink(twistd.get("logfile"), nodaemon=bool(twistd.get("nodaemon")))
+            writer = LogWriter(out, self._dropped, partial(missing_line, format=settings.log_format))
+            self._reactor.callWhenRunning(writer.start)
+            self._reactor.addSystemEventTrigger("after", "shutdown", writer.stop)
+            observer = make_observer(cast(IO[Any], writer), settings.log_level, settings.log_format)
+            parent.setComponent(ILogObserver, observer)

@@ -1,0 +1,132 @@
+"""
+The state of the service as values: C{/health}, C{/stats} and C{/readyz} show it, and C{/metrics} reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from dcm_ws.core.hub import Hub
+from dcm_ws.http.counts import HttpCounts
+from dcm_ws.http.shares import Share
+
+
+class Partial(Protocol):
+    """
+    What is known of messages that are not complete yet.
+    """
+
+    crowded_out: int
+
+    @property
+    def total(self) -> int: ...
+
+
+class Report:
+    """
+    Puts together what the parts of the service count.
+
+    @param version: of the service.
+    @param database: returns the state of the database.
+    @param port: returns the number of the port, once the service listens.
+    @param ready_needs_database: the service is not ready while it does not LISTEN.
+    @param counts: what the HTTP side has refused.
+    @param websockets: counts the WebSockets.
+    @param waiting: count the connections without a request head, one of each port.
+    @param http: count the HTTP connections, one of each port.
+    @param partial: counts the bytes of incomplete messages.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        version: str,
+        database: Callable[[], Mapping[str, object]],
+        port: Callable[[], int | None],
+        ready_needs_database: bool,
+        counts: HttpCounts,
+        websockets: Share,
+        waiting: Sequence[Share],
+        http: Sequence[Share],
+        partial: Partial,
+    ) -> None:
+        self._hub = hub
+        self._version = version
+        self._database = database
+        self._port = port
+        self._ready_needs_database = ready_needs_database
+        self._counts = counts
+        self._websockets = websockets
+        self._waiting = waiting
+        self._http = http
+        self._partial = partial
+        self._started = hub.now()
+
+    def health(self, channels: bool) -> dict[str, object]:
+        """
+        The body of C{/health}.
+
+        @param channels: include the channels' names.
+        """
+        hub = self._hub
+        database = self._database()
+        if hub.draining:
+            status = "draining"
+        elif database["state"] in ("up", "none"):
+            status = "healthy"
+        else:
+            status = "degraded"
+        now = datetime.fromtimestamp(hub.wall_ms() / 1000, UTC)
+        return {
+            "status": status,
+            "type": "websocket",
+            "port": self._port(),
+            **hub.counts(channels=channels),
+            "database": database,
+            "anonymousListeners": not hub.rules.production or hub.rules.anonymous_listeners,
+            "version": self._version,
+            "uptime_s": round(hub.now() - self._started, 3),
+            "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+
+    def stats(self, channels: bool) -> dict[str, object]:
+        """
+        The body of C{/stats}.
+
+        @param channels: include the channels' and the agents' names.
+        """
+        stats = self._hub.stats(channels=channels)
+        stats["database"] = self._database()
+        stats["partialBytes"] = self._partial.total
+        stats["connections"] = {
+            "waiting": sum(map(len, self._waiting)),
+            "http": sum(map(len, self._http)),
+            "websocket": len(self._websockets),
+        }
+        limits = stats["limits"]
+        assert isinstance(limits, dict)
+        limits |= {
+            "handshakeTimeout": self._counts.late_heads,
+            "maxHeadSize": self._counts.long_heads,
+            "maxWaiting": self._counts.crowded_out,
+            "maxConnectionsPerIp": sum(share.crowded for share in (self._websockets, *self._waiting)),
+            "maxHttpConnections": sum(share.full for share in self._http),
+            "maxHttpPerIp": sum(share.crowded for share in self._http),
+            "maxPartialBytes": self._partial.crowded_out,
+            "httpTimeout": self._counts.late_requests,
+            "allowedOrigin": self._counts.origins_refused,
+        }
+        return stats
+
+    def not_ready(self) -> str:
+        """
+        Why a load balancer should not send clients here; empty if it should.
+        """
+        if self._hub.draining:
+            return "draining"
+        if self._ready_needs_database and self._database()["state"] != "up":
+            return "the database is not listened to"
+        return ""
