@@ -19,7 +19,8 @@ from dcm_ws.protocol.commands import decode_command
 from dcm_ws.protocol.frames import text_frame
 from dcm_ws.protocol.notifications import decode_notification
 from dcm_ws.protocol.replies import event_frame
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.factory import WebSocketConnections
 from tests.fakes import admit_all, make_hub
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 

@@ -40,7 +40,8 @@ from dcm_ws.http.sparing import Sparing
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Publishable
 from dcm_ws.version import SERVER, VERSION
-from dcm_ws.websocket.connection import PATHS, ConnectionLimits, WebSocketConnections
+from dcm_ws.websocket.connection import ConnectionLimits
+from dcm_ws.websocket.factory import PATHS, WebSocketConnections
 from dcm_ws.websocket.shortcuts import read_headers
 
 REPORTS_A_SECOND = 100.0

@@ -21,7 +21,7 @@ from dcm_ws.app.settings import Settings
 from dcm_ws.core.hub import Hub
 from dcm_ws.http.port import Port
 from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.websocket.connection import WebSocketConnections
+from dcm_ws.websocket.factory import WebSocketConnections
 
 # an operator may filter by this name
 _log = Logger(namespace="dcm_ws.service.DCMService")

@@ -32,6 +32,7 @@ from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.endpoints import ProxiedConnection
 from dcm_ws.http.heads import origin_form
 from dcm_ws.http.shares import Share, address_of
+from dcm_ws.http.transport import abort
 from dcm_ws.http.turns import Turns
 from dcm_ws.protocol.replies import to_json
 
@@ -179,7 +180,7 @@ class Port(Factory):
         Drop the HTTP connections that are still there.
         """
         for visit in list(self._visits):
-            _abort(visit.transport)
+            abort(visit.transport)
 
     def build(self, head: bytes, reception: _Reception) -> IProtocol | None:
         """
@@ -233,12 +234,6 @@ def bound_unsent(port: IListeningPort) -> None:
     # not for Unix sockets, nor where the system does not know it
     if listener is not None and listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-
-
-def _abort(transport: Any) -> None:
-    # a TLS connection that has ended by itself cannot be aborted
-    if transport.connected:
-        transport.abortConnection()
 
 
 def _set_protocol(transport: Any, protocol: IProtocol) -> None:
@@ -333,7 +328,7 @@ class _Reception(Protocol):
         transport = self.transport
         if isinstance(transport, ProtocolWrapper):
             # TLS waits for the far end's goodbye, or even for the end of its handshake
-            self._port.clock.callLater(GOODBYE, _abort, transport)
+            self._port.clock.callLater(GOODBYE, abort, transport)
         transport.loseConnection()
 
     def _hand_on(self) -> None:

@@ -22,8 +22,9 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.frames import text_frame
-from dcm_ws.websocket import connection as websocket
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
+from dcm_ws.websocket import pacing
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.factory import WebSocketConnections
 from tests.fakes import Client, admit_all, make_hub, split_frames
 
 HANDSHAKE = (
@@ -639,7 +640,7 @@ def test_many_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where very many go in one turn, most of them are seen off in the turns after it, and all are.
     """
-    monkeypatch.setattr(websocket, "_GOODBYES_A_TURN", 3)
+    monkeypatch.setattr(pacing, "RELEASES_A_TURN", 3)
     ground = Ground(MemoryReactorClock(), max_connections=20)
     ends = [ground.connect() for _ in range(10)]
     for end in ends:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.factory import WebSocketConnections
 from tests.fakes import admit_all, make_hub
 
 HANDSHAKE = (

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection, WebSocketConnections
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.extensions import settle_offers
+from dcm_ws.websocket.factory import WebSocketConnections
 from dcm_ws.websocket.shortcuts import plain_handshake, read_headers, short_message
 from tests.fakes import admit_all, make_hub
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
