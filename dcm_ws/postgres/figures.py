@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-_TIMES = ("timestamp", "timestamptz")
+from dcm_ws.postgres.statements import statement
+
 _KINDS = {"r": "", "p": "", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
@@ -25,30 +26,24 @@ class UnreadableError(Exception):
 
 class Table(NamedTuple):
     """
-    A relation with the name of one of the tables.
+    A relation that has the name of one of the tables.
 
+    @ivar qualified: its name with its schema, as SQL.
     @ivar kind: C{pg_class.relkind}.
-    @ivar foreign: the name of another role's function or operator that the planner would run; None for none.
-    @ivar columns: the type of each column by its name; a type of C{pg_catalog} by its name, any other as C{None}.
+    @ivar foreign: the name of another role's function or operator that the planner would run; None if there is none.
+    @ivar columns: the type of each column by the column's name; None for a type outside of C{pg_catalog}.
     """
 
     name: str
-    schema: str
+    qualified: str
     kind: str
     foreign: str | None
     columns: Mapping[str, str | None]
 
     @property
-    def qualified(self) -> str:
-        """
-        The name as SQL.
-        """
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
-
-    @property
     def trouble(self) -> str:
         """
-        Why it is not read; empty for no reason.
+        Why the relation must not be read; empty if it may be read.
         """
         if kind := _KINDS[self.kind]:
             return f"{self.qualified} is {kind}, and only ordinary tables are read"
@@ -56,164 +51,101 @@ class Table(NamedTuple):
             return f"an index or a constraint of {self.qualified} uses {self.foreign}, which another role owns"
         return ""
 
-    def time(self, column: str) -> str:
+    def require(self, column: str) -> str | None:
         """
-        The column as SQL.
+        Returns the type of a column.
 
-        @raise UnreadableError: it is missing, or not a point in time.
+        @raise UnreadableError: there is no such column.
         """
-        if self._type(column) not in _TIMES:
-            raise UnreadableError(f"column {column} of {self.qualified} is neither timestamp nor timestamptz")
-        return column
-
-    def text(self, column: str) -> str:
-        """
-        The column as SQL that can be compared with text.
-
-        @raise UnreadableError: it is missing.
-        """
-        if self._type(column) in ("text", "varchar", "bpchar"):
-            return column
-        # a cast may run a function of the type's owner; concat uses the output function, which only superusers make
-        return f"case when {column} is not null then concat({column}) end"
-
-    def has(self, column: str) -> str:
-        """
-        The column as SQL of which only C{is null} is asked.
-
-        @raise UnreadableError: it is missing.
-        """
-        self._type(column)
-        return column
-
-    def _type(self, column: str) -> str | None:
         if column not in self.columns:
             raise UnreadableError(f"{self.qualified} has no column {column}")
         return self.columns[column]
+
+    def require_time(self, column: str) -> str:
+        """
+        Returns the type of a column with points in time.
+
+        @raise UnreadableError: there is no such column, or it has another type.
+        """
+        kind = self.require(column)
+        if kind not in ("timestamp", "timestamptz"):
+            raise UnreadableError(f"column {column} of {self.qualified} is neither timestamp nor timestamptz")
+        return kind
+
+    def text(self, column: str) -> str:
+        """
+        Returns a column as SQL that can be compared with text.
+
+        @raise UnreadableError: there is no such column.
+        """
+        if self.require(column) in ("text", "varchar", "bpchar"):
+            return column
+        # a cast may run a function of the type's owner; concat uses the output function, which only superusers define
+        return f"case when {column} is not null then concat({column}) end"
 
 
 class Query(NamedTuple):
     """
     A query that returns one row.
 
+    @ivar name: of its file in C{sql/metrics/}.
     @ivar tables: the names of the tables that it reads.
     @ivar columns: the names of the row's columns.
-    @ivar sql: makes the query of those tables.
+    @ivar parts: checks these tables, and returns the SQL for the file's other marks.
     """
 
+    name: str
     tables: tuple[str, ...]
     columns: tuple[str, ...]
-    sql: Callable[..., str]
+    parts: Callable[..., dict[str, str]]
 
 
-def _open_sessions(sessions: Table) -> str:
-    return f"select count(*) as open_sessions from {sessions.qualified} where {sessions.has('ended_at')} is null"
+def _open_sessions(sessions: Table) -> dict[str, str]:
+    sessions.require("ended_at")
+    return {}
 
 
-def _revived_sessions(sessions: Table, actions: Table) -> str:
-    return (
-        f"select count(*) as revived_sessions from {sessions.qualified} where {sessions.has('ended_at')} is not null"
-        f" and {sessions.text('id')} in (select {actions.text('session_id')} from {actions.qualified}"
-        f" where {actions.time('created_at')} > now() - interval '15 minutes')"
-    )
+def _revived_sessions(sessions: Table, actions: Table) -> dict[str, str]:
+    sessions.require("ended_at")
+    actions.require_time("created_at")
+    return {"id": sessions.text("id"), "session_id": actions.text("session_id")}
 
 
-def _agents(subtasks: Table) -> str:
-    return (
-        f"select count(distinct {subtasks.text('agent_id')}) as active_agents from {subtasks.qualified}"
-        f" where {subtasks.text('status')} = 'running'"
-    )
+def _agents(subtasks: Table) -> dict[str, str]:
+    return {"agent_id": subtasks.text("agent_id"), "status": subtasks.text("status")}
 
 
-def _tasks(lists: Table) -> str:
-    status, created, completed = lists.text("status"), lists.time("created_at"), lists.time("completed_at")
-    epochs = [f"extract(epoch from {time})" for time in (completed, created)]
-    if lists.columns["created_at"] != lists.columns["completed_at"]:
-        epochs = [f"extract(epoch from {time}::timestamptz)" for time in (completed, created)]
-    return (
-        f"select count(*) filter (where {status} = 'pending') as pending_tasks,"
-        f" count(*) filter (where {status} = 'running') as running_tasks,"
-        f" count(*) filter (where {status} = 'completed' and {completed} > now() - interval '1 hour')"
-        " as completed_tasks_last_hour,"
-        # infinite times have no mean that JSON could hold, and the longest differences do not fit an interval
-        f" coalesce(avg(({epochs[0]} - {epochs[1]}) * 1000)"
-        f" filter (where isfinite({completed}) and isfinite({created})), 0)::float8 as avg_task_duration_ms"
-        f" from {lists.qualified}"
-    )
+def _tasks(lists: Table) -> dict[str, str]:
+    types = {lists.require_time("created_at"), lists.require_time("completed_at")}
+    return {"status": lists.text("status"), "cast": "::timestamptz" if len(types) > 1 else ""}
 
 
-def _messages(messages: Table) -> str:
-    return (
-        f"select count(*) as messages_last_hour from {messages.qualified}"
-        f" where {messages.time('created_at')} > now() - interval '1 hour'"
-    )
-
-
-def _actions(actions: Table) -> str:
-    return (
-        f"select count(*)::float8 / 5 as actions_per_minute from {actions.qualified}"
-        f" where {actions.time('created_at')} > now() - interval '5 minutes'"
-    )
+def _with_creation(table: Table) -> dict[str, str]:
+    table.require_time("created_at")
+    return {}
 
 
 QUERIES = (
-    Query(("sessions",), ("open_sessions",), _open_sessions),
-    Query(("sessions", "actions"), ("revived_sessions",), _revived_sessions),
-    Query(("subtasks",), ("active_agents",), _agents),
+    Query("open_sessions", ("sessions",), ("open_sessions",), _open_sessions),
+    Query("revived_sessions", ("sessions", "actions"), ("revived_sessions",), _revived_sessions),
+    Query("agents", ("subtasks",), ("active_agents",), _agents),
     Query(
+        "tasks",
         ("task_lists",),
         ("pending_tasks", "running_tasks", "completed_tasks_last_hour", "avg_task_duration_ms"),
         _tasks,
     ),
-    Query(("agent_messages",), ("messages_last_hour",), _messages),
-    Query(("actions",), ("actions_per_minute",), _actions),
+    Query("messages", ("agent_messages",), ("messages_last_hour",), _with_creation),
+    Query("actions", ("actions",), ("actions_per_minute",), _with_creation),
 )
 """
-All figures.  They go to the database as one statement: one round trip, and one moment that all figures are of.
+The queries of all figures.  They are sent as one statement, so that all figures are of the same moment.
 """
 
 SCHEMAS = "select pg_catalog.current_schemas(false)::pg_catalog.text[]"
 """
 Asks for the schemas in which the role looks for tables, the first one first.
 """
-
-_GUARD = (
-    "set local search_path = ''; set local transaction_read_only = on; set local row_security = off;"
-    # tables may be replaced after they have been found; PostgreSQL has this since the minor releases of August 2024
-    " select set_config(name, 'view, foreign-table', true) from (select 'restrict_nonsystem_relation_kind') s (name)"
-    " where current_setting(name, true) is not null;"
-)
-
-_RELATIONS = """
-select c.relname::text, n.nspname::text, c.relkind::text, (
-    with recursive tree (relation) as (
-        select c.oid union all select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.relation
-    ), planned (class, object) as (
-        select 'pg_class'::regclass::oid, relation from tree
-        union all select 'pg_class'::regclass, indexrelid from pg_index join tree on relation = indrelid
-        union all select 'pg_constraint'::regclass, oid from pg_constraint join tree on relation = conrelid
-        union all select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext join tree on relation = stxrelid
-    ), used (name, namespace, owner) as (
-        select p.oid::regprocedure::text, p.pronamespace, p.proowner
-        from planned join pg_depend d on d.classid = class and d.objid = object
-        join pg_proc p on p.oid = d.refobjid and d.refclassid = 'pg_proc'::regclass
-        union all
-        select o.oid::regoperator::text, o.oprnamespace, o.oprowner
-        from planned join pg_depend d on d.classid = class and d.objid = object
-        join pg_operator o on o.oid = d.refobjid and d.refclassid = 'pg_operator'::regclass
-    )
-    select used.name from used join pg_roles r on r.oid = owner
-    where namespace <> 'pg_catalog'::regnamespace and not r.rolsuper and r.rolname <> current_user limit 1
-), coalesce((
-    select json_object_agg(a.attname, case when coalesce(b.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace
-        then coalesce(b.typname, t.typname)::text end)
-    from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_type b on b.oid = nullif(t.typbasetype, 0)
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '{}')
-from unnest(%(schemas)s::text[]) with ordinality as path (schema, place)
-join pg_namespace n on n.nspname = path.schema
-join pg_class c on c.relnamespace = n.oid
-where c.relname = any(%(names)s::text[]) and c.relkind = any(%(kinds)s::text[])
-order by path.place"""
 
 
 def guarded(sql: str, timeout_ms: int) -> str:
@@ -223,7 +155,7 @@ def guarded(sql: str, timeout_ms: int) -> str:
 
     @param timeout_ms: what the statement may take, in milliseconds.
     """
-    return f"set local statement_timeout = {timeout_ms}; {_GUARD} {sql}"
+    return statement("metrics/guard", timeout_ms=str(timeout_ms)) + "\n" + sql
 
 
 def relations(schemas: list[str]) -> tuple[str, dict[str, object]]:
@@ -233,7 +165,7 @@ def relations(schemas: list[str]) -> tuple[str, dict[str, object]]:
     @param schemas: where to look, the first one first.
     """
     names = sorted({name for query in QUERIES for name in query.tables})
-    return _RELATIONS, {"schemas": schemas, "names": names, "kinds": list(_KINDS)}
+    return statement("metrics/relations"), {"schemas": schemas, "names": names, "kinds": list(_KINDS)}
 
 
 def found(rows: Iterable[Iterable[Any]]) -> dict[str, Table]:
@@ -259,7 +191,8 @@ def sql_of(query: Query, tables: Mapping[str, Table]) -> str:
             raise UnreadableError(f"there is no table {name} in the search path")
         if trouble := tables[name].trouble:
             raise UnreadableError(trouble)
-    return query.sql(*(tables[name] for name in query.tables))
+    read = [tables[name] for name in query.tables]
+    return statement(f"metrics/{query.name}", **query.parts(*read), **{table.name: table.qualified for table in read})
 
 
 def joined(parts: Mapping[Query, str]) -> tuple[str, list[str]]:
@@ -267,8 +200,8 @@ def joined(parts: Mapping[Query, str]) -> tuple[str, list[str]]:
     One statement of several, and the names of its columns.
     """
     columns = [column for query in parts for column in query.columns]
-    sources = [f"({sql}) q{number}" for number, sql in enumerate(parts.values())]
-    return f"select {', '.join(columns)} from {' cross join '.join(sources)}", columns
+    sources = [f"(\n{sql}\n) q{number}" for number, sql in enumerate(parts.values())]
+    return "select * from " + " cross join ".join(sources), columns
 
 
 def snapshot(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -281,7 +214,3 @@ def snapshot(figures: Mapping[str, Any]) -> dict[str, float]:
     return {"active_sessions": sessions} | {
         name: int(figure) if figure == int(figure) else figure for name, figure in kpis.items()
     }
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

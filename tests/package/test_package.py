@@ -124,14 +124,16 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 def test_wheel_has_what_it_should(wheel: Path) -> None:
     """
-    The wheel has the package, the marker of its types, the files for browsers, the plugin and the licence, and nothing
+    The wheel has the package, its type marker, the files for browsers, the SQL, the plugin and the licence, and nothing
     else.
     """
     names = zipfile.ZipFile(wheel).namelist()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws").rglob("*.py")}
     web = {f"dcm_ws/web/{path.name}" for path in (ROOT / "dcm_ws" / "web").iterdir() if path.is_file()}
     assert {"dcm_ws/web/live.html", "dcm_ws/web/dcm-ws.js"} < web
-    assert modules | web | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
+    sql = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws" / "postgres" / "sql").rglob("*.sql")}
+    assert "dcm_ws/postgres/sql/triggers/install.sql" in sql
+    assert modules | web | sql | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
     (plugin,) = (name for name in names if name.startswith("twisted/"))
     assert plugin.startswith("twisted/plugins/")
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dcm_ws", "twisted"}

@@ -1,0 +1,3 @@
+select count(distinct @agent_id@) as active_agents
+from @subtasks@
+where @status@ = 'running'

@@ -1,0 +1,3 @@
+select count(*) as open_sessions
+from @sessions@
+where ended_at is null

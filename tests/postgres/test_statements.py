@@ -1,0 +1,107 @@
+"""
+The SQL in the files of C{sql/}, read by PostgreSQL itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from dcm_ws.postgres.figures import QUERIES, SCHEMAS, found, guarded, joined, relations, sql_of
+from dcm_ws.postgres.install import BEGIN, INSTALLED, install_sql, remove_sql
+from dcm_ws.postgres.schema import TABLES
+from dcm_ws.postgres.statements import literal, statement
+from dcm_ws.postgres.triggers import Choice
+from tests.integration.running import PostgresServer
+
+FOLDER = Path(str(files("dcm_ws.postgres").joinpath("sql")))
+NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.sql"))
+
+
+def statements(cursor: Any) -> Iterator[str]:
+    """
+    All SQL that is made of the files.  The caller runs each statement in C{cursor} before it takes the next.
+    """
+    # first, because BEGIN leaves only pg_catalog in the search path
+    yield TABLES
+    yield SCHEMAS
+    schemas = cursor.fetchone()[0]
+    # its rollback ends the settings of the guard
+    yield "savepoint metrics"
+    sql, parameters = relations(schemas)
+    yield cursor.mogrify(guarded(sql, 5000), parameters).decode()
+    tables = found(cursor.fetchall())
+    yield guarded(joined({query: sql_of(query, tables) for query in QUERIES})[0], 5000)
+    yield "rollback to metrics"
+    yield BEGIN
+    yield install_sql(Choice())
+    yield INSTALLED
+    yield remove_sql()
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    """
+    Matches the text of a file in a statement; what replaced the marks is in groups.
+    """
+    text = re.sub(r"\A(?:--.*\n)+", "", (FOLDER / f"{name}.sql").read_text()).removesuffix("\n")
+    if "%(" in text:
+        text = text.replace("%%", "%")
+    return re.compile("(.*?)".join(map(re.escape, re.split(r"@[a-z_]+@|%\([a-z]+\)s", text))), re.S)
+
+
+def line_starts(match: re.Match[str]) -> Iterator[int]:
+    """
+    Where the file's own lines begin in the statement; the lines of other files in it are left out.
+    """
+    filled = [match.span(group) for group in range(1, len(match.groups()) + 1)]
+    for line in re.finditer(r"^.*\S.*$", match[0], re.M):
+        start = match.start() + line.start()
+        if not any(begin <= start < end for begin, end in filled):
+            yield start
+
+
+def test_postgresql_finds_an_error_in_every_line_of_every_file(database: PostgresServer) -> None:
+    """
+    All statements run.  With a closing parenthesis at the beginning of any line of any file, PostgreSQL reports a
+    syntax error: also in branches of PL/pgSQL that are not reached.
+    """
+    planted = dict.fromkeys(NAMES, 0)
+    with contextlib.closing(psycopg2.connect(database.url)) as connection:
+        cursor = connection.cursor()
+        for sql in statements(cursor):
+            for name in NAMES:
+                match = pattern(name).search(sql)
+                for start in line_starts(match) if match else ():
+                    cursor.execute("savepoint planted")
+                    with pytest.raises(psycopg2.errors.SyntaxError):
+                        cursor.execute(f"{sql[:start]}) {sql[start:]}")
+                    cursor.execute("rollback to planted")
+                    planted[name] += 1
+            cursor.execute(sql)
+    assert [name for name, lines in planted.items() if lines == 0] == []
+
+
+def test_marks() -> None:
+    """
+    Each mark must be given, and each given part must have its mark.
+    """
+    assert statement("metrics/open_sessions", sessions="a.b").splitlines()[1] == "from a.b"
+    with pytest.raises(KeyError, match="sessions"):
+        statement("metrics/open_sessions")
+    with pytest.raises(ValueError, match=r"open_sessions\.sql has no mark a, b"):
+        statement("metrics/open_sessions", sessions="a.b", b="", a="")
+
+
+def test_literal(database: PostgresServer) -> None:
+    """
+    A literal is the string that it was made of.
+    """
+    text = "O'Neill \\' %s @mark@ \u00fc"
+    assert database.execute(f"select {literal(text)}".replace("%", "%%")) == [(text,)]
