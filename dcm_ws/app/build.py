@@ -34,9 +34,11 @@ from dcm_ws.http.metrics import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
 from dcm_ws.http.report import Report
-from dcm_ws.http.resources import Counts, Probe, make_site
+from dcm_ws.http.resources import Probe
 from dcm_ws.http.shares import Share
+from dcm_ws.http.site import make_site
 from dcm_ws.http.sparing import Sparing
+from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Publishable
 from dcm_ws.version import SERVER, VERSION
@@ -246,8 +248,8 @@ def _client_address(proxies: TrustedProxies, peer: str, head: bytes) -> str:
 
 def _make_resources(hub: Hub, world: World, report: Report) -> dict[bytes, IResource]:
     return {
-        b"health": Counts(hub, Sparing(report.health, world.now, REPORTS_A_SECOND)),
-        b"stats": Counts(hub, Sparing(report.stats, world.now, REPORTS_A_SECOND)),
+        b"health": ReportPage(hub, Sparing(report.health, world.now, REPORTS_A_SECOND)),
+        b"stats": ReportPage(hub, Sparing(report.stats, world.now, REPORTS_A_SECOND)),
         b"livez": Probe(world.wall_ms, lambda: ""),
         b"readyz": Probe(world.wall_ms, report.not_ready),
         **dict(pages(world.wall_ms)),

@@ -13,6 +13,7 @@ from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import AllowedOrigins, Target
+from dcm_ws.http.request_headers import bearer_token
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
@@ -102,9 +103,8 @@ class Admission:
             raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
 
     def _claims(self, token: str | None, authorization: str) -> Claims | None:
-        scheme, _, credentials = authorization.partition(" ")
-        if token is None and scheme.lower() == "bearer":
-            token = credentials.strip()
+        if token is None:
+            token = bearer_token(authorization)
         if not token:
             return None
         if len(token) > TOKEN_MAX:

@@ -12,8 +12,8 @@ from importlib.resources import files
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from dcm_ws.http.request_headers import header
 from dcm_ws.http.resources import Page, redirect
-from dcm_ws.http.strict import header
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -48,10 +48,7 @@ class StaticFile(Page):
             return _WithoutSlash(self.wall_ms)
         return super().getChild(path, request)
 
-    def render(self, request: Request) -> bytes:
-        if request.method not in (b"GET", b"HEAD"):
-            request.setHeader("Allow", "GET, HEAD")
-            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
+    def get(self, request: Request) -> bytes:
         request.setHeader("Content-Type", self._type)
         request.setHeader("Content-Security-Policy", POLICY)
         request.setHeader("X-Content-Type-Options", "nosniff")

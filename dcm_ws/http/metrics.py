@@ -5,7 +5,6 @@ The counts of a service as Prometheus metrics.  Nothing is counted here: the fig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
 from itertools import accumulate
 from typing import Any
 
@@ -17,9 +16,9 @@ from twisted.web.server import Request
 
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, Histogram
 from dcm_ws.core.hub import Hub
-from dcm_ws.http.resources import Page
+from dcm_ws.http.request_headers import accepted_types, header
+from dcm_ws.http.resources import Page, forbid_caching
 from dcm_ws.http.sparing import Sparing
-from dcm_ws.http.strict import header
 from dcm_ws.protocol.events import CATEGORIES
 
 STATES = ("none", "connecting", "up", "down", "stopped")
@@ -183,20 +182,12 @@ class MetricsPage(Page):
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self.registry)
 
-    def render(self, request: Request) -> bytes:
-        if request.method not in (b"GET", b"HEAD"):
-            request.setHeader("Allow", "GET, HEAD")
-            return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, "Use GET")
-        content_type, text = self._texts(_OPENMETRICS in _media_types(header(request, "Accept")))
+    def get(self, request: Request) -> bytes:
+        content_type, text = self._texts(_OPENMETRICS in accepted_types(header(request, "Accept")))
         request.setHeader("Content-Type", content_type)
-        request.setHeader("Cache-Control", "no-store")
-        request.setHeader("X-Content-Type-Options", "nosniff")
+        forbid_caching(request)
         return text
 
     def _text(self, openmetrics: bool) -> tuple[str, bytes]:
         encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
         return content_type, encode(self.registry)
-
-
-def _media_types(accept: str) -> list[str]:
-    return [part.partition(";")[0].strip().lower() for part in accept.split(",")]

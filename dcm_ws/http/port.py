@@ -31,10 +31,10 @@ from dcm_ws.http.addresses import UNIX
 from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.endpoints import ProxiedConnection
 from dcm_ws.http.heads import origin_form
+from dcm_ws.http.refusals import error_response
 from dcm_ws.http.shares import Share, address_of
 from dcm_ws.http.transport import abort
 from dcm_ws.http.turns import Turns
-from dcm_ws.protocol.replies import to_json
 
 HEADS_A_TURN = 32
 """
@@ -310,12 +310,7 @@ class _Reception(Protocol):
         """
         Answer with an error, and close.
         """
-        body = to_json({"error": reason, "code": code or status.name, "timestamp": self._port.wall_ms()})
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.transport.write(error_response(status, reason, self._port.wall_ms(), code))
         self.drop()
 
     def drop(self) -> None:

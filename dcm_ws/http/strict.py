@@ -14,29 +14,12 @@ from twisted.web import http
 from twisted.web.server import Request, Site
 
 from dcm_ws.http.heads import fault_of, origin_form
-from dcm_ws.protocol.replies import to_json
+from dcm_ws.http.refusals import error_response
+from dcm_ws.http.request_headers import BadRequestError
 
 _log = Logger(namespace="dcm_ws.strict_http")
 # Twisted would log a line for each HEAD, and for each connection that is idle for too long
 _SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
-
-
-class BadRequestError(Exception):
-    """
-    The client's request is invalid; the text says why.
-    """
-
-
-def header(request: Request, name: str) -> str:
-    """
-    A header of the request, with several of that name joined by commas; empty if there is none.
-
-    @raise BadRequestError: it is not UTF-8.
-    """
-    try:
-        return b", ".join(request.requestHeaders.getRawHeaders(name.encode(), [])).decode()
-    except UnicodeDecodeError:
-        raise BadRequestError(f"The header {name} is not UTF-8") from None
 
 
 class StrictRequest(Request):
@@ -129,9 +112,7 @@ class StrictChannel(http.HTTPChannel):
         self._refuse("This is not an HTTP request that can be read")
 
     def _refuse(self, reason: str) -> None:
-        body = to_json({"error": reason, "code": "BAD_REQUEST", "timestamp": self.site.resource.wall_ms()})
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+        now_ms = self.site.resource.wall_ms()
+        headers = {"Cache-Control": "no-store"}
+        self.transport.write(error_response(HTTPStatus.BAD_REQUEST, reason, now_ms, headers=headers))
         self.loseConnection()

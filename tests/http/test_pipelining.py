@@ -14,7 +14,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from dcm_ws.http.counts import HttpCounts
-from dcm_ws.http.resources import Counts, make_site
+from dcm_ws.http.site import make_site
+from dcm_ws.http.status import ReportPage
 from tests.fakes import make_hub
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -43,7 +44,7 @@ class Connection:
     def __init__(self) -> None:
         self.reactor = Turns()
         hub = make_hub(self.reactor)
-        page = Counts(hub, lambda channels: {})
+        page = ReportPage(hub, lambda channels: {})
         pages = {b"health": page, b"stats": page}
         site = make_site(hub.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, HttpCounts())
         site.doStart()

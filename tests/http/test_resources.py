@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from dcm_ws.core.hub import CHANNELS_SHOWN, Hub
 from dcm_ws.http.assets import pages
 from dcm_ws.http.counts import HttpCounts
-from dcm_ws.http.resources import REQUESTS_A_TURN, Counts, QuietSite, make_site
+from dcm_ws.http.site import REQUESTS_A_TURN, QuietSite, make_site
+from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.tokens import sign
 from tests.fakes import SECRET, WALL_MS, Client, make_hub, make_report
 
@@ -46,8 +47,8 @@ class Service:
         self.site: QuietSite = make_site(
             self.hub.wall_ms,
             {
-                b"health": Counts(self.hub, report.health),
-                b"stats": Counts(self.hub, report.stats),
+                b"health": ReportPage(self.hub, report.health),
+                b"stats": ReportPage(self.hub, report.stats),
                 **dict(pages(self.hub.wall_ms)),
             },
             self.reactor,

@@ -19,7 +19,9 @@ from twisted.web.server import Request
 from dcm_ws.http.assets import pages
 from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.metrics import MetricsPage
-from dcm_ws.http.resources import Counts, Page, make_site
+from dcm_ws.http.resources import Page
+from dcm_ws.http.site import make_site
+from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.tokens import sign
 from tests.fakes import SECRET, WALL_MS, make_hub, make_report
 
@@ -49,7 +51,7 @@ class Site:
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
         hub = make_hub(self.reactor, production=True)
-        counts = Counts(hub, make_report(hub).stats)
+        counts = ReportPage(hub, make_report(hub).stats)
         self.site = make_site(
             hub.wall_ms,
             {

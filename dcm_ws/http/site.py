@@ -1,0 +1,168 @@
+"""
+HTTP connections and the site that they belong to: one request a reactor turn, in a limited time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from zope.interface import implementer
+
+from dcm_ws.http.counts import HttpCounts
+from dcm_ws.http.resources import make_root
+from dcm_ws.http.strict import StrictChannel, StrictRequest
+from dcm_ws.http.turns import Turns
+
+REQUESTS_A_TURN = 16
+"""
+Pieces of HTTP requests that are read, and answered if they are whole, in one turn of the reactor.
+"""
+
+
+@implementer(IHalfCloseableProtocol)
+class _Channel(StrictChannel):
+    """
+    Handles one request a reactor turn, and none while earlier responses wait to be read.  Twisted's own channel handles
+    at once all requests of one read, which may be thousands if a client pipelines them, and keeps the responses if the
+    client does not read.
+
+    @ivar has_begun: the port holds the beginning of the next request.
+    """
+
+    transport: Any
+    #: set by the site
+    site: QuietSite
+    has_begun = False
+    _answered: Request | None = None
+    _full = False
+    _asked_all = False
+    _early = b""
+    _put_off = False
+    _lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self._early += data
+        if not self._put_off and not self.site.turns.do(self._read_on):
+            self._put_off = True
+            self.transport.pauseProducing()
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        True between two requests, if no response is missing.
+        """
+        return bool(self.persistent) and not (self.requests or self._buffer or self._early or self._full)
+
+    def _read_on(self) -> None:
+        data, self._early = self._early, b""
+        if self._put_off:
+            self._put_off = False
+            if not self._full:
+                self.transport.resumeProducing()
+        if not self._lost:
+            super().dataReceived(data)
+
+    def resetTimeout(self) -> None:
+        """
+        Do nothing: the time is for a whole request, and does not start again with each byte.
+        """
+
+    def timeoutConnection(self) -> None:
+        if self.requests or self.has_begun:
+            self.site.counts.late_requests += 1
+        super().timeoutConnection()
+
+    def requestDone(self, request: Request) -> None:
+        behind = self.clearLineBuffer()
+        if not (behind or any(self._dataBuffer) or self._full):
+            super().requestDone(request)
+            self._end_if_done()
+            return
+        self.rawDataReceived(behind)
+        self._answered = request
+        self.setTimeout(self.site.timeOut)
+        self.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._answered is not None and not self._full:
+            request, self._answered = self._answered, None
+            super().requestDone(request)
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        # a request that is not complete by now never will be
+        answering = self._answered is not None or self._put_off or self._handlingRequest
+        if self._asked_all and not answering:
+            self.loseConnection()
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        super().pauseProducing()
+        # Twisted's own channel reads on while it handles a request, and keeps what it reads
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        super().resumeProducing()
+        self.callLater(0, self._go_on)
+
+    def readConnectionLost(self) -> None:
+        """
+        The client will send no more requests, and may still read the responses.
+        """
+        self._asked_all = True
+        self._end_if_done()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        self._answered = None
+        super().connectionLost(reason)
+
+
+class QuietSite(Site):
+    """
+    A site without an access log, since a query may hold a token.
+
+    @ivar turns: spreads the requests over the reactor's turns.
+    @ivar counts: receives the requests that were not complete in time.
+    """
+
+    noisy = False
+    protocol = _Channel  # type: ignore[assignment]
+
+    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float, counts: HttpCounts) -> None:
+        super().__init__(root, requestFactory=StrictRequest, timeout=timeout, reactor=reactor)
+        self.turns = Turns(reactor, REQUESTS_A_TURN)
+        self.counts = counts
+
+    def log(self, request: http.Request) -> None:
+        pass
+
+
+def make_site(
+    wall_ms: Callable[[], int],
+    resources: Mapping[bytes, IResource],
+    reactor: IReactorTime,
+    timeout: float,
+    websockets: Collection[str],
+    counts: HttpCounts,
+) -> QuietSite:
+    """
+    Make the HTTP side of a port.
+
+    @param resources: by path.
+    @param timeout: seconds that a connection has for its next request, with its body, after the last response.
+    @param websockets: the paths where the port opens WebSockets.
+    @param counts: receives the requests that were not complete in time.
+    """
+    return QuietSite(make_root(wall_ms, resources, websockets), reactor, timeout, counts)

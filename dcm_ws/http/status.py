@@ -1,0 +1,58 @@
+"""
+C{/health} and C{/stats}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+
+from twisted.web.server import Request
+
+from dcm_ws.core.hub import Hub
+from dcm_ws.http.request_headers import bearer_token, header
+from dcm_ws.http.resources import Page
+from dcm_ws.protocol.errors import ProtocolError
+
+
+class ReportPage(Page):
+    """
+    A report on the service as JSON, which pages of any origin may read.
+
+    @param report: makes the report, given whether to include the names of channels and agents.
+    """
+
+    allowed = (*Page.allowed, "OPTIONS")
+
+    def __init__(self, hub: Hub, report: Callable[[bool], Mapping[str, object]]) -> None:
+        super().__init__(hub.wall_ms)
+        self._hub = hub
+        self._report = report
+
+    def render(self, request: Request) -> bytes:
+        request.setHeader("Access-Control-Allow-Origin", "*")
+        return super().render(request)
+
+    def get(self, request: Request) -> bytes:
+        report = self._report(self._may_see_names(request))
+        if report.get("status") == "draining":
+            request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE, b"Service Unavailable")
+        return self.answer(request, report)
+
+    def options(self, request: Request) -> bytes:
+        request.setResponseCode(HTTPStatus.NO_CONTENT)
+        request.setHeader("Access-Control-Allow-Methods", ", ".join(self.allowed))
+        request.setHeader("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        return b""
+
+    def _may_see_names(self, request: Request) -> bool:
+        """
+        In production the names of channels, which hold names of agents, are only for those with a token.
+        """
+        if not self._hub.rules.production:
+            return True
+        token = bearer_token(header(request, "Authorization"))
+        try:
+            return bool(token) and bool(self._hub.verify(token))
+        except ProtocolError:
+            return False
