@@ -17,6 +17,8 @@ from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
+from dcm_ws.core.counts import Counts
+
 # no test judges by the clock: the first text that Hypothesis makes on a new machine alone takes seconds
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # what is random must not decide whether a change may land; elsewhere it is random
@@ -66,6 +68,14 @@ def clock() -> Clock:
     clock = Clock()
     clock.advance(1000)
     return clock
+
+
+@pytest.fixture
+def counts() -> Counts:
+    """
+    Counts that are all 0.
+    """
+    return Counts()
 
 
 @pytest.fixture(autouse=True)

@@ -10,19 +10,18 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from dcm_ws.core.agents import AgentMemory
-from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.hub import Hub, World, base36
 from dcm_ws.core.session import Origin, Rules, Session
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.report import Report
 from dcm_ws.http.shares import Share
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import Publishable
 from dcm_ws.websocket.partial import PartialMessages
+from tests.core.living import QUEUE_LIMITS, make_memory, make_queue
 
 SECRET = "dcm-dev-secret-change-me"
 WALL_MS = 1_706_000_000_000
@@ -47,24 +46,26 @@ def make_hub(clock: Clock, *, max_connections: int = 1000, extra: tuple[str, ...
     """
     A hub as in production, on C{clock}.  Choices go to L{Rules}, L{DeliveryQueue} or L{AgentMemory}, by their names.
     """
-    queue: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pending": 10_000}
+    queue: dict[str, Any] = {}
     memory: dict[str, Any] = {}
     rules: dict[str, Any] = {}
     for name, value in choices.items():
         if name in Rules.__dataclass_fields__:
             rules[name] = value
-        elif name in queue:
+        elif name in QUEUE_LIMITS and name != "max_bytes":
             queue[name] = value
         else:
             memory[name] = value
+    counts = Counts()
     return Hub(
         make_world(clock),
         server="dcm-ws/test",
         secrets=(SECRET,),
+        counts=counts,
         rules=Rules(**rules),
         publishable=Publishable(extra),
-        deliveries=DeliveryQueue(clock.seconds, **queue),
-        memory=AgentMemory(clock.seconds, **memory),
+        deliveries=make_queue(clock, counts, **queue),
+        memory=make_memory(clock, counts, **memory),
         max_connections=max_connections,
     )
 
@@ -73,7 +74,7 @@ def admit_all(hub: Hub) -> Admission:
     """
     An admission that keeps nobody out whose ids and token are in order.
     """
-    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), counts=HttpCounts())
+    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), limits=hub.counts.limits)
 
 
 def make_report(hub: Hub, **choices: Any) -> Report:
@@ -85,11 +86,10 @@ def make_report(hub: Hub, **choices: Any) -> Report:
         "database": lambda: {"state": "none"},
         "port": lambda: 3849,
         "ready_needs_database": False,
-        "counts": HttpCounts(),
         "websockets": Share(),
         "waiting": [Share()],
         "http": [Share()],
-        "partial": PartialMessages(1 << 20),
+        "partial": PartialMessages(1 << 20, Count()),
     }
     return Report(hub, **(parts | choices))
 

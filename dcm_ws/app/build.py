@@ -22,6 +22,7 @@ from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clock import RunningClock
+from dcm_ws.core.counts import Counts, LimitCounts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub, World
 from dcm_ws.core.latest import LatestEvents
@@ -29,7 +30,6 @@ from dcm_ws.core.session import Rules
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.assets import pages
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.metrics import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
@@ -80,24 +80,23 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     world = real_world() if world is None else world
     clock = RunningClock(world.now)
     base = _Base(settings, reactor, replace(world, now=clock))
-    hub = _make_hub(base)
+    counts = Counts()
+    hub = _make_hub(base, counts)
     clock.longest = 3 * hub.sweep_interval
     lag = ReactorLag(clock.real)
-    summary = Summary(hub, clock)
+    summary = Summary(counts, clock)
     database = _make_database(base, hub, summary)
-    counts = HttpCounts()
     proxies = TrustedProxies(settings.trusted_proxies)
-    websockets = _make_websockets(base, hub, proxies, summary, counts)
+    websockets = _make_websockets(base, hub, proxies, summary, counts.limits)
     endpoints = Endpoints(reactor, production=settings.production)
     # separate, so that strangers who fill the public port do not keep operators out
-    public, admin = _make_shares(settings, websockets), _make_shares(settings, websockets)
+    public, admin = (_make_shares(settings, websockets, counts.limits) for _ in range(2))
     report = Report(
         hub,
         version=VERSION,
         database=_no_database if database is None else database.report,
         port=lambda: endpoints.number,
         ready_needs_database=settings.ready_needs_database,
-        counts=counts,
         websockets=websockets.share,
         waiting=(public.waiting, admin.waiting),
         http=(public.http, admin.http),
@@ -107,7 +106,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     with_metrics = resources | {b"metrics": _make_metrics(hub, base.world, report, lag)}
 
     def make_port(paths: tuple[str, ...], resources: Mapping[bytes, IResource], shares: _Shares) -> Port:
-        site = make_site(base.world.wall_ms, resources, reactor, settings.http_timeout, paths, counts)
+        site = make_site(base.world.wall_ms, resources, reactor, settings.http_timeout, paths, counts.limits)
         return Port(
             websockets,
             site,
@@ -120,7 +119,7 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
             clock=reactor,
             waiting=shares.waiting,
             http=shares.http,
-            counts=counts,
+            limits=counts.limits,
             trusts=proxies.trusts,
             client=lambda peer, head: _client_address(proxies, peer, head),
         )
@@ -140,18 +139,20 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     )
 
 
-def _make_hub(base: _Base) -> Hub:
+def _make_hub(base: _Base, counts: Counts) -> Hub:
     settings, now = base.settings, base.world.now
     return (EchoHub if settings.testee else Hub)(
         base.world,
         server=SERVER,
         secrets=settings.secrets,
+        counts=counts,
         rules=_make_rules(settings),
         publishable=Publishable(settings.extra_events),
         latest=LatestEvents(settings.latest_events),
         channels=Channels(settings.extra_channels),
         deliveries=DeliveryQueue(
             now,
+            counts,
             ack_timeout=settings.ack_timeout,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
@@ -159,6 +160,7 @@ def _make_hub(base: _Base) -> Hub:
         ),
         memory=AgentMemory(
             now,
+            counts,
             max_agents=settings.max_agents,
             max_kept=settings.max_kept,
             max_events=settings.max_recent_events,
@@ -201,7 +203,7 @@ def _no_database() -> Mapping[str, object]:
 
 
 def _make_websockets(
-    base: _Base, hub: Hub, proxies: TrustedProxies, summary: Summary, counts: HttpCounts
+    base: _Base, hub: Hub, proxies: TrustedProxies, summary: Summary, limits: LimitCounts
 ) -> WebSocketConnections:
     settings = base.settings
     admission = Admission(
@@ -209,10 +211,11 @@ def _make_websockets(
         origins=AllowedOrigins(origin_patterns(settings), settings.server_names),
         proxies=proxies,
         refused=summary.page_refused,
-        counts=counts,
+        limits=limits,
     )
-    limits = _connection_limits(settings)
-    return WebSocketConnections(hub, base.reactor, server=SERVER, limits=limits, admission=admission)
+    return WebSocketConnections(
+        hub, base.reactor, server=SERVER, limits=_connection_limits(settings), admission=admission
+    )
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
@@ -229,11 +232,16 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
-def _make_shares(settings: Settings, websockets: WebSocketConnections) -> _Shares:
+def _make_shares(settings: Settings, websockets: WebSocketConnections, limits: LimitCounts) -> _Shares:
     return _Shares(
         # from one address as many without a request head as WebSockets
-        waiting=Share(per_address=websockets.share.per_address),
-        http=Share(settings.max_http_connections, http_per_address(settings)),
+        waiting=Share(per_address=websockets.share.per_address, crowded=limits.max_connections_per_ip),
+        http=Share(
+            settings.max_http_connections,
+            http_per_address(settings),
+            full=limits.max_http_connections,
+            crowded=limits.max_http_per_ip,
+        ),
     )
 
 

@@ -51,8 +51,8 @@ class Database(MultiService):
             self._place,
             heard=self._heard,
             changed=self._changed,
-            written=hub.tally.notify_seconds.observe,
-            probed=hub.tally.probe_seconds.observe,
+            written=hub.counts.notify_seconds.observe,
+            probed=hub.counts.probe_seconds.observe,
             now=world.now,
             random=random.random,
         )

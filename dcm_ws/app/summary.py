@@ -9,7 +9,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from dcm_ws.app.logs import Seldom, shown
-from dcm_ws.core.hub import Hub
+from dcm_ws.core.counts import Counts
 from dcm_ws.http.origins import Target
 
 _log = Logger(namespace="dcm_ws.service.DCMService")
@@ -17,8 +17,9 @@ _log = Logger(namespace="dcm_ws.service.DCMService")
 
 class Summary:
     """
-    Counts deliveries that were given up, bad notifications and refused web pages, and logs their numbers.
+    Logs how many deliveries were given up, and how many notifications were bad; and web pages that may not connect.
 
+    @param counts: of the service.
     @param now: monotonic seconds.
 
     @ivar interval: seconds between two calls of L{write}.
@@ -26,8 +27,8 @@ class Summary:
 
     interval = 60.0
 
-    def __init__(self, hub: Hub, now: Callable[[], float]) -> None:
-        self._hub = hub
+    def __init__(self, counts: Counts, now: Callable[[], float]) -> None:
+        self._counts = counts
         self._given_up = 0
         self._bad = 0
         self._why_bad = ""
@@ -58,9 +59,10 @@ class Summary:
         """
         Log the numbers since the last call, if there are any.
         """
-        given_up, self._given_up = self._hub.given_up - self._given_up, self._hub.given_up
-        bad, self._bad = self._hub.bad_notifications - self._bad, self._hub.bad_notifications
-        if given_up > 0:
+        given_up_before, self._given_up = self._given_up, self._counts.deliveries.given_up
+        bad_before, self._bad = self._bad, self._counts.events.bad_notifications
+        given_up, bad = self._given_up - given_up_before, self._bad - bad_before
+        if given_up:
             _log.warn("{n} deliveries given up in the last minute", n=given_up)
         if bad:
             _log.warn("{n} bad notifications in the last minute; the last one: {reason!a}", n=bad, reason=self._why_bad)

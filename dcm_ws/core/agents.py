@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
 from dcm_ws.protocol.channels import GLOBAL
 
@@ -52,6 +53,7 @@ class _Recent(NamedTuple):
 class AgentMemory:
     """
     @param now: monotonic seconds.
+    @param counts: where it counts.
     @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
     @param keep_subscriptions: how long its subscriptions are, in seconds.
     @param max_agents: agents remembered; past it the longest unseen is forgotten.
@@ -60,25 +62,22 @@ class AgentMemory:
     @param max_bytes: bytes of frames in that log, and as many again in the deliveries kept.
 
     @ivar kept: deliveries kept now.
-    @ivar given_up: kept deliveries given up, since the start.
-    @ivar ignored: those of them whose agents have never acknowledged anything.
-    @ivar crowded_out: those of them that went before their time, because too many were kept.
-    @ivar overflowed: events that left the log before their time.
-    @ivar forgotten: agents forgotten before their time, because too many were remembered.
     """
 
     def __init__(
         self,
         now: Callable[[], float],
+        counts: Counts,
         *,
+        max_agents: int,
+        max_kept: int,
+        max_events: int,
+        max_bytes: int,
         keep_deliveries: float = 300.0,
         keep_subscriptions: float = 86_400.0,
-        max_agents: int = 10_000,
-        max_kept: int = 500_000,
-        max_events: int = 100_000,
-        max_bytes: int = 64 << 20,
     ) -> None:
         self._now = now
+        self._counts = counts
         self._keep_deliveries = keep_deliveries
         self._keep_subscriptions = keep_subscriptions
         self._max_agents = max_agents
@@ -94,11 +93,6 @@ class AgentMemory:
         self._log_bytes = 0
         self._kept_bytes = 0
         self.kept = 0
-        self.given_up = 0
-        self.ignored = 0
-        self.overflowed = 0
-        self.crowded_out = 0
-        self.forgotten = 0
 
     def __len__(self) -> int:
         """
@@ -142,7 +136,7 @@ class AgentMemory:
         self._subscriptions.move_to_end(agent)
         if len(self._subscriptions) > self._max_agents:
             longest, _ = self._subscriptions.popitem(last=False)
-            self.forgotten += 1
+            self._counts.limits.max_agents.add()
             self._give_up(longest)
         if earlier := self._take(agent):
             absence = _joined(earlier, absence)
@@ -151,7 +145,7 @@ class AgentMemory:
         self._kept_bytes += absence.size
         while self.kept > self._max_kept or self._kept_bytes > self._max_bytes:
             oldest = next(iter(self._absences))
-            self.crowded_out += len(self._absences[oldest][1].owed)
+            self._counts.limits.max_kept.add(len(self._absences[oldest][1].owed))
             self._give_up(oldest)
 
     def returned(self, agent: str) -> Absence | None:
@@ -180,7 +174,7 @@ class AgentMemory:
         self._log_bytes += len(frame) + len(mirror)
         while len(self._log) > self._max_events or self._log_bytes > self._max_bytes:
             self._forget_oldest()
-            self.overflowed += 1
+            self._counts.limits.max_recent_events.add()
 
     def missed(self, absence: Absence) -> Iterator[Tracked]:
         """
@@ -225,9 +219,10 @@ class AgentMemory:
 
     def _give_up(self, agent: str) -> None:
         if absence := self._take(agent):
-            self.given_up += len(absence.owed)
-            if not absence.acknowledges:
-                self.ignored += len(absence.owed)
+            if absence.acknowledges:
+                self._counts.deliveries.given_up += len(absence.owed)
+            else:
+                self._counts.deliveries.never_acknowledged += len(absence.owed)
 
     def _forget_oldest(self) -> None:
         event = self._log.popleft()

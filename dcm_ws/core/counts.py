@@ -1,5 +1,6 @@
 """
-What is counted as it happens, cheaply, and turned into metrics by whoever asks.
+Everything that the service counts from its start on.  L{Counts} is made once and handed to all who count; C{/stats}
+and C{/metrics} read it.
 """
 
 from __future__ import annotations
@@ -7,20 +8,25 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+from dcm_ws.protocol.errors import CloseCode, ErrorCode
 
 LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """
-Seconds.
+Bounds of the buckets of times, in seconds.
 """
 
 AUDIENCES = (0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 """
-Subscribers that one event went to.
+Bounds of the buckets of the number of subscribers that one event went to.
 """
 
 SAMPLED = 16
 """
-Of so many publishings of clients one is timed: to look at the clock twice for each would cost more than to count it.
+One in this many client publishes is timed: reading the clock twice for each would cost more than counting it.
 """
 
 
@@ -28,7 +34,7 @@ class Histogram:
     """
     How often values were how large.
 
-    @param bounds: the largest value of each bucket but the last, which has none.
+    @param bounds: the largest value of each bucket except the last, which has none.
     @param values: how often each value was there already.
 
     @ivar counts: of each bucket by itself.
@@ -52,50 +58,175 @@ class Histogram:
         self.sum += value * times
 
 
-class Tally:
+@dataclass(slots=True)
+class Count:
     """
-    What passes through a hub.
+    How often one thing has happened: an object, so that it can be handed to whoever sees it happen.
+    """
 
-    @ivar received: messages of clients, by what they are, but for pings and acks that settle a delivery; what could
-        not be read is C{invalid}, and what was over the rate limit C{limited}.
-    @ivar received_bytes: all that came from clients after the handshake.
-    @ivar sent: frames, by what they are, but for events and pongs.
-    @ivar sent_bytes: all that was written for clients after the handshake, before TLS and compression.
-    @ivar pongs: the answers to pings.
-    @ivar audiences: events, by how many subscribers they went to.
-    @ivar again: frames of events that went out once more, or late.
-    @ivar events: by source (C{client}, C{database} or C{service}), and category.
+    value: int = 0
+
+    def add(self, times: int = 1) -> None:
+        """
+        It has happened, so many times.
+        """
+        self.value += times
+
+
+@dataclass(slots=True, frozen=True)
+class LimitCounts:
+    """
+    How often each limit was crossed: one attribute for each row of L{dcm_ws.core.limits.TABLE}, in its order.
+    """
+
+    max_connections: Count = field(default_factory=Count)
+    max_connections_per_ip: Count = field(default_factory=Count)
+    max_waiting: Count = field(default_factory=Count)
+    max_http_connections: Count = field(default_factory=Count)
+    max_http_per_ip: Count = field(default_factory=Count)
+    handshake_timeout: Count = field(default_factory=Count)
+    http_timeout: Count = field(default_factory=Count)
+    max_head_size: Count = field(default_factory=Count)
+    allowed_origin: Count = field(default_factory=Count)
+    auth_timeout: Count = field(default_factory=Count)
+    heartbeat_timeout: Count = field(default_factory=Count)
+    max_message_size: Count = field(default_factory=Count)
+    max_stranger_message: Count = field(default_factory=Count)
+    max_partial_bytes: Count = field(default_factory=Count)
+    max_depth: Count = field(default_factory=Count)
+    rate_limit: Count = field(default_factory=Count)
+    rate_bytes: Count = field(default_factory=Count)
+    stranger_rate: Count = field(default_factory=Count)
+    rate_limit_tenfold: Count = field(default_factory=Count)
+    max_subscriptions: Count = field(default_factory=Count)
+    max_send_buffer: Count = field(default_factory=Count)
+    shed: Count = field(default_factory=Count)
+    latest_dropped: Count = field(default_factory=Count)
+    max_pending: Count = field(default_factory=Count)
+    max_pending_bytes: Count = field(default_factory=Count)
+    max_kept: Count = field(default_factory=Count)
+    max_agents: Count = field(default_factory=Count)
+    max_recent_events: Count = field(default_factory=Count)
+    log_buffer: Count = field(default_factory=Count)
+
+    def report(self) -> dict[str, int]:
+        """
+        The counts by the names that they have under C{limits} in C{/stats}.
+        """
+        return {_camel_case(limit.name): getattr(self, limit.name).value for limit in fields(self)}
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+@dataclass(slots=True)
+class Received:
+    """
+    What came from clients after the handshake: messages by their type, and bytes.
+
+    @ivar ping: each was answered with a pong.
+    @ivar ack: without those that settled a delivery, which L{DeliveryCounts} has.
+    @ivar invalid: messages that could not be decoded.
+    @ivar limited: messages that were over the rate limit.
+    """
+
+    subscribe: int = 0
+    unsubscribe: int = 0
+    publish: int = 0
+    auth: int = 0
+    ping: int = 0
+    pong: int = 0
+    ack: int = 0
+    invalid: int = 0
+    limited: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Sent:
+    """
+    What was written to clients after the handshake: frames by what they are, and bytes.
+
+    @ivar again: frames of events that were sent again, or replayed.
+    @ivar bytes: before compression and TLS.
+    """
+
+    ack: int = 0
+    error: int = 0
+    ping: int = 0
+    again: int = 0
+    bytes: int = 0
+
+
+def _zeros() -> defaultdict[Any, int]:
+    # adding to a Counter takes more than twice as long
+    return defaultdict(int)
+
+
+@dataclass(slots=True)
+class EventCounts:
+    """
+    Events that were published.
+
+    @ivar client: those of clients, by category.
+    @ivar database: those of notifications, by category.
+    @ivar service: those of the service's own, by category.
+    @ivar audiences: events by how many subscribers they went to.
+    @ivar bad_notifications: NOTIFY payloads that were not events.
+    """
+
+    client: defaultdict[str, int] = field(default_factory=_zeros)
+    database: defaultdict[str, int] = field(default_factory=_zeros)
+    service: defaultdict[str, int] = field(default_factory=_zeros)
+    audiences: defaultdict[int, int] = field(default_factory=_zeros)
+    bad_notifications: int = 0
+
+
+@dataclass(slots=True)
+class DeliveryCounts:
+    """
+    Tracked deliveries, one for each client and event.
+
+    @ivar begun: sent for the first time.
+    @ivar acked: acknowledged.
+    @ivar retried: sends beyond each delivery's first.
+    @ivar given_up: deliveries that nobody will receive any more, to clients that acknowledge.
+    @ivar never_acknowledged: the same to clients, such as dashboards, that have never acknowledged anything.
+    """
+
+    begun: int = 0
+    acked: int = 0
+    retried: int = 0
+    given_up: int = 0
+    never_acknowledged: int = 0
+
+
+_latencies = partial(Histogram, LATENCIES)
+
+
+@dataclass(slots=True)
+class Counts:
+    """
+    All counts of one service.
+
+    @ivar connections: clients that have connected.
+    @ivar refusals: messages that were refused, by the code of the reply.
+    @ivar closes: connections that the service closed, by the close code.
     @ivar publish_seconds: from a client's message to the frames queued for the subscribers, of one in L{SAMPLED}.
     @ivar notify_seconds: from a notification's arrival to its frames written.
     @ivar probe_seconds: round trips on the connection that listens to the database.
     """
 
-    __slots__ = (
-        "again",
-        "audiences",
-        "events",
-        "notify_seconds",
-        "pongs",
-        "probe_seconds",
-        "publish_seconds",
-        "received",
-        "received_bytes",
-        "sent",
-        "sent_bytes",
-    )
-
-    def __init__(self) -> None:
-        # adding to a Counter takes more than twice as long
-        self.received: defaultdict[str, int] = defaultdict(int)
-        self.received_bytes = 0
-        self.sent: defaultdict[str, int] = defaultdict(int)
-        self.sent_bytes = 0
-        self.pongs = 0
-        self.audiences: defaultdict[int, int] = defaultdict(int)
-        self.again = 0
-        self.events: dict[str, defaultdict[str, int]] = {
-            source: defaultdict(int) for source in ("client", "database", "service")
-        }
-        self.publish_seconds = Histogram(LATENCIES)
-        self.notify_seconds = Histogram(LATENCIES)
-        self.probe_seconds = Histogram(LATENCIES)
+    limits: LimitCounts = field(default_factory=LimitCounts)
+    received: Received = field(default_factory=Received)
+    sent: Sent = field(default_factory=Sent)
+    events: EventCounts = field(default_factory=EventCounts)
+    deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
+    connections: int = 0
+    refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
+    closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)
+    publish_seconds: Histogram = field(default_factory=_latencies)
+    notify_seconds: Histogram = field(default_factory=_latencies)
+    probe_seconds: Histogram = field(default_factory=_latencies)

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple, Protocol
 
+from dcm_ws.core.counts import Counts
+
 
 class Recipient(Protocol):
     """
@@ -71,32 +73,30 @@ class DeliveryQueue:
     Deliveries that await an ack.  It tells what is due, and sends nothing.
 
     @param now: monotonic seconds.
+    @param counts: where it counts.
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
     @param max_pending: deliveries that one client may owe an ack for; past it the oldest is given up.
     @param max_bytes: bytes of frames held, in all; past it the deliveries that are due first are given up.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
-    @ivar given_up: deliveries that nobody will get any more, since the start.
-    @ivar ignored: those of them whose clients have never acknowledged anything, such as dashboards.
-    @ivar overflowed: those of them that went because their client owed too many.
-    @ivar crowded_out: those of them that went because too many bytes were held.
     @ivar held: bytes of frames held now.
-    @ivar begun: deliveries that were sent for the first time.
-    @ivar retried: sends beyond each delivery's first.
-    @ivar acked: deliveries that were acknowledged.
     """
 
     def __init__(
         self,
         now: Callable[[], float],
+        counts: Counts,
         *,
         ack_timeout: float,
         max_attempts: int,
         max_pending: int,
-        max_bytes: int = 256 << 20,
+        max_bytes: int,
     ) -> None:
         self._now = now
+        self._counts = counts.deliveries
+        self._overflowed = counts.limits.max_pending
+        self._crowded_out = counts.limits.max_pending_bytes
         self._ack_timeout = ack_timeout
         self._max_attempts = max_attempts
         self._max_pending = max_pending
@@ -105,13 +105,6 @@ class DeliveryQueue:
         self._emptied = 0
         self.held = 0
         self.pending = 0
-        self.given_up = 0
-        self.ignored = 0
-        self.overflowed = 0
-        self.crowded_out = 0
-        self.begun = 0
-        self.retried = 0
-        self.acked = 0
 
     def sent(self, event: Tracked, audience: Set[Recipient]) -> None:
         """
@@ -122,7 +115,7 @@ class DeliveryQueue:
         delivery.weight = self._hold(event)
         self._due.append(delivery)
         self.pending += len(waiting)
-        self.begun += len(waiting)
+        self._counts.begun += len(waiting)
         name, most = event.id, self._max_pending
         full: list[Recipient] = []
         for client in waiting:
@@ -133,7 +126,7 @@ class DeliveryQueue:
         for client in full:
             self._settle(client, next(iter(client.owed)))
             self._give_up(client)
-            self.overflowed += 1
+            self._overflowed.add()
         self._make_room(0)
 
     def ack(self, client: Recipient, event_id: str) -> bool:
@@ -144,7 +137,7 @@ class DeliveryQueue:
         if delivery is None:
             return False
         self._strike(delivery, client)
-        self.acked += 1
+        self._counts.acked += 1
         return True
 
     def forget(self, client: Recipient, event_id: str) -> None:
@@ -202,13 +195,14 @@ class DeliveryQueue:
                     queue.append(again)
                 again.waiting.add(client)
                 client.owed[event.id] = again
-                self.retried += 1
+                self._counts.retried += 1
                 yield client, event.frames
 
     def _give_up(self, client: Recipient) -> None:
-        self.given_up += 1
-        if not client.acknowledges:
-            self.ignored += 1
+        if client.acknowledges:
+            self._counts.given_up += 1
+        else:
+            self._counts.never_acknowledged += 1
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)
@@ -255,4 +249,4 @@ class DeliveryQueue:
         for client in list(delivery.waiting):
             self._settle(client, delivery.event.id)
             self._give_up(client)
-            self.crowded_out += 1
+            self._crowded_out.add()

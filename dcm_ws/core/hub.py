@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dcm_ws.core.agents import Absence, AgentMemory
-from dcm_ws.core.counts import Tally
+from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.latest import LatestEvents
-from dcm_ws.core.limits import COUNTERS as LIMITS
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.schedule import Schedule
 from dcm_ws.core.session import Origin, Peer, Rules, Session, State
@@ -50,12 +49,6 @@ CHANNELS_SHOWN = 1000
 Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists.
 """
 
-_LIMITS = {
-    CloseCode.TOO_SLOW: "maxSendBuffer",
-    CloseCode.TOO_MANY_MESSAGES: "rateLimitTenfold",
-    CloseCode.PING_TIMEOUT: "heartbeatTimeout",
-    CloseCode.AUTHENTICATION_REQUIRED: "authTimeout",
-}
 _NOBODY: frozenset[Session] = frozenset()
 _GLOBAL = GLOBAL.name
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -83,14 +76,13 @@ class Hub:
     @ivar channels: the channels that there can be.
     @ivar secrets: what tokens may be signed with.
     @ivar grants: the budgets that clients spend from.
-    @ivar limits: how often each limit was crossed, by its name.
+    @ivar counts: where it counts.
     @ivar agents: how many connections each agent has that is connected now.
     @ivar observers: the clients that owe no acks and whose agents are not present by them.
     @ivar strangers: those of them that listen in production without having authenticated.
     @ivar resumed_at: since when silence counts: the end of the last pause of the service (monotonic seconds).
     @ivar admits_since: since when the time to authenticate counts (monotonic seconds).
     @ivar draining: the service is about to stop.
-    @ivar bad_notifications: NOTIFY payloads that were no events, since the start.
     """
 
     def __init__(
@@ -99,6 +91,7 @@ class Hub:
         *,
         server: str,
         secrets: Sequence[str],
+        counts: Counts,
         rules: Rules,
         publishable: Publishable,
         deliveries: DeliveryQueue,
@@ -115,8 +108,14 @@ class Hub:
         self.deliveries = deliveries
         self.memory = memory
         self.registry: ChannelRegistry[Session] = ChannelRegistry()
-        self.limits: Counter[str] = Counter()
-        self.tally = Tally()
+        self.counts = counts
+        self._too_deep = counts.limits.max_depth.add
+        self._limits_of: dict[CloseCode, Count] = {
+            CloseCode.TOO_SLOW: counts.limits.max_send_buffer,
+            CloseCode.TOO_MANY_MESSAGES: counts.limits.rate_limit_tenfold,
+            CloseCode.PING_TIMEOUT: counts.limits.heartbeat_timeout,
+            CloseCode.AUTHENTICATION_REQUIRED: counts.limits.auth_timeout,
+        }
         self.draining = False
         self.sessions: set[Session] = set()
         self.observers: set[Session] = set()
@@ -136,10 +135,6 @@ class Hub:
         self._checks: Schedule[Session] = Schedule(self.sweep_interval)
         self._seq = 0
         self._event_prefix = f"msg_{base36(world.wall_ms())}{world.random(12)}_"
-        self.connections = 0
-        self.bad_notifications = 0
-        self.refusals: Counter[str] = Counter()
-        self.closes: Counter[int] = Counter()
 
     # joining and leaving
 
@@ -170,8 +165,8 @@ class Hub:
         if len(self.sessions) >= self._max_connections:
             self._disconnect_the_gone()
         if len(self.sessions) >= self._max_connections:
-            self.limits["maxConnections"] += 1
-            self.closes[CloseCode.TRY_AGAIN_LATER] += 1
+            self.counts.limits.max_connections.add()
+            self.counts.closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)
             return None
         now_ms = self.wall_ms()
@@ -181,7 +176,7 @@ class Hub:
         self.sessions.add(session)
         if origin.observer:
             self.observers.add(session)
-        self.connections += 1
+        self.counts.connections += 1
         self._checks.put(session, session.next_check())
         peer.send(connected_frame(client_id, self._server, now_ms))
         if not self.rules.production or self.rules.anonymous_listeners:
@@ -230,9 +225,9 @@ class Hub:
         End a client's connection, with the reason why.
         """
         if session.state is not State.CLOSED:
-            self.closes[code] += 1
-            if limit := _LIMITS.get(code):
-                self.limits[limit] += 1
+            self.counts.closes[code] += 1
+            if limit := self._limits_of.get(code):
+                limit.add()
             self.disconnect(session)
             session.peer.close(code)
 
@@ -291,7 +286,7 @@ class Hub:
             # what the limit leaves out would be left out every time, so it had better always be the same
             self._restore(session, sorted(absence.subscriptions))
         subscriptions = sorted(self.registry.channels(session))
-        self.tally.sent["ack"] += 1
+        self.counts.sent.ack += 1
         session.peer.send(authenticated_frame(auth.id, subscriptions, self.wall_ms()))
         if absence is not None:
             self._catch_up(session, absence)
@@ -325,7 +320,7 @@ class Hub:
         for channel in channels:
             mine = self.registry.channels(session)
             if channel not in mine and len(mine) >= self.rules.max_subscriptions:
-                self.limits["maxSubscriptions"] += 1
+                self.counts.limits.max_subscriptions.add()
                 break
             self.registry.join(session, channel)
 
@@ -373,7 +368,7 @@ class Hub:
             for event in remaining:
                 self.deliveries.forget(session, event.id)
                 self.deliveries.sent(event, {session})
-                self.tally.again += len(event.frames)
+                self.counts.sent.again += len(event.frames)
                 yield from event.frames
             # it may have authenticated as another agent since, and be catching up as that one
             if session.replaying is remaining:
@@ -401,7 +396,7 @@ class Hub:
         """
         Publish an event of the service's own.
         """
-        return self._publish("service", channel, event, to_json(data), self.wall_ms(), channel.name)
+        return self._publish(self.counts.events.service, channel, event, to_json(data), self.wall_ms(), channel.name)
 
     def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
         """
@@ -410,7 +405,16 @@ class Hub:
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         """
-        return self._publish("client", channel, event, data, self.wall_ms(), channel.name, sender)
+        return self._publish(
+            self.counts.events.client,
+            channel,
+            event,
+            data,
+            self.wall_ms(),
+            channel.name,
+            sender,
+            mirror=self.rules.mirror_clients,
+        )
 
     def notified(self, payload: str) -> str:
         """
@@ -422,9 +426,9 @@ class Hub:
             notification = decode_notification(payload)
             traits_of(notification.event)
             data = bytes(notification.data)
-            check_data(data, self.rules.max_depth, self.limits)
+            check_data(data, self.rules.max_depth, self._too_deep)
         except ProtocolError:
-            self.bad_notifications += 1
+            self.counts.events.bad_notifications += 1
             raise
         try:
             channel = self.channels.parse(notification.channel)
@@ -432,7 +436,7 @@ class Hub:
             channel = GLOBAL
         timestamp = notification.timestamp
         return self._publish(
-            "database",
+            self.counts.events.database,
             channel,
             notification.event,
             data,
@@ -443,49 +447,53 @@ class Hub:
 
     def _publish(
         self,
-        source: str,
+        counts: dict[str, int],
         channel: Channel,
         event: str,
         data: bytes,
         timestamp: int,
         named: str,
         sender: bytes = b"",
+        *,
+        mirror: bool = True,
     ) -> str:
         """
+        @param counts: the events of the same source, by category.
+        @param mirror: C{global} carries the event, too, if its channel is one of those whose events it carries.
         @param named: the channel's name as it was given; if that is private, strangers do not get the event.
         """
         self._seq = seq = self._seq + 1
         event_id = f"{self._event_prefix}{seq}"
         category, tracked, _ = traits_of(event)
-        tally, members = self.tally, self.registry.members
+        members = self.registry.members
         listeners = members(channel.name)
-        mirrored = channel.mirrored and (source != "client" or self.rules.mirror_clients)
+        mirrored = channel.mirrored and mirror
         everyone = members(_GLOBAL) if mirrored else _NOBODY
         if self.strangers and is_private(named):
             listeners, everyone = listeners - self.strangers, everyone - self.strangers
         logged = tracked and self.memory.absent > 0
-        frame = mirror = b""
+        frame = mirror_ = b""
         if listeners or logged:
             frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
         if everyone or (logged and mirrored):
-            mirror = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
-        tally.events[source][category] += 1
-        tally.audiences[len(listeners) + len(everyone)] += 1
+            mirror_ = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
+        counts[category] += 1
+        self.counts.events.audiences[len(listeners) + len(everyone)] += 1
         if tracked:
-            self._deliver(seq, event_id, listeners, frame, everyone, mirror)
+            self._deliver(seq, event_id, listeners, frame, everyone, mirror_)
             if logged:
-                self.memory.published(seq, event_id, channel.name, frame, mirror)
+                self.memory.published(seq, event_id, channel.name, frame, mirror_)
         elif (subject_of := self._latest.subject_of(event)) is not None:
             subject = f"{event} {subject_of(data)}"
             for session in listeners:
                 session.peer.offer(f"{channel.name} {subject}", frame)
             for session in everyone:
-                session.peer.offer(f"global {subject}", mirror)
+                session.peer.offer(f"global {subject}", mirror_)
         else:
             for session in listeners:
                 session.peer.send(frame)
             for session in everyone:
-                session.peer.send(mirror)
+                session.peer.send(mirror_)
         return event_id
 
     def _deliver(
@@ -568,7 +576,7 @@ class Hub:
         for client, frames in self.deliveries.late():
             if frames:
                 assert isinstance(client, Session)
-                self.tally.again += len(frames)
+                self.counts.sent.again += len(frames)
                 client.peer.send(b"".join(frames))
             yield
 
@@ -580,12 +588,6 @@ class Hub:
         self.announce(GLOBAL, "system.info", {"component": "server", "state": "draining"})
 
     # counts
-
-    def refused(self, code: ErrorCode) -> None:
-        """
-        Count a refusal.
-        """
-        self.refusals[code] += 1
 
     @property
     def published(self) -> int:
@@ -601,21 +603,7 @@ class Hub:
         """
         return bool(self.registry.members(METRICS.name))
 
-    @property
-    def given_up(self) -> int:
-        """
-        Deliveries that nobody will get any more, since the start, without those that are L{never_acknowledged}.
-        """
-        return self.deliveries.given_up + self.memory.given_up - self.never_acknowledged
-
-    @property
-    def never_acknowledged(self) -> int:
-        """
-        Deliveries given up whose clients, such as dashboards, have never acknowledged anything, since the start.
-        """
-        return self.deliveries.ignored + self.memory.ignored
-
-    def counts(self, *, channels: bool) -> dict[str, object]:
+    def sizes(self, *, channels: bool) -> dict[str, object]:
         """
         The counts that C{/health} and C{/stats} share.
 
@@ -639,22 +627,24 @@ class Hub:
         named: dict[str, object] = {}
         if channels:
             named["agentStats"] = dict(islice(self.agents.items(), CHANNELS_SHOWN))
-        return self.counts(channels=channels) | {
+        counts = self.counts
+        deliveries = counts.deliveries
+        return self.sizes(channels=channels) | {
             **named,
-            "failedDeliveries": self.given_up,
+            "failedDeliveries": deliveries.given_up,
             "authenticatedClients": self.authenticated,
             "observers": len(self.observers),
-            "totalConnections": self.connections,
+            "totalConnections": counts.connections,
             "events": {
-                "client": sum(self.tally.events["client"].values()),
-                "database": sum(self.tally.events["database"].values()),
-                "badNotifications": self.bad_notifications,
+                "client": sum(counts.events.client.values()),
+                "database": sum(counts.events.database.values()),
+                "badNotifications": counts.events.bad_notifications,
             },
             "deliveries": {
-                "acked": self.deliveries.acked,
-                "retried": self.deliveries.retried,
-                "givenUp": self.given_up,
-                "neverAcknowledged": self.never_acknowledged,
+                "acked": deliveries.acked,
+                "retried": deliveries.retried,
+                "givenUp": deliveries.given_up,
+                "neverAcknowledged": deliveries.never_acknowledged,
                 "keptForAbsentAgents": self.memory.kept,
             },
             "agents": {
@@ -662,17 +652,9 @@ class Hub:
                 "absent": self.memory.absent,
                 "remembered": len(self.memory),
             },
-            "refusals": dict(self.refusals),
-            "closes": {str(int(code)): n for code, n in self.closes.items()},
-            "limits": dict.fromkeys(LIMITS, 0)
-            | self.limits
-            | {
-                "maxPending": self.deliveries.overflowed,
-                "maxPendingBytes": self.deliveries.crowded_out,
-                "maxKept": self.memory.crowded_out,
-                "maxRecentEvents": self.memory.overflowed,
-                "maxAgents": self.memory.forgotten,
-            },
+            "refusals": dict(counts.refusals),
+            "closes": {str(int(code)): n for code, n in counts.closes.items()},
+            "limits": counts.limits.report(),
         }
 
 

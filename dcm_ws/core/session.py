@@ -4,7 +4,6 @@ One client: who it is, what it may do, and how its commands are obeyed (protocol
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 from msgspec import Raw
 
 from dcm_ws.core.budgets import FRAGMENT, Budget
-from dcm_ws.core.counts import SAMPLED, Tally
+from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.protocol.channels import Channel, Channels, is_private
 from dcm_ws.protocol.commands import (
     Ack,
@@ -151,9 +150,7 @@ class House(Protocol):
     channels: Channels
     publishable: Publishable
     registry: ChannelRegistry[Session]
-    #: how often each limit was crossed, by its name
-    limits: Counter[str]
-    tally: Tally
+    counts: Counts
     deliveries: DeliveryQueue
     #: monotonic seconds
     now: Callable[[], float]
@@ -167,8 +164,6 @@ class House(Protocol):
     def publish(self, channel: Channel, event: str, data: bytes, sender: bytes) -> str: ...
 
     def authenticate(self, session: Session, auth: Auth) -> None: ...
-
-    def refused(self, code: ErrorCode) -> None: ...
 
     @property
     def published(self) -> int: ...
@@ -286,13 +281,17 @@ class Session:
             try:
                 command = decode_command(message)
             except ProtocolError:
-                self._house.tally.received["invalid"] += 1
+                self._house.counts.received.invalid += 1
                 raise
             self._obey(command, size)
         except ProtocolError as error:
-            self._house.refused(error.code)
-            kind = "ack" if error.request else "error"
-            self._answer(kind, refused_frame(error, self._house.wall_ms()))
+            counts = self._house.counts
+            counts.refusals[error.code] += 1
+            if error.request:
+                counts.sent.ack += 1
+            else:
+                counts.sent.error += 1
+            self.peer.send(refused_frame(error, self._house.wall_ms()))
 
     def check(self, now: float, heartbeat: bytes) -> CloseCode | float:
         """
@@ -312,7 +311,8 @@ class Session:
         if now >= self._deadline():
             return CloseCode.AUTHENTICATION_REQUIRED
         if now >= self._ping_at:
-            self._answer("ping", heartbeat)
+            self._house.counts.sent.ping += 1
+            self.peer.send(heartbeat)
             self._pinged_at = now
             self._ping_at = now + rules.ping_interval
             self._pongs = min(_PONGS, self._pongs + 1)
@@ -343,16 +343,16 @@ class Session:
                 self._give_back(size)
             else:
                 # those that settle a delivery are counted there, and come by the thousand
-                self._house.tally.received["ack"] += 1
+                self._house.counts.received.ack += 1
             return
         if isinstance(command, Pong):
-            self._house.tally.received["pong"] += 1
+            self._house.counts.received.pong += 1
             if self._answers_ping():
                 self._give_back(size)
             return
         match command:
             case Ping():
-                self._house.tally.pongs += 1
+                self._house.counts.received.ping += 1
                 self.peer.send(pong_frame(self._house.wall_ms()))
             case Publish():
                 self._publish(command)
@@ -361,7 +361,7 @@ class Session:
             case Unsubscribe():
                 self._unsubscribe(command)
             case Auth():
-                self._house.tally.received["auth"] += 1
+                self._house.counts.received.auth += 1
                 try:
                     self._house.authenticate(self, command)
                 except ProtocolError as error:
@@ -371,8 +371,8 @@ class Session:
                 assert_never(command)
 
     def _publish(self, command: Publish) -> None:
-        tally = self._house.tally
-        tally.received["publish"] += 1
+        counts = self._house.counts
+        counts.received.publish += 1
         if self.is_stranger:
             raise _not_authenticated(command.id)
         channel = self._channel(command)
@@ -385,20 +385,20 @@ class Session:
             )
         data = bytes(command.data)
         try:
-            check_data(data, self._house.rules.max_depth, self._house.limits)
+            check_data(data, self._house.rules.max_depth, counts.limits.max_depth.add)
         except ProtocolError as error:
             raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
-        if tally.received["publish"] % SAMPLED == 1:
+        if counts.received.publish % SAMPLED == 1:
             began = self._house.now()
             event_id = self._house.publish(channel, event, data, self.sender)
-            tally.publish_seconds.observe(self._house.now() - began)
+            counts.publish_seconds.observe(self._house.now() - began)
         else:
             event_id = self._house.publish(channel, event, data, self.sender)
         if command.id:
-            self._answer("ack", published_frame(command.id, event_id, self._house.wall_ms()))
+            self._answer(published_frame(command.id, event_id, self._house.wall_ms()))
 
     def _subscribe(self, command: Subscribe) -> None:
-        self._house.tally.received["subscribe"] += 1
+        self._house.counts.received.subscribe += 1
         self._demand_right_to_listen(command.id)
         channel = self._channel(command)
         if self.is_stranger and channel.agent is None and is_private(channel.name):
@@ -414,7 +414,7 @@ class Session:
         if channel.name not in mine:
             most = self._house.rules.max_subscriptions
             if len(mine) >= most:
-                self._house.limits["maxSubscriptions"] += 1
+                self._house.counts.limits.max_subscriptions.add()
                 raise ProtocolError(
                     ErrorCode.TOO_MANY_SUBSCRIPTIONS,
                     f"Too many subscriptions: the limit is {most}; unsubscribe from some",
@@ -424,7 +424,7 @@ class Session:
         self._done(command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        self._house.tally.received["unsubscribe"] += 1
+        self._house.counts.received.unsubscribe += 1
         self._demand_right_to_listen(command.id)
         self._house.registry.leave(self, self._channel(command).name)
         self._done(command.id)
@@ -465,9 +465,14 @@ class Session:
             raise _not_authenticated(request)
 
     def _refused(self, unit: str, size: int) -> None:
-        limit = "rateBytes" if unit == "bytes" else "rateLimit"
-        self._house.limits["strangerRate" if self.is_stranger else limit] += 1
-        self._house.tally.received["limited"] += 1
+        counts = self._house.counts
+        if self.is_stranger:
+            counts.limits.stranger_rate.add()
+        elif unit == "bytes":
+            counts.limits.rate_bytes.add()
+        else:
+            counts.limits.rate_limit.add()
+        counts.received.limited += 1
         if self.budgets[0].refused(size):
             self._house.close(self, CloseCode.TOO_MANY_MESSAGES)
 
@@ -557,10 +562,10 @@ class Session:
 
     def _done(self, request: Raw) -> None:
         if request:
-            self._answer("ack", done_frame(request, self._house.wall_ms()))
+            self._answer(done_frame(request, self._house.wall_ms()))
 
-    def _answer(self, kind: str, frame: bytes) -> None:
-        self._house.tally.sent[kind] += 1
+    def _answer(self, frame: bytes) -> None:
+        self._house.counts.sent.ack += 1
         self.peer.send(frame)
 
 

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import AllowedOrigins, Target
 from dcm_ws.http.request_headers import bearer_token
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
@@ -49,7 +49,7 @@ class Admission:
     Decides about handshakes.
 
     @param verify: reads a token, or raises L{ProtocolError}.
-    @param counts: receives the handshakes of pages that may not connect.
+    @param limits: where handshakes of pages are counted that may not connect.
     @param refused: called with the origin of each page that may not connect, and with what it was compared with.
     """
 
@@ -59,14 +59,14 @@ class Admission:
         *,
         origins: AllowedOrigins,
         proxies: TrustedProxies,
-        counts: HttpCounts,
+        limits: LimitCounts,
         refused: Callable[[str, Target], object] = lambda origin, target: None,
     ) -> None:
         self._verify = verify
         self._origins = origins
         self._proxies = proxies
         self._refused = refused
-        self._counts = counts
+        self._limits = limits
 
     def admit(self, target: str, headers: Mapping[str, str], peer: str, local_port: int | None = None) -> Admitted:
         """
@@ -98,7 +98,7 @@ class Admission:
             # a page cannot send these headers: a name in them is not one that leads to this machine
             target = Target(host, scheme) if host else target._replace(scheme=scheme)
         if not self._origins.allows(origin, target):
-            self._counts.origins_refused += 1
+            self._limits.allowed_origin.add()
             self._refused(origin, target)
             raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
 

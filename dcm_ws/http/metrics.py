@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
-from dcm_ws.core.counts import AUDIENCES, LATENCIES, Histogram
+from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
 from dcm_ws.core.hub import Hub
 from dcm_ws.http.request_headers import accepted_types, header
 from dcm_ws.http.resources import Page, forbid_caching
@@ -27,8 +27,6 @@ Of the database.
 """
 
 _OPENMETRICS = "application/openmetrics-text"
-_RECEIVED = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "invalid", "limited")
-_SENT = ("connected", "event", "ack", "error", "ping", "pong")
 
 
 class ReactorLag:
@@ -63,6 +61,7 @@ class HubCollector(Collector):
 
     def __init__(self, hub: Hub, stats: Callable[[], Mapping[str, Any]], lag: ReactorLag) -> None:
         self._hub = hub
+        self._counts = hub.counts
         self._stats = stats
         self._lag = lag
 
@@ -72,7 +71,7 @@ class HubCollector(Collector):
         yield from self._messages()
         yield from self._deliveries(stats)
         yield from self._database(stats)
-        yield _counter("limits_hit", "How often each limit was crossed", "limit", stats["limits"])
+        yield _counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
         yield _histogram("reactor_lag_seconds", "How late the reactor comes to what is due", self._lag.seconds)
 
     def _connections(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
@@ -84,45 +83,47 @@ class HubCollector(Collector):
         yield GaugeMetricFamily(
             "dcm_ws_observers", "Clients connected that owe no acknowledgements", len(hub.observers)
         )
-        yield _plain("connections_opened", "Clients that connected", hub.connections)
+        yield _plain("connections_opened", "Clients that connected", self._counts.connections)
         yield _counter("connections_closed", "Connections that the service closed", "code", stats["closes"])
         yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", len(hub.registry))
         yield GaugeMetricFamily("dcm_ws_draining", "1 while the service is about to stop", int(hub.draining))
 
     def _messages(self) -> Iterator[Metric]:
-        tally = self._hub.tally
-        received = dict.fromkeys(_RECEIVED, 0) | tally.received
-        received["ack"] += self._hub.deliveries.acked
-        received["ping"] = tally.pongs
-        fanout = Histogram(AUDIENCES, tally.audiences)
-        sent = dict.fromkeys(_SENT, 0) | tally.sent
-        sent["connected"] = self._hub.connections
-        sent["event"] = int(fanout.sum) + tally.again
-        sent["pong"] = tally.pongs
-        yield _counter("messages_received", "Messages of clients", "type", received)
-        yield _plain("received_bytes", "Bytes from clients, after the handshake", tally.received_bytes)
-        yield _counter("messages_sent", "Frames to clients", "type", sent)
-        yield _plain("sent_bytes", "Bytes to clients, after the handshake", tally.sent_bytes)
-        yield _counter("refusals", "Messages that were refused", "code", self._hub.refusals)
+        counts = self._counts
+        fanout = Histogram(AUDIENCES, counts.events.audiences)
+        yield _counter("messages_received", "Messages of clients", "type", _received(counts))
+        yield _plain("received_bytes", "Bytes from clients, after the handshake", counts.received.bytes)
+        yield _counter("messages_sent", "Frames to clients", "type", _sent(counts, int(fanout.sum)))
+        yield _plain("sent_bytes", "Bytes to clients, after the handshake", counts.sent.bytes)
+        yield _counter(
+            "refusals",
+            "Messages that were refused",
+            "code",
+            {str(code): times for code, times in counts.refusals.items()},
+        )
         events = CounterMetricFamily("dcm_ws_events", "Events published", labels=["source", "category"])
-        for source, counts in tally.events.items():
+        for source, categories in (
+            ("client", counts.events.client),
+            ("database", counts.events.database),
+            ("service", counts.events.service),
+        ):
             for category in (*CATEGORIES, "other"):
-                events.add_metric([source, category], counts[category])
+                events.add_metric([source, category], categories[category])
         yield events
         yield _histogram("event_subscribers", "Subscribers that an event went to", fanout)
-        yield _histogram("publish_seconds", "From a client's publishing to the queued frames", tally.publish_seconds)
-        yield _histogram("notify_seconds", "From a notification's arrival to the written frames", tally.notify_seconds)
+        yield _histogram("publish_seconds", "From a client's publishing to the queued frames", counts.publish_seconds)
+        yield _histogram("notify_seconds", "From a notification's arrival to the written frames", counts.notify_seconds)
 
     def _deliveries(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
-        queue = self._hub.deliveries
-        yield _plain("deliveries_sent", "Tracked deliveries begun", queue.begun)
-        yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", queue.acked)
-        yield _plain("deliveries_retried", "Sends beyond each delivery's first", queue.retried)
-        yield _plain("deliveries_given_up", "Tracked deliveries that nobody gets any more", self._hub.given_up)
+        queue, deliveries = self._hub.deliveries, self._counts.deliveries
+        yield _plain("deliveries_sent", "Tracked deliveries begun", deliveries.begun)
+        yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", deliveries.acked)
+        yield _plain("deliveries_retried", "Sends beyond each delivery's first", deliveries.retried)
+        yield _plain("deliveries_given_up", "Tracked deliveries that nobody gets any more", deliveries.given_up)
         yield _plain(
             "deliveries_never_acknowledged",
             "The same of clients that have never acknowledged anything",
-            self._hub.never_acknowledged,
+            deliveries.never_acknowledged,
         )
         yield GaugeMetricFamily("dcm_ws_deliveries_pending", "Tracked deliveries that await an ack", queue.pending)
         kept = stats["deliveries"]["keptForAbsentAgents"]
@@ -142,13 +143,47 @@ class HubCollector(Collector):
             "database_reconnects", "Connections to the database after the first", database.get("reconnects", 0)
         )
         yield _plain("notifications", "Notifications of the database", database.get("notifications", 0))
-        yield _plain("bad_notifications", "Notifications that were no events", self._hub.bad_notifications)
+        yield _plain("bad_notifications", "Notifications that were no events", self._counts.events.bad_notifications)
         yield GaugeMetricFamily(
             "dcm_ws_notifications_waiting", "Notifications that have arrived and wait", database.get("waiting", 0)
         )
         yield _histogram(
-            "database_probe_seconds", "Round trips on the connection that listens", self._hub.tally.probe_seconds
+            "database_probe_seconds", "Round trips on the connection that listens", self._counts.probe_seconds
         )
+
+
+def _received(counts: Counts) -> dict[str, int]:
+    """
+    Messages of clients, by their type.
+    """
+    received = counts.received
+    return {
+        "subscribe": received.subscribe,
+        "unsubscribe": received.unsubscribe,
+        "publish": received.publish,
+        "auth": received.auth,
+        "ping": received.ping,
+        "pong": received.pong,
+        "ack": received.ack + counts.deliveries.acked,
+        "invalid": received.invalid,
+        "limited": received.limited,
+    }
+
+
+def _sent(counts: Counts, events: int) -> dict[str, int]:
+    """
+    Frames to clients, by what they are.
+
+    @param events: those of events that were sent for the first time.
+    """
+    return {
+        "connected": counts.connections,
+        "event": events + counts.sent.again,
+        "ack": counts.sent.ack,
+        "error": counts.sent.error,
+        "ping": counts.sent.ping,
+        "pong": counts.received.ping,
+    }
 
 
 def _plain(name: str, text: str, value: float) -> Metric:

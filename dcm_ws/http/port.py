@@ -27,8 +27,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.addresses import UNIX
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.endpoints import ProxiedConnection
 from dcm_ws.http.heads import origin_form
 from dcm_ws.http.refusals import error_response
@@ -70,7 +70,7 @@ class Port(Factory):
     @param max_head: bytes of a request head.
     @param max_waiting: connections that may be without a request head; beyond it the oldest is closed.
     @param clock: runs what has to wait for a later turn.
-    @param counts: receives what is refused.
+    @param limits: where crossed limits are counted.
     @param waiting: counts the connections that are without a request head, by the address of the far end.
     @param http: counts the HTTP connections, by the client's address; beyond its limits they are refused with 503.
     @param trusts: is the far end, given its address, a proxy?  Its connections are not limited before their heads.
@@ -91,7 +91,7 @@ class Port(Factory):
         max_head: int = 16 << 10,
         max_waiting: int = 10_000,
         clock: IReactorTime,
-        counts: HttpCounts,
+        limits: LimitCounts,
         waiting: Share | None = None,
         http: Share | None = None,
         trusts: Callable[[str], bool] = lambda peer: False,
@@ -114,7 +114,7 @@ class Port(Factory):
         self.client = client
         self.heads = Turns(clock, HEADS_A_TURN)
         self._visits: set[_Visit] = set()
-        self.counts = counts
+        self.limits = limits
 
     def startFactory(self) -> None:
         self._websockets.doStart()
@@ -143,7 +143,7 @@ class Port(Factory):
             return
         self.waiting.enter(reception.charged)
         if len(self._waiting) >= self._max_waiting:
-            self.counts.crowded_out += 1
+            self.limits.max_waiting.add()
             next(iter(self._waiting)).drop()
         self._waiting[reception] = self._now() + self._head_timeout
 
@@ -165,7 +165,7 @@ class Port(Factory):
                 break
             late.append(reception)
         for reception in late:
-            self.counts.late_heads += 1
+            self.limits.handshake_timeout.add()
             reception.refuse(HTTPStatus.REQUEST_TIMEOUT, "No request came in time; try again")
 
     def drop(self) -> None:
@@ -291,7 +291,7 @@ class _Reception(Protocol):
             return
         end = self._data.find(b"\r\n\r\n", seen)
         if (end < 0 and len(self._data) > self._port.max_head) or end > self._port.max_head:
-            self._port.counts.long_heads += 1
+            self._port.limits.max_head_size.add()
             self.refuse(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                 f"The request head is longer than {self._port.max_head} bytes",

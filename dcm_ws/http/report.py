@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from dcm_ws.core.hub import Hub
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.shares import Share
 
 
@@ -17,8 +16,6 @@ class Partial(Protocol):
     """
     What is known of messages that are not complete yet.
     """
-
-    crowded_out: int
 
     @property
     def total(self) -> int: ...
@@ -32,7 +29,6 @@ class Report:
     @param database: returns the state of the database.
     @param port: returns the number of the port, once the service listens.
     @param ready_needs_database: the service is not ready while it does not LISTEN.
-    @param counts: what the HTTP side has refused.
     @param websockets: counts the WebSockets.
     @param waiting: count the connections without a request head, one of each port.
     @param http: count the HTTP connections, one of each port.
@@ -47,7 +43,6 @@ class Report:
         database: Callable[[], Mapping[str, object]],
         port: Callable[[], int | None],
         ready_needs_database: bool,
-        counts: HttpCounts,
         websockets: Share,
         waiting: Sequence[Share],
         http: Sequence[Share],
@@ -58,7 +53,6 @@ class Report:
         self._database = database
         self._port = port
         self._ready_needs_database = ready_needs_database
-        self._counts = counts
         self._websockets = websockets
         self._waiting = waiting
         self._http = http
@@ -84,7 +78,7 @@ class Report:
             "status": status,
             "type": "websocket",
             "port": self._port(),
-            **hub.counts(channels=channels),
+            **hub.sizes(channels=channels),
             "database": database,
             "anonymousListeners": not hub.rules.production or hub.rules.anonymous_listeners,
             "version": self._version,
@@ -105,19 +99,6 @@ class Report:
             "waiting": sum(map(len, self._waiting)),
             "http": sum(map(len, self._http)),
             "websocket": len(self._websockets),
-        }
-        limits = stats["limits"]
-        assert isinstance(limits, dict)
-        limits |= {
-            "handshakeTimeout": self._counts.late_heads,
-            "maxHeadSize": self._counts.long_heads,
-            "maxWaiting": self._counts.crowded_out,
-            "maxConnectionsPerIp": sum(share.crowded for share in (self._websockets, *self._waiting)),
-            "maxHttpConnections": sum(share.full for share in self._http),
-            "maxHttpPerIp": sum(share.crowded for share in self._http),
-            "maxPartialBytes": self._partial.crowded_out,
-            "httpTimeout": self._counts.late_requests,
-            "allowedOrigin": self._counts.origins_refused,
         }
         return stats
 

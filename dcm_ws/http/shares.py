@@ -9,6 +9,7 @@ from collections import defaultdict
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
+from dcm_ws.core.counts import Count
 from dcm_ws.http.addresses import UNIX, UNKNOWN, limit_key, normal_address
 
 
@@ -29,15 +30,17 @@ class Share:
     @param most: connections at once; 0 for no limit.
     @param per_address: connections at once from one address; 0 for no limit.  L{UNIX} is not limited.
 
-    @ivar full: connections that were refused because of C{most}.
-    @ivar crowded: connections that were refused because of C{per_address}.
+    @ivar full: counts the connections that were refused because of C{most}.
+    @ivar crowded: counts the connections that were refused because of C{per_address}.
     """
 
-    def __init__(self, most: int = 0, per_address: int = 0) -> None:
+    def __init__(
+        self, most: int = 0, per_address: int = 0, *, full: Count | None = None, crowded: Count | None = None
+    ) -> None:
         self.most = most
         self.per_address = per_address
-        self.full = 0
-        self.crowded = 0
+        self.full = Count() if full is None else full
+        self.crowded = Count() if crowded is None else crowded
         self._taken = 0
         self._by_address: defaultdict[str, int] = defaultdict(int)
 
@@ -55,10 +58,10 @@ class Share:
         Is there no room for another connection of C{address}?  A refusal is counted.
         """
         if self.per_address and address != UNIX and self._by_address.get(limit_key(address), 0) >= self.per_address:
-            self.crowded += 1
+            self.crowded.add()
             return True
         if self.most and self._taken >= self.most:
-            self.full += 1
+            self.full.add()
             return True
         return False
 

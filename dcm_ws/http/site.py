@@ -15,7 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from dcm_ws.http.counts import HttpCounts
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.resources import make_root
 from dcm_ws.http.strict import StrictChannel, StrictRequest
 from dcm_ws.http.turns import Turns
@@ -76,7 +76,7 @@ class _Channel(StrictChannel):
 
     def timeoutConnection(self) -> None:
         if self.requests or self.has_begun:
-            self.site.counts.late_requests += 1
+            self.site.limits.http_timeout.add()
         super().timeoutConnection()
 
     def requestDone(self, request: Request) -> None:
@@ -134,16 +134,16 @@ class QuietSite(Site):
     A site without an access log, since a query may hold a token.
 
     @ivar turns: spreads the requests over the reactor's turns.
-    @ivar counts: receives the requests that were not complete in time.
+    @ivar limits: where requests are counted that were not complete in time.
     """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
-    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float, counts: HttpCounts) -> None:
+    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float, limits: LimitCounts) -> None:
         super().__init__(root, requestFactory=StrictRequest, timeout=timeout, reactor=reactor)
         self.turns = Turns(reactor, REQUESTS_A_TURN)
-        self.counts = counts
+        self.limits = limits
 
     def log(self, request: http.Request) -> None:
         pass
@@ -155,7 +155,7 @@ def make_site(
     reactor: IReactorTime,
     timeout: float,
     websockets: Collection[str],
-    counts: HttpCounts,
+    limits: LimitCounts,
 ) -> QuietSite:
     """
     Make the HTTP side of a port.
@@ -163,6 +163,6 @@ def make_site(
     @param resources: by path.
     @param timeout: seconds that a connection has for its next request, with its body, after the last response.
     @param websockets: the paths where the port opens WebSockets.
-    @param counts: receives the requests that were not complete in time.
+    @param limits: where requests are counted that were not complete in time.
     """
-    return QuietSite(make_root(wall_ms, resources, websockets), reactor, timeout, counts)
+    return QuietSite(make_root(wall_ms, resources, websockets), reactor, timeout, limits)

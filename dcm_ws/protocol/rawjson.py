@@ -7,7 +7,7 @@ What is accepted here, the clients for Python and JavaScript can read, and a cli
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Callable
 from itertools import accumulate
 from math import isinf
 
@@ -93,18 +93,18 @@ def has_huge_number(data: bytes) -> bool:
     return any(isinf(float(number)) for number in _number.findall(_without_texts(data)))
 
 
-def check_data(data: bytes, max_depth: int, limits: Counter[str]) -> None:
+def check_data(data: bytes, max_depth: int, too_deep: Callable[[], object]) -> None:
     """
     Refuse the data of an event that not every client could read.
 
     @param data: valid JSON.
-    @param max_depth: arrays and objects inside one another.
-    @param limits: where a crossed limit is counted.
+    @param max_depth: the maximum nesting depth.
+    @param too_deep: called if the data is nested deeper.
     @raise ProtocolError: C{INVALID_MESSAGE}.
     """
     # each level takes two bytes
     if len(data) > 2 * max_depth and is_nested_deeper(data, max_depth):
-        limits["maxDepth"] += 1
+        too_deep()
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"`data` is nested deeper than {max_depth} levels")
     if has_huge_number(data):
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "`data` has a number beyond the range of a 64-bit float")

@@ -16,7 +16,7 @@ import autobahn.twisted.websocket
 import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
-from dcm_ws.core.counts import Tally
+from dcm_ws.core.counts import Received
 from dcm_ws.core.session import Session
 from dcm_ws.http.shares import address_of
 from dcm_ws.http.transport import unsent
@@ -300,7 +300,7 @@ class Incoming(LeanProtocol):
 
     #: set by L{configured}: shared by all connections of a factory
     _now: Callable[[], float]
-    _tally: Tally
+    _received: Received
 
     _session: Session | None = None
     _fragmented = False
@@ -349,7 +349,7 @@ class Incoming(LeanProtocol):
             if session is None or not data:
                 return
         session.heard_at = self._now()
-        self._tally.received_bytes += len(data)
+        self._received.bytes += len(data)
         if self.current_frame is not None or self.data:
             data = self._finish_frame(data)
         if not self.inside_message:

@@ -86,15 +86,16 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
         """
         shared = {
             "_compression": limits.compression,
-            "_crossed": hub.limits,
             "_hub": hub,
+            "_limits": hub.counts.limits,
             "_longest": limits.message,
             "_now": staticmethod(hub.now),
             "_pacing": pacing,
             "_send_buffer": limits.send_buffer,
             "_server": factory.server,
             "_stranger_message": limits.stranger_message,
-            "_tally": hub.tally,
+            "_received": hub.counts.received,
+            "_sent": hub.counts.sent,
             "_wall_ms": staticmethod(hub.wall_ms),
         }
         return configured(cls, factory, shared)
@@ -140,8 +141,10 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
         self._hub.close(session, CloseCode.INTERNAL_ERROR)
 
     def message_too_big(self) -> None:
-        stranger = self._longest < type(self)._longest
-        self._crossed["maxStrangerMessage" if stranger else "maxMessageSize"] += 1
+        if self._longest < type(self)._longest:
+            self._limits.max_stranger_message.add()
+        else:
+            self._limits.max_message_size.add()
 
     def hold(self, size: int) -> None:
         self._held = size

@@ -56,8 +56,10 @@ class WebSocketConnections(WebSocketServerFactory):
         self._admission = admission
         self._max_message = limits.message
         # the hub limits their number, once they are open
-        self.share = Share(per_address=limits.connections_per_ip)
-        self.partial: PartialMessages[WebSocketConnection] = PartialMessages(limits.partial)
+        self.share = Share(per_address=limits.connections_per_ip, crowded=hub.counts.limits.max_connections_per_ip)
+        self.partial: PartialMessages[WebSocketConnection] = PartialMessages(
+            limits.partial, hub.counts.limits.max_partial_bytes
+        )
         self._pacing = Pacing(reactor)
         self._open: set[WebSocketConnection] = set()
         self.setProtocolOptions(

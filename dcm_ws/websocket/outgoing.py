@@ -4,10 +4,9 @@ What is sent to a client: a queue that is written once per turn of the reactor, 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
-from dcm_ws.core.counts import Tally
+from dcm_ws.core.counts import LimitCounts, Sent
 from dcm_ws.http.transport import join_last_writes, send_now, unsent
 from dcm_ws.protocol.frames import RecentlyCompressed
 from dcm_ws.websocket.autobahn import LeanProtocol
@@ -31,8 +30,8 @@ class Outgoing(LeanProtocol):
 
     #: set by L{configured}: shared by all connections of a factory
     _send_buffer: int
-    _crossed: Counter[str]
-    _tally: Tally
+    _limits: LimitCounts
+    _sent: Sent
 
     _replay: Iterator[bytes] | None = None
     #: by subject, in the order in which they came
@@ -72,14 +71,14 @@ class Outgoing(LeanProtocol):
             self._latest = {}
             self._latest_size = 0
             self._pacing.look_after(self)
-        self._crossed["shed"] += 1
+        self._limits.shed.add()
         latest = self._latest
         self._latest_size += len(frame) - len(latest.pop(name, b""))
         latest[name] = frame
         room = self._send_buffer - waiting
         while latest and (self._latest_size > room or len(latest) > _LATEST_MAX):
             self._latest_size -= len(latest.pop(next(iter(latest))))
-            self._crossed["latestDropped"] += 1
+            self._limits.latest_dropped.add()
 
     def replay(self, frames: Iterator[bytes]) -> None:
         self._write_queue()
@@ -109,7 +108,7 @@ class Outgoing(LeanProtocol):
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
         self._queued = 0
-        self._tally.sent_bytes += len(data)
+        self._sent.bytes += len(data)
         if self._direct:
             sent = send_now(self.transport, data)
             if sent == len(data):
@@ -168,7 +167,7 @@ class Outgoing(LeanProtocol):
         else:
             self._replay = None
         data = b"".join(part)
-        self._tally.sent_bytes += len(data)
+        self._sent.bytes += len(data)
         if (window_bits := self.window_bits) is not None:
             data = _compressed(data, window_bits)
         self.transport.write(data)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from dcm_ws.core.counts import Count
+
 T = TypeVar("T")
 
 STRANGERS_SHARE = 8
@@ -19,17 +21,16 @@ class PartialMessages(Generic[T]):
     Who holds how much.
 
     @param most: bytes in all.
-
-    @ivar crowded_out: connections that had to be closed.
+    @param crowded_out: counts the connections that had to be closed.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, crowded_out: Count) -> None:
         self._most = most
+        self._crowded_out = crowded_out
         self._sizes: dict[T, int] = {}
         self._strangers: dict[T, int] = {}
         self._strangers_total = 0
         self.total = 0
-        self.crowded_out = 0
 
     def hold(self, owner: T, size: int, *, stranger: bool) -> T | None:
         """
@@ -54,5 +55,5 @@ class PartialMessages(Generic[T]):
             crowd = self._sizes
         else:
             return None
-        self.crowded_out += 1
+        self._crowded_out.add()
         return max(crowd, key=crowd.__getitem__)

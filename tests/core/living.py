@@ -1,5 +1,5 @@
 """
-The passing of time, as the running service sees it.
+The parts of the core as tests make them, and the passing of time as the running service sees it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,32 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
+from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
+
+QUEUE_LIMITS: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pending": 10_000, "max_bytes": 256 << 20}
+MEMORY_LIMITS: dict[str, Any] = {
+    "max_agents": 10_000,
+    "max_kept": 500_000,
+    "max_events": 100_000,
+    "max_bytes": 64 << 20,
+}
+
+
+def make_queue(clock: Clock, counts: Counts | None = None, **limits: Any) -> DeliveryQueue:
+    """
+    A queue of deliveries on C{clock}, with the limits of production except for those that are given.
+    """
+    return DeliveryQueue(clock.seconds, counts or Counts(), **(QUEUE_LIMITS | limits))
+
+
+def make_memory(clock: Clock, counts: Counts | None = None, **limits: Any) -> AgentMemory:
+    """
+    A memory of absent agents on C{clock}, with the limits of production except for those that are given.
+    """
+    return AgentMemory(clock.seconds, counts or Counts(), **(MEMORY_LIMITS | limits))
 
 
 def finish(job: Iterator[None]) -> int:

@@ -166,7 +166,7 @@ def test_stranger_owes_nothing_and_may_stay(clock: Clock, hub: Hub) -> None:
         live(hub, clock, 11)
         client.session.heard_at = clock.seconds()
     assert events(client.peer.take()) == [("global", "task.created")]
-    assert hub.deliveries.begun == 0
+    assert hub.counts.deliveries.begun == 0
     live(hub, clock, 70)
     assert (mute.peer.closed, hub.strangers) == (CloseCode.PING_TIMEOUT, set())
     assert hub.stats(channels=True)["observers"] == 0

@@ -130,13 +130,13 @@ def test_strangers_have_little(clock: Clock) -> None:
     client = client_of(hub)
     assert client.session.is_stranger and not client.peer.trusted
     assert allowed(client, 14) == 10
-    assert hub.limits["strangerRate"] == 4
-    assert (hub.limits["rateLimit"], hub.limits["rateBytes"]) == (0, 0)
+    assert hub.counts.limits.stranger_rate.value == 4
+    assert (hub.counts.limits.rate_limit.value, hub.counts.limits.rate_bytes.value) == (0, 0)
     clock.advance(0.5)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
     assert client.peer.trusted and client.session.state is State.AUTHENTICATED
     assert allowed(client, 60) == 50
-    assert hub.limits["rateLimit"] == 10
+    assert hub.counts.limits.rate_limit.value == 10
 
 
 def test_strangers_of_an_address(clock: Clock) -> None:
@@ -154,7 +154,7 @@ def test_strangers_bytes(clock: Clock) -> None:
     hub = make_hub(clock, production=True, stranger_bytes=1000.0)
     client = client_of(hub)
     assert allowed(client, 3, type="ping", fill="x" * 2000) == 1
-    assert hub.limits["strangerRate"] == 2
+    assert hub.counts.limits.stranger_rate.value == 2
 
 
 # bytes
@@ -176,7 +176,7 @@ def test_bytes_are_limited(clock: Clock) -> None:
     assert allowed(client, 1) == 0
     clock.advance(0.01)
     assert allowed(client, 1) == 1
-    assert hub.limits["rateBytes"] == 2
+    assert hub.counts.limits.rate_bytes.value == 2
 
 
 def test_refused_bytes_close(clock: Clock) -> None:
@@ -230,7 +230,7 @@ def test_answers_to_the_server_are_free(clock: Clock) -> None:
         assert client.say(**message)[-1]["code"] == "RATE_LIMITED"
     assert client.say(type="ack", message_id=ids[19], fill="x" * 600)[-1]["code"] == "RATE_LIMITED"
     assert client.say(type="ack", message_id=ids[19]) == []
-    assert (hub.deliveries.acked, hub.deliveries.pending) == (20, 0)
+    assert (hub.counts.deliveries.acked, hub.deliveries.pending) == (20, 0)
     # nothing is owed any more
     assert client.say(type="ack", message_id=ids[19])[-1]["code"] == "RATE_LIMITED"
 
@@ -266,7 +266,7 @@ def test_control_frames_are_charged(clock: Clock) -> None:
     client = client_of(hub)
     assert [client.session.control(4) for _ in range(7)] == [True] * 5 + [False] * 2
     assert client.peer.take() == []
-    assert hub.limits["rateLimit"] == 2
+    assert hub.counts.limits.rate_limit.value == 2
     for _ in range(43):
         client.session.control(4)
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
@@ -280,7 +280,7 @@ def test_fragments_are_charged(clock: Clock) -> None:
     client = client_of(hub)
     for _ in range(10):
         client.session.fragment(0)
-    assert hub.limits["rateBytes"] == 0
+    assert hub.counts.limits.rate_bytes.value == 0
     sent = 0
     while client.peer.closed is None and sent < 1000:
         client.session.fragment(0)

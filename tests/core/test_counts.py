@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.core.counts import AUDIENCES, LATENCIES, SAMPLED, Histogram
+from dcm_ws.core.counts import AUDIENCES, LATENCIES, SAMPLED, Histogram, Received, Sent
 from dcm_ws.protocol.events import CATALOGUE, CATEGORIES, traits_of
 from tests.fakes import Client, make_hub
 
@@ -58,7 +58,7 @@ def test_messages_and_events_are_counted() -> None:
     """
     hub = make_hub(Clock())
     client, other = Client(hub), Client(hub)
-    tally = hub.tally
+    counts = hub.counts
     for message in [
         {"type": "subscribe", "channel": "topics/t", "id": 1},
         {"type": "ping"},
@@ -69,15 +69,14 @@ def test_messages_and_events_are_counted() -> None:
         client.say(**message)
     hub.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
 
-    assert tally.received == {"subscribe": 1, "publish": 2, "invalid": 1}
-    assert tally.events == {"client": {"task": 1}, "database": {"other": 1}, "service": {}}
-    assert tally.sent == {"ack": 3, "error": 1}
-    assert tally.pongs == 1
+    assert counts.received == Received(subscribe=1, publish=2, ping=1, invalid=1)
+    assert (counts.events.client, counts.events.database, counts.events.service) == ({"task": 1}, {"other": 1}, {})
+    assert counts.sent == Sent(ack=3, error=1)
     # on the topic and on global for one, on global for the other; and on global for both
-    assert tally.audiences == {3: 1, 2: 1}
-    assert Histogram(AUDIENCES, tally.audiences).counts[AUDIENCES.index(5)] == 1
-    assert sum(tally.publish_seconds.counts) == 1
-    assert hub.deliveries.begun == 2
+    assert counts.events.audiences == {3: 1, 2: 1}
+    assert Histogram(AUDIENCES, counts.events.audiences).counts[AUDIENCES.index(5)] == 1
+    assert sum(counts.publish_seconds.counts) == 1
+    assert hub.counts.deliveries.begun == 2
     assert other.session in hub.sessions
 
 
@@ -99,7 +98,7 @@ def test_each_type_is_counted(message: dict[str, str]) -> None:
     """
     hub = make_hub(Clock())
     Client(hub).say(**message)
-    assert hub.tally.received == {message["type"]: 1}
+    assert hub.counts.received == Received(**{message["type"]: 1})
 
 
 def test_what_is_over_the_rate_limit_is_counted_as_that() -> None:
@@ -111,7 +110,7 @@ def test_what_is_over_the_rate_limit_is_counted_as_that() -> None:
     client.say(type="ping")
     client.say(type="ping")
     client.say(type="nonsense")
-    assert (hub.tally.pongs, hub.tally.received) == (1, {"limited": 2})
+    assert hub.counts.received == Received(ping=1, limited=2)
 
 
 def test_what_is_sent_again_is_counted_again() -> None:
@@ -125,14 +124,14 @@ def test_what_is_sent_again_is_counted_again() -> None:
     client.say(type="publish", channel="global", event="task.created")
     clock.advance(5)
     list(hub.retry())
-    assert hub.tally.again == 1
+    assert hub.counts.sent.again == 1
     clock.advance(25)
     list(hub.sweep())
-    assert hub.tally.sent["ping"] == 1
+    assert hub.counts.sent.ping == 1
     client.leave()
     again = Client(hub)
     again.auth("ann")
-    assert hub.tally.again == 2
+    assert hub.counts.sent.again == 2
 
 
 def test_one_of_some_publishings_is_timed() -> None:
@@ -143,4 +142,4 @@ def test_one_of_some_publishings_is_timed() -> None:
     client = Client(hub)
     for _ in range(2 * SAMPLED + 1):
         client.say(type="publish", channel="global", event="system.info")
-    assert sum(hub.tally.publish_seconds.counts) == 3
+    assert sum(hub.counts.publish_seconds.counts) == 3

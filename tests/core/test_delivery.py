@@ -5,7 +5,9 @@ import tracemalloc
 import pytest
 from twisted.internet.task import Clock
 
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Delivery, DeliveryQueue, Tracked
+from tests.core.living import make_queue
 
 
 class Reader:
@@ -18,20 +20,16 @@ class Reader:
         self.acknowledges = True
 
 
-def make_queue(clock: Clock, max_pending: int = 10_000, max_bytes: int = 1 << 20) -> DeliveryQueue:
-    return DeliveryQueue(clock.seconds, ack_timeout=5.0, max_attempts=3, max_pending=max_pending, max_bytes=max_bytes)
-
-
 def event(number: int) -> Tracked:
     return Tracked(number, f"msg_{number}", (b"frame %d" % number,))
 
 
 @pytest.fixture
-def queue(clock: Clock) -> DeliveryQueue:
-    return make_queue(clock)
+def queue(clock: Clock, counts: Counts) -> DeliveryQueue:
+    return make_queue(clock, counts)
 
 
-def test_frame_goes_out_three_times(clock: Clock, queue: DeliveryQueue) -> None:
+def test_frame_goes_out_three_times(clock: Clock, queue: DeliveryQueue, counts: Counts) -> None:
     """
     A frame nobody acknowledges is resent twice, 5 s apart, and then given up.
     """
@@ -43,11 +41,16 @@ def test_frame_goes_out_three_times(clock: Clock, queue: DeliveryQueue) -> None:
         heard += [(clock.seconds() - 1000, client, frames) for client, frames in queue.late()]
 
     assert heard == [(5, ann, (b"frame 1",)), (10, ann, (b"frame 1",)), (15, ann, ())]
-    assert (queue.pending, queue.retried, queue.given_up, queue.acked) == (0, 2, 1, 0)
+    assert (queue.pending, counts.deliveries.retried, counts.deliveries.given_up, counts.deliveries.acked) == (
+        0,
+        2,
+        1,
+        0,
+    )
     assert ann.owed == {}
 
 
-def test_acknowledged_frame_stays_out(clock: Clock, queue: DeliveryQueue) -> None:
+def test_acknowledged_frame_stays_out(clock: Clock, queue: DeliveryQueue, counts: Counts) -> None:
     """
     After its ack an event is not sent again; the ack counts once.
     """
@@ -58,7 +61,7 @@ def test_acknowledged_frame_stays_out(clock: Clock, queue: DeliveryQueue) -> Non
     assert not queue.ack(ann, "msg_1")
     clock.advance(60)
     assert list(queue.late()) == []
-    assert (queue.pending, queue.acked, queue.given_up) == (0, 1, 0)
+    assert (queue.pending, counts.deliveries.acked, counts.deliveries.given_up) == (0, 1, 0)
 
 
 def test_ack_of_the_second_send_counts(clock: Clock, queue: DeliveryQueue) -> None:
@@ -118,11 +121,11 @@ def test_nothing_is_late_before_its_time(clock: Clock, queue: DeliveryQueue) -> 
     assert [frames for _, frames in queue.late()] == [(b"frame 2",)]
 
 
-def test_oldest_is_given_up_past_the_limit(clock: Clock) -> None:
+def test_oldest_is_given_up_past_the_limit(clock: Clock, counts: Counts) -> None:
     """
     A client that acknowledges nothing loses its oldest delivery, not its newest, and nobody else's.
     """
-    queue = make_queue(clock, max_pending=3)
+    queue = make_queue(clock, counts, max_pending=3)
     ann, bob = Reader(), Reader()
     for number in range(1, 6):
         queue.sent(event(number), {ann})
@@ -130,7 +133,7 @@ def test_oldest_is_given_up_past_the_limit(clock: Clock) -> None:
 
     assert list(ann.owed) == ["msg_4", "msg_5", "msg_6"]
     assert list(bob.owed) == ["msg_6"]
-    assert (queue.pending, queue.given_up, queue.overflowed) == (4, 3, 3)
+    assert (queue.pending, counts.deliveries.given_up, counts.limits.max_pending.value) == (4, 3, 3)
 
 
 def test_resending_does_not_make_a_delivery_younger(clock: Clock) -> None:
@@ -149,7 +152,7 @@ def test_resending_does_not_make_a_delivery_younger(clock: Clock) -> None:
     assert list(ann.owed) == ["msg_2", "msg_3"]
 
 
-def test_released_client_is_sent_nothing_more(clock: Clock, queue: DeliveryQueue) -> None:
+def test_released_client_is_sent_nothing_more(clock: Clock, queue: DeliveryQueue, counts: Counts) -> None:
     """
     Who leaves is told what it still owed, the oldest first; the others still get theirs.
     """
@@ -159,13 +162,13 @@ def test_released_client_is_sent_nothing_more(clock: Clock, queue: DeliveryQueue
 
     assert queue.release(ann) == [event(1), event(2)]
     assert queue.release(ann) == []
-    assert (queue.pending, queue.given_up) == (1, 0)
+    assert (queue.pending, counts.deliveries.given_up) == (1, 0)
     clock.advance(5)
     assert list(queue.late()) == [(bob, (b"frame 1",))]
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_acks_between_two_steps_of_a_retry(clock: Clock, queue: DeliveryQueue, leave: bool) -> None:
+def test_acks_between_two_steps_of_a_retry(clock: Clock, queue: DeliveryQueue, leave: bool, counts: Counts) -> None:
     """
     A client that acknowledges or leaves while a retry is under way does not spoil the others'.
     """
@@ -188,7 +191,7 @@ def test_acks_between_two_steps_of_a_retry(clock: Clock, queue: DeliveryQueue, l
     assert queue.ack(last, "msg_1")
     clock.advance(5)
     assert dict(queue.late()) == dict.fromkeys(others, ())
-    assert (queue.pending, queue.given_up) == (0, 1)
+    assert (queue.pending, counts.deliveries.given_up) == (0, 1)
     assert all(reader.owed == {} for reader in readers)
 
 
@@ -210,7 +213,7 @@ def test_acks_before_their_step_of_a_retry(clock: Clock, queue: DeliveryQueue, l
     assert list(first.owed) == ["msg_1"]
 
 
-def test_acks_between_two_steps_of_giving_up(clock: Clock, queue: DeliveryQueue) -> None:
+def test_acks_between_two_steps_of_giving_up(clock: Clock, queue: DeliveryQueue, counts: Counts) -> None:
     """
     An ack that comes while others' deliveries are given up still counts.
     """
@@ -227,7 +230,7 @@ def test_acks_between_two_steps_of_giving_up(clock: Clock, queue: DeliveryQueue)
 
     assert frames == ()
     assert list(late) == []
-    assert (queue.pending, queue.given_up, queue.acked) == (0, 1, 2)
+    assert (queue.pending, counts.deliveries.given_up, counts.deliveries.acked) == (0, 1, 2)
 
 
 def test_events_sent_during_a_retry_wait_their_turn(clock: Clock, queue: DeliveryQueue) -> None:
@@ -282,11 +285,11 @@ def big(number: int) -> Tracked:
     return Tracked(number, f"msg_{number}", (b"x" * 6, b"y" * 4))
 
 
-def test_bytes_are_held_while_somebody_owes_an_ack(clock: Clock) -> None:
+def test_bytes_are_held_while_somebody_owes_an_ack(clock: Clock, counts: Counts) -> None:
     """
     An event's frames are held once for all who got it, until the last of them has it.
     """
-    queue = make_queue(clock)
+    queue = make_queue(clock, counts)
     ann, bob = Reader(), Reader()
     queue.sent(big(1), {ann, bob})
     queue.sent(big(2), {ann})
@@ -302,64 +305,76 @@ def test_bytes_are_held_while_somebody_owes_an_ack(clock: Clock) -> None:
         clock.advance(5)
         list(queue.late())
 
-    assert (queue.held, queue.pending, queue.given_up) == (0, 0, 1)
+    assert (queue.held, queue.pending, counts.deliveries.given_up) == (0, 0, 1)
 
 
-def test_too_many_bytes_crowd_out_what_is_due_first(clock: Clock) -> None:
+def test_too_many_bytes_crowd_out_what_is_due_first(clock: Clock, counts: Counts) -> None:
     """
     Past the limit of memory the deliveries that would be late first are given up, for all who owe them.
     """
-    queue = make_queue(clock, max_bytes=25)
+    queue = make_queue(clock, counts, max_bytes=25)
     ann, bob = Reader(), Reader()
     queue.sent(big(1), {ann, bob})
     queue.sent(big(2), {ann})
-    assert queue.crowded_out == 0
+    assert counts.limits.max_pending_bytes.value == 0
     queue.sent(big(3), {bob})
 
     assert (list(ann.owed), list(bob.owed)) == (["msg_2"], ["msg_3"])
-    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (20, 2, 2, 2)
+    assert (queue.held, queue.pending, counts.deliveries.given_up, counts.limits.max_pending_bytes.value) == (
+        20,
+        2,
+        2,
+        2,
+    )
 
 
-def test_event_that_is_too_big_by_itself_is_sent_once(clock: Clock) -> None:
+def test_event_that_is_too_big_by_itself_is_sent_once(clock: Clock, counts: Counts) -> None:
     """
     What does not fit at all is not tracked.
     """
-    queue = make_queue(clock, max_bytes=5)
+    queue = make_queue(clock, counts, max_bytes=5)
     ann = Reader()
     queue.sent(big(1), {ann})
 
-    assert (queue.held, queue.pending, queue.given_up) == (0, 0, 1)
+    assert (queue.held, queue.pending, counts.deliveries.given_up) == (0, 0, 1)
     assert ann.owed == {}
 
 
-def test_crowding_out_during_a_retry(clock: Clock) -> None:
+def test_crowding_out_during_a_retry(clock: Clock, counts: Counts) -> None:
     """
     Whoever is crowded out between two steps of a retry, the others' deliveries come to their end.
     """
-    queue = make_queue(clock, max_bytes=25)
+    queue = make_queue(clock, counts, max_bytes=25)
     ann, bob = Reader(), Reader()
     queue.sent(big(1), {ann, bob})
     clock.advance(5)
     late = queue.late()
     next(late)
     queue.sent(big(2), {ann})
-    assert queue.crowded_out == 0  # the first one's bytes count once, though it is in two places now
+    assert (
+        counts.limits.max_pending_bytes.value == 0
+    )  # the first one's bytes count once, though it is in two places now
     queue.sent(big(3), {ann})
-    assert queue.crowded_out == 1
+    assert counts.limits.max_pending_bytes.value == 1
     list(late)
     for _ in range(3):
         clock.advance(5)
         list(queue.late())
 
     assert ann.owed == bob.owed == {}
-    assert (queue.held, queue.pending, queue.given_up, queue.crowded_out) == (0, 0, 4, 2)
+    assert (queue.held, queue.pending, counts.deliveries.given_up, counts.limits.max_pending_bytes.value) == (
+        0,
+        0,
+        4,
+        2,
+    )
 
 
-def test_retry_makes_no_room_for_bytes_that_are_held(clock: Clock) -> None:
+def test_retry_makes_no_room_for_bytes_that_are_held(clock: Clock, counts: Counts) -> None:
     """
     A retry of an event that several clients owe an ack for crowds out nobody: its bytes are counted already.
     """
-    queue = make_queue(clock, max_bytes=20)
+    queue = make_queue(clock, counts, max_bytes=20)
     ann, bob, cid = Reader(), Reader(), Reader()
     queue.sent(big(1), {ann, bob})
     clock.advance(1)
@@ -368,20 +383,20 @@ def test_retry_makes_no_room_for_bytes_that_are_held(clock: Clock) -> None:
     assert len(list(queue.late())) == 2
 
     assert (list(ann.owed), list(bob.owed), list(cid.owed)) == (["msg_1"], ["msg_1"], ["msg_2"])
-    assert (queue.held, queue.pending, queue.crowded_out) == (20, 3, 0)
+    assert (queue.held, queue.pending, counts.limits.max_pending_bytes.value) == (20, 3, 0)
 
 
 @pytest.mark.parametrize(("most", "crowded_out"), [(21, 0), (20, 0), (19, 1)])
-def test_bytes_held_may_reach_the_limit(clock: Clock, most: int, crowded_out: int) -> None:
+def test_bytes_held_may_reach_the_limit(clock: Clock, most: int, crowded_out: int, counts: Counts) -> None:
     """
     Exactly as many bytes as the limit are held; with one more the delivery that is due first is given up.
     """
-    queue = make_queue(clock, max_bytes=most)
+    queue = make_queue(clock, counts, max_bytes=most)
     ann = Reader()
     queue.sent(big(1), {ann})
     queue.sent(big(2), {ann})
 
-    assert queue.crowded_out == crowded_out
+    assert counts.limits.max_pending_bytes.value == crowded_out
     assert queue.held == 20 - 10 * crowded_out
     assert "msg_2" in ann.owed
 

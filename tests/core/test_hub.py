@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.core.hub import CHANNELS_SHOWN, LIMITS, Hub, base36
+from dcm_ws.core.hub import CHANNELS_SHOWN, Hub, base36
+from dcm_ws.core.limits import COUNTERS
 from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.channels import GLOBAL, METRICS, parse_channel
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
@@ -1174,8 +1175,8 @@ def test_counts(hub: Hub) -> None:
     hub.notified('{"channel":"topics/t","event":"task.failed"}')
     bob.say(type="hello")
 
-    assert hub.counts(channels=False) == {"connectedClients": 2, "activeChannels": 3, "pendingDeliveries": 4}
-    assert hub.counts(channels=True)["channelStats"] == {"global": 2, "topics/t": 1, "agents/ann": 1}
+    assert hub.sizes(channels=False) == {"connectedClients": 2, "activeChannels": 3, "pendingDeliveries": 4}
+    assert hub.sizes(channels=True)["channelStats"] == {"global": 2, "topics/t": 1, "agents/ann": 1}
     bob.leave()
     ann.leave()
     assert stats(hub) == {
@@ -1193,9 +1194,7 @@ def test_counts(hub: Hub) -> None:
         "agents": {"connected": 0, "absent": 1, "remembered": 1},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
-        "limits": dict.fromkeys(
-            (*LIMITS, "maxPending", "maxPendingBytes", "maxKept", "maxRecentEvents", "maxAgents"), 0
-        ),
+        "limits": dict.fromkeys(COUNTERS, 0),
     }
     assert "channelStats" not in hub.stats(channels=False)
 
@@ -1439,7 +1438,7 @@ def test_answers_are_counted(hub: Hub) -> None:
     ]
 
     assert len([answer for answer in answers if answer.get("type") == "ack"]) == 4
-    assert hub.tally.sent["ack"] == 4
+    assert hub.counts.sent.ack == 4
 
 
 def test_publishing_is_timed(clock: Clock, hub: Hub) -> None:
@@ -1457,7 +1456,7 @@ def test_publishing_is_timed(clock: Clock, hub: Hub) -> None:
         joined(hub, "topics/t", quiet=True).session.peer = Slow()
     publisher.say(type="publish", channel="topics/t", event="system.info")
 
-    assert hub.tally.publish_seconds.sum == 0.5
+    assert hub.counts.publish_seconds.sum == 0.5
 
 
 @pytest.mark.parametrize("event", ["metric.update", "agent.heartbeat"])

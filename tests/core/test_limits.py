@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from dcm_ws.app.testee import EchoHub
-from dcm_ws.core.agents import Absence, AgentMemory
-from dcm_ws.core.delivery import Delivery, DeliveryQueue, Tracked
-from dcm_ws.core.hub import LIMITS
+from dcm_ws.core.agents import Absence
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.delivery import Delivery, Tracked
+from dcm_ws.core.limits import COUNTERS
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.rawjson import agent_of, is_nested_deeper
 from dcm_ws.protocol.replies import to_json
+from tests.core.living import make_memory, make_queue
 from tests.fakes import Client, RecordingPeer, make_hub, make_world, split_frames
 
 # the rate limit
@@ -47,7 +49,7 @@ def send(client: Client, times: int) -> list[int | None]:
     return answers
 
 
-def test_burst_and_refill(clock: Clock) -> None:
+def test_burst_and_refill(clock: Clock, counts: Counts) -> None:
     """
     A burst goes through; then as many messages as the rate lets, each told when to try again.
     """
@@ -57,7 +59,7 @@ def test_burst_and_refill(clock: Clock) -> None:
     assert send(client, 1) == [63]
     clock.advance(1 / 16)
     assert send(client, 2) == [None, 125]
-    assert client.hub.limits["rateLimit"] == 4
+    assert client.hub.counts.limits.rate_limit.value == 4
 
 
 def test_waiting_as_long_as_told_is_enough(clock: Clock) -> None:
@@ -82,13 +84,13 @@ def test_bucket_holds_no_more_than_a_burst(clock: Clock) -> None:
     assert send(client, 6) == [None] * 5 + [100]
 
 
-def test_no_limit(clock: Clock) -> None:
+def test_no_limit(clock: Clock, counts: Counts) -> None:
     """
     Without a limit nothing is counted.
     """
     client = limited(clock, rate_limit=0.0)
     assert send(client, 1000) == [None] * 1000
-    assert client.hub.limits["rateLimit"] == 0
+    assert client.hub.counts.limits.rate_limit.value == 0
 
 
 def test_steady_sender_within_the_rate_is_never_refused(clock: Clock) -> None:
@@ -101,7 +103,7 @@ def test_steady_sender_within_the_rate_is_never_refused(clock: Clock) -> None:
         clock.advance(0.1001)
 
 
-def test_ten_times_over_is_the_end(clock: Clock) -> None:
+def test_ten_times_over_is_the_end(clock: Clock, counts: Counts) -> None:
     """
     The fifth burst's worth on top of the nine closes with 4029, and the last answer is the close.
     """
@@ -110,7 +112,7 @@ def test_ten_times_over_is_the_end(clock: Clock) -> None:
     assert client.peer.closed is None
     assert client.say(type="ping") == []
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
-    assert (client.hub.limits["rateLimit"], client.hub.limits["rateLimitTenfold"]) == (45, 1)
+    assert (client.hub.counts.limits.rate_limit.value, client.hub.counts.limits.rate_limit_tenfold.value) == (45, 1)
     assert client.say(type="ping") == []
 
 
@@ -160,7 +162,7 @@ def test_what_counts(clock: Clock, message: dict[str, Any]) -> None:
         assert (answer["id"], answer["success"]) == ("mine", False)
 
 
-def test_what_does_not_count(clock: Clock) -> None:
+def test_what_does_not_count(clock: Clock, counts: Counts) -> None:
     """
     Pongs are free, and acks of what is owed; a message that was refused for its rate is not obeyed.
     """
@@ -175,7 +177,7 @@ def test_what_does_not_count(clock: Clock) -> None:
     for event in events:
         assert client.say(type="pong") == []
         assert client.say(type="ack", message_id=event) == []
-    assert client.hub.deliveries.acked == 20
+    assert client.hub.counts.deliveries.acked == 20
     client.say(type="subscribe", channel="topics/t")
     assert "topics/t" not in client.hub.registry.channels(client.session)
 
@@ -300,7 +302,7 @@ def test_bytes_held_are_those_of_what_is_owed(steps: list[tuple[str, int, int]])
     Whatever happens, the bytes held are those of what somebody owes, never over the limit, and 0 in the end.
     """
     clock = Clock()
-    queue = DeliveryQueue(clock.seconds, ack_timeout=5.0, max_attempts=3, max_pending=4, max_bytes=100)
+    queue = make_queue(clock, max_pending=4, max_bytes=100)
     readers = [Reader() for _ in range(4)]
     for number, (step, which, size) in enumerate(steps):
         reader = readers[which]
@@ -327,43 +329,43 @@ def event(number: int, size: int) -> Tracked:
     return Tracked(number, f"msg_{number}", (b"x" * size,))
 
 
-def test_kept_bytes_are_bounded(clock: Clock) -> None:
+def test_kept_bytes_are_bounded(clock: Clock, counts: Counts) -> None:
     """
     Where absent agents' deliveries come to too many bytes, those of the agent that left first are given up.
     """
-    memory = AgentMemory(clock.seconds, max_bytes=100)
+    memory = make_memory(clock, counts, max_bytes=100)
     memory.left("ann", Absence(frozenset(), [event(1, 60)], 1))
     memory.left("bob", Absence(frozenset(), [event(2, 40)], 2))
-    assert (memory.kept, memory.crowded_out) == (2, 0)
+    assert (memory.kept, counts.limits.max_kept.value) == (2, 0)
     memory.left("cy", Absence(frozenset(), [event(3, 10)], 3))
-    assert (memory.kept, memory.crowded_out, memory.given_up) == (2, 1, 1)
+    assert (memory.kept, counts.limits.max_kept.value, counts.deliveries.never_acknowledged) == (2, 1, 1)
     back = memory.returned("bob")
     assert back is not None and [owed.id for owed in back.owed] == ["msg_2"]
     # too much by itself, and then nothing is kept
     memory.left("dan", Absence(frozenset(), [event(4, 101)], 4))
-    assert (memory.kept, memory.crowded_out) == (0, 3)
+    assert (memory.kept, counts.limits.max_kept.value) == (0, 3)
 
 
-def test_same_agent_over_and_over_keeps_each_delivery_once(clock: Clock) -> None:
+def test_same_agent_over_and_over_keeps_each_delivery_once(clock: Clock, counts: Counts) -> None:
     """
     What two connections of one agent owed is counted once.
     """
-    memory = AgentMemory(clock.seconds, max_bytes=100)
+    memory = make_memory(clock, counts, max_bytes=100)
     for _ in range(10):
         memory.left("ann", Absence(frozenset(), [event(1, 60)], 1))
-    assert (memory.kept, memory.crowded_out) == (1, 0)
+    assert (memory.kept, counts.limits.max_kept.value) == (1, 0)
 
 
-def test_forgotten_agents_are_counted(clock: Clock) -> None:
+def test_forgotten_agents_are_counted(clock: Clock, counts: Counts) -> None:
     """
     An agent forgotten because others came shows; one whose time was up does not.
     """
-    memory = AgentMemory(clock.seconds, max_agents=2, keep_subscriptions=10)
+    memory = make_memory(clock, counts, max_agents=2, keep_subscriptions=10)
     for agent in ("ann", "bob", "cy"):
         memory.left(agent, Absence(frozenset(), (), 0))
     clock.advance(11)
     memory.expire()
-    assert (memory.forgotten, len(memory)) == (1, 0)
+    assert (counts.limits.max_agents.value, len(memory)) == (1, 0)
 
 
 # the hub
@@ -375,11 +377,11 @@ def test_every_limit_is_there_from_the_start(clock: Clock) -> None:
     """
     limits = make_hub(clock).stats(channels=False)["limits"]
     assert isinstance(limits, dict)
-    assert set(LIMITS) <= limits.keys()
+    assert set(COUNTERS) == limits.keys()
     assert set(limits.values()) == {0}
 
 
-def test_restored_subscriptions_are_limited(clock: Clock) -> None:
+def test_restored_subscriptions_are_limited(clock: Clock, counts: Counts) -> None:
     """
     Coming back to a lower limit, an agent gets as many of its subscriptions as it may have, always the same ones.
     """
@@ -397,7 +399,7 @@ def test_restored_subscriptions_are_limited(clock: Clock) -> None:
         assert len(answer["subscriptions"]) == 10
     assert {"agents/ann", "global", "topics/a", "topics/c"} <= set(answer["subscriptions"])
     assert "topics/h" not in answer["subscriptions"]
-    assert hub.limits["maxSubscriptions"] == 1
+    assert hub.counts.limits.max_subscriptions.value == 1
 
 
 def test_sweep_goes_on_after_one_that_cannot_be_looked_after(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,6 +439,7 @@ def test_testee_echoes(clock: Clock, message: str | bytes) -> None:
         make_world(clock),
         server="test",
         secrets=("x",),
+        counts=model.counts,
         rules=model.rules,
         publishable=model.publishable,
         deliveries=model.deliveries,

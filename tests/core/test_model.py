@@ -633,10 +633,10 @@ def test_any_notification(payload: str) -> None:
         hub.notified(payload)
     except ProtocolError as error:
         assert error.reason
-        assert hub.bad_notifications == 1
+        assert hub.counts.events.bad_notifications == 1
         assert client.peer.take() == []
     else:
-        assert hub.bad_notifications == 0
+        assert hub.counts.events.bad_notifications == 0
         assert len(client.peer.take()) == (json.loads(payload).get("channel") != "metrics")
 
 

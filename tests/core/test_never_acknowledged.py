@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.core.agents import Absence, AgentMemory
-from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.agents import Absence
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import GLOBAL
-from tests.core.living import live
+from tests.core.living import live, make_memory, make_queue
 from tests.core.test_delivery import Reader
 from tests.fakes import Client, make_hub
 
@@ -36,7 +37,7 @@ def event(hub: Hub) -> str:
     return hub.publish(GLOBAL, "task.created", b"1")
 
 
-def test_dashboard_does_not_count_as_failed(clock: Clock, hub: Hub) -> None:
+def test_dashboard_does_not_count_as_failed(clock: Clock, hub: Hub, counts: Counts) -> None:
     """
     What a client that has never acknowledged anything lets go by is counted apart; from its first ack on it counts.
     """
@@ -114,24 +115,26 @@ def test_ack_of_an_observer_says_nothing_of_its_agent(hub: Hub) -> None:
 
 @pytest.mark.parametrize("limit", ["max_pending", "max_bytes"])
 @pytest.mark.parametrize("acknowledges", [False, True])
-def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, acknowledges: bool) -> None:
+def test_crowded_out_deliveries_are_told_apart_too(
+    clock: Clock, limit: str, acknowledges: bool, counts: Counts
+) -> None:
     """
     It is the same for what goes because too much is owed, by one client or by all.
     """
     limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 100, limit: 1 if limit == "max_pending" else 10}
-    queue = DeliveryQueue(clock.seconds, ack_timeout=5.0, max_attempts=3, **limits)
+    queue = make_queue(clock, counts, **limits)
     reader = Reader()
     reader.acknowledges = acknowledges
     for number in range(3):
         queue.sent(Tracked(number, f"msg_{number}", (b"x" * 8,)), {reader})
-    assert (queue.given_up, queue.ignored) == (2, 0 if acknowledges else 2)
+    assert (counts.deliveries.given_up, counts.deliveries.never_acknowledged) == ((2, 0) if acknowledges else (0, 2))
 
 
 def test_agents_that_acknowledge_are_remembered_for_a_day(clock: Clock) -> None:
     """
     That is a day from the last ack that was first on its connection, or from the end of a connection that had one.
     """
-    memory = AgentMemory(clock.seconds)
+    memory = make_memory(clock)
     memory.acknowledged("ann")
     clock.advance(DAY - 1)
     assert memory.acknowledges("ann")
@@ -150,7 +153,7 @@ def test_so_many_agents_are_remembered(clock: Clock) -> None:
     """
     Beyond the limit the one is forgotten whose acks are the longest ago.
     """
-    memory = AgentMemory(clock.seconds, max_agents=2)
+    memory = make_memory(clock, max_agents=2)
     for agent in ("ann", "bob", "ann", "cid"):
         memory.acknowledged(agent)
     assert [memory.acknowledges(agent) for agent in ("ann", "bob", "cid")] == [True, False, True]

@@ -63,7 +63,7 @@ def test_nothing_is_held_for_observers_alone(hub: Hub) -> None:
     observer = observe(hub)
     hub.publish(parse_channel("topics/t"), "task.created", b"1")
     assert events(observer.peer.take()) == [("global", "task.created")]
-    assert (owed(hub), hub.deliveries.begun) == (0, 0)
+    assert (owed(hub), hub.counts.deliveries.begun) == (0, 0)
 
 
 def test_ack_of_an_observer_is_harmless(hub: Hub) -> None:

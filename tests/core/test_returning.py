@@ -21,9 +21,9 @@ def test_replayed_event_is_not_acknowledged_by_that(clock: Clock) -> None:
     event_id = Client(hub).say(type="publish", channel="global", event="task.created", id=1)[-1]["message_id"]
     second.auth("lara")
 
-    assert hub.deliveries.acked == 0
+    assert hub.counts.deliveries.acked == 0
     second.say(type="ack", message_id=event_id)
-    assert hub.deliveries.acked == 1
+    assert hub.counts.deliveries.acked == 1
     assert list(second.session.owed) == []
 
 

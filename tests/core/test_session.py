@@ -70,7 +70,7 @@ def test_subscribe(hub: Hub, client: Client, channel: str) -> None:
     for request in (1, 2):
         assert client.say(type="subscribe", channel=channel, id=request) == [ack(request)]
 
-    assert hub.counts(channels=True)["channelStats"] == {"global": 1, channel: 1}
+    assert hub.sizes(channels=True)["channelStats"] == {"global": 1, channel: 1}
 
 
 @pytest.mark.parametrize("type_", ["subscribe", "unsubscribe"])

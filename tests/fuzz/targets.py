@@ -136,11 +136,11 @@ def notifications(data: bytes) -> str:
     One NOTIFY payload.  Bytes that are no UTF-8 come as they do from a database without an encoding.
     """
     payload = data.decode("utf-8", "surrogateescape")
-    refused = _hub.bad_notifications
+    refused = _hub.counts.events.bad_notifications
     try:
         event_id = _hub.notified(payload)
     except ProtocolError as refusal:
-        assert _hub.bad_notifications == refused + 1
+        assert _hub.counts.events.bad_notifications == refused + 1
         assert not _peer.frames
         return str(refusal)
     sent = [text.decode() for _, text in split_frames(b"".join(_peer.frames))]

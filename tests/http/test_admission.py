@@ -8,10 +8,10 @@ from http import HTTPStatus
 
 import pytest
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission, Admitted, RefusedError
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.origins import SAME_HOST, AllowedOrigins, Target
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
@@ -33,7 +33,7 @@ def verify(token: str) -> Claims:
 
 def make_admission(*origins: str, proxies: tuple[str, ...] = ()) -> Admission:
     return Admission(
-        verify, origins=AllowedOrigins(origins or ("*",)), proxies=TrustedProxies(proxies), counts=HttpCounts()
+        verify, origins=AllowedOrigins(origins or ("*",)), proxies=TrustedProxies(proxies), limits=LimitCounts()
     )
 
 
@@ -52,8 +52,8 @@ def test_refused_origins_are_counted() -> None:
     """
     A page that may not connect is told 403, and counted.
     """
-    counts = HttpCounts()
-    admission = Admission(verify, origins=AllowedOrigins((SAME_HOST,)), proxies=TrustedProxies(), counts=counts)
+    limits = LimitCounts()
+    admission = Admission(verify, origins=AllowedOrigins((SAME_HOST,)), proxies=TrustedProxies(), limits=limits)
     assert refusal(admission, "/?token=good", origin="https://evil.example", host="a.com") == (
         403,
         "ORIGIN_NOT_ALLOWED",
@@ -61,7 +61,7 @@ def test_refused_origins_are_counted() -> None:
     # without a Host nothing is the same
     assert refusal(admission, "/", origin="https://evil.example") == (403, "ORIGIN_NOT_ALLOWED")
     assert admission.admit("/", {"origin": "https://a.com", "host": "a.com"}, "192.0.2.1")
-    assert counts.origins_refused == 2
+    assert limits.allowed_origin.value == 2
 
 
 def test_refused_origins_are_reported() -> None:
@@ -73,7 +73,7 @@ def test_refused_origins_are_reported() -> None:
         verify,
         origins=AllowedOrigins((SAME_HOST,)),
         proxies=TrustedProxies(("10.0.0.1",)),
-        counts=HttpCounts(),
+        limits=LimitCounts(),
         refused=lambda origin, target: reported.append((origin, target)),
     )
     assert admission.admit("/", {"origin": "https://a.com", "host": "a.com"}, "192.0.2.1", 3849)

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from dcm_ws.http.counts import HttpCounts
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.site import make_site
 from dcm_ws.http.status import ReportPage
 from tests.fakes import make_hub
@@ -46,7 +46,7 @@ class Connection:
         hub = make_hub(self.reactor)
         page = ReportPage(hub, lambda channels: {})
         pages = {b"health": page, b"stats": page}
-        site = make_site(hub.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, HttpCounts())
+        site = make_site(hub.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, LimitCounts())
         site.doStart()
         self.transport = StringTransport()
         protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50_000))

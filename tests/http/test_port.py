@@ -20,7 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from dcm_ws.http.counts import HttpCounts
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.port import GOODBYE, HEADS_A_TURN, Port
 from dcm_ws.http.shares import Share
 
@@ -112,7 +112,7 @@ class Ground:
     def __init__(self, clock: Clock) -> None:
         self.websockets, self.web = Takers(), Takers()
         self.waiting, self.http = Share(per_address=WAITING_MAX + 1), Share(most=4, per_address=2)
-        self.counts = HttpCounts()
+        self.limits = LimitCounts()
         self.port = Port(
             self.websockets,
             self.web,
@@ -121,7 +121,7 @@ class Ground:
             wall_ms=lambda: 1_706_000_000_000,
             max_waiting=WAITING_MAX,
             clock=clock,
-            counts=self.counts,
+            limits=self.limits,
             waiting=self.waiting,
             http=self.http,
             trusts="192.0.2.9".__eq__,
@@ -256,7 +256,7 @@ def test_deadline(ground: Ground, clock: Clock) -> None:
     assert early.status == 408
     assert early.disconnecting
     assert late.value() == b""
-    assert ground.counts.late_heads == 1
+    assert ground.limits.handshake_timeout.value == 1
     early.send(b"Host: x\r\n\r\n")
     assert ground.web.made == []
     early.lose()
@@ -264,7 +264,7 @@ def test_deadline(ground: Ground, clock: Clock) -> None:
     clock.advance(60)
     ground.port.sweep()
     assert late.value() == b""
-    assert ground.counts.late_heads == 1
+    assert ground.limits.handshake_timeout.value == 1
 
 
 @pytest.mark.parametrize("pieces", [(b"\x16\x03\x01\x02\x00\x01",), (b"\x16", b"\x03\x03")])
@@ -277,7 +277,7 @@ def test_tls_where_there_is_none(ground: Ground, pieces: tuple[bytes, ...]) -> N
         assert transport.value() == b""
         transport.send(piece)
     assert transport.status == 400 and transport.disconnecting
-    assert ground.counts.late_heads == 0
+    assert ground.limits.handshake_timeout.value == 0
 
 
 def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:
@@ -290,7 +290,7 @@ def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:
     clock.advance(60)
     ground.port.sweep()
     assert transport.value() == b""
-    assert ground.counts.late_heads == 0
+    assert ground.limits.handshake_timeout.value == 0
 
 
 def test_crowded(ground: Ground) -> None:
@@ -304,7 +304,7 @@ def test_crowded(ground: Ground) -> None:
     served.send(PLAIN)
     another = ground.connect()
     assert not any(each.disconnecting for each in (*others, served, another))
-    assert ground.counts.crowded_out == 1
+    assert ground.limits.max_waiting.value == 1
 
 
 @pytest.mark.parametrize("piece", [1 << 20, 1000, HEAD_MAX, HEAD_MAX + 1])
@@ -318,7 +318,7 @@ def test_too_long(ground: Ground, piece: int) -> None:
         transport.send(head[start : start + piece])
     assert transport.status == 431
     assert transport.disconnecting
-    assert ground.counts.long_heads == 1
+    assert ground.limits.max_head_size.value == 1
     assert ground.web.made == []
 
 
@@ -386,7 +386,7 @@ def test_connections_of_one_address_before_their_requests(ground: Ground) -> Non
     assert not ground.connect().disconnecting
     assert ground.connect().disconnecting
     assert not any(ground.connect("192.0.2.9").disconnecting for _ in range(5))
-    assert ground.waiting.crowded == 2
+    assert ground.waiting.crowded.value == 2
 
 
 def test_http_connections_are_limited(ground: Ground) -> None:
@@ -406,7 +406,7 @@ def test_http_connections_are_limited(ground: Ground) -> None:
     assert b"TOO_MANY_CONNECTIONS" in third.value() and third.disconnecting
     assert [ask("192.0.2.9", proxied).value() for _ in range(2)] == [b"", b""]
     assert ask("192.0.2.3").status == 503
-    assert (ground.http.crowded, ground.http.full, len(ground.http)) == (1, 1, 4)
+    assert (ground.http.crowded.value, ground.http.full.value, len(ground.http)) == (1, 1, 4)
     assert ask(request=UPGRADE).value() == b""
     first.lose()
     assert ask(request=proxied).status == 503

@@ -18,9 +18,9 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.hub import CHANNELS_SHOWN, Hub
 from dcm_ws.http.assets import pages
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.site import REQUESTS_A_TURN, QuietSite, make_site
 from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.tokens import sign
@@ -42,8 +42,8 @@ class Service:
         self.reactor.advance(1000)
         self.hub: Hub = make_hub(self.reactor, **rules)
         self.database: dict[str, object] = {"state": "up"}
-        self.counts = HttpCounts()
-        report = make_report(self.hub, database=lambda: self.database, counts=self.counts)
+        self.limits = LimitCounts()
+        report = make_report(self.hub, database=lambda: self.database)
         self.site: QuietSite = make_site(
             self.hub.wall_ms,
             {
@@ -54,7 +54,7 @@ class Service:
             self.reactor,
             HTTP_TIMEOUT,
             ("/", "/ws"),
-            self.counts,
+            self.limits,
         )
 
     def get(self, path: str, method: str = "GET", **headers: str) -> ANSWER:
@@ -275,7 +275,7 @@ def test_trickle(service: Service, piece: bytes) -> None:
     assert not transport.disconnecting
     service.reactor.advance(1)
     assert transport.disconnecting
-    assert service.counts.late_requests == 1
+    assert service.limits.http_timeout.value == 1
     service.site.doStop()
 
 

@@ -27,7 +27,7 @@ def test_share_per_address() -> None:
     assert not share.refuses("192.0.2.2")
     share.leave("192.0.2.1")
     assert not share.refuses("192.0.2.1")
-    assert (len(share), share.crowded, share.full) == (1, 1, 0)
+    assert (len(share), share.crowded.value, share.full.value) == (1, 1, 0)
 
 
 def test_share_in_all() -> None:
@@ -41,7 +41,7 @@ def test_share_in_all() -> None:
     assert share.refuses(UNIX) and share.refuses("192.0.2.3")
     share.leave(UNIX)
     assert not share.refuses("192.0.2.3")
-    assert (len(share), share.crowded, share.full) == (2, 0, 2)
+    assert (len(share), share.crowded.value, share.full.value) == (2, 0, 2)
 
 
 def test_unix_sockets_are_not_limited_by_address() -> None:

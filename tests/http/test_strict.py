@@ -16,8 +16,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.server import Request
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.assets import pages
-from dcm_ws.http.counts import HttpCounts
 from dcm_ws.http.metrics import MetricsPage
 from dcm_ws.http.resources import Page
 from dcm_ws.http.site import make_site
@@ -64,7 +64,7 @@ class Site:
             self.reactor,
             30.0,
             ("/", "/ws"),
-            HttpCounts(),
+            LimitCounts(),
         )
         self.events: list[LogEvent] = []
 

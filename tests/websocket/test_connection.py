@@ -376,7 +376,7 @@ def test_latest_are_bounded(ground: Ground) -> None:
     waiting = end.connection._latest
     assert waiting is not None and sum(map(len, waiting.values())) == end.connection._latest_size
     assert 150_000 < end.connection._latest_size < SEND_BUFFER
-    assert ground.hub.limits["latestDropped"] > 150
+    assert ground.hub.counts.limits.latest_dropped.value > 150
     kept = len(waiting)
     end.take()
     end.socket.room = 1 << 40

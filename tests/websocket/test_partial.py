@@ -4,6 +4,7 @@ Who holds how much of messages that are not complete.
 
 from __future__ import annotations
 
+from dcm_ws.core.counts import Count
 from dcm_ws.websocket.partial import PartialMessages
 
 
@@ -11,13 +12,14 @@ def test_largest_goes() -> None:
     """
     Over the limit the one that holds most has to go, and of several the first.
     """
-    partial: PartialMessages[str] = PartialMessages(100)
+    crowded_out = Count()
+    partial: PartialMessages[str] = PartialMessages(100, crowded_out)
     assert partial.hold("ann", 40, stranger=False) is None
     assert partial.hold("bob", 40, stranger=False) is None
     assert partial.hold("cy", 30, stranger=False) == "ann"
     assert partial.hold("ann", 0, stranger=False) is None
     assert partial.hold("cy", 70, stranger=False) == "cy"
-    assert (partial.total, partial.crowded_out) == (110, 2)
+    assert (partial.total, crowded_out.value) == (110, 2)
     for name in ("cy", "bob", "nobody"):
         assert partial.hold(name, 0, stranger=False) is None
     assert partial.total == 0
@@ -27,7 +29,7 @@ def test_strangers_have_a_small_part() -> None:
     """
     Those who have not authenticated crowd each other out, and nobody else; who authenticates is no stranger any more.
     """
-    partial: PartialMessages[str] = PartialMessages(800)
+    partial: PartialMessages[str] = PartialMessages(800, Count())
     assert partial.hold("agent", 600, stranger=False) is None
     assert partial.hold("one", 60, stranger=True) is None
     assert partial.hold("two", 50, stranger=True) == "one"
