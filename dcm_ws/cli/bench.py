@@ -1,5 +1,5 @@
 """
-C{dcm-ws bench}.
+C{dcm-ws bench}: puts a small load on a service, and measures its latency.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dcm_ws.cli.common import harmless, http_base, server_options, token_of
-from dcm_ws.cli.connection import advised, connected, make_client
-from dcm_ws.cli.patience import patiently
+from dcm_ws.cli.connection import connected, failure, make_client, repeat_until_accepted
+from dcm_ws.cli.options import Server, ServerOptions, json_option, server_options
+from dcm_ws.cli.terminal import INTERRUPTED, harmless, progress_bar
 from dcm_ws.client import DCMError, Event
 from dcm_ws.client.aio import DCMClient
 
@@ -29,18 +29,46 @@ CONNECTIONS_MAX = 1000
 MESSAGES_MAX = 100_000
 RATE_MAX = 10_000
 
-_AT_ONCE = 20
+_CONNECTING_AT_ONCE = 20
 _LAST_SECONDS = 10.0
-# anybody with a token may publish it, and nobody owes an ack for it
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+# anyone with a token may publish it, and it needs no acknowledgement
 _EVENT = "agent.unblocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    The load.
+
+    @ivar rate: messages per second.
+    """
+
+    topic: str
+    connections: int
+    messages: int
+    rate: int
+
+    @property
+    def deliveries(self) -> int:
+        """
+        The number of events that the subscribers receive if none is lost.
+        """
+        return self.connections * self.messages
+
+    def __str__(self) -> str:
+        return (
+            f"{self.connections} connections to {self.topic}, and {self.messages} messages at {self.rate}/s:"
+            f" {self.deliveries:,} deliveries, and as many events on global as messages"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """
-    What was measured; times in ms.
+    What was measured; times in milliseconds.
 
-    @ivar waited: of those published, the ones that the rate limit held up.
+    @ivar waited: the number of messages that the rate limit delayed.
     """
 
     connections: int
@@ -57,28 +85,40 @@ class Figures:
 
 
 @click.command("bench")
-@click.option("--connections", type=click.IntRange(1, CONNECTIONS_MAX), default=50, show_default=True)
-@click.option("--messages", type=click.IntRange(1, MESSAGES_MAX), default=200, show_default=True)
-@click.option("--rate", type=click.IntRange(1, RATE_MAX), default=50, show_default=True, help="Messages a second.")
-@click.option("--yes", is_flag=True, help="Do not ask if the service is on another machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--connections",
+    metavar="NUMBER",
+    type=click.IntRange(1, CONNECTIONS_MAX),
+    default=50,
+    show_default=True,
+    help="Number of subscribers.",
+)
+@click.option(
+    "--messages",
+    metavar="NUMBER",
+    type=click.IntRange(1, MESSAGES_MAX),
+    default=200,
+    show_default=True,
+    help="Number of messages to publish.",
+)
+@click.option(
+    "--rate",
+    metavar="NUMBER",
+    type=click.IntRange(1, RATE_MAX),
+    default=50,
+    show_default=True,
+    help="Messages per second.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation if the service is on another machine.")
+@json_option
 @server_options
-def command(
-    connections: int,
-    messages: int,
-    rate: int,
-    yes: bool,
-    as_json: bool,
-    url: str,
-    token_file: str | None,
-    agent_id: str | None,
-) -> None:
+def command(connections: int, messages: int, rate: int, yes: bool, as_json: bool, server: ServerOptions) -> None:
     """
-    Put a small load on a running service: subscribers of one topic, and one client that publishes to it.  It first says
-    what it will do.  Clients subscribed to global receive these events, too.  The latency is measured from before
-    publishing to after receiving in this one process, which may well be the slower one.
+    Put a small load on a running service: subscribers of one topic, and one client that publishes to it.  It first
+    prints what it will do.  Clients subscribed to global receive these events, too.  The latency is the time from
+    before publishing to after receiving in this one process, which may well be the slower one.
 
-    Exit codes: 0 every event came to every subscriber; 1 one did not, or the service cannot be reached (if nothing
+    Exit codes: 0 every event reached every subscriber; 1 one did not, or the service cannot be reached (if nothing
     listens, it retries for 15 seconds); 2 invalid usage, nothing was done; 130 ended by Ctrl-C.
 
     \b
@@ -87,24 +127,12 @@ def command(
       dcm-ws bench --connections 500 --messages 1000 --rate 100
       dcm-ws bench --json | jq .latency_p99_ms
     """
-    host = urlsplit(http_base(url)).hostname or ""
-    topic = f"topics/dcm-ws-bench-{secrets.token_hex(6)}"
-    click.echo(
-        f"{url}: {connections} connections to {topic}, and {messages} messages at {rate}/s:"
-        f" {connections * messages:,} deliveries, and as many events on global as messages",
-        err=True,
-    )
-    if host not in ("127.0.0.1", "::1", "localhost") and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"{harmless(host)} is another machine: say --yes to put this load on it")
-        click.confirm("It is another machine: go on?", abort=True)
-    token = token_of(token_file)
-    try:
-        figures = asyncio.run(_measure(url, token, agent_id, topic, connections, messages, rate))
-    except DCMError as error:
-        raise click.ClickException(f"{harmless(url)}: {advised(error, token)}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    plan = Plan(f"topics/dcm-ws-bench-{secrets.token_hex(6)}", connections, messages, rate)
+    host = urlsplit(server.http_base()).hostname or ""
+    click.echo(f"{server.url}: {plan}", err=True)
+    if host not in _LOCAL and not yes:
+        _confirm(host)
+    figures = _run(server.server(), plan)
     if as_json:
         click.echo(json.dumps(asdict(figures)))
     else:
@@ -113,73 +141,132 @@ def command(
         raise SystemExit(1)
 
 
-async def _measure(
-    url: str, token: str | None, agent_id: str | None, topic: str, connections: int, messages: int, rate: int
-) -> Figures:
-    took: list[float] = []
-    complete = asyncio.Event()
+def _confirm(host: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{harmless(host)} is another machine: use --yes to put this load on it")
+    click.confirm("The service is on another machine: continue?", abort=True)
 
-    def heard(event: Event) -> None:
-        took.append(time.perf_counter() - event.data["sent"])
-        if len(took) == connections * messages:
-            complete.set()
 
-    refusals: list[DCMError] = []
-    console = Console(stderr=True)
+def _run(server: Server, plan: Plan) -> Figures:
+    try:
+        return asyncio.run(_measure(server, plan))
+    except DCMError as error:
+        raise failure(error, server) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+async def _measure(server: Server, plan: Plan) -> Figures:
     async with AsyncExitStack() as stack:
-        progress = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
-        # first, and alone: what keeps it from connecting is reported once
-        publisher = await stack.enter_async_context(connected(make_client(url, token, agent_id, ()), url, token))
-        joining = progress.add_task("connecting", total=connections)
+        progress = stack.enter_context(progress_bar())
+        # it connects first, and alone: what prevents that is reported once
+        publisher = await stack.enter_async_context(connected(make_client(server), server))
+        subscribers = _Subscribers(server, plan)
         began = time.perf_counter()
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def join() -> None:
-            client = make_client(url, token, agent_id, (topic,))
-            client.on_error(refusals.append)
-            client.on(_EVENT, heard, channel=topic)
-            await client.unsubscribe("global")
-            async with gate:
-                await stack.enter_async_context(connected(client, url, token))
-            progress.advance(joining)
-
-        await asyncio.gather(*(join() for _ in range(connections)))
+        await subscribers.connect(stack, progress)
         connecting = time.perf_counter() - began
-        if refusals:
-            raise click.ClickException(f"{harmless(url)}: {advised(refusals[0], token)}")
-        publishing = progress.add_task("publishing", total=messages)
         began = time.perf_counter()
-        waited = 0
-        for number in range(messages):
-            await asyncio.sleep(began + number / rate - time.perf_counter())
-            waited += await _publish(publisher, topic, number)
-            progress.advance(publishing)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(complete.wait(), _LAST_SECONDS)
+        waited = await _publish_all(publisher, plan, progress)
+        await subscribers.wait()
         elapsed = time.perf_counter() - began
-    took.sort()
-    p50, p95, p99, last = (1000 * _quantile(took, share) for share in (0.5, 0.95, 0.99, 1))
-    return Figures(
-        connections,
-        round(1000 * connecting, 1),
-        messages,
-        waited,
-        connections * messages,
-        len(took),
-        round(len(took) / elapsed, 1),
-        *(round(value, 3) for value in (p50, p95, p99, last)),
-    )
+    return _figures(plan, connecting, waited, sorted(subscribers.latencies), elapsed)
+
+
+class _Subscribers:
+    """
+    The clients that receive the events.
+
+    @ivar latencies: seconds from publishing to receiving, of each delivery.
+    """
+
+    def __init__(self, server: Server, plan: Plan) -> None:
+        self._server = server
+        self._plan = plan
+        self._complete = asyncio.Event()
+        self._connecting = asyncio.Semaphore(_CONNECTING_AT_ONCE)
+        self._refusals: list[DCMError] = []
+        self.latencies: list[float] = []
+
+    async def connect(self, stack: AsyncExitStack, progress: Progress) -> None:
+        """
+        Connect all of them, a few at a time; they are closed with C{stack}.
+
+        @raise click.ClickException: a client cannot connect, or is not allowed to subscribe.
+        """
+        task = progress.add_task("connecting", total=self._plan.connections)
+
+        async def connect_one() -> None:
+            client = make_client(self._server, (self._plan.topic,))
+            client.on_error(self._refusals.append)
+            client.on(_EVENT, self._received, channel=self._plan.topic)
+            await client.unsubscribe("global")
+            async with self._connecting:
+                await stack.enter_async_context(connected(client, self._server))
+            progress.advance(task)
+
+        await asyncio.gather(*(connect_one() for _ in range(self._plan.connections)))
+        if self._refusals:
+            raise failure(self._refusals[0], self._server)
+
+    async def wait(self) -> None:
+        """
+        Wait for the last events, but not indefinitely.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._complete.wait(), _LAST_SECONDS)
+
+    def _received(self, event: Event) -> None:
+        self.latencies.append(time.perf_counter() - event.data["sent"])
+        if len(self.latencies) == self._plan.deliveries:
+            self._complete.set()
+
+
+async def _publish_all(publisher: DCMClient, plan: Plan, progress: Progress) -> int:
+    """
+    Publish at the rate of the plan; returns how many messages the rate limit delayed.
+    """
+    task = progress.add_task("publishing", total=plan.messages)
+    began = time.perf_counter()
+    waited = 0
+    for number in range(plan.messages):
+        await asyncio.sleep(began + number / plan.rate - time.perf_counter())
+        waited += await _publish(publisher, plan.topic, number)
+        progress.advance(task)
+    return waited
 
 
 async def _publish(publisher: DCMClient, topic: str, number: int) -> bool:
     """
-    Did it have to wait?  The time that an event has is of its last sending.
+    Publish one message; returns whether the rate limit delayed it.
     """
 
+    # each attempt takes the time anew: the latency does not include the delay
     def attempt() -> Awaitable[str]:
         return publisher.publish(topic, _EVENT, {"bench": number, "sent": time.perf_counter()})
 
-    return (await patiently(attempt))[1]
+    return (await repeat_until_accepted(attempt))[1]
+
+
+def _figures(plan: Plan, connecting: float, waited: int, latencies: Sequence[float], elapsed: float) -> Figures:
+    """
+    @param connecting: seconds.
+    @param latencies: seconds, in ascending order.
+    @param elapsed: seconds from the first publish to the last delivery.
+    """
+    p50, p95, p99, slowest = (round(1000 * _quantile(latencies, share), 3) for share in (0.5, 0.95, 0.99, 1))
+    return Figures(
+        connections=plan.connections,
+        connecting_ms=round(1000 * connecting, 1),
+        published=plan.messages,
+        waited=waited,
+        expected=plan.deliveries,
+        received=len(latencies),
+        deliveries_per_second=round(len(latencies) / elapsed, 1),
+        latency_p50_ms=p50,
+        latency_p95_ms=p95,
+        latency_p99_ms=p99,
+        latency_max_ms=slowest,
+    )
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -192,6 +279,6 @@ def _show(figures: Figures) -> None:
     table.add_column(justify="right")
     for name, value in asdict(figures).items():
         label = name.removesuffix("_ms").replace("_", " ")
-        label = "waited for the rate limit" if name == "waited" else label
+        label = "delayed by the rate limit" if name == "waited" else label
         table.add_row(label, f"{value:,.2f} ms" if name.endswith("_ms") else f"{value:,}")
     Console(highlight=False).print(table)

@@ -1,5 +1,5 @@
 """
-Clients of the service, for the commands.
+Clients of the service, as commands use them: connect, report why that fails, and repeat requests that come too early.
 """
 
 from __future__ import annotations
@@ -9,27 +9,35 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import click
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
 
-from dcm_ws.cli.common import harmless
+from dcm_ws.cli.options import Server
+from dcm_ws.cli.terminal import harmless, say
 from dcm_ws.client import ClosedError, DCMError, State
 from dcm_ws.client.aio import DCMClient
+from dcm_ws.client.errors import NotAvailableError, RateLimitedError
 from dcm_ws.client.reasons import REFUSED
 
 CONNECT_SECONDS = 15.0
 """
-Seconds that a command waits for a service that it needs at once.
+Seconds that a command tries to connect to a service that it needs at once.
 """
 
 SLOW_SECONDS = 2.0
 """
-Seconds after which a command says that it is still connecting.
+Seconds after which a command reports that it is still connecting.
 """
 
+ATTEMPTS = 10
+"""
+Attempts at a request that the service answers with C{NOT_AVAILABLE}.
+"""
+
+_PAUSE = 0.1
 _GET_A_TOKEN = "give a token in DCM_WS_TOKEN or --token-file; `dcm-ws token NAME` makes one"
 _ADVICE = {
     "AUTHENTICATION_REQUIRED": _GET_A_TOKEN,
@@ -37,67 +45,64 @@ _ADVICE = {
     "TOKEN_EXPIRED": "the token has expired; `dcm-ws token NAME` makes another",
     "TOKEN_INVALID": "the token is damaged, or was not signed with the secret of this service",
 }
+_UNAUTHENTICATED = 4001
 _SERVER_ERROR = 500
 
 
-def make_client(url: str, token: str | None, agent_id: str | None, channels: Iterable[str]) -> DCMClient:
+def make_client(server: Server, channels: Iterable[str] = ()) -> DCMClient:
     """
-    A client that leaves everything that is kept for its agent: it connects as an observer.
+    A client that connects as an observer: what the service keeps for the agent stays kept.
 
-    @raise click.UsageError: it is not a WebSocket URL.
+    @raise click.UsageError: the URL is not a WebSocket URL.
     """
-    # the commands say themselves what the client would log
+    # the commands report themselves what the client would log
     logging.getLogger("dcm_ws.client").setLevel(logging.ERROR)
     try:
-        return DCMClient(url, token=token, agent_id=agent_id, channels=channels, observer=True)
+        return DCMClient(server.url, token=server.token, agent_id=server.agent_id, channels=channels, observer=True)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
 
-def say(text: str) -> None:
-    """
-    Write a line on standard error, which may be closed.
-    """
-    with suppress(OSError):
-        click.echo(text, err=True)
-
-
-def advised(error: DCMError, token: str | None) -> str:
+def describe(error: DCMError, server: Server) -> str:
     """
     What the error says, and what to do about it.
-
-    @param token: the one that was used.
     """
     refusal = error.refusal if isinstance(error, ClosedError) else error
     code = getattr(refusal, "code", None)
-    if token is None and (code == "NOT_AUTHORIZED" or getattr(error, "close_code", None) == 4001):
+    close_code = getattr(error, "close_code", None)
+    if server.token is None and (code == "NOT_AUTHORIZED" or close_code == _UNAUTHENTICATED):
         code = "AUTHENTICATION_REQUIRED"
-    elif code is None and getattr(error, "close_code", None) == 4001:
-        # it was accepted when the connection was made
+    elif code is None and close_code == _UNAUTHENTICATED:
+        # the token was accepted when the connection was made
         code = "TOKEN_EXPIRED"
     advice = _ADVICE.get(str(code))
     return harmless(str(error)) + (f" ({advice})" if advice else "")
 
 
+def failure(error: DCMError, server: Server) -> click.ClickException:
+    """
+    The error that ends a command because of what the service answers.
+    """
+    return click.ClickException(f"{harmless(server.url)}: {describe(error, server)}")
+
+
 class Progress:
     """
-    Says on standard error why there is no connection, and when it is tried again.
+    Reports on standard error why there is no connection, and when the client tries again.
 
-    @param url: as the user gave it.
-
-    @ivar connected: there was a connection.
-    @ivar failure: why there is no use in trying again; None as long as there is.
+    @ivar connected: whether there has been a connection.
+    @ivar failure: why trying again would not help; None as long as it may.
     """
 
-    def __init__(self, client: DCMClient, url: str) -> None:
+    def __init__(self, client: DCMClient, server: Server) -> None:
         self._client = client
-        self._url = harmless(url)
+        self._url = harmless(server.url)
         self.connected = False
         self.failure: str | None = None
         client.on_state(self._changed)
-        asyncio.get_running_loop().call_later(SLOW_SECONDS, self._still)
+        asyncio.get_running_loop().call_later(SLOW_SECONDS, self._report_slowness)
 
-    def _still(self) -> None:
+    def _report_slowness(self) -> None:
         if self._client.state is State.CONNECTING and not self.connected:
             say(f"connecting to {self._url} …")
 
@@ -105,8 +110,8 @@ class Progress:
         if state is State.CONNECTED:
             self.connected = True
         elif state is State.WAITING:
-            # a service that was there may come back, whatever stands in its place meanwhile
-            if not self.connected and is_hopeless(self._client.last_error):
+            # a service that has been there may come back, whatever answers in its place now
+            if not self.connected and is_permanent(self._client.last_error):
                 self.failure = self.trouble
             else:
                 delay = max(0.0, (self._client.retry_at or 0.0) - time.time())
@@ -115,17 +120,17 @@ class Progress:
     @property
     def trouble(self) -> str:
         """
-        What happened to the connection.
+        Why there is no connection.
         """
         if self._client.ended == REFUSED:
             return f"nothing listens at {self._url} (connection refused)"
         return f"no connection to {self._url}: {harmless(self._client.ended or 'no answer')}"
 
 
-def is_hopeless(error: BaseException | None) -> bool:
+def is_permanent(error: BaseException | None) -> bool:
     """
     Whether another attempt would fail in the same way: an HTTP status below 500 instead of a WebSocket, a redirection
-    to somewhere else, an unknown host, an error of TLS, or a proxy that refuses.
+    to another server, an unknown host, a TLS error, or a proxy that refuses.
     """
     if isinstance(error, InvalidStatus | InvalidProxyStatus):
         return error.response.status_code < _SERVER_ERROR
@@ -133,27 +138,26 @@ def is_hopeless(error: BaseException | None) -> bool:
 
 
 @asynccontextmanager
-async def connected(client: DCMClient, url: str, token: str | None) -> AsyncIterator[DCMClient]:
+async def connected(client: DCMClient, server: Server) -> AsyncIterator[DCMClient]:
     """
-    The client, connected; closed at the end.
+    Connect the client, and close it at the end.
 
-    @param url: as the user gave it.
     @raise click.ClickException: it cannot connect, or not within L{CONNECT_SECONDS}.
     """
-    progress = Progress(client, url)
+    progress = Progress(client, server)
     connecting = asyncio.ensure_future(client.connect())
-    hopeless = asyncio.Event()
-    client.on_state(lambda _: hopeless.set() if progress.failure is not None else None)
-    failing = asyncio.ensure_future(hopeless.wait())
+    gave_up = asyncio.Event()
+    client.on_state(lambda _: gave_up.set() if progress.failure is not None else None)
+    giving_up = asyncio.ensure_future(gave_up.wait())
     try:
-        await asyncio.wait((connecting, failing), timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((connecting, giving_up), timeout=CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():
-            raise click.ClickException(progress.failure or f"{progress.trouble}; given up after {CONNECT_SECONDS:g} s")
+            raise click.ClickException(progress.failure or f"{progress.trouble}; gave up after {CONNECT_SECONDS:g} s")
         await connecting
     except DCMError as error:
-        raise click.ClickException(f"{harmless(url)}: {advised(error, token)}") from None
+        raise failure(error, server) from None
     finally:
-        failing.cancel()
+        giving_up.cancel()
         if client.state is not State.CONNECTED:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
@@ -162,3 +166,27 @@ async def connected(client: DCMClient, url: str, token: str | None) -> AsyncIter
         yield client
     finally:
         await client.close()
+
+
+async def repeat_until_accepted(request: Callable[[], Awaitable[str]]) -> tuple[str, bool]:
+    """
+    Call C{request} again, after the pause that the service names, as long as the service answers C{RATE_LIMITED}, and
+    up to L{ATTEMPTS} times while it answers C{NOT_AVAILABLE}.
+
+    @return: what it returns, and whether it had to be called again.
+    @raise NotAvailableError: the service was not available at any attempt.
+    @raise DCMError: the service refuses the request for another reason.
+    """
+    attempts, repeated = 0, False
+    while True:
+        try:
+            return await request(), repeated
+        except RateLimitedError as error:
+            pause = error.retry_after
+        except NotAvailableError as error:
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise
+            pause = error.retry_after
+        repeated = True
+        await asyncio.sleep(pause or _PAUSE)

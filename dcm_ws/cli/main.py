@@ -1,5 +1,5 @@
 """
-The commands by name; each is imported when it is called for, so that C{--help} answers at once.
+C{dcm-ws}: the commands by name.  Each is imported only when it is used, so that C{--help} answers at once.
 """
 
 from __future__ import annotations
@@ -52,10 +52,15 @@ def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> No
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def main() -> None:
     """
-    Real-time events from PostgreSQL to WebSocket channels: the service, and tools to look at it and feed it.
+    Real-time events from PostgreSQL to WebSocket channels: the service, and commands to set it up, watch it and publish
+    events.
 
-    Exit codes: 0 done, 1 it failed, 2 invalid usage; nothing was done.
+    dcm-ws COMMAND --help describes a command, with examples.
+
+    Exit codes: 0 done; 1 it failed; 2 invalid usage, nothing was done.
     """

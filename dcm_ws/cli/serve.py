@@ -1,5 +1,5 @@
 """
-C{dcm-ws serve}.
+C{dcm-ws serve}: runs the service in the foreground.
 """
 
 from __future__ import annotations
@@ -8,7 +8,12 @@ import sys
 
 import click
 
-from dcm_ws.cli.common import ServiceCommand
+from dcm_ws.app.commandline import Options
+from dcm_ws.cli.settings import ServiceCommand
+
+
+class _ServeOptions(Options):
+    synopsis = "Usage: dcm-ws serve [OPTIONS]"
 
 
 @click.command(
@@ -22,21 +27,19 @@ def command(options: tuple[str, ...]) -> None:
     """
     Run the service in the foreground, as twistd -n dcm-ws does, with the same options.
     """
-    from dcm_ws.app.commandline import Options
-
     Options.program = "dcm-ws serve"
     if "--help" in options or "-h" in options:
-
-        class Listed(Options):
-            synopsis = "Usage: dcm-ws serve [options]"
-
-        click.echo(str(Listed()))
+        click.echo(str(_ServeOptions()))
         click.echo(
-            "Exit codes: 0 stopped by SIGTERM or SIGINT, 1 it could not start.\n\n"
-            "Examples:\n  dcm-ws serve\n  dcm-ws serve --config /etc/dcm-ws.toml --log-format json"
+            "Runs the service in the foreground, as twistd -n dcm-ws does, with the same options.\n\n"
+            "Exit codes: 0 stopped by SIGTERM or SIGINT; 1 it could not start, or an option is invalid.\n\n"
+            "Examples:\n"
+            "  dcm-ws serve\n"
+            "  dcm-ws serve --ws-port 8080 --log-level debug\n"
+            "  dcm-ws serve --config /etc/dcm-ws.toml --log-format json"
         )
         return
-    # no console script beside this one is sure to be twistd's
+    # the command twistd on PATH may belong to another installation
     sys.argv = ["twistd", "-n", "--pidfile=", "dcm-ws", *options]
     from twisted.scripts.twistd import run
 

@@ -1,90 +1,27 @@
 """
-C{dcm-ws tail}.
+C{dcm-ws tail}: shows events as they arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from fnmatch import fnmatchcase
-from io import TextIOWrapper
+from dataclasses import replace
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from dcm_ws.cli.common import check_channel, compact, harmless, json_line, server_options, token_of
-from dcm_ws.cli.connection import Progress, advised, make_client, say
+from dcm_ws.cli.connection import Progress, describe, failure, make_client
+from dcm_ws.cli.options import Server, ServerOptions, check_channel, server_options
+from dcm_ws.cli.tail_filter import Filter
+from dcm_ws.cli.tail_output import Printer
+from dcm_ws.cli.terminal import harmless, say
 from dcm_ws.client import ClosedError, DCMError, Event, RefusedError, State
-from dcm_ws.client.aio import DCMClient
 from dcm_ws.protocol.errors import ProtocolError
 
 AGENT = "dcm-ws-tail"
 """
-Who it connects as without a token, which only development allows: an agent's channel takes being somebody.
+The agent to connect as without a token, which only development allows: the channels of agents need one.
 """
-
-_COLOURS = {
-    "task": "green",
-    "subtask": "cyan",
-    "message": "magenta",
-    "agent": "yellow",
-    "session": "blue",
-    "metric": "dim",
-    "system": "bold",
-}
-_BAD = ("failed", "error", "blocked")
-_AGENT_KEYS = ("agent_id", "from_agent_id", "to_agent_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """
-    What is shown.
-
-    @ivar channels: none for all that come.
-    """
-
-    channels: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
-    agent: str | None = None
-    text: str | None = None
-
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        """
-        The channels that it comes on.  What is published to an agent need not be mirrored to global.
-        """
-        own = () if self.agent is None else (f"agents/{self.agent}",)
-        return self.channels or ("global", *own)
-
-    @property
-    def private(self) -> bool:
-        """
-        Whether one of the channels takes being authenticated.
-        """
-        return any(channel.startswith("agents/") for channel in self.subscriptions)
-
-    def __call__(self, event: Event) -> bool:
-        data = event.data if isinstance(event.data, dict) else {}
-        return (
-            (not self.channels or event.channel in self.channels)
-            # it comes on that channel, too, and before
-            and event.origin not in self.subscriptions
-            and (not self.events or any(fnmatchcase(event.event, pattern) for pattern in self.events))
-            and (
-                self.agent is None
-                or event.sender == self.agent
-                or f"agents/{self.agent}" in (event.channel, event.origin)
-                or any(data.get(key) == self.agent for key in _AGENT_KEYS)
-            )
-            and (self.text is None or self.text.lower() in compact(event.data).lower())
-        )
 
 
 @click.command("tail")
@@ -96,9 +33,9 @@ class Wanted:
     metavar="PATTERN",
     help="Only events whose name matches, such as 'task.*'; repeatable.",
 )
-@click.option("--agent", help="Only events of, from or for this agent, or on its channel.")
-@click.option("--grep", "text", metavar="TEXT", help="Only events with this text in their data; case is ignored.")
-@click.option("--count", "-n", type=click.IntRange(1), help="End after this many events.")
+@click.option("--agent", metavar="AGENT", help="Only events of, from or for this agent, or on its channel.")
+@click.option("--grep", "text", metavar="TEXT", help="Only events with this text in their data, whatever its case.")
+@click.option("--count", "-n", metavar="NUMBER", type=click.IntRange(1), help="End after this many events.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON.")
 @server_options
 def command(
@@ -108,13 +45,12 @@ def command(
     text: str | None,
     count: int | None,
     as_json: bool,
-    url: str,
-    token_file: str | None,
-    agent_id: str | None,
+    server: ServerOptions,
 ) -> None:
     """
-    Show events as they come, on the CHANNELs given, or else on global, which has all public events.  It only observes:
-    it acknowledges nothing, and what is kept for an agent stays kept, also if it connects as that agent.
+    Show events as they arrive on the CHANNELs, or without any on global, which has all public events.  It only
+    observes: it acknowledges nothing, and what the service keeps for an agent stays kept, also if it connects as that
+    agent.
 
     It reconnects indefinitely, and reports the connection on standard error.  Escape sequences, control characters and
     text-direction marks in events are printed escaped, so an event cannot control your terminal.
@@ -134,65 +70,64 @@ def command(
             check_channel(channel)
         except ProtocolError as error:
             raise click.UsageError(harmless(error.reason)) from None
-    wanted = Wanted(channels, events, agent or None, text)
-    failure = asyncio.run(_tail(url, token_of(token_file), agent_id, wanted, count, as_json))
-    if failure is not None:
-        raise click.ClickException(failure)
+    asyncio.run(_tail(server.server(), Filter(channels, events, agent or None, text), count, as_json))
 
 
-async def _tail(
-    url: str, token: str | None, agent_id: str | None, wanted: Wanted, count: int | None, as_json: bool
-) -> str | None:
+async def _tail(server: Server, wanted: Filter, count: int | None, as_json: bool) -> None:
     """
     Show events until the end.
 
-    @return: why the service does not give any; None where it did.
+    @raise click.ClickException: the service does not send any.
     """
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)
-    show = _printer(wanted, count, as_json, done.set)
-    claimed = agent_id if token or agent_id else AGENT
-    tail = _Tail(url, make_client(url, token, claimed, wanted.subscriptions), token, wanted, done)
-    failure = await tail.run(show)
-    if failure is not None and tail.needs_token and claimed == AGENT and not wanted.private:
-        # production may let clients listen that have not authenticated
+    printer = Printer(count, as_json, done.set)
+    unnamed = server.token is None and not server.agent_id
+    tail = _Tail(replace(server, agent_id=AGENT) if unnamed else server, wanted, printer, done)
+    try:
+        await tail.run()
+    except click.ClickException:
+        if not tail.needs_token or not unnamed or wanted.needs_agent:
+            raise
+        # in production the service may allow anonymous clients to listen
         done.clear()
-        tail = _Tail(url, make_client(url, None, None, wanted.subscriptions), None, wanted, done)
-        failure = await tail.run(show)
-    return failure
+        await _Tail(server, wanted, printer, done).run()
 
 
 class _Tail:
     """
-    One client, and what is reported about it on standard error.
+    Runs one client, and reports on standard error what happens to it.
 
-    @ivar needs_token: the service does not let anybody in without a token.
+    @param done: set when the command is to end.
+
+    @ivar needs_token: whether the service accepts no client without a token.
     """
 
-    def __init__(self, url: str, client: DCMClient, token: str | None, wanted: Wanted, done: asyncio.Event) -> None:
-        self._url = url
-        self._client = client
-        self._token = token
-        self._wanted = set(wanted.subscriptions)
+    def __init__(self, server: Server, wanted: Filter, printer: Printer, done: asyncio.Event) -> None:
+        self._server = server
+        self._wanted = wanted
+        self._printer = printer
         self._done = done
+        self._client = make_client(server, wanted.subscriptions)
+        self._channels = set(wanted.subscriptions)
         self._refusals: dict[str, str] = {}
-        self._progress = Progress(client, url)
+        self._progress = Progress(self._client, server)
         self._greeted = False
         self._lost = False
         self.needs_token = False
 
-    async def run(self, show: Callable[[Event], object]) -> str | None:
+    async def run(self) -> None:
         """
-        Call C{show} with each event until the end.
+        Show events until the end.
 
-        @return: why there were none.
+        @raise click.ClickException: the service refuses the connection or all the channels, or cannot be reached.
         """
-        # before it connects, so that nothing comes earlier
-        self._client.on("*", show)
+        # before it connects, so that no event is missed
+        self._client.on("*", self._show)
         self._client.on_state(self._changed)
-        self._client.on_error(self._complain)
+        self._client.on_error(self._report)
         connecting = asyncio.ensure_future(self._connect())
         await self._done.wait()
         connecting.cancel()
@@ -202,45 +137,54 @@ class _Tail:
                 await self._client.connected()
         except ClosedError as error:
             self.needs_token = getattr(error.refusal, "code", None) == "TOKEN_REQUIRED"
-            return f"{harmless(self._url)}: {advised(error, self._token)}"
+            raise failure(error, self._server) from None
         finally:
             await self._client.close()
         if self._progress.failure is not None:
-            return self._progress.failure
-        return "; ".join(self._refusals.values()) if self._refusals.keys() >= self._wanted else None
+            raise click.ClickException(self._progress.failure)
+        if self._refuses_all:
+            raise click.ClickException("; ".join(self._refusals.values()))
+
+    def _show(self, event: Event) -> None:
+        if self._wanted.matches(event):
+            self._printer.print(event)
 
     async def _connect(self) -> None:
         await self._client.connect()
         if self._client.agent_id is None:
-            # nothing else says whether a client that has not authenticated gets anything
-            for channel in self._wanted:
+            # for a client that has not authenticated, only the answers to subscribe say if it may listen
+            for channel in self._channels:
                 try:
                     await self._client.subscribe(channel)
                 except RefusedError as error:
                     error.channel = channel
-                    self._complain(error)
+                    self._report(error)
                 except DCMError:
                     # the connection has ended; the client subscribes again by itself
                     return
         self._greet()
 
     def _greet(self) -> None:
-        channels = ", ".join(sorted(self._wanted - self._refusals.keys()))
+        channels = ", ".join(sorted(self._channels - self._refusals.keys()))
         if channels:
             self._greeted = True
             name = harmless(self._client.agent_id or "an anonymous client")
-            say(f"connected to {harmless(self._url)} as {name}, observing {harmless(channels)}")
+            say(f"connected to {harmless(self._server.url)} as {name}, observing {harmless(channels)}")
 
-    def _complain(self, error: DCMError) -> None:
-        text = advised(error, self._token)
+    def _report(self, error: DCMError) -> None:
+        text = describe(error, self._server)
         if isinstance(error, RefusedError) and error.channel is not None:
             text = f"{harmless(error.channel)}: {text}"
             self._refusals[error.channel] = text
-            if self._refusals.keys() >= self._wanted:
-                # it is the end, and its reason
+            if self._refuses_all:
+                # the command ends with this as its error
                 self._done.set()
                 return
         say(text)
+
+    @property
+    def _refuses_all(self) -> bool:
+        return self._refusals.keys() >= self._channels
 
     def _changed(self, state: State) -> None:
         if state is State.WAITING:
@@ -252,67 +196,3 @@ class _Tail:
             say("connected again")
         elif state is State.CLOSED:
             self._done.set()
-
-
-def _printer(wanted: Wanted, count: int | None, as_json: bool, end: Callable[[], None]) -> Callable[[Event], None]:
-    console = Console(highlight=False)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # a terminal may lack what is in an event
-        sys.stdout.reconfigure(errors="backslashreplace")
-    shown = 0
-
-    def show(event: Event) -> None:
-        nonlocal shown
-        if not wanted(event) or shown == count:
-            return
-        shown += 1
-        try:
-            if as_json:
-                sys.stdout.write(json_line(fields_of(event)) + "\n")
-            else:
-                # not printed by rich itself, which ends the process where a pipe is closed
-                with console.capture() as captured:
-                    console.print(line_of(event), soft_wrap=True)
-                sys.stdout.write(captured.get())
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Python would complain when it flushes at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            end()
-        if shown == count:
-            end()
-
-    return show
-
-
-def fields_of(event: Event) -> dict[str, object]:
-    """
-    An event as C{--json} prints it.
-    """
-    more = {"from": event.sender, "origin": event.origin}
-    return {
-        "id": event.id,
-        "channel": event.channel,
-        "event": event.event,
-        "data": event.data,
-        "timestamp": event.timestamp,
-        **{name: value for name, value in more.items() if value is not None},
-    }
-
-
-def line_of(event: Event) -> Text:
-    """
-    An event as a line.
-    """
-    when = datetime.fromtimestamp(event.timestamp / 1000).strftime("%H:%M:%S.%f")[:-3]
-    family, _, rest = event.event.partition(".")
-    colour = "bold red" if rest in _BAD else _COLOURS.get(family, "white")
-    return Text.assemble(
-        (when, "dim"),
-        " ",
-        (f"{harmless(event.event):<19}", colour),
-        " ",
-        (f"{harmless(event.channel):<20}", "blue"),
-        " ",
-        compact(event.data),
-    )

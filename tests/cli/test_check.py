@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from dcm_ws.cli.check import _clock, masked
+from dcm_ws.cli.check_database import compare_clocks
+from dcm_ws.cli.check_settings import masked
 from dcm_ws.version import VERSION
 from tests.cli.running import pgbouncer, run
 from tests.integration.running import PostgresServer, free_port, postgres, service
@@ -47,7 +48,7 @@ def test_good(tmp_path: Path, database: PostgresServer) -> None:
     status, found = check(tmp_path, **variables)
     assert (status, red(found)) == (0, [])
     assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "triggers", "clock"]
-    assert found["listen"]["text"] == "a notification came through"
+    assert found["listen"]["text"] == "a notification arrived"
     shown = run(tmp_path, "check", **variables)
     assert shown.returncode == 0 and "RED" not in shown.stdout
 
@@ -223,7 +224,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
     assert look("free.sock")["good"] and look(str(tmp_path / "free.sock"))["good"]
     nowhere = look(str(tmp_path / "none" / "a.sock"))
-    assert not nowhere["good"] and "is no folder" in nowhere["text"] and nowhere["hint"]
+    assert not nowhere["good"] and "is not a folder" in nowhere["text"] and nowhere["hint"]
     assert not look("x" * 200)["good"]
     with service("--listen", f"unix:{tmp_path}/s.sock") as running:
         used = look("s.sock")
@@ -235,7 +236,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
     with service("--listen", f"unix:{tmp_path}/s.sock"):
         pass
     (tmp_path / "file").write_text("")
-    assert "a file is in its place" in look("file")["text"] and not look("file")["good"]
+    assert "there already is a file" in look("file")["text"] and not look("file")["good"]
 
 
 def test_sockets_of_systemd(tmp_path: Path) -> None:
@@ -359,5 +360,5 @@ def test_clocks() -> None:
     """
     Clocks may differ by five seconds.
     """
-    assert _clock(4.9).good and _clock(-4.9).good
-    assert not _clock(5.1).good and not _clock(-5.1).good
+    assert compare_clocks(4.9).good and compare_clocks(-4.9).good
+    assert not compare_clocks(5.1).good and not compare_clocks(-5.1).good

@@ -26,11 +26,12 @@ from typing import IO
 import pytest
 from rich.console import Console
 
-from dcm_ws.cli.common import harmless, json_line
+from dcm_ws.cli.connection import ATTEMPTS, repeat_until_accepted
 from dcm_ws.cli.lines import LINE_MAX, Numbered, numbered
-from dcm_ws.cli.patience import TRIES, patiently
-from dcm_ws.cli.tail import Wanted, fields_of, line_of
-from dcm_ws.cli.top import screen
+from dcm_ws.cli.tail_filter import Filter
+from dcm_ws.cli.tail_output import fields_of, line_of
+from dcm_ws.cli.terminal import harmless, json_line
+from dcm_ws.cli.top_screen import screen
 from dcm_ws.client import Event
 from dcm_ws.client.errors import NotAvailableError, refusal
 from tests.cli.running import PROGRAM, clean, run
@@ -485,14 +486,16 @@ def test_filters() -> None:
     An agent is looked for in the channel, the data and the sender; what comes twice is shown once.
     """
     event = Event("msg_1", "agents/a", "message.new", {"to_agent_id": "b", "text": "Über"}, 0, {})
-    assert Wanted(agent="a")(event) and Wanted(agent="b")(event) and not Wanted(agent="c")(event)
-    assert Wanted(text="über")(event) and not Wanted(text="unter")(event)
-    assert Wanted(events=("task.*", "message.*"))(event) and not Wanted(events=("task.*",))(event)
-    assert not Wanted(channels=("agents/b",))(event)
+    assert (
+        Filter(agent="a").matches(event) and Filter(agent="b").matches(event) and not Filter(agent="c").matches(event)
+    )
+    assert Filter(text="über").matches(event) and not Filter(text="unter").matches(event)
+    assert Filter(events=("task.*", "message.*")).matches(event) and not Filter(events=("task.*",)).matches(event)
+    assert not Filter(channels=("agents/b",)).matches(event)
     mirrored = Event("msg_1", "global", "message.new", None, 0, {"from": "s", "origin": "agents/a"})
-    assert Wanted(agent="s")(mirrored) and not Wanted(agent="x")(mirrored)
-    assert Wanted(channels=("global",), agent="a")(mirrored) and not Wanted(agent="a")(mirrored)
-    assert not Wanted(channels=("global", "agents/a"))(mirrored)
+    assert Filter(agent="s").matches(mirrored) and not Filter(agent="x").matches(mirrored)
+    assert Filter(channels=("global",), agent="a").matches(mirrored) and not Filter(agent="a").matches(mirrored)
+    assert not Filter(channels=("global", "agents/a")).matches(mirrored)
     assert fields_of(mirrored)["from"] == "s"
     assert "message.new" in line_of(event).plain
 
@@ -685,12 +688,12 @@ def test_a_service_that_is_not_available() -> None:
             return "there"
         raise refusal({"code": "NOT_AVAILABLE", "error": "later", "retry_after_ms": 1})
 
-    enough = TRIES
-    assert asyncio.run(patiently(ask)) == ("there", True)
-    asked, enough = [], TRIES + 1
+    enough = ATTEMPTS
+    assert asyncio.run(repeat_until_accepted(ask)) == ("there", True)
+    asked, enough = [], ATTEMPTS + 1
     with pytest.raises(NotAvailableError):
-        asyncio.run(patiently(ask))
-    assert len(asked) == TRIES
+        asyncio.run(repeat_until_accepted(ask))
+    assert len(asked) == ATTEMPTS
 
 
 def test_publish_waits_for_its_lines(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_tables_of_a_later_schema(tmp_path: Path) -> None:
         assert apply(tmp_path, server) == f"triggers, version {VERSION}: installed"
         assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(1,)]
         server.execute("create schema hidden; alter function public.dcm_ws_notify() set schema hidden")
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: they were there"
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
         apply(tmp_path, server, "--remove")
         assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
 
@@ -299,10 +299,10 @@ def test_a_table_made_anew(tmp_path: Path) -> None:
         kept = "select oid from pg_trigger where tgname = 'dcm_ws_notify' and tgrelid = 'sessions'::regclass"
         before = server.execute(kept)
         server.execute("drop table subtasks; create table subtasks (id int); drop table actions")
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: made what was missing: subtasks, actions"
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: created what was missing: subtasks, actions"
         assert (triggers(server).count("subtasks"), server.execute(kept)) == (1, before)
         assert server.execute("select count(*) from actions") == [(0,)]
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: they were there"
+        assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
 
 
 def test_removing_from_where_they_are(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_removing_from_where_they_are(tmp_path: Path) -> None:
         server.execute("create table running partition of subtasks for values in ('running')")
         server.execute('alter table sessions rename to "Old sessions"')
         server.execute("create schema archive; alter table task_lists set schema archive")
-        assert apply(tmp_path, server, "--remove") == "the triggers are gone; the tables stay"
+        assert apply(tmp_path, server, "--remove") == "triggers removed; the tables stay"
         assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
         assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
         assert apply(tmp_path, server, "--remove") == "there were no triggers"

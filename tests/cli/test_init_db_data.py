@@ -267,13 +267,13 @@ def test_tables_that_are_chosen(fresh: PostgresServer, tmp_path: Path) -> None:
     assert fresh.execute("select to_regclass('task_lists'), to_regclass('actions')") == [(None, None)]
     chosen = "select tgrelid::regclass::text from pg_trigger where tgname = 'dcm_ws_notify' order by 1"
     assert fresh.execute(chosen) == [("sessions",), ("subtasks",)]
-    assert "they were there" in init(tmp_path, fresh, "--table", "subtasks", "--table", "sessions")
+    assert "already installed, unchanged" in init(tmp_path, fresh, "--table", "subtasks", "--table", "sessions")
     assert "changed" in init(tmp_path, fresh, "--table", "sessions")
     assert fresh.execute(chosen) == [("sessions",)]
     found = run(tmp_path, "check", "--json", "--ws-port", "0", DATABASE_URL=fresh.url)
     lines = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
     assert lines["triggers"]["good"], lines
-    assert "made what was missing" in init(tmp_path, fresh)
+    assert "created what was missing" in init(tmp_path, fresh)
     assert len(fresh.execute(chosen)) == 4
 
 

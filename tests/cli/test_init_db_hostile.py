@@ -250,7 +250,7 @@ def test_the_owner_of_the_tables(fresh: PostgresServer, tmp_path: Path) -> None:
     assert init(tmp_path, fresh, role="app").returncode == 0
     line = triggers_line(tmp_path, fresh, "app")
     assert line["good"], line
-    assert "they were there" in init(tmp_path, fresh).stdout
+    assert "already installed, unchanged" in init(tmp_path, fresh).stdout
     fresh.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 2'")
     assert "installed" in init(tmp_path, fresh).stdout
     assert init(tmp_path, fresh, "--remove").returncode == 0

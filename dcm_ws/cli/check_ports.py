@@ -1,5 +1,5 @@
 """
-What C{dcm-ws check} finds out about the places that the service listens on.
+What C{dcm-ws check} finds out about the ports and Unix sockets that the service would listen on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from dcm_ws.app.settings import Settings
-from dcm_ws.cli.findings import Finding
+from dcm_ws.cli.check_report import Finding
 from dcm_ws.cli.probes import DEADLINE
 
 _ANSWER_MAX = 8 << 20
 
 
-def ports(settings: Settings) -> Iterator[Finding]:
+def port_findings(settings: Settings) -> Iterator[Finding]:
     """
-    Whether each place that the service would listen on is free, or has a dcm-ws on it.
+    Check that each port and Unix socket that the service would listen on is free, or that a dcm-ws listens on it.
     """
     from twisted.internet.endpoints import serverFromString
     from twisted.internet.protocol import Factory
@@ -31,11 +31,11 @@ def ports(settings: Settings) -> Iterator[Finding]:
 
     for endpoint in (*settings.listen, *settings.admin_listen):
         if endpoint.startswith("systemd:"):
-            yield Finding("port", True, f"{endpoint}: given by systemd when it starts the service")
+            yield Finding("port", True, f"{endpoint}: systemd passes it when it starts the service")
             continue
         reactor = MemoryReactor()
         try:
-            # it is not listened to: the reactor only takes down what it was asked for
+            # this reactor does not listen, it only records what it is asked for
             serverFromString(reactor, endpoint).listen(Factory())
         except Exception as error:
             yield Finding("port", False, f"{endpoint}: {error}", "see --listen in docs/operations.md")
@@ -51,8 +51,9 @@ def ports(settings: Settings) -> Iterator[Finding]:
 def _unix(path: str, *, lock: bool) -> Finding:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.access(folder, os.W_OK | os.X_OK):
-        trouble = "may not be written to" if os.path.isdir(folder) else "is no folder"
-        return Finding("port", False, f"unix:{path}: {folder} {trouble}", "make it, for whom the service runs as")
+        trouble = "is not writable" if os.path.isdir(folder) else "is not a folder"
+        hint = "create the folder, and let the service's account write to it"
+        return Finding("port", False, f"unix:{path}: {folder} {trouble}", hint)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -60,21 +61,25 @@ def _unix(path: str, *, lock: bool) -> Finding:
         except FileNotFoundError:
             return Finding("port", True, f"unix:{path} is free")
         except ConnectionRefusedError:
-            # Twisted takes away a socket whose lock is there, too
+            # Twisted removes a socket that has a lock file
             if lock and os.path.islink(f"{path}.lock") and stat.S_ISSOCK(os.stat(path).st_mode):
-                return Finding("port", True, f"unix:{path} was left behind, and will be replaced")
-            return Finding("port", False, f"unix:{path}: a file is in its place", "remove it, or choose another")
+                return Finding(
+                    "port", True, f"unix:{path} was left behind by a service that was killed; it will be replaced"
+                )
+            return Finding("port", False, f"unix:{path}: there already is a file", "remove it, or choose another path")
         except BlockingIOError:
             pass
         except OSError as error:
-            return Finding("port", False, f"unix:{path}: {error.strerror or error}", "choose another with --listen")
+            return Finding(
+                "port", False, f"unix:{path}: {error.strerror or error}", "choose another path with --listen"
+            )
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(DEADLINE)
         asking.connect(path)
         if version := _version(asking):
             return Finding("port", True, f"unix:{path}: dcm-ws {version} is running here")
-    hint = "stop what listens there, or choose another with --listen"
-    return Finding("port", False, f"unix:{path} is in use by something that is not dcm-ws", hint)
+    hint = "stop the program that listens there, or choose another path with --listen"
+    return Finding("port", False, f"unix:{path} is in use by a program that is not dcm-ws", hint)
 
 
 def _port(port: int, interface: str, *, tls: bool) -> Finding:
@@ -84,28 +89,30 @@ def _port(port: int, interface: str, *, tls: bool) -> Finding:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((interface, port))
-            # two may bind, and only one may listen
+            # two programs may bind, but only one may listen
             probe.listen()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                return Finding("port", False, f"{where}: {error.strerror}", "choose another with WS_PORT or HOST")
+                return Finding(
+                    "port", False, f"{where}: {error.strerror}", "choose another port or address with WS_PORT or HOST"
+                )
             if version := _running(port, interface, tls=tls):
                 return Finding("port", True, f"{where}: dcm-ws {version} is running here")
-            hint = "stop what listens there, or choose another with WS_PORT"
-            return Finding("port", False, f"{where} is in use by something that is not dcm-ws", hint)
-    return Finding("port", True, f"{where} is free" if port else "the system chooses one")
+            hint = "stop the program that listens there, or choose another port with WS_PORT"
+            return Finding("port", False, f"{where} is in use by a program that is not dcm-ws", hint)
+    return Finding("port", True, f"{where} is free" if port else "the system chooses a free one")
 
 
 def _running(port: int, interface: str, *, tls: bool) -> str | None:
     """
-    The version of the dcm-ws that listens there; None if none does.
+    Return the version of the dcm-ws that listens there; None if none does.
     """
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
     with suppress(OSError), socket.create_connection((host, port), timeout=DEADLINE) as plain:
         if not tls:
             return _version(plain)
         context = ssl.create_default_context()
-        # the question is who it is to us, and nothing secret is sent
+        # any certificate will do: nothing secret is sent
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with context.wrap_socket(plain) as secure:
             return _version(secure)
@@ -114,7 +121,7 @@ def _running(port: int, interface: str, *, tls: bool) -> str | None:
 
 def _version(connection: socket.socket) -> str | None:
     """
-    What C{/health} says on a fresh connection; None if it is not that of dcm-ws, or takes longer than L{DEADLINE}.
+    Return the version in C{/health} on a new connection; None if it is not dcm-ws, or takes longer than L{DEADLINE}.
     """
     end = time.monotonic() + DEADLINE
     connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -1,0 +1,105 @@
+"""
+What C{dcm-ws check} finds out about a database: LISTEN from end to end, tables, triggers and the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+
+from dcm_ws.cli import probes
+from dcm_ws.cli.check_report import Finding
+from dcm_ws.cli.terminal import one_line
+from dcm_ws.postgres.install import BEGIN, INSTALLED, Installed
+from dcm_ws.postgres.triggers import VERSION
+
+CLOCK_MAX = 5.0
+"""
+Seconds that the clocks may differ.
+"""
+
+_APPLY = "dcm-ws init-db --apply"
+_ERRORS = (psycopg2.Error, probes.SlowError)
+
+
+def database_findings(url: str) -> Iterator[Finding]:
+    """
+    Connect to the database, and look at what the service needs of it.
+    """
+    try:
+        with probes.deadlines(), closing(probes.connect(url)) as connection:
+            version = probes.ask(connection, "show server_version")[0]
+            yield Finding("database", True, f"PostgreSQL {version} answers")
+            yield _listen(url)
+            installed = _installed(connection)
+            yield _tables(installed)
+            yield _triggers(installed)
+            yield compare_clocks(probes.clock_difference(connection))
+    except _ERRORS as error:
+        yield Finding("database", False, one_line(error), "start the database, or correct DATABASE_URL")
+
+
+def _listen(url: str) -> Finding:
+    direct = "connect dcm-ws to PostgreSQL itself, or to a pool in session mode"
+    try:
+        mode = probes.pooler(url)
+        if mode is not None:
+            text = f"notifications get lost in a pooler in {mode} mode, which is between dcm-ws and the database"
+            return Finding("listen", False, text, direct)
+        if probes.hears(url):
+            return Finding("listen", True, "a notification arrived")
+        return Finding("listen", False, f"no notification arrived within {probes.DEADLINE:g} s", direct)
+    except _ERRORS as error:
+        return Finding("listen", False, one_line(error), f"there may be too few connections; {direct}")
+
+
+def _installed(connection: Any) -> Installed:
+    with connection.cursor() as cursor:
+        cursor.execute("begin")
+        cursor.execute(BEGIN)
+        cursor.execute(INSTALLED)
+        installed = Installed(**cursor.fetchone()[0])
+        cursor.execute("rollback")
+    return installed
+
+
+def _tables(installed: Installed) -> Finding:
+    if installed.absent:
+        text = f"missing, so the metrics are zero: {', '.join(installed.absent)}"
+        return Finding("tables", False, text, _APPLY)
+    return Finding("tables", True, "all exist")
+
+
+def _triggers(installed: Installed) -> Finding:
+    for name, owner in installed.foreign.items():
+        text = f"the function {name} belongs to {owner}, who could change what it does when anyone writes to the tables"
+        return Finding("triggers", False, text, f"dcm-ws init-db --remove --apply or drop it; then {_APPLY}")
+    if not installed.functions:
+        return Finding("triggers", True, f"not installed; they are optional: {_APPLY}")
+    if not installed.version:
+        name = installed.functions[0]["name"]
+        return Finding("triggers", False, f"the function {name} was not made by dcm-ws", "rename or drop it")
+    if installed.altered:
+        return Finding("triggers", False, "their function has been changed", _APPLY)
+    if installed.bare:
+        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", _APPLY)
+    if disabled := installed.enabled("DR"):
+        return Finding("triggers", False, f"disabled on {', '.join(disabled)}", _APPLY)
+    if installed.unreplicated:
+        text = f"rows that logical replication writes to {', '.join(installed.unreplicated)} send no events"
+        return Finding("triggers", False, text, f"{_APPLY} --replicated")
+    newer = f"; version {VERSION} is available: {_APPLY}" if installed.version < VERSION else ""
+    return Finding("triggers", True, f"installed, version {installed.version}{newer}")
+
+
+def compare_clocks(difference: float) -> Finding:
+    """
+    @param difference: seconds that the database's clock is ahead.
+    """
+    text = f"{abs(difference):.3f} s {'behind' if difference > 0 else 'ahead of'} the database's"
+    if abs(difference) > CLOCK_MAX:
+        return Finding("clock", False, text, "synchronise the clocks with NTP, because tokens expire by them")
+    return Finding("clock", True, text)

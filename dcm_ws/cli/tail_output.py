@@ -1,0 +1,105 @@
+"""
+How C{dcm-ws tail} prints events: as lines in columns, or as JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from io import TextIOWrapper
+
+from rich.console import Console
+from rich.text import Text
+
+from dcm_ws.cli.terminal import compact, harmless, json_line
+from dcm_ws.client import Event
+
+_COLOURS = {
+    "task": "green",
+    "subtask": "cyan",
+    "message": "magenta",
+    "agent": "yellow",
+    "session": "blue",
+    "metric": "dim",
+    "system": "bold",
+}
+_FAILURES = ("failed", "error", "blocked")
+
+
+class Printer:
+    """
+    Prints events on standard output.
+
+    @param count: the number of events after which it ends; None for no end.
+    @param end: called after C{count} events, and when nobody reads standard output any more.
+    """
+
+    def __init__(self, count: int | None, as_json: bool, end: Callable[[], object]) -> None:
+        self._left = count
+        self._as_json = as_json
+        self._end = end
+        self._console = Console(highlight=False)
+        if isinstance(sys.stdout, TextIOWrapper):
+            # the encoding of the terminal may lack characters of an event
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def print(self, event: Event) -> None:
+        """
+        Print the event, unless C{count} events have been printed.
+        """
+        if self._left == 0:
+            return
+        try:
+            sys.stdout.write(self._text(event))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python would report the error again when it flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._end()
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._end()
+
+    def _text(self, event: Event) -> str:
+        if self._as_json:
+            return json_line(fields_of(event)) + "\n"
+        # rich does not print it itself, because it ends the process if the pipe is closed
+        with self._console.capture() as captured:
+            self._console.print(line_of(event), soft_wrap=True)
+        return captured.get()
+
+
+def fields_of(event: Event) -> dict[str, object]:
+    """
+    An event as C{--json} prints it.
+    """
+    more = {"from": event.sender, "origin": event.origin}
+    return {
+        "id": event.id,
+        "channel": event.channel,
+        "event": event.event,
+        "data": event.data,
+        "timestamp": event.timestamp,
+        **{name: value for name, value in more.items() if value is not None},
+    }
+
+
+def line_of(event: Event) -> Text:
+    """
+    An event as a line: time, event, channel and data.
+    """
+    when = datetime.fromtimestamp(event.timestamp / 1000).strftime("%H:%M:%S.%f")[:-3]
+    family, _, rest = event.event.partition(".")
+    colour = "bold red" if rest in _FAILURES else _COLOURS.get(family, "white")
+    return Text.assemble(
+        (when, "dim"),
+        " ",
+        (f"{harmless(event.event):<19}", colour),
+        " ",
+        (f"{harmless(event.channel):<20}", "blue"),
+        " ",
+        compact(event.data),
+    )
