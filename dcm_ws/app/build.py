@@ -34,6 +34,7 @@ from dcm_ws.http.metrics import HubCollector, MetricsPage, ReactorLag
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
 from dcm_ws.http.report import Report
+from dcm_ws.http.request_headers import read_headers
 from dcm_ws.http.resources import Probe
 from dcm_ws.http.shares import Share
 from dcm_ws.http.site import make_site
@@ -44,7 +45,6 @@ from dcm_ws.protocol.events import Publishable
 from dcm_ws.version import SERVER, VERSION
 from dcm_ws.websocket.connection import ConnectionLimits
 from dcm_ws.websocket.factory import PATHS, WebSocketConnections
-from dcm_ws.websocket.shortcuts import read_headers
 
 REPORTS_A_SECOND = 100.0
 """

@@ -50,3 +50,21 @@ def accepted_types(accept: str) -> dict[str, float]:
                 except ValueError:
                     types[name] = 0.0
     return types
+
+
+def read_headers(head: bytes) -> dict[str, str]:
+    """
+    The headers of a request by lower-case name; several of one name are joined by commas.
+
+    Autobahn also ends a line where Unicode does, for example at C{U+0085}.  If a proxy passes on such a byte, a client
+    could send headers in the proxy's name.
+
+    @param head: the request line and the header lines.
+    """
+    headers: dict[str, str] = {}
+    for line in head.decode("iso-8859-1").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

@@ -11,10 +11,11 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.heads import fault_of
-from dcm_ws.protocol.replies import to_json
+from dcm_ws.http.refusals import error_response
+from dcm_ws.http.request_headers import read_headers
 from dcm_ws.websocket.autobahn import LeanProtocol
 from dcm_ws.websocket.extensions import settle_offers
-from dcm_ws.websocket.shortcuts import plain_handshake, read_headers
+from dcm_ws.websocket.shortcuts import plain_handshake
 
 
 class Handshake(LeanProtocol):
@@ -79,12 +80,4 @@ class Handshake(LeanProtocol):
         if "Sec-WebSocket-Version" in headers:
             status = HTTPStatus.UPGRADE_REQUIRED
             headers["Upgrade"] = "websocket"
-        error = HTTPStatus(status)
-        body = to_json({"error": reason, "code": self._refusal or error.name, "timestamp": self._wall_ms()})
-        headers |= {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 {error.value} {error.phrase}\r\n{lines}\r\n".encode() + body
+        return error_response(HTTPStatus(status), reason, self._wall_ms(), self._refusal or "", headers)

@@ -87,20 +87,6 @@ def plain_handshake(head: bytes) -> Handshake | None:
     return Handshake(target, headers)
 
 
-def read_headers(head: bytes) -> dict[str, str]:
-    """
-    The headers of any request, by lower-case name.  Autobahn also ends a line where Unicode does, at C{U+0085} among
-    others: through a proxy that passes such a byte on, a client could send headers in the proxy's name.
-    """
-    headers: dict[str, str] = {}
-    for line in head.decode("iso-8859-1").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
 def short_message(data: bytes, start: int, longest: int) -> tuple[str, int] | None:
     """
     Read a message that comes in one frame: text, final, masked, below 64 KiB, and all there (RFC 6455, section 5.2).

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.extensions import settle_offers
 from dcm_ws.websocket.factory import WebSocketConnections
-from dcm_ws.websocket.shortcuts import plain_handshake, read_headers, short_message
+from dcm_ws.websocket.shortcuts import plain_handshake, short_message
 from tests.fakes import admit_all, make_hub
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 
@@ -154,12 +154,3 @@ def test_size_limit_of_short_messages(size: int) -> None:
     for longest in (size, size + 1):
         assert short_message(data, 0, longest) == ("x" * size, len(data))
     assert short_message(data, 0, size - 1) is None
-
-
-def test_headers_end_where_lines_do() -> None:
-    """
-    A byte at which Unicode ends a line does not begin a header.
-    """
-    headers = read_headers(b"GET / HTTP/1.1\r\nX-Forwarded-For: a\r\nx-forwarded-for: b\r\nY: \x85Z: c")
-
-    assert headers == {"x-forwarded-for": "a, b", "y": "Z: c"}

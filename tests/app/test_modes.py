@@ -1,0 +1,74 @@
+"""
+What production limits and development does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dcm_ws.app.modes import connections_per_address, http_per_address, origin_patterns, rate_bytes, rate_limit
+from dcm_ws.app.settings import Settings
+from dcm_ws.http.origins import SAME_HOST
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def settings(*, production: bool, **choices: Any) -> Settings:
+    if production:
+        choices |= {"production": True, "secret": SECRET, "database": "postgresql://localhost/x"}
+    return Settings(**choices)
+
+
+@pytest.mark.parametrize(("production", "limits"), [(False, (0, 0, 0, 0)), (True, (100, 2 << 20, 1000, 100))])
+def test_limits_of_each_mode(production: bool, limits: tuple[int, ...]) -> None:
+    """
+    Production limits the rate and the connections of one client; development limits neither.
+    """
+    here = settings(production=production)
+    found = (rate_limit(here), rate_bytes(here), connections_per_address(here), http_per_address(here))
+    assert found == limits
+
+
+@pytest.mark.parametrize("production", [False, True])
+@pytest.mark.parametrize("limit", [0, 7])
+def test_settings_override_the_mode(production: bool, limit: int) -> None:
+    """
+    A limit that the operator sets holds in both modes, 0 for none.
+    """
+    here = settings(
+        production=production,
+        rate_limit=float(limit),
+        rate_bytes=float(limit),
+        max_connections_per_ip=limit,
+        max_http_per_ip=limit,
+    )
+    found = {rate_limit(here), rate_bytes(here), connections_per_address(here), http_per_address(here)}
+    assert found == {limit}
+
+
+@pytest.mark.parametrize(("production", "most", "http"), [(True, 50, 50), (True, 5000, 100), (False, 50, 50)])
+def test_limit_of_connections_holds_for_http(production: bool, most: int, http: int) -> None:
+    """
+    An address never has more HTTP connections than connections.
+    """
+    assert http_per_address(settings(production=production, max_connections_per_ip=most)) == http
+
+
+@pytest.mark.parametrize(
+    ("production", "allowed", "same_host", "patterns"),
+    [
+        (False, (), True, ("*", SAME_HOST)),
+        (True, (), True, (SAME_HOST,)),
+        (True, (), False, ()),
+        (True, ("https://a.com",), True, ("https://a.com", SAME_HOST)),
+        (False, ("https://a.com",), False, ("https://a.com",)),
+    ],
+)
+def test_origins(production: bool, allowed: tuple[str, ...], same_host: bool, patterns: tuple[str, ...]) -> None:
+    """
+    Development allows all web pages, production those of the same host, and each those that the operator names.
+    """
+    here = settings(production=production, allowed_origins=allowed, same_host=same_host)
+    assert origin_patterns(here) == patterns

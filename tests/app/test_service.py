@@ -1,0 +1,104 @@
+"""
+The life of the service, on a reactor in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from dcm_ws.app.build import make_service
+from dcm_ws.app.errors import StartError
+from dcm_ws.app.service import DCMService
+from dcm_ws.app.settings import Settings
+from dcm_ws.core.session import Origin
+from tests.fakes import RecordingPeer
+
+LISTEN = ("tcp:3849:interface=127.0.0.1", "tcp:3850:interface=127.0.0.1")
+
+
+class Reactor(MemoryReactorClock):
+    """
+    A reactor that cannot listen on some ports.
+    """
+
+    def __init__(self, *taken: int) -> None:
+        super().__init__()
+        self.taken = taken
+
+    def listenTCP(self, port: int, *arguments: Any, **named: Any) -> Any:
+        if port in self.taken:
+            raise CannotListenError("127.0.0.1", port, OSError("in use"))
+        return super().listenTCP(port, *arguments, **named)
+
+
+def start(reactor: Reactor, **settings: Any) -> tuple[DCMService, list[object]]:
+    """
+    A service that has been started, and what came of C{ready}.
+    """
+    service = make_service(Settings(listen=LISTEN, **settings), reactor)
+    outcome: list[object] = []
+    service.ready.addBoth(outcome.append)
+    service.startService()
+    return service, outcome
+
+
+def test_ready() -> None:
+    """
+    A service without a database is ready once it listens, on its ports in their order and then on those of operators.
+    """
+    reactor = Reactor()
+    service, outcome = start(reactor, admin_listen=("tcp:3851:interface=127.0.0.1",))
+    assert outcome == [service]
+    assert [server[0] for server in reactor.tcpServers] == [3849, 3850, 3851]
+    assert len(service.ports) == 3
+    factories = [server[1] for server in reactor.tcpServers]
+    assert factories[0] is factories[1]
+    assert factories[2] is not factories[0]
+
+
+def test_port_in_use() -> None:
+    """
+    A service that cannot listen is never ready, and says in one line why.
+    """
+    service, outcome = start(Reactor(3850))
+    assert isinstance(outcome[0], Failure)
+    assert outcome[0].check(StartError)
+    assert str(outcome[0].value) == f"cannot listen on {LISTEN[1]}: in use"
+    assert len(service.ports) == 1
+    assert not service.running
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(10, 0.05), (100, 0.1), (1000, 0.5)])
+def test_drain(clients: int, seconds: float) -> None:
+    """
+    The connections are closed a thousand a second, and within the drain time.
+    """
+    reactor = Reactor()
+    service, _ = start(reactor, drain=0.5)
+    peers = [RecordingPeer() for _ in range(clients)]
+    for peer in peers:
+        service.hub.connect(peer, Origin())
+    stopped: list[None] = []
+    service.stopService().addCallback(stopped.append)
+    assert service.hub.draining
+    assert sum(peer.closed is not None for peer in peers) == pytest.approx(clients / (seconds / 0.05), abs=1)
+    reactor.pump([0.05] * round(seconds / 0.05))
+    assert all(peer.closed is not None for peer in peers)
+    assert stopped == [None]
+    assert not service.running
+
+
+def test_new_secrets() -> None:
+    """
+    Other secrets hold from then on; another database means nothing to a service that has none.
+    """
+    service, _ = start(Reactor())
+    service.use_secrets(["a", "b"])
+    assert service.hub.secrets == ("a", "b")
+    service.use_database("postgresql://localhost/x")
+    service.use_database(None)
