@@ -11,11 +11,19 @@ import socket
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from websockets.sync.client import ClientConnection
-
-from tests.integration.running import RawClient, Service, ask, handshake, hear, make_token, say, until
+from tests.integration.running import (
+    RawClient,
+    Service,
+    ask,
+    ask_past_events,
+    handshake,
+    hear,
+    make_token,
+    say,
+    unsubscribe_global,
+    until,
+)
 
 AT_ONCE = 2.0
 """
@@ -100,6 +108,16 @@ class Attacker(RawClient):
         assert status(self.head) == 101, self.head
 
 
+def deaf(running: Service) -> RawClient:
+    """
+    A client that receives no events.
+    """
+    client = running.connect_raw()
+    client.socket.sendall(frame(b'{"type":"unsubscribe","channel":"global","id":"left"}'))
+    assert client.hear()["id"] == "left"
+    return client
+
+
 def narrow(running: Service) -> socket.socket:
     """
     A connection whose kernel holds little of what its program does not read.
@@ -140,7 +158,7 @@ def serve_at_once(running: Service, *, production: bool = False) -> None:
         # what others published meanwhile may come first
         ask_past_events(client, type="auth", agent_id="good", id="auth")
     ask_past_events(client, type="subscribe", channel="topics/good", id="subscribe")
-    ask_past_events(client, type="unsubscribe", channel="global", id="unsubscribe")
+    unsubscribe_global(client)
     event = ask(client, type="publish", channel="topics/good", event="message.new", data="well", id="publish")
     assert (event["channel"], event["data"]) == ("topics/good", "well")
     assert hear(client)["message_id"] == event["id"]
@@ -149,16 +167,6 @@ def serve_at_once(running: Service, *, production: bool = False) -> None:
     client.close()
     assert running.health()["status"] == "healthy"
     assert processor_seconds(running) - started < AT_ONCE
-
-
-def ask_past_events(client: ClientConnection, **message: Any) -> None:
-    """
-    Send one message, and read on to its success.
-    """
-    answer = ask(client, **message)
-    while answer.get("id") != message["id"]:
-        answer = hear(client)
-    assert answer["success"] is True, answer
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.running import PostgresServer, postgres
+from tests.integration.sharing import SharedServices
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,15 @@ def stoppable() -> Iterator[PostgresServer]:
     """
     with postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[SharedServices]:
+    """
+    Services that the tests of a module share.
+    """
+    with contextlib.ExitStack() as stack:
+        yield SharedServices(stack)
 
 
 @pytest.fixture

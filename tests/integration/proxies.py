@@ -5,13 +5,11 @@ nginx, HAProxy and Caddy, with the configurations that docs/operations.md prints
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import pwd
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.cli.running import debian_program
+from tests.integration.certificates import Authority
 from tests.integration.running import RawClient, free_port, until
 
 ROOT = Path(__file__).parents[2]
@@ -65,51 +60,6 @@ def program(name: str) -> str:
     Where a program of Debian's is, which has the name of its package.
     """
     return debian_program(name, lambda: shutil.which(name, path=f"{os.defpath}:/usr/sbin"))
-
-
-class Authority:
-    """
-    A certificate authority of its own, which vouches for L{HOST}.
-
-    @ivar trusting: the TLS of a client that trusts it, and no other.
-    @ivar files: by name, what the configurations take from C{/etc/ssl/dcm.example.com}.
-    """
-
-    def __init__(self) -> None:
-        authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test authority")])
-        root = self._sign(authority, authority, authority_key, authority_key, authority=True)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-        chain = self._sign(subject, authority, key, authority_key, authority=False)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self.files = {"fullchain.pem": chain, "privkey.pem": private, "both.pem": chain + private}
-        self.trusting = ssl.create_default_context(cadata=root.decode())
-
-    @staticmethod
-    def _sign(
-        subject: x509.Name,
-        issuer: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        issuer_key: ec.EllipticCurvePrivateKey,
-        *,
-        authority: bool,
-    ) -> bytes:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        )
-        if not authority:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 class Proxy:

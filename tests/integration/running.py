@@ -41,6 +41,10 @@ The service's program; C{DCM_WS_TEST_REACTOR} names another reactor, such as asy
 """
 SECRET = "0123456789abcdef0123456789abcdef-prod"
 DEVELOPMENT_SECRET = "dcm-dev-secret-change-me"
+UNREACHABLE = "postgresql://dcm@127.0.0.1:1/none"
+"""
+The URL of a database that does not answer.
+"""
 PATIENCE = 30.0
 """
 Seconds that a test waits for anything before it fails; enough for a machine that does other work, too.
@@ -390,6 +394,15 @@ def service(*options: str, env: dict[str, str] | None = None, wait: str = "] rea
         assert "Unhandled" not in running.log, running.log
 
 
+def production_service(database: str = UNREACHABLE, *options: str) -> contextlib.AbstractContextManager[Service]:
+    """
+    A running dcm-ws in production, for which L{make_token} makes tokens.  It is ready once it listens if its database
+    does not answer.
+    """
+    wait = "listening on" if database == UNREACHABLE else "] ready"
+    return service("--production", "--database-url", database, *options, env={"WS_AUTH_SECRET": SECRET}, wait=wait)
+
+
 def free_port() -> int:
     """
     A TCP port that nobody listens on now.
@@ -423,6 +436,32 @@ def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     """
     say(client, **message)
     return hear(client)
+
+
+def answer_to(client: ClientConnection, request: object) -> dict[str, Any]:
+    """
+    The answer to the message with this id, past the events that come before it.
+    """
+    while (message := hear(client)).get("id") != request:
+        pass
+    return message
+
+
+def ask_past_events(client: ClientConnection, **message: Any) -> dict[str, Any]:
+    """
+    Send one message with an id; returns its answer, which must be a success, past the events that come before it.
+    """
+    say(client, **message)
+    answer = answer_to(client, message["id"])
+    assert answer["success"] is True, answer
+    return answer
+
+
+def unsubscribe_global(client: ClientConnection) -> None:
+    """
+    From now on the client receives only the events that it subscribes to.
+    """
+    ask_past_events(client, type="unsubscribe", channel="global", id="left")
 
 
 def close_of(client: ClientConnection, timeout: float = PATIENCE) -> tuple[int, str]:

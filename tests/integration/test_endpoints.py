@@ -4,26 +4,19 @@ What the service may be made to listen on beside a TCP port: TLS, a Unix socket,
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import signal
 import socket
-import ssl
 from collections.abc import Iterator
 from http.client import HTTPSConnection
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from websockets.sync.client import connect, unix_connect
 
 from tests.integration.attacks import push, read_to_the_end, status
+from tests.integration.certificates import Certificate
 from tests.integration.running import (
     PATIENCE,
     RawClient,
@@ -36,6 +29,7 @@ from tests.integration.running import (
     say,
     service,
     silence,
+    unsubscribe_global,
     until,
 )
 
@@ -44,39 +38,15 @@ pytestmark = pytest.mark.integration
 PROXY_2 = b"\r\n\r\n\0\r\nQUIT\n"
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """
-    A key and a certificate for 127.0.0.1, signed by itself.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    key_file, certificate_file = folder / "key.pem", folder / "cert.pem"
-    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
-    return key_file, certificate_file
-
-
 class Everywhere:
     """
     A service on plain TCP, TLS and a Unix socket.
     """
 
-    def __init__(self, running: Service, certificate: Path, path: Path) -> None:
+    def __init__(self, running: Service, certificate: Certificate, path: Path) -> None:
         self.running = running
         self.path = str(path)
-        self.context = ssl.create_default_context(cafile=str(certificate))
+        self.context = certificate.trusting
         found = re.search(r"listening on wss://127\.0\.0\.1:(\d+)/ \(health: https://", running.log)
         assert found
         self.tls_port = int(found.group(1))
@@ -89,11 +59,11 @@ class Everywhere:
 @pytest.fixture(scope="module")
 def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]:
     folder = tmp_path_factory.mktemp("endpoints")
-    key, certificate = make_certificate(folder)
+    certificate = Certificate(folder)
     path = folder / "dcm-ws.sock"
     endpoints = (
         "tcp:0:interface=127.0.0.1",
-        f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
+        certificate.endpoint(),
         f"unix:{path}",
     )
     options = [part for endpoint in endpoints for part in ("--listen", endpoint)]
@@ -153,7 +123,7 @@ def test_client_that_never_reads_through_tls(everywhere: Everywhere) -> None:
         slow = RawClient(secure, "/", b"")
         assert slow.hear()["type"] == "connected"
         publisher = running.connect()
-        ask(publisher, type="unsubscribe", channel="global", id=0)
+        unsubscribe_global(publisher)
 
         before = running.stats()["closes"].get("4008", 0)
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.attacks import Attacker, deflated, frame, push
-from tests.integration.running import Service, client_frame, handshake, service
+from tests.integration.running import Service, client_frame, handshake
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -47,16 +47,15 @@ DECLINED = [
 ]
 
 
-@pytest.fixture(scope="module", params=["off", "on"])
-def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Service, bool]]:
-    with service("--compression", request.param) as running:
-        yield running, request.param == "on"
+@pytest.fixture(params=["off", "on"])
+def compression(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
 
 
-@pytest.fixture(scope="module")
-def compressing() -> Iterator[Service]:
-    with service("--compression", "on") as running:
-        yield running
+@pytest.fixture
+def compressing(services: SharedServices) -> Service:
+    return services.get("--compression", "on")
 
 
 def opened(running: Service, extensions: str) -> tuple[bytes, bytes]:
@@ -76,14 +75,14 @@ def opened(running: Service, extensions: str) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("extensions", [*ACCEPTED, *DECLINED], ids=ascii)
-def test_offers(shared: tuple[Service, bool], extensions: str) -> None:
+def test_offers(services: SharedServices, compression: str, extensions: str) -> None:
     """
     An offer that can be accepted is, where compression is on; every other one is declined, and never refused.
     """
-    running, compression = shared
+    running = services.get("--compression", compression)
     head, _ = opened(running, extensions)
     assert head.startswith(b"HTTP/1.1 101 ")
-    assert (b"permessage-deflate" in head) is (compression and extensions in ACCEPTED)
+    assert (b"permessage-deflate" in head) is (compression == "on" and extensions in ACCEPTED)
 
 
 @pytest.mark.parametrize("bits", [9, 10, 15])

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.attacks import (
     Attacker,
     besieged,
+    deaf,
     deflated,
     frame,
     narrow,
@@ -20,7 +21,16 @@ from tests.integration.attacks import (
     resident,
     serve_at_once,
 )
-from tests.integration.running import RawClient, Service, ask, client_frame, hear, say, service, until
+from tests.integration.running import (
+    Service,
+    ask,
+    client_frame,
+    hear,
+    say,
+    unsubscribe_global,
+    until,
+)
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -28,28 +38,16 @@ PING = b'{"type":"ping"}'
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service("--ack-timeout", "30") as running:
+@pytest.fixture
+def running(services: SharedServices) -> Iterator[Service]:
+    with besieged(services.get("--ack-timeout", "30")) as running:
         yield running
 
 
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    with besieged(shared):
-        yield shared
-
-
-@pytest.fixture(scope="module")
-def shared_compressing() -> Iterator[Service]:
-    with service("--compression", "on") as running:
+def compressing(services: SharedServices) -> Iterator[Service]:
+    with besieged(services.get("--compression", "on")) as running:
         yield running
-
-
-@pytest.fixture
-def compressing(shared_compressing: Service) -> Iterator[Service]:
-    with besieged(shared_compressing):
-        yield shared_compressing
 
 
 def closes(running: Service, code: int) -> int:
@@ -58,16 +56,6 @@ def closes(running: Service, code: int) -> int:
     """
     n: int = running.stats()["closes"].get(str(code), 0)
     return n
-
-
-def deaf(running: Service) -> RawClient:
-    """
-    A client that hears no events.
-    """
-    client = running.connect_raw()
-    client.socket.sendall(frame(b'{"type":"unsubscribe","channel":"global","id":0}'))
-    assert client.hear()["id"] == 0
-    return client
 
 
 # fragments
@@ -307,7 +295,7 @@ def test_clients_that_never_read(running: Service) -> None:
     slow, before = closes(running, 4008), resident(running)
     asleep = [Attacker(narrow(running)) for _ in range(5)]
     reader, publisher = running.connect(), running.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
     published = 0
     while closes(running, 4008) < slow + len(asleep):
         for _ in range(10):
@@ -330,7 +318,7 @@ def test_little_waits_in_the_kernel(running: Service) -> None:
     slow = closes(running, 4008)
     asleep = Attacker(running.socket())
     publisher = running.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
     published = 0
     while closes(running, 4008) == slow:
         published += 1
@@ -348,7 +336,7 @@ def test_client_that_reads_byte_by_byte(running: Service) -> None:
     trickle = narrow(running)
     Attacker(trickle)
     publisher = running.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
 
     def closed() -> bool:
         for _ in range(10):
@@ -365,7 +353,7 @@ def test_goodbye_from_one_that_never_reads(running: Service) -> None:
     """
     client = Attacker(narrow(running))
     publisher = running.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
     for number in range(30):
         message = {"type": "publish", "channel": "global", "event": "system.info", "data": "x" * 100_000}
         ask(publisher, **message, id=number)

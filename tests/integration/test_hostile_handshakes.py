@@ -26,7 +26,8 @@ from tests.integration.attacks import (
     serve_at_once,
     status,
 )
-from tests.integration.running import Service, client_frame, handshake, service, until
+from tests.integration.running import Service, client_frame, handshake, until
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -34,16 +35,10 @@ MIB = 1 << 20
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service("--handshake-timeout", "1") as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    with besieged(shared):
-        yield shared
+def running(services: SharedServices) -> Iterator[Service]:
+    with besieged(services.get("--handshake-timeout", "1")) as running:
+        yield running
 
 
 def ask_for(running: Service, request: bytes) -> bytes:
@@ -92,10 +87,11 @@ def test_connect_and_reset(running: Service) -> None:
     until(lambda: len(os.listdir(f"/proc/{running.process.pid}/fd")) <= files + 1)
 
 
-def test_no_file_descriptors_left(shared: Service) -> None:
+def test_no_file_descriptors_left(services: SharedServices) -> None:
     """
     Where the system has no file left for one more connection, those that are there stay, and others come in later.
     """
+    shared = services.get("--handshake-timeout", "1")
     with besieged(shared):
         pid = shared.process.pid
         client = shared.connect_raw()

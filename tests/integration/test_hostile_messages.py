@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.integration.attacks import besieged, frame, push, resident, serve_at_once
+from tests.integration.attacks import besieged, deaf, frame, push, resident, serve_at_once
 from tests.integration.running import (
     RawClient,
     Service,
@@ -23,6 +23,7 @@ from tests.integration.running import (
     service,
     until,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -30,16 +31,10 @@ MIB = 1 << 20
 LEAVE = {"type": "unsubscribe", "channel": "global", "id": "left"}
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service("--ack-timeout", "60") as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    with besieged(shared):
-        yield shared
+def running(services: SharedServices) -> Iterator[Service]:
+    with besieged(services.get("--ack-timeout", "60")) as running:
+        yield running
 
 
 def said(**message: Any) -> bytes:
@@ -47,16 +42,6 @@ def said(**message: Any) -> bytes:
     A message as a frame.
     """
     return frame(json.dumps(message).encode())
-
-
-def deaf(running: Service) -> RawClient:
-    """
-    A client that hears no events.
-    """
-    client = running.connect_raw()
-    client.socket.sendall(said(**LEAVE))
-    assert client.hear()["id"] == "left"
-    return client
 
 
 def answers(client: RawClient, text: bytes) -> dict[str, Any]:

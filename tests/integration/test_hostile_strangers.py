@@ -14,36 +14,33 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.integration.attacks import ask_past_events, besieged, push, read_to_the_end, status
+from tests.integration.attacks import besieged, push, read_to_the_end, status
 from tests.integration.running import (
     SECRET,
     PostgresServer,
     Service,
     ask,
+    ask_past_events,
     close_of,
     handshake,
     hear,
     make_token,
+    production_service,
     say,
     service,
     silence,
     until,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def shared(database: PostgresServer) -> Iterator[Service]:
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "60", "--rate-limit", "off")
-    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    with besieged(shared, production=True):
-        yield shared
+def running(services: SharedServices, database: PostgresServer) -> Iterator[Service]:
+    shared = services.get("--auth-timeout", "60", "--rate-limit", "off", in_production=database)
+    with besieged(shared, production=True) as running:
+        yield running
 
 
 def forged(claims: object, secret: str = SECRET) -> str:
@@ -180,8 +177,7 @@ def test_stranger_who_stays_silent(database: PostgresServer) -> None:
     """
     Who has not authenticated in time is closed with 4001, however lively it is otherwise.
     """
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "1")
-    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running, besieged(running, production=True):
+    with production_service(database.url, "--auth-timeout", "1") as running, besieged(running, production=True):
         clients = [running.connect() for _ in range(20)]
         for _ in range(50):
             assert ask(clients[0], type="ping")["type"] == "pong"

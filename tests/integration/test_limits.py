@@ -14,19 +14,22 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from tests.integration.attacks import Attacker, ask_past_events, frame, narrow, push, read_to_the_end, resident, status
+from tests.integration.attacks import Attacker, frame, narrow, push, read_to_the_end, resident, status
 from tests.integration.running import (
-    SECRET,
     PostgresServer,
     Service,
+    answer_to,
     ask,
+    ask_past_events,
     close_of,
     handshake,
     hear,
     make_token,
+    production_service,
     say,
     service,
     silence,
+    unsubscribe_global,
     until,
 )
 from tests.integration.test_log_writer import get, unread
@@ -47,7 +50,7 @@ def connect_deaf(running: Service) -> ClientConnection:
     A client that hears no events.
     """
     client = running.connect()
-    ask_past_events(client, type="unsubscribe", channel="global", id="left")
+    unsubscribe_global(client)
     return client
 
 
@@ -180,8 +183,7 @@ def test_same_host_in_production(database: PostgresServer) -> None:
     In production pages of the same host may connect, also behind a proxy; a name that somebody pointed at this machine
     is not the same host.  What was compared is logged once a minute.
     """
-    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
-    with service(*options, "--trusted-proxy", "127.0.0.1") as running:
+    with production_service(database.url, "--trusted-proxy", "127.0.0.1") as running:
         own = running.port
         for origin, host in (
             (f"http://127.0.0.1:{own}", f"127.0.0.1:{own}"),
@@ -207,8 +209,8 @@ def test_server_name(database: PostgresServer) -> None:
     """
     With names of its own, the service takes pages of the same host under these names only.
     """
-    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
-    with service(*options, "--server-name", "dcm.example", "--server-name", "*.dcm.example") as running:
+    names = ("--server-name", "dcm.example", "--server-name", "*.dcm.example")
+    with production_service(database.url, *names) as running:
         for host in ("dcm.example", "a.dcm.example", f"dcm.example:{running.port}", "127.0.0.1", "localhost:3000"):
             assert connects(running, f"http://{host}", host), host
         for host in ("evil.example", f"evil.example:{running.port}"):
@@ -481,19 +483,10 @@ def test_rate_limit_is_an_agents() -> None:
         bob = running.connect(max_queue=None)
         ask_past_events(bob, type="auth", agent_id="bob", id="in")
         for ann in anns:
-            ask_past_events_or_not(ann)
+            say(ann, type="subscribe", channel="metrics", id="asked")
+            answer_to(ann, "asked")
         assert count(running, "rateLimit") == 15
-        assert ask_past_events_or_not(bob)["success"] is True
-
-
-def ask_past_events_or_not(client: ClientConnection) -> dict[str, Any]:
-    """
-    Subscribe, and read on to the answer.
-    """
-    say(client, type="subscribe", channel="metrics", id="asked")
-    while (answer := hear(client)).get("id") != "asked":
-        pass
-    return answer
+        ask_past_events(bob, type="subscribe", channel="metrics", id="asked")
 
 
 def test_pongs_are_limited() -> None:
@@ -532,18 +525,11 @@ def test_rate_bytes() -> None:
         assert count(running, "rateLimitTenfold") == 1
 
 
-def production(database: PostgresServer, *options: str) -> Any:
-    """
-    A service in production.
-    """
-    return service("--production", "--database-url", database.url, *options, env={"WS_AUTH_SECRET": SECRET})
-
-
 def test_stranger_rate(database: PostgresServer) -> None:
     """
     In production a client may send few messages before it authenticates, and more after.
     """
-    with production(database, "--stranger-rate", "1/m") as running:
+    with production_service(database.url, "--stranger-rate", "1/m") as running:
         client = running.connect()
         assert [ask(client, type="ping").get("code") for _ in range(2)] == [None, "RATE_LIMITED"]
         assert count(running, "strangerRate") == 1
@@ -558,7 +544,7 @@ def test_max_stranger_message(database: PostgresServer) -> None:
     """
     In production a client may send short messages only before it authenticates, and longer ones after.
     """
-    with production(database, "--max-stranger-message", "1000") as running:
+    with production_service(database.url, "--max-stranger-message", "1000") as running:
         for data in (
             frame(b"x" * 1001),
             frame(b"x", length=1001),
@@ -584,7 +570,7 @@ def test_max_partial_bytes(database: PostgresServer, more: str) -> None:
     of it, and what is complete or gone counts no more.
     """
     part = frame(b"x" * 40_000, final=False) if more == "fragments" else frame(b"x" * 40_000, length=50_000)
-    with production(database, "--max-partial-bytes", "800000") as running:
+    with production_service(database.url, "--max-partial-bytes", "800000") as running:
         strangers = [running.connect_raw() for _ in range(3)]
         push(strangers[0].socket, part)
         until(lambda: running.stats()["partialBytes"] >= 40_000)
@@ -723,8 +709,7 @@ def test_auth_timeout(database: PostgresServer) -> None:
     """
     In production a client that does not authenticate in time is closed with 4001.
     """
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "0.3")
-    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running:
+    with production_service(database.url, "--auth-timeout", "0.3") as running:
         good = running.connect(f"/?token={make_token('ann')}")
         assert close_of(running.connect())[0] == 4001
         assert hear(good)["success"] is True

@@ -17,7 +17,19 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.running import PostgresServer, Service, free_port, handshake, hear, postgres, say, service, until
+from tests.integration.running import (
+    PostgresServer,
+    Service,
+    answer_to,
+    ask_past_events,
+    free_port,
+    handshake,
+    hear,
+    postgres,
+    say,
+    service,
+    until,
+)
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
@@ -68,16 +80,6 @@ def http(running: Service) -> str:
     return f"http://127.0.0.1:{running.port}"
 
 
-def ask(client: Any, **message: Any) -> dict[str, Any]:
-    """
-    Send one message; answers its ack.
-    """
-    say(client, **message)
-    while (answer := hear(client)).get("id") != message["id"]:
-        pass
-    return answer
-
-
 def names(url: str) -> set[str]:
     """
     The metrics that there are, as queries name them.
@@ -95,11 +97,12 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     before = metrics(http(running))
     running.connect("/ws?observer=1")
     client = running.connect()
-    ask(client, type="auth", agent_id="agent-name", id=1)
-    ask(client, type="subscribe", channel="topics/t", id=2)
-    ask(client, type="publish", channel="topics/t", event="task.created", id=3)
+    ask_past_events(client, type="auth", agent_id="agent-name", id=1)
+    ask_past_events(client, type="subscribe", channel="topics/t", id=2)
+    ask_past_events(client, type="publish", channel="topics/t", event="task.created", id=3)
     say(client, type="nonsense")
-    ask(client, type="publish", channel="topics/t", event="system.info", data=[[[[[[1]]]]]], id=4)
+    say(client, type="publish", channel="topics/t", event="system.info", data=[[[[[[1]]]]]], id=4)
+    assert answer_to(client, 4)["success"] is False
     database.notify(json.dumps({"channel": "topics/t", "event": "pipeline.begun", "data": "secret-name"}))
     while hear(client).get("event") != "pipeline.begun":
         pass

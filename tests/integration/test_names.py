@@ -16,13 +16,15 @@ from tests.integration.running import (
     DEVELOPMENT_SECRET,
     PostgresServer,
     Service,
+    answer_to,
     ask,
     hear,
     say,
-    service,
     silence,
+    unsubscribe_global,
     until,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -43,27 +45,11 @@ NAMES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared(database: PostgresServer) -> Iterator[Service]:
-    options = ("--extra-channel", "projects", "--extra-channel", "epic-sessions/*")
-    with service("--database-url", database.url, *options) as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    yield shared
-    shared.forget_clients()
-
-
-def past_events(client: ClientConnection, request: object) -> dict[str, object]:
-    """
-    The answer to a request, with the events that come before it left out.
-    """
-    answer = hear(client)
-    while answer.get("id") != request:
-        answer = hear(client)
-    return answer
+def running(services: SharedServices, database: PostgresServer) -> Iterator[Service]:
+    channels = ("--extra-channel", "projects", "--extra-channel", "epic-sessions/*")
+    with services.lend("--database-url", database.url, *channels) as running:
+        yield running
 
 
 def quiet(running: Service, path: str = "/") -> ClientConnection:
@@ -71,7 +57,7 @@ def quiet(running: Service, path: str = "/") -> ClientConnection:
     A client that is not on global.
     """
     client = running.connect(path)
-    assert ask(client, type="unsubscribe", channel="global", id=0)["success"] is True
+    unsubscribe_global(client)
     return client
 
 
@@ -112,7 +98,7 @@ def test_agents(running: Service, name: str, how: str) -> None:
             say(client, type="auth", token=token, id=None)
         elif how == "agent_id":
             say(client, type="auth", agent_id=name, session_id=name)
-        answer = past_events(client, None)
+        answer = answer_to(client, None)
         own = [f"agents/{name}", f"sessions/{name}"]
         assert answer["subscriptions"] == sorted([*own, "global", *([f"topics/{name}"] if attempt else [])])
         joined = hear(everything)
@@ -122,7 +108,7 @@ def test_agents(running: Service, name: str, how: str) -> None:
             name,
         )
         say(client, type="subscribe", channel=f"topics/{name}", id=1)
-        assert past_events(client, 1)["success"] is True
+        assert answer_to(client, 1)["success"] is True
         until(lambda: running.stats()["agentStats"].get(name) == 1)
         client.close()
         left = hear(everything)

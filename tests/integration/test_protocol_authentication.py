@@ -24,41 +24,30 @@ from tests.integration.running import (
     PostgresServer,
     Service,
     ask,
+    ask_past_events,
     close_of,
     hear,
     make_token,
+    production_service,
     say,
-    service,
     silence,
     until,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def shared_development() -> Iterator[Service]:
-    with service() as running:
+@pytest.fixture
+def development(services: SharedServices) -> Iterator[Service]:
+    with services.lend() as running:
         yield running
 
 
 @pytest.fixture
-def development(shared_development: Service) -> Iterator[Service]:
-    yield shared_development
-    shared_development.forget_clients()
-
-
-@pytest.fixture(scope="module")
-def shared_production(database: PostgresServer) -> Iterator[Service]:
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "60")
-    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running:
+def production(services: SharedServices, database: PostgresServer) -> Iterator[Service]:
+    with services.lend("--auth-timeout", "60", in_production=database) as running:
         yield running
-
-
-@pytest.fixture
-def production(shared_production: Service) -> Iterator[Service]:
-    yield shared_production
-    shared_production.forget_clients()
 
 
 def sdk_auth(token: str, agent: str) -> dict[str, str]:
@@ -77,7 +66,7 @@ def test_authentication_of_the_replaced_sdk_in_development(development: Service)
     assert (answer["id"], answer["success"]) == ("msg_1_abc", True)
     assert answer["subscriptions"] == ["agents/lara", "global"]
     message = {"type": "auth", "agent_id": "lara", "session_id": "", "id": "msg_2"}
-    assert ask_past_events(by_name, message)["subscriptions"] == ["agents/lara", "global"]
+    assert ask_past_events(by_name, **message)["subscriptions"] == ["agents/lara", "global"]
     by_token = development.connect("/?token=")
     answer = ask(by_token, **sdk_auth(make_token("tom", secret=DEVELOPMENT_SECRET), ""))
     assert answer["subscriptions"] == ["agents/tom", "global"]
@@ -95,23 +84,12 @@ def test_authentication_of_the_replaced_sdk_in_production(production: Service) -
     assert (answer["success"], answer["subscriptions"]) == (True, ["agents/lara", "global"])
 
 
-def ask_past_events(client: ClientConnection, message: dict[str, str]) -> dict[str, object]:
-    """
-    The answer to a message, with the events that come before it left out.
-    """
-    answer = ask(client, **message)
-    while answer.get("id") != message["id"]:
-        answer = hear(client)
-    return answer
-
-
 @pytest.fixture(scope="module")
 def strict(database: PostgresServer) -> Iterator[Service]:
     """
     Production that waits for nobody.
     """
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "0.5", "--enforce-expiry")
-    with service(*options, env={"WS_AUTH_SECRET": SECRET}) as running:
+    with production_service(database.url, "--auth-timeout", "0.5", "--enforce-expiry") as running:
         yield running
 
 
@@ -406,8 +384,8 @@ def test_listening_without_a_token(database: PostgresServer) -> None:
     Where the operator allows it, a client without a token hears what is public and is not closed for want of one; what
     clients publish stays where it was published, if only the database is to be mirrored.
     """
-    options = ("--production", "--database-url", database.url, "--auth-timeout", "0.2", "--anonymous", "listen")
-    with service(*options, "--mirror", "database", env={"WS_AUTH_SECRET": SECRET}) as running:
+    options = ("--auth-timeout", "0.2", "--anonymous", "listen", "--mirror", "database")
+    with production_service(database.url, *options) as running:
         stranger = running.connect("/?agent_id=lara")
         assert ask(stranger, type="subscribe", channel="topics/t", id=1)["success"] is True
         for channel in ("agents/lara", "sessions/s"):

@@ -14,38 +14,27 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.integration.attacks import frame
-from tests.integration.running import Service, ask, close_of, hear, say, service, silence, until
+from tests.integration.running import Service, ask, close_of, hear, say, service, silence, unsubscribe_global, until
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 LIMIT = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service("--max-subscriptions", "4") as running:
+@pytest.fixture
+def running(services: SharedServices) -> Iterator[Service]:
+    with services.lend("--max-subscriptions", "4") as running:
         yield running
 
 
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    yield shared
-    shared.forget_clients()
-
-
-@pytest.fixture(scope="module")
-def shared_limited() -> Iterator[Service]:
-    with service("--rate-limit", "5/s", "--rate-burst", "10") as running:
+def limited(services: SharedServices) -> Iterator[Service]:
+    """
+    A service that accepts ten messages at once, and five per second.
+    """
+    with services.lend("--rate-limit", "5/s", "--rate-burst", "10") as running:
         yield running
-
-
-@pytest.fixture
-def limited(shared_limited: Service) -> Iterator[Service]:
-    """
-    A service that takes ten messages at once, and five a second.
-    """
-    yield shared_limited
-    shared_limited.forget_clients()
 
 
 @pytest.fixture
@@ -122,7 +111,7 @@ def test_publish(running: Service, client: ClientConnection) -> None:
     A publisher is told the id under which its event goes out.
     """
     publisher = running.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
     answer = ask(
         publisher,
         type="publish",

@@ -28,22 +28,17 @@ from tests.integration.running import (
     service,
     silence,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 CHARACTERS = "AZaz09_.:@-"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service() as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    yield shared
-    shared.forget_clients()
+def running(services: SharedServices) -> Iterator[Service]:
+    with services.lend() as running:
+        yield running
 
 
 def refusal(running: Service, path: str, **headers: str) -> tuple[int, dict[str, Any]]:

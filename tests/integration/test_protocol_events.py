@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import PostgresServer, Service, ask, hear, say, service, silence
+from tests.integration.running import PostgresServer, Service, ask, hear, say, service, silence, unsubscribe_global
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
@@ -27,17 +28,11 @@ CATALOGUE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared(database: PostgresServer) -> Iterator[Service]:
-    options = ("--extra-event", "pipeline.*", "--extra-event", "audit.logged", "--metrics-interval", "3600")
-    with service("--database-url", database.url, *options) as running:
-        yield running
-
-
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    yield shared
-    shared.forget_clients()
+def running(services: SharedServices, database: PostgresServer) -> Iterator[Service]:
+    options = ("--extra-event", "pipeline.*", "--extra-event", "audit.logged", "--metrics-interval", "3600")
+    with services.lend("--database-url", database.url, *options) as running:
+        yield running
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def publisher(running: Service) -> ClientConnection:
     A client that hears nothing by itself.
     """
     client = running.connect()
-    ask(client, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(client)
     return client
 
 
@@ -58,7 +53,7 @@ def listener(running: Service, *channels: str) -> ClientConnection:
     for channel in channels:
         ask(client, type="subscribe", channel=channel, id=channel)
     if "global" not in channels:
-        ask(client, type="unsubscribe", channel="global", id=0)
+        unsubscribe_global(client)
     return client
 
 

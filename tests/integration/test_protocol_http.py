@@ -14,7 +14,6 @@ import pytest
 
 from dcm_ws.version import VERSION
 from tests.integration.running import (
-    SECRET,
     PostgresServer,
     Service,
     ask,
@@ -22,36 +21,24 @@ from tests.integration.running import (
     hear,
     make_token,
     say,
-    service,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 PAGES = ["/health", "/stats"]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
-    with service() as running:
+@pytest.fixture
+def running(services: SharedServices) -> Iterator[Service]:
+    with services.lend() as running:
         yield running
 
 
 @pytest.fixture
-def running(shared: Service) -> Iterator[Service]:
-    yield shared
-    shared.forget_clients()
-
-
-@pytest.fixture(scope="module")
-def shared_production(database: PostgresServer) -> Iterator[Service]:
-    with service("--production", "--database-url", database.url, env={"WS_AUTH_SECRET": SECRET}) as running:
+def production(services: SharedServices, database: PostgresServer) -> Iterator[Service]:
+    with services.lend(in_production=database) as running:
         yield running
-
-
-@pytest.fixture
-def production(shared_production: Service) -> Iterator[Service]:
-    yield shared_production
-    shared_production.forget_clients()
 
 
 def test_health(running: Service) -> None:

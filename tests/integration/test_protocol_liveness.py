@@ -25,41 +25,31 @@ from tests.integration.running import (
     say,
     service,
     silence,
+    unsubscribe_global,
     until,
 )
+from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def shared_lively() -> Iterator[Service]:
-    with service("--heartbeat-interval", "0.4", "--heartbeat-timeout", "1") as running:
+@pytest.fixture
+def lively(services: SharedServices) -> Iterator[Service]:
+    """
+    A service that soon closes a client that is silent.
+    """
+    with services.lend("--heartbeat-interval", "0.4", "--heartbeat-timeout", "1") as running:
         yield running
 
 
 @pytest.fixture
-def lively(shared_lively: Service) -> Iterator[Service]:
+def strict(services: SharedServices) -> Iterator[Service]:
     """
-    A service that soon takes a client for dead.
+    A service that soon redelivers events, and soon closes a client that is too slow.
     """
-    yield shared_lively
-    shared_lively.forget_clients()
-
-
-@pytest.fixture(scope="module")
-def shared_strict() -> Iterator[Service]:
     options = ("--ack-timeout", "0.3", "--retry-interval", "0.05", "--max-send-buffer", "200000")
-    with service(*options) as running:
+    with services.lend(*options) as running:
         yield running
-
-
-@pytest.fixture
-def strict(shared_strict: Service) -> Iterator[Service]:
-    """
-    A service that soon sends again, and soon takes a client for too slow.
-    """
-    yield shared_strict
-    shared_strict.forget_clients()
 
 
 # pings and silence
@@ -282,7 +272,7 @@ def test_client_that_never_reads(strict: Service) -> None:
     A client that does not read what it is sent is closed with 4008, and nobody else notices.
     """
     slow, publisher = strict.connect_raw(), strict.connect()
-    ask(publisher, type="unsubscribe", channel="global", id=0)
+    unsubscribe_global(publisher)
     data = "x" * 60_000
 
     def closed() -> bool:

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import pytest
 
 from tests.integration.browser import chromium
-from tests.integration.proxies import HOST, NAMES, Authority, Proxy, proxies
+from tests.integration.certificates import Authority
+from tests.integration.proxies import HOST, NAMES, Proxy, proxies
 from tests.integration.running import (
-    SECRET,
     PostgresServer,
     RawClient,
     Service,
     client_frame,
     free_port,
     make_token,
-    service,
+    production_service,
     until,
 )
 
@@ -73,15 +73,14 @@ class Ground(NamedTuple):
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    return Authority()
+    return Authority(HOST)
 
 
 @pytest.fixture(scope="module")
 def ground(authority: Authority, database: PostgresServer) -> Iterator[Ground]:
-    options = ("--production", "--ws-auth-secret", SECRET, "--database-url", database.url)
     documented = ("--trusted-proxy", "127.0.0.1", "--server-name", HOST)
     limits = ("--max-connections-per-ip", str(PER_ADDRESS))
-    with service(*options, *documented, *limits) as running, proxies(authority, running.port) as fronts:
+    with production_service(database.url, *documented, *limits) as running, proxies(authority, running.port) as fronts:
         silent = []
         for proxy in fronts.values():
             client = proxy.connect(f"/dcm/ws?token={make_token('silent')}&observer=1", "127.0.1.1")

@@ -24,15 +24,16 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate as TrustedCertificate
+from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.client import aio, core, errors, tx
 from dcm_ws.client.events import Event
+from tests.integration.certificates import Certificate
 from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
-from tests.integration.test_endpoints import make_certificate
 
 SECRET = "a secret that only these tests know about"
 
@@ -100,7 +101,7 @@ class InTwisted:
 
     @staticmethod
     def trust(certificate: Path, host: str) -> Any:
-        root = trustRootFromCertificates([Certificate.loadPEM(certificate.read_bytes())])
+        root = trustRootFromCertificates([TrustedCertificate.loadPEM(certificate.read_bytes())])
         return optionsForClientTLS(host, trustRoot=root)
 
     @staticmethod
@@ -515,11 +516,11 @@ async def test_tls(world: Any, tmp_path: Path) -> None:
     """
     Over TLS the server must be who the URL says.
     """
-    key, certificate = make_certificate(tmp_path)
+    certificate = Certificate(tmp_path)
     port = free_port()
-    good = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate, "127.0.0.1"))
+    good = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate.file, "127.0.0.1"))
     untrusted = world.client(f"wss://127.0.0.1:{port}/ws")
-    misnamed = world.client(f"wss://localhost:{port}/ws", tls=world.trust(certificate, "localhost"))
+    misnamed = world.client(f"wss://localhost:{port}/ws", tls=world.trust(certificate.file, "localhost"))
     states: list[str] = []
     for refusing in (untrusted, misnamed):
         refusing.on_state(states.append)
@@ -537,7 +538,7 @@ async def test_tls(world: Any, tmp_path: Path) -> None:
                 with contextlib.suppress(asyncio.CancelledError):
                     await connecting
 
-    with service("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"):
+    with service("--listen", certificate.endpoint(port)):
         await played(world, good, untrusted, misnamed, program=program)
 
 
@@ -980,9 +981,9 @@ async def test_closing_over_tls_while_much_waits(world: Any, tmp_path: Path) -> 
     """
     A client that has stopped reading is closed at once, too.
     """
-    key, certificate = make_certificate(tmp_path)
+    certificate = Certificate(tmp_path)
     port = free_port()
-    client = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate, "127.0.0.1"), queue_max=1)
+    client = world.client(f"wss://127.0.0.1:{port}/ws", tls=world.trust(certificate.file, "127.0.0.1"), queue_max=1)
     inbox = None
 
     async def program() -> None:
@@ -995,7 +996,7 @@ async def test_closing_over_tls_while_much_waits(world: Any, tmp_path: Path) -> 
         assert client.state == "closed"
         assert running.stats()["connectedClients"] == 0
 
-    options = ("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
+    options = ("--listen", certificate.endpoint(port))
     plain = free_port()
     with service(*options, "--listen", f"tcp:{plain}:interface=127.0.0.1") as running:
         running.port = plain

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.integration.attacks import Attacker, ask_past_events, push
+from tests.integration.attacks import Attacker, push
 from tests.integration.running import (
     TOOLS,
     PostgresServer,
@@ -26,6 +26,7 @@ from tests.integration.running import (
     say,
     service,
     silence,
+    unsubscribe_global,
     until,
 )
 
@@ -122,7 +123,7 @@ def test_rotation(database: PostgresServer, tmp_path: Path) -> None:
         client = running.connect(f"/?token={make_token('ann', secret=OLD)}")
         assert hear(client)["success"] is True
         assert hear(client)["event"] == "agent.connected"
-        ask_past_events(client, type="unsubscribe", channel="global", id=0)
+        unsubscribe_global(client)
         replace(running, file, f"{NEW}\n{OLD}\n", "secrets taken over: 2 in use")
         assert (is_good(running, NEW), is_good(running, OLD)) == (True, True)
         replace(running, file, f"{NEW}\n", "secrets taken over: 1 in use")

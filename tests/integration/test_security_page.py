@@ -22,6 +22,7 @@ from tests.integration.running import (
     hear,
     make_token,
     postgres,
+    production_service,
     say,
     service,
     silence,
@@ -48,11 +49,8 @@ def database() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def production(database: PostgresServer) -> Iterator[Service]:
-    with service(env={"DCM_ENV": "production", "DATABASE_URL": database.url, "WS_AUTH_SECRET": SECRET}) as running:
+    with production_service(database.url) as running:
         yield running
-
-
-SECRET = "0123456789abcdef0123456789abcdef-prod"
 
 
 def test_everyone_reads_what_is_published_to_an_agent_in_development() -> None:
@@ -159,8 +157,10 @@ def test_connections_outlive_their_token_unless_told_otherwise(database: Postgre
     Without --enforce-expiry the connection stays; with it, it is closed with 4001.
     """
     says("Connections opened with it stay open after it has expired, unless `--enforce-expiry` is set.")
-    environment = {"DCM_ENV": "production", "DATABASE_URL": database.url, "WS_AUTH_SECRET": SECRET}
-    with service(env=environment) as lenient, service("--enforce-expiry", env=environment) as strict:
+    with (
+        production_service(database.url) as lenient,
+        production_service(database.url, "--enforce-expiry") as strict,
+    ):
         token = make_token("ann", seconds=1.5)
         stays, goes = lenient.connect(f"/?token={token}"), strict.connect(f"/?token={token}")
         assert close_of(goes)[0] == 4001

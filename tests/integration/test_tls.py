@@ -5,8 +5,6 @@ TLS, Unix sockets, and more than one endpoint, by the strings that --listen take
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import json
 import os
 import re
@@ -16,60 +14,20 @@ import ssl
 import stat
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
+from tests.integration.certificates import Certificate
 from tests.integration.running import Service, ask, handshake, hear, say, service, silence, until
 
 pytestmark = pytest.mark.integration
 
 
-class Certificate:
-    """
-    A certificate of its own, for 127.0.0.1 and localhost.
-
-    @ivar endpoint: what to listen on with it.
-    @ivar trusting: the TLS of a client that trusts it, and no other.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dcm-ws test")])
-        now = datetime.datetime.now(datetime.UTC)
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        )
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(names, critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (folder / "cert.pem").write_bytes(pem)
-        (folder / "key.pem").write_bytes(private)
-        self.endpoint = f"ssl:0:privateKey={folder}/key.pem:certKey={folder}/cert.pem:interface=127.0.0.1"
-        self.trusting = ssl.create_default_context(cadata=pem.decode())
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"))
+    return Certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +35,9 @@ def secure(certificate: Certificate) -> Iterator[Service]:
     """
     A service that listens with TLS.
     """
-    with service(f"--listen={certificate.endpoint}", "--max-send-buffer=1000000", "--handshake-timeout=60") as running:
+    with service(
+        f"--listen={certificate.endpoint()}", "--max-send-buffer=1000000", "--handshake-timeout=60"
+    ) as running:
         yield running
         assert running.stop(signal.SIGTERM) == 0
 
@@ -263,7 +223,7 @@ def test_more_than_one_endpoint(certificate: Certificate) -> None:
     """
     Clients of one service on different endpoints, one with TLS and one without, hear each other.
     """
-    with service("--listen=tcp:0:interface=127.0.0.1", f"--listen={certificate.endpoint}") as running:
+    with service("--listen=tcp:0:interface=127.0.0.1", f"--listen={certificate.endpoint()}") as running:
         ports = [int(port) for port in re.findall(r"listening on wss?://127\.0\.0\.1:(\d+)/", running.log)]
         assert len(ports) == 2
         assert running.health()["port"] == ports[0]
