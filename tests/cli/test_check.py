@@ -7,18 +7,18 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from dcm_ws.cli.check_database import compare_clocks
 from dcm_ws.cli.check_settings import masked
 from dcm_ws.version import VERSION
+from tests.cli.commands import another_service
 from tests.cli.running import pgbouncer, run
+from tests.integration.certificates import Certificate
 from tests.integration.running import PostgresServer, free_port, postgres, service
 
 pytestmark = pytest.mark.integration
@@ -147,16 +147,7 @@ def test_a_service_that_runs_with_tls(tmp_path: Path) -> None:
     """
     It is recognised whatever its certificate.
     """
-    key, certificate, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate),
-            *("-subj", "/CN=elsewhere", "-days", "1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    listen = ("--listen", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
+    listen = ("--listen", Certificate(tmp_path, "elsewhere.invalid").endpoint(free_port()))
     with service(*listen):
         status, found = check(tmp_path, "--no-database", *listen)
     assert status == 0 and "is running here" in found["port"]["text"]
@@ -167,50 +158,9 @@ def test_another_program(tmp_path: Path, answer: bytes) -> None:
     """
     What answers otherwise than dcm-ws is red.
     """
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-
-        def serve() -> None:
-            connection, _ = taken.accept()
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        status, found = check(tmp_path, "--no-database", "--ws-port", str(taken.getsockname()[1]))
-        thread.join()
+    with another_service(answer) as where:
+        status, found = check(tmp_path, "--no-database", "--ws-port", str(urlsplit(where).port))
     assert (status, red(found)) == (1, ["port"]) and "not dcm-ws" in found["port"]["text"]
-
-
-@pytest.mark.parametrize(
-    "arguments,said",
-    [
-        (("serve", "--port", "1"), ("did you mean --ws-port", "see dcm-ws serve --help")),
-        (("serve", "--databse-url", "x"), ("did you mean --database-url", "see dcm-ws serve --help")),
-        (("serve", "--ws-port"), ("requires argument", "see dcm-ws serve --help")),
-        (("serve", "extra"), ("'extra'", "see dcm-ws serve --help")),
-        (("check", "--prot", "1"), ("--prot", "did you mean")),
-        (("tial",), ("did you mean 'tail'",)),
-        (("init_db",), ("did you mean 'init-db'",)),
-        (("tail", "--cuont", "3"), ("--count",)),
-    ],
-)
-def test_what_was_probably_meant(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
-    """
-    A misspelt option or command gets the nearest one, and the help of the command that was typed.
-    """
-    done = run(tmp_path, *arguments)
-    assert done.returncode in (1, 2) and all(word in done.stderr for word in said), done.stderr
-    assert "twistd" not in done.stderr
-
-
-def test_the_help_of_twistd(tmp_path: Path) -> None:
-    """
-    Under twistd it is twistd's command that has the help.
-    """
-    twistd = str(Path(sys.executable).with_name("twistd"))
-    done = subprocess.run([twistd, "dcm-ws", "--port", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "did you mean --ws-port?); see twistd dcm-ws --help" in done.stderr
 
 
 def test_unix_sockets(tmp_path: Path) -> None:
@@ -281,24 +231,6 @@ def test_a_password_that_is_not_quoted(tmp_path: Path, url: str) -> None:
         said = done.stdout + done.stderr
         assert done.returncode == 1 and "DATABASE_URL" in said
         assert "s3cr" not in said and "et@" not in said, said
-
-
-@pytest.mark.parametrize(
-    "words,wanted",
-    [
-        ("dcm-ws serve --ws-po", ["--ws-port"]),
-        ("dcm-ws serve --listen unix:a --admin", ["--admin-listen"]),
-        ("dcm-ws check --no-da", ["--no-database"]),
-        ("dcm-ws check --con", ["--config"]),
-        ("dcm-ws check --js", ["--json"]),
-    ],
-)
-def test_completion(tmp_path: Path, words: str, wanted: list[str]) -> None:
-    """
-    The shell completes the service's options, for serve and for check.
-    """
-    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_DCM_WS_COMPLETE": "bash_complete"}
-    assert run(tmp_path, **variables).stdout.split() == [f"plain,{word}" for word in wanted]
 
 
 def test_settings_that_are_no_good(tmp_path: Path) -> None:

@@ -403,6 +403,45 @@ def production_service(database: str = UNREACHABLE, *options: str) -> contextlib
     return service("--production", "--database-url", database, *options, env={"WS_AUTH_SECRET": SECRET}, wait=wait)
 
 
+@contextlib.contextmanager
+def unread_service(stdout: int) -> Iterator[int]:
+    """
+    A running dcm-ws whose output nobody reads; yields its port.
+
+    @param stdout: the file descriptor that it writes its log to.
+    """
+    port = free_port()
+    process = subprocess.Popen(
+        [*TWISTD, "-n", "--pidfile=", "dcm-ws", "--no-database", "--ws-port", str(port), "--log-level", "debug"],
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers() -> bool:
+        try:
+            return bool(report(port, "health"))
+        except OSError:
+            return False
+
+    try:
+        until(answers)
+        yield port
+        process.terminate()
+        assert process.wait(timeout=PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def report(port: int, page: str) -> dict[str, Any]:
+    """
+    The JSON of a page of the service on this port.
+    """
+    with _opener.open(f"http://127.0.0.1:{port}/{page}", timeout=PATIENCE) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
 def free_port() -> int:
     """
     A TCP port that nobody listens on now.

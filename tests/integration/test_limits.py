@@ -26,13 +26,14 @@ from tests.integration.running import (
     hear,
     make_token,
     production_service,
+    report,
     say,
     service,
     silence,
+    unread_service,
     unsubscribe_global,
     until,
 )
-from tests.integration.test_log_writer import get, unread
 
 pytestmark = pytest.mark.integration
 
@@ -825,7 +826,7 @@ def test_log_buffer() -> None:
     """
     writing = os.open("/dev/full", os.O_WRONLY)
     try:
-        with unread(writing) as port:
-            until(lambda: get(port, "stats")["limits"]["logBuffer"] > 0)
+        with unread_service(writing) as port:
+            until(lambda: report(port, "stats")["limits"]["logBuffer"] > 0)
     finally:
         os.close(writing)

@@ -6,68 +6,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
 from dcm_ws.app.logs import missing_line
 from dcm_ws.app.writer import Descriptor, LogWriter
-from tests.integration.running import free_port, service, until
+from tests.integration.running import report, service, unread_service, until
 
 pytestmark = pytest.mark.integration
-
-
-@contextmanager
-def unread(stdout: int) -> Iterator[int]:
-    """
-    A service whose output goes where nobody reads it; its port.
-    """
-    port = free_port()
-    twistd = str(Path(sys.executable).with_name("twistd"))
-    process = subprocess.Popen(
-        [
-            twistd,
-            "-n",
-            "--pidfile=",
-            "dcm-ws",
-            "--no-database",
-            "--ws-port",
-            str(port),
-            "--log-level",
-            "debug",
-        ],
-        stdout=stdout,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: answers(port))
-        yield port
-        process.terminate()
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        return bool(get(port, "health"))
-    except OSError:
-        return False
-
-
-def get(port: int, path: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as response:
-        report: dict[str, Any] = json.loads(response.read())
-    return report
 
 
 def test_a_pipe_that_nobody_reads() -> None:
@@ -76,10 +26,10 @@ def test_a_pipe_that_nobody_reads() -> None:
     """
     reading, writing = os.pipe()
     try:
-        with unread(writing) as port:
+        with unread_service(writing) as port:
             for _ in range(2000):
                 connect(f"ws://127.0.0.1:{port}/", open_timeout=20, proxy=None).close()
-            assert get(port, "health")["status"] == "healthy"
+            assert report(port, "health")["status"] == "healthy"
     finally:
         os.close(reading)
         os.close(writing)
@@ -96,9 +46,9 @@ def test_nowhere_to_write_to(where: str) -> None:
         reading, writing = os.pipe()
         os.close(reading)
     try:
-        with unread(writing) as port:
+        with unread_service(writing) as port:
             connect(f"ws://127.0.0.1:{port}/", proxy=None).close()
-            until(lambda: get(port, "stats")["limits"]["logBuffer"] > 0)
+            until(lambda: report(port, "stats")["limits"]["logBuffer"] > 0)
     finally:
         os.close(writing)
 

@@ -1,0 +1,80 @@
+"""
+dcm-ws: its commands, their help, and what it says of names that are not there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import run
+
+pytestmark = pytest.mark.integration
+
+
+def test_help_of_each_command(tmp_path: Path) -> None:
+    """
+    Each command says what it does, with examples and exit codes; the list of them imports nothing heavy.
+    """
+    listed = run(tmp_path, "--help")
+    assert listed.returncode == 0
+    names = [line.split()[0] for line in listed.stdout.partition("Commands:")[2].splitlines() if line.strip()]
+    assert names[:4] == ["serve", "check", "init-db", "token"]
+    for name in names:
+        done = run(tmp_path, name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert "Exit codes:" in done.stdout and "Example" in done.stdout, name
+    assert run(tmp_path, "--version").stdout.startswith("dcm-ws ")
+    assert run(tmp_path, "no-such-command").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        (("serve", "--port", "1"), ("did you mean --ws-port", "see dcm-ws serve --help")),
+        (("serve", "--databse-url", "x"), ("did you mean --database-url", "see dcm-ws serve --help")),
+        (("serve", "--ws-port"), ("requires argument", "see dcm-ws serve --help")),
+        (("serve", "extra"), ("'extra'", "see dcm-ws serve --help")),
+        (("check", "--prot", "1"), ("--prot", "did you mean")),
+        (("tial",), ("did you mean 'tail'",)),
+        (("init_db",), ("did you mean 'init-db'",)),
+        (("tail", "--cuont", "3"), ("--count",)),
+    ],
+)
+def test_what_was_probably_meant(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
+    """
+    A misspelt option or command gets the nearest one, and the help of the command that was typed.
+    """
+    done = run(tmp_path, *arguments)
+    assert done.returncode in (1, 2) and all(word in done.stderr for word in said), done.stderr
+    assert "twistd" not in done.stderr
+
+
+def test_the_help_of_twistd(tmp_path: Path) -> None:
+    """
+    Under twistd it is twistd's command that has the help.
+    """
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    done = subprocess.run([twistd, "dcm-ws", "--port", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "did you mean --ws-port?); see twistd dcm-ws --help" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words,wanted",
+    [
+        ("dcm-ws serve --ws-po", ["--ws-port"]),
+        ("dcm-ws serve --listen unix:a --admin", ["--admin-listen"]),
+        ("dcm-ws check --no-da", ["--no-database"]),
+        ("dcm-ws check --con", ["--config"]),
+        ("dcm-ws check --js", ["--json"]),
+    ],
+)
+def test_completion(tmp_path: Path, words: str, wanted: list[str]) -> None:
+    """
+    The shell completes the service's options, for serve and for check.
+    """
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_DCM_WS_COMPLETE": "bash_complete"}
+    assert run(tmp_path, **variables).stdout.split() == [f"plain,{word}" for word in wanted]

@@ -1,0 +1,213 @@
+"""
+dcm-ws publish, by WebSocket and by the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from dcm_ws.cli.terminal import harmless
+from tests.cli.commands import ended, lines_of, publish, start, url
+from tests.cli.running import run
+from tests.integration.running import (
+    PostgresServer,
+    Service,
+    hear,
+    service,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+INFO = {"channel": "global", "event": "system.info"}
+
+
+def test_publish(tmp_path: Path, running: Service) -> None:
+    """
+    DATA comes from the command line or standard input; the id is printed.
+    """
+    client = running.connect()
+    done = publish(tmp_path, running, "global", "system.info", '{"a": [1, "\u00fc"]}')
+    frame = hear(client)
+    assert (done.returncode, done.stdout.strip()) == (0, frame["id"])
+    assert frame["data"] == {"a": [1, "\u00fc"]}
+    done = run(tmp_path, "publish", "--url", url(running), "--json", "global", "system.info", "-", stdin="7\n")
+    assert hear(client)["data"] == 7
+    assert json.loads(done.stdout)["published"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("global",), ("global", "a.b", "{no json"), ("agents/", "a.b"), ("global", "no dots"),
+     ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b")],
+)  # fmt: skip
+def test_publish_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """
+    A command line that is no good is exit code 2, before anything is connected to.
+    """
+    done = run(tmp_path, "publish", "--url", "ws://127.0.0.1:1/", *arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+
+
+def test_publish_lines(tmp_path: Path, running: Service) -> None:
+    """
+    Lines that are no good are told by their number, and the others are published, in their order.
+    """
+    client = running.connect()
+    (tmp_path / "events").write_text(
+        '{"channel": "global", "event": "system.info", "data": 1}\n'
+        "\n"
+        "nonsense\n"
+        '{"channel": "nowhere", "event": "system.info"}\n'
+        '{"channel": "global", "event": "not.in-catalogue"}\n'
+        '{"channel": "global", "event": "system.info", "colour": 1}\n'
+        f'{{"channel": "global", "event": "system.info", "data": "{"x" * (1 << 20)}"}}\n'
+        '{"channel": "global", "event": "system.info", "data": 2}'
+    )
+    done = publish(tmp_path, running, "--lines", "events")
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        *("line 3", "line 4", "line 5", "line 6", "line 7"),
+        done.stderr.splitlines()[-1].partition(":")[0],
+    ]
+    assert "2 published, 5 not" in done.stderr
+    assert [hear(client)["data"], hear(client)["data"]] == [1, 2]
+
+
+def test_publish_lines_at_the_rate_limit(tmp_path: Path) -> None:
+    """
+    What the service has no room for yet is sent again, in its order, and so are the messages of bench.
+    """
+    with service("--rate-limit", "50/s", "--rate-burst", "3") as running:
+        client = running.connect()
+        text = lines_of(*({**INFO, "data": number} for number in range(20)))
+        done = run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text)
+        assert (done.returncode, len(done.stdout.split())) == (0, 20), done.stderr
+        assert [hear(client)["data"] for _ in range(20)] == list(range(20))
+        arguments = ("--connections", "2", "--messages", "20", "--rate", "1000", "--json")
+        done = run(tmp_path, "bench", "--url", url(running), *arguments)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert (figures["received"], figures["waited"] > 0) == (40, True)
+
+
+def test_publish_waits_for_its_lines(tmp_path: Path) -> None:
+    """
+    A pipe through which nothing comes does not keep it from answering the service's pings.
+    """
+    with service("--heartbeat-interval", "0.2", "--heartbeat-timeout", "1") as running:
+        process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+        until(lambda: running.stats()["connectedClients"] == 1)
+        # one that came later, and is mute, has been closed
+        assert running.connect_raw().close_code() == 4000
+        assert process.stdin is not None
+        process.stdin.write(lines_of(INFO))
+        process.stdin.close()
+        process.stdin = None
+        status, said = ended(process)
+        assert status == 0 and "1 published, 0 not" in said, said
+
+
+def test_publish_ends_at_once(tmp_path: Path, running: Service) -> None:
+    """
+    The first Ctrl-C ends it with 130, though nothing comes through the pipe, and it says where to go on.
+    """
+    process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(lines_of(INFO, INFO) + '{"chan')
+    process.stdin.flush()
+    assert process.stdout.readline() and process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "2 published, 0 not; stopped at line 3\n")
+
+
+def test_publish_ends_at_once_before_its_data(tmp_path: Path) -> None:
+    """
+    Ctrl-C ends with 130 also what still reads DATA.
+    """
+    process = start(tmp_path, "publish", "global", "system.info", "-")
+    assert process.stdin is not None
+    # more than a pipe holds: it is being read
+    process.stdin.write("1" * 200_000)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "")
+
+
+def test_publish_to_a_service_that_goes(tmp_path: Path, running: Service) -> None:
+    """
+    A lost connection ends it with 1, and it says where to go on.
+    """
+    process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(lines_of(INFO) + "nonsense\n" + lines_of(INFO))
+    assert process.stdout.readline() and process.stdout.readline()
+    assert running.stop() == 0
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(lines_of(INFO))
+    status, said = ended(process)
+    assert status == 1 and "2 published, 1 not; stopped at line 4, which may have been published" in said, said
+    assert "Traceback" not in said
+
+
+def test_publish_a_file_with_a_mark(tmp_path: Path, running: Service) -> None:
+    """
+    The mark that some editors begin a file with is passed over, in DATA, too.
+    """
+    client = running.connect()
+    (tmp_path / "events").write_text("\ufeff" + lines_of({**INFO, "data": 1}), encoding="utf-8")
+    assert publish(tmp_path, running, "--lines", "events").returncode == 0
+    done = run(tmp_path, "publish", "--url", url(running), *INFO.values(), "-", stdin="\ufeff2")
+    assert done.returncode == 0, done.stderr
+    assert [hear(client)["data"], hear(client)["data"]] == [1, 2]
+
+
+@pytest.mark.parametrize("data", ["NaN", "[Infinity]", "1e999", r'"\ud800"', r'{"\udc00": 1}', "\ud800"])
+@pytest.mark.parametrize("via", ["ws", "db"])
+def test_publish_what_is_no_json(tmp_path: Path, data: str, via: str) -> None:
+    """
+    What JSON does not have is refused before anything is connected to.
+    """
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    arguments = ("publish", "--via", via, "--url", "ws://127.0.0.1:1/", *INFO.values())
+    stdin = None if data == "\ud800" else data
+    # an argument that is no UTF-8
+    given = data if stdin is None else "-"
+    done = run(tmp_path, *arguments, given.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"),
+               stdin=stdin, **nowhere)  # fmt: skip
+    assert done.returncode == 2 and "DATA is not JSON" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_publish_lines_that_are_no_json(tmp_path: Path, running: Service, database: PostgresServer) -> None:
+    """
+    Lines with what JSON does not have are told by their number, without what a terminal would obey.
+    """
+    text = "".join(
+        f'{{"channel": "global", "event": "system.info", {rest}}}\n'
+        for rest in ('"data": NaN', '"data": 1e999', r'"data": "\ud800"', '"\\u009b31m\u202e": 1', '"data": \u202e')
+    ) + lines_of(INFO)
+    for way in (("--url", url(running)), ("--via", "db")):
+        done = run(tmp_path, "publish", *way, "--lines", "-", stdin=text, DATABASE_URL=database.url)
+        assert done.returncode == 1 and "1 published, 5 not" in done.stderr, done.stderr
+        told = done.stderr.splitlines()
+        assert [line.partition(":")[0] for line in told[:5]] == [f"line {number}" for number in range(1, 6)]
+        assert harmless("".join(told)) == "".join(told)
+
+
+def test_publish_by_the_database(tmp_path: Path, database: PostgresServer) -> None:
+    """
+    --via db goes through NOTIFY; what NOTIFY does not take is said.
+    """
+    with service("--database-url", database.url) as running:
+        client = running.connect()
+        variables = {"DATABASE_URL": database.url}
+        assert run(tmp_path, "publish", "--via", "db", "global", "any.event", '"\u00fc"', **variables).returncode == 0
+        assert hear(client)["data"] == "\u00fc"
+        big = json.dumps("\u00fc" * 3990)
+        done = run(tmp_path, "publish", "--via", "db", "global", "any.event", "-", stdin=big, **variables)
+        assert done.returncode == 1 and "NOTIFY takes 7999" in done.stderr

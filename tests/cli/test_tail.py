@@ -1,0 +1,310 @@
+"""
+dcm-ws tail, connected to real services.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from dcm_ws.cli.tail_filter import Filter
+from dcm_ws.cli.tail_output import fields_of, line_of
+from dcm_ws.client import Event
+from tests.cli.commands import Tail, lines_of, publish, subscribers, url
+from tests.cli.running import PROGRAM, clean, run
+from tests.integration.running import (
+    UNREACHABLE,
+    Service,
+    free_port,
+    make_token,
+    production_service,
+    service,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+RESTARTS = int(os.environ.get("DCM_WS_TAIL_RESTARTS", "3"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signals) -> None:
+    """
+    Events come as lines, in columns; Ctrl-C and SIGTERM end it with 0.  It says first where it is connected.
+    """
+    tail = Tail(tmp_path, "--url", url(running))
+    until(lambda: subscribers(running) == 1)
+    assert publish(tmp_path, running, "topics/t", "task.created", '{"n": 1}').returncode == 0
+    assert publish(tmp_path, running, "global", "system.info").returncode == 0
+    until(lambda: len(tail.lines) == 2)
+    assert tail.stop(how) == 0
+    assert [line.split()[1:] for line in tail.lines] == [
+        ["task.created", "global", '{"n":1}'],
+        ["system.info", "global", "null"],
+    ]
+    assert tail.lines[0].index("global") == tail.lines[1].index("global")
+    assert tail.errors == [f"connected to {url(running)} as dcm-ws-tail, observing global"]
+
+
+def test_tail_chooses(tmp_path: Path, running: Service) -> None:
+    """
+    --event, --agent, --grep and channels narrow it; --count ends it; --json gives lines for programs.
+    """
+    tails = [
+        Tail(tmp_path, "--url", url(running), "--json", *options)
+        for options in (
+            ("--event", "task.*", "--count", "2"),
+            ("--agent", "a1", "--count", "1"),
+            ("--grep", "NEEDLE", "-n", "1"),
+            ("topics/x", "-n", "1"),
+        )
+    ]
+    until(
+        lambda: (
+            (running.stats()["connectedClients"], subscribers(running), subscribers(running, "topics/x")) == (4, 3, 1)
+        )
+    )
+    text = lines_of(
+        {"channel": "global", "event": "system.info", "data": {"x": "a needle"}},
+        {"channel": "global", "event": "task.created", "data": {"agent_id": "a1"}},
+        {"channel": "topics/x", "event": "task.failed", "data": None},
+    )
+    assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+    assert [tail.end() for tail in tails] == [0, 0, 0, 0], [(tail.lines, tail.errors) for tail in tails]
+    told = [[json.loads(line)["event"] for line in tail.lines] for tail in tails]
+    failed = json.loads(tails[0].lines[1])
+    assert (failed["channel"], failed["origin"], "from" in failed) == ("global", "topics/x", False)
+    assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
+
+
+def test_tail_of_an_agent(tmp_path: Path, running: Service) -> None:
+    """
+    --agent also shows what is published on the agent's own channel.
+    """
+    tail = Tail(tmp_path, "--url", url(running), "--agent", "bob", "--count", "2")
+    until(lambda: (subscribers(running, "agents/bob"), subscribers(running)) == (1, 1))
+    assert publish(tmp_path, running, "agents/bob", "message.new", '"hi"').returncode == 0
+    assert publish(tmp_path, running, "topics/t", "task.created", '{"agent_id": "bob"}').returncode == 0
+    assert tail.end() == 0
+    assert ["agents/bob" in line for line in tail.lines] == [True, False]
+
+
+def test_tail_as_its_help_has_it(tmp_path: Path, running: Service) -> None:
+    """
+    The example of --help works in development as it is printed.
+    """
+    shown = " ".join(run(tmp_path, "tail", "--help").stdout.split())
+    example = "agents/backend topics/deploys --event 'task.*' --event 'subtask.failed'"
+    assert f"dcm-ws tail {example}" in shown
+    tail = Tail(tmp_path, *shlex.split(example), "--count", "1", DCM_WS_URL=url(running))
+    until(lambda: [subscribers(running, name) for name in ("agents/backend", "topics/deploys")] == [1, 1])
+    assert publish(tmp_path, running, "agents/backend", "task.created").returncode == 0
+    assert tail.end() == 0, tail.errors
+    assert tail.errors == [f"connected to {url(running)} as dcm-ws-tail, observing agents/backend, topics/deploys"]
+
+
+def test_tail_of_what_it_may_not_hear(tmp_path: Path) -> None:
+    """
+    A refusal names the channel.  If every channel is refused, tail ends with 1.
+    """
+    with service("--max-subscriptions", "3") as running:
+        tail = Tail(tmp_path, "--url", url(running), "topics/a", "topics/b", "topics/c")
+        until(lambda: len(tail.errors) == 3)
+        refused = {error.partition(":")[0] for error in tail.errors[:2]}
+        assert len(refused) == 2 and refused < {"topics/a", "topics/b", "topics/c"}, tail.errors
+        assert tail.errors[2].startswith(f"connected to {url(running)} as dcm-ws-tail, observing topics/")
+        assert tail.stop() == 0
+        tail = Tail(tmp_path, "--url", url(running), "projects")
+        assert tail.end() == 1
+        assert tail.errors == ["Error: projects: Invalid channel format: projects"]
+
+
+def test_tail_where_anybody_may_listen(tmp_path: Path) -> None:
+    """
+    With --anonymous listen, tail needs a token in production only for the channels of agents.
+    """
+    with production_service(UNREACHABLE, "--anonymous", "listen") as running:
+        tail = Tail(tmp_path, "--url", url(running), "topics/t", "-n", "1")
+        until(lambda: tail.errors)
+        assert tail.errors == [f"connected to {url(running)} as an anonymous client, observing topics/t"]
+        done = run(tmp_path, "publish", "--url", url(running), "topics/t", "task.created", DCM_WS_TOKEN=make_token("a"))
+        assert done.returncode == 0, done.stderr
+        assert tail.end() == 0 and len(tail.lines) == 1
+        assert Tail(tmp_path, "--url", url(running), "agents/bob").end() == 1
+
+
+def test_tail_without_anybody_to_complain_to(tmp_path: Path) -> None:
+    """
+    It comes back though nobody reads its standard error, and shows what its terminal has no letters for.
+    """
+    port = free_port()
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", f"ws://127.0.0.1:{port}/", "--count", "1"],
+        cwd=tmp_path,
+        env=clean(tmp_path, PYTHONIOENCODING="ascii"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stderr.close()
+    try:
+        for _ in range(2):
+            with service("--listen", f"tcp:{port}:interface=127.0.0.1", "--drain", "0.1") as running:
+                running.port = port
+                until(lambda running=running: subscribers(running) == 1, 60)
+        with service("--listen", f"tcp:{port}:interface=127.0.0.1") as running:
+            running.port = port
+            until(lambda running=running: subscribers(running) == 1, 60)
+            assert publish(tmp_path, running, "global", "system.info", '"\u4e16"').returncode == 0
+            assert process.wait(timeout=20) == 0
+        assert r"\u4e16" in process.stdout.read()
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
+    """
+    Whoever reads it may go: it ends with 0 and without a traceback.
+    """
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", url(running)],
+        cwd=tmp_path,
+        env=clean(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    until(lambda: subscribers(running) == 1)
+    process.stdout.close()
+    publish(tmp_path, running, "global", "system.info")
+    try:
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read().splitlines() == [
+            f"connected to {url(running)} as dcm-ws-tail, observing global",
+        ]
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: Service) -> None:
+    """
+    Escape sequences, C1 controls and what turns text round are written out, on a terminal, too.
+    """
+    evil = "\x1b]0;owned\x07 \x9b31m \x08\r\n \u202e back \x7f [bold]"
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "tail", "--url", url(running), "--count", "2"],
+        cwd=tmp_path,
+        env=clean(tmp_path, TERM="xterm-256color", COLUMNS="200"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    # reading ends with the process
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
+    until(lambda: subscribers(running) == 1)
+    line = {"channel": "global", "event": "system.info", "data": {evil: evil}}
+    for text in (lines_of(line), lines_of({**line, "data": evil})):
+        assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+    shown = b""
+    try:
+        while True:
+            piece = os.read(master, 65_536)
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=20) == 0
+    deadline.cancel()
+    os.close(master)
+    text = shown.decode()
+    assert "owned" in text and "[bold]" in text and "\x1b[" in text, text
+    # colours are ours; they end with m
+    for piece in text.split("\x1b")[1:]:
+        assert piece[0] == "[" and piece[1:].partition("m")[0].replace(";", "").isdigit(), piece
+    assert not set(text) & set("\x07\x08\x7f\x9b\u202e")
+
+
+def test_filters() -> None:
+    """
+    An agent is looked for in the channel, the data and the sender; what comes twice is shown once.
+    """
+    event = Event("msg_1", "agents/a", "message.new", {"to_agent_id": "b", "text": "Über"}, 0, {})
+    assert (
+        Filter(agent="a").matches(event) and Filter(agent="b").matches(event) and not Filter(agent="c").matches(event)
+    )
+    assert Filter(text="über").matches(event) and not Filter(text="unter").matches(event)
+    assert Filter(events=("task.*", "message.*")).matches(event) and not Filter(events=("task.*",)).matches(event)
+    assert not Filter(channels=("agents/b",)).matches(event)
+    mirrored = Event("msg_1", "global", "message.new", None, 0, {"from": "s", "origin": "agents/a"})
+    assert Filter(agent="s").matches(mirrored) and not Filter(agent="x").matches(mirrored)
+    assert Filter(channels=("global",), agent="a").matches(mirrored) and not Filter(agent="a").matches(mirrored)
+    assert not Filter(channels=("global", "agents/a")).matches(mirrored)
+    assert fields_of(mirrored)["from"] == "s"
+    assert "message.new" in line_of(event).plain
+
+
+def test_tail_over_restarts(tmp_path: Path) -> None:
+    """
+    A tail that is left running while the service is restarted misses nothing that was sent while it was connected.
+    """
+    port, sent = free_port(), []
+    tail = Tail(tmp_path, "--url", f"ws://127.0.0.1:{port}/", "--json", "--event", "task.*")
+    try:
+        for number in range(RESTARTS + 1):
+            with service("--listen", f"tcp:{port}:interface=127.0.0.1", "--drain", "0.2") as running:
+                running.port = port
+                until(lambda running=running: subscribers(running) == 1, 60)
+                names = [f"{number}.{one}" for one in range(50)]
+                text = lines_of(*({"channel": "topics/r", "event": "task.updated", "data": name} for name in names))
+                done = run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text)
+                assert done.returncode == 0, done.stderr
+                sent += names
+                assert running.stop() == 0
+        until(lambda: len(tail.lines) >= len(sent))
+    finally:
+        status = tail.stop()
+    got = [json.loads(line)["data"] for line in tail.lines]
+    print(f"{RESTARTS} restarts: {len(sent)} sent, {len(got)} shown, {len(set(sent) - set(got))} missing")
+    assert (status, got) == (0, sent)
+    assert sum(line.startswith("connected again") for line in tail.errors) >= RESTARTS
+
+
+def test_a_refused_token(tmp_path: Path) -> None:
+    """
+    Where the service refuses a token, tail ends with 1 and says so; with a good one it goes on.
+    """
+    with production_service() as running:
+        bad = Tail(tmp_path, "--url", url(running), DCM_WS_TOKEN=make_token("a", secret="another"))
+        until(lambda: bad.process.poll() is not None)
+        assert bad.stop() == 1 and len(bad.errors) == 1, bad.errors
+        (tmp_path / "token").write_text(make_token("a") + "\n")
+        good = Tail(tmp_path, "--url", url(running), "--token-file", "token", "-n", "1", "--event", "message.*")
+        until(lambda: running.stats()["authenticatedClients"] == 1)
+        done = run(tmp_path, "publish", "--url", url(running), "global", "message.new", DCM_WS_TOKEN=make_token("b"))
+        assert done.returncode == 0, done.stderr
+        assert good.end() == 0, (good.lines, good.errors)
+
+
+def test_a_token_that_expires(tmp_path: Path) -> None:
+    """
+    If the service ends a connection because its token has expired, tail ends with 1 and says how to get another.
+    """
+    with production_service(UNREACHABLE, "--enforce-expiry") as running:
+        tail = Tail(tmp_path, "--url", url(running), DCM_WS_TOKEN=make_token("a", seconds=6))
+        assert tail.end() == 1
+    assert tail.errors[0].startswith("connected to ") and len(tail.errors) == 2, tail.errors
+    assert "the token has expired; `dcm-ws token NAME` makes another" in tail.errors[1]

@@ -1,0 +1,219 @@
+"""
+dcm-ws top: its screen, and the services that it asks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dcm_ws.cli.top_screen import screen
+from tests.cli.commands import another_service, answer, url
+from tests.cli.running import PROGRAM, clean, run
+from tests.integration.running import (
+    Service,
+    ask,
+    free_port,
+    say,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def test_top_without_anybody(tmp_path: Path) -> None:
+    """
+    top says that nothing listens, in words.
+    """
+    port = free_port()
+    done = run(tmp_path, "top", "--url", f"ws://127.0.0.1:{port}/")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"Error: nothing listens at http://127.0.0.1:{port} (connection refused)\n",
+    )
+
+
+def test_top(tmp_path: Path, running: Service) -> None:
+    """
+    --json gives both reports, --once a page.
+    """
+    client = running.connect()
+    report = json.loads(run(tmp_path, "top", "--json", "--url", url(running)).stdout)
+    assert report["health"]["status"] == "healthy" and report["stats"]["connectedClients"] == 1
+    ask(client, type="auth", agent_id="ann", id=1)
+    ask(client, type="publish", channel="global", event="task.created", id=2)
+    say(client, type="nonsense")
+    until(lambda: running.stats()["refusals"])
+    page = run(tmp_path, "top", "--once", "--url", url(running)).stdout
+    rows = [" ".join(line.split()) for line in page.splitlines()]
+    assert "agents/ann" in page and any(row.startswith("clients 1 ") for row in rows), page
+    for row in ("events of clients 1", "pending deliveries 1", "refused: UNKNOWN_MESSAGE_TYPE 1"):
+        assert any(line.startswith(row) for line in rows), page
+    client.close()
+
+
+def test_rates() -> None:
+    """
+    Rates are reckoned from two reports; what a report lacks is left out, and what could do harm is written out.
+    """
+    then = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
+    now = {
+        "health": {"status": "\x1b[31m"},
+        "stats": {"connectedClients": 1, "events": {"client": 30}, "agentStats": {"\x9b": 1}, "limits": {"\x07": 2}},
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(now, then, 2.0, "no answer"))
+    text = console.export_text()
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(row.startswith("events of clients 30 +10.0") for row in rows), text
+    assert any(row.startswith("clients 1") for row in rows) and "pending" not in text and "no answer" in text
+    assert r"\x1b[31m" in text and r"\x9b" in text and r"limit hit: \x07" in text
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (b"\x1b[31mno HTTP\r\n",),
+        (answer(b"<html>"),),
+        (b"",),
+        (answer(b"{}", 99), answer(b"{}", 99)),
+        (answer(b"[" * 100_000),),
+        (answer(b"[]"),),
+        (answer(b'{"status": "UP"}'), answer(b'{"uptime": 1}')),
+    ],
+)
+def test_top_of_another_service(tmp_path: Path, answers: tuple[bytes, ...]) -> None:
+    """
+    What is no HTTP, breaks off, or is another service's, is one line and exit code 1.
+    """
+    with another_service(*answers) as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "does not answer" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_top_when_a_proxy_says_503(tmp_path: Path) -> None:
+    """
+    A 503 without a report is an error; with one it is a service that is draining.
+    """
+    head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"
+    with another_service(head + b"<html>") as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 1 and "the server answered HTTP 503 Service Unavailable" in done.stderr
+    with another_service(head + b'{"status":"draining"}', answer(b'{"connectedClients":7}')) as where:
+        done = run(tmp_path, "top", "--once", "--url", where)
+    assert done.returncode == 0 and "draining" in done.stdout, done.stderr
+
+
+def test_top_keeps_its_token_to_itself(tmp_path: Path) -> None:
+    """
+    A redirection is followed without the token, which is only for the service.
+    """
+    asked: list[bytes] = []
+    with another_service(answer(b"{}"), asked=asked) as elsewhere:
+        target = elsewhere.replace("ws", "http", 1).encode()
+        moved = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nConnection: close\r\n\r\n" % target
+        with another_service(moved, asked=asked) as where:
+            run(tmp_path, "top", "--once", "--url", where, DCM_WS_TOKEN="a.b")
+    assert [b"a.b" in request for request in asked] == [True, False]
+
+
+@pytest.mark.parametrize("odd", ['"x"', "[1]", "NaN", "1e308", "-Infinity", '{"a": "b"}', '{"a": NaN}', "null", "true"])
+def test_top_of_odd_values(odd: str) -> None:
+    """
+    A report with values of the wrong kind is shown without them.
+    """
+    value = json.loads(odd)
+    stats = {
+        "connectedClients": 1, "events": value, "channelStats": value, "agentStats": value, "refusals": value,
+        "closes": {"a": value}, "pendingDeliveries": value,
+    }  # fmt: skip
+    report = {"health": {"status": value, "database": value, "uptime_s": value}, "stats": stats}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(report, report, 1.0, ""))
+    assert "clients" in console.export_text()
+
+
+class OnTerminal:
+    """
+    A C{dcm-ws top} on a terminal of its own, and what it has shown.
+
+    @ivar before: the terminal's settings, as they were.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._master, self._slave = pty.openpty()
+        self.before = termios.tcgetattr(self._slave)
+        self.shown = b""
+        self.process = subprocess.Popen(
+            [PROGRAM, "top", *arguments],
+            cwd=folder,
+            env=clean(folder, TERM="xterm-256color"),
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            preexec_fn=_own_terminal,
+        )
+        # reading ends with the process
+        self._deadline = threading.Timer(60, self.process.kill)
+        self._deadline.start()
+
+    def read_until_refreshed(self) -> None:
+        while self.shown.count(b"events of clients") < 3:
+            self._read()
+
+    def type(self, key: bytes) -> None:
+        os.write(self._master, key)
+
+    def end(self) -> int:
+        """
+        Read on to its end; answers its exit code.
+        """
+        while self.process.poll() is None:
+            if select.select([self._master], [], [], 0.05)[0]:
+                self._read()
+        while select.select([self._master], [], [], 0)[0]:
+            self._read()
+        assert termios.tcgetattr(self._slave) == self.before
+        self._deadline.cancel()
+        os.close(self._slave)
+        os.close(self._master)
+        return self.process.returncode
+
+    def _read(self) -> None:
+        self.shown += os.read(self._master, 65_536)
+
+
+@pytest.mark.parametrize("how", [b"q", b"\x03", signal.SIGTERM])
+def test_top_on_a_terminal(tmp_path: Path, running: Service, how: bytes | signal.Signals) -> None:
+    """
+    On a terminal it is refreshed until q, Ctrl-C or SIGTERM, and leaves the terminal as it was.
+    """
+    top = OnTerminal(tmp_path, "--interval", "0.2", "--url", url(running))
+    top.read_until_refreshed()
+    if isinstance(how, bytes):
+        top.type(how)
+    else:
+        top.process.send_signal(how)
+    assert top.end() == 0
+    # the other screen, and back; the cursor, too
+    assert top.shown.count(b"\x1b[?1049h") == top.shown.count(b"\x1b[?1049l") == 1
+    assert top.shown.rindex(b"\x1b[?25h") > top.shown.rindex(b"\x1b[?25l")
+
+
+def _own_terminal() -> None:
+    import fcntl
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
