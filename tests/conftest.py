@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from dcm_ws.core.counts import Counts
 
@@ -48,7 +49,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
         from twisted.internet import reactor  # pytest-twisted has chosen it by now
 
         running = ensureDeferred(test(**fixtures))
-        limit = reactor.callLater(seconds, running.cancel)  # type: ignore[attr-defined]
+        limit = reactor.callLater(seconds, running.cancel)
         try:
             await running
         except CancelledError:
@@ -85,6 +86,7 @@ def no_logged_failures() -> Iterator[list[LogEvent]]:
     """
     failures: list[LogEvent] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         level = event.get("log_level")
         if event.get("log_failure") is not None or level is LogLevel.critical:

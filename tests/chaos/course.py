@@ -65,12 +65,13 @@ async def _course(service: Service, server: PostgresServer, seconds: float, seed
         await _all_here((*agents, witness))
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as acting:
-            for actor in (
+            actors: list[ClientPublisher | DatabasePublisher | DatabaseTrouble | ConnectionTrouble] = [
                 *clients,
                 *databases,
                 DatabaseTrouble(seed, server, records),
                 ConnectionTrouble(seed, agents, clients, records),
-            ):
+            ]
+            for actor in actors:
                 acting.create_task(actor.live(until))
         await _quiet(service, (*agents, witness), records)
         for agent in (*agents, witness):
@@ -94,12 +95,12 @@ async def _quiet(service: Service, agents: Sequence[Agent], records: Records) ->
     def quiet() -> bool:
         health, stats = service.health(), service.stats()
         last.update(health=health, stats=stats)
-        return (
-            health["database"]["state"] == "up"
-            and health["database"]["waiting"] == 0
-            and stats["pendingDeliveries"] == 0
-            and stats["deliveries"]["keptForAbsentAgents"] == 0
+        left = (
+            health["database"]["waiting"],
+            stats["pendingDeliveries"],
+            stats["deliveries"]["keptForAbsentAgents"],
         )
+        return health["database"]["state"] == "up" and not any(left)
 
     if not await _comes_true(quiet, QUIET_WITHIN):
         records.wrongs.append(f"it did not become quiet: {last}")

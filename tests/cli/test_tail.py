@@ -233,8 +233,8 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
     text = shown.decode()
     assert "owned" in text and "[bold]" in text and "\x1b[" in text, text
     # colours are ours; they end with m
-    for piece in text.split("\x1b")[1:]:
-        assert piece[0] == "[" and piece[1:].partition("m")[0].replace(";", "").isdigit(), piece
+    for sequence in text.split("\x1b")[1:]:
+        assert sequence[0] == "[" and sequence[1:].partition("m")[0].replace(";", "").isdigit(), sequence
     assert not set(text) & set("\x07\x08\x7f\x9b\u202e")
 
 

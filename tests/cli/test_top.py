@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_screen import screen
 from tests.cli.commands import another_service, answer, url
 from tests.cli.running import PROGRAM, clean, run
@@ -67,8 +68,8 @@ def test_rates() -> None:
     """
     Rates are reckoned from two reports; what a report lacks is left out, and what could do harm is written out.
     """
-    then = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
-    now = {
+    then: Report = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
+    now: Report = {
         "health": {"status": "\x1b[31m"},
         "stats": {"connectedClients": 1, "events": {"client": 30}, "agentStats": {"\x9b": 1}, "limits": {"\x07": 2}},
     }

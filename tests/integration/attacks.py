@@ -193,4 +193,4 @@ def is_quiet(running: Service) -> bool:
     Is nobody there, and nothing owed?
     """
     health = running.health()
-    return health["connectedClients"] == health["activeChannels"] == health["pendingDeliveries"] == 0
+    return not any(health[name] for name in ("connectedClients", "activeChannels", "pendingDeliveries"))

@@ -60,6 +60,8 @@ class PostgresServer:
     @ivar url: where it is.
     """
 
+    url: str
+
     def __init__(self, folder: Path, tools: Path = TOOLS, primary: PostgresServer | None = None) -> None:
         self._tools = tools
         # PostgreSQL refuses root
@@ -156,17 +158,29 @@ def postgres(tools: Path = TOOLS, primary: PostgresServer | None = None) -> Iter
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Client(ClientConnection):
+    """
+    A client that is not ours.
+
+    @ivar connected: the first frame that it received.
+    """
+
+    connected: dict[str, Any]
+
+
 class Service:
     """
     dcm-ws as its users run it.
 
     @ivar port: what it listens on.
+    @ivar secret: what its tokens are signed with, if the environment says so.
     """
 
     def __init__(self, *options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "WS_"))}
         listen = [] if any(option.startswith("--listen") for option in options) else ["--ws-port", "0"]
         self.log = ""
+        self.secret = (env or {}).get("WS_AUTH_SECRET", DEVELOPMENT_SECRET)
         self._clients = contextlib.ExitStack()
         self.process = subprocess.Popen(
             [*TWISTD, "-n", "--pidfile=", "dcm-ws", *listen, *options],
@@ -231,12 +245,14 @@ class Service:
             with contextlib.suppress(AssertionError):
                 until(lambda: self.health()["connectedClients"] == 0, 5)
 
-    def connect(self, path: str = "/", **options: Any) -> ClientConnection:
+    def connect(self, path: str = "/", **options: Any) -> Client:
         """
         A client that has read its C{connected} frame.
         """
-        client = self._clients.enter_context(connect(f"ws://127.0.0.1:{self.port}{path}", **options))
-        client.connected = json.loads(client.recv(timeout=PATIENCE))  # type: ignore[attr-defined]
+        opening = connect(f"ws://127.0.0.1:{self.port}{path}", create_connection=Client, **options)
+        client = self._clients.enter_context(opening)
+        assert isinstance(client, Client)
+        client.connected = json.loads(client.recv(timeout=PATIENCE))
         return client
 
     def socket(self) -> socket.socket:
@@ -380,10 +396,10 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 @contextlib.contextmanager
 def service(*options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> Iterator[Service]:
     """
-    A running dcm-ws without a database unless the options or the environment name one.
+    A running dcm-ws, without a database unless the options or the environment name one.
     """
     named = any("database" in option for option in options)
-    named = named or any(name.startswith(("DATABASE_URL", "DB_")) for name in env or {})
+    named = named or any(name.startswith(("DATABASE_URL", "DB_", "DCM_DATA_DIR")) for name in env or {})
     running = Service(*options, *(() if named else ("--no-database",)), env=env, wait=wait)
     try:
         yield running

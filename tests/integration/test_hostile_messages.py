@@ -306,7 +306,7 @@ def test_agents_that_keep_coming_back(running: Service) -> None:
     until(lambda: running.stats()["deliveries"]["keptForAbsentAgents"] == 20)
     client = running.connect()
     say(client, type="auth", agent_id="restless")
-    acked = set()
+    acked: set[str] = set()
     while len(acked) < 20:
         event = hear(client)
         if event.get("event") == "message.new":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.integration.attacks import besieged, push, read_to_the_end, status
 from tests.integration.running import (
@@ -142,7 +143,7 @@ def test_page_of_another_origin(running: Service, origin: str) -> None:
     """
     before = running.stats()["limits"]["allowedOrigin"]
     with pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://127.0.0.1:{running.port}/?token={make_token('ann')}", origin=origin).__enter__()  # type: ignore[arg-type]
+        connect(f"ws://127.0.0.1:{running.port}/?token={make_token('ann')}", origin=Origin(origin)).__enter__()
     assert refused.value.response.status_code == 403
     assert json.loads(refused.value.response.body)["code"] == "ORIGIN_NOT_ALLOWED"
     assert running.stats()["limits"]["allowedOrigin"] == before + 1

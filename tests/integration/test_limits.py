@@ -321,8 +321,13 @@ def test_http_follows_the_limit_of_connections_per_ip() -> None:
         assert len(ended) == 2
         for plain in silent:
             plain.close()
-        answers = []
-        until(lambda: (answers.append(ask_http(running)[1]) or True) and len(answers) == 8)
+        answers: list[bytes] = []
+
+        def asked() -> bool:
+            answers.append(ask_http(running)[1])
+            return len(answers) == 8
+
+        until(asked)
         assert sorted(map(status, answers)) == [200] * 4 + [503] * 4
 
 
@@ -642,7 +647,9 @@ def test_shed() -> None:
             if count(running, "shed") >= 20:
                 break
         assert running.stats()["closes"] == {}
-        infos, metrics, beats = [], [], []
+        infos: list[int] = []
+        metrics: list[int] = []
+        beats: list[int] = []
         while len(infos) < sent or metrics[-1:] != [sent] or len({n % 3 for n in beats if n > sent - 3}) < 3:
             event = slow.hear()
             match event.get("event"):
@@ -793,7 +800,7 @@ def test_max_recent_events() -> None:
         assert count(running, "maxRecentEvents") == 2
         back = running.connect()
         say(back, type="auth", agent_id="ann")
-        missed = []
+        missed: list[int] = []
         while len(missed) < 3:
             event = hear(back)
             if event.get("event") == "task.created" and event["channel"] == "agents/ann":

@@ -99,7 +99,6 @@ def both(request: pytest.FixtureRequest) -> Service:
     Each of the two modes.
     """
     running: Service = request.getfixturevalue(request.param)
-    running.secret = SECRET if request.param == "production" else DEVELOPMENT_SECRET  # type: ignore[attr-defined]
     return running
 
 

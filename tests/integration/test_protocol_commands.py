@@ -520,7 +520,7 @@ def test_breaking_the_rate_limit(limited: Service) -> None:
     A client that goes on and on over the limit is closed with 4029.
     """
     client = limited.connect()
-    answers = []
+    answers: list[dict[str, Any]] = []
     with pytest.raises(ConnectionClosed) as closed:
         while len(answers) < 500:
             answers.append(ask(client, type="subscribe", channel="metrics", id=len(answers)))

@@ -27,7 +27,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate as TrustedCertificate
 from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.client import aio, core, errors, tx
@@ -101,7 +102,8 @@ class InTwisted:
 
     @staticmethod
     def trust(certificate: Path, host: str) -> Any:
-        root = trustRootFromCertificates([TrustedCertificate.loadPEM(certificate.read_bytes())])
+        trusted = TrustedCertificate.loadPEM(certificate.read_bytes())
+        root = trustRootFromCertificates([trusted])  # type: ignore[no-untyped-call]
         return optionsForClientTLS(host, trustRoot=root)
 
     @staticmethod
@@ -130,6 +132,7 @@ class InTwisted:
     def warnings() -> Iterator[list[str]]:
         texts: list[str] = []
 
+        @implementer(ILogObserver)
         def observe(event: Any) -> None:
             if event["log_level"] >= LogLevel.warn and event["log_namespace"].startswith("dcm_ws.client"):
                 texts.append(formatEvent(event))
@@ -994,12 +997,12 @@ async def test_closing_over_tls_while_much_waits(world: Any, tmp_path: Path) -> 
             await client.publish("global", "system.info", number)
         await world.close(client)
         assert client.state == "closed"
-        assert running.stats()["connectedClients"] == 0
+        assert secure.stats()["connectedClients"] == 0
 
     options = ("--listen", certificate.endpoint(port))
     plain = free_port()
-    with service(*options, "--listen", f"tcp:{plain}:interface=127.0.0.1") as running:
-        running.port = plain
+    with service(*options, "--listen", f"tcp:{plain}:interface=127.0.0.1") as secure:
+        secure.port = plain
         await played(world, client, program=program)
 
 
