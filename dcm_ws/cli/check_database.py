@@ -45,11 +45,11 @@ def database_findings(url: str) -> Iterator[Finding]:
 def _listen(url: str) -> Finding:
     direct = "connect dcm-ws to PostgreSQL itself, or to a pool in session mode"
     try:
-        mode = probes.pooler(url)
+        mode = probes.pooler_mode(url)
         if mode is not None:
             text = f"notifications get lost in a pooler in {mode} mode, which is between dcm-ws and the database"
             return Finding("listen", False, text, direct)
-        if probes.hears(url):
+        if probes.notification_arrives(url):
             return Finding("listen", True, "a notification arrived")
         return Finding("listen", False, f"no notification arrived within {probes.DEADLINE:g} s", direct)
     except _ERRORS as error:

@@ -1,5 +1,5 @@
 """
-The lines of a file or a pipe, read beside the event loop, which has pings to answer and Ctrl-C to hear meanwhile.
+Reads the lines of a file or a pipe in a thread, while the event loop answers pings and handles Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import click
 
 LINE_MAX = 1 << 20
 """
-Bytes of one line.
+The longest line, in bytes.
 """
 
 BOM = b"\xef\xbb\xbf"
 """
-What some editors put before everything else.
+The byte order mark, which some editors write at the beginning of a file.
 """
 
 _CHUNK = 1 << 16
@@ -30,10 +30,11 @@ _AHEAD = 16
 
 class Numbered(NamedTuple):
     """
-    A line of a file, without its end.
+    A line of a file, without its line feed.
 
-    @ivar text: of a line that is longer than L{LINE_MAX}, a beginning that is, too.
-    @ivar size: bytes that it takes in the file.
+    @ivar number: counted from 1.
+    @ivar text: the line; only its beginning, which is longer than L{LINE_MAX}, if the line is.
+    @ivar size: the bytes that the line takes in the file.
     """
 
     number: int
@@ -43,8 +44,8 @@ class Numbered(NamedTuple):
 
 def open_unbuffered(name: str) -> FileIO:
     """
-    The file, or standard input for C{-}.  (A thread that waits in a buffered one would hold its lock, for which Python
-    waits at its end.)
+    Open a file, or standard input for C{-}, without a buffer: a thread that waits in a buffered file holds its lock,
+    and Python waits for the lock when it exits.
 
     @raise OSError: it cannot be opened.
     """
@@ -53,9 +54,9 @@ def open_unbuffered(name: str) -> FileIO:
 
 async def numbered(file: FileIO) -> AsyncIterator[Numbered]:
     """
-    The lines, from 1; the file is closed at its end.
+    Yield the lines of the file, and close it at its end.
 
-    @raise click.ClickException: it cannot be read.
+    @raise click.ClickException: the file cannot be read.
     """
     number, size, held = 1, 0, bytearray()
     async for chunk in _chunks(file):
@@ -80,7 +81,7 @@ async def _chunks(file: FileIO) -> AsyncIterator[bytes]:
     room = threading.Semaphore(_AHEAD)
 
     def work() -> None:
-        # no loop: nobody asks any more
+        # a RuntimeError says that the event loop is closed: nothing is needed any more
         with file, suppress(RuntimeError):
             while room.acquire():
                 chunk = _read(file)
@@ -92,7 +93,7 @@ async def _chunks(file: FileIO) -> AsyncIterator[bytes]:
     while chunk := await read.get():
         room.release()
         if isinstance(chunk, OSError):
-            raise click.ClickException(f"cannot read on: {chunk.strerror}")
+            raise click.ClickException(f"cannot read the next line: {chunk.strerror}")
         yield chunk
 
 

@@ -1,5 +1,5 @@
 """
-What C{dcm-ws check} finds out about a database.
+Questions that C{dcm-ws check} asks a database.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from psycopg2 import extensions
 
 DEADLINE = 5.0
 """
-Seconds that one step with the database may take.
+Seconds that one step with the database, or with a port, may take.
 """
 
 _HOLDERS = 4
-# what a pooler says where it gives a connection for one statement alone
+# in the error message of a pooler that lends a connection for one statement only
 _STATEMENT_POOLING = "statement pooling"
 
 
@@ -33,8 +33,8 @@ class SlowError(Exception):
 @contextmanager
 def deadlines() -> Iterator[None]:
     """
-    Within, no step with a database takes longer than L{DEADLINE}; psycopg2 by itself would wait for a pooler
-    indefinitely.
+    A context in which no step with a database takes longer than L{DEADLINE}; otherwise psycopg2 would wait for a
+    pooler indefinitely.
     """
 
     def wait(connection: Any) -> None:
@@ -55,7 +55,7 @@ def deadlines() -> Iterator[None]:
 
 def connect(url: str) -> Any:
     """
-    A connection without transactions of its own.
+    Connect in autocommit mode.
     """
     connection = psycopg2.connect(url, application_name="dcm-ws check")
     connection.autocommit = True
@@ -64,20 +64,20 @@ def connect(url: str) -> Any:
 
 def ask(connection: Any, sql: str, *parameters: object) -> Any:
     """
-    The only row of an answer.
+    Run a query; returns its only row.
     """
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchone()
 
 
-def pooler(url: str) -> str | None:
+def pooler_mode(url: str) -> str | None:
     """
-    How a pooler between here and the database shares its connections, where NOTIFY cannot come through; None where
-    each connection here has one of its own there.
+    Return the mode of a pooler that loses notifications because it shares connections: C{statement} or C{transaction};
+    None if each of our connections has a server process of its own.
 
-    In transaction mode a connection there is free between two statements: one that holds a transaction open gets
-    the very server process that another connection has just used.
+    In transaction mode the pooler lends a server process for the time of a transaction.  So a connection that opens a
+    transaction gets the server process that another connection has just used.
     """
     with ExitStack() as stack:
         first = stack.enter_context(closing(connect(url)))
@@ -98,9 +98,9 @@ def pooler(url: str) -> str | None:
         return "transaction" if ask(first, "select pg_catalog.pg_backend_pid()")[0] != ours else None
 
 
-def hears(url: str) -> bool:
+def notification_arrives(url: str) -> bool:
     """
-    Does a notification, on a channel of our own, come from one connection to another?
+    Whether a notification, on a channel with a random name, gets from one connection to another.
     """
     channel, canary = f"dcm_ws_check_{secrets.token_hex(8)}", secrets.token_hex(8)
     with closing(connect(url)) as listener, closing(connect(url)) as sender:
@@ -118,7 +118,7 @@ def hears(url: str) -> bool:
 
 def clock_difference(connection: Any) -> float:
     """
-    Seconds that the database's clock is ahead of ours; taken in the middle of the round trip.
+    Return the seconds that the database's clock is ahead of ours, compared in the middle of the round trip.
     """
     before = time.time()
     theirs = ask(connection, "select extract(epoch from pg_catalog.clock_timestamp())")[0]
