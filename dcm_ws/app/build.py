@@ -13,7 +13,14 @@ from twisted.web.resource import IResource
 
 from dcm_ws.app.database import Database
 from dcm_ws.app.listening import Endpoints
-from dcm_ws.app.modes import connections_per_address, http_per_address, origin_patterns, rate_bytes, rate_limit
+from dcm_ws.app.modes import (
+    connections_per_address,
+    http_per_address,
+    origin_patterns,
+    rate_burst,
+    rate_bytes,
+    rate_limit,
+)
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
@@ -171,7 +178,6 @@ def _make_hub(base: _Base, counts: Counts) -> Hub:
 
 
 def _make_rules(settings: Settings) -> Rules:
-    rate = rate_limit(settings)
     return Rules(
         production=settings.production,
         mirror_clients=settings.mirror_clients,
@@ -183,11 +189,11 @@ def _make_rules(settings: Settings) -> Rules:
         sweep_interval=min(1.0, settings.handshake_timeout / 4, settings.ack_timeout / 4),
         max_subscriptions=settings.max_subscriptions,
         max_depth=settings.max_depth,
-        rate_limit=rate,
+        rate_limit=rate_limit(settings),
         rate_bytes=rate_bytes(settings),
         stranger_rate=settings.stranger_rate,
         stranger_bytes=float(settings.max_stranger_message) if settings.stranger_rate else 0.0,
-        rate_burst=max(1.0, rate) if settings.rate_burst is None else settings.rate_burst,
+        rate_burst=rate_burst(settings),
     )
 
 

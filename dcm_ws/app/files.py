@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from dcm_ws.app.settings import SettingsError, path_of
+from dcm_ws.app.settings import SettingsError
 
 FILE_MAX = 1 << 20
 """
@@ -49,6 +49,19 @@ def default_folder() -> Path:
     if folder is None:
         raise SettingsError("there is no home folder for the embedded database: set DCM_DATA_DIR or DATABASE_URL")
     return folder
+
+
+def path_of(name: str, given: str) -> Path:
+    """
+    A path, with C{~} expanded.
+
+    @param name: of the setting.
+    @raise SettingsError: it is in the home folder of an unknown account.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{name}: the home folder of {given!r} does not exist") from None
 
 
 def given_path(option: str, given: str) -> Path:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import click
 
 from dcm_ws.app.files import default_folder
-from dcm_ws.app.settings import DEFAULT_SECRET, SECRET_MIN, Settings, SettingsError, from_mappings
+from dcm_ws.app.reading import settings_of
+from dcm_ws.app.settings import DEFAULT_SECRET, SECRET_MIN, Settings, SettingsError, is_weak
 from dcm_ws.app.sources import Sources
 from dcm_ws.cli.check_database import database_findings
 from dcm_ws.cli.check_ports import port_findings
@@ -56,7 +57,7 @@ def _check(files: SettingsFiles, options: tuple[str, ...]) -> tuple[list[ShownSe
     sources: Sources | None = None
     try:
         sources = given.sources()
-        settings = from_mappings(sources.options, sources.environment)
+        settings = settings_of(sources.given)
     except SettingsError as error:
         invalid = Finding("settings", False, str(error), "correct the value that it names")
         return shown_settings(sources, None) if sources else [], [invalid]
@@ -94,7 +95,7 @@ def _embedded() -> Finding:
 
 
 def _secret(settings: Settings) -> Finding:
-    weak = [secret for secret in settings.secrets if secret == DEFAULT_SECRET or len(secret) < SECRET_MIN]
+    weak = [secret for secret in settings.secrets if is_weak(secret)]
     if not weak:
         return Finding("secret", True, f"{len(settings.secrets)}, with {SECRET_MIN} characters or more")
     if weak == [DEFAULT_SECRET]:

@@ -9,25 +9,13 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from dcm_ws.app.settings import (
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    DEFAULT_SECRET,
-    Settings,
-    SettingsError,
-    check_database,
-    is_production,
-)
-from dcm_ws.app.sources import FLAGS, SECRET, VARIABLES, Sources
+from dcm_ws.app.options import BY_NAME
+from dcm_ws.app.reading import is_production
+from dcm_ws.app.rows import Row
+from dcm_ws.app.settings import Settings, SettingsError, check_database
+from dcm_ws.app.sources import Sources
 from dcm_ws.cli.check_report import ShownSetting
 from dcm_ws.cli.terminal import harmless
-
-_DEFAULTS = {
-    "ws-port": DEFAULT_PORT,
-    "host": DEFAULT_HOST,
-    "ws-auth-secret": DEFAULT_SECRET,
-    "dcm-env": "development",
-}
 
 
 def shown_settings(sources: Sources, settings: Settings | None) -> list[ShownSetting]:
@@ -39,32 +27,36 @@ def shown_settings(sources: Sources, settings: Settings | None) -> list[ShownSet
     rows = []
     production = False
     with suppress(SettingsError):  # which is a finding of its own
-        production = is_production(sources.options, sources.environment)
+        production = is_production(sources.given)
     for name, origin in sources.origins.items():
-        value: Any = sources.options.get(name)
-        if name in VARIABLES and value is None:
-            value = sources.environment.get(name.upper().replace("-", "_")) or None
+        value: Any = sources.given.get(name)
         if name in ("dcm-env", "production") and production:
             # one setting with two names
             origin, value = sources.origins["dcm-env"], True if name == "production" else "production"
-        if value is None:
-            value = _DEFAULTS.get(name)
-        if value is None and settings is not None and name not in SECRET:
-            value = getattr(settings, name.replace("-", "_"), None)
-        if value in (None, [], ()):
-            continue
-        if isinstance(value, bool) or name in FLAGS:
-            value = "on" if value else "off"
-        shown = ", ".join(value) if isinstance(value, list | tuple) else str(value)
-        rows.append(ShownSetting(name, masked(name, shown), origin))
+        shown = _value(BY_NAME[name], value, settings)
+        if shown:
+            rows.append(ShownSetting(name, masked(name, shown), origin))
     return sorted(rows, key=lambda row: (row.origin == "default", row.name))
+
+
+def _value(row: Row, given: Any, settings: Settings | None) -> str:
+    """
+    The value of a setting as it was given, or else its default; empty if there is none.
+    """
+    if row.is_flag:
+        return "on" if given else "off"
+    if given:
+        return ", ".join(given) if isinstance(given, list) else str(given)
+    known = settings is not None and row.field and not row.secret
+    value = getattr(settings, row.field) if known else row.default
+    return "" if value in (None, ()) else row.kind.written(value)
 
 
 def masked(name: str, value: str) -> str:
     """
     The value, with asterisks in place of what is secret in it.
     """
-    if name not in SECRET:
+    if not BY_NAME[name].secret:
         return harmless(value)
     if name == "database-url":
         try:

@@ -11,7 +11,8 @@ from click.shell_completion import CompletionItem
 
 from dcm_ws.app.commandline import Options
 from dcm_ws.app.files import default_folder
-from dcm_ws.app.settings import SettingsError, database_from, path_of, secrets_from
+from dcm_ws.app.reading import data_folder_of, database_of, secrets_of
+from dcm_ws.app.settings import SettingsError
 from dcm_ws.cli.options import SettingsFiles
 from dcm_ws.postgres.embedded import running_url
 
@@ -60,8 +61,7 @@ def find_secrets(files: SettingsFiles) -> tuple[str, ...]:
     @raise click.ClickException: they cannot be read.
     """
     try:
-        sources = parse_options(files).sources()
-        return secrets_from(sources.options, sources.environment)
+        return secrets_of(parse_options(files).sources().given)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -74,11 +74,10 @@ def find_database(files: SettingsFiles, url: str | None = None) -> str:
     @raise click.ClickException: there is no database.
     """
     try:
-        sources = parse_options(files, *(["--database-url", url] if url else [])).sources()
-        found = database_from(sources.options, sources.environment)
+        given = parse_options(files, *(["--database-url", url] if url else [])).sources().given
+        found = database_of(given)
         if found is None:
-            folder = sources.options.get("dcm-data-dir") or sources.environment.get("DCM_DATA_DIR")
-            found = running_url((path_of("DCM_DATA_DIR", folder) if folder else default_folder()).resolve())
+            found = running_url((data_folder_of(given) or default_folder()).resolve())
             forget_libpq_environment()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None

@@ -77,7 +77,7 @@ def test_help() -> None:
         assert re.search(rf"--{option}[= ]", ended.stdout), option
     text = " ".join(ended.stdout.split())
     for option, default in DEFAULTS.items():
-        assert re.search(rf"--{option}= [^=]*\[default: {default}(\.0)?\]", text), option
+        assert re.search(rf"--{option}= [^=]*\[default: {default}( seconds| bytes)?\]", text), option
     for default in ("3849", "127.0.0.1", "dcm-dev-secret-change-me", "development", "info"):
         assert f"[default: {default}]" in text
 

@@ -7,7 +7,9 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from dcm_ws.app.commandline import Options
-from dcm_ws.app.settings import DEFAULT_SECRET, Settings, SettingsError, from_mappings
+from dcm_ws.app.reading import settings_of
+from dcm_ws.app.settings import DEFAULT_SECRET, Settings, SettingsError
+from dcm_ws.app.sources import merge
 
 SECRET = "0123456789abcdef0123456789abcdef"
 DATABASE = "postgresql://u:p@db:5432/dcm"
@@ -28,7 +30,7 @@ def chosen(*arguments: str, **environment: str) -> Settings:
     """
     options = Unchecked()
     options.parseOptions(list(arguments))
-    return from_mappings(options, environment)
+    return settings_of(merge(options, environment).given)
 
 
 def test_defaults() -> None:
@@ -414,7 +416,7 @@ def test_a_database_that_can_never_be_reached(url: str, words: str) -> None:
     What no change of the database can make right is refused at the start, with the parameter and what to do, and
     without the password.
     """
-    with pytest.raises(SettingsError, match=f"^DATABASE_URL: .*{words}") as error:
+    with pytest.raises(SettingsError, match=rf"^--database-url \(DATABASE_URL\): .*{words}") as error:
         chosen(DATABASE_URL=url)
     assert "p4ss" not in str(error.value)
     assert "0rd" not in str(error.value)

@@ -9,7 +9,8 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from dcm_ws.app.commandline import Options
-from dcm_ws.core.limits import COUNTERS, TABLE, markdown
+from dcm_ws.app.documentation import limits_table
+from dcm_ws.core.limits import COUNTERS, TABLE
 from tests.fakes import make_hub, make_report
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -19,7 +20,7 @@ def test_docs_have_the_table() -> None:
     """
     docs/operations.md has every limit of the code, in a table that is exactly that of the code.
     """
-    assert markdown() in DOCS.read_text()
+    assert limits_table() in DOCS.read_text()
 
 
 def test_counters_are_those_of_stats() -> None:

@@ -1,0 +1,141 @@
+"""
+The tables of the documentation that are made from the code.
+
+C{python -m dcm_ws.app.documentation} writes them into C{docs/}; a test fails if they are out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from dcm_ws.app.kinds import Rate
+from dcm_ws.app.options import BY_FIELD, BY_NAME, FILES, TABLE
+from dcm_ws.app.rows import Row
+from dcm_ws.app.settings import Settings
+from dcm_ws.core import limits
+
+COMMAND = "python -m dcm_ws.app.documentation"
+
+_DOCS = Path(__file__).parents[2] / "docs"
+
+
+def settings_table() -> str:
+    """
+    All settings, for operators: a table for each group.
+    """
+    rows = (*FILES, *(row for row in TABLE if row.name))
+    return "\n\n".join(
+        f"**{heading or 'Files'}**\n\n"
+        + _table(("option", "variable", "default", "meaning"), (_setting(row) for row in group))
+        for heading, group in groupby(rows, lambda row: row.heading)
+    )
+
+
+def fields_table() -> str:
+    """
+    The fields of L{Settings}, for applications.
+    """
+    head = ("field", "type", "default", "[option](operations.md#settings), or meaning")
+    return _table(head, (_field(name, row) for name, row in BY_FIELD.items()))
+
+
+def limits_table() -> str:
+    """
+    The limits that a client can exceed, with their defaults.
+    """
+    head = ("what is limited", "per", "default", "when it is exceeded", "option", "counter")
+    return _table(head, (_limit(limit) for limit in limits.TABLE))
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "operations.md": {"settings": settings_table, "limits": limits_table},
+    "embedding.md": {"fields": fields_table},
+}
+"""
+The pages of the documentation, with the tables in them.
+"""
+
+
+def with_tables(page: str, text: str) -> str:
+    """
+    The text of a page with its tables as they are now.
+
+    @raise ValueError: a table has no markers in the text.
+    """
+    for name, make in PAGES[page].items():
+        begin, end = f"<!-- table of {name}, made by {COMMAND} -->\n", f"<!-- end of the table of {name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"docs/{page} lacks the markers of the table of {name}")
+        before, _, rest = text.partition(begin)
+        after = rest.partition(end)[2]
+        text = f"{before}{begin}\n{make()}\n\n{end}{after}"
+    return text
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = (head, ("---",) * len(head), *rows)
+    # an empty cell is two spaces in some editors and one in others: here it is one
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
+
+
+def _setting(row: Row) -> tuple[str, ...]:
+    option = f"`--{row.name}`" + (f", `-{row.short}`" if row.short else "")
+    repeated = "; repeatable" if row.repeatable else ""
+    see = f"; see {row.see}" if row.see else ""
+    variable = f"`{row.variable}`" if row.has_variable else ""
+    return option, variable, row.default_text(row.kind.described), f"{row.meaning}{repeated}{see}"
+
+
+def _field(name: str, row: Row) -> tuple[str, ...]:
+    kind = {one.name: str(one.type) for one in fields(Settings)}[name]
+    default = f"`{row.default!r}`"
+    if row.modes is not None:
+        default += f": {row.default_text(row.kind.described)}"
+    elif row.kind.unit == "bytes" and row.default is not None:
+        default = _brief(row, row.default)
+    meaning = f"`--{row.name}`" if row.name else row.help
+    return f"`{name}`", f"`{kind}`".replace("|", "\\|"), default, meaning
+
+
+def _limit(limit: limits.Limit) -> tuple[str, ...]:
+    row = BY_NAME.get(limit.option.removeprefix("--"))
+    template = limit.default or f"{{{limit.option.removeprefix('--')}}}"
+    default = template.format_map({name: _brief(one, one.mode_default(True)) for name, one in BY_NAME.items()})
+    only_production = row is not None and (row.in_production or (row.modes is not None and not limit.default))
+    default += "; development: none" if only_production else ""
+    option = f"`{limit.option}`" if limit.option else ""
+    return limit.bounded, limit.per, default, limit.effect, option, f"`{limit.counter}`"
+
+
+def _brief(row: Row, value: Any) -> str:
+    """
+    A value as a limit: bytes in binary multiples, and rates as numbers.
+    """
+    if value is None:
+        return ""
+    if row.kind.unit == "bytes":
+        for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if value >= size and value % size == 0:
+                return f"{value / size:g} {unit}"
+    return f"{value:g}" if isinstance(row.kind, Rate) else row.kind.described(value)
+
+
+def main() -> None:
+    """
+    Write the tables into the pages of this checkout.
+    """
+    for page in PAGES:
+        path = _DOCS / page
+        text = path.read_text()
+        made = with_tables(page, text)
+        if made != text:
+            path.write_text(made)
+            print(f"docs/{page} written")
+
+
+if __name__ == "__main__":
+    main()
