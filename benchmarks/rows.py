@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.dcmbench import SUITE
-from tests.integration.running import free_port, postgres
+from tests.integration.databases import postgres
+from tests.integration.machine import free_port
 
 TOOL = Path(__file__).with_name("dcmbench.py")
 #: what is compared, by scenario: title, and where it stands in the result

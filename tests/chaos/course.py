@@ -13,7 +13,8 @@ from tests.chaos.disturbances import ConnectionTrouble, DatabaseTrouble
 from tests.chaos.publishers import ClientPublisher, DatabasePublisher
 from tests.chaos.records import Records
 from tests.chaos.subscribers import Agent, Witness
-from tests.integration.running import PostgresServer, Service, postgres
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.running import Service
 
 TOPICS = tuple(f"topics/chaos/{name}" for name in "abcd")
 QUIET_WITHIN = 40.0

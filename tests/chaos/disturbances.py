@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tests.chaos.publishers import ClientPublisher
 from tests.chaos.records import Records
 from tests.chaos.subscribers import Agent
-from tests.integration.running import PostgresServer
+from tests.integration.databases import PostgresServer
 
 _AWAY_MOST = 3.0
 _DOWN_MOST = 2.0

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.records import Receipt, Records, Stay, is_tracked, padding
-from tests.integration.running import DEVELOPMENT_SECRET, make_token
+from tests.integration.tokens import DEVELOPMENT_SECRET, make_token
 
 _UNACKED = 0.02
 """

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.cli.running import PROGRAM, clean, run
-from tests.integration.running import (
-    Service,
-)
+from tests.integration.running import Service
 
 
 class Tail:

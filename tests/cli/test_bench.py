@@ -11,10 +11,8 @@ import pytest
 
 from tests.cli.commands import url
 from tests.cli.running import run
-from tests.integration.running import (
-    Service,
-    make_token,
-)
+from tests.integration.running import Service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

@@ -17,9 +17,11 @@ from dcm_ws.cli.check_database import compare_clocks
 from dcm_ws.cli.check_settings import masked
 from dcm_ws.version import VERSION
 from tests.cli.commands import another_service
-from tests.cli.running import pgbouncer, run
+from tests.cli.running import run
 from tests.integration.certificates import Certificate
-from tests.integration.running import PostgresServer, free_port, postgres, service
+from tests.integration.databases import PostgresServer, pgbouncer, postgres
+from tests.integration.machine import free_port
+from tests.integration.running import service
 
 pytestmark = pytest.mark.integration
 

@@ -14,15 +14,9 @@ from dcm_ws.cli.connection import ATTEMPTS, repeat_until_accepted
 from dcm_ws.client.errors import NotAvailableError, refusal
 from tests.cli.commands import Tail, another_service, answer, ended, publish, start, subscribers, url
 from tests.cli.running import run
-from tests.integration.running import (
-    Service,
-    ask,
-    free_port,
-    hear,
-    say,
-    service,
-    until,
-)
+from tests.integration.clients import ask, hear, say
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

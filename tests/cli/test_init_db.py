@@ -16,7 +16,9 @@ from websockets.sync.client import ClientConnection
 
 from dcm_ws.postgres.triggers import VERSION
 from tests.cli.running import run
-from tests.integration.running import PostgresServer, Service, hear, postgres, service
+from tests.integration.clients import hear
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

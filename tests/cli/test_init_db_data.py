@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 from dcm_ws.postgres.triggers import PAYLOAD_MAX, VALUE_MAX
-from tests.cli.running import debian_postgres, run
-from tests.integration.running import TOOLS, PostgresServer, postgres
+from tests.cli.running import run
+from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
 
 pytestmark = pytest.mark.integration
 

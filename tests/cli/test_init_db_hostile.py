@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import debian_postgres, run
-from tests.integration.running import TOOLS, PostgresServer, postgres
+from tests.cli.running import run
+from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
 
 pytestmark = pytest.mark.integration
 

@@ -18,9 +18,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.cli.running import debian_postgres, run
+from tests.cli.running import run
 from tests.cli.test_init_db_data import init, sent
-from tests.integration.running import TOOLS, PostgresServer, free_port, postgres, until
+from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+from tests.integration.machine import free_port, until
 
 pytestmark = pytest.mark.integration
 

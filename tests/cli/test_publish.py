@@ -14,13 +14,10 @@ import pytest
 from dcm_ws.cli.terminal import harmless
 from tests.cli.commands import ended, lines_of, publish, start, url
 from tests.cli.running import run
-from tests.integration.running import (
-    PostgresServer,
-    Service,
-    hear,
-    service,
-    until,
-)
+from tests.integration.clients import hear
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

@@ -20,15 +20,10 @@ from dcm_ws.cli.tail_output import fields_of, line_of
 from dcm_ws.client import Event
 from tests.cli.commands import Tail, lines_of, publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
-from tests.integration.running import (
-    UNREACHABLE,
-    Service,
-    free_port,
-    make_token,
-    production_service,
-    service,
-    until,
-)
+from tests.integration.databases import UNREACHABLE
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service, production_service, service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ import pytest
 from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.protocol.tokens import sign, verify
 from tests.cli.running import run
-from tests.integration.running import SECRET, make_token
+from tests.integration.tokens import SECRET, make_token
 
 
 def test_a_token_is_all_that_is_printed(tmp_path: Path) -> None:

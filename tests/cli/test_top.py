@@ -22,13 +22,9 @@ from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_screen import screen
 from tests.cli.commands import another_service, answer, url
 from tests.cli.running import PROGRAM, clean, run
-from tests.integration.running import (
-    Service,
-    ask,
-    free_port,
-    say,
-    until,
-)
+from tests.integration.clients import ask, say
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service
 
 pytestmark = pytest.mark.integration
 

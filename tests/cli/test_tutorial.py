@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import clean
-from tests.integration.running import free_port
+from tests.integration.machine import free_port
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDER = "REPOSITORY-URL"

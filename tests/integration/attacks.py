@@ -12,18 +12,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.running import (
-    RawClient,
-    Service,
-    ask,
-    ask_past_events,
-    handshake,
-    hear,
-    make_token,
-    say,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import RawClient, ask, ask_past_events, handshake, hear, say, unsubscribe_global
+from tests.integration.machine import until
+from tests.integration.running import Service
+from tests.integration.tokens import make_token
 
 AT_ONCE = 2.0
 """

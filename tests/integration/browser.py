@@ -19,8 +19,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration.proxies import program
-from tests.integration.running import until
+from tests.integration.machine import debian_command, until
 
 FLAGS = (
     "--headless=new",
@@ -77,7 +76,12 @@ def chromium(host: str) -> Iterator[Page]:
     """
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
     process = subprocess.Popen(
-        [program("chromium"), *FLAGS, f"--user-data-dir={folder}", f"--host-resolver-rules=MAP {host} 127.0.0.1"],
+        [
+            debian_command("chromium"),
+            *FLAGS,
+            f"--user-data-dir={folder}",
+            f"--host-resolver-rules=MAP {host} 127.0.0.1",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

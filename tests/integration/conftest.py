@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.running import PostgresServer, postgres
+from tests.integration.databases import PostgresServer, postgres
 from tests.integration.sharing import SharedServices
 
 

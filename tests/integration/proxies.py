@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import shutil
 import socket
@@ -15,15 +14,13 @@ import tempfile
 from collections.abc import Iterator
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cli.running import debian_program
 from tests.integration.certificates import Authority
-from tests.integration.running import RawClient, free_port, until
+from tests.integration.clients import RawClient
+from tests.integration.machine import ROOT, debian_command, free_port, unprivileged, until
 
-ROOT = Path(__file__).parents[2]
 HOST = "dcm.example.com"
 NAMES = ("nginx", "haproxy", "caddy")
 LANGUAGES = {"nginx": "nginx", "haproxy": "haproxy", "caddy": "caddyfile"}
@@ -53,13 +50,6 @@ def printed(name: str) -> str:
     assert len(found) == 1, name
     configuration: str = found[0]
     return configuration
-
-
-def program(name: str) -> str:
-    """
-    Where a program of Debian's is, which has the name of its package.
-    """
-    return debian_program(name, lambda: shutil.which(name, path=f"{os.defpath}:/usr/sbin"))
 
 
 class Proxy:
@@ -102,17 +92,12 @@ class Proxy:
             "haproxy": ["-db", "-f", f"{self._folder}/dcm-ws.conf"],
             "caddy": ["run", "--config", f"{self._folder}/dcm-ws.conf", "--adapter", "caddyfile"],
         }[self.name]
-        user: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            entry = pwd.getpwnam("nobody")
-            user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-            for path in (self._folder, *self._folder.iterdir()):
-                os.chown(path, entry.pw_uid, entry.pw_gid)
+        account = unprivileged(self._folder, *self._folder.iterdir())
         # two instances of Caddy may not share their port for administration
         environment = {"PATH": os.defpath, "HOME": str(self._folder), "CADDY_ADMIN": f"127.0.0.1:{free_port()}"}
         with (self._folder / "output.log").open("wb") as output:
             return subprocess.Popen(
-                [program(self.name), *command], stdout=output, stderr=output, cwd="/", env=environment, **user
+                [debian_command(self.name), *command], stdout=output, stderr=output, cwd="/", env=environment, **account
             )
 
     def wait(self) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tests.integration.running import PostgresServer, Service, production_service, service
+from tests.integration.databases import PostgresServer
+from tests.integration.running import Service, production_service, service
 
 
 class SharedServices:

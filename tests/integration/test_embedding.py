@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.integration.running import ask, close_of, hear, say
+from tests.integration.clients import ask, close_of, hear, say
 
 pytestmark = pytest.mark.integration
 

@@ -17,21 +17,19 @@ from websockets.sync.client import connect, unix_connect
 
 from tests.integration.attacks import push, read_to_the_end, status
 from tests.integration.certificates import Certificate
-from tests.integration.running import (
-    PATIENCE,
+from tests.integration.clients import (
     RawClient,
-    Service,
     ask,
     client_frame,
     close_of,
     handshake,
     hear,
     say,
-    service,
     silence,
     unsubscribe_global,
-    until,
 )
+from tests.integration.machine import PATIENCE, until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

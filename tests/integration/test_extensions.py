@@ -10,7 +10,8 @@ import zlib
 import pytest
 
 from tests.integration.attacks import Attacker, deflated, frame, push
-from tests.integration.running import Service, client_frame, handshake
+from tests.integration.clients import client_frame, handshake
+from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

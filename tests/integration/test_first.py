@@ -4,7 +4,9 @@ import signal
 
 import pytest
 
-from tests.integration.running import PostgresServer, ask, hear, service
+from tests.integration.clients import ask, hear
+from tests.integration.databases import PostgresServer
+from tests.integration.running import service
 
 pytestmark = pytest.mark.integration
 

@@ -21,15 +21,9 @@ from tests.integration.attacks import (
     resident,
     serve_at_once,
 )
-from tests.integration.running import (
-    Service,
-    ask,
-    client_frame,
-    hear,
-    say,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import ask, client_frame, hear, say, unsubscribe_global
+from tests.integration.machine import until
+from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

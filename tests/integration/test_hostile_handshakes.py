@@ -26,7 +26,9 @@ from tests.integration.attacks import (
     serve_at_once,
     status,
 )
-from tests.integration.running import Service, client_frame, handshake, until
+from tests.integration.clients import client_frame, handshake
+from tests.integration.machine import until
+from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

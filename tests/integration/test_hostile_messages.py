@@ -12,18 +12,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.integration.attacks import besieged, deaf, frame, push, resident, serve_at_once
-from tests.integration.running import (
-    RawClient,
-    Service,
-    ask,
-    close_of,
-    hear,
-    make_token,
-    say,
-    service,
-    until,
-)
+from tests.integration.clients import RawClient, ask, close_of, hear, say
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

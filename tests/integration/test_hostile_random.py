@@ -31,16 +31,11 @@ from statistics import median
 import pytest
 
 from tests.integration.attacks import deflated, frame, resident
-from tests.integration.running import (
-    SECRET,
-    PostgresServer,
-    RawClient,
-    Service,
-    handshake,
-    make_token,
-    service,
-    until,
-)
+from tests.integration.clients import RawClient, handshake
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, service
+from tests.integration.tokens import SECRET, make_token
 
 pytestmark = pytest.mark.integration
 

@@ -16,23 +16,12 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.integration.attacks import besieged, push, read_to_the_end, status
-from tests.integration.running import (
-    SECRET,
-    PostgresServer,
-    Service,
-    ask,
-    ask_past_events,
-    close_of,
-    handshake,
-    hear,
-    make_token,
-    production_service,
-    say,
-    service,
-    silence,
-    until,
-)
+from tests.integration.clients import ask, ask_past_events, close_of, handshake, hear, say, silence
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, production_service, service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import SECRET, make_token
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,10 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.postgres.schema import TABLES
-from tests.integration.running import PostgresServer, Service, ask, hear, service, silence, until
+from tests.integration.clients import ask, hear, silence
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

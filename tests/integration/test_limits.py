@@ -15,25 +15,21 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.integration.attacks import Attacker, frame, narrow, push, read_to_the_end, resident, status
-from tests.integration.running import (
-    PostgresServer,
-    Service,
+from tests.integration.clients import (
     answer_to,
     ask,
     ask_past_events,
     close_of,
     handshake,
     hear,
-    make_token,
-    production_service,
-    report,
     say,
-    service,
     silence,
-    unread_service,
     unsubscribe_global,
-    until,
 )
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, production_service, report, service, unread_service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

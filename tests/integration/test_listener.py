@@ -16,7 +16,9 @@ from twisted.internet.defer import Deferred
 
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.listener import INBOX_MAX, NotifyListener
-from tests.integration.running import PostgresServer, service, until
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import service
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,8 @@ from websockets.sync.client import connect
 
 from dcm_ws.app.logs import missing_line
 from dcm_ws.app.writer import Descriptor, LogWriter
-from tests.integration.running import report, service, unread_service, until
+from tests.integration.machine import until
+from tests.integration.running import report, service, unread_service
 
 pytestmark = pytest.mark.integration
 

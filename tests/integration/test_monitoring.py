@@ -17,19 +17,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.running import (
-    PostgresServer,
-    Service,
-    answer_to,
-    ask_past_events,
-    free_port,
-    handshake,
-    hear,
-    postgres,
-    say,
-    service,
-    until,
-)
+from tests.integration.clients import answer_to, ask_past_events, handshake, hear, say
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service, service
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"

@@ -12,19 +12,12 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.protocol.tokens import sign
-from tests.integration.running import (
-    DEVELOPMENT_SECRET,
-    PostgresServer,
-    Service,
-    answer_to,
-    ask,
-    hear,
-    say,
-    silence,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import answer_to, ask, hear, say, silence, unsubscribe_global
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import DEVELOPMENT_SECRET
 
 pytestmark = pytest.mark.integration
 

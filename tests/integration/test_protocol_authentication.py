@@ -18,22 +18,12 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.protocol.tokens import sign
-from tests.integration.running import (
-    DEVELOPMENT_SECRET,
-    SECRET,
-    PostgresServer,
-    Service,
-    ask,
-    ask_past_events,
-    close_of,
-    hear,
-    make_token,
-    production_service,
-    say,
-    silence,
-    until,
-)
+from tests.integration.clients import ask, ask_past_events, close_of, hear, say, silence
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, production_service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import DEVELOPMENT_SECRET, SECRET, make_token
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.integration.attacks import frame
-from tests.integration.running import Service, ask, close_of, hear, say, service, silence, unsubscribe_global, until
+from tests.integration.clients import ask, close_of, hear, say, silence, unsubscribe_global
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

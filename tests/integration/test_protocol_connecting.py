@@ -16,19 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dcm_ws.version import SERVER
-from tests.integration.running import (
-    DEVELOPMENT_SECRET,
-    Service,
-    ask,
-    client_frame,
-    handshake,
-    hear,
-    make_token,
-    say,
-    service,
-    silence,
-)
+from tests.integration.clients import ask, client_frame, handshake, hear, say, silence
+from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import DEVELOPMENT_SECRET, make_token
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import PostgresServer, Service, ask, hear, say, service, silence, unsubscribe_global
+from tests.integration.clients import ask, hear, say, silence, unsubscribe_global
+from tests.integration.databases import PostgresServer
+from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

@@ -13,16 +13,11 @@ from http.client import HTTPConnection, HTTPResponse
 import pytest
 
 from dcm_ws.version import VERSION
-from tests.integration.running import (
-    PostgresServer,
-    Service,
-    ask,
-    handshake,
-    hear,
-    make_token,
-    say,
-)
+from tests.integration.clients import ask, handshake, hear, say
+from tests.integration.databases import PostgresServer
+from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

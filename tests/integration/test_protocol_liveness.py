@@ -15,19 +15,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from tests.integration.running import (
-    Service,
-    ask,
-    client_frame,
-    close_of,
-    handshake,
-    hear,
-    say,
-    service,
-    silence,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import ask, client_frame, close_of, handshake, hear, say, silence, unsubscribe_global
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
 
 pytestmark = pytest.mark.integration

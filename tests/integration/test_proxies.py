@@ -15,17 +15,12 @@ import pytest
 
 from tests.integration.browser import chromium
 from tests.integration.certificates import Authority
+from tests.integration.clients import RawClient, client_frame
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import free_port, until
 from tests.integration.proxies import HOST, NAMES, Proxy, proxies
-from tests.integration.running import (
-    PostgresServer,
-    RawClient,
-    Service,
-    client_frame,
-    free_port,
-    make_token,
-    production_service,
-    until,
-)
+from tests.integration.running import Service, production_service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

@@ -34,7 +34,10 @@ from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.client import aio, core, errors, tx
 from dcm_ws.client.events import Event
 from tests.integration.certificates import Certificate
-from tests.integration.running import PostgresServer, Service, free_port, make_token, postgres, service
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.machine import free_port
+from tests.integration.running import Service, service
+from tests.integration.tokens import make_token
 
 SECRET = "a secret that only these tests know about"
 

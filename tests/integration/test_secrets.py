@@ -12,23 +12,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.integration.attacks import Attacker, push
-from tests.integration.running import (
-    TOOLS,
-    PostgresServer,
-    Service,
-    ask,
-    client_frame,
-    close_of,
-    handshake,
-    hear,
-    make_token,
-    postgres,
-    say,
-    service,
-    silence,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import ask, client_frame, close_of, handshake, hear, say, silence, unsubscribe_global
+from tests.integration.databases import TOOLS, PostgresServer, postgres
+from tests.integration.machine import until
+from tests.integration.running import Service, service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

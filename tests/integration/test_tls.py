@@ -20,7 +20,9 @@ import pytest
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from tests.integration.certificates import Certificate
-from tests.integration.running import Service, ask, handshake, hear, say, service, silence, until
+from tests.integration.clients import ask, handshake, hear, say, silence
+from tests.integration.machine import until
+from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
 

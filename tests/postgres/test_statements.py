@@ -19,7 +19,7 @@ from dcm_ws.postgres.install import BEGIN, INSTALLED, install_sql, remove_sql
 from dcm_ws.postgres.schema import TABLES
 from dcm_ws.postgres.statements import literal, statement
 from dcm_ws.postgres.triggers import Choice
-from tests.integration.running import PostgresServer
+from tests.integration.databases import PostgresServer
 
 FOLDER = Path(str(files("dcm_ws.postgres").joinpath("sql")))
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.sql"))

