@@ -105,6 +105,8 @@ class LeanProtocol(WebSocketServerProtocol):
     _longest: int
     #: bytes may go to the socket at once: plain TCP, no compression, and open
     _direct = False
+    #: the size of the window with which messages to the client are compressed; None without compression
+    window_bits: int | None = None
     #: the close frame of the far end is being read
     _closing = False
 
@@ -135,16 +137,8 @@ class LeanProtocol(WebSocketServerProtocol):
         """
         True from the handshake until a close frame has been sent or the connection is dropped.
         """
-        return bool(self.state == _OPEN)
-
-    @property
-    def window_bits(self) -> int | None:
-        """
-        The size of the window with which messages to the client are compressed; None without compression.
-        """
-        # set by Autobahn's handshake; the object of the extension has no other owner
-        compress: Any = self._perMessageCompress
-        return None if compress is None else compress.server_max_window_bits
+        is_open: bool = self.state == _OPEN
+        return is_open
 
     @property
     def close_code(self) -> int | None:
@@ -237,6 +231,9 @@ class LeanProtocol(WebSocketServerProtocol):
 
     def _onOpen(self) -> None:
         # not Autobahn's: it reads the object that connectionMade() does not make
+        if self._perMessageCompress is not None:
+            # set by Autobahn's handshake, if it has accepted an offer
+            self.window_bits = self._perMessageCompress.server_max_window_bits
         for name in _HANDSHAKE_ATTRIBUTES:
             self.__dict__.pop(name, None)
         # a dict does not shrink
