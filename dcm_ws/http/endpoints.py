@@ -1,6 +1,5 @@
 """
-What Twisted's endpoints leave to be desired: Unix sockets that only their owner and group may connect to, and heads of
-the PROXY protocol that break nothing.
+Twisted's endpoints, but only the owner and the group may connect to a Unix socket.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+
+from dcm_ws.http.transport import ProxiedFactory
 
 UNIX_MODE = "660"
 """
@@ -27,29 +27,6 @@ _unix = re.compile(rf"(?:{_PROXIED})?unix:")
 _mode = re.compile(r"(?<!\\):mode=")
 
 
-class ProxiedConnection(HAProxyProtocolWrapper):
-    """
-    A connection of a proxy that says in its first line, or its first bytes, for whom it is made (PROXY protocol).
-    """
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._parser is None and data.startswith(b"PROXY UNKNOWN\r\n"):
-            # legal without addresses (section 2.1), but not for Twisted
-            data = data.replace(b"\r\n", b" \r\n", 1)
-        try:
-            super().dataReceived(data)
-        except ValueError:
-            # Twisted checks neither ports nor the bytes of addresses
-            if self._proxyInfo is not None:
-                raise
-            self.loseConnection()
-
-
-class _ProxiedFactory(HAProxyWrappingFactory):
-    protocol = ProxiedConnection  # type: ignore[assignment]
-    noisy = False
-
-
 def listen(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
     """
     Listen on a Twisted endpoint; a Unix socket has L{UNIX_MODE} if the endpoint says nothing else.
@@ -58,7 +35,7 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> Deferre
     """
     description = with_mode(description)
     if description.startswith(_PROXIED):
-        description, factory = description.removeprefix(_PROXIED), _ProxiedFactory(factory)
+        description, factory = description.removeprefix(_PROXIED), ProxiedFactory(factory)
     port: Deferred[IListeningPort] = serverFromString(reactor, description).listen(factory)
     return port
 

@@ -29,11 +29,10 @@ from zope.interface import implementer
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.addresses import UNIX
-from dcm_ws.http.endpoints import ProxiedConnection
 from dcm_ws.http.heads import origin_form
 from dcm_ws.http.refusals import error_response
 from dcm_ws.http.shares import Share, address_of
-from dcm_ws.http.transport import abort
+from dcm_ws.http.transport import ProxiedConnection, abort
 from dcm_ws.http.turns import Turns
 
 HEADS_A_TURN = 32

@@ -58,7 +58,7 @@ class _Channel(StrictChannel):
         """
         True between two requests, if no response is missing.
         """
-        return bool(self.persistent) and not (self.requests or self._buffer or self._early or self._full)
+        return bool(self.persistent) and not (self.requests or self.has_partial_line or self._early or self._full)
 
     def _read_on(self) -> None:
         data, self._early = self._early, b""
@@ -81,7 +81,7 @@ class _Channel(StrictChannel):
 
     def requestDone(self, request: Request) -> None:
         behind = self.clearLineBuffer()
-        if not (behind or any(self._dataBuffer) or self._full):
+        if not (behind or self.has_pipelined or self._full):
             super().requestDone(request)
             self._end_if_done()
             return
@@ -98,7 +98,7 @@ class _Channel(StrictChannel):
 
     def _end_if_done(self) -> None:
         # a request that is not complete by now never will be
-        answering = self._answered is not None or self._put_off or self._handlingRequest
+        answering = self._answered is not None or self._put_off or self.is_answering
         if self._asked_all and not answering:
             self.loseConnection()
 

@@ -10,24 +10,20 @@ from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http
-from twisted.web.server import Request, Site
+from twisted.web.server import Site
 
 from dcm_ws.http.heads import fault_of, origin_form
 from dcm_ws.http.refusals import error_response
 from dcm_ws.http.request_headers import BadRequestError
+from dcm_ws.http.transport import LeanChannel, LeanRequest
 
 _log = Logger(namespace="dcm_ws.strict_http")
-# Twisted would log a line for each HEAD, and for each connection that is idle for too long
-_SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
 
 
-class StrictRequest(Request):
+class StrictRequest(LeanRequest):
     """
     A request whose body, if it has one, is read and thrown away: no page here takes one.
     """
-
-    _log = _SILENCE
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
@@ -57,7 +53,7 @@ class StrictRequest(Request):
         return reason
 
 
-class StrictChannel(http.HTTPChannel):
+class StrictChannel(LeanChannel):
     """
     An HTTP connection that accepts only heads that every server reads in the same way.
     """
@@ -65,8 +61,6 @@ class StrictChannel(http.HTTPChannel):
     transport: Any
     #: set by the site
     site: Site
-
-    _log = _SILENCE
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,16 +79,8 @@ class StrictChannel(http.HTTPChannel):
         if self._ended:
             return
         self._ended = True
-        if self._abortingCall is None:
-            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        self.abort_in_time()
         super().loseConnection()
-
-    def forceAbortClient(self) -> None:
-        # a TLS connection that has ended by itself cannot be aborted
-        if self.transport.connected:
-            super().forceAbortClient()
-        else:
-            self._abortingCall = None
 
     def lineReceived(self, line: bytes) -> None:
         if line:
@@ -107,8 +93,7 @@ class StrictChannel(http.HTTPChannel):
                 return
         super().lineReceived(line)
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted's own answer has no body
+    def reject_request(self) -> None:
         self._refuse("This is not an HTTP request that can be read")
 
     def _refuse(self, reason: str) -> None:

@@ -1,5 +1,5 @@
 """
-Twisted's transports: every use of an attribute that Twisted does not document, each with its reason.
+Twisted's transports and HTTP channels: every use of an attribute that Twisted does not document, each with its reason.
 
 A new version of Twisted may change them without notice; C{tests/http/test_transport.py} then fails and names the
 attribute.
@@ -12,6 +12,15 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+
+# the package exports only an endpoint, which takes neither another protocol nor a factory without log lines
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+# Twisted logs a line for each HEAD request, and for each connection that is idle for too long
+_SILENCE = Logger(observer=lambda event: None)  # type: ignore[arg-type]
 
 
 def is_plain_tcp(transport: Any) -> bool:
@@ -95,3 +104,96 @@ def abort(transport: Any) -> None:
     # abortConnection() raises on a TLS connection that has ended by itself
     if transport.connected:
         transport.abortConnection()
+
+
+class LeanRequest(Request):
+    """
+    An HTTP request that Twisted logs nothing about.
+    """
+
+    _log = _SILENCE
+
+
+class LeanChannel(HTTPChannel):
+    """
+    An HTTP connection that Twisted logs nothing about, and its insides under names of ours.
+    """
+
+    transport: Any
+
+    _log = _SILENCE
+
+    @property
+    def is_answering(self) -> bool:
+        """
+        True while a response is being made or sent.
+        """
+        return bool(self._handlingRequest)
+
+    @property
+    def has_partial_line(self) -> bool:
+        """
+        True if bytes of a request head that is not complete are kept.
+        """
+        # of LineReceiver, which looks for the end of the line in it
+        return bool(self._buffer)
+
+    @property
+    def has_pipelined(self) -> bool:
+        """
+        True if bytes are kept that came while a response was being made.
+        """
+        return any(self._dataBuffer)
+
+    def abort_in_time(self) -> None:
+        """
+        Abort the connection in C{abortTimeout} seconds, unless it has ended by then.
+        """
+        # as timeoutConnection() does; connectionLost() cancels it
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+
+    def forceAbortClient(self) -> None:
+        # as in abort()
+        if self.transport.connected:
+            super().forceAbortClient()
+        else:
+            self._abortingCall = None
+
+    def reject_request(self) -> None:
+        """
+        Respond to a request that cannot be parsed, and close the connection.
+        """
+        raise NotImplementedError
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # called by Twisted, whose own response has no body
+        self.reject_request()
+
+
+class ProxiedConnection(HAProxyProtocolWrapper):
+    """
+    A connection of a proxy that sends the addresses of its client first (PROXY protocol).
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        # there is a parser from the first bytes on
+        if self._parser is None and data.startswith(b"PROXY UNKNOWN\r\n"):
+            # valid without addresses (section 2.1), but Twisted rejects that
+            data = data.replace(b"\r\n", b" \r\n", 1)
+        try:
+            super().dataReceived(data)
+        except ValueError:
+            # Twisted checks neither ports nor the bytes of addresses; later errors are not its own
+            if self._proxyInfo is not None:
+                raise
+            self.loseConnection()
+
+
+class ProxiedFactory(HAProxyWrappingFactory):
+    """
+    Makes L{ProxiedConnection}s, without a line in the log for each port that is opened or closed.
+    """
+
+    protocol = ProxiedConnection  # type: ignore[assignment]
+    noisy = False
