@@ -1,45 +1,102 @@
 """
-What the clients for asyncio and for Twisted have alike: what can be seen of them, and who watches.
+What the clients for asyncio and for Twisted have in common: everything that does not depend on the event loop.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeVar
+import inspect
+import random
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from dcm_ws.client.core import ClientCore, State
-from dcm_ws.client.errors import DCMError
+from dcm_ws.client.conversation import converse, drive
+from dcm_ws.client.core import ClientCore, Reply, State, Verdict
+from dcm_ws.client.errors import ClosedError, DCMError, InvalidChannelError, RequestTimeoutError
+from dcm_ws.client.events import Event, Queue
+from dcm_ws.client.status import Status
+from dcm_ws.client.streams import Events, Signal
+from dcm_ws.client.urls import as_observer
 
+if TYPE_CHECKING:
+    from dcm_ws.client.conversation import Request
+
+Token = str | Callable[[], "str | Awaitable[str]"]
+Handler = Callable[[Event], object]
 _T = TypeVar("_T")
 
-REPEATED = 60.0
-"""
-Seconds in which the same failure of the connection is logged as a warning only once.
-"""
 
-
-class Client(ABC):
+class Client(Status):
     """
-    @ivar state: what it is doing.
-    @ivar last_close: the code and the reason of the last close, or why there was no connection.
-    @ivar last_error: the exception with which the last attempt to connect failed; None if it was closed otherwise.
+    A client without its event loop: requests, handlers, and what happens when a connection ends.
+
+    The parameters that are not listed here are documented in the subclasses.
+
+    @param now: returns monotonic seconds.
+
+    @ivar url: where it connects to.
     """
 
-    def __init__(self, core: ClientCore) -> None:
-        self.state = State.IDLE
-        self.last_close: tuple[int | None, str] | None = None
-        self.last_error: BaseException | None = None
-        self._logged = ""
-        self._logged_at = 0.0
-        self._core = core
-        self._state_watchers: list[Callable[[State], object]] = []
-        self._error_watchers: list[Callable[[DCMError], object]] = []
+    _elsewhere: ClassVar[frozenset[str]] = frozenset()
+    """
+    Methods that only the client for the other event loop has.
+    """
+
+    _hint: ClassVar[str] = ""
+    """
+    Which client this is, and how to import the other one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None,
+        agent_id: str | None,
+        session_id: str | None,
+        channels: Iterable[str],
+        timeout: float,
+        queue_max: int,
+        observer: bool,
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self.url = as_observer(url) if observer else url
+        self._now = now
+        self._token = token
+        self._timeout = timeout
+        self._core = ClientCore(
+            agent_id=agent_id,
+            session_id=session_id,
+            channels=channels,
+            fresh_tokens=callable(token),
+            queue_max=queue_max,
+            random=random.random,
+            room=self._room,
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            observer=observer,
+        )
+        self._error: ClosedError | None = None
+        self._changed = self._new_signal()
+        self._streams: weakref.WeakSet[Events] = weakref.WeakSet()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """
+            A name that this client does not have.
+            """
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in self._elsewhere:
+                text = f"{text}: {self._hint}"
+            raise AttributeError(text, name=name, obj=self)
 
     @property
     def agent_id(self) -> str | None:
         """
-        Who the server takes it for.
+        The agent that the client is connected as.
         """
         return self._core.agent_id
 
@@ -53,79 +110,162 @@ class Client(ABC):
     @property
     def channels(self) -> list[str]:
         """
-        What it is, or will be, subscribed to.
+        The channels that it is, or will be, subscribed to.
         """
         return list(self._core.subscriptions.channels)
 
-    def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
-        """
-        Call C{watcher} with each new state; answers what ends that.
-        """
-        return _join(self._state_watchers, watcher)
-
-    def on_error(self, watcher: Callable[[DCMError], object]) -> Callable[[], None]:
-        """
-        Call C{watcher} with each error that nobody waits for: what the server says by itself, and, after connecting,
-        each subscription that it refuses.  Without a watcher they are logged.  Answers what ends it.
-        """
-        return _join(self._error_watchers, watcher)
+    # connecting
 
     def _become(self, state: State) -> None:
-        if state is not self.state:
-            self.state = state
-            self._tell(self._state_watchers, state)
+        super()._become(state)
+        self._changed.fire()
+        if state is State.CLOSED:
+            for stream in list(self._streams):
+                stream.wake()
 
-    def _lost(self, text: str, delay: float | None, now: float) -> None:
+    async def _until_connected(self) -> None:
         """
-        Log why there is no connection.  The same reason again is of interest only once in L{REPEATED}.
-
-        @param delay: seconds until the next attempt; None where there is none.
-        @param now: monotonic seconds.
+        @raise ClosedError: there will be no connection.
         """
-        repeated = text == self._logged and now - self._logged_at < REPEATED
-        if not repeated:
-            self._logged, self._logged_at = text, now
-        then = "it will not connect again" if delay is None else f"next attempt in {delay:.1f} s"
-        (self._debug if repeated else self._warn)(f"{text}; {then}")
+        while self.state is not State.CONNECTED:
+            if self.state is State.CLOSED:
+                raise self._error or ClosedError("the client is closed")
+            await self._changed.wait()
 
-    def _complain(self, error: DCMError) -> None:
-        if self._error_watchers:
-            self._tell(self._error_watchers, error)
-        else:
-            self._warn(str(error))
+    def _ended(self, code: int | None, reason: str, error: DCMError | None = None) -> Verdict:
+        """
+        The connection has ended, or the attempt to connect has failed.
 
-    def _tell(self, watchers: list[Callable[[_T], object]], value: _T) -> None:
-        for watcher in list(watchers):
+        @param code: the close code; None if no connection was opened.
+        @param error: why the client closed the connection by itself.
+        """
+        self.last_close = (code, str(error or reason))
+        verdict = self._core.lost(code, reason, error)
+        self._error = verdict.error
+        if verdict.delay is not None:
+            self.retry_at = time.time() + verdict.delay
+        self._log_end(self._core.ended, verdict.delay, self._now())
+        return verdict
+
+    # requests
+
+    async def _converse(self, perform: Callable[[Request], Awaitable[Any]]) -> None:
+        await drive(converse(self._core, timeout=self._timeout, complain=self._complain), perform)
+
+    async def _get_token(self) -> object:
+        """
+        @raise TimeoutError: it did not come in time.
+        """
+        token: Any = self._token() if callable(self._token) else self._token
+        return await self._in_time(token) if inspect.isawaitable(token) else token
+
+    async def _greeting(self) -> None:
+        await self._answer(self._core.expect_greeting, "the server has not sent its greeting")
+
+    async def _request(self, message: dict[str, Any]) -> dict[str, Any]:
+        return await self._answer(lambda reply: self._core.request(message, reply), f"no answer to {message['type']}")
+
+    async def _answer(self, ask: Callable[[Reply], str], late: str) -> dict[str, Any]:
+        """
+        Wait for an answer.
+
+        @param ask: sends a request, given what to call with its answer; returns the request's id.
+        @param late: the error if the answer does not come in time.
+        """
+        answer, reply = self._promise()
+        name = ask(reply)
+        # an answer is awaited: more events may wait than before
+        self._room()
+        try:
+            return await self._in_time(answer)
+        except TimeoutError:
+            raise RequestTimeoutError(f"{late} in {self._timeout:g} s") from None
+        finally:
+            self._core.give_up(name)
+
+    async def _subscribe(self, channel: str) -> None:
+        self._core.subscriptions.wants(channel, True)
+        if self.state is State.CONNECTED:
             try:
-                watcher(value)
-            except Exception:
-                # it must keep neither the others from hearing, nor the client from going on
-                self._report("a watcher of the client failed")
+                await self._request({"type": "subscribe", "channel": channel})
+            except InvalidChannelError:
+                # the server would refuse it after each reconnection, too
+                self._core.subscriptions.forget(channel)
+                raise
+
+    async def _unsubscribe(self, channel: str) -> None:
+        self._core.subscriptions.wants(channel, False)
+        if self.state is State.CONNECTED:
+            await self._request({"type": "unsubscribe", "channel": channel})
+
+    async def _publish(self, channel: str, event: str, data: object) -> str:
+        answer = await self._request({"type": "publish", "channel": channel, "event": event, "data": data})
+        return str(answer["message_id"])
+
+    async def _ping(self) -> float:
+        began = self._now()
+        await self._answer(self._core.ping, "no answer to a ping")
+        return self._now() - began
+
+    # events
+
+    def events(self, pattern: str = "*", *, channel: str | None = None) -> Events:
+        """
+        The events from now on, for C{async for}.  An event is acknowledged when the next one is taken; the one at which
+        the loop ends, by C{break} or by an error, is not.  The loop also ends when the client is closed.
+
+        @param pattern: of event names; C{*} stands for anything.
+        @param channel: a pattern of channel names; without it each event comes once, on any channel.
+        """
+        stream = Events(self._core.events, pattern, channel, self._new_signal(), lambda: self.state is State.CLOSED)
+        self._streams.add(stream)
+        return stream
+
+    async def _handle(self, queue: Queue, handler: Handler, is_fatal: Callable[[BaseException], bool]) -> None:
+        """
+        Call C{handler} with the events of C{queue}, one after the other, until none waits.
+
+        @param is_fatal: returns whether an exception ends this coroutine; any other one is only logged.
+        """
+        while (taken := queue.take()) is not None:
+            event, done = taken
+            success = False
+            try:
+                result = handler(event)
+                if inspect.isawaitable(result):
+                    await result
+                success = True
+            except BaseException as error:
+                if is_fatal(error):
+                    raise
+                self._report(f"a handler of {event.event} failed; the event is not acknowledged")
+            finally:
+                done(success)
+
+    # the event loop
 
     @abstractmethod
-    def _warn(self, text: str) -> None:
+    def _new_signal(self) -> Signal:
         """
-        Log C{text}.
-        """
-
-    @abstractmethod
-    def _debug(self, text: str) -> None:
-        """
-        Log C{text} for those who look closely.
+        A signal of this event loop.
         """
 
     @abstractmethod
-    def _report(self, text: str) -> None:
+    def _promise(self) -> tuple[Awaitable[dict[str, Any]], Reply]:
         """
-        Log C{text} with the exception that is being handled.
+        An answer to wait for, and what to call with it.
         """
 
+    @abstractmethod
+    async def _in_time(self, value: Awaitable[_T]) -> _T:
+        """
+        Wait for C{value}, for C{timeout} seconds at most.
 
-def _join(watchers: list[_T], watcher: _T) -> Callable[[], None]:
-    watchers.append(watcher)
+        @raise TimeoutError: it did not come in time.
+        """
 
-    def leave() -> None:
-        if watcher in watchers:
-            watchers.remove(watcher)
-
-    return leave
+    @abstractmethod
+    def _room(self) -> None:
+        """
+        Fewer events wait, or more may: reading may go on.
+        """

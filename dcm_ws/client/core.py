@@ -18,39 +18,44 @@ from dcm_ws.client.subscriptions import Subscriptions
 Reply = Callable[[dict[str, Any] | DCMError], None]
 
 BACKOFF_BASE = 0.5
+"""
+Maximum delay of the first retry, in seconds.
+"""
+
 BACKOFF_MAX = 30.0
 """
-Seconds that the first retry, and in the end every retry, takes at most.
+Maximum delay of any retry, in seconds.
 """
 
 QUEUE_MAX = 1000
 """
-Events that wait for their listeners; while there are more, nothing is read, and the server waits.
+Maximum number of events that wait for their listeners.  At this number the client stops reading, and the server queues
+events.
 """
 
 STABLE = 10.0
 """
-Seconds that a connection must last for the back-off to start again from its minimum.
+Seconds that a client must stay connected for the back-off to start again from its minimum.
 """
 
 SILENCE = 75.0
 """
-Seconds without anything from the server, which pings every 30, after which the connection is taken for dead.
+Seconds without any message after which the connection counts as dead.  The server pings every 30.
 """
 
 ALIVE = 20.0
 """
-Seconds after which a client that does not read says that it is there: the server closes one that is silent for 60.
+Seconds between two signs of life of a client that does not read.  The server closes a connection that is silent for 60.
 """
 
-# all other refusals of an authentication would come again
-_PASSING = frozenset({"RATE_LIMITED", "NOT_AVAILABLE"})
+# the server would give any other refusal of an authentication again
+_TEMPORARY = frozenset({"RATE_LIMITED", "NOT_AVAILABLE"})
 _AUTHENTICATION_REQUIRED = 4001
 _GOING_AWAY = 1001
 _UNWELCOME = frozenset({1013, 4029})
 _UNWELCOME_ATTEMPT = 4
 _ATTEMPT_MAX = 30
-# close codes that are never on the wire (RFC 6455, section 7.4.1)
+# close codes that are never sent (RFC 6455, section 7.4.1)
 _NOT_SENT = frozenset({1005, 1006})
 
 
@@ -65,10 +70,10 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
-    What comes after the end of a connection.
+    What the client does after the end of a connection.
 
-    @ivar delay: seconds until the next attempt; None where there is none.
-    @ivar error: why there is none.
+    @ivar delay: seconds until the next attempt; None if there will be none.
+    @ivar error: why there will be none.
     """
 
     delay: float | None
@@ -77,14 +82,19 @@ class Verdict:
 
 class ClientCore:
     """
-    @param fresh_tokens: there may be another token next time.
-    @param queue_max: events that may wait for listeners.
-    @param random: a number from 0 to 1.
+    One client: its requests, pings, events, subscriptions and back-off.
+
+    @param fresh_tokens: the next connection may have another token.
+    @param queue_max: maximum number of events that wait for their listeners.
+    @param random: returns a number from 0 to 1.
     @param room: called when fewer events wait.
-    @param wall_ms: the time, in milliseconds since the epoch.
+    @param wall_ms: returns the time, in milliseconds since the epoch.
     @param observer: the server expects no acknowledgements.
 
-    @ivar agent_id: who the server takes it for, or is to.
+    @ivar agent_id: the agent that the client connects as; without one, the agent of the token, once the server has
+        accepted it.
+    @ivar greeted: the server has sent its greeting on this connection.
+    @ivar client_id: the server's name for this connection; None without a connection.
     @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
     """
 
@@ -115,45 +125,53 @@ class ClientCore:
         self._random = random
         self._send: Callable[[str], object] | None = None
         self._requests: dict[str, Reply] = {}
-        # a pong says not which ping it answers, but they come in order; None where nobody waits for it any more
+        # a pong does not say which ping it answers, but they come in order; None if the ping has timed out
         self._pings: OrderedDict[str, Reply | None] = OrderedDict()
+        self._greeting: Reply | None = None
         self._next_id = 1
         self._attempt = 0
         self.ended = ""
+        self.greeted = False
         self.client_id: str | None = None
 
     # connections
 
     def opened(self, send: Callable[[str], object]) -> None:
         """
-        There is a connection; C{send} takes texts.
+        A connection has been opened.
+
+        @param send: sends a text message.
         """
         self._send = send
+        self.greeted = False
         self.ended = ""
         self.subscriptions.has = {"global"}
 
-    def stable(self) -> None:
+    def reset_backoff(self) -> None:
         """
-        The connection has lasted for a while: the back-off starts again from its minimum.
+        The back-off starts again from its minimum: the client has been connected for a while, or its user connects it.
         """
         self._attempt = 0
 
     def lost(self, code: int | None, reason: str, error: DCMError | None = None) -> Verdict:
         """
-        The connection has ended, or there was none.
+        The connection has ended, or the attempt to connect has failed.  All pending requests fail.
 
-        @param error: why the client ended it by itself.
+        @param code: the close code; None if no connection was opened.
+        @param error: why the client closed the connection by itself.
         """
         self._send = None
+        self.greeted = False
         self.client_id = None
         self.subscriptions.end()
-        waiting = [*self._requests.values(), *filter(None, self._pings.values())]
+        waiting = [*self._requests.values(), *filter(None, (*self._pings.values(), self._greeting))]
+        self._greeting = None
         self._requests.clear()
         self._pings.clear()
         self.ended = how_it_ended(code, reason, error)
         for reply in waiting:
             reply(NotConnectedError(f"{self.ended}; there was no answer yet", code))
-        refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _PASSING)
+        refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _TEMPORARY)
         if refused and not self._fresh_tokens:
             refusal = error if isinstance(error, RefusedError) else None
             return Verdict(None, ClosedError(self.ended, code, refusal))
@@ -161,14 +179,14 @@ class ClientCore:
             self._attempt = max(self._attempt, _UNWELCOME_ATTEMPT)
         longest = BACKOFF_MAX if code == _GOING_AWAY else min(BACKOFF_MAX, BACKOFF_BASE * 2**self._attempt)
         self._attempt = min(self._attempt + 1, _ATTEMPT_MAX)
-        # full jitter: a crowd that was sent away together does not come back together
+        # full jitter: clients that were disconnected at the same time do not reconnect at the same time
         return Verdict(self._random() * longest)
 
     # requests
 
     def auth(self, token: str | None) -> dict[str, str] | None:
         """
-        The message that authenticates; None where there is nothing to say.
+        The message that authenticates; None without a token and an agent's id.
         """
         if token is not None:
             message = {"type": "auth", "token": token}
@@ -182,10 +200,12 @@ class ClientCore:
 
     def request(self, message: dict[str, Any], reply: Reply) -> str:
         """
-        Ask for something; C{reply} is called once, with the answer or what went wrong.  Answers the request's id.
+        Send a message that the server answers.
 
-        @raise TypeError: what is in it cannot be said in JSON.
-        @raise ValueError: the same.
+        @param reply: called once, with the answer or the error.
+        @return: the request's id.
+        @raise TypeError: something in the message has no form in JSON.
+        @raise ValueError: a number in it is not finite, or an object contains itself.
         """
         name = self._next_name()
         text = encode({**message, "id": name})
@@ -210,43 +230,61 @@ class ClientCore:
             return reply
         channel = message["channel"]
 
-        def left(answer: dict[str, Any] | DCMError) -> None:
+        def unsubscribed(answer: dict[str, Any] | DCMError) -> None:
             if isinstance(answer, dict):
                 self.subscriptions.left(channel)
             reply(answer)
 
-        return left
+        return unsubscribed
 
     def ping(self, reply: Reply) -> str:
         """
-        Ask for a sign of life.  Answers the request's id.
+        Send a ping.
+
+        @param reply: called once, with the pong or the error.
+        @return: the request's id.
         """
         name = self._next_name()
         if self._send is None:
             reply(self._not_connected())
         else:
             self._pings[name] = reply
-            # with an id, so that it can be refused
+            # it has an id because the server may refuse it
             self._send(encode({"type": "ping", "id": name}))
         return name
 
+    def expect_greeting(self, reply: Reply) -> str:
+        """
+        Wait for the greeting of the connection that has just been opened.
+
+        @param reply: called once, with the greeting, or an empty one if it has come already, or with the error.
+        @return: an id that is no request's.
+        """
+        if self._send is None:
+            reply(self._not_connected())
+        elif self.greeted:
+            reply({})
+        else:
+            self._greeting = reply
+        return ""
+
     def alive(self) -> None:
         """
-        Tell the server that somebody is there, though nothing is read.
+        Send a sign of life, because the client does not read and so does not answer the server's pings.
         """
         self._say('{"type":"pong"}')
 
     @property
     def full(self) -> bool:
         """
-        Should nothing be read, since so many events wait?  While an answer is awaited, which may be what a listener
-        waits for, ten times as many may.
+        Do so many events wait that the client should stop reading?  While an answer is awaited, ten times as many may
+        wait, because a listener may be waiting for that answer.  The greeting is read in any case.
         """
-        return self.events.waiting >= (10 * self._queue_max if self.asking else self._queue_max)
+        return self.greeted and self.events.waiting >= (10 * self._queue_max if self.asking else self._queue_max)
 
     def give_up(self, name: str) -> None:
         """
-        Nobody waits for the answer to that request any more.
+        Nothing waits for the answer to this request any more.
         """
         self._requests.pop(name, None)
         if name in self._pings:
@@ -261,22 +299,24 @@ class ClientCore:
 
     # messages
 
-    def received(self, text: str | bytes) -> DCMError | bool:
+    def received(self, text: str | bytes) -> DCMError | None:
         """
-        A message has come.  True where it greets; an error that answers nothing; False otherwise.
+        A message has come.
+
+        @return: the error that it reports, if that answers no request, or why it cannot be read.
         """
         try:
             frame = json.loads(text)
         except (ValueError, RecursionError):
-            return DCMError("the server sent what is not JSON")
+            return DCMError("the server sent a message that is not JSON")
         if not isinstance(frame, dict):
-            return DCMError("the server sent what is not an object")
+            return DCMError("the server sent a message that is not a JSON object")
         try:
-            return self._obey(frame)
+            return self._dispatch(frame)
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            return DCMError(f"the server sent what cannot be understood: {error}")
+            return DCMError(f"the server sent an invalid message: {error}")
 
-    def _obey(self, frame: dict[str, Any]) -> DCMError | bool:
+    def _dispatch(self, frame: dict[str, Any]) -> DCMError | None:
         if "event" in frame:
             self.events.take(frame)
         elif frame.get("type") == "ack":
@@ -289,11 +329,17 @@ class ClientCore:
                 if reply is not None:
                     reply(frame)
         elif frame.get("type") == "connected":
-            self.client_id = frame.get("client_id")
-            return True
+            self._greet(frame)
         elif "error" in frame:
             return refusal(frame)
-        return False
+        return None
+
+    def _greet(self, frame: dict[str, Any]) -> None:
+        self.greeted = True
+        self.client_id = frame.get("client_id")
+        reply, self._greeting = self._greeting, None
+        if reply is not None:
+            reply(frame)
 
     def _say(self, text: str) -> None:
         if self._send is not None:
@@ -320,10 +366,10 @@ def _nothing(message_id: str) -> None:
 
 def how_it_ended(code: int | None, reason: str, error: DCMError | None = None) -> str:
     """
-    One phrase for the end of a connection, or for an attempt that failed.
+    The end of a connection, or of a failed attempt to connect, in one phrase.
 
-    @param code: the close code; None where no connection was opened.
-    @param error: why the client ended it by itself.
+    @param code: the close code; None if no connection was opened.
+    @param error: why the client closed the connection by itself.
     """
     if error is not None:
         return str(error)
@@ -336,13 +382,15 @@ def how_it_ended(code: int | None, reason: str, error: DCMError | None = None) -
 
 def encode(message: dict[str, Any]) -> str:
     """
-    @raise TypeError: something in it is nothing that JSON has.
-    @raise ValueError: a number in it is not finite, or it holds itself.
+    A message as JSON.
+
+    @raise TypeError: something in it has no form in JSON.
+    @raise ValueError: a number in it is not finite, or an object contains itself.
     """
     text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
         text.encode()
     except UnicodeEncodeError:
-        # half a surrogate pair can be said with its number alone
+        # half a surrogate pair can be written only as an escape
         return json.dumps(message)
     return text

@@ -1,15 +1,20 @@
 """
-What may go wrong for a client, in a class for each code of the server.
+The errors that a client raises, with a class for each of the server's codes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+# the longest time that a timer takes in JavaScript, whose client has the same limit: 24 days
+_WAIT_MAX_MS = 2**31 - 1
+
 
 class DCMError(Exception):
     """
-    Something did not work; C{code} says what, for programs.
+    The base of all errors of a client.
+
+    @ivar code: what went wrong, for programs.
     """
 
     code = "ERROR"
@@ -17,11 +22,11 @@ class DCMError(Exception):
 
 class RefusedError(DCMError):
     """
-    The server said no; there is a class below this one for each of its codes.
+    The server refused a request.  There is a subclass for each of its codes.
 
-    @ivar frame: all that the server said.
-    @ivar channel: the channel that a subscription was refused to after connecting; None for other errors.
-    @ivar retry_after: seconds after which it may be tried again, where the server said so.
+    @ivar frame: the server's whole answer.
+    @ivar channel: the channel, if a subscription was refused while the client was connecting; None for other errors.
+    @ivar retry_after: seconds after which the request may be sent again; None if the server did not say.
     """
 
     def __init__(self, code: str, text: str, frame: dict[str, Any]) -> None:
@@ -29,8 +34,15 @@ class RefusedError(DCMError):
         self.code = code
         self.frame = frame
         self.channel: str | None = None
-        after = frame.get("retry_after_ms")
-        self.retry_after = None if after is None else after / 1000
+        self.retry_after = _seconds_of(frame.get("retry_after_ms"))
+
+
+def _seconds_of(ms: object) -> float | None:
+    """
+    Seconds, from milliseconds; None for anything that is not a usable number of milliseconds.
+    """
+    # the comparison is False for NaN, too
+    return ms / 1000 if isinstance(ms, int | float) and 0 <= ms <= _WAIT_MAX_MS else None
 
 
 class ParseFailedError(RefusedError):
@@ -90,7 +102,9 @@ _CLASSES: dict[str, type[RefusedError]] = {kind.code: kind for kind in RefusedEr
 
 def refusal(frame: dict[str, Any]) -> RefusedError:
     """
-    The error that a failure frame tells.
+    The error that the server reports.
+
+    @param frame: the server's answer.
     """
     code = str(frame.get("code", "ERROR"))
     return _CLASSES.get(code, RefusedError)(code, str(frame.get("error", "refused")), frame)
@@ -98,9 +112,9 @@ def refusal(frame: dict[str, Any]) -> RefusedError:
 
 class NotConnectedError(DCMError):
     """
-    There is no connection, or it ended before the answer came: what was asked for may have been done.
+    There is no connection, or it ended before the answer came; then the request may have been executed.
 
-    @ivar close_code: the WebSocket's, if the connection ended; None where there was none.
+    @ivar close_code: the WebSocket's close code, if the connection ended; None if there was none.
     """
 
     code = "NOT_CONNECTED"
@@ -112,7 +126,7 @@ class NotConnectedError(DCMError):
 
 class RequestTimeoutError(DCMError):
     """
-    No answer in time; what was asked for may have been done.
+    The answer did not come in time; the request may have been executed.
     """
 
     code = "TIMEOUT"
@@ -120,7 +134,7 @@ class RequestTimeoutError(DCMError):
 
 class TokenFailedError(DCMError):
     """
-    What should get a token did not.
+    The function that gets a token failed.
     """
 
     code = "TOKEN_FAILED"
@@ -128,10 +142,10 @@ class TokenFailedError(DCMError):
 
 class ClosedError(DCMError):
     """
-    The client is closed, by its user or for good by the server.
+    The client is closed, by its user, or because the server refused its authentication.
 
-    @ivar close_code: the WebSocket's; None where the user closed it.
-    @ivar refusal: the server's answer to the authentication that failed; None for other reasons.
+    @ivar close_code: the WebSocket's close code; None if the user closed the client.
+    @ivar refusal: the error with which the server refused the authentication; None for other reasons.
     """
 
     code = "CLOSED"

@@ -1,5 +1,5 @@
 """
-What a client is subscribed to, and what it should be.
+What a client is subscribed to, and what its user wants it to be subscribed to.
 """
 
 from __future__ import annotations
@@ -11,21 +11,30 @@ from dcm_ws.client.errors import RateLimitedError, RefusedError
 
 AT_ONCE = 16
 """
-Messages on their way at once, until the server finds that too much.
+Maximum number of pending messages while the client subscribes, until the server limits the rate.
+"""
+
+_PAUSE = 0.01
+"""
+Seconds between two messages if the server limits the rate and does not say how long to wait.
 """
 
 
 class Subscriptions:
     """
-    @ivar channels: what is wanted.
-    @ivar has: what the server has, while that is settled.
-    @ivar pause: seconds between two messages while that is settled, since the server did not take them faster.
-    @ivar unsettled: channels to look at before that is settled; None at other times.
+    The channels that the user wants, and the messages that subscribe to them on a new connection.
+
+    @param channels: wanted from the start.
+
+    @ivar channels: the channels that the user wants, in order.
+    @ivar has: the channels that the server has for this connection, while the client subscribes.
+    @ivar pause: seconds to wait before each message, because the server limits the rate; 0 otherwise.
+    @ivar unsettled: channels to check before the subscriptions are as wanted; None except while the client subscribes.
     """
 
     def __init__(self, channels: Iterable[str]) -> None:
         self.channels = dict.fromkeys(channels)
-        # what the server might give back to an agent that has left it
+        # unsubscribed channels that the server might restore
         self._left: dict[str, None] = {}
         if "global" not in self.channels:
             self._left["global"] = None
@@ -42,28 +51,35 @@ class Subscriptions:
         if self.unsettled is not None:
             self.unsettled.append(channel)
 
+    def forget(self, channel: str) -> None:
+        """
+        Do not subscribe to C{channel} again: there is no channel of such a name.
+        """
+        self.channels.pop(channel, None)
+
     def left(self, channel: str) -> None:
         """
-        The server knows that C{channel} was left: it does not give it back, but for C{global}, which all get.
+        The server has unsubscribed the client from C{channel}, and will not restore it.  It subscribes every client to
+        C{global} again.
         """
         if channel != "global":
             self._left.pop(channel, None)
 
     def begin(self) -> None:
         """
-        What is subscribed to is to become what is wanted.
+        A new connection: check all channels.
         """
         self.unsettled = deque((*self.channels, *self._left))
         self.pause = 0.0
 
     def next_message(self) -> dict[str, str] | None:
         """
-        What to ask for next; None where there is nothing at the moment.
+        The next message to send; None if there is none at the moment.
         """
         while self.unsettled:
             channel = self.unsettled.popleft()
             if channel in self.channels and channel not in self.has:
-                # messages are executed in order: what is requested after this one may rely on it
+                # the server executes messages in order, so later messages may count on this one
                 self.has.add(channel)
                 return {"type": "subscribe", "channel": channel}
             if channel in self._left and channel in self.has:
@@ -73,26 +89,27 @@ class Subscriptions:
 
     def refused(self, message: dict[str, str], error: RefusedError) -> bool:
         """
-        What C{next_message} gave was refused.  True where it is to be asked for again, since there was too much at
-        once; then it goes on slowly.
+        The server has refused a message of C{next_message}.
+
+        @return: True if the message will be sent again, more slowly, because the server limits the rate.
         """
         error.channel = message["channel"]
         (self.has.discard if message["type"] == "subscribe" else self.has.add)(error.channel)
         if self.unsettled is None or not isinstance(error, RateLimitedError):
             return False
-        self.pause = max(self.pause, error.retry_after or 0.01)
+        self.pause = max(self.pause, error.retry_after or _PAUSE)
         self.unsettled.append(error.channel)
         return True
 
     @property
     def settlers(self) -> int:
         """
-        How many may ask at once.
+        How many messages may be pending at the same time.
         """
         return 1 if self.pause else AT_ONCE
 
     def end(self) -> None:
         """
-        The subscriptions are what they should be, as far as the server allows.
+        The subscriptions are as wanted, as far as the server allows; or the connection has ended.
         """
         self.unsettled = None

@@ -152,7 +152,7 @@ def test_an_event_is_never_dropped_for_its_timestamp(timestamp: object) -> None:
     """
     side = Side()
     side.listen()
-    assert side.hear(id="m", channel="c", event="task.created", data=None, timestamp=timestamp) is False
+    assert side.hear(id="m", channel="c", event="task.created", data=None, timestamp=timestamp) is None
     assert [event.timestamp for event, _ in side.taken] == [NOW]
 
 
@@ -262,7 +262,7 @@ def test_odd_messages(frame: dict[str, object]) -> None:
     """
     side = Side()
     side.listen()
-    assert isinstance(side.hear(**frame), bool | DCMError)
+    assert isinstance(side.hear(**frame), DCMError | None)
 
 
 def test_greeting_and_errors() -> None:
@@ -270,10 +270,10 @@ def test_greeting_and_errors() -> None:
     The greeting is told from the rest, and so are errors that answer nothing.
     """
     side = Side()
-    assert side.hear(type="connected", client_id="ws_1") is True
-    assert side.core.client_id == "ws_1"
+    assert side.hear(type="connected", client_id="ws_1") is None
+    assert (side.core.greeted, side.core.client_id) == (True, "ws_1")
     assert isinstance(side.hear(error="what?", code="PARSE_ERROR"), errors.ParseFailedError)
-    assert side.hear(type="news") is False
+    assert side.hear(type="news") is None
 
 
 # authentication and subscriptions
@@ -415,7 +415,7 @@ def test_back_off() -> None:
     side = Side(chance=0.5)
     delays = [side.core.lost(1006, "").delay for _ in range(9)]
     assert delays == [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15]
-    side.core.stable()
+    side.core.reset_backoff()
     assert side.core.lost(1012, "").delay == 0.25
 
 
@@ -503,7 +503,7 @@ def test_client_id_is_that_of_the_connection() -> None:
     It is known from the greeting to the end of the connection.
     """
     side = Side()
-    assert side.hear(type="connected", client_id="ws_1") is True
+    assert side.hear(type="connected", client_id="ws_1") is None
     assert side.core.client_id == "ws_1"
     side.core.lost(1006, "")
     assert side.core.client_id is None
@@ -569,7 +569,7 @@ def test_unusable_timestamps(timestamp: str) -> None:
     side = Side()
     side.listen()
     text = f'{{"id":"m","channel":"c","event":"task.created","data":null,"timestamp":{timestamp}}}'
-    assert side.core.received(text) is False
+    assert side.core.received(text) is None
     ((event, _),) = side.taken
     assert event.timestamp == NOW
 
@@ -584,7 +584,7 @@ def test_unusable_waiting_times(wait: str) -> None:
     side.core.received(f'{{"type":"ack","id":"r1","success":false,"code":"RATE_LIMITED","retry_after_ms":{wait}}}')
     side.core.received(f'{{"error":"no","code":"RATE_LIMITED","retry_after_ms":{wait}}}')
     side.core.request({"type": "subscribe", "channel": "b"}, side.replies.append)
-    assert side.hear(type="ack", id="r2", success=True) is False
+    assert side.hear(type="ack", id="r2", success=True) is None
     assert side.replies[-1]["success"] is True
 
 
@@ -701,6 +701,7 @@ def test_how_much_may_wait() -> None:
     Ten times as much while an answer is awaited; a client that does not read says that it is there.
     """
     side = Side()
+    side.hear(type="connected", client_id="ws_1")
     queue = Queue(side.core.events, "*", None, lambda: None)
     for number in range(4):
         side.event(f"msg_{number}")
@@ -720,6 +721,23 @@ def test_how_much_may_wait() -> None:
     assert (side.core.events.waiting, side.room, side.acks) == (49, 1, ["msg_0"])
     queue.end()
     assert (side.core.events.waiting, side.core.events.listeners, side.acks) == (0, {}, ["msg_0"])
+
+
+def test_a_greeting_is_read_however_many_events_wait() -> None:
+    """
+    Events that wait from the connection before do not keep the client from reading the greeting of the next one.
+    """
+    side = Side()
+    side.hear(type="connected", client_id="ws_1")
+    Queue(side.core.events, "*", None, lambda: None)
+    for number in range(60):
+        side.event(f"msg_{number}")
+    assert side.core.full
+    side.core.lost(1006, "")
+    side.connect()
+    assert not side.core.full
+    side.hear(type="connected", client_id="ws_2")
+    assert side.core.full
 
 
 def test_queue_ends_once() -> None:

@@ -16,8 +16,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
-from dcm_ws.client.base import REPEATED, Client
 from dcm_ws.client.reasons import REFUSED, reason_of
+from dcm_ws.client.status import REPEATED, Status
 
 
 def status(code: int, body: bytes = b"") -> InvalidStatus:
@@ -115,13 +115,13 @@ def test_reasons_with_a_proxy(error: BaseException, text: str) -> None:
     assert reason_of(error, proxied=True) == text
 
 
-class Logging(Client):
+class Logging(Status):
     """
     A client that does nothing but keep what it logs.
     """
 
     def __init__(self) -> None:
-        super().__init__(None)  # type: ignore[arg-type]
+        super().__init__()
         self.logged: list[tuple[str, str]] = []
 
     def _warn(self, text: str) -> None:
@@ -137,7 +137,7 @@ class Logging(Client):
 @pytest.fixture
 def logged() -> tuple[Callable[[str, float | None, float], None], list[tuple[str, str]]]:
     client = Logging()
-    return client._lost, client.logged
+    return client._log_end, client.logged
 
 
 def test_failures_are_logged(logged: tuple[Callable[..., None], list[tuple[str, str]]]) -> None:
