@@ -18,7 +18,7 @@ from dcm_ws.app.reading import settings_of
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.app.sources import Sources, merge
-from dcm_ws.postgres.embedded import is_installed
+from dcm_ws.postgres.programs import is_installed
 
 _ROWS = (*FILES, *BY_NAME.values())
 

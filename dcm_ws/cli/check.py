@@ -18,7 +18,8 @@ from dcm_ws.cli.check_report import Finding, ShownSetting, print_report, report_
 from dcm_ws.cli.check_settings import shown_settings
 from dcm_ws.cli.options import SettingsFiles, json_option, settings_options
 from dcm_ws.cli.settings import ServiceCommand, forget_libpq_environment, parse_options
-from dcm_ws.postgres.embedded import is_installed, running_url
+from dcm_ws.postgres.programs import is_installed
+from dcm_ws.postgres.server import running_url
 
 
 @click.command("check", cls=ServiceCommand, context_settings={"ignore_unknown_options": True})

@@ -14,7 +14,7 @@ from dcm_ws.app.files import default_folder
 from dcm_ws.app.reading import data_folder_of, database_of, secrets_of
 from dcm_ws.app.settings import SettingsError
 from dcm_ws.cli.options import SettingsFiles
-from dcm_ws.postgres.embedded import running_url
+from dcm_ws.postgres.server import running_url
 
 
 class ServiceCommand(click.Command):

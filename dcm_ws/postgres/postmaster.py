@@ -1,5 +1,5 @@
 """
-What a C{postmaster.pid} says, which may be left behind: whether the server that wrote it still runs.
+The file C{postmaster.pid} of a cluster: what it says of the server that wrote it, and whether that server still runs.
 """
 
 from __future__ import annotations
@@ -9,12 +9,30 @@ import re
 from pathlib import Path
 
 
+def read_lines(cluster: Path) -> list[str]:
+    """
+    Returns the lines of the cluster's C{postmaster.pid}; the first one is the process number.  Without the file there
+    are none.
+    """
+    try:
+        return (cluster / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def ready_port(lines: list[str]) -> int | None:
+    """
+    Returns the server's port; None until the server accepts connections.
+    """
+    return int(lines[3]) if len(lines) > 7 and lines[7].startswith("ready") else None
+
+
 def has_ended(pid: str, cluster: Path) -> bool:
     """
-    Is the process with this number certainly not the server of this data: another program, a server of other data, or
-    a dead process that nobody has waited for, as may remain forever in a container?
+    Whether the process with this number is certainly not the server of this cluster: it is another program, a server of
+    another cluster, or a zombie, which may remain indefinitely in a container.
     """
-    # as pg_ctl reads it, which is to signal no other; that of a single-user server is negative
+    # read as pg_ctl does, which must signal the same process; the number of a single-user server is negative
     number = re.match(r"\s*[+-]?0*([0-9]+)", pid)
     process = Path("/proc", number[1] if number else "none")
     try:
@@ -24,16 +42,16 @@ def has_ended(pid: str, cluster: Path) -> bool:
         status = cluster.stat()
         if process.stat().st_uid != status.st_uid:
             return True
-        # a server stays in its data folder
+        # the working directory of a server is its cluster
         return not os.path.samestat((process / "cwd").stat(), status)
     except OSError:
-        return False  # there is no such process, no such thing as /proc, or we may not look into it
+        return False  # there is no such process or no /proc, or this account may not read it
 
 
 def has_children(lines: list[str]) -> bool:
     """
-    Do processes of the server that wrote these lines still use its shared memory?  A second server beside them would
-    ruin the data.
+    Whether processes of the server that wrote these lines still use its shared memory.  A second server would then
+    corrupt the data.
     """
     words = lines[6].split() if len(lines) > 6 else []
     try:
@@ -41,8 +59,8 @@ def has_children(lines: list[str]) -> bool:
         segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
     except (OSError, ValueError):
         return False
-    # key, id, …, and seventh who is attached; the key, a signed number of 32 bits, comes from the data folder, while
-    # after a reboot another server may have the same id
+    # the columns are key, id, …, and the seventh is the number of attached processes; the key, a signed number of 32
+    # bits, comes from the data folder, while after a reboot another server may have the same id
     return any(
         (int(segment[0]) - key) % 2**32 == 0 and int(segment[1]) == number and segment[6] != "0" for segment in segments
     )

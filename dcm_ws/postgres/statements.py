@@ -8,11 +8,18 @@ table, the file has a mark C{@name@}.  Comments at the top of a file are about t
 from __future__ import annotations
 
 import re
-from functools import cache
 from importlib.resources import files
 
 _MARK = re.compile(r"@([a-z_]+)@")
 _HEAD = re.compile(r"\A(?:--.*\n)+")
+# all at once: a service that has given up its rights, or changed its root folder, could not read them later
+_TEXTS = {
+    f"{folder.name}/{file.name.removesuffix('.sql')}": _HEAD.sub("", file.read_text("utf-8")).removesuffix("\n")
+    for folder in files("dcm_ws.postgres").joinpath("sql").iterdir()
+    if folder.is_dir()
+    for file in folder.iterdir()
+    if file.name.endswith(".sql")
+}
 
 
 def statement(name: str, /, **parts: str) -> str:
@@ -24,7 +31,7 @@ def statement(name: str, /, **parts: str) -> str:
     @raise KeyError: a mark has no part.
     @raise ValueError: a part has no mark.
     """
-    text = _text(name)
+    text = _TEXTS[name]
     if unused := parts.keys() - _MARK.findall(text):
         raise ValueError(f"{name}.sql has no mark {', '.join(sorted(unused))}")
     return _MARK.sub(lambda mark: parts[mark[1]], text)
@@ -35,9 +42,3 @@ def literal(text: str) -> str:
     A string as SQL, for C{standard_conforming_strings = on}.
     """
     return "'" + text.replace("'", "''") + "'"
-
-
-@cache
-def _text(name: str) -> str:
-    text = files("dcm_ws.postgres").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return _HEAD.sub("", text).removesuffix("\n")
