@@ -1,7 +1,7 @@
 """
 Connections to PostgreSQL under the reactor.
 
-txpostgres hands notifications on out of order and reports an idle connection's loss as an unhandled error; the
+txpostgres passes notifications on out of order, and reports the loss of an idle connection as an unhandled error.  The
 connection class here fixes both.
 """
 
@@ -30,7 +30,7 @@ CONNECT_TIMEOUT = 10.0
 Seconds to connect to one address.
 """
 
-# Noticed within ten seconds, idle or not: keepalives for the one, the user time-out for the other.
+# A lost connection is noticed within ten seconds: by keepalives if it is idle, else by the user timeout.
 _ALIVE = {
     "keepalives": "1",
     "keepalives_idle": "5",
@@ -42,7 +42,7 @@ _ALIVE = {
 
 class DatabaseUnavailableError(Exception):
     """
-    There is no database to connect to now; the text says why, in one line.
+    The database cannot be used now; the text says why, in one line.
     """
 
 
@@ -54,7 +54,7 @@ DatabaseError = (
     DatabaseUnavailableError,
 )
 """
-What a connection to the database may end with.
+The errors with which a connection to the database may end.
 """
 
 
@@ -64,7 +64,7 @@ class Place:
     Where a database is.
 
     @ivar dsn: a connection string.
-    @ivar own: it is the service's own server, which the variables of libpq's environment are not meant for.
+    @ivar own: it is the service's own server, for which libpq's environment variables are ignored.
     """
 
     dsn: str = field(repr=False)
@@ -73,13 +73,13 @@ class Place:
 
 Address = Callable[[], Awaitable[Place]]
 """
-Where the database is, once it may be connected to.
+Returns where the database is, as soon as it can be connected to.
 """
 
 
 class _Cursor(Cursor):
     """
-    Fails with PostgreSQL's own error where PostgreSQL cancels a query: nobody here has cancelled it.
+    Fails with PostgreSQL's own error if PostgreSQL cancels a query; txpostgres assumes that its caller cancelled it.
     """
 
     def _handleCancellation(self, failure: Failure) -> Failure:
@@ -88,11 +88,11 @@ class _Cursor(Cursor):
 
 class DatabaseConnection(Connection):
     """
-    A connection whose loss is reported once, without a word in the log.
+    A connection whose loss is reported once and not logged.
 
     @ivar lost: called with the reason when the connection has ended.
-    @ivar isolated: libpq sees none of its environment.
-    @ivar connecting: it is not connected yet.
+    @ivar isolated: libpq does not see its environment variables.
+    @ivar connecting: the connection is not established yet.
     """
 
     cursorFactory = _Cursor
@@ -105,7 +105,7 @@ class DatabaseConnection(Connection):
 
     def continuePolling(self, swallowErrors: bool = False) -> None:
         if self.connecting:
-            # libpq goes from one server to the next by closing its socket: the reactor must not know it any more
+            # libpq tries the next server after closing its socket, which the reactor must not watch any more
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
         with _no_libpq_environment() if self.isolated else nullcontext():
@@ -113,7 +113,7 @@ class DatabaseConnection(Connection):
 
     def doRead(self) -> BaseException | None:
         try:
-            # not Connection's own, which reads on though libpq may wait to write, or has closed its socket
+            # not that of Connection, which continues to read although libpq may wait to write, or has closed its socket
             super(Connection, self).doRead()
             self.checkForNotifies()
         except psycopg2.Error as error:
@@ -131,7 +131,7 @@ class DatabaseConnection(Connection):
 
     def close(self) -> None:
         if self.pollable() is not None:
-            # a cursor that still waits would stay registered under a number that the next socket gets
+            # a cursor that still waits would stay registered under a file descriptor that the next socket gets
             for cursor in self._cursors:
                 self.reactor.removeReader(cursor)
                 self.reactor.removeWriter(cursor)
@@ -144,10 +144,11 @@ async def connect(
     """
     Connect, within L{CONNECT_TIMEOUT} seconds for each address that the database's host has.
 
-    @param name: what C{pg_stat_activity} shows.
-    @param writable: of several servers only one that takes writes will do, unless the connection string says otherwise.
-    @param encoding: what the server sends, whatever the connection string says: the server ends a connection when it
-        cannot send a notification in its encoding.
+    @param name: the name of the application, shown in C{pg_stat_activity}.
+    @param writable: if there are several servers, connect to one that accepts writes, unless the connection string says
+        otherwise.
+    @param encoding: the client's encoding; it overrides the connection string, because the server ends a connection if
+        it cannot convert a notification to that encoding.
     """
     reactor = connection.reactor
     given = parse_dsn(place.dsn)
@@ -166,16 +167,16 @@ async def connect(
 
 def _are_several(dsn: Mapping[str, str], environment: Mapping[str, str]) -> bool:
     """
-    May the connection string lead to more than one server?
+    Whether the connection string may lead to more than one server.
     """
     if "service" in dsn or any(name in environment for name in ("PGSERVICE", "PGTARGETSESSIONATTRS")):
-        return False  # what is said there stands
+        return False  # these say which server to use
     hosts = (dsn.get("host") or environment.get("PGHOST", "")).split(",")
     addresses = (dsn.get("hostaddr") or environment.get("PGHOSTADDR", "")).split(",")
     ports = (dsn.get("port") or environment.get("PGPORT", "")).split(",")
     if len(set(hosts)) > 1 or len(set(ports)) > 1:
         return True
-    # this machine has an address of each family
+    # one machine has a loopback address of each family
     return len({address for address in addresses if not _is_address(address) or not _is_loopback(address)}) > 1
 
 
@@ -186,8 +187,8 @@ def _is_loopback(address: str) -> bool:
 @contextmanager
 def _no_libpq_environment() -> Iterator[None]:
     """
-    Hide the variables that libpq reads.  Some of them, such as C{PGSERVICE} and C{PGTZ}, override whatever a connection
-    string says.
+    Hide the environment variables that libpq reads.  Some of them, such as C{PGSERVICE} and C{PGTZ}, override the
+    connection string.
     """
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
     try:
@@ -198,7 +199,7 @@ def _no_libpq_environment() -> Iterator[None]:
 
 _STOPPED = 1.0
 """
-Seconds by which a timer is late only if the process was not running, or not in time.
+Seconds by which a timer is late only if the process was stopped or starved.
 """
 
 
@@ -207,14 +208,15 @@ def deadline(
     connection: DatabaseConnection, seconds: float, spare: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """
-    Close C{connection} unless the block ends within C{seconds}; it then fails with L{DatabaseUnavailableError}.
+    Close C{connection} unless the block ends within C{seconds}.
 
-    Nothing gentler is safe: a query that is cancelled raises into the canceller.
+    Cancelling the query instead is not safe: it raises in the canceller.
 
-    The time counts while this process runs: if it was stopped meanwhile, the answer may not have been read yet, and the
-    same time is given again.
+    The time counts only while this process runs.  If the process was stopped meanwhile, the answer may not have been
+    read yet, so the timeout starts again.
 
-    @param spare: asked at the end of the time whether to give the same time again.
+    @param spare: called at the end of the time; if it returns True, the timeout starts again.
+    @raise DatabaseUnavailableError: the time is over.
     """
     reactor = connection.reactor
 
@@ -244,7 +246,7 @@ def deadline(
 
 async def _places(reactor: Any, dsn: dict[str, str]) -> dict[str, str]:
     """
-    The addresses of the DSN's hosts, as libpq takes them: it would look them up with the reactor standing still.
+    Returns the addresses of the DSN's hosts as parameters of libpq, which would block the reactor to look them up.
     """
     hosts = dsn.get("host", "").split(",")
     if "hostaddr" in dsn or all(_is_address(host) for host in hosts):
@@ -253,7 +255,7 @@ async def _places(reactor: Any, dsn: dict[str, str]) -> dict[str, str]:
     if len(ports) == 1:
         ports *= len(hosts)
     elif len(ports) != len(hosts):
-        return {}  # libpq says what is wrong with it
+        return {}  # libpq reports the error
     found = await deferToThreadPool(reactor, reactor.getThreadPool(), _look_up, hosts, ports)
     places = zip(("host", "hostaddr", "port"), zip(*found, strict=True), strict=True)
     return {name: ",".join(column) for name, column in places if any(column)}
@@ -261,7 +263,7 @@ async def _places(reactor: Any, dsn: dict[str, str]) -> dict[str, str]:
 
 def _look_up(hosts: list[str], ports: list[str]) -> list[tuple[str, str, str]]:
     """
-    Each address once, with its host and port: libpq tries them in turn.
+    Returns each address once, with its host and port; libpq tries them in turn.
     """
     places: list[tuple[str, str, str]] = []
     error = OSError("the database has no address")
@@ -282,7 +284,7 @@ def _look_up(hosts: list[str], ports: list[str]) -> list[tuple[str, str, str]]:
 
 def _is_address(host: str) -> bool:
     """
-    Is there nothing to look up: an IP address, or the folder of a Unix socket?
+    Whether a host needs no look-up: it is an IP address or the folder of a Unix socket.
     """
     if not host or host.startswith(("/", "@")):
         return True
@@ -295,7 +297,7 @@ def _is_address(host: str) -> bool:
 
 def one_line(error: BaseException | None) -> str:
     """
-    An error's text in one line.
+    Returns the first line of an error's text.
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

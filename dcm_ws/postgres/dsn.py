@@ -1,5 +1,5 @@
 """
-Connection strings of PostgreSQL: made of parts, compared with them, and checked before anything connects.
+Connection strings of PostgreSQL: made from parts, compared with parts, and checked before anything connects.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from psycopg2.extensions import parse_dsn
 
 DEFAULTS = {"host": "localhost", "port": "5432", "dbname": "claude_context", "user": "dcm"}
 """
-What an installation of DCM uses for each part that nobody has given, by libpq's names.
+The values that an installation of DCM uses for parts that are not set, by libpq's names.
 """
 
 _SCHEMES = ("postgresql://", "postgres://")
 _USE = "use postgresql://user:password@host:port/name"
-# of a parameter or a value that another driver has: what to write for libpq
+# for parameters and values of other drivers: what to write for libpq
 _HINTS = {
     "schema": "remove it, or to use another schema write options=-csearch_path%3DNAME",
     "no-verify": "use sslmode=require, which does not verify the certificate either",
@@ -28,22 +28,22 @@ _WHOLE_NUMBERS = (
     *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
     "tcp_user_timeout",
 )
-# a folder that no socket can be in: libpq checks all parameters and reaches nobody
+# no socket can be in this "folder": libpq checks all parameters and connects to nothing
 _NOWHERE = "/dev/null"
 
 
 class DSNError(ValueError):
     """
-    A connection string can never lead to a database; the text says why, in one line, and shows no password.
+    A connection string is invalid; the text says why, in one line, and shows no password.
     """
 
 
 def made_of(parts: Mapping[str, str]) -> str:
     """
-    A URL.
+    Returns a URL made from parts.
 
-    @param parts: by libpq's names; the L{DEFAULTS} for what is missing or empty.
-    @raise DSNError: the host cannot be one.
+    @param parts: by libpq's names; the L{DEFAULTS} replace missing and empty ones.
+    @raise DSNError: the host is invalid.
     """
     given = DEFAULTS | {name: part for name, part in parts.items() if part}
     user, password = quote(given["user"], safe=""), quote(given.get("password", ""), safe="")
@@ -54,19 +54,19 @@ def made_of(parts: Mapping[str, str]) -> str:
 
 def _host(host: str) -> str:
     """
-    A host as part of a URL.
+    Returns a host as it is written in a URL.
     """
     address = host.strip("[]")
     if ":" not in address or address.startswith(("/", "@")):
         return quote(host, safe="")
     if not _is_ip_address(address):
-        raise DSNError("it is not the name or the address of a host; a port goes into DB_PORT")
+        raise DSNError("it is not the name or the address of a host; set the port with DB_PORT")
     return f"[{quote(address, safe=':')}]"
 
 
 def differing(url: str, parts: Mapping[str, str]) -> list[str]:
     """
-    The names of those parts that are not what the connection string says.
+    Returns the names of the parts that differ from the connection string.
     """
     try:
         said = {"host": DEFAULTS["host"], "port": DEFAULTS["port"]} | parse_dsn(url)
@@ -83,7 +83,7 @@ def differing(url: str, parts: Mapping[str, str]) -> list[str]:
 
 def shown(url: str) -> str:
     """
-    Where a connection string leads, without any secret.
+    Returns the parts of a connection string that are not secret.
     """
     try:
         parts = parse_dsn(url)
@@ -94,14 +94,14 @@ def shown(url: str) -> str:
 
 def check(url: str) -> None:
     """
-    Check everything about a connection string that no change of the database or of the network can make right.
+    Reject a connection string that is invalid whatever the state of the database and of the network.
 
     @raise DSNError: it is invalid.
     """
     is_url = url.startswith(_SCHEMES)
     authority, _, rest = url.partition("://")[2].partition("/")
     path, _, query = rest.partition("?")
-    # libpq would take a part of the password for the host or the name of the database
+    # libpq would read a part of the password as the host or as the name of the database
     torn = is_url and (authority.count("@") > 1 or ("@" not in authority and "@" in path))
     try:
         parts = parse_dsn(url)
@@ -110,9 +110,9 @@ def check(url: str) -> None:
             unknown = [_unknown_text(name, value) for name, value in _unknown(query)]
             if unknown:
                 raise DSNError("; ".join(unknown)) from None
-        # the error's own text may show the password
+        # the text of the error may show the password
         raise DSNError(f"it is not a PostgreSQL URL: {_USE}") from None
-    # a port that is not a number may be a piece of a password that should have been quoted
+    # a port that is not a number may be a part of a password that was not quoted
     if not all(_is_port(port) for port in parts.get("port", "").split(",")):
         raise DSNError(f"it is not a PostgreSQL URL: {_USE}")
     if torn:
@@ -126,7 +126,7 @@ def check(url: str) -> None:
 
 def _unknown(query: str) -> Iterator[tuple[str, str]]:
     """
-    The parameters of a URL that libpq does not have.
+    Yields the parameters of a URL that libpq does not know, with their values.
     """
     for pair in filter(None, query.split("&")):
         name, _, value = pair.partition("=")
@@ -152,7 +152,9 @@ def _is_port(text: str) -> bool:
 
 def _check_counts(parts: Mapping[str, str]) -> None:
     """
-    @raise DSNError: there are not as many addresses, ports and hosts, or one of the addresses is invalid.
+    Check that there are as many hosts, addresses and ports, and that the addresses are valid.
+
+    @raise DSNError: they are not.
     """
     addresses, hosts, ports = (parts[name].split(",") if name in parts else [] for name in ("hostaddr", "host", "port"))
     for address in filter(None, addresses):
@@ -175,7 +177,7 @@ def _is_ip_address(text: str) -> bool:
 
 def _check_values(parts: Mapping[str, str]) -> None:
     """
-    Have libpq check the values, and those of its environment, without a connection to anybody.
+    Have libpq check the values, and those of its environment variables, without connecting to anything.
 
     @raise DSNError: a value is invalid.
     """

@@ -1,11 +1,13 @@
 """
-What the metrics are, as SQL (protocol, section 7), and which tables they may be read from.
+The queries of the metrics (protocol, section 7), and which tables they may read.
 
 Anyone who can create objects in a schema of the search path could have the service run their code: through a view, a
 row-level security policy, a function, an operator, a cast, or the condition of an index or a constraint, which the
-planner evaluates.  Therefore only ordinary tables are read, by their qualified names, and only if the planner needs no
-function of another role; every function, operator and type in the statements comes from C{pg_catalog}; and nothing is
-written.
+planner evaluates.  Therefore:
+
+    - only ordinary tables are read, by their qualified names, and only if the planner needs no function of another role
+    - every function, operator and type in the queries comes from C{pg_catalog}
+    - nothing is written
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _KINDS = {"r": "", "p": "", "v": "a view", "m": "a materialized view", "f": "a f
 
 class UnreadableError(Exception):
     """
-    A figure has no table that it may be read from; the text says why, in one line.
+    A figure cannot be read from the tables; the text says why, in one line.
     """
 
 
@@ -144,25 +146,24 @@ The queries of all figures.  They are sent as one statement, so that all figures
 
 SCHEMAS = "select pg_catalog.current_schemas(false)::pg_catalog.text[]"
 """
-Asks for the schemas in which the role looks for tables, the first one first.
+Selects the schemas of the search path, in its order.
 """
 
 
 def guarded(sql: str, timeout_ms: int) -> str:
     """
-    The statement in a transaction of its own in which it can neither write nor run anybody's code.  The settings end
-    with the transaction: behind a connection pool the next transaction may be another application's.
+    Returns SQL that runs a query in a transaction in which it can neither write nor run code of other roles.
 
-    @param timeout_ms: what the statement may take, in milliseconds.
+    @param timeout_ms: milliseconds that each statement may take.
     """
     return statement("metrics/guard", timeout_ms=str(timeout_ms)) + "\n" + sql
 
 
 def relations(schemas: list[str]) -> tuple[str, dict[str, object]]:
     """
-    A statement that asks for the rows of L{found}, and its parameters.
+    Returns a query for the rows of L{found}, and its parameters.
 
-    @param schemas: where to look, the first one first.
+    @param schemas: the schemas of the search path, in its order.
     """
     names = sorted({name for query in QUERIES for name in query.tables})
     return statement("metrics/relations"), {"schemas": schemas, "names": names, "kinds": list(_KINDS)}
@@ -170,7 +171,7 @@ def relations(schemas: list[str]) -> tuple[str, dict[str, object]]:
 
 def found(rows: Iterable[Iterable[Any]]) -> dict[str, Table]:
     """
-    The tables by name: the first one of the search path that may be read, or else what is there in its place.
+    Returns the tables by name: of each, the first one in the search path that may be read, or else the first one.
     """
     tables: dict[str, Table] = {}
     for row in map(Table._make, rows):
@@ -182,9 +183,9 @@ def found(rows: Iterable[Iterable[Any]]) -> dict[str, Table]:
 
 def sql_of(query: Query, tables: Mapping[str, Table]) -> str:
     """
-    The query as SQL.
+    Returns the SQL of a query.
 
-    @raise UnreadableError: it cannot be read from these tables.
+    @raise UnreadableError: the query cannot read these tables.
     """
     for name in query.tables:
         if name not in tables:
@@ -197,7 +198,7 @@ def sql_of(query: Query, tables: Mapping[str, Table]) -> str:
 
 def joined(parts: Mapping[Query, str]) -> tuple[str, list[str]]:
     """
-    One statement of several, and the names of its columns.
+    Returns one query that combines several, and the names of its columns.
     """
     columns = [column for query in parts for column in query.columns]
     sources = [f"(\n{sql}\n) q{number}" for number, sql in enumerate(parts.values())]
@@ -206,11 +207,11 @@ def joined(parts: Mapping[Query, str]) -> tuple[str, list[str]]:
 
 def snapshot(figures: Mapping[str, Any]) -> dict[str, float]:
     """
-    The data of a C{metric.update}, without its timestamp; 0 for what could not be read.
+    Returns the data of a C{metric.update} without its timestamp; figures that could not be read are 0.
     """
     kpis = {column: figures.get(column, 0) for query in QUERIES for column in query.columns}
     sessions = kpis.pop("open_sessions") + kpis.pop("revived_sessions")
-    # a whole number is written as one, as JavaScript does
+    # whole numbers are written without a fraction, as in JavaScript
     return {"active_sessions": sessions} | {
         name: int(figure) if figure == int(figure) else figure for name, figure in kpis.items()
     }

@@ -1,9 +1,9 @@
 """
-The SQL of C{dcm-ws init-db}: it creates the tables and the triggers, removes the triggers, and finds what is there.
+The SQL of C{dcm-ws init-db}: it creates the tables and the triggers, removes the triggers, and finds what is installed.
 
-Other roles may create objects in the same schemas.  So nothing is found by an unqualified name: L{BEGIN} notes the
-search path and leaves only C{pg_catalog} in it, and each object of our names must belong to a role that may change it
-anyway: the role that installs it, a superuser, or the owner of all the tables.
+Other roles may create objects in the same schemas.  Therefore no object is looked up by an unqualified name: L{BEGIN}
+notes the search path and leaves only C{pg_catalog} in it.  Each object of our names must belong to a role that may
+change it anyway: the role that installs it, a superuser, or the owner of all the tables.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Selects one row with one JSON value, from which L{Installed} is made.  L{BEGIN} 
 
 class Installed(NamedTuple):
     """
-    What is in a database.
+    What is installed in a database.
 
-    @ivar functions: those of our name, the one in use first.
-    @ivar tables: the tables that there are, by name, each with its triggers.
+    @ivar functions: the functions of our name; the first one is in use.
+    @ivar tables: the existing tables by name, each with its triggers.
     """
 
     functions: list[dict[str, Any]]
@@ -49,7 +49,7 @@ class Installed(NamedTuple):
     @property
     def version(self) -> int:
         """
-        The version of the function; 0 without one.
+        The version of the function; 0 if there is none.
         """
         comment = (self.functions[0]["comment"] or "") if self.functions else ""
         number = comment.removeprefix(MARK).strip() if comment.startswith(MARK) else ""
@@ -65,28 +65,28 @@ class Installed(NamedTuple):
     @property
     def foreign(self) -> dict[str, str]:
         """
-        Functions of our name that others could change, each with its owner.
+        The functions of our name that other roles could change, each with its owner.
         """
         return {function["name"]: function["owner"] for function in self.functions if not function["trusted"]}
 
     @property
     def absent(self) -> list[str]:
         """
-        The tables that there are not.
+        The tables that do not exist.
         """
         return [name for name in NAMES if name not in self.tables]
 
     @property
     def bare(self) -> list[str]:
         """
-        The tables without the trigger that was chosen for them.
+        The existing tables that lack the trigger chosen for them.
         """
         chosen = self._chosen()
         return [name for name in chosen if name in self.tables and not self.tables[name]["triggers"]]
 
     def enabled(self, states: str) -> list[str]:
         """
-        The tables with a trigger in one of these states of C{pg_trigger.tgenabled}.
+        Returns the tables with a trigger in one of these states of C{pg_trigger.tgenabled}.
         """
         return [
             name
@@ -113,9 +113,9 @@ class Installed(NamedTuple):
 
 def install_sql(choice: Choice) -> str:
     """
-    What creates the missing tables, and the triggers; running it again changes nothing.
+    Returns SQL that creates the missing tables and the triggers; running it again changes nothing.
 
-    It raises an exception, and so changes nothing, if an object of one of our names belongs to somebody else.
+    It raises an exception, and so changes nothing, if an object of one of our names belongs to another role.
     """
     return statement(
         "triggers/install",
@@ -138,13 +138,13 @@ def install_sql(choice: Choice) -> str:
 
 def remove_sql() -> str:
     """
-    What removes the triggers, and leaves the tables.
+    Returns SQL that removes the triggers and leaves the tables.
     """
     return statement("triggers/remove", found=_FOUND, writable=_WRITABLE, mark=MARK)
 
 
 def in_transaction(sql: str) -> str:
     """
-    The same for people, who may run it statement by statement.
+    Returns the SQL as a script, for people who run it themselves.
     """
     return f"begin;\n{BEGIN}{sql.strip()}\ncommit;\n"

@@ -1,5 +1,5 @@
 """
-The metrics: what the database says of sessions, agents, tasks and messages, as one snapshot (protocol, section 7).
+The metrics: snapshots of the sessions, agents, tasks and messages in the database (protocol, section 7).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Seconds that a snapshot may take.
 _STATEMENT_TIMEOUT_MS = int(QUERY_TIMEOUT * 900)
 _RECHECK_TICKS = 12
 
-# what is wrong with one table, and leaves the others as they are
+# errors of one query, after which the other queries still work
 _TableError = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError, psycopg2.InternalError)
 
 
@@ -53,9 +53,12 @@ class KpiPoller(Service):
     """
     Takes snapshots on a connection of its own.
 
-    @param address: where the database is.
-    @param took: told each snapshot.
-    @param wall_ms: ms since the epoch.
+    @param address: returns where the database is.
+    @param took: called with the data of each snapshot.
+    @param wall_ms: returns milliseconds since the epoch.
+
+    @ivar skipped: ticks at which the last snapshot was not finished.
+    @ivar failed: snapshots that could not be taken.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class KpiPoller(Service):
 
     def tick(self) -> None:
         """
-        Take a snapshot, unless the last one is still being taken, or the service does not run.
+        Take a snapshot, unless the last one is not finished or the service does not run.
         """
         if not self.running:
             return
@@ -92,7 +95,7 @@ class KpiPoller(Service):
         if self._ticks % _RECHECK_TICKS == 0:
             self._broken.clear()
         self._running = Deferred.fromCoroutine(self._snapshot())
-        self._running.addErrback(lambda failure: _log.failure("the metrics broke", failure))
+        self._running.addErrback(lambda failure: _log.failure("the snapshot of the metrics failed", failure))
         self._running.addBoth(self._done)
 
     def stopService(self) -> Deferred[None]:
@@ -137,12 +140,12 @@ class KpiPoller(Service):
             _log.warn("no metrics: {reason}", reason=reason)
 
     async def _figures(self, connection: DatabaseConnection) -> dict[str, float]:
-        # each time: what was an ordinary table a minute ago may be a trap now
+        # before each snapshot, because an ordinary table may have been replaced by a view that runs code of others
         readable = await self._find(connection)
         try:
             return await self._ask(connection, readable)
         except _TableError:
-            # which of them?
+            # find out which query failed
             figures: dict[str, float] = {}
             for query, sql in readable.items():
                 try:
@@ -154,7 +157,7 @@ class KpiPoller(Service):
 
     async def _find(self, connection: DatabaseConnection) -> dict[Query, str]:
         """
-        What can be read, as SQL.
+        Returns the queries whose tables can be read, with their SQL.
         """
         with deadline(connection, QUERY_TIMEOUT):
             schemas = (await connection.runQuery(SCHEMAS))[0][0]
@@ -174,13 +177,13 @@ class KpiPoller(Service):
         if not queries:
             return {}
         sql, columns = joined(queries)
-        # a query that is given up here would go on there, and hold its connection
+        # without a timeout of the statement, the server would continue a query that is given up here
         with deadline(connection, QUERY_TIMEOUT):
             rows = await connection.runQuery(guarded(sql, _STATEMENT_TIMEOUT_MS))
         return dict(zip(columns, rows[0], strict=True))
 
     def _miss(self, reason: str) -> None:
-        # one table may be missed by more than one query
+        # several queries may need the same table
         if reason not in self._warned:
             self._warned.add(reason)
             _log.warn("some metrics are given as 0: {reason}", reason=reason)

@@ -1,5 +1,5 @@
 """
-The trigger function that turns INSERTs and UPDATEs into events (protocol, section 7), and what may be chosen of them.
+The trigger function that turns INSERTs and UPDATEs into events (protocol, section 7), and the choice among its events.
 
 The SQL that installs it is in L{dcm_ws.postgres.install}.
 """
@@ -16,12 +16,12 @@ from dcm_ws.postgres.statements import statement
 
 VERSION = 3
 """
-Raised with each change of the function or of the triggers.
+The version of the triggers, raised with each change of the function or of the triggers.
 """
 
 MARK = "dcm-ws triggers, version"
 """
-The comment on the function starts with it; the version follows.
+The beginning of the comment on the function; the version follows.
 """
 
 EVENTS = {
@@ -52,7 +52,7 @@ Bytes of a channel; an event for a longer one goes to C{global}.
 
 class ChoiceError(ValueError):
     """
-    There is no such table, event or column.
+    A table or event does not exist, or a column's name is invalid.
     """
 
 
@@ -61,11 +61,11 @@ class Choice:
     """
     What C{init-db} is asked to install.
 
-    @ivar tables: the tables that are created if missing and get triggers.
+    @ivar tables: the tables that are created if missing, and get triggers.
     @ivar events: the events that are sent; empty for all.
     @ivar exclude: columns, or C{table.column}, that are never sent.
     @ivar include: columns, or C{table.column}, that are sent whatever their size.
-    @ivar replicated: the triggers fire for rows that logical replication applies, too.
+    @ivar replicated: the triggers also fire for rows that logical replication applies.
     """
 
     tables: tuple[str, ...] = NAMES
@@ -87,7 +87,7 @@ class Choice:
     @property
     def triggered(self) -> tuple[str, ...]:
         """
-        The tables that get triggers: those with an event that was chosen.
+        The tables that get triggers: those that send a chosen event.
         """
         return tuple(
             table

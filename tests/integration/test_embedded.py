@@ -641,5 +641,5 @@ def test_folder_that_the_account_cannot_reach(folder: Path) -> None:
     private = folder.parent / "private"
     private.mkdir(mode=0o700)
     line = refusal(private / "data")
-    assert f"cannot go through {private}:" in line
+    assert f"cannot enter {private}:" in line
     assert "DCM_DATA_DIR" in line

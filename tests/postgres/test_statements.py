@@ -21,6 +21,8 @@ from dcm_ws.postgres.statements import literal, statement
 from dcm_ws.postgres.triggers import Choice
 from tests.integration.databases import PostgresServer
 
+pytestmark = pytest.mark.integration
+
 FOLDER = Path(str(files("dcm_ws.postgres").joinpath("sql")))
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.sql"))
 

@@ -18,7 +18,7 @@ declare
 begin
 @writable@
     trusted := array(select r.oid from pg_roles r where @trusted@);
-    -- one owner of all the tables there are could change each of them anyway
+    -- a single owner of all existing tables could change each of them anyway
     trusted := trusted || array(
         with @found@ select max(owner::text)::oid from ours where name = any (wanted)
         having count(*) = cardinality(wanted) and count(distinct owner) = 1);
@@ -124,7 +124,7 @@ begin
                     ' execute function %s(%s)', one.label, rtrim(target, '()'), arguments);
             end if;
         end if;
-        -- PostgreSQL up to 14 does not do it for the partitions by itself
+        -- PostgreSQL up to 14 does not enable the triggers of partitions with that of their table
         for clone in
             with recursive family as (
                 select oid, tgname, tgrelid, tgenabled from pg_trigger where tgrelid = one.oid and tgfoid = used
@@ -138,7 +138,7 @@ begin
         end loop;
     end loop;
 
-    -- what others did in the meantime
+    -- others may have changed the function in the meantime
     perform 1 from pg_proc p where p.oid = used and (p.proowner <> all (trusted) or p.prosrc <> code);
     if found then
         raise exception 'somebody changed % while it was installed', target;

@@ -11,10 +11,10 @@ begin
         raise exception 'the function %.dcm_ws_notify() is not one of dcm-ws; it belongs to %',
             one.schema, pg_get_userbyid(one.owner) using hint = 'drop it, or rename it';
     end loop;
-    -- wherever the tables are by now, and whatever they are called
+    -- whatever the schemas and names of the tables are by now
     for one in
         select t.tgname as name, t.tgrelid::regclass as place from pg_trigger t
-        -- that of a partition goes with that of the whole
+        -- the trigger of a partition is dropped with that of its table
         where t.tgfoid = any (marked) and t.tgparentid = 0
     loop
         execute format('drop trigger %I on %s', one.name, one.place);

@@ -15,7 +15,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from dcm_ws.postgres.connection import Place
-from dcm_ws.postgres.listener import INBOX_MAX, NotifyListener
+from dcm_ws.postgres.inbox import INBOX_MAX
+from dcm_ws.postgres.listener import NotifyListener
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
 from tests.integration.running import service

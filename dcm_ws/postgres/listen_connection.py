@@ -1,0 +1,179 @@
+"""
+The connection that LISTENs, and the probes that show that notifications arrive on it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from psycopg2.extensions import make_dsn
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from dcm_ws.postgres.connection import (
+    DatabaseConnection,
+    DatabaseError,
+    DatabaseUnavailableError,
+    Place,
+    connect,
+    deadline,
+)
+
+CHANNEL = "dcm_events"
+"""
+The channel of the notifications.
+"""
+
+PROBE_TIMEOUT = 3.0
+"""
+Seconds until a probe must have arrived.
+"""
+
+_DEAF = (
+    "notifications do not arrive: a connection pool in transaction mode may be in between;"
+    " connect to PostgreSQL itself, or to a pool in session mode"
+)
+
+
+class ListenConnection(DatabaseConnection):
+    """
+    A connection that LISTENs, and passes notifications on in their order, all of one read at once.
+
+    @param heard: called with the payloads of one read.
+    @param echo: the name of a channel that nobody else uses.
+
+    @ivar paused: nothing is read now; the notifications stay in the socket's buffers and in the database.
+    """
+
+    def __init__(self, reactor: Any, heard: Callable[[list[str]], None], echo: str) -> None:
+        super().__init__(reactor)
+        self._heard = heard
+        self._echo = echo
+        self._arrival: Deferred[None] | None = None
+        self._as_bytes = False
+        self._direct = False
+        self._place = Place("")
+        self.paused = False
+
+    async def listen(self, place: Place) -> None:
+        """
+        Connect, LISTEN, and wait until a notification arrives.
+        """
+        self._place = place
+        await connect(self, place, "dcm-ws listen", writable=True)
+        self._as_bytes = self.pollable().get_parameter_status("server_encoding") == "SQL_ASCII"
+        if self._as_bytes:
+            # such a database may send bytes that are not UTF-8, and fails if the client asked for UTF-8; in Latin-1
+            # every byte is a character
+            self.close()
+            await connect(self, place, "dcm-ws listen", writable=True, encoding="LATIN1")
+        with deadline(self, PROBE_TIMEOUT):
+            rows = await self.runQuery(f"listen {CHANNEL}; listen {self._echo}; select pg_catalog.pg_backend_pid()")
+        # behind a pooler the two differ: the pooler answers the handshake with a number of its own
+        self._direct = rows[0][0] == self.pollable().info.backend_pid
+        await self._hear_another()
+
+    async def probe(self) -> None:
+        """
+        Have a notification sent to this connection, and close the connection if it does not arrive.
+
+        A connection pool in transaction mode accepts LISTEN, and even returns notifications of this connection itself,
+        but loses those of other connections.
+        """
+        if self._direct:
+            await self._hear_oneself()
+        else:
+            await self._hear_another()
+
+    async def _hear_oneself(self) -> None:
+        with deadline(self, PROBE_TIMEOUT, spare=self._hears_more()):
+            arrival = self._expect()
+            await self.runOperation(f"notify {self._echo}")
+            await arrival
+
+    async def _hear_another(self) -> None:
+        other = DatabaseConnection(self.reactor)
+        try:
+            await connect(other, self._same_server(), "dcm-ws probe")
+            arrival = self._expect()
+            with deadline(other, PROBE_TIMEOUT):
+                await other.runOperation(f"notify {self._echo}")
+        except DatabaseError:
+            # the pool may have no second connection; then it keeps one server connection for this one
+            await self._hear_oneself()
+            return
+        finally:
+            other.close()
+        try:
+            with deadline(self, PROBE_TIMEOUT):
+                await arrival
+        except DatabaseUnavailableError:
+            raise DatabaseUnavailableError(_DEAF) from None
+
+    def _same_server(self) -> Place:
+        """
+        Returns the place of this connection's server, if the connection string names several.
+        """
+        info = self.pollable().info
+        with socket.socket(fileno=os.dup(self.fileno())) as ours:
+            peer = ours.getpeername() if ours.family in (socket.AF_INET, socket.AF_INET6) else None
+        hostaddr = {"hostaddr": peer[0]} if peer else {}
+        return Place(make_dsn(self._place.dsn, host=info.host, port=info.port, **hostaddr), self._place.own)
+
+    def _expect(self) -> Deferred[None]:
+        """
+        Returns a Deferred that fires when the next notification arrives, on any channel.
+        """
+        self._arrival = Deferred()
+        return self._arrival
+
+    def connectionLost(self, reason: Failure) -> None:
+        arrival, self._arrival = self._arrival, None
+        super().connectionLost(reason)
+        if arrival is not None:
+            arrival.errback(reason)
+
+    def _hears_more(self) -> Callable[[], bool]:
+        """
+        Returns a function that says whether notifications have arrived since its last call.  The result of a query
+        arrives after all notifications that were sent before it.
+        """
+        before = 0
+
+        def more() -> bool:
+            nonlocal before
+            last, before = before, len(self.pollable().notifies)
+            return before > last
+
+        return more
+
+    def checkForNotifies(self) -> None:
+        notifies = self.pollable().notifies
+        if notifies:
+            payloads = [notify.payload for notify in notifies if notify.channel == CHANNEL]
+            del notifies[:]
+            if self._arrival is not None:
+                arrival, self._arrival = self._arrival, None
+                arrival.callback(None)
+            if self._as_bytes:
+                # the hub rejects and counts payloads with a lone surrogate
+                payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]
+            if payloads:
+                self._heard(payloads)
+
+    def doRead(self) -> BaseException | None:
+        failure: BaseException | None = super().doRead()
+        if self.paused and failure is None:
+            self.reactor.removeReader(self)
+        return failure
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        self.paused = False
+        if not self.pollable().closed:
+            self.reactor.addReader(self)
