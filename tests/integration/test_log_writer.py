@@ -29,7 +29,8 @@ def test_a_pipe_that_nobody_reads() -> None:
     try:
         with unread_service(writing) as port:
             for _ in range(2000):
-                connect(f"ws://127.0.0.1:{port}/", open_timeout=20, proxy=None).close()
+                with connect(f"ws://127.0.0.1:{port}/", open_timeout=20, proxy=None):
+                    pass
             assert report(port, "health")["status"] == "healthy"
     finally:
         os.close(reading)
@@ -48,7 +49,8 @@ def test_nowhere_to_write_to(where: str) -> None:
         os.close(reading)
     try:
         with unread_service(writing) as port:
-            connect(f"ws://127.0.0.1:{port}/", proxy=None).close()
+            with connect(f"ws://127.0.0.1:{port}/", proxy=None):
+                pass
             until(lambda: report(port, "stats")["limits"]["logBuffer"] > 0)
     finally:
         os.close(writing)
