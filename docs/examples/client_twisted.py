@@ -13,7 +13,7 @@ from dcm_ws.client import DCMClient, Event
 async def main(reactor, url: str) -> None:
     answered: Deferred[Event] = Deferred()
     client = DCMClient(url, agent_id="asker", channels=[], reactor=reactor)
-    # each event comes once, whichever of its channels it comes on
+    # each event is passed once, even if it arrives on several channels
     client.on("message.read", answered.callback)
     client.startService()
     await client.when_connected()

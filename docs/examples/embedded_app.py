@@ -1,11 +1,11 @@
 """
-An application with a web service of its own, which tells WebSocket clients what happens in it through dcm-ws.
+An application with its own web service, which publishes its events to WebSocket clients through dcm-ws.
 
     python docs/examples/embedded_app.py
     curl -d 'paint the fence' http://127.0.0.1:8080/
 
-Each task that is posted is published as C{task.created} on C{topics/tasks}, and so on C{global} too.  Ports may be
-given: C{embedded_app.py WEB_PORT WEBSOCKET_PORT}; 0 asks the system for one.
+Each task that is posted is published as C{task.created} on C{topics/tasks}, and therefore also on C{global}.  To choose
+the ports, run C{embedded_app.py WEB_PORT WEBSOCKET_PORT}; 0 lets the system choose a port.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TASKS = parse_channel("topics/tasks")
 
 class TaskList(Resource):
     """
-    What the application did before it knew of dcm-ws: it takes tasks by POST.
+    The application's own web service, which does not use dcm-ws: it accepts tasks by POST.
     """
 
     isLeaf = True
@@ -49,7 +49,7 @@ class TaskList(Resource):
 
 
 async def serve(reactor, web_port: str = "8080", websocket_port: str = "3849") -> None:
-    # no database here, so what clients hear is what this application and they themselves publish
+    # without a database, clients receive only the events of this application and of clients
     events = make_service(Settings(listen=(f"tcp:{websocket_port}:interface=127.0.0.1",)), reactor)
 
     def added(number: int, text: str) -> None:
@@ -62,11 +62,11 @@ async def serve(reactor, web_port: str = "8080", websocket_port: str = "3849") -
     events.setServiceParent(application)
     web_service.setServiceParent(application)
 
-    # the clients are told to come back, and the ports closed, before the reactor stops
+    # before the reactor stops, close the ports, and the clients with a code that asks them to reconnect
     reactor.addSystemEventTrigger("before", "shutdown", application.stopService)
     application.startService()
     await events.ready
-    await Deferred()  # for ever: until SIGINT or SIGTERM
+    await Deferred()  # run until SIGINT or SIGTERM
 
 
 if __name__ == "__main__":
