@@ -39,11 +39,13 @@ class KernelSocket:
     A socket that takes C{room} bytes more.
 
     @ivar sent: what it took, one item for each system call.
+    @ivar unread: what it has received and nobody has read.
     """
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.room = 1 << 40
+        self.unread = b""
         self.broken = False
         self.closed = False
 
@@ -56,6 +58,11 @@ class KernelSocket:
         self.room -= size
         self.sent.append(bytes(data[:size]))
         return size
+
+    def recv(self, size: int, flags: int) -> bytes:
+        if not self.unread:
+            raise BlockingIOError(errno.EAGAIN, "empty")
+        return self.unread[:size]
 
     def fileno(self) -> int:
         return 99
@@ -285,6 +292,16 @@ def test_gone_within_the_turn(ground: Ground) -> None:
     end.transport.connectionLost(Failure(ConnectionDone()))
     ground.reactor.advance(0)
     assert end.socket.sent == []
+
+
+def test_unread(ground: Ground) -> None:
+    """
+    A connection knows whether its client has sent something that has not been read.
+    """
+    end = ground.connect()
+    assert not end.connection.has_unread()
+    end.socket.unread = b"x"
+    assert end.connection.has_unread()
 
 
 # too slow

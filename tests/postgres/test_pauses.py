@@ -1,56 +1,15 @@
 """
-What has been sent and not been read, and time limits that a pause of the process must not end.
+Time limits that a pause of the process must not end.
 """
 
 from __future__ import annotations
 
-import socket
-from typing import Any
-
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from dcm_ws.postgres.connection import DatabaseUnavailableError, deadline
-from dcm_ws.websocket.connection import WebSocketConnection
-
-
-def connection_on(transport: Any) -> WebSocketConnection:
-    connection = WebSocketConnection()
-    connection.transport = transport
-    return connection
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_bytes_that_wait_in_the_kernel(wrapped: bool) -> None:
-    """
-    A connection knows of bytes that have arrived and have not been read, and leaves them there.
-    """
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    with near, far:
-        transport: Any = Server(near, None, ("", 0), None, 1, MemoryReactorClock())  # type: ignore[arg-type]
-        connection = connection_on(transport)
-        if wrapped:
-            # as TLS has it
-            wrapper = ProtocolWrapper(WrappingFactory(None), connection)  # type: ignore[arg-type]
-            wrapper.transport = transport
-            connection = connection_on(wrapper)
-        assert not connection.has_unread()
-        far.send(b"x")
-        assert connection.has_unread()
-        assert connection.has_unread()
-        assert near.recv(10) == b"x"
-        assert not connection.has_unread()
-        far.close()
-        assert not connection.has_unread()
-        transport.connected = False
-        assert not connection.has_unread()
-    assert not connection_on(None).has_unread()
 
 
 class Database:
