@@ -40,6 +40,11 @@ BYTES = Whole(unit="bytes")
 SEVERAL = Several()
 _MANY = 10**9
 
+SECRET_MIN = 32
+"""
+Characters that a production secret must have.
+"""
+
 
 def tcp_endpoint(port: int, host: str) -> str:
     """
@@ -161,7 +166,7 @@ class Fields:
     secret: str = setting(
         "dcm-dev-secret-change-me",
         TEXT,
-        f"the secret that signs tokens; production needs 32 characters or more{_SHOWN_IN_PS}",
+        f"the secret that signs tokens; production needs {SECRET_MIN} characters or more{_SHOWN_IN_PS}",
         "ws-auth-secret",
         has_variable=True,
         secret=True,

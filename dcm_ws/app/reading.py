@@ -104,9 +104,8 @@ def _combined(given: Given) -> dict[str, Any]:
     """
     production, database = is_production(given), database_of(given)
     secret, *more_secrets = secrets_of(given)
-    tcp = tcp_endpoint(_value(given, "ws-port"), _text(given, "host"))
     return {
-        "listen": _value(given, "listen") if given.get("listen") else (tcp,),
+        "listen": _value(given, "listen") if given.get("listen") else (_port_and_host(given),),
         "secret": secret,
         "more_secrets": tuple(more_secrets),
         "production": production,
@@ -114,6 +113,10 @@ def _combined(given: Given) -> dict[str, Any]:
         "embedded": database is None and not production and not given.get("no-database"),
         "data_folder": data_folder_of(given),
     }
+
+
+def _port_and_host(given: Given) -> str:
+    return tcp_endpoint(_value(given, "ws-port"), _text(given, "host"))
 
 
 def _value(given: Given, name: str) -> Any:

@@ -7,15 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dcm_ws.app.options import BY_FIELD, BY_NAME, Fields
+from dcm_ws.app.options import BY_FIELD, BY_NAME, SECRET_MIN, Fields
 from dcm_ws.app.rows import Row
 from dcm_ws.postgres import dsn
 
 DEFAULT_SECRET: str = BY_FIELD["secret"].default
-SECRET_MIN = 32
-"""
-Characters that a production secret must have.
-"""
 
 
 class SettingsError(ValueError):

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import click
 
 from dcm_ws.app.files import default_folder
+from dcm_ws.app.options import SECRET_MIN
 from dcm_ws.app.reading import settings_of
-from dcm_ws.app.settings import DEFAULT_SECRET, SECRET_MIN, Settings, SettingsError, is_weak
+from dcm_ws.app.settings import DEFAULT_SECRET, Settings, SettingsError, is_weak
 from dcm_ws.app.sources import Sources
 from dcm_ws.cli.check_database import database_findings
 from dcm_ws.cli.check_ports import port_findings

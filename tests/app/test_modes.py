@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from dcm_ws.app.modes import connections_per_address, http_per_address, origin_patterns, rate_bytes, rate_limit
+from dcm_ws.app.modes import (
+    connections_per_address,
+    http_per_address,
+    origin_patterns,
+    rate_burst,
+    rate_bytes,
+    rate_limit,
+)
 from dcm_ws.app.settings import Settings
 from dcm_ws.http.origins import SAME_HOST
 
@@ -72,3 +79,14 @@ def test_origins(production: bool, allowed: tuple[str, ...], same_host: bool, pa
     """
     here = settings(production=production, allowed_origins=allowed, same_host=same_host)
     assert origin_patterns(here) == patterns
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "found"), [(None, None, 100.0), (0.5, None, 1.0), (20.0, None, 20.0), (20.0, 5.0, 5.0)]
+)
+def test_messages_at_once(rate: float | None, burst: float | None, found: float) -> None:
+    """
+    A client may send at once what the rate limit allows in a second, and at least one message, unless the operator says
+    otherwise.
+    """
+    assert rate_burst(settings(production=True, rate_limit=rate, rate_burst=burst)) == found

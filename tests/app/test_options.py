@@ -25,6 +25,7 @@ from dcm_ws.app.reading import settings_of
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.app.sources import merge
+from dcm_ws.cli.tail import command
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -242,3 +243,18 @@ def test_the_example_file_is_valid(folder: Path) -> None:
     file.write_text(example)
     found, _ = configfile.read(file, given=True)
     assert found.keys() == tomllib.loads(example).keys() - {"production"} | {"dcm-env"}
+
+
+def test_commands_find_the_service_without_options(folder: Path) -> None:
+    """
+    The commands that are clients connect by default to where the service listens by default.
+    """
+    url = next(option for option in command.params if option.name == "url").default
+    assert url == f"ws://{BY_NAME['host'].default}:{BY_NAME['ws-port'].default}/"
+
+
+def test_the_port_does_not_matter_where_it_is_not_used() -> None:
+    """
+    An invalid port is not an error if endpoints take its place.
+    """
+    assert settings_of({"listen": ["unix:a"], "ws-port": "x"}).listen == ("unix:a",)
