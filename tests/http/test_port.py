@@ -21,7 +21,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from dcm_ws.core.counts import LimitCounts
-from dcm_ws.http.port import GOODBYE, HEADS_A_TURN, Port
+from dcm_ws.http.port import Port
+from dcm_ws.http.reception import GOODBYE, HEADS_A_TURN
 from dcm_ws.http.shares import Share
 
 HEAD_MAX = 16 << 10
@@ -109,9 +110,9 @@ class Ground:
     A port and the two that it gives connections to.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, most: int = WAITING_MAX) -> None:
         self.websockets, self.web = Takers(), Takers()
-        self.waiting, self.http = Share(per_address=WAITING_MAX + 1), Share(most=4, per_address=2)
+        self.waiting, self.http = Share(per_address=most + 1), Share(most=4, per_address=2)
         self.limits = LimitCounts()
         self.port = Port(
             self.websockets,
@@ -119,7 +120,9 @@ class Ground:
             paths=("/", "/ws"),
             now=clock.seconds,
             wall_ms=lambda: 1_706_000_000_000,
-            max_waiting=WAITING_MAX,
+            head_timeout=HEAD_TIMEOUT,
+            max_head=HEAD_MAX,
+            max_waiting=most,
             clock=clock,
             limits=self.limits,
             waiting=self.waiting,
@@ -414,12 +417,12 @@ def test_http_connections_are_limited(ground: Ground) -> None:
     assert (len(ground.waiting), len(ground.http)) == (0, 4)
 
 
-def test_many_requests_at_once(ground: Ground, clock: Clock) -> None:
+def test_many_requests_at_once(clock: Clock) -> None:
     """
     In one turn of the reactor a limited number of new connections is handed on, the others in the next ones, with all
     that they sent meanwhile; those that are gone by then are forgotten.
     """
-    ground.waiting.per_address = ground.port._max_waiting = 1000
+    ground = Ground(clock, 1000)
     transports = [ground.connect() for _ in range(2 * HEADS_A_TURN)]
     for transport in transports:
         transport.send(UPGRADE[:-1])
