@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from dcm_ws.app.options import BY_NAME
+from dcm_ws.app.options import BY_NAME, DATABASE_PARTS
 from dcm_ws.app.reading import is_production
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings, SettingsError, check_database
@@ -34,7 +34,9 @@ def shown_settings(sources: Sources, settings: Settings | None) -> list[ShownSet
             # one setting with two names
             origin, value = sources.origins["dcm-env"], True if name == "production" else "production"
         shown = _value(BY_NAME[name], value, settings)
-        if shown:
+        # the defaults of DB_HOST and the others only count if one of them is given
+        unused = name in DATABASE_PARTS and origin == "default"
+        if shown and not unused:
             rows.append(ShownSetting(name, masked(name, shown), origin))
     return sorted(rows, key=lambda row: (row.origin == "default", row.name))
 

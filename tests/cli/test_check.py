@@ -269,6 +269,7 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
     assert rows["max-pending"] == ("10000", "default")
     assert rows["ws-auth-secret"] == ("***", str(tmp_path / "dcm-ws.toml"))
     assert rows["db-password"] == ("***", "environment")
+    assert "db-name" not in rows
     assert "sesame" not in done.stdout and "hidden" not in done.stdout
 
 
