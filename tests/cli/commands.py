@@ -48,12 +48,12 @@ class Tail:
 
     def end(self) -> int | None:
         """
-        Wait until it ends by itself; answers its exit code, or None if it did not.
+        Wait until it ends by itself; returns its exit code, or None if it does not end.
         """
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            # its stack, for whoever looks
+            # it prints its stack
             self.stop(signal.SIGABRT)
             return None
         return self.stop()
@@ -88,7 +88,7 @@ def lines_of(*events: object) -> str:
 
 def start(folder: Path, *arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """
-    A command that runs, and whose standard input is ours.
+    Start a command whose standard input is a pipe.
     """
     return subprocess.Popen(
         [PROGRAM, *arguments],
@@ -104,7 +104,7 @@ def start(folder: Path, *arguments: str, stdin: int = subprocess.PIPE) -> subpro
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """
-    How it ends by itself, and what it says on standard error until then.
+    Wait until it ends by itself; returns its exit code and its standard error.
     """
     try:
         return process.wait(timeout=20), process.stderr.read() if process.stderr else ""
@@ -119,9 +119,9 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 @contextlib.contextmanager
 def another_service(*answers: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     """
-    What answers each connection with the next of these bytes, whatever it is asked; yields its URL.
+    A server that answers each connection with the next of these bytes, whatever the request is; yields its URL.
 
-    @param asked: gets what it was asked.
+    @param asked: the requests are appended to it.
     """
     requests = [] if asked is None else asked
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -131,7 +131,7 @@ def another_service(*answers: bytes, asked: list[bytes] | None = None) -> Iterat
                 with contextlib.suppress(OSError), server.accept()[0] as client:
                     requests.append(client.recv(65_536))
                     client.sendall(answer)
-            # nobody shall wait for an answer that does not come
+            # later connections are refused, so that no client waits for an answer
             server.close()
 
         where = f"ws://127.0.0.1:{server.getsockname()[1]}/"

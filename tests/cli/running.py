@@ -14,7 +14,7 @@ PROGRAM = str(Path(sys.executable).with_name("dcm-ws"))
 
 def clean(folder: Path, **variables: str) -> dict[str, str]:
     """
-    The environment without what would configure the service, with a config folder and a data folder of the test's own.
+    The environment without variables that configure the service, and with a config and a data folder of the test's own.
     """
     named = ("HOST", "NODE_ENV", "LOG_LEVEL")
     mine = {
@@ -27,7 +27,7 @@ def clean(folder: Path, **variables: str) -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """
-    What C{dcm-ws} says in a folder, and how it ends.
+    Run C{dcm-ws} in a folder; returns its output and exit code.
     """
     return subprocess.run(
         [PROGRAM, *arguments],

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 def test_bench(tmp_path: Path, running: Service) -> None:
     """
-    It says what it will do, and every event comes to every subscriber.
+    It says what it will do, and every event reaches every subscriber.
     """
     arguments = ("--connections", "10", "--messages", "20", "--rate", "100", "--json")
     done = run(tmp_path, "bench", "--url", url(running), *arguments)
@@ -33,7 +33,7 @@ def test_bench(tmp_path: Path, running: Service) -> None:
 
 def test_bench_in_production(tmp_path: Path, guarded: Service) -> None:
     """
-    In production it takes a token of any agent, and not an operator's.
+    In production it needs a token of any agent, and not an operator's.
     """
     arguments = ("--connections", "10", "--messages", "20", "--rate", "100", "--json")
     done = run(tmp_path, "bench", "--url", url(guarded), *arguments, DCM_WS_TOKEN=make_token("ann"))

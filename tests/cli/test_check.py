@@ -1,5 +1,5 @@
 """
-dcm-ws check, before real databases.
+dcm-ws check, with real databases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 def check(folder: Path, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
     """
-    The exit code, and what was found by name.
+    The exit code, and the findings by name.
     """
     done = run(folder, "check", "--json", *arguments, **variables)
     assert done.stdout, done.stderr
@@ -43,7 +43,7 @@ def red(found: dict[str, Any]) -> list[str]:
 
 def test_good(tmp_path: Path, database: PostgresServer) -> None:
     """
-    With a database that is set up, all lines are green, and the exit code is 0.
+    With a complete database, everything is green, and the exit code is 0.
     """
     variables = {"DATABASE_URL": database.url, "WS_PORT": str(free_port())}
     assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
@@ -57,7 +57,7 @@ def test_good(tmp_path: Path, database: PostgresServer) -> None:
 
 def test_no_tables(tmp_path: Path) -> None:
     """
-    Missing tables are red, and the hint names the command that makes them.
+    Missing tables are red, and the hint names the command that creates them.
     """
     with postgres() as empty:
         status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=empty.url)
@@ -68,7 +68,7 @@ def test_no_tables(tmp_path: Path) -> None:
 
 def test_a_table_without_its_trigger(tmp_path: Path) -> None:
     """
-    A table that was made anew, and has no trigger any more, is red, and the hint helps.
+    A table that was created again without its trigger is red, and following the hint makes it green.
     """
     with postgres() as server:
         variables = {"DATABASE_URL": server.url}
@@ -84,7 +84,7 @@ def test_a_table_without_its_trigger(tmp_path: Path) -> None:
 
 def test_stopped(tmp_path: Path) -> None:
     """
-    A database that does not answer is one red line, and the exit code is 1.
+    A database that does not answer is red, and the exit code is 1.
     """
     url = f"postgresql://dcm:sesame@127.0.0.1:{free_port()}/postgres"
     status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
@@ -96,7 +96,7 @@ def test_stopped(tmp_path: Path) -> None:
 
 def test_silent(tmp_path: Path) -> None:
     """
-    A port that takes connections and says nothing does not hold the command up.
+    The command does not wait for a database that accepts connections and does not answer.
     """
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"postgresql://dcm@127.0.0.1:{mute.getsockname()[1]}/postgres"
@@ -107,7 +107,7 @@ def test_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode,size", [("transaction", 5), ("transaction", 1), ("statement", 5)])
 def test_pooled(tmp_path: Path, database: PostgresServer, mode: str, size: int) -> None:
     """
-    A pooler that would lose notifications is recognised and named, whatever its size.
+    A pooler that loses notifications is detected, and its mode is named, whatever its size.
     """
     with pgbouncer(database, mode, size) as url:
         status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
@@ -117,7 +117,7 @@ def test_pooled(tmp_path: Path, database: PostgresServer, mode: str, size: int) 
 
 def test_pooled_in_session_mode(tmp_path: Path, database: PostgresServer) -> None:
     """
-    A pool that keeps a connection to itself is good.
+    A pool in session mode is green.
     """
     with pgbouncer(database, "session", 20) as url:
         _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
@@ -126,7 +126,7 @@ def test_pooled_in_session_mode(tmp_path: Path, database: PostgresServer) -> Non
 
 def test_port_taken(tmp_path: Path) -> None:
     """
-    A port on which somebody listens is red.
+    A port on which another program listens is red.
     """
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -136,7 +136,7 @@ def test_port_taken(tmp_path: Path) -> None:
 
 def test_a_service_that_runs(tmp_path: Path) -> None:
     """
-    A port that dcm-ws itself holds is green, also where all addresses are asked for, and behind TLS.
+    A port on which a dcm-ws listens is green, also if the service would listen on all addresses.
     """
     with service() as running:
         for host in ("127.0.0.1", "0.0.0.0"):
@@ -147,7 +147,7 @@ def test_a_service_that_runs(tmp_path: Path) -> None:
 
 def test_a_service_that_runs_with_tls(tmp_path: Path) -> None:
     """
-    It is recognised whatever its certificate.
+    A dcm-ws with TLS is recognised whatever its certificate.
     """
     listen = ("--listen", Certificate(tmp_path, "elsewhere.invalid").endpoint(free_port()))
     with service(*listen):
@@ -158,7 +158,7 @@ def test_a_service_that_runs_with_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\n\r\n[1]", b"\xff\x00" * 99])
 def test_another_program(tmp_path: Path, answer: bytes) -> None:
     """
-    What answers otherwise than dcm-ws is red.
+    A port on which a program answers that is not dcm-ws is red.
     """
     with another_service(answer) as where:
         status, found = check(tmp_path, "--no-database", "--ws-port", str(urlsplit(where).port))
@@ -167,7 +167,7 @@ def test_another_program(tmp_path: Path, answer: bytes) -> None:
 
 def test_unix_sockets(tmp_path: Path) -> None:
     """
-    A Unix socket needs a folder that it can be made in, and a place that is free.
+    A Unix socket needs a writable folder, and a path that is free.
     """
 
     def look(path: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
         running.stop(signal.SIGKILL)
     left = look("s.sock")
     assert left["good"] and "left behind" in left["text"]
-    # and it is so
+    # the service does replace it
     with service("--listen", f"unix:{tmp_path}/s.sock"):
         pass
     (tmp_path / "file").write_text("")
@@ -193,7 +193,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
 def test_sockets_of_systemd(tmp_path: Path) -> None:
     """
-    Those are there when systemd starts the service, and not before.
+    Sockets of systemd are green: they exist only when systemd starts the service.
     """
     status, found = check(tmp_path, "--no-database", "--listen", "systemd:domain=INET:index=0")
     assert (status, red(found)) == (0, [])
@@ -224,9 +224,9 @@ def test_one_mode_has_one_value(
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:s3cr@et@127.0.0.1/db", "postgresql://u:s3cr/et@127.0.0.1/db"])
-def test_a_password_that_is_not_quoted(tmp_path: Path, url: str) -> None:
+def test_a_password_that_is_not_encoded(tmp_path: Path, url: str) -> None:
     """
-    No piece of it is shown, by no command.
+    No command shows any part of a password that is not percent-encoded.
     """
     for command in (("check",), ("init-db", "--apply"), ("publish", "--via", "db", "global", "a.b")):
         done = run(tmp_path, *command, DATABASE_URL=url)
@@ -235,9 +235,9 @@ def test_a_password_that_is_not_quoted(tmp_path: Path, url: str) -> None:
         assert "s3cr" not in said and "et@" not in said, said
 
 
-def test_settings_that_are_no_good(tmp_path: Path) -> None:
+def test_invalid_settings(tmp_path: Path) -> None:
     """
-    What serve would refuse is red, in the words that serve would use; an option that there is not is exit code 2.
+    Settings that serve refuses are red, with the message of serve; an unknown option is invalid usage.
     """
     status, found = check(tmp_path, "--production")
     assert (status, red(found)) == (1, ["settings"])
@@ -249,7 +249,7 @@ def test_settings_that_are_no_good(tmp_path: Path) -> None:
 
 def test_weak_secret(tmp_path: Path) -> None:
     """
-    A short secret is red in development, too.
+    A short secret is red, in development too.
     """
     _, found = check(tmp_path, "--no-database", "--ws-port", "0", WS_AUTH_SECRET="short")
     assert red(found) == ["secret"]
@@ -257,7 +257,7 @@ def test_weak_secret(tmp_path: Path) -> None:
 
 def test_where_settings_come_from(tmp_path: Path) -> None:
     """
-    Each setting is told with its origin, and secrets are masked wherever they come from.
+    Each setting is shown with its origin, and secrets are masked wherever they come from.
     """
     (tmp_path / "dcm-ws.toml").write_text('ws-auth-secret = "sesame-open"\nmax-depth = 7\n')
     variables = {"LOG_LEVEL": "warn", "DB_PASSWORD": "hidden", "DB_PORT": "1", "DB_HOST": "127.0.0.1"}
@@ -275,7 +275,7 @@ def test_where_settings_come_from(tmp_path: Path) -> None:
 
 def test_what_is_ignored(tmp_path: Path) -> None:
     """
-    The report names the settings that do not count, and goes on.
+    Settings that are ignored are named, and are not an error.
     """
     status, found = check(tmp_path, "--no-database", "--ws-port", "0", DB_HOST="h", DB_PASSWORD="hidden")
     assert (status, red(found)) == (0, [])
@@ -284,7 +284,7 @@ def test_what_is_ignored(tmp_path: Path) -> None:
 
 def test_masking() -> None:
     """
-    A URL that cannot be read is not shown at all.
+    An invalid URL is not shown at all.
     """
     for url in ("postgresql://u:p%zz@h/d", "postgresql://u:p@ss@h/d", "postgresql://u:12/3@h/d"):
         assert masked("database-url", url) == "***"

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("command", ["tail", "publish"])
 def test_commands_leave_what_is_kept_for_an_agent(tmp_path: Path, running: Service, command: str) -> None:
     """
-    What is kept for bob is still kept after a command that connected as bob, and bob is never seen by it.
+    A command that connects as bob takes nothing of what is kept for bob, and no client is told that bob connected.
     """
     bob = running.connect()
     ask(bob, type="auth", agent_id="bob", id=1)
@@ -70,7 +70,7 @@ def test_commands_leave_what_is_kept_for_an_agent(tmp_path: Path, running: Servi
 )
 def test_production_without_a_token(tmp_path: Path, guarded: Service, arguments: tuple[str, ...]) -> None:
     """
-    Without a token, production is one line at once that says how to give one.
+    Without a token, production is an error at once, which says how to give a token.
     """
     done = run(tmp_path, *arguments, "--url", url(guarded))
     last = done.stderr.splitlines()[-1]
@@ -111,7 +111,7 @@ def test_what_retrying_cannot_help(tmp_path: Path, running: Service, command: tu
 )
 def test_nothing_listens_yet(tmp_path: Path, command: tuple[str, ...]) -> None:
     """
-    Commands say at once that nothing listens and when they try again, and go on as soon as something does.
+    Commands report at once that nothing listens and when they try again, and continue as soon as a service listens.
     """
     port = free_port()
     where = f"ws://127.0.0.1:{port}/"
@@ -130,9 +130,9 @@ def test_nothing_listens_yet(tmp_path: Path, command: tuple[str, ...]) -> None:
         assert ended(process)[0] == 0
 
 
-def test_no_proxy_for_this_machine(tmp_path: Path, running: Service) -> None:
+def test_proxies_are_not_used_for_this_machine(tmp_path: Path, running: Service) -> None:
     """
-    A proxy in the environment is not asked for a service on this machine.
+    A proxy that the environment names is not used for a service on this machine.
     """
     proxy = f"http://127.0.0.1:{free_port()}"
     variables = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy)
@@ -143,9 +143,9 @@ def test_no_proxy_for_this_machine(tmp_path: Path, running: Service) -> None:
 
 
 @pytest.mark.parametrize("command", [("tail",), ("publish", "global", "system.info"), ("top",), ("bench",)])
-def test_what_is_not_a_token(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_invalid_tokens(tmp_path: Path, command: tuple[str, ...]) -> None:
     """
-    What cannot be a token is an error without a connection, which does not show it; spaces around a token do not count.
+    A text that cannot be a token is an error before it connects, which does not show the text.
     """
     where = f"ws://127.0.0.1:{free_port()}/"
     for name, content in (("lines", b"one\ntwo"), ("letters", "clé".encode()), ("bytes", b"\xff\xfe")):
@@ -163,7 +163,7 @@ def test_what_is_not_a_token(tmp_path: Path, command: tuple[str, ...]) -> None:
 
 def test_a_service_that_is_not_available() -> None:
     """
-    It is asked ten times, and then believed.
+    A request is repeated up to ten times.
     """
     asked: list[str] = []
 
@@ -181,9 +181,9 @@ def test_a_service_that_is_not_available() -> None:
     assert len(asked) == ATTEMPTS
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_unreachable(tmp_path: Path) -> None:
     """
-    A database or a service that is not there is one line and exit code 1.
+    If the database or the service does not answer, the command ends with 1 and one line.
     """
     nowhere = {"DATABASE_URL": f"postgresql://dcm:sesame@127.0.0.1:{free_port()}/x"}
     for arguments in (
@@ -199,9 +199,9 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["ws://127.0.0.1:port/", "ws://[::1", "ws://127.0.0.1:99999/"])
 @pytest.mark.parametrize("command", ["top", "bench"])
-def test_urls_that_are_none(tmp_path: Path, command: str, where: str) -> None:
+def test_invalid_urls(tmp_path: Path, command: str, where: str) -> None:
     """
-    A URL that cannot be read is exit code 2.
+    An invalid URL is invalid usage.
     """
     done = run(tmp_path, command, "--url", where)
     assert done.returncode == 2 and "Traceback" not in done.stderr

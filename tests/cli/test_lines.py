@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("sizes", [(1,), (3, 1, 100), (65_536,)])
 def test_lines_of_any_length(sizes: tuple[int, ...]) -> None:
     """
-    Lines are the same however they come, and of one that is too long a beginning is kept.
+    Lines are the same in whatever pieces they arrive; only the beginning of a line that is too long is kept.
     """
     pieces = [b"\xef\xbb\xbfone", b"", b"x" * (LINE_MAX + 70_000) if len(sizes) == 1 and sizes[0] > 1 else b"y" * 99,
               b"\xef\xbb\xbf", b"last"]  # fmt: skip

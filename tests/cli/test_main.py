@@ -1,5 +1,5 @@
 """
-dcm-ws: its commands, their help, and what it says of names that are not there.
+dcm-ws: its commands, their help, and the errors for unknown names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 def test_help_of_each_command(tmp_path: Path) -> None:
     """
-    Each command says what it does, with examples and exit codes; the list of them imports nothing heavy.
+    The help of each command has examples and exit codes.
     """
     listed = run(tmp_path, "--help")
     assert listed.returncode == 0
@@ -44,9 +44,9 @@ def test_help_of_each_command(tmp_path: Path) -> None:
         (("tail", "--cuont", "3"), ("--count",)),
     ],
 )
-def test_what_was_probably_meant(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
+def test_suggestions(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
     """
-    A misspelt option or command gets the nearest one, and the help of the command that was typed.
+    The error for a misspelt option or command suggests the nearest one, and names the help of that command.
     """
     done = run(tmp_path, *arguments)
     assert done.returncode in (1, 2) and all(word in done.stderr for word in said), done.stderr
@@ -55,7 +55,7 @@ def test_what_was_probably_meant(tmp_path: Path, arguments: tuple[str, ...], sai
 
 def test_the_help_of_twistd(tmp_path: Path) -> None:
     """
-    Under twistd it is twistd's command that has the help.
+    Under twistd the error names the help of twistd's command.
     """
     twistd = str(Path(sys.executable).with_name("twistd"))
     done = subprocess.run([twistd, "dcm-ws", "--port", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -74,7 +74,7 @@ def test_the_help_of_twistd(tmp_path: Path) -> None:
 )
 def test_completion(tmp_path: Path, words: str, wanted: list[str]) -> None:
     """
-    The shell completes the service's options, for serve and for check.
+    The shell completes the options of the service for serve and check.
     """
     variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_DCM_WS_COMPLETE": "bash_complete"}
     assert run(tmp_path, **variables).stdout.split() == [f"plain,{word}" for word in wanted]

@@ -43,9 +43,9 @@ def test_publish(tmp_path: Path, running: Service) -> None:
     [(), ("global",), ("global", "a.b", "{no json"), ("agents/", "a.b"), ("global", "no dots"),
      ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b")],
 )  # fmt: skip
-def test_publish_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_invalid_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """
-    A command line that is no good is exit code 2, before anything is connected to.
+    Invalid usage ends with 2, before it connects.
     """
     done = run(tmp_path, "publish", "--url", "ws://127.0.0.1:1/", *arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
@@ -53,7 +53,7 @@ def test_publish_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> 
 
 def test_publish_lines(tmp_path: Path, running: Service) -> None:
     """
-    Lines that are no good are told by their number, and the others are published, in their order.
+    Invalid lines are reported by number, and the others are published, in order.
     """
     client = running.connect()
     (tmp_path / "events").write_text(
@@ -78,7 +78,7 @@ def test_publish_lines(tmp_path: Path, running: Service) -> None:
 
 def test_publish_lines_at_the_rate_limit(tmp_path: Path) -> None:
     """
-    What the service has no room for yet is sent again, in its order, and so are the messages of bench.
+    Events over the rate limit are sent again later, in order; so are the messages of bench.
     """
     with service("--rate-limit", "50/s", "--rate-burst", "3") as running:
         client = running.connect()
@@ -95,12 +95,12 @@ def test_publish_lines_at_the_rate_limit(tmp_path: Path) -> None:
 
 def test_publish_waits_for_its_lines(tmp_path: Path) -> None:
     """
-    A pipe through which nothing comes does not keep it from answering the service's pings.
+    While a pipe is idle, it answers the pings of the service.
     """
     with service("--heartbeat-interval", "0.2", "--heartbeat-timeout", "1") as running:
         process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
         until(lambda: running.stats()["connectedClients"] == 1)
-        # one that came later, and is mute, has been closed
+        # a client that connected later and does not answer pings has been closed
         assert running.connect_raw().close_code() == 4000
         assert process.stdin is not None
         process.stdin.write(lines_of(INFO))
@@ -110,9 +110,9 @@ def test_publish_waits_for_its_lines(tmp_path: Path) -> None:
         assert status == 0 and "1 published, 0 not" in said, said
 
 
-def test_publish_ends_at_once(tmp_path: Path, running: Service) -> None:
+def test_interrupted_while_it_waits_for_lines(tmp_path: Path, running: Service) -> None:
     """
-    The first Ctrl-C ends it with 130, though nothing comes through the pipe, and it says where to go on.
+    The first Ctrl-C ends it with 130, although its pipe is idle, and it says from which line to continue.
     """
     process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
     assert process.stdin is not None and process.stdout is not None
@@ -123,22 +123,22 @@ def test_publish_ends_at_once(tmp_path: Path, running: Service) -> None:
     assert ended(process) == (130, "2 published, 0 not; stopped at line 3\n")
 
 
-def test_publish_ends_at_once_before_its_data(tmp_path: Path) -> None:
+def test_interrupted_while_it_reads_data(tmp_path: Path) -> None:
     """
-    Ctrl-C ends with 130 also what still reads DATA.
+    Ctrl-C ends it with 130 while it reads DATA.
     """
     process = start(tmp_path, "publish", "global", "system.info", "-")
     assert process.stdin is not None
-    # more than a pipe holds: it is being read
+    # more than a pipe holds, so that it is being read
     process.stdin.write("1" * 200_000)
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
     assert ended(process) == (130, "")
 
 
-def test_publish_to_a_service_that_goes(tmp_path: Path, running: Service) -> None:
+def test_lost_connection(tmp_path: Path, running: Service) -> None:
     """
-    A lost connection ends it with 1, and it says where to go on.
+    A lost connection ends it with 1, and it says from which line to continue.
     """
     process = start(tmp_path, "publish", "--url", url(running), "--lines", "-")
     assert process.stdin is not None and process.stdout is not None
@@ -152,9 +152,9 @@ def test_publish_to_a_service_that_goes(tmp_path: Path, running: Service) -> Non
     assert "Traceback" not in said
 
 
-def test_publish_a_file_with_a_mark(tmp_path: Path, running: Service) -> None:
+def test_byte_order_mark(tmp_path: Path, running: Service) -> None:
     """
-    The mark that some editors begin a file with is passed over, in DATA, too.
+    A byte order mark at the beginning is skipped, in a file and in DATA.
     """
     client = running.connect()
     (tmp_path / "events").write_text("\ufeff" + lines_of({**INFO, "data": 1}), encoding="utf-8")
@@ -166,23 +166,23 @@ def test_publish_a_file_with_a_mark(tmp_path: Path, running: Service) -> None:
 
 @pytest.mark.parametrize("data", ["NaN", "[Infinity]", "1e999", r'"\ud800"', r'{"\udc00": 1}', "\ud800"])
 @pytest.mark.parametrize("via", ["ws", "db"])
-def test_publish_what_is_no_json(tmp_path: Path, data: str, via: str) -> None:
+def test_data_that_is_not_json(tmp_path: Path, data: str, via: str) -> None:
     """
-    What JSON does not have is refused before anything is connected to.
+    DATA that is not JSON is refused before it connects.
     """
     nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
     arguments = ("publish", "--via", via, "--url", "ws://127.0.0.1:1/", *INFO.values())
     stdin = None if data == "\ud800" else data
-    # an argument that is no UTF-8
+    # an argument that is not UTF-8
     given = data if stdin is None else "-"
     done = run(tmp_path, *arguments, given.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"),
                stdin=stdin, **nowhere)  # fmt: skip
     assert done.returncode == 2 and "DATA is not JSON" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_publish_lines_that_are_no_json(tmp_path: Path, running: Service, database: PostgresServer) -> None:
+def test_lines_that_are_not_json(tmp_path: Path, running: Service, database: PostgresServer) -> None:
     """
-    Lines with what JSON does not have are told by their number, without what a terminal would obey.
+    Lines that are not JSON are reported by number, without control characters.
     """
     text = "".join(
         f'{{"channel": "global", "event": "system.info", {rest}}}\n'
@@ -198,7 +198,7 @@ def test_publish_lines_that_are_no_json(tmp_path: Path, running: Service, databa
 
 def test_publish_by_the_database(tmp_path: Path, database: PostgresServer) -> None:
     """
-    --via db goes through NOTIFY; what NOTIFY does not take is said.
+    --via db publishes with NOTIFY; an event that is too long for it is an error.
     """
     with service("--database-url", database.url) as running:
         client = running.connect()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_serve(tmp_path: Path, how: signal.Signals) -> None:
     """
-    It takes the service's options and file, serves, and ends with 0 on SIGTERM and on Ctrl-C.
+    It accepts the options and the file of the service, serves, and ends with 0 on SIGTERM and on Ctrl-C.
     """
     (tmp_path / "dcm-ws.toml").write_text('no-database = true\nlog-format = "json"\n')
     process = subprocess.Popen(
@@ -45,9 +45,9 @@ def test_serve(tmp_path: Path, how: signal.Signals) -> None:
         process.wait()
 
 
-def test_what_is_no_good(tmp_path: Path) -> None:
+def test_invalid_settings(tmp_path: Path) -> None:
     """
-    A bad setting ends it with status 1 and one line, as under twistd.
+    An invalid setting ends it with 1 and one line, as under twistd.
     """
     (tmp_path / "dcm-ws.toml").write_text("ws_port = 1\n")
     done = run(tmp_path, "serve")
@@ -67,7 +67,7 @@ def test_what_is_no_good(tmp_path: Path) -> None:
 )
 def test_misspelt_options(tmp_path: Path, option: str, said: str) -> None:
     """
-    An option that there is not is one line, with the option that was probably meant.
+    The error for an unknown option is one line, and suggests the nearest option.
     """
     done = run(tmp_path, "serve", option)
     assert (done.returncode, done.stderr) == (1, f"dcm-ws: {said}; see dcm-ws serve --help\n")
@@ -75,7 +75,7 @@ def test_misspelt_options(tmp_path: Path, option: str, said: str) -> None:
 
 def test_help(tmp_path: Path) -> None:
     """
-    It lists every option, with text that is wrapped once.
+    It lists the options, and wraps their texts once.
     """
     done = run(tmp_path, "serve", "--help")
     assert done.returncode == 0

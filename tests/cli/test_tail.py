@@ -33,7 +33,7 @@ RESTARTS = int(os.environ.get("DCM_WS_TAIL_RESTARTS", "3"))
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signals) -> None:
     """
-    Events come as lines, in columns; Ctrl-C and SIGTERM end it with 0.  It says first where it is connected.
+    Events are printed as lines, in columns.  It first says where it is connected; Ctrl-C and SIGTERM end it with 0.
     """
     tail = Tail(tmp_path, "--url", url(running))
     until(lambda: subscribers(running) == 1)
@@ -51,7 +51,7 @@ def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signa
 
 def test_tail_chooses(tmp_path: Path, running: Service) -> None:
     """
-    --event, --agent, --grep and channels narrow it; --count ends it; --json gives lines for programs.
+    --event, --agent, --grep and channels choose the events; --count ends it; --json prints JSON lines.
     """
     tails = [
         Tail(tmp_path, "--url", url(running), "--json", *options)
@@ -94,7 +94,7 @@ def test_tail_of_an_agent(tmp_path: Path, running: Service) -> None:
 
 def test_tail_as_its_help_has_it(tmp_path: Path, running: Service) -> None:
     """
-    The example of --help works in development as it is printed.
+    The example in --help works in development as it is printed.
     """
     shown = " ".join(run(tmp_path, "tail", "--help").stdout.split())
     example = "agents/backend topics/deploys --event 'task.*' --event 'subtask.failed'"
@@ -106,7 +106,7 @@ def test_tail_as_its_help_has_it(tmp_path: Path, running: Service) -> None:
     assert tail.errors == [f"connected to {url(running)} as dcm-ws-tail, observing agents/backend, topics/deploys"]
 
 
-def test_tail_of_what_it_may_not_hear(tmp_path: Path) -> None:
+def test_refused_channels(tmp_path: Path) -> None:
     """
     A refusal names the channel.  If every channel is refused, tail ends with 1.
     """
@@ -122,7 +122,7 @@ def test_tail_of_what_it_may_not_hear(tmp_path: Path) -> None:
         assert tail.errors == ["Error: projects: Invalid channel format: projects"]
 
 
-def test_tail_where_anybody_may_listen(tmp_path: Path) -> None:
+def test_anonymous_tail(tmp_path: Path) -> None:
     """
     With --anonymous listen, tail needs a token in production only for the channels of agents.
     """
@@ -136,9 +136,9 @@ def test_tail_where_anybody_may_listen(tmp_path: Path) -> None:
         assert Tail(tmp_path, "--url", url(running), "agents/bob").end() == 1
 
 
-def test_tail_without_anybody_to_complain_to(tmp_path: Path) -> None:
+def test_closed_standard_error(tmp_path: Path) -> None:
     """
-    It comes back though nobody reads its standard error, and shows what its terminal has no letters for.
+    It reconnects although its standard error is closed, and escapes characters that its terminal does not have.
     """
     port = free_port()
     process = subprocess.Popen(
@@ -167,9 +167,9 @@ def test_tail_without_anybody_to_complain_to(tmp_path: Path) -> None:
         process.stdout.close()
 
 
-def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
+def test_closed_pipe(tmp_path: Path, running: Service) -> None:
     """
-    Whoever reads it may go: it ends with 0 and without a traceback.
+    If the reader of its output ends, it ends with 0 and without a traceback.
     """
     process = subprocess.Popen(
         [PROGRAM, "tail", "--url", url(running)],
@@ -193,9 +193,9 @@ def test_tail_into_a_closed_pipe(tmp_path: Path, running: Service) -> None:
         process.stderr.close()
 
 
-def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: Service) -> None:
+def test_control_characters_are_escaped(tmp_path: Path, running: Service) -> None:
     """
-    Escape sequences, C1 controls and what turns text round are written out, on a terminal, too.
+    Escape sequences, C1 controls and text-direction marks are printed escaped, on a terminal, too.
     """
     evil = "\x1b]0;owned\x07 \x9b31m \x08\r\n \u202e back \x7f [bold]"
     master, slave = pty.openpty()
@@ -208,7 +208,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
         stderr=slave,
     )
     os.close(slave)
-    # reading ends with the process
+    # reading ends when the process ends
     deadline = threading.Timer(60, process.kill)
     deadline.start()
     until(lambda: subscribers(running) == 1)
@@ -227,7 +227,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
     os.close(master)
     text = shown.decode()
     assert "owned" in text and "[bold]" in text and "\x1b[" in text, text
-    # colours are ours; they end with m
+    # colours are from tail itself; their sequences end with m
     for sequence in text.split("\x1b")[1:]:
         assert sequence[0] == "[" and sequence[1:].partition("m")[0].replace(";", "").isdigit(), sequence
     assert not set(text) & set("\x07\x08\x7f\x9b\u202e")
@@ -235,7 +235,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path, running: 
 
 def test_filters() -> None:
     """
-    An agent is looked for in the channel, the data and the sender; what comes twice is shown once.
+    An agent is looked for in the channel, the data and the sender; an event that comes twice is shown once.
     """
     event = Event("msg_1", "agents/a", "message.new", {"to_agent_id": "b", "text": "Über"}, 0, {})
     assert (
@@ -252,9 +252,9 @@ def test_filters() -> None:
     assert "message.new" in line_of(event).plain
 
 
-def test_tail_over_restarts(tmp_path: Path) -> None:
+def test_restarts_of_the_service(tmp_path: Path) -> None:
     """
-    A tail that is left running while the service is restarted misses nothing that was sent while it was connected.
+    While the service is restarted, it misses no event that was sent while it was connected.
     """
     port, sent = free_port(), []
     tail = Tail(tmp_path, "--url", f"ws://127.0.0.1:{port}/", "--json", "--event", "task.*")
@@ -280,7 +280,7 @@ def test_tail_over_restarts(tmp_path: Path) -> None:
 
 def test_a_refused_token(tmp_path: Path) -> None:
     """
-    Where the service refuses a token, tail ends with 1 and says so; with a good one it goes on.
+    If the service refuses its token, tail ends with 1 and says so; with a valid token it shows events.
     """
     with production_service() as running:
         bad = Tail(tmp_path, "--url", url(running), DCM_WS_TOKEN=make_token("a", secret="another"))

@@ -13,9 +13,9 @@ from dcm_ws.cli.terminal import harmless, json_line
 pytestmark = pytest.mark.integration
 
 
-def test_writing_out() -> None:
+def test_escaping() -> None:
     """
-    Every control is written out, and other text is left alone.
+    Every control character is escaped, and other text is unchanged.
     """
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x2028, 0xD800):
         assert harmless(chr(code)).isascii() and harmless(chr(code)).isprintable(), code

@@ -18,7 +18,7 @@ from tests.integration.tokens import SECRET, make_token
 
 def test_a_token_is_all_that_is_printed(tmp_path: Path) -> None:
     """
-    The token alone is on standard output, and good for the time asked for.
+    Standard output has only the token, which is valid for the given time.
     """
     before = time.time_ns() // 1_000_000
     done = run(tmp_path, "token", "backend", "--session", "s1", "--ttl", "15m", WS_AUTH_SECRET=SECRET)
@@ -30,7 +30,7 @@ def test_a_token_is_all_that_is_printed(tmp_path: Path) -> None:
 
 def test_the_secret_is_found_as_the_service_finds_it(tmp_path: Path) -> None:
     """
-    In production, too, where a token needs no database.
+    The secret is the one that the service uses, in production too, and no database is needed.
     """
     (tmp_path / "secrets").write_text(f"{SECRET}\nan-older-one\n")
     (tmp_path / "dcm-ws.toml").write_text('ws-auth-secret-file = "secrets"\nproduction = true\n')
@@ -42,7 +42,7 @@ def test_the_secret_is_found_as_the_service_finds_it(tmp_path: Path) -> None:
 
 def test_operators_token(tmp_path: Path) -> None:
     """
-    A token may be an operator's, which C{--verify} shows; another scope is refused, there too, and with the reason.
+    C{--scope operator} makes an operator's token, which C{--verify} shows; other scopes are invalid, and it says why.
     """
     token = run(tmp_path, "token", "ops", "--scope", "operator", WS_AUTH_SECRET=SECRET).stdout.strip()
     assert verify(SECRET, token, 0).operator
@@ -57,7 +57,7 @@ def test_operators_token(tmp_path: Path) -> None:
 
 def test_verify(tmp_path: Path) -> None:
     """
-    Good, no good and expired are exit codes 0, 1 and 3.
+    Valid, invalid and expired are exit codes 0, 1 and 3.
     """
     good = make_token("a", "s", secret=DEFAULT_SECRET)
     told = run(tmp_path, "token", "--verify", "-", "--json", stdin=good + "\n")
@@ -77,9 +77,9 @@ def test_verify(tmp_path: Path) -> None:
     "arguments",
     [(), ("a", "--verify", "b"), ("a ",), ("a", "--session", " s"), ("a", "--ttl", "0s"), ("a", "--ttl", "1y")],
 )
-def test_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_invalid_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """
-    A command line that is no good is exit code 2.
+    Invalid usage ends with 2.
     """
     done = run(tmp_path, "token", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -88,7 +88,7 @@ def test_what_is_no_good(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("agent", ["general purpose", "équipe/\N{ROCKET}"])
 def test_any_name(tmp_path: Path, agent: str) -> None:
     """
-    A token can be made for every agent that there can be.
+    A token can be made for every valid agent name.
     """
     token = run(tmp_path, "token", agent, "--session", f"of {agent}").stdout.strip()
     done = run(tmp_path, "token", "--verify", "-", "--json", stdin=token)

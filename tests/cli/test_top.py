@@ -29,9 +29,9 @@ from tests.integration.running import Service
 pytestmark = pytest.mark.integration
 
 
-def test_top_without_anybody(tmp_path: Path) -> None:
+def test_nothing_listens(tmp_path: Path) -> None:
     """
-    top says that nothing listens, in words.
+    If nothing listens, the error says so.
     """
     port = free_port()
     done = run(tmp_path, "top", "--url", f"ws://127.0.0.1:{port}/")
@@ -43,7 +43,7 @@ def test_top_without_anybody(tmp_path: Path) -> None:
 
 def test_top(tmp_path: Path, running: Service) -> None:
     """
-    --json gives both reports, --once a page.
+    --json prints both reports as JSON, and --once a screen.
     """
     client = running.connect()
     report = json.loads(run(tmp_path, "top", "--json", "--url", url(running)).stdout)
@@ -62,7 +62,7 @@ def test_top(tmp_path: Path, running: Service) -> None:
 
 def test_rates() -> None:
     """
-    Rates are reckoned from two reports; what a report lacks is left out, and what could do harm is written out.
+    Rates are computed from two reports; missing numbers are left out, and control characters are escaped.
     """
     then: Report = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
     now: Report = {
@@ -92,7 +92,7 @@ def test_rates() -> None:
 )
 def test_top_of_another_service(tmp_path: Path, answers: tuple[bytes, ...]) -> None:
     """
-    What is no HTTP, breaks off, or is another service's, is one line and exit code 1.
+    If the answer is not HTTP, is incomplete, or is from another service, it ends with 1 and one line.
     """
     with another_service(*answers) as where:
         done = run(tmp_path, "top", "--once", "--url", where)
@@ -102,7 +102,7 @@ def test_top_of_another_service(tmp_path: Path, answers: tuple[bytes, ...]) -> N
 
 def test_top_when_a_proxy_says_503(tmp_path: Path) -> None:
     """
-    A 503 without a report is an error; with one it is a service that is draining.
+    A 503 without a report is an error; with a report it is from a service that is draining.
     """
     head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"
     with another_service(head + b"<html>") as where:
@@ -113,9 +113,9 @@ def test_top_when_a_proxy_says_503(tmp_path: Path) -> None:
     assert done.returncode == 0 and "draining" in done.stdout, done.stderr
 
 
-def test_top_keeps_its_token_to_itself(tmp_path: Path) -> None:
+def test_token_is_not_sent_elsewhere(tmp_path: Path) -> None:
     """
-    A redirection is followed without the token, which is only for the service.
+    It follows a redirection without the token, which is only for the service.
     """
     asked: list[bytes] = []
     with another_service(answer(b"{}"), asked=asked) as elsewhere:
@@ -129,7 +129,7 @@ def test_top_keeps_its_token_to_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", ['"x"', "[1]", "NaN", "1e308", "-Infinity", '{"a": "b"}', '{"a": NaN}', "null", "true"])
 def test_top_of_odd_values(odd: str) -> None:
     """
-    A report with values of the wrong kind is shown without them.
+    Values of the wrong type in a report are left out.
     """
     value = json.loads(odd)
     stats = {
@@ -162,7 +162,7 @@ class OnTerminal:
             stderr=self._slave,
             preexec_fn=_own_terminal,
         )
-        # reading ends with the process
+        # reading ends when the process ends
         self._deadline = threading.Timer(60, self.process.kill)
         self._deadline.start()
 
@@ -175,7 +175,7 @@ class OnTerminal:
 
     def end(self) -> int:
         """
-        Read on to its end; answers its exit code.
+        Read until it ends; returns its exit code.
         """
         while self.process.poll() is None:
             if select.select([self._master], [], [], 0.05)[0]:
@@ -204,7 +204,7 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service, how: bytes | signal
     else:
         top.process.send_signal(how)
     assert top.end() == 0
-    # the other screen, and back; the cursor, too
+    # it switches to the alternate screen and back, and shows the cursor again
     assert top.shown.count(b"\x1b[?1049h") == top.shown.count(b"\x1b[?1049l") == 1
     assert top.shown.rindex(b"\x1b[?25h") > top.shown.rindex(b"\x1b[?25l")
 

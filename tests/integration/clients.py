@@ -1,5 +1,5 @@
 """
-WebSocket clients that are not ours, and what tests say and hear with them.
+WebSocket clients that are not ours, and the messages that tests exchange with them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Client(ClientConnection):
 
 class RawClient:
     """
-    A WebSocket client that answers neither a Ping nor a close, and reads only what it is told to.
+    A WebSocket client that answers neither pings nor close frames, and reads only when it is told to.
 
-    @ivar socket: what it is connected by.
+    @ivar socket: its connection.
     """
 
     connected: dict[str, Any]
@@ -58,7 +58,7 @@ class RawClient:
 
     def hear(self) -> dict[str, Any]:
         """
-        The next message that is no heartbeat.
+        The next message that is not a ping.
         """
         while True:
             opcode, payload = self.read()
@@ -69,7 +69,7 @@ class RawClient:
 
     def close_code(self) -> int:
         """
-        Read on to the close frame; answers its code.
+        Read until the close frame; returns its code.
         """
         while True:
             opcode, payload = self.read()
@@ -120,7 +120,7 @@ def say(client: ClientConnection, **message: Any) -> None:
 
 def hear(client: ClientConnection, timeout: float = PATIENCE) -> dict[str, Any]:
     """
-    The next message that is no heartbeat.
+    The next message that is not a ping.
     """
     while True:
         message: dict[str, Any] = json.loads(client.recv(timeout=timeout))
@@ -130,7 +130,7 @@ def hear(client: ClientConnection, timeout: float = PATIENCE) -> dict[str, Any]:
 
 def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     """
-    Send one message; answers what comes next.
+    Send one message; returns the next message that is not a ping.
     """
     say(client, **message)
     return hear(client)
@@ -164,7 +164,7 @@ def unsubscribe_global(client: ClientConnection) -> None:
 
 def close_of(client: ClientConnection, timeout: float = PATIENCE) -> tuple[int, str]:
     """
-    Read on until the server closes; answers the code and the reason.
+    Read until the server closes the connection; returns the code and the reason.
     """
     try:
         while True:
@@ -176,6 +176,6 @@ def close_of(client: ClientConnection, timeout: float = PATIENCE) -> tuple[int, 
 
 def silence(client: ClientConnection) -> None:
     """
-    Nothing was sent to the client before the answer to a ping sent now.
+    Check that the client has not been sent anything: the answer to a ping comes next.
     """
     assert ask(client, type="ping")["type"] == "pong"

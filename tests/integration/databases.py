@@ -29,9 +29,9 @@ class PostgresServer:
     """
     A PostgreSQL of the test's own, which may be stopped, killed and started again on the same port.
 
-    @param primary: what it is to be a hot standby of; None for nothing.
+    @param primary: the server that it is a hot standby of; None for a primary.
 
-    @ivar url: where it is.
+    @ivar url: its URL.
     """
 
     url: str
@@ -65,13 +65,13 @@ class PostgresServer:
 
     def promote(self) -> None:
         """
-        Make a primary of a standby.
+        Make the standby a primary.
         """
         self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
 
     def execute(self, sql: str, *parameters: object) -> list[Any]:
         """
-        Run one statement in a transaction of its own; answers the rows, if there are any.
+        Run one statement in a transaction of its own; returns the rows, if there are any.
         """
         with contextlib.closing(psycopg2.connect(self.url)) as connection:
             connection.autocommit = True
@@ -89,7 +89,7 @@ class PostgresServer:
 
     def kill_backends(self, name: str = "dcm-ws%") -> int:
         """
-        End the connections of the applications so named; answers how many there were.
+        End the connections of the applications with such a name; returns how many there were.
         """
         rows = self.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s", name
@@ -115,7 +115,7 @@ def postgres(tools: Path = TOOLS, primary: PostgresServer | None = None) -> Iter
     A running PostgreSQL with an empty database.
 
     @param tools: the folder of PostgreSQL's programs.
-    @param primary: what it is to be a hot standby of; None for nothing.
+    @param primary: the server that it is a hot standby of; None for a primary.
     """
     # not under pytest's own folder, which PostgreSQL's account may not enter
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
@@ -140,7 +140,7 @@ def debian_postgres() -> Path:
 @contextlib.contextmanager
 def pgbouncer(database: PostgresServer, mode: str, size: int = 5) -> Iterator[str]:
     """
-    A pgbouncer in front of the database; answers the URL through it.
+    A pgbouncer in front of the database; yields the URL through it.
     """
     program = debian_command("pgbouncer")
     folder, port = Path(tempfile.mkdtemp(prefix="dcm-ws-test-")), free_port()

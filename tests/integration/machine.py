@@ -46,8 +46,8 @@ def free_port() -> int:
 
 def unprivileged(*paths: Path) -> dict[str, Any]:
     """
-    What makes C{subprocess} run a program that refuses root as another account, which then owns these paths; nothing
-    if the tests do not run as root.
+    Arguments of C{subprocess} that run a program which refuses root as another account; none if the tests do not run as
+    root.  The paths are given to that account.
     """
     if os.geteuid() != 0:
         return {}
@@ -59,8 +59,8 @@ def unprivileged(*paths: Path) -> dict[str, Any]:
 
 def debian_program(package: str, find: Callable[[], str | None]) -> str:
     """
-    What C{find} finds, once the Debian package is installed; where that is not allowed, the test is skipped, except in
-    CI.
+    What C{find} finds, after the Debian package has been installed if needed.  If it cannot be installed, the test is
+    skipped, except in CI.
     """
     found = find()
     if found is None:
@@ -75,6 +75,6 @@ def debian_program(package: str, find: Callable[[], str | None]) -> str:
 
 def debian_command(name: str) -> str:
     """
-    Where a program of Debian is that has the name of its package.
+    The path of a Debian program that has the name of its package.
     """
     return debian_program(name, lambda: shutil.which(name, path=f"{os.defpath}:/usr/sbin"))

@@ -90,7 +90,7 @@ class Service:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """
-        Signal it and wait for its end; answers its exit status.
+        Signal it, and wait for its end; returns its exit status.
         """
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -104,8 +104,8 @@ class Service:
 
     def forget_clients(self) -> None:
         """
-        Close the clients that L{connect} made, and wait a little until the service knows: nobody hears of them later.
-        A client that a failing test has left elsewhere is not waited for: it must not make the next tests fail.
+        Close the clients that L{connect} made, and wait up to 5 s until the service has noticed, so that later tests do
+        not hear of them.  Other clients may stay: those that a failing test has left must not make the next tests fail.
         """
         self._clients.close()
         if self.process.poll() is None:
@@ -141,7 +141,7 @@ class Service:
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
         """
-        The status, headers and body that HTTP answers.
+        The status, headers and body of an HTTP response.
         """
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
         try:
