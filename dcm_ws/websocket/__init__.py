@@ -1,3 +1,3 @@
 """
-WebSocket connections on Autobahn.
+WebSocket connections, on Autobahn.
 """

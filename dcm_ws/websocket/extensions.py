@@ -1,8 +1,8 @@
 """
 The WebSocket extensions that a handshake offers (RFC 6455, section 9.1; RFC 7692, sections 5 and 7.1).
 
-A server declines an offer that it does not know or cannot honour, and opens the WebSocket without it.  Autobahn refuses
-the handshake instead, so it is given only the offers that it can take.
+A server declines an offer that it does not know or does not support, and opens the WebSocket without it.  Autobahn
+rejects the handshake instead, so it receives only the offers that it can accept.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _TOO_SMALL = "8"
 
 def settle_offers(head: bytes, compression: bool) -> bytes:
     """
-    A request head with the offers that can be accepted, in one header, or without that header.
+    Return a request head with only the offers that can be accepted: in one header, or without that header.
 
     @param head: the request line and the headers.
     @param compression: accept C{permessage-deflate}.
     """
-    # few offer anything
+    # most clients offer nothing
     if b"sec-websocket-extensions" not in head.lower():
         return head
     headers = _header.findall(head)
@@ -46,7 +46,7 @@ def settle_offers(head: bytes, compression: bool) -> bytes:
 
 def acceptable(header: str) -> list[str]:
     """
-    The offers of C{permessage-deflate} that can be accepted, in their order.  A header that is malformed has none.
+    Return the offers of C{permessage-deflate} that can be accepted, in their order; none if the header is malformed.
     """
     try:
         offers = parse_extension(_space.sub(" ", header).strip(" "))
@@ -61,7 +61,7 @@ def acceptable(header: str) -> list[str]:
 
 def _settled(parameters: Sequence[tuple[str, str | None]]) -> list[str] | None:
     """
-    The parameters of an offer as Autobahn reads them; None if it must be declined (RFC 7692, section 7.1).
+    Return the parameters of an offer as Autobahn reads them; None if it must be declined (RFC 7692, section 7.1).
     """
     given = {name.lower(): value for name, value in parameters}
     if len(given) < len(parameters):

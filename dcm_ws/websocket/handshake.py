@@ -48,16 +48,16 @@ class Handshake(LeanProtocol):
         if end < 0:
             return data
         head = settle_offers(data[:end], self._compression)
-        handshake = plain_handshake(head)
-        if handshake is None:
+        request = plain_handshake(head)
+        if request is None:
             return head + data[end:]
         try:
-            self.admit(handshake.target, handshake.headers)
+            self.admit(request.target, request.headers)
         except RefusedError as refusal:
             self._refusal = refusal.code
             self.failHandshake(refusal.reason, int(refusal.status))
             return b""
-        self.open(handshake.response(self._server))
+        self.open(request.response(self._server))
         return data[end + 4 :]
 
     def onConnect(self, request: ConnectionRequest) -> str | None:

@@ -1,5 +1,5 @@
 """
-The bytes of messages that have not come to their end yet, over all connections.
+The bytes of incomplete messages, over all connections.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ T = TypeVar("T")
 
 STRANGERS_SHARE = 8
 """
-Clients that have not authenticated may hold this part of the limit, together.
+Clients that have to authenticate and have not may together hold one part in this many of the limit.
 """
 
 
 class PartialMessages(Generic[T]):
     """
-    Who holds how much.
+    Counts the bytes of incomplete messages that each connection holds, and limits them.
 
-    @param most: bytes in all.
+    @param most: the limit for all connections together, in bytes.
     @param crowded_out: counts the connections that had to be closed.
+
+    @ivar total: bytes that are held now.
     """
 
     def __init__(self, most: int, crowded_out: Count) -> None:
@@ -34,11 +36,11 @@ class PartialMessages(Generic[T]):
 
     def hold(self, owner: T, size: int, *, stranger: bool) -> T | None:
         """
-        C{owner} holds so many bytes now.
+        Note that C{owner} holds C{size} bytes now.
 
-        @param stranger: it has not authenticated, although it has to.
-        @return: the connection that has to be closed, and to release what it holds: the one with most, and of
-            several the one that was heard of first.
+        @param stranger: C{owner} has to authenticate and has not.
+        @return: the connection that has to be closed, and to release what it holds, because the limit is exceeded: the
+            one that holds most, and of several the one that was the first to hold anything.
         """
         self.total += size - self._sizes.get(owner, 0)
         if size:

@@ -1,9 +1,9 @@
 """
-The plain case of what Autobahn reads: a handshake without extras, and a short message in one frame.
+Short cuts for what clients send most: a handshake without options, and a short message in one frame.
 
-Nearly all that clients send is plain, and reading it directly costs a fraction.  Each function here says no to whatever
-is not plain, or not in order, and Autobahn reads that from its beginning, so that what is wrong is found and told in
-one place.  The tests hold both readings against each other.
+Reading these directly costs a fraction of what Autobahn takes.  Each function here returns None for anything else,
+valid or not.  Autobahn reads that from its beginning, so that errors are found and reported in one place.  The tests
+compare both readings.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _TEXT = 0x81
 _EXTENDED = 126
 _LONGEST = (1 << 16) - 1
 
-# of ports, those that need no comparison with 65535
+# ports above 64999 are left to Autobahn, which compares them with 65535
 _host = re.compile(r"[A-Za-z0-9.-]+(?::(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}))?")
 _key = re.compile(r"[A-Za-z0-9+/]{22}==")
 _name = re.compile(r"[a-z0-9-]+")
 _target = re.compile(r"/[!-\"$-~]*")
-# what Autobahn would look into, and may object to
+# headers that Autobahn evaluates, and may reject
 _NOT_PLAIN = frozenset({"origin", "sec-websocket-protocol", "sec-websocket-extensions", "content-length"})
 
 
-class Handshake(NamedTuple):
+class UpgradeRequest(NamedTuple):
     """
-    A request for a WebSocket.
+    A request to open a WebSocket.
 
-    @ivar target: path and query.
+    @ivar target: the path and the query.
     @ivar headers: by lower-case name.
     """
 
@@ -45,7 +45,9 @@ class Handshake(NamedTuple):
 
     def response(self, server: str) -> bytes:
         """
-        The answer that opens the WebSocket (RFC 6455, section 4.2.2).
+        Return the response that opens the WebSocket (RFC 6455, section 4.2.2).
+
+        @param server: the value of the C{Server} header.
         """
         accept = b64encode(sha1(self.headers["sec-websocket-key"].encode() + _GUID).digest())
         return (
@@ -54,9 +56,9 @@ class Handshake(NamedTuple):
         )
 
 
-def plain_handshake(head: bytes) -> Handshake | None:
+def plain_handshake(head: bytes) -> UpgradeRequest | None:
     """
-    Read a request head (RFC 6455, section 4.2.1) in which nothing is unusual.
+    Read a request head (RFC 6455, section 4.2.1), or return None if anything in it is unusual.
 
     @param head: without the empty line at its end.
     """
@@ -84,16 +86,16 @@ def plain_handshake(head: bytes) -> Handshake | None:
         or not _host.fullmatch(get("host", ""))
     ):
         return None
-    return Handshake(target, headers)
+    return UpgradeRequest(target, headers)
 
 
 def short_message(data: bytes, start: int, longest: int) -> tuple[str, int] | None:
     """
-    Read a message that comes in one frame: text, final, masked, below 64 KiB, and all there (RFC 6455, section 5.2).
+    Read a message that comes in one frame: text, final, masked, below 64 KiB, and complete (RFC 6455, section 5.2).
 
-    @param start: where the frame begins.
-    @param longest: bytes that a message may have.
-    @return: the message, and where the next frame begins.
+    @param start: the index in C{data} at which the frame begins.
+    @param longest: the limit for a message, in bytes.
+    @return: the message, and the index at which the next frame begins; None for any other frame.
     """
     size = len(data)
     if size - start < 6 or data[start] != _TEXT:
@@ -120,7 +122,8 @@ def short_message(data: bytes, start: int, longest: int) -> tuple[str, int] | No
 
 def frame_size(head: bytes) -> int:
     """
-    Bytes of the frame that begins with C{head}, as far as that tells; never less than what it takes to tell more.
+    Return the size of the frame that begins with C{head}, in bytes.  If C{head} is too short to know it, return the
+    number of bytes that it takes to know more.
     """
     if len(head) < 2:
         return 2
