@@ -80,7 +80,7 @@ def names(server: PostgresServer, *statements: str) -> list[str]:
 
 def line(folder: Path, server: PostgresServer, name: str = "triggers") -> dict[str, Any]:
     found = run(folder, "check", "--json", "--ws-port", "0", DATABASE_URL=server.url)
-    lines: dict[str, Any] = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
+    lines: dict[str, dict[str, Any]] = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
     return lines[name]
 
 

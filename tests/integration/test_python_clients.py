@@ -106,7 +106,7 @@ class InTwisted:
     @staticmethod
     def trust(certificate: Path, host: str) -> Any:
         trusted = TrustedCertificate.loadPEM(certificate.read_bytes())
-        root = trustRootFromCertificates([trusted])  # type: ignore[no-untyped-call]
+        root = trustRootFromCertificates([trusted])
         return optionsForClientTLS(host, trustRoot=root)
 
     @staticmethod
