@@ -1,5 +1,5 @@
 """
-How the log looks: lines for people, or JSON for machines.
+The format of the log: lines for people, or JSON for programs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from zope.interface import provider
 
 SHOWN = 200
 """
-Characters that L{shown} keeps.
+Characters of a text that L{shown} keeps.
 """
 
 _PLAIN = (str, int, float, bool, type(None))
 
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A} | {
-    # a line of a message never looks like a line of the log
+    # the next line of a message must not look like a line of the log
     0x0A: "\n\t",
     0x2028: "\\u2028",
     0x2029: "\\u2029",
@@ -37,14 +37,14 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 
 def shown(text: str) -> str:
     """
-    What a stranger sent, for a log line: quoted, in ASCII, of L{SHOWN} characters at most.
+    Untrusted text for a log line: quoted, in ASCII, L{SHOWN} characters at most.
     """
     return ascii(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 class Seldom:
     """
-    Decides whether a line that may be due often is logged: once in an interval.
+    Limits a line that may be due often to one in an interval.
 
     @param now: monotonic seconds.
     @param interval: seconds.
@@ -70,7 +70,9 @@ class Seldom:
 
 def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
     """
-    @param level: the name of the lowest level that is shown.
+    Make an observer that writes events to C{out}.
+
+    @param level: the name of the lowest level that is written.
     @param format: C{text} or C{json}.
     """
     observer = FileLogObserver(out, json_line if format == "json" else text_line)
@@ -87,7 +89,7 @@ def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
 
 def missing_line(count: int, format: str) -> str:
     """
-    The line that stands for lines that were dropped, because they could not be written fast enough or at all.
+    The line that replaces lines that were dropped because they could not be written, or not fast enough.
 
     @param format: C{text} or C{json}.
     """
@@ -103,16 +105,16 @@ def missing_line(count: int, format: str) -> str:
 
 def text_line(event: LogEvent) -> str:
     """
-    A log event as a line for people: time (UTC), level, what logs, and the message; a failure's traceback below it.
+    A log event as a line for people: time (UTC), level, logger and message; the traceback of a failure follows.
     """
     template = event.get("log_format")
     try:
-        # what twisted.logger makes of it beyond this costs ten times as much, and is seldom needed
+        # formatEvent() takes ten times as long, and what it does in addition is rarely needed
         message = template.format_map(event) if isinstance(template, str) else formatEvent(event)
     except (KeyError, AttributeError, ValueError, IndexError):
         message = formatEvent(event)
     if not message.isprintable():
-        # a terminal obeys control characters
+        # a terminal executes control characters
         message = message.translate(_ESCAPES)
     name = event.get("log_namespace", "-")
     line = f"{_second(int(event['log_time']))} {event['log_level'].name:<8} [{name}] {message}\n"

@@ -1,6 +1,5 @@
 """
-The service with its application replaced by an echo, to be held against a WebSocket testsuite: the factory, the
-protocol class and the transport are those of production.
+An echo service for WebSocket testsuites: the factory, the protocol class and the transport are those of production.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dcm_ws.protocol.frames import binary_frame, text_frame
 
 class EchoSession(Session):
     """
-    Sends every message back as what it was, text or binary.
+    Sends every message back, text as text and binary as binary.
     """
 
     __slots__ = ()
@@ -24,7 +23,7 @@ class EchoSession(Session):
 
 class EchoHub(Hub):
     """
-    Says nothing of its own accord, not even C{connected}.
+    Sends nothing on its own, not even C{connected}.
     """
 
     def connect(self, peer: Peer, origin: Origin) -> Session:

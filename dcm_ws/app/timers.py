@@ -1,5 +1,5 @@
 """
-Periodic work that outlives its worst tick and leaves the reactor free.
+Periodic work that continues after a failure, and does not block the reactor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 STEPS_A_TURN = 256
 """
-Steps of a sliced job between two looks at the sockets: with a write each they take a few milliseconds.
+Steps of a sliced job in one turn of the reactor: with a write each, they take a few milliseconds.
 """
 
 _log = Logger(namespace="dcm_ws.timers")
@@ -21,7 +21,7 @@ _log = Logger(namespace="dcm_ws.timers")
 
 def every(seconds: float, name: str, step: Callable[[], object], clock: IReactorTime) -> TimerService:
     """
-    A service that calls C{step} every C{seconds}, also after it has failed.
+    Make a service that calls C{step} every C{seconds}, also after a failure.
     """
 
     def attempt() -> None:
@@ -37,9 +37,9 @@ def every(seconds: float, name: str, step: Callable[[], object], clock: IReactor
 
 class Sliced:
     """
-    A job of many small steps, done some of them a reactor turn.  Starting it while it runs changes nothing.
+    A job of many small steps, of which some are done in each turn of the reactor.
 
-    @param job: begins the job; each step of the iterator is one of it.
+    @param job: begins the job; each step of the iterator is a step of the job.
     """
 
     def __init__(self, name: str, job: Callable[[], Iterator[None]], clock: IReactorTime) -> None:
@@ -50,7 +50,7 @@ class Sliced:
 
     def start(self) -> None:
         """
-        Begin, unless it is being done already.
+        Begin the job, unless it is running.
         """
         if self._steps is None:
             self._steps = self._job()

@@ -1,8 +1,8 @@
 """
-What writes the log without making the service wait for who reads it.
+Writes the log in a thread, so that the service never waits for its reader.
 
 A pipe that nobody reads, a terminal that was stopped and a slow disk block the thread that writes; a full disk raises
-errors.  Neither may hold up clients.
+errors.  Neither may delay clients.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Protocol
 
 BUFFER_MAX = 1 << 20
 """
-Characters of lines that wait to be written; lines beyond them are dropped and counted.
+Characters of lines that may wait to be written; lines beyond the limit are dropped and counted.
 """
 
 STOP_SECONDS = 1.0
 """
-Seconds that the last lines have to be written when the service stops.
+Seconds for writing the last lines when the service stops.
 """
 
 _WAIT_SECONDS = 3600.0
@@ -30,7 +30,7 @@ _GATHER_SECONDS = 0.02
 
 class Sink(Protocol):
     """
-    What lines are written to.
+    An object that lines are written to.
     """
 
     def write(self, text: str, /) -> object: ...
@@ -40,7 +40,7 @@ class Sink(Protocol):
 
 class Descriptor:
     """
-    A sink for a file descriptor, without a buffer whose lock a blocked thread would keep.
+    A sink for a file descriptor.  It has no buffer, whose lock a blocked thread would keep.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -52,24 +52,24 @@ class Descriptor:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
-                # whoever shares it made it non-blocking
+                # another process that shares it has made it non-blocking
                 select.select([], [self._descriptor], [], _WAIT_SECONDS)
 
     def flush(self) -> None:
         """
-        There is nothing to flush.
+        Do nothing: there is no buffer.
         """
 
 
 class LogWriter:
     """
-    Writes lines in a thread of its own, between L{start} and L{stop}; before and after, at once.
+    Writes lines in a thread between L{start} and L{stop}, and at once before and after that.
 
-    twistd forks before the reactor runs, and a thread would not survive that.
+    twistd forks before the reactor runs, and a thread would not survive the fork.
 
-    @param sink: what to write to.
+    @param sink: where to write.
     @param dropped: called for each line that is dropped, or that the sink refuses.
-    @param notice: makes the line that says how many lines are missing in its place.
+    @param notice: makes the line that replaces missing lines, given their number.
     @param most: characters that may wait.
     """
 
@@ -95,14 +95,14 @@ class LogWriter:
 
     def start(self) -> None:
         """
-        From now on, lines are written by a thread.
+        Write in a thread from now on.
         """
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """
-        Write what waits, for so many seconds at most; if that is not enough, nothing is written any more.
+        Write the lines that wait, for C{seconds} at most.  If that is not enough, nothing is written afterwards.
         """
         with self._changed:
             thread, self._thread = self._thread, None
@@ -114,7 +114,7 @@ class LogWriter:
 
     def write(self, text: str) -> None:
         """
-        Write a line, sooner or later; never waits once started.
+        Write a line, sooner or later.  It never waits after L{start}.
         """
         if self._thread is None:
             if not self._stuck:
@@ -133,7 +133,7 @@ class LogWriter:
 
     def flush(self) -> None:
         """
-        Each line is flushed when it is written.
+        Do nothing: each line is flushed when it is written.
         """
 
     def _run(self) -> None:
@@ -142,13 +142,13 @@ class LogWriter:
                 while not self._lines and not self._stopping:
                     self._asleep = True
                     self._changed.wait()
-                # Lines come in bursts.  To wake a thread for each would take the service longer than all the rest of
-                # its logging; half a buffer ends the wait.
+                # Lines come in bursts.  Waking the thread for each would take longer than all other logging; half a
+                # buffer ends the wait.
                 if not self._stopping and self._size <= self._most // 2:
                     self._changed.wait(_GATHER_SECONDS)
                 if not self._lines:
                     return
-                # together, so that a busy log costs few system calls
+                # in one piece, so that a busy log takes few system calls
                 text, count = "".join(self._lines), len(self._lines)
                 self._lines.clear()
             self._put(text, count)
@@ -162,7 +162,7 @@ class LogWriter:
             self._sink.write(f"{self._notice(lost)}{text}" if lost else text)
             self._sink.flush()
         except (OSError, ValueError):
-            # a full disk, a reader that has gone, a file that was closed: there is nowhere to say so
+            # a full disk, a closed pipe or a closed file: there is no place to report it
             with self._changed:
                 self._lost += lost
             self._lose(count)

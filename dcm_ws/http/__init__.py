@@ -1,3 +1,3 @@
 """
-Everything that speaks HTTP, and the port in front of both protocols.
+Everything that speaks HTTP, and the port for both protocols.
 """

@@ -1,7 +1,7 @@
 """
-Where clients are: addresses as peers and proxies write them, and the proxies that are believed.
+Addresses of clients, as peers and proxies write them, and which proxies are trusted.
 
-Every address takes one form here, so that one client has one address in the log and in the limits.
+Every address is converted to one form, so that one client has one address in the log and in the limits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Stands for a peer whose transport reports something that is not an address.
 
 IPV6_PREFIX = 64
 """
-Leading bits of an IPv6 address that count as one client in limits: the smallest network that a site gets (RFC 6177).
+Leading bits of an IPv6 address that limits count by: the smallest network that a site gets (RFC 6177).
 """
 
 _MAPPED_PREFIX = 96
@@ -81,13 +81,13 @@ def limit_key(address: str) -> str:
 
 class TrustedProxies:
     """
-    Proxies whose C{X-Forwarded-*} headers are believed.
+    Proxies whose C{X-Forwarded-*} headers are trusted.
 
     C{Forwarded} (RFC 7239) is not read: a proxy that sets one of the two headers passes the other on as the client
     wrote it.
 
     @param names: addresses, networks in CIDR notation, or L{UNIX}.
-    @raise ValueError: a name is none of those.
+    @raise ValueError: a name is not one of these.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -101,7 +101,7 @@ class TrustedProxies:
 
     def trusts(self, peer: str) -> bool:
         """
-        True if the headers that C{peer} adds are believed.
+        True if the headers that C{peer} adds are trusted.
 
         @param peer: the address of the far end; L{UNIX} for a Unix socket.
         """
@@ -138,7 +138,7 @@ class TrustedProxies:
 
 def _network(name: str) -> IPv4Network | IPv6Network:
     """
-    A network as addresses are compared with it: an IPv4-mapped one as IPv4.
+    Parse a network; an IPv4-mapped one becomes IPv4, as addresses do.
     """
     network = ip_network(name)
     if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_PREFIX:

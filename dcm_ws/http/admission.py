@@ -1,5 +1,5 @@
 """
-Who may open a WebSocket: what a handshake's path and headers must say (protocol, sections 1 and 5).
+Who may open a WebSocket: checks the path and the headers of a handshake (docs/protocol.md, sections 1 and 5).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RefusedError(Exception):
 class Admitted(NamedTuple):
     """
     @ivar origin: who the client says it is.
-    @ivar address: where it is, looked at through the proxies that are trusted.
+    @ivar address: the client's own address, if a trusted proxy reports it; else that of the far end.
     """
 
     origin: Origin
@@ -46,11 +46,11 @@ class Admitted(NamedTuple):
 
 class Admission:
     """
-    Decides about handshakes.
+    Admits or refuses handshakes.
 
-    @param verify: reads a token, or raises L{ProtocolError}.
+    @param verify: returns the claims of a token, or raises L{ProtocolError}.
     @param limits: where handshakes of pages are counted that may not connect.
-    @param refused: called with the origin of each page that may not connect, and with what it was compared with.
+    @param refused: called with the origin of each page that may not connect, and the target that it was compared with.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Admission:
         target = Target(headers.get("host", ""), local_port=local_port)
         if self._proxies.trusts(peer):
             host, scheme = (_nearest(headers.get(f"x-forwarded-{name}", "")) for name in ("host", "proto"))
-            # a page cannot send these headers: a name in them is not one that leads to this machine
+            # pages cannot send these headers, so a name in them was not chosen by a page
             target = Target(host, scheme) if host else target._replace(scheme=scheme)
         if not self._origins.allows(origin, target):
             self._limits.allowed_origin.add()
@@ -118,13 +118,13 @@ class Admission:
 
 def _query(target: str) -> dict[str, str]:
     """
-    The parameters of a request, of each the first that is not empty.
+    The parameters of a request; of several with one name, the first that is not empty.
 
-    @param target: path and query; what is not ASCII is UTF-8 read as ISO-8859-1.
+    @param target: path and query; UTF-8 in it has been decoded as ISO 8859-1.
     """
     if "?" not in target:
         return {}
-    # bytes that are not UTF-8 become lone surrogates, which no name has
+    # bytes that are not UTF-8 become lone surrogates, which are invalid in every id
     text = urlsplit(target).query.encode("iso-8859-1", "replace").decode("utf-8", "surrogateescape")
     query: dict[str, str] = {}
     for name, value in parse_qsl(text, errors="surrogateescape"):
@@ -142,6 +142,6 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
 
 def _nearest(header: str) -> str:
     """
-    Of what several proxies report, that of the last one.
+    The value that the nearest of several proxies has added.
     """
     return header.rpartition(",")[2].strip()

@@ -1,5 +1,5 @@
 """
-The files that browsers get: the live page, the dashboard, and the JavaScript client.
+The files for browsers: the live page, the dashboard and the JavaScript client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """
-What the pages may load, and who may put them into a frame (Content Security Policy, level 3).
+What the pages may load, and that no page may put them into a frame (Content Security Policy, level 3).
 """
 
 _TYPES = {
@@ -34,7 +34,7 @@ _TYPES = {
 
 class StaticFile(Page):
     """
-    A file of this package, read once.
+    A file of this package, which is read once.
     """
 
     def __init__(self, wall_ms: Callable[[], int], content: bytes, content_type: str) -> None:
@@ -53,7 +53,7 @@ class StaticFile(Page):
         request.setHeader("Content-Security-Policy", POLICY)
         request.setHeader("X-Content-Type-Options", "nosniff")
         request.setHeader("Referrer-Policy", "no-referrer")
-        # asked for each time, answered with 304 while it is the same: no page runs with another version's script
+        # browsers ask each time, and get 304 if it is unchanged: no page runs with a script of another version
         request.setHeader("Cache-Control", "no-cache")
         # the client and its types may be imported by pages of any origin
         if self._type.startswith("text/") and not self._type.startswith("text/html"):
@@ -67,8 +67,8 @@ class StaticFile(Page):
 
     def _is_known(self, tags: str) -> bool:
         """
-        Does the asker have it already?  Compared weakly: a proxy that compresses it makes another tag of it
-        (RFC 9110, section 13.1.2).
+        True if the client has this version already.  Tags are compared weakly, since a proxy that compresses the file
+        changes its tag (RFC 9110, section 13.1.2).
         """
         known = (tag.strip().removeprefix("W/") for tag in tags.split(","))
         return any(tag in ("*", self._etag) for tag in known)
@@ -76,7 +76,7 @@ class StaticFile(Page):
 
 class _WithoutSlash(Page):
     """
-    Sends C{/live/} to C{/live}.
+    Redirects C{/live/} to C{/live}.
     """
 
     def render(self, request: Request) -> bytes:
@@ -86,7 +86,7 @@ class _WithoutSlash(Page):
 
 def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:
     """
-    Each file with its path; pages have none of the ending C{.html} in it.
+    Each file with its path, which is without C{.html} for pages.
     """
     for file in (files("dcm_ws") / "web").iterdir():
         ending = file.name.rpartition(".")[2]

@@ -17,13 +17,13 @@ _host = re.compile(
 )
 _absolute = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _PORT_MAX = 65_535
-# far beyond what anybody sends, and far below what takes long to convert
+# far more than clients send, and few enough to be converted quickly
 _DIGITS_MAX = 18
 
 
 def origin_form(target: bytes) -> bytes:
     """
-    The path and the query of a request's target, which may be a whole URL (RFC 9112, section 3.2.2).
+    The path and the query of a request target, which may be a whole URL (RFC 9112, section 3.2.2).
     """
     found = _absolute.fullmatch(target)
     if found is None:
@@ -34,7 +34,7 @@ def origin_form(target: bytes) -> bytes:
 
 def fault_of(head: Sequence[bytes]) -> str:
     """
-    What is wrong with a request head; empty if nothing is.
+    The reason why a request head is invalid; empty if it is valid.
 
     @param head: the request line and the header lines, without their ends.
     """

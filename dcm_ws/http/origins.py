@@ -1,8 +1,8 @@
 """
-Web pages that may connect: their C{Origin}, compared with the host that they connect to and with what is allowed.
+Which web pages may connect: compares their C{Origin} with the host that they connect to and with the allowed origins.
 
-Browsers write an origin in one way, but proxies, libraries and operators do not: names are compared in one form, with
-the scheme's default port left out or written.
+Browsers write an origin in one way, but proxies, libraries and operators do not.  Names are therefore compared in one
+form, and the scheme's default port may be written or left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _place = re.compile(r"(\[[^\[\]]*\]|[^:\[\]/?#@]+)(?::([0-9]{1,5}))?")
 
 class Target(NamedTuple):
     """
-    What a client connects to, as far as its request tells.
+    What a client connects to, as far as its request shows.
 
     @ivar host: the C{Host} header, or what a trusted proxy reports in its place.
     @ivar scheme: what a trusted proxy reports; empty if unknown.
@@ -55,7 +55,7 @@ class _Origin(NamedTuple):
 
 class AllowedOrigins:
     """
-    The web pages that may connect.  A program that is not a browser sends no C{Origin}, and always may.
+    The web pages that may connect.  A program that is not a browser sends no C{Origin}, and may always connect.
 
     @param patterns: origins such as C{https://*.example.com}, in which C{*} stands for anything; L{SAME_HOST}; or
         C{*} alone for all.
@@ -83,7 +83,7 @@ class AllowedOrigins:
         text = _utf8(origin).strip().lower()
         page = _read_origin(text)
         if page is None:
-            # "null", and what browsers do not send: as it is written, without wildcards
+            # "null", or text that browsers do not send: compared as it is, without wildcards
             return "*" not in text and text.rstrip("/") in self._literal
         return self._fits(page) or (
             self._same_host and self._is_same_host(page, Target(target) if isinstance(target, str) else target)
@@ -110,7 +110,7 @@ class AllowedOrigins:
 
     def _is_own(self, name: str, direct: bool) -> bool:
         if name == "localhost" or name.endswith(".localhost") or parse_address(name) is not None:
-            # no name server is asked for these
+            # these are resolved without a name server
             return True
         if self._names:
             return any(fnmatchcase(name, own) for own in self._names)
@@ -168,7 +168,7 @@ def _pattern(text: str) -> str:
 
 def _utf8(header: str) -> str:
     """
-    A header in the characters that its sender meant: it was read as ISO 8859-1, as HTTP has it.
+    A header decoded as UTF-8, if it is valid; HTTP headers are decoded as ISO 8859-1 at first.
     """
     try:
         return header.encode("iso-8859-1").decode()

@@ -109,5 +109,5 @@ class Report:
         if self._hub.draining:
             return "draining"
         if self._ready_needs_database and self._database()["state"] != "up":
-            return "the database is not listened to"
+            return "the database is not connected"
         return ""

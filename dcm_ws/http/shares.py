@@ -1,5 +1,5 @@
 """
-Counts the connections of one kind, in all and by address, and says whether there is room for one more.
+Limits for connections of one kind, in all and per address.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def address_of(peer: IAddress) -> str:
     """
     if not isinstance(peer, IPv4Address | IPv6Address):
         return UNIX
-    # the PROXY protocol may name anything, and must not name this
+    # the PROXY protocol may send any text, and must not send this one
     return UNKNOWN if peer.host == UNIX else normal_address(peer.host)
 
 
 class Share:
     """
-    Room for connections of one kind.
+    Counts the connections of one kind, and refuses those beyond the limits.
 
     @param most: connections at once; 0 for no limit.
     @param per_address: connections at once from one address; 0 for no limit.  L{UNIX} is not limited.
@@ -46,7 +46,7 @@ class Share:
 
     def __len__(self) -> int:
         """
-        Connections at this moment.
+        The connections that are open now.
         """
         return self._taken
 
@@ -55,7 +55,7 @@ class Share:
 
     def refuses(self, address: str) -> bool:
         """
-        Is there no room for another connection of C{address}?  A refusal is counted.
+        True if another connection of C{address} is beyond a limit; the refusal is counted.
         """
         if self.per_address and address != UNIX and self._by_address.get(limit_key(address), 0) >= self.per_address:
             self.crowded.add()
@@ -67,14 +67,14 @@ class Share:
 
     def enter(self, address: str) -> None:
         """
-        A connection begins to count.
+        Count a connection from now on.
         """
         self._taken += 1
         self._by_address[limit_key(address)] += 1
 
     def leave(self, address: str) -> None:
         """
-        A connection that had entered ends.
+        A connection that was counted is gone.
         """
         charged = limit_key(address)
         self._taken -= 1

@@ -22,7 +22,7 @@ from dcm_ws.http.turns import Turns
 
 REQUESTS_A_TURN = 16
 """
-Pieces of HTTP requests that are read, and answered if they are whole, in one turn of the reactor.
+Pieces of HTTP requests that are read, and answered if they are complete, in one turn of the reactor.
 """
 
 

@@ -1,5 +1,5 @@
 """
-Results that are used again if they are asked for too often.
+Results that are reused if they are asked for too often.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _KEYS = 8
 
 class Sparing(Generic[K, V]):
     """
-    A function that is called a limited number of times a second.  Who asks for more gets the last result.
+    A function that is called a limited number of times a second.  Beyond that, its last result is returned.
 
     @param make: the function; it returns what depends on its argument and on the time.
     @param now: monotonic seconds.

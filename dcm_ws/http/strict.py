@@ -1,5 +1,5 @@
 """
-Twisted's HTTP, made strict: what is wrong with a request is answered in JSON, and never logged as a fault of ours.
+Twisted's HTTP, made strict: invalid requests are answered with errors in JSON, and not logged as failures.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _log = Logger(namespace="dcm_ws.strict_http")
 
 class StrictRequest(LeanRequest):
     """
-    A request whose body, if it has one, is read and thrown away: no page here takes one.
+    A request whose body is read and ignored, since no page takes one.
     """
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
-        # Twisted would parse the body by it
+        # with it, Twisted would parse the body
         self.requestHeaders.removeHeader(b"Content-Type")
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -38,13 +38,13 @@ class StrictRequest(LeanRequest):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """
-        Answer with an error in JSON; log it unless it is the client's.
+        Answer with an error in JSON, and log the failure unless the request is invalid.
         """
         if reason.check(BadRequestError):
             status, text = HTTPStatus.BAD_REQUEST, str(reason.value)
         else:
             status, text = HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed to answer; its log says why"
-            _log.failure("a page broke", failure=reason)
+            _log.failure("a page failed", failure=reason)
         assert self.site is not None
         body = self.site.resource.fail(self, status, text)
         self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -55,7 +55,7 @@ class StrictRequest(LeanRequest):
 
 class StrictChannel(LeanChannel):
     """
-    An HTTP connection that accepts only heads that every server reads in the same way.
+    An HTTP connection that accepts only request heads that every server reads in the same way.
     """
 
     transport: Any
@@ -68,13 +68,13 @@ class StrictChannel(LeanChannel):
         self._ended = False
 
     def dataReceived(self, data: bytes) -> None:
-        # over TLS it comes until the far end has heard of the end
+        # over TLS, data arrives until the far end knows that the connection is closed
         if not self._ended:
             super().dataReceived(data)
 
     def loseConnection(self) -> None:
         """
-        End the connection, in time: TLS would wait for the far end's goodbye.
+        Close the connection in a limited time: TLS would wait for the far end to close its side.
         """
         if self._ended:
             return

@@ -1,5 +1,5 @@
 """
-Spreads work over the reactor's turns, so that the clients that ask for it do not hold up the others.
+Spreads work over the reactor's turns, so that the clients that cause it do not delay the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 class Turns:
     """
-    Does a limited number of jobs in each reactor turn, in the order in which they came.
+    Does a limited number of jobs in each turn of the reactor, in the order in which they were given.
 
     @param most: jobs in one turn.
     """
@@ -25,7 +25,7 @@ class Turns:
 
     def __len__(self) -> int:
         """
-        Jobs that wait for a later turn.
+        The jobs that wait for a later turn.
         """
         return len(self._jobs)
 
@@ -34,7 +34,7 @@ class Turns:
 
     def do(self, job: Callable[[], object]) -> bool:
         """
-        Call C{job}, at once if this turn has room for it.  False if it waits for a later turn.
+        Call C{job} at once, or in a later turn if this one has reached the limit.  Returns whether it was called.
         """
         if not self._done:
             self._clock.callLater(0, self._next)

@@ -44,7 +44,7 @@ def test_bad_notifications(clock: Clock, warnings: list[str]) -> None:
     Bad notifications are one line in the next minute, with the reason of the last one; without any there is no line.
     """
     hub = make_hub(clock)
-    summary = Summary(hub, clock.seconds)
+    summary = Summary(hub.counts, clock.seconds)
     summary.write()
     assert warnings == []
     notify_badly(hub, summary)
@@ -60,7 +60,7 @@ def test_refused_pages(clock: Clock, warnings: list[str]) -> None:
     """
     The first refused page of a minute is logged, with the number of those before it that were not.
     """
-    summary = Summary(make_hub(clock), clock.seconds)
+    summary = Summary(make_hub(clock).counts, clock.seconds)
     for _ in range(3):
         summary.page_refused("https://evil.example", Target("a.com"))
     assert len(warnings) == 1

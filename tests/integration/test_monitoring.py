@@ -228,7 +228,7 @@ def test_ready_without_the_database(database: PostgresServer) -> None:
         database.stop()
         try:
             until(lambda: get(f"{http(running)}/readyz")[0] == 503)
-            assert json.loads(get(f"{http(running)}/readyz")[1])["error"] == "the database is not listened to"
+            assert json.loads(get(f"{http(running)}/readyz")[1])["error"] == "the database is not connected"
             assert get(f"{http(running)}/livez")[0] == 200
             assert metrics(http(running))['dcm_ws_database_state{state="down"}'] == 1
             assert get(f"{http(other)}/readyz")[0] == 200
