@@ -39,7 +39,7 @@ def failure() -> Failure:
 
 def test_json_line() -> None:
     """
-    A JSON line has the time, the level, what logged, the message, and the event's own fields.
+    A JSON line has the time, the level, the logger, the message, and the event's own fields.
     """
     line = json_line(event(seconds=1.5, count=3, ok=True, nothing=None))
     assert json.loads(line) == {
@@ -68,7 +68,7 @@ def test_json_stays_one_line(text: str) -> None:
 
 def test_json_leaves_objects_out() -> None:
     """
-    Fields that are no plain values are left out: nobody knows what they would show.
+    Fields that are not plain values are left out, since their text is unknown.
     """
     line = json.loads(json_line(event(peer=object(), names=["a"], log_source=object())))
     assert line.keys() == {"time", "level", "logger", "message", "client"}
@@ -76,7 +76,7 @@ def test_json_leaves_objects_out() -> None:
 
 def test_json_own_fields_win() -> None:
     """
-    An event's field cannot pass for the level or the time.
+    A field of an event cannot replace the level or the time.
     """
     line = json.loads(json_line(event(level="none", time=0, message="x")))
     assert (line["level"], line["message"]) == ("info", "ws_1 left")
@@ -94,7 +94,7 @@ def test_json_failure() -> None:
 
 def test_text_line() -> None:
     """
-    A line for people has the time in UTC, the level, what logged, and the message.
+    A line for people has the time in UTC, the level, the logger, and the message.
     """
     assert text_line(event()) == "2026-01-02T12:00:00Z info     [dcm_ws.test] ws_1 left\n"
 
@@ -121,7 +121,7 @@ def test_text_failure() -> None:
 )
 def test_text_formats(fields: dict[str, Any], message: str) -> None:
     """
-    Whatever Twisted can format is formatted as Twisted would.
+    Messages are formatted as Twisted formats them.
     """
     assert text_line(event(**fields)) == f"2026-01-02T12:00:00Z info     [dcm_ws.test] {message}\n"
 
@@ -131,7 +131,7 @@ def test_text_formats(fields: dict[str, Any], message: str) -> None:
 )
 def test_bad_formats(fields: dict[str, Any]) -> None:
     """
-    A message that cannot be formatted is logged as such, in either format.
+    A message that cannot be formatted is reported in the log, in either format.
     """
     assert "Unable to format" in text_line(event(**fields))
     assert "Unable to format" in json.loads(json_line(event(**fields)))["message"]
@@ -150,7 +150,7 @@ def test_bad_formats(fields: dict[str, Any]) -> None:
 )
 def test_levels(level: str, format: str, shown: list[str]) -> None:
     """
-    What is below the level is not shown.
+    Events below the level are not written.
     """
     out = io.StringIO()
     log = Logger(namespace="test", observer=LogPublisher(make_observer(out, level, format)))
@@ -174,7 +174,7 @@ def test_levels(level: str, format: str, shown: list[str]) -> None:
 )
 def test_text_has_no_control_characters(text: str, line: str) -> None:
     """
-    What a message contains cannot move the cursor of a terminal, nor look like another line of the log.
+    A message can neither move the cursor of a terminal nor look like another line of the log.
     """
     assert text_line(event(client=text)).endswith(f"] {line} left\n")
 
@@ -182,7 +182,7 @@ def test_text_has_no_control_characters(text: str, line: str) -> None:
 @pytest.mark.parametrize("text", ["", "https://a.com", "\x1b[31m", "a\nb", "é", "x" * 10_000])
 def test_what_strangers_send_is_quoted(text: str) -> None:
     """
-    In a log line it is short, in ASCII, and marked as what was sent.
+    Untrusted text in a log line is short, in ASCII and quoted.
     """
     quoted = shown(text)
     assert quoted.isascii() and quoted.isprintable()

@@ -57,7 +57,7 @@ def clean(**variables: str) -> dict[str, str]:
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """
-    What the command says and how it ends.
+    The output of the command and its exit status.
     """
     return subprocess.run(
         command(*arguments), env=clean(**variables), capture_output=True, text=True, timeout=30, check=False
@@ -84,7 +84,7 @@ def test_help() -> None:
 
 def test_plugin_is_listed() -> None:
     """
-    twistd knows the command.
+    twistd lists the command.
     """
     twistd = command()[0]
     ended = subprocess.run([twistd, "--help"], capture_output=True, text=True, timeout=30, check=False)
@@ -93,7 +93,7 @@ def test_plugin_is_listed() -> None:
 
 def test_version() -> None:
     """
-    --version says which one it is.
+    --version prints the version.
     """
     ended = run("--version")
     assert ended.returncode == 0
@@ -112,7 +112,7 @@ def test_version() -> None:
 )
 def test_bad_value(arguments: list[str], variables: dict[str, str], named: str) -> None:
     """
-    A bad value ends the start with exit status 1 and one line that names it.
+    An invalid value ends the command with exit status 1 and one line that names it.
     """
     ended = run(*arguments, **variables)
     assert ended.returncode == 1
@@ -134,7 +134,7 @@ def test_bad_value(arguments: list[str], variables: dict[str, str], named: str) 
 )
 def test_cannot_listen(endpoint: str, reason: str) -> None:
     """
-    A service that cannot listen says why in one line of its log, and ends with exit status 1.
+    A service that cannot listen logs the reason in one line, and ends with exit status 1.
     """
     ended = run("--no-database", "--listen", endpoint)
     assert ended.returncode == 1
@@ -146,7 +146,7 @@ def test_cannot_listen(endpoint: str, reason: str) -> None:
 
 def logged(*arguments: str, until: str, **variables: str) -> list[str]:
     """
-    The lines that the service logs between its start and its end, which comes once it has said C{until}.
+    The lines that the service logs; it is stopped as soon as a line contains C{until}.
     """
     process = subprocess.Popen(
         command("--no-database", "--listen", "tcp:0:interface=127.0.0.1", *arguments),
@@ -205,7 +205,7 @@ def test_too_few_file_descriptors(limit: int | None, warned: int) -> None:
 
 def test_few_file_descriptors_are_logged() -> None:
     """
-    The warning is in the log of a service that has few, and not in that of one that has enough.
+    The warning is logged if the service has few file descriptors, and not if it has enough.
     """
     few = run_limited(256)
     assert "only 256 file descriptors" in few
@@ -214,7 +214,7 @@ def test_few_file_descriptors_are_logged() -> None:
 
 def run_limited(files: int, *options: str) -> str:
     """
-    What a service logs that may open so many files, until it is ready.
+    The log of a service that may open C{files} files, until it is ready.
     """
     program = Path(sys.executable).with_name("twistd")
     command = f"ulimit -n {files} && exec {program} -n --pidfile= dcm-ws --ws-port 0 --no-database {' '.join(options)}"

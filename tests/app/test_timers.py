@@ -11,7 +11,7 @@ from dcm_ws.app.timers import STEPS_A_TURN, Sliced, every
 
 class Job:
     """
-    A job of so many steps, each of which is noted.
+    A job of some steps that counts them.
     """
 
     def __init__(self, steps: int, fails_at: int = -1) -> None:
@@ -31,7 +31,7 @@ class Job:
 
 def test_every(clock: Clock) -> None:
     """
-    A step is taken at once and then as often as was asked for, until its service stops.
+    A step is done at once and then at the interval, until the service stops.
     """
     calls: list[float] = []
     timer = every(5, "the test", lambda: calls.append(clock.seconds()), clock)
@@ -45,7 +45,7 @@ def test_every(clock: Clock) -> None:
 
 def test_every_outlives_a_failure(clock: Clock, no_logged_failures: list[LogEvent]) -> None:
     """
-    A step that fails is logged, and taken again when it is time.
+    A step that fails is logged, and done again after the interval.
     """
     calls = []
 
@@ -75,7 +75,7 @@ def test_every_outlives_a_failure(clock: Clock, no_logged_failures: list[LogEven
 )
 def test_sliced(clock: Clock, steps: int, turns: list[int]) -> None:
     """
-    A long job is done 256 steps a turn of the reactor, which has time for others in between.
+    A long job does 256 steps in each turn of the reactor, which serves others in between.
     """
     job = Job(steps)
     sliced = Sliced("the test", job, clock)
@@ -96,7 +96,7 @@ def test_sliced(clock: Clock, steps: int, turns: list[int]) -> None:
 
 def test_starting_while_running(clock: Clock) -> None:
     """
-    A job that is not yet done is not begun again; when it is done, it is.
+    A job that is running is not started again; when it has ended, it is.
     """
     job = Job(STEPS_A_TURN + 1)
     sliced = Sliced("the test", job, clock)
@@ -113,7 +113,7 @@ def test_starting_while_running(clock: Clock) -> None:
 @pytest.mark.parametrize("fails_at", [0, 10, STEPS_A_TURN + 10])
 def test_sliced_outlives_a_failure(clock: Clock, no_logged_failures: list[LogEvent], fails_at: int) -> None:
     """
-    A job that fails is logged, and begun anew the next time.
+    A job that fails is logged, and started again the next time.
     """
     job = Job(1000, fails_at)
     sliced = Sliced("the test", job, clock)

@@ -25,7 +25,7 @@ class Service:
     """
     The HTTP side of a service.
 
-    @ivar database: what it says of its database.
+    @ivar database: the state of its database.
     """
 
     def __init__(self, **rules: Any) -> None:
@@ -50,7 +50,7 @@ class Service:
 
     def get(self, path: str, method: str = "GET", **headers: str) -> ANSWER:
         """
-        The status, the headers and the body that are answered.
+        The status, the headers and the body of the response.
         """
         treq = StubTreq(self.site.resource)
         answer: list[Any] = []
@@ -65,7 +65,7 @@ class Service:
 
     def json(self, path: str, **headers: str) -> dict[str, Any]:
         """
-        The JSON object that is answered.
+        The JSON object in the response.
         """
         value: dict[str, Any] = json.loads(self.get(path, **headers)[2])
         return value

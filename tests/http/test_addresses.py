@@ -35,7 +35,7 @@ from dcm_ws.http.addresses import UNIX, UNKNOWN, TrustedProxies, limit_key, norm
 )
 def test_one_form(text: str, address: str) -> None:
     """
-    However an address is written, it is one and the same.
+    Every spelling of an address gives the same address.
     """
     assert str(parse_address(text)) == address
     assert normal_address(text) == address
@@ -83,7 +83,7 @@ def test_what_is_not_an_address(text: str) -> None:
 
 def test_peers() -> None:
     """
-    A peer keeps its address, and never brings anything else into the log.
+    The address of a peer stays the same, and nothing else of it reaches the log.
     """
     assert normal_address(UNIX) == UNIX
     assert normal_address("\x1b[31m") == UNKNOWN
@@ -160,7 +160,7 @@ def test_trusted_proxies(trusted: tuple[str, ...], peer: str, forwarded: str, ad
 @given(st.text(alphabet='0123456789.,: aunkow_[]%"\x85\x1b', max_size=60))
 def test_what_clients_write_through_a_proxy(lie: str) -> None:
     """
-    Whatever a client writes there, behind a trusted proxy its address is the one that the proxy saw.
+    Behind a trusted proxy, the client's address is the one that the proxy saw, whatever the client sends.
     """
     proxies = TrustedProxies(("10.0.0.1", UNIX))
     assert proxies.client("10.0.0.1", f"{lie}, 192.0.2.1") == "192.0.2.1"

@@ -22,7 +22,7 @@ CLAIMS = Claims("ann", None, 0)
 
 def verify(token: str) -> Claims:
     """
-    Knows one token.
+    Accepts one token.
     """
     if token == "good":
         return CLAIMS
@@ -50,7 +50,7 @@ def refusal(admission: Admission, target: str, **headers: str) -> tuple[HTTPStat
 
 def test_refused_origins_are_counted() -> None:
     """
-    A page that may not connect is told 403, and counted.
+    A page that may not connect gets 403, and is counted.
     """
     limits = LimitCounts()
     admission = Admission(verify, origins=AllowedOrigins((SAME_HOST,)), proxies=TrustedProxies(), limits=limits)
@@ -66,7 +66,7 @@ def test_refused_origins_are_counted() -> None:
 
 def test_refused_origins_are_reported() -> None:
     """
-    The operator can be told which origin was compared with what.
+    Each refused origin is reported with the target that it was compared with.
     """
     reported: list[tuple[str, Target]] = []
     admission = Admission(
@@ -109,7 +109,7 @@ def test_refused_origins_are_reported() -> None:
 )
 def test_hosts_that_proxies_report(peer: str, headers: dict[str, str], allowed: bool) -> None:
     """
-    A trusted proxy says which host and scheme the browser used; nobody else does.
+    Only a trusted proxy can report the host and the scheme that the browser used.
     """
     admission = make_admission(SAME_HOST, proxies=("10.0.0.1",))
     headers = headers | {"origin": "https://a.com:8443"}
@@ -133,7 +133,7 @@ def test_hosts_that_proxies_report(peer: str, headers: dict[str, str], allowed: 
 )
 def test_address_of_the_client(peer: str, forwarded: str, address: str) -> None:
     """
-    The address of an admitted client is the one that a trusted proxy reports, in its one form.
+    The address of an admitted client is the one that a trusted proxy reports, in normal form.
     """
     admission = make_admission(proxies=("10.0.0.1",))
     assert admission.admit("/", {"x-forwarded-for": forwarded}, peer) == Admitted(Origin(), address)
@@ -175,7 +175,7 @@ def test_address_of_the_client(peer: str, forwarded: str, address: str) -> None:
 )
 def test_admitted(target: str, headers: dict[str, str], origin: Origin) -> None:
     """
-    The query says who the client claims to be; the token, there or in a header, who it is.
+    The query holds what the client claims; the token, in the query or in a header, proves who it is.
     """
     assert make_admission().admit(target, headers, "192.0.2.1") == Admitted(origin, "192.0.2.1")
 
@@ -184,7 +184,7 @@ def test_admitted(target: str, headers: dict[str, str], origin: Origin) -> None:
 @pytest.mark.parametrize("value", ["+", "+a", "a%20", "x" * 129, "%ff", "\xff", "a%00", "%E2%80%AE", "%ED%A0%80"])
 def test_malformed_ids(name: str, value: str) -> None:
     """
-    An id that does not fit the grammar refuses the connection, also beside a good token.
+    A handshake with an invalid id is refused, even with a valid token.
     """
     assert refusal(make_admission(), f"/?{name}={value}") == (400, "INVALID_MESSAGE")
     assert refusal(make_admission(), f"/?token=good&{name}={value}") == (400, "INVALID_MESSAGE")
@@ -193,7 +193,7 @@ def test_malformed_ids(name: str, value: str) -> None:
 @pytest.mark.parametrize("value", ["0", "false", "2", "yes", "True", " 1", "%ff"])
 def test_malformed_observer(value: str) -> None:
     """
-    Who asks to observe must say it clearly, and is told what was not.
+    A handshake with an invalid C{observer} is refused, and the error names the parameter.
     """
     with pytest.raises(RefusedError, match="Malformed observer") as refused:
         make_admission().admit(f"/?token=good&observer={value}", {}, "192.0.2.1")
@@ -211,7 +211,7 @@ def test_malformed_observer(value: str) -> None:
 )
 def test_bad_tokens(token: str, status: int, code: str) -> None:
     """
-    A token that is no good refuses the connection, wherever it comes from.
+    A handshake with an invalid token is refused, whether the token is in the query or in a header.
     """
     assert refusal(make_admission(), f"/?token={token}") == (status, code)
     assert refusal(make_admission(), "/", authorization=f"Bearer {token}") == (status, code)

@@ -26,7 +26,7 @@ from tests.http.service import Service
 )
 def test_files(service: Service, path: str, content_type: str, holds: bytes) -> None:
     """
-    Browsers get the pages and the client, may load nothing from elsewhere, and ask anew each time.
+    Browsers get the pages and the client, may load nothing from other sites, and revalidate each time.
     """
     status, headers, body = service.get(path)
     assert (status, headers["Content-Type"]) == (200, content_type)
@@ -50,7 +50,7 @@ def test_files(service: Service, path: str, content_type: str, holds: bytes) -> 
 @pytest.mark.parametrize("path", ["/live", "/dashboard"])
 def test_slash_at_the_end(service: Service, path: str) -> None:
     """
-    A page is found with a slash behind it, too.
+    A path of a page with a slash at the end is redirected to the page.
     """
     status, headers, _ = service.get(f"{path}/")
     assert (status, urljoin(f"http://x/dcm{path}/", headers["Location"])) == (302, f"http://x/dcm{path}")
@@ -77,6 +77,6 @@ def test_pages_below_a_path(service: Service) -> None:
 @pytest.mark.parametrize("path", ["/live.html", "/package.json", "/..%2fsetup.cfg", "/web", "/dcm_ws.py"])
 def test_no_other_files(service: Service, path: str) -> None:
     """
-    What is not meant for browsers is not there.
+    Other files of the package are not served.
     """
     assert service.get(path)[0] == 404

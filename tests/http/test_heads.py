@@ -1,5 +1,5 @@
 """
-Heads that every server reads in the same way, and the others.
+Request heads that every server reads in the same way, and others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOST = b"Host: dcm.example"
 )
 def test_hosts(host: bytes) -> None:
     """
-    A host name or an address, with or without a port, is in order.
+    A host name or an address is valid, with or without a port.
     """
     assert fault_of([b"GET / HTTP/1.1", b"Host: " + host]) == ""
 
@@ -85,7 +85,7 @@ def test_what_is_not_a_host(host: bytes) -> None:
 )
 def test_good_heads(head: list[bytes]) -> None:
     """
-    Nothing is wrong with what servers agree on; the request line is read elsewhere.
+    Heads that all servers read in the same way are valid; the request line is checked elsewhere.
     """
     assert fault_of(head) == ""
 
@@ -123,7 +123,7 @@ def test_good_heads(head: list[bytes]) -> None:
 )
 def test_bad_heads(lines: list[bytes], fault: str) -> None:
     """
-    What one server reads in one way and another in another is refused.
+    Heads that servers read in different ways are refused.
     """
     assert fault in fault_of([b"GET / HTTP/1.1", *lines])
 
@@ -154,14 +154,14 @@ def test_two_hosts(target: bytes) -> None:
 )
 def test_origin_form(target: bytes, path: bytes) -> None:
     """
-    A whole URL asks for the same as its path and its query.
+    A whole URL is the same as its path and its query.
     """
     assert origin_form(target) == path
 
 
 def test_old_requests() -> None:
     """
-    HTTP/1.0 knows no Host, but still only one, and no Transfer-Encoding.
+    HTTP/1.0 needs no Host header and allows one; it does not allow Transfer-Encoding.
     """
     assert "one Host" in fault_of([b"GET / HTTP/1.0", HOST, HOST])
     assert "chunked" in fault_of([b"GET / HTTP/1.0", HOST, b"Transfer-Encoding: chunked"])
@@ -171,7 +171,7 @@ def test_old_requests() -> None:
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
 def test_nothing_breaks(head: list[bytes]) -> None:
     """
-    Whatever the lines hold, there is a fault or none; and two hosts are one.
+    Any lines give a reason or none, without an exception; two Host headers always give one.
     """
     assert isinstance(fault_of(head), str)
     assert fault_of([*head, HOST, HOST])

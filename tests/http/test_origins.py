@@ -81,7 +81,7 @@ def test_programs_send_no_origin(patterns: tuple[str, ...]) -> None:
 )
 def test_patterns(pattern: str, origin: str, allowed: bool) -> None:
     """
-    An origin is allowed if it fits a pattern, with C{*} for anything and nothing else for anything else.
+    An origin is allowed if it matches a pattern, in which only C{*} is a wildcard.
     """
     assert AllowedOrigins((pattern,)).allows(origin, "service.example") is allowed
     assert AllowedOrigins(("https://other.example", pattern)).allows(origin, "service.example") is allowed
@@ -188,7 +188,7 @@ def test_what_is_not_a_host_name(name: str) -> None:
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_nothing_breaks(origin: str, host: str) -> None:
     """
-    Whatever the headers hold, the answer is yes or no; and never yes to a page of elsewhere.
+    Any headers give a decision without an exception, and pages of other sites are never allowed.
     """
     origins = AllowedOrigins(("https://*.example.com", SAME_HOST))
     assert origins.allows(origin, host) in (True, False)

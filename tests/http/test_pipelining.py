@@ -1,5 +1,5 @@
 """
-Requests behind one another on one HTTP connection: one a reactor turn, and none that would only pile up answers.
+Pipelined requests on one HTTP connection: one is handled in each reactor turn, and none while responses wait.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TURN = 2.0**-10
 
 class Turns(MemoryReactorClock):
     """
-    A reactor whose turns take time, so that they can be told apart.
+    A reactor whose turns take time, so that tests can distinguish them.
     """
 
     def callLater(self, delay: float, *call: Any, **arguments: Any) -> Any:
@@ -56,7 +56,7 @@ class Connection:
 
     def turn(self) -> int:
         """
-        The next turn of the reactor: how many answers there are then, in all.
+        Run the next turn of the reactor, and return the number of responses so far.
         """
         self.reactor.advance(TURN)
         return self.answers
@@ -64,14 +64,14 @@ class Connection:
     @property
     def answers(self) -> int:
         """
-        How many answers there are.
+        The number of responses so far.
         """
         return self.transport.value().count(b"HTTP/1.1 ")
 
     @property
     def reading(self) -> bool:
         """
-        Is the far end read from?
+        True if the transport is reading.
         """
         return self.transport.producerState == "producing"
 
@@ -84,7 +84,7 @@ def connection() -> Connection:
 @pytest.mark.parametrize("request_", [REQUEST, POSTED])
 def test_one_request_a_turn(connection: Connection, request_: bytes) -> None:
     """
-    Requests that come together are answered turn by turn.
+    Requests that arrive together are answered one in each turn.
     """
     connection.protocol.dataReceived(request_ * 5)
     assert [connection.answers, *(connection.turn() for _ in range(5))] == [1, 2, 3, 4, 5, 5]
@@ -93,7 +93,7 @@ def test_one_request_a_turn(connection: Connection, request_: bytes) -> None:
 
 def test_request_in_pieces(connection: Connection) -> None:
     """
-    Where a read ends does not matter.
+    Requests may be split between reads at any place.
     """
     data = REQUEST * 3
     for byte in data:
@@ -104,7 +104,7 @@ def test_request_in_pieces(connection: Connection) -> None:
 
 def test_many_requests_are_not_read_before_their_time(connection: Connection) -> None:
     """
-    While there is much to answer, nothing more is read.
+    While many requests wait for responses, nothing more is read.
     """
     connection.protocol.dataReceived(REQUEST * 2000)
     assert not connection.reading
@@ -115,7 +115,7 @@ def test_many_requests_are_not_read_before_their_time(connection: Connection) ->
 
 def test_answers_that_are_not_read(connection: Connection) -> None:
     """
-    While the answers wait to be read no further request is answered, nor read.
+    While the client does not read the responses, no more requests are answered or read.
     """
     connection.protocol.dataReceived(REQUEST * 10)
     connection.turn()
@@ -130,7 +130,7 @@ def test_answers_that_are_not_read(connection: Connection) -> None:
 
 def test_answers_that_are_never_read(connection: Connection) -> None:
     """
-    Who does not read the answers in time is cut off.
+    A client that does not read the responses in time is disconnected.
     """
     connection.protocol.dataReceived(REQUEST * 10)
     producer = connection.transport.producer
@@ -143,7 +143,7 @@ def test_answers_that_are_never_read(connection: Connection) -> None:
 
 def test_gone_between_two_requests(connection: Connection) -> None:
     """
-    A connection that ends leaves its further requests unanswered.
+    When a connection ends, its remaining requests are not answered.
     """
     connection.protocol.dataReceived(REQUEST * 10)
     connection.protocol.connectionLost(Failure(connectionDone.value))
@@ -153,7 +153,7 @@ def test_gone_between_two_requests(connection: Connection) -> None:
 @pytest.mark.parametrize("rest", [b"", REQUEST[:10]])
 def test_client_that_has_asked_for_all(connection: Connection, rest: bytes) -> None:
     """
-    Who sends no more gets all the answers that are due, and then the connection ends.
+    A client that stops sending gets all responses that are due, and then the connection is closed.
     """
     connection.protocol.dataReceived(REQUEST * 10 + rest)
     IHalfCloseableProtocol(connection.protocol).readConnectionLost()
@@ -165,7 +165,7 @@ def test_client_that_has_asked_for_all(connection: Connection, rest: bytes) -> N
 
 def test_client_that_asks_for_nothing(connection: Connection) -> None:
     """
-    Who sends no more, and has nothing coming, is let go of at once.
+    If a client stops sending and no response is due, the connection is closed at once.
     """
     IHalfCloseableProtocol(connection.protocol).readConnectionLost()
     assert connection.transport.disconnecting
@@ -173,7 +173,7 @@ def test_client_that_asks_for_nothing(connection: Connection) -> None:
 
 def test_last_request(connection: Connection) -> None:
     """
-    Behind a request that says it is the last nothing is answered.
+    Requests after one that says it is the last are not answered.
     """
     connection.protocol.dataReceived(REQUEST + REQUEST.replace(b"Host", b"Connection: close\r\nHost") + REQUEST)
     for _ in range(5):

@@ -1,5 +1,5 @@
 """
-The hand-over from the port to HTTP or WebSocket, on transports in memory.
+The port hands connections over to HTTP or WebSocket, on transports in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 class Taker(Protocol):
     """
-    Keeps what it is given.
+    Records what it receives.
     """
 
     def __init__(self, address: object) -> None:
@@ -53,7 +53,7 @@ class Taker(Protocol):
 
 class Takers(Factory):
     """
-    Makes them, and keeps them.
+    Makes L{Taker}s, and keeps them.
     """
 
     noisy = False
@@ -76,27 +76,27 @@ class Takers(Factory):
 
 class Transport(StringTransport):
     """
-    A connection as the far end has it.
+    The far end of a connection.
     """
 
     protocol: Protocol
 
     def send(self, data: bytes) -> None:
         """
-        C{data} arrives, at whoever is there to take it.
+        Deliver C{data} to the current protocol.
         """
         self.protocol.dataReceived(data)
 
     def lose(self) -> None:
         """
-        The connection is gone.
+        Lose the connection.
         """
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
     @property
     def status(self) -> int:
         """
-        What was answered, which must have a JSON body of the right length.
+        The status of the response, which must have a JSON body of the right length.
         """
         head, _, body = self.value().partition(b"\r\n\r\n")
         assert b"\r\nConnection: close" in head
@@ -107,7 +107,7 @@ class Transport(StringTransport):
 
 class Ground:
     """
-    A port and the two that it gives connections to.
+    A port, and the two factories that it gives connections to.
     """
 
     def __init__(self, clock: Clock, most: int = WAITING_MAX) -> None:
@@ -133,7 +133,7 @@ class Ground:
 
     def connect(self, host: str = "192.0.2.1") -> Transport:
         """
-        A connection on which nothing has been sent.
+        Make a connection on which nothing has been sent.
         """
         transport = Transport(peerAddress=IPv4Address("TCP", host, 50_000))
         transport.protocol = self.port.buildProtocol(ADDRESS)
@@ -176,7 +176,7 @@ def ground(clock: Clock) -> Ground:
 )
 def test_who_gets_it(ground: Ground, request_: bytes, websocket: bool) -> None:
     """
-    A request to open a WebSocket on one of its paths goes there, and everything else to HTTP.
+    A request to open a WebSocket on one of the paths goes to WebSocket, and every other to HTTP.
     """
     ground.connect().send(request_)
     takers, others = (ground.websockets, ground.web) if websocket else (ground.web, ground.websockets)
@@ -191,7 +191,7 @@ def test_who_gets_it(ground: Ground, request_: bytes, websocket: bool) -> None:
 )
 def test_any_pieces(request_: bytes, more: bytes, cuts: list[int]) -> None:
     """
-    In whatever pieces a request comes, and whatever comes along with it: nothing is lost, doubled or turned around.
+    In whatever pieces a request arrives, with whatever follows it, no bytes are lost, duplicated or reordered.
     """
     ground = Ground(Clock())
     transport = ground.connect()
@@ -207,7 +207,7 @@ def test_any_pieces(request_: bytes, more: bytes, cuts: list[int]) -> None:
 
 def test_wrapped_transport(ground: Ground) -> None:
     """
-    A connection through TLS, or another wrapper, is handed on as well: the wrapper stays in between.
+    A connection through TLS or another wrapper is handed over, too, and the wrapper stays.
     """
     wrapper = WrappingFactory(ground.port).buildProtocol(ADDRESS)
     assert isinstance(wrapper, ProtocolWrapper)
@@ -224,7 +224,7 @@ def test_wrapped_transport(ground: Ground) -> None:
 @pytest.mark.parametrize("says_goodbye", [False, True])
 def test_end_of_a_wrapped_transport(ground: Ground, clock: Clock, says_goodbye: bool) -> None:
     """
-    TLS ends a connection when the far end has agreed; one that does not agree is ended all the same.
+    A TLS connection ends when the far end closes its side; if it does not, the connection is aborted.
     """
     wrapper = WrappingFactory(ground.port).buildProtocol(ADDRESS)
     assert isinstance(wrapper, ProtocolWrapper)
@@ -245,7 +245,7 @@ def test_end_of_a_wrapped_transport(ground: Ground, clock: Clock, says_goodbye: 
 
 def test_deadline(ground: Ground, clock: Clock) -> None:
     """
-    A connection without a whole request head after 5 s is refused with 408, and what still comes is ignored.
+    A connection without a complete request head after 5 s is refused with 408, and what arrives later is ignored.
     """
     early, late = ground.connect(), None
     early.send(b"GET / HTTP/1.1\r\n")
@@ -285,7 +285,7 @@ def test_tls_where_there_is_none(ground: Ground, pieces: tuple[bytes, ...]) -> N
 
 def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:
     """
-    A connection that is gone before it said anything is forgotten.
+    A connection that is lost before its request is forgotten.
     """
     transport = ground.connect()
     transport.send(b"GET /")
@@ -298,7 +298,7 @@ def test_lost_before_its_request(ground: Ground, clock: Clock) -> None:
 
 def test_crowded(ground: Ground) -> None:
     """
-    Where too many connections have not sent a request, the one that has waited longest makes room.
+    If too many connections have not sent a request, the one that has waited longest is closed.
     """
     first, *others = (ground.connect() for _ in range(WAITING_MAX))
     assert not first.disconnecting
@@ -313,7 +313,7 @@ def test_crowded(ground: Ground) -> None:
 @pytest.mark.parametrize("piece", [1 << 20, 1000, HEAD_MAX, HEAD_MAX + 1])
 def test_too_long(ground: Ground, piece: int) -> None:
     """
-    A head of more than 16 KiB is refused with 431 as soon as it is too long, and what still comes is ignored.
+    A head of more than 16 KiB is refused with 431 as soon as it is too long, and what arrives later is ignored.
     """
     transport = ground.connect()
     head = b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX + b"\r\n\r\n"
@@ -327,7 +327,7 @@ def test_too_long(ground: Ground, piece: int) -> None:
 
 def test_just_not_too_long(ground: Ground) -> None:
     """
-    A head of 16 KiB is taken, and whatever follows it does not count.
+    A head of 16 KiB is accepted, and what follows it does not count.
     """
     start = b"GET / HTTP/1.1\r\nX: "
     head = start + b"x" * (HEAD_MAX - len(start)) + b"\r\n\r\n"
@@ -337,7 +337,7 @@ def test_just_not_too_long(ground: Ground) -> None:
 
 def test_drop(ground: Ground) -> None:
     """
-    When the service stops, connections without a request are closed without a word, and the others left alone.
+    When the service stops, connections without a request are closed without a response, and others stay open.
     """
     waiting, half, web, websocket = (ground.connect() for _ in range(4))
     half.send(b"GET /")
@@ -350,7 +350,7 @@ def test_drop(ground: Ground) -> None:
 
 def test_abort(ground: Ground) -> None:
     """
-    In the end the HTTP connections that are still there are dropped; those that have gone are not held on to.
+    Open HTTP connections are dropped in the end, and no reference to closed ones is kept.
     """
     stays, goes, websocket = (ground.connect() for _ in range(3))
     stays.send(PLAIN)
@@ -367,7 +367,7 @@ def test_abort(ground: Ground) -> None:
 
 def test_starting_and_stopping(ground: Ground) -> None:
     """
-    The two behind the port start and stop with it.
+    The two factories start and stop with the port.
     """
     ground.port.doStart()
     assert (ground.websockets.running, ground.web.running) == (True, True)
@@ -441,7 +441,7 @@ def test_many_requests_at_once(clock: Clock) -> None:
 
 def test_half_closed_http_connection(ground: Ground) -> None:
     """
-    That the client has stopped sending, or reading, reaches the HTTP side.
+    The HTTP side learns that the client has stopped sending or reading.
     """
     heard = []
 

@@ -34,7 +34,7 @@ from tests.http.service import Service
 )
 def test_person_or_program(service: Service, accept: str, redirected: bool) -> None:
     """
-    Who prefers HTML to JSON, and says so, is sent to the live page; all others are told to use WebSocket.
+    Clients that prefer HTML to JSON are redirected to the live page; all others are told to use WebSocket.
     """
     for path in ("/", "/ws", "/ws?agent_id=a"):
         status, headers, _ = service.get(path, Accept=accept)
@@ -47,7 +47,7 @@ def test_person_or_program(service: Service, accept: str, redirected: bool) -> N
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_every_answer_is_json(service: Service, path: str, method: str) -> None:
     """
-    Every answer is JSON, is not to be cached, and not to be taken for anything else.
+    Every response is JSON, and must neither be cached nor taken for another type.
     """
     _, headers, body = service.get(path, method)
     assert headers["Content-Type"] == "application/json"

@@ -30,7 +30,7 @@ def connect(service: Service) -> tuple[Any, StringTransport]:
 
 def test_idle_connection(service: Service) -> None:
     """
-    A kept-alive connection on which nothing comes any more is closed.
+    A connection on which no further request arrives is closed.
     """
     service.site.doStart()
     protocol, transport = connect(service)
@@ -67,7 +67,7 @@ def test_end_that_takes_too_long(service: Service, request_: bytes, says_goodbye
 @pytest.mark.parametrize("piece", [b"x", b"X-Header: y\r\n"])
 def test_trickle(service: Service, piece: bytes) -> None:
     """
-    A request that comes bit by bit, in its head or in its body, has no more time for that than one that does not come.
+    A request that arrives in small pieces, in its head or in its body, has no more time than any other.
     """
     service.site.doStart()
     protocol, transport = connect(service)
@@ -87,7 +87,7 @@ def test_trickle(service: Service, piece: bytes) -> None:
 @pytest.mark.parametrize("request_", [b"GET /hea", b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"])
 def test_request_that_is_never_whole(service: Service, request_: bytes) -> None:
     """
-    A client that stops sending in the middle of a request is not waited for.
+    If a client stops sending in the middle of a request, the connection is closed.
     """
     service.site.doStart()
     protocol, transport = connect(service)
@@ -132,7 +132,7 @@ def test_many_connections_ask_at_once(service: Service) -> None:
 )
 def test_body_is_thrown_away(service: Service, body: bytes) -> None:
     """
-    A body is read, thrown away, and not mistaken for the next request.
+    A body is read and ignored, and not mistaken for the next request.
     """
     service.site.doStart()
     protocol, transport = connect(service)

@@ -20,7 +20,7 @@ from tests.http.service import Service
 )
 def test_health_follows_the_database(service: Service, state: str, status: str) -> None:
     """
-    Without its database the service is degraded, but still of use: 200.
+    Without its database the service is degraded, and still answers 200.
     """
     service.database = {"state": state, "reconnects": 3}
     code, _, body = service.get("/health")
@@ -33,7 +33,7 @@ def test_health_follows_the_database(service: Service, state: str, status: str) 
 @pytest.mark.parametrize("state", ["up", "down"])
 def test_draining(service: Service, state: str) -> None:
     """
-    A service that stops says so with 503, whatever its database does; its counts are still told.
+    A service that is stopping answers 503, whatever the state of its database, and still reports its counts.
     """
     service.database = {"state": state}
     service.hub.drain()
@@ -46,7 +46,7 @@ def test_draining(service: Service, state: str) -> None:
 
 def test_health_times(service: Service) -> None:
     """
-    uptime_s counts from the start, on a clock that nobody sets.
+    uptime_s counts from the start, on the monotonic clock.
     """
     service.reactor.advance(61.5)
     health = service.json("/health")
@@ -57,7 +57,7 @@ def test_health_times(service: Service) -> None:
 
 def test_many_channels() -> None:
     """
-    channelStats lists so many channels at most; activeChannels counts them all.
+    channelStats lists a limited number of channels; activeChannels counts all.
     """
     service = Service(max_subscriptions=CHANNELS_SHOWN + 10)
     client = Client(service.hub)
@@ -85,7 +85,7 @@ def test_many_channels() -> None:
 )
 def test_channels_in_production(authorization: str | None, shown: bool) -> None:
     """
-    In production the channels' names take a good Bearer token.
+    In production the names of channels need a valid Bearer token.
     """
     service = Service(production=True)
     tokens = {

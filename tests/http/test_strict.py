@@ -1,5 +1,5 @@
 """
-Whatever a request holds, the answer is JSON or a page, and the log has no fault of ours.
+Whatever a request holds, the response is JSON or a page, and no failure is logged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORM = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data"
 
 class Broken(Page):
     """
-    A page with a fault of ours.
+    A page that raises.
     """
 
     def render(self, request: Request) -> bytes:
@@ -70,7 +70,7 @@ class Site:
 
     def ask(self, *pieces: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
         """
-        The answers to what a connection of its own sends, piece by piece: status, headers and body.
+        Send pieces on a new connection, and return the status, headers and body of each response.
         """
         self.site.doStart()
         protocol = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 5))
@@ -116,7 +116,7 @@ def site(shared: Site) -> Site:
 
 def check(answer: tuple[int, dict[bytes, bytes], bytes]) -> int:
     """
-    The status of an answer, which must be of the kind that programs and people expect.
+    The status of a response, which must be of the expected type.
     """
     status, headers, body = answer
     assert status < 500
@@ -131,7 +131,7 @@ def check(answer: tuple[int, dict[bytes, bytes], bytes]) -> int:
 @pytest.mark.parametrize("name", ["Accept", "If-None-Match", "Authorization", "Cookie", "Range", "Content-Type"])
 def test_bytes_that_are_not_text(site: Site, path: str, name: str) -> None:
     """
-    A header that is not UTF-8 is ignored, or the request refused in JSON: in neither case is it a fault of ours.
+    A header that is not UTF-8 is ignored, or the request is refused in JSON; neither logs a failure.
     """
     for value in (b"\xff\xfe", b"Bearer \xff", b"text/html;q=\xe9", b'W/"\x80"', b"=\x80; \x00"[:5]):
         line = b"%b: %b\r\n" % (name.encode(), value)
@@ -180,7 +180,7 @@ def test_bytes_that_are_not_text(site: Site, path: str, name: str) -> None:
 )  # fmt: skip
 def test_odd_requests(site: Site, request_: bytes, status: int) -> None:
     """
-    What is odd is answered with the status that says so; nothing of it is logged.
+    Unusual requests get the fitting status, and nothing is logged.
     """
     (answer,) = site.ask(request_)
     assert check(answer) == status
@@ -193,7 +193,7 @@ def test_odd_requests(site: Site, request_: bytes, status: int) -> None:
 )
 def test_versions_of_metrics(site: Site, kind: bytes, version: bytes) -> None:
     """
-    The version of a format that a request accepts does not matter, whatever it is.
+    The version of a format in an Accept header does not matter.
     """
     accept = b"Accept: %b; version=%b" % (kind, version)
     (answer,) = site.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + accept + END)
@@ -216,7 +216,7 @@ def test_versions_of_metrics(site: Site, kind: bytes, version: bytes) -> None:
 )
 def test_nothing_is_smuggled(site: Site, head: bytes) -> None:
     """
-    Where a proxy may see the end of a request elsewhere, there is one answer, 400, and the connection ends.
+    If a proxy may see the end of a request elsewhere, there is one response, 400, and the connection is closed.
     """
     (answer,) = site.ask(b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n0\r\n\r\n" + PLAIN)
     assert check(answer) == 400
@@ -228,7 +228,7 @@ def test_nothing_is_smuggled(site: Site, head: bytes) -> None:
 @pytest.mark.parametrize("more", [b"\r\n", b"x\r\n\r\n", PLAIN, b"\r\n" + PLAIN])
 def test_nothing_is_read_after_a_refusal(site: Site, bad: bytes, more: bytes) -> None:
     """
-    What still comes after a 400, as it does over TLS, is not looked at.
+    What arrives after a 400, as happens over TLS, is ignored.
     """
     (answer,) = site.ask(bad + b"\r\n\r\n", more, more)
     assert check(answer) == 400
@@ -237,7 +237,7 @@ def test_nothing_is_read_after_a_refusal(site: Site, bad: bytes, more: bytes) ->
 
 def test_second_request_is_checked_too(site: Site) -> None:
     """
-    Each request of a connection needs its Host.
+    Each request of a connection needs a Host header.
     """
     answers = site.ask(
         b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n\r\nGET /health HTTP/1.1\r\n\r\nGET /health HTTP/1.0\r\n\r\n"
@@ -247,7 +247,7 @@ def test_second_request_is_checked_too(site: Site) -> None:
 
 def test_fault_of_ours(site: Site, no_logged_failures: list[LogEvent]) -> None:
     """
-    A page that breaks is answered with 500, in JSON, and logged.
+    A page that raises is answered with 500 in JSON, and logged.
     """
     ((status, headers, body),) = site.ask(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (status, headers[b"content-type"], json.loads(body)["code"]) == (500, JSON, "INTERNAL_SERVER_ERROR")
@@ -269,7 +269,7 @@ def test_head_is_not_logged(site: Site, path: str) -> None:
 
 def test_good_token_among_odd_headers(site: Site) -> None:
     """
-    What is not read may hold anything.
+    Headers that are not read may hold anything.
     """
     token = sign(SECRET, "lara", None, WALL_MS).encode()
     request = b"GET /stats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nCookie: \xff\r\nAccept: \xfe\r\n\r\n"
@@ -307,7 +307,7 @@ def test_any_request(
     more: bytes,
 ) -> None:
     """
-    Random bytes in the target, in every header and behind the head: JSON or a page, and nothing in the log.
+    Random bytes in the target, in any header and after the head give JSON or a page, and nothing in the log.
     """
     shared.events.clear()
     lines = [b"%b: %b" % pair for pair in headers] + [b"Host: x"] * host
