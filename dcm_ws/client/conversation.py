@@ -105,7 +105,7 @@ def _settle(subscriptions: Subscriptions, number: int, complain: Callable[[Refus
 
     @param number: which one of them it is, from 0.  Those whose number is C{settlers} or more end.
     """
-    while number < subscriptions.settlers:
+    while subscriptions.unsettled and number < subscriptions.settlers:
         if subscriptions.pause:
             yield Pause(subscriptions.pause)
         message = subscriptions.next_message()

@@ -15,6 +15,10 @@ const AT_ONCE = 16;
 const UNWELCOME = new Set([1013, 4029]);
 // all other refusals of an authentication would come again
 const PASSING = new Set(["RATE_LIMITED", "NOT_AVAILABLE"]);
+// between two subscriptions, if the server limits the rate and does not say how long to wait
+const PAUSE_MS = 10;
+// the longest time that setTimeout takes
+const WAIT_MAX_MS = 2 ** 31 - 1;
 // a server that does not answer the close is given up after so many milliseconds
 const CLOSE_GRACE_MS = 1000;
 
@@ -216,7 +220,7 @@ export class DCMClient {
   async authenticate(token) {
     if (token !== undefined) this.#options.token = token;
     if (this.#socket?.readyState !== 1) throw this.#notConnected();
-    return this.#authenticate();
+    return this.#authenticate(await this.#getToken());
   }
 
   /** Send any message. False where there is no connection. */
@@ -255,14 +259,17 @@ export class DCMClient {
   }
 
   async #welcome(frame) {
+    // a second greeting changes nothing
+    if (this.clientId !== null) return;
     const socket = this.#socket;
     this.clientId = frame.client_id;
     // from here on each request has a time of its own: very many channels take longer than that
     clearTimeout(this.#timers.connect);
     this.#listenForLife();
     try {
-      const { token, agentId } = this.#options;
-      const answer = token !== undefined || agentId !== undefined ? await this.#authenticate() : undefined;
+      const token = await this.#getToken();
+      const known = token !== undefined || this.#options.agentId !== undefined;
+      const answer = known ? await this.#authenticate(token) : undefined;
       if (this.#socket !== socket) return;
       const has = new Set(answer?.subscriptions ?? ["global"]);
       if (!this.#wanted.has("global")) this.#left.add("global");
@@ -303,7 +310,9 @@ export class DCMClient {
           if (error.code !== "RATE_LIMITED") this.#tell("error", error);
           else {
             queue.push(channel);
-            this.#pause = Math.max(this.#pause, error.retryAfterMs ?? 10);
+            // a parser of the user's own may make it a bigint
+            const after = Number(error.retryAfterMs);
+            this.#pause = Math.max(this.#pause, after > 0 && after <= WAIT_MAX_MS ? after : PAUSE_MS);
           }
         }
       }
@@ -332,26 +341,30 @@ export class DCMClient {
     });
   }
 
-  async #authenticate() {
+  /** The token for this connection; undefined if there is none. */
+  async #getToken() {
     const socket = this.#socket;
-    const { token, agentId, sessionId } = this.#options;
-    let fresh = token;
-    if (typeof token === "function") {
-      let timer;
-      const late = new Promise((_, reject) => {
-        const { requestTimeoutMs } = this.#options;
-        timer = setTimeout(() => reject(new Error(`none came within ${requestTimeoutMs} ms`)), requestTimeoutMs);
-      });
-      try {
-        fresh = await Promise.race([token(), late]);
-      } catch (cause) {
-        throw new DCMError("TOKEN_FAILED", `There is no token: ${cause?.message ?? cause}`, { cause });
-      } finally {
-        clearTimeout(timer);
-      }
+    const { token, requestTimeoutMs } = this.#options;
+    if (typeof token !== "function") return token;
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`none came within ${requestTimeoutMs} ms`)), requestTimeoutMs);
+    });
+    let fresh;
+    try {
+      fresh = await Promise.race([token(), late]);
+    } catch (cause) {
+      throw new DCMError("TOKEN_FAILED", `There is no token: ${cause?.message ?? cause}`, { cause });
+    } finally {
+      clearTimeout(timer);
     }
-    // an answer that comes late is for a connection that is over
+    // a token that comes late is for a connection that has ended
     if (this.#socket !== socket) throw this.#notConnected();
+    return fresh ?? undefined;
+  }
+
+  async #authenticate(fresh) {
+    const { agentId, sessionId } = this.#options;
     const answer = await this.#request({
       type: "auth",
       ...(fresh === undefined ? { agent_id: agentId } : { token: fresh }),

@@ -251,6 +251,36 @@ def test_what_is_no_message(text: str | bytes) -> None:
     assert isinstance(Side().core.received(text), DCMError)
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "ack", "success": True, "subscriptions": 5},
+        {"type": "ack", "success": True, "subscriptions": [5]},
+        {"type": "ack", "id": [1], "success": True},
+    ],
+)
+def test_invalid_messages(frame: dict[str, Any]) -> None:
+    """
+    A message whose fields are of the wrong kind is an error.
+    """
+    error = Side().hear(**frame)
+    assert isinstance(error, DCMError)
+    assert "the server sent an invalid message" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds"), [(0, 0), (50, 0.05), (1.5, 0.0015), (2**31, None), (-1, None), ("soon", None), (None, None)]
+)
+def test_time_to_wait(wait: object, seconds: float | None) -> None:
+    """
+    A refusal has the seconds after which the request may be sent again, if the server says a usable number.
+    """
+    side = Side()
+    name = side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
+    side.hear(type="ack", id=name, success=False, code="RATE_LIMITED", error="slowly", retry_after_ms=wait)
+    assert [reply.retry_after for reply in side.replies] == [seconds]
+
+
 _FIELDS = ["type", "id", "event", "channel", "data", "error", "code", "timestamp", "subscriptions", "client_id"]
 _values = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({}) | st.just("ack")
 

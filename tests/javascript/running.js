@@ -74,7 +74,7 @@ function sql(dsn, statement, values) {
 export function token(agent, { minutes = 60, secret = SECRET } = {}) {
   const program = [
     "import sys, time",
-    "from dcm_ws.tokens import sign",
+    "from dcm_ws.protocol.tokens import sign",
     "now = int(time.time() * 1000)",
     "print(sign(sys.argv[1], sys.argv[2], None, now - 3600000 + int(float(sys.argv[3]) * 60000)))",
   ];
