@@ -1,5 +1,5 @@
 """
-Clients of the service: L{dcm_ws.client.aio} for asyncio, and L{dcm_ws.client.tx} for Twisted.  Both have one core.
+Clients of the service: L{dcm_ws.client.aio} for asyncio, and L{dcm_ws.client.tx} for Twisted, which is exported here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """
-    Twisted is imported only by those who use it: its reactor is nothing for a program that runs asyncio.
+    Import Twisted only when its client is used: a program that runs asyncio needs no reactor.
     """
     if name == "DCMClient":
         from dcm_ws.client.tx import DCMClient

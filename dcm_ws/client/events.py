@@ -1,5 +1,5 @@
 """
-Events on a client's side: who wants them, and when they are acknowledged.
+Events on a client's side: which listeners get an event, and when it is acknowledged.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dcm_ws.client.moments import moment_of
 
 Done = Callable[[bool], None]
 """
-Told once whether an event has been dealt with well.
+Called once when an event has been handled, with whether that succeeded.
 """
 
 SEEN_MAX = 10_000
 """
-Event ids remembered, to leave out repetitions.
+Number of event ids that are remembered, to drop duplicates.
 """
 
 _TRACKED = ("task.", "subtask.", "message.")
@@ -29,11 +29,12 @@ _TRACKED = ("task.", "subtask.", "message.")
 @dataclass(frozen=True, slots=True)
 class Event:
     """
-    What happened.
+    An event, as it came on one channel.
 
-    @ivar id: the same on every channel, and in every repetition.
-    @ivar timestamp: ms since the epoch; of the arrival, where the server sent none that is usable (L{moment_of}).
-    @ivar frame: all that the server sent.
+    @ivar id: the same on every channel and each time that the event is sent.
+    @ivar timestamp: milliseconds since the epoch; the time of arrival if the server sent none that is usable
+        (L{moment_of}).
+    @ivar frame: the server's whole frame.
     """
 
     id: str
@@ -46,21 +47,21 @@ class Event:
     @property
     def sender(self) -> str | None:
         """
-        The agent that published it; None for the service's and the database's events, and for anonymous clients'.
+        The agent that published it; None for events of the service, of the database and of anonymous clients.
         """
         return self.frame.get("from")
 
     @property
     def origin(self) -> str | None:
         """
-        On C{global}, the channel that it was published to; None if that was C{global} itself, or on other channels.
+        On C{global}, the channel that it was published to; None if that was C{global}, and on other channels.
         """
         return self.frame.get("origin")
 
     @property
     def tracked(self) -> bool:
         """
-        Does the server await an acknowledgement?
+        Whether the server expects an acknowledgement.
         """
         return self.event.startswith(_TRACKED)
 
@@ -68,11 +69,11 @@ class Event:
 @dataclass(eq=False, slots=True)
 class Listener:
     """
-    Who wants which events.
+    Somebody who wants events.
 
-    @ivar pattern: of event names, as in C{task.*}.
-    @ivar channel: of channel names; None for whatever channel an event comes on, but each event once.
-    @ivar take: given each event, and what to call when it has been dealt with.
+    @ivar pattern: of event names, such as C{task.*}.
+    @ivar channel: a pattern of channel names; None for events on any channel, each only once.
+    @ivar take: called with each event, and with what to call when it has been handled.
     """
 
     pattern: str
@@ -81,9 +82,12 @@ class Listener:
 
     def wants(self, event: str, channel: str) -> bool:
         """
-        Is it one that this listener asked for, coming on C{channel}?
+        Whether this listener wants such an event on such a channel.
+
+        @param event: the event's name.
+        @param channel: the channel's name.
         """
-        # a name may have characters that mean something in a pattern
+        # compared literally, too: a name may contain characters that are special in a pattern
         return fnmatchcase(event, self.pattern) and (
             self.channel in (None, channel) or fnmatchcase(channel, self.channel or "")
         )
@@ -98,8 +102,11 @@ class _Fate(Enum):
 @dataclass(slots=True)
 class _Seen:
     """
-    @ivar open: listeners that have it and are not done.
-    @ivar awaited: it is to come on global too, where listeners want it.
+    What is known of an event that has come.
+
+    @ivar channels: where it has come.
+    @ivar open: number of listeners that are handling it.
+    @ivar awaited: it will come on C{global}, too, where listeners want it.
     """
 
     channels: set[str] = field(default_factory=set)
@@ -110,14 +117,14 @@ class _Seen:
 
 class Dispatcher:
     """
-    Gives events to those who want them, each once, and acknowledges those that all of them have dealt with.
+    Gives each event once to each listener that wants it, and acknowledges events that all their listeners have handled.
 
-    @param acknowledge: called with the id of such an event, if the server awaits that.
-    @param mirrored: does the client get what is on its other channels on C{global}, too?
+    @param acknowledge: called with the id of such an event, if the server expects an acknowledgement.
+    @param mirrored: returns whether the client receives the events of its other channels on C{global}, too.
     @param room: called when fewer events wait.
-    @param wall_ms: the time of arrival, which events without a usable timestamp get.
+    @param wall_ms: returns the time of arrival, for events without a usable timestamp.
 
-    @ivar waiting: events that wait for listeners, or are with them.
+    @ivar waiting: number of events that wait for listeners, or that listeners are handling.
     """
 
     def __init__(
@@ -162,13 +169,13 @@ class Dispatcher:
             # the ack got lost
             self._settle(event)
         if again and seen.fate is not _Fate.FAILED:
-            # what was awaited does not seem to come
+            # sent again before it came on global: do not wait for that any longer
             seen.awaited = False
             self._settle_fate(event, seen)
             return
         fresh = first or again
         if again:
-            # it failed, and is delivered again on all its channels
+            # it failed, so the server delivers it again on all its channels
             seen.channels.clear()
         seen.channels.add(event.channel)
         if fresh:
@@ -186,7 +193,7 @@ class Dispatcher:
 
     def _comes_on_global(self, event: Event, seen: _Seen) -> bool:
         """
-        One ack settles an event on all its channels: is there a listener that has yet to get it on C{global}?
+        Whether a listener still has to get the event on C{global}: one acknowledgement counts for all its channels.
         """
         return (
             event.tracked
@@ -201,20 +208,20 @@ class Dispatcher:
             self._settle(event)
 
     def _closer(self, event: Event, seen: _Seen) -> Done:
-        told = False
+        called = False
 
-        def dealt_with(well: bool) -> None:
-            nonlocal told
-            if told:
+        def handled(success: bool) -> None:
+            nonlocal called
+            if called:
                 return
-            told = True
+            called = True
             seen.open -= 1
-            if not well:
-                # it is not acknowledged, and comes again
+            if not success:
+                # without an acknowledgement the server sends it again
                 seen.fate = _Fate.FAILED
             self._settle_fate(event, seen)
 
-        return dealt_with
+        return handled
 
     def _settle(self, event: Event) -> None:
         if event.tracked:
@@ -222,7 +229,7 @@ class Dispatcher:
 
     def one_less(self) -> None:
         """
-        An event does not wait any more.
+        An event no longer waits.
         """
         self.waiting -= 1
         self._room()
@@ -230,11 +237,13 @@ class Dispatcher:
 
 class Queue:
     """
-    The events that wait for one listener, in their order.
+    The events that wait for one listener, in order.
 
-    @param arrived: called when there is one more.
+    @param pattern: of event names.
+    @param channel: a pattern of channel names; None for events on any channel, each only once.
+    @param arrived: called when an event was added, and at the end.
 
-    @ivar ended: there will be no more.
+    @ivar ended: no more events will be added.
     """
 
     def __init__(
@@ -257,21 +266,21 @@ class Queue:
 
     def take(self) -> tuple[Event, Done] | None:
         """
-        The next event, and what to call with whether it has been dealt with; None where none waits.
+        The next event, and what to call when it has been handled; None if none waits.
         """
         if not self._waiting:
             return None
         event, done = self._waiting.popleft()
 
-        def dealt_with(well: bool) -> None:
+        def handled(success: bool) -> None:
             self._dispatcher.one_less()
-            done(well)
+            done(success)
 
-        return event, dealt_with
+        return event, handled
 
     def end(self) -> None:
         """
-        Take no more; those that wait are not acknowledged.
+        Take no more events.  Those that wait are not acknowledged.
         """
         if self.ended:
             return
@@ -284,14 +293,14 @@ class Queue:
 
 class Inbox(Queue):
     """
-    A queue from which events are taken one by one: to ask for the next is to have dealt with the last.
+    A queue from which events are taken one by one; taking the next event acknowledges the previous one.
     """
 
     _done: Done | None = None
 
     def next(self) -> Event | None:
         """
-        The next event; None where none waits.
+        The next event; None if none waits.
         """
         self._finish(True)
         taken = self.take()
@@ -302,12 +311,12 @@ class Inbox(Queue):
 
     def end(self) -> None:
         """
-        Take no more; neither the last that was taken nor those that wait are acknowledged.
+        Take no more events.  Neither the last one that was taken nor those that wait are acknowledged.
         """
         self._finish(False)
         super().end()
 
-    def _finish(self, well: bool) -> None:
+    def _finish(self, success: bool) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(well)
+            done(success)

@@ -1,5 +1,5 @@
 """
-The timestamps of events, which other programs write in several ways.
+The timestamps of events, which programs write in several formats.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 LAST_MS = 253_402_300_799_999
 """
-The end of the year 9999, beyond which neither Python's nor JavaScript's dates are usable everywhere.
+The end of the year 9999, the last that dates have in Python.
 """
 
 _SECONDS_BELOW = 1e11
 """
-A smaller number counts as seconds: as milliseconds it would be before March 1973.
+Numbers below this count as seconds.  As milliseconds they would be before March 1973.
 """
 
 
@@ -36,7 +36,7 @@ def moment_of(value: object) -> int | None:
 
 def _read(text: str) -> float | None:
     """
-    The number that a text spells, or the milliseconds of the time that it names.
+    The number in a text, or milliseconds if it is a time in ISO 8601; None for anything else.
     """
     try:
         return float(text)
@@ -47,5 +47,5 @@ def _read(text: str) -> float | None:
         ms = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000
     except (ValueError, OverflowError):
         return None
-    # not to be taken for seconds
+    # a smaller number would be taken for seconds
     return ms if ms >= _SECONDS_BELOW else None

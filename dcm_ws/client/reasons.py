@@ -1,5 +1,5 @@
 """
-Why there is no connection, in words for people.
+The reasons why there is no connection, as text for people.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ REFUSED = "connection refused: nothing listens there"
 PROXY = "the proxy that the environment names"
 
 _BODY_MAX = 300
-# what OpenSSL says about plain text
+# the reasons of OpenSSL if it receives plain text
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 
 
 def reason_of(error: BaseException, *, proxied: bool = False) -> str:
     """
-    What an exception of a connection attempt says, without Python's notation.
+    The text of an exception with which connecting failed, without Python's notation.
 
-    @param proxied: the attempt went through a proxy, which is then what cannot be reached.
+    @param proxied: the attempt went through a proxy, so it is the proxy that cannot be reached.
     """
     if isinstance(error, URLError) and isinstance(error.reason, BaseException):
         return reason_of(error.reason, proxied=proxied)
     if proxied and isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError | HTTPError):
         return f"{PROXY}: {reason_of(error)}"
     if isinstance(error, InvalidProxy):
-        # its text has the whole URL, which may hold a password
+        # the text of the exception has the whole URL, which may contain a password
         return f"{PROXY} is invalid: {error.msg}"
     if isinstance(error, InvalidProxyStatus):
         return f"{PROXY} answered HTTP {error.response.status_code}"
@@ -64,7 +64,7 @@ def reason_of(error: BaseException, *, proxied: bool = False) -> str:
 
 def http_reason(status: int, body: bytes | bytearray) -> str:
     """
-    An HTTP status that came instead of the connection, with what the answer's JSON says.
+    An HTTP status that came instead of a WebSocket, with the error in the JSON body if there is one.
     """
     try:
         phrase = HTTPStatus(status).phrase
@@ -80,7 +80,8 @@ def http_reason(status: int, body: bytes | bytearray) -> str:
 
 def _system_reason(error: OSError) -> str:
     """
-    asyncio puts the attempts for several addresses of a host into one error without a number.
+    The text of an error of the system.  If a host has several addresses, asyncio raises one error for all of them, with
+    the numbers of their errors in its text.
     """
     numbers = {error.errno} if error.errno else {int(found) for found in re.findall(r"\[Errno (\d+)\]", str(error))}
     names = sorted(os.strerror(number) for number in numbers)

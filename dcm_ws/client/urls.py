@@ -22,9 +22,10 @@ The kinds of proxies that the package websockets, and urllib, use for a scheme.
 
 def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
     """
-    Whether a WebSocket's URL says TLS, its host and its port.
+    The parts of a WebSocket URL.
 
-    @param tls: there are settings for TLS, which only C{wss://} has.
+    @param tls: there are settings for TLS, which only C{wss://} uses.
+    @return: whether it uses TLS, the host, and the port.
     @raise ValueError: it is not a WebSocket URL.
     """
     try:
@@ -38,13 +39,13 @@ def place_of(url: str, *, tls: bool) -> tuple[bool, str, int]:
         raise ValueError(f"not the address of a WebSocket: {url!r}: it has a fragment (RFC 6455, section 3)")
     secure = parts.scheme == "wss"
     if tls and not secure:
-        raise ValueError(f"there is no TLS with {url!r}; use wss://")
+        raise ValueError(f"{url!r} does not use TLS; use wss://")
     return secure, parts.hostname, port or (443 if secure else 80)
 
 
 def as_observer(url: str) -> str:
     """
-    The URL with which a client connects as an observer (protocol, Observers).
+    The URL with which a client connects as an observer (docs/protocol.md, Observers).
     """
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query=f"{parts.query}&observer=1".lstrip("&")))
@@ -52,8 +53,8 @@ def as_observer(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """
-    Whether the host is this machine by its loopback addresses or names (RFC 6761, section 6.3), or by the unspecified
-    address, to which a connection is a connection to oneself.  A proxy cannot reach such a host.
+    Whether the host is a loopback address or name (RFC 6761, section 6.3), or the unspecified address, which leads to
+    this machine, too.  A proxy cannot reach such a host.
 
     @param host: a name or an address, without brackets.
     """
@@ -64,7 +65,7 @@ def is_loopback(host: str) -> bool:
         address = ip_address(name)
     except ValueError:
         try:
-            # the short forms that connect() takes, such as 127.1
+            # short forms that connect() accepts, such as 127.1
             address = ip_address(socket.inet_aton(name))
         except OSError:
             return False

@@ -32,7 +32,7 @@ def test_urls(url: str, place: tuple[bool, str, int] | None) -> None:
             place_of(url, tls=False)
     else:
         assert place_of(url, tls=place[0]) == place
-    with pytest.raises(ValueError, match="there is no TLS"):
+    with pytest.raises(ValueError, match="does not use TLS"):
         place_of("ws://h/", tls=True)
 
 
