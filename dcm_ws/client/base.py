@@ -257,7 +257,7 @@ class Client(Status):
         """
 
     @abstractmethod
-    async def _in_time(self, value: Awaitable[_T]) -> _T:
+    def _in_time(self, value: Awaitable[_T]) -> Awaitable[_T]:
         """
         Wait for C{value}, for C{timeout} seconds at most.
 

@@ -344,11 +344,11 @@ class DCMClient(Client, Service):
 
         return answer, reply
 
-    async def _in_time(self, value: Awaitable[_T]) -> _T:
+    def _in_time(self, value: Awaitable[_T]) -> Deferred[_T]:
         waiting = value if isinstance(value, Deferred) else Deferred.fromCoroutine(_awaited(value))
         clock: IReactorTime = self._reactor
         timed: Deferred[_T] = waiting.addTimeout(self._timeout, clock, onTimeoutCancel=_timed_out)
-        return await timed
+        return timed
 
     def _room(self) -> None:
         if self._connection is not None:
