@@ -26,7 +26,7 @@ from twisted.internet.task import Clock
 from benchmarks.test_micro import Sink
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import parse_channel
-from tests.fakes import make_hub
+from tests.fakes import make_core
 
 POWERS = [10**power for power in range(1, 6)]
 BENCH = parse_channel("topics/bench")
@@ -34,11 +34,11 @@ BENCH = parse_channel("topics/bench")
 
 class Stage:
     """
-    A hub with clients that take everything.
+    A core with clients that take everything.
     """
 
     def __init__(self) -> None:
-        self.hub = make_hub(Clock(), max_connections=200_000, max_pending=1_000_000)
+        self.core = make_core(Clock(), max_connections=200_000, max_pending=1_000_000)
 
     def clients(self, number: int, channel: str | None = None) -> list[object]:
         """
@@ -46,11 +46,11 @@ class Stage:
         """
         made = []
         for _ in range(number):
-            session = self.hub.connect(Sink(), Origin())
+            session = self.core.hub.connect(Sink(), Origin())
             assert session is not None
-            self.hub.registry.leave(session, "global")
+            self.core.registry.leave(session, "global")
             if channel is not None:
-                self.hub.registry.join(session, channel)
+                self.core.registry.join(session, channel)
             made.append(session)
         return made
 
@@ -59,32 +59,32 @@ def connections(number: int) -> Callable[[], object]:
     stage = Stage()
     stage.clients(number)
     stage.clients(1, "topics/bench")
-    return lambda: stage.hub.announce(BENCH, "system.info", {})
+    return lambda: stage.core.router.announce(BENCH, "system.info", {})
 
 
 def subscribers(number: int) -> Callable[[], object]:
     stage = Stage()
     stage.clients(number, "topics/bench")
-    return lambda: stage.hub.announce(BENCH, "system.info", {})
+    return lambda: stage.core.router.announce(BENCH, "system.info", {})
 
 
 def channels(number: int) -> Callable[[], object]:
     stage = Stage()
     (session,) = stage.clients(1, "topics/bench")
     for channel in range(number):
-        stage.hub.registry.join(session, f"topics/{channel}")
-    return lambda: stage.hub.announce(BENCH, "system.info", {})
+        stage.core.registry.join(session, f"topics/{channel}")
+    return lambda: stage.core.router.announce(BENCH, "system.info", {})
 
 
 def pending(number: int) -> Callable[[], object]:
     stage = Stage()
     (session,) = stage.clients(1, "topics/bench")
     for _ in range(number):
-        stage.hub.announce(BENCH, "task.updated", {})
+        stage.core.router.announce(BENCH, "task.updated", {})
 
     def one_more() -> None:
-        event = stage.hub.announce(BENCH, "task.updated", {})
-        assert stage.hub.deliveries.ack(session, event)
+        event = stage.core.router.announce(BENCH, "task.updated", {})
+        assert stage.core.deliveries.ack(session, event)
 
     return one_more
 
@@ -93,8 +93,8 @@ def retry_with_nothing_due(number: int) -> Callable[[], object]:
     stage = Stage()
     stage.clients(1, "topics/bench")
     for _ in range(number):
-        stage.hub.announce(BENCH, "task.updated", {})
-    return lambda: list(stage.hub.retry())
+        stage.core.router.announce(BENCH, "task.updated", {})
+    return lambda: list(stage.core.hub.retry())
 
 
 def message_size(number: int) -> Callable[[], object]:
@@ -103,7 +103,7 @@ def message_size(number: int) -> Callable[[], object]:
     stage.clients(100, "topics/bench")
     message = {"type": "publish", "channel": "topics/bench", "event": "system.info", "data": "x" * number}
     text = json.dumps(message)
-    return lambda: publisher.receive(text)  # type: ignore[attr-defined]
+    return lambda: stage.core.interpreter.receive(publisher, text)  # type: ignore[attr-defined]
 
 
 ROWS = [

@@ -19,9 +19,8 @@ from dcm_ws.protocol.commands import decode_command
 from dcm_ws.protocol.frames import text_frame
 from dcm_ws.protocol.notifications import decode_notification
 from dcm_ws.protocol.replies import event_frame
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
-from dcm_ws.websocket.factory import WebSocketConnections
-from tests.fakes import admit_all, make_hub
+from dcm_ws.websocket.connection import WebSocketConnection
+from tests.fakes import make_connections, make_core
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 
 Benchmark = Callable[..., Any]
@@ -55,19 +54,19 @@ class Sink:
         pass
 
 
-def hub_of(subscribers: int) -> Any:
+def core_of(subscribers: int) -> Any:
     """
-    A hub with that many subscribers of topics/bench, who are not in global.
+    A core with that many subscribers of topics/bench, who are not in global.
     """
     clock = Clock()
     clock.advance(1000)
-    hub = make_hub(clock, max_connections=subscribers + 1)
+    core = make_core(clock, max_connections=subscribers + 1)
     for _ in range(subscribers):
-        session = hub.connect(Sink(), Origin())
+        session = core.hub.connect(Sink(), Origin())
         assert session is not None
-        hub.registry.leave(session, "global")
-        hub.registry.join(session, "topics/bench")
-    return hub, clock
+        core.registry.leave(session, "global")
+        core.registry.join(session, "topics/bench")
+    return core, clock
 
 
 @pytest.mark.parametrize("message", [ACK, PUBLISH], ids=["ack", "publish"])
@@ -88,9 +87,9 @@ def test_publish(benchmark: Benchmark, subscribers: int) -> None:
     """
     An untracked event to N subscribers, as far as their queues.
     """
-    hub, _ = hub_of(subscribers)
-    publisher = hub.connect(Sink(), Origin())
-    benchmark(publisher.receive, PUBLISH.replace(b"task.updated", b"system.info").decode())
+    core, _ = core_of(subscribers)
+    publisher = core.hub.connect(Sink(), Origin())
+    benchmark(core.interpreter.receive, publisher, PUBLISH.replace(b"task.updated", b"system.info").decode())
 
 
 @pytest.mark.parametrize("subscribers", [100, 1000])
@@ -98,17 +97,17 @@ def test_publish_tracked_and_ack(benchmark: Benchmark, subscribers: int) -> None
     """
     A tracked event to N subscribers, and the ack of each.
     """
-    hub, _ = hub_of(subscribers)
-    publisher = hub.connect(Sink(), Origin())
-    listeners = list(hub.registry.members("topics/bench"))
-    text = PUBLISH.decode()
+    core, _ = core_of(subscribers)
+    publisher = core.hub.connect(Sink(), Origin())
+    listeners = list(core.registry.members("topics/bench"))
+    text, receive = PUBLISH.decode(), core.interpreter.receive
 
     def once() -> None:
-        publisher.receive(text)
+        receive(publisher, text)
         event_id = next(iter(listeners[0].owed))
         ack = f'{{"type":"ack","message_id":"{event_id}","timestamp":1706000000000}}'
         for session in listeners:
-            session.receive(ack)
+            receive(session, ack)
 
     benchmark(once)
 
@@ -119,12 +118,12 @@ def test_retry(benchmark: Benchmark) -> None:
     """
 
     def late() -> tuple[tuple[Any], dict[str, Any]]:
-        hub, clock = hub_of(1000)
-        hub.announce(parse_channel("topics/bench"), "task.updated", {})
+        core, clock = core_of(1000)
+        core.router.announce(parse_channel("topics/bench"), "task.updated", {})
         clock.advance(6)
-        return (hub,), {}
+        return (core,), {}
 
-    benchmark.pedantic(lambda hub: list(hub.retry()), setup=late, rounds=50)  # type: ignore[attr-defined]
+    benchmark.pedantic(lambda core: list(core.hub.retry()), setup=late, rounds=50)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", [WebSocketConnection, AutobahnOnly], ids=["short cut", "Autobahn"])
@@ -134,10 +133,8 @@ def test_read_frames(benchmark: Benchmark, kind: type[WebSocketConnection]) -> N
     """
     clock = Clock()
     clock.advance(1000)
-    hub = make_hub(clock)
-    connections = WebSocketConnections(
-        hub, clock, server="bench", limits=ConnectionLimits(), admission=admit_all(hub), connection=kind
-    )
+    core = make_core(clock)
+    connections = make_connections(core, clock, connection=kind)
     connection = connections.buildProtocol(None)
     transport: StringTransport = Transport()
     connection.makeConnection(transport)

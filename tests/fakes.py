@@ -5,23 +5,34 @@ Stand-ins for the edges of the core: a peer that remembers, and a world that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
 
+from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.counts import Count, Counts
-from dcm_ws.core.hub import Hub, World, base36
-from dcm_ws.core.session import Origin, Rules, Session
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.ids import base36
+from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.ports import World
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.session import Origin, Session
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.report import Report
 from dcm_ws.http.shares import Share
+from dcm_ws.http.status import ReportPage
+from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import Publishable
+from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.factory import WebSocketConnections
 from dcm_ws.websocket.partial import PartialMessages
-from tests.core.living import QUEUE_LIMITS, make_memory, make_queue
+from tests.core.living import QUEUE_LIMITS, RULES, make_memory, make_queue
 
 SECRET = "dcm-dev-secret-change-me"
 WALL_MS = 1_706_000_000_000
@@ -42,46 +53,85 @@ def make_world(clock: Clock) -> World:
     )
 
 
-def make_hub(clock: Clock, *, max_connections: int = 1000, extra: tuple[str, ...] = (), **choices: Any) -> Hub:
+def make_core(
+    clock: Clock,
+    *,
+    max_connections: int = 1000,
+    extra: tuple[str, ...] = (),
+    hub: type[Hub] = Hub,
+    interpreter: type[Interpreter] = Interpreter,
+    now: Callable[[], float] | None = None,
+    **choices: Any,
+) -> Core:
     """
-    A hub as in production, on C{clock}.  Choices go to L{Rules}, L{DeliveryQueue} or L{AgentMemory}, by their names.
+    The core as in production, on C{clock}.  Choices go to L{Rules}, L{DeliveryQueue} or L{AgentMemory}, by their names.
+
+    @param now: monotonic seconds for all but the deliveries and the memory; those of C{clock} if it is None.
     """
-    queue: dict[str, Any] = {}
-    memory: dict[str, Any] = {}
-    rules: dict[str, Any] = {}
-    for name, value in choices.items():
-        if name in Rules.__dataclass_fields__:
-            rules[name] = value
-        elif name in QUEUE_LIMITS and name != "max_bytes":
-            queue[name] = value
-        else:
-            memory[name] = value
+    world = make_world(clock)
+    rules = {name: value for name, value in choices.items() if name in RULES}
+    # both limit bytes by that name
+    queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS and name != "max_bytes"}
+    memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts = Counts()
-    return Hub(
-        make_world(clock),
+    return assemble(
+        world if now is None else replace(world, now=now),
+        Rules(**(RULES | rules)),
+        counts,
         server="dcm-ws/test",
         secrets=(SECRET,),
-        counts=counts,
-        rules=Rules(**rules),
+        max_connections=max_connections,
+        channels=Channels(),
         publishable=Publishable(extra),
+        latest=LatestEvents(),
         deliveries=make_queue(clock, counts, **queue),
         memory=make_memory(clock, counts, **memory),
-        max_connections=max_connections,
+        hub=hub,
+        interpreter=interpreter,
     )
 
 
-def admit_all(hub: Hub) -> Admission:
+def make_connections(
+    core: Core,
+    reactor: Any,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - immutable
+    connection: type[WebSocketConnection] = WebSocketConnection,
+) -> WebSocketConnections:
+    """
+    The WebSocket connections of a service that keeps nobody out.
+    """
+    return WebSocketConnections(
+        core.hub,
+        core.interpreter,
+        core.charges,
+        reactor,
+        world=core.world,
+        counts=core.counts,
+        production=core.rules.production,
+        server="dcm-ws/test",
+        limits=limits,
+        admission=admit_all(core),
+        connection=connection,
+    )
+
+
+def admit_all(core: Core) -> Admission:
     """
     An admission that keeps nobody out whose ids and token are in order.
     """
-    return Admission(hub.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), limits=hub.counts.limits)
+    return Admission(
+        core.identity.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), limits=core.counts.limits
+    )
 
 
-def make_report(hub: Hub, **choices: Any) -> Report:
+def make_report(core: Core, **choices: Any) -> Report:
     """
     The report of a service without a database, and with nothing in its way.  Choices go to L{Report}, by their names.
     """
     parts: dict[str, Any] = {
+        "world": core.world,
+        "rules": core.rules,
+        "stats": core.stats,
         "version": "1.2.3",
         "database": lambda: {"state": "none"},
         "port": lambda: 3849,
@@ -91,7 +141,14 @@ def make_report(hub: Hub, **choices: Any) -> Report:
         "http": [Share()],
         "partial": PartialMessages(1 << 20, Count()),
     }
-    return Report(hub, **(parts | choices))
+    return Report(core.hub, **(parts | choices))
+
+
+def make_page(core: Core, report: Callable[[bool], Mapping[str, object]]) -> ReportPage:
+    """
+    C{/health} or C{/stats} of a service.
+    """
+    return ReportPage(core.world.wall_ms, report, verify=core.identity.verify, production=core.rules.production)
 
 
 class RecordingPeer:
@@ -168,21 +225,27 @@ def split_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 class Client:
     """
-    A client of a hub, as seen from both ends.
+    A client of the core, as seen from both ends.
     """
 
-    def __init__(self, hub: Hub, origin: Origin = Origin()) -> None:  # noqa: B008 - immutable
-        self.hub = hub
+    def __init__(self, core: Core, origin: Origin = Origin()) -> None:  # noqa: B008 - immutable
+        self.core = core
         self.peer = RecordingPeer()
-        session = hub.connect(self.peer, origin)
+        session = core.hub.connect(self.peer, origin)
         assert session is not None
         self.session: Session = session
 
+    def receive(self, message: str | bytes, size: int | None = None) -> None:
+        """
+        Give the core a message that the client sends.
+        """
+        self.core.interpreter.receive(self.session, message, size)
+
     def say(self, **message: Any) -> list[dict[str, Any]]:
         """
-        Send one message; answers what came back, and whatever came before it.
+        Send one message; return the replies, and whatever came before them.
         """
-        self.session.receive(json.dumps(message))
+        self.receive(json.dumps(message))
         return self.peer.take()
 
     def auth(self, agent: str, **fields: Any) -> list[dict[str, Any]]:
@@ -195,4 +258,4 @@ class Client:
         """
         The connection ends.
         """
-        self.hub.disconnect(self.session)
+        self.core.hub.disconnect(self.session)

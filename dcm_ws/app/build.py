@@ -24,20 +24,23 @@ from dcm_ws.app.modes import (
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
-from dcm_ws.app.testee import EchoHub
+from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.clock import RunningClock
 from dcm_ws.core.counts import Counts, LimitCounts
 from dcm_ws.core.delivery import DeliveryQueue
-from dcm_ws.core.hub import Hub, World
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.latest import LatestEvents
-from dcm_ws.core.session import Rules
+from dcm_ws.core.ports import World
+from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.assets import pages
-from dcm_ws.http.metrics import HubCollector, MetricsPage, ReactorLag
+from dcm_ws.http.metrics import MetricsPage, ReactorLag, ServiceCollector
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
 from dcm_ws.http.report import Report
@@ -88,18 +91,21 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     clock = RunningClock(world.now)
     base = _Base(settings, reactor, replace(world, now=clock))
     counts = Counts()
-    hub = _make_hub(base, counts)
-    clock.longest = 3 * hub.sweep_interval
+    core = _make_core(base, counts)
+    clock.longest = 3 * core.liveness.interval
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
-    database = _make_database(base, hub, summary)
+    database = _make_database(base, core, summary)
     proxies = TrustedProxies(settings.trusted_proxies)
-    websockets = _make_websockets(base, hub, proxies, summary, counts.limits)
+    websockets = _make_websockets(base, core, proxies, summary)
     endpoints = Endpoints(reactor, production=settings.production)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(settings, websockets, counts.limits) for _ in range(2))
     report = Report(
-        hub,
+        core.hub,
+        world=base.world,
+        rules=core.rules,
+        stats=core.stats,
         version=VERSION,
         database=_no_database if database is None else database.report,
         port=lambda: endpoints.number,
@@ -109,8 +115,8 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
         http=(public.http, admin.http),
         partial=websockets.partial,
     )
-    resources = _make_resources(hub, base.world, report)
-    with_metrics = resources | {b"metrics": _make_metrics(hub, base.world, report, lag)}
+    resources = _make_resources(core, report)
+    with_metrics = resources | {b"metrics": _make_metrics(core, report, lag)}
 
     def make_port(paths: tuple[str, ...], resources: Mapping[bytes, IResource], shares: _Shares) -> Port:
         site = make_site(base.world.wall_ms, resources, reactor, settings.http_timeout, paths, counts.limits)
@@ -136,24 +142,27 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     return DCMService(
         settings,
         reactor,
-        hub=hub,
+        hub=core.hub,
+        counts=counts,
+        clients=core.clients,
+        identity=core.identity,
         endpoints=endpoints,
         websockets=websockets,
         port=port,
         admin_port=admin_port,
         database=database,
-        timers=_make_timers(base, clock, hub, (port, admin_port), lag, summary, database),
+        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database),
     )
 
 
-def _make_hub(base: _Base, counts: Counts) -> Hub:
+def _make_core(base: _Base, counts: Counts) -> Core:
     settings, now = base.settings, base.world.now
-    return (EchoHub if settings.testee else Hub)(
+    return assemble(
         base.world,
+        _make_rules(settings),
+        counts,
         server=SERVER,
         secrets=settings.secrets,
-        counts=counts,
-        rules=_make_rules(settings),
         publishable=Publishable(settings.extra_events),
         latest=LatestEvents(settings.latest_events),
         channels=Channels(settings.extra_channels),
@@ -174,6 +183,8 @@ def _make_hub(base: _Base, counts: Counts) -> Hub:
             max_bytes=settings.max_recent_bytes,
         ),
         max_connections=settings.max_connections,
+        hub=EchoHub if settings.testee else Hub,
+        interpreter=EchoInterpreter if settings.testee else Interpreter,
     )
 
 
@@ -197,30 +208,45 @@ def _make_rules(settings: Settings) -> Rules:
     )
 
 
-def _make_database(base: _Base, hub: Hub, summary: Summary) -> Database | None:
+def _make_database(base: _Base, core: Core, summary: Summary) -> Database | None:
     settings = base.settings
     if not settings.embedded and settings.database is None:
         return None
-    return Database(settings, base.reactor, base.world, hub, summary)
+    return Database(
+        settings,
+        base.reactor,
+        base.world,
+        router=core.router,
+        registry=core.registry,
+        counts=core.counts,
+        summary=summary,
+    )
 
 
 def _no_database() -> Mapping[str, object]:
     return {"state": "none"}
 
 
-def _make_websockets(
-    base: _Base, hub: Hub, proxies: TrustedProxies, summary: Summary, limits: LimitCounts
-) -> WebSocketConnections:
+def _make_websockets(base: _Base, core: Core, proxies: TrustedProxies, summary: Summary) -> WebSocketConnections:
     settings = base.settings
     admission = Admission(
-        hub.verify,
+        core.identity.verify,
         origins=AllowedOrigins(origin_patterns(settings), settings.server_names),
         proxies=proxies,
         refused=summary.page_refused,
-        limits=limits,
+        limits=core.counts.limits,
     )
     return WebSocketConnections(
-        hub, base.reactor, server=SERVER, limits=_connection_limits(settings), admission=admission
+        core.hub,
+        core.interpreter,
+        core.charges,
+        base.reactor,
+        world=base.world,
+        counts=core.counts,
+        production=settings.production,
+        server=SERVER,
+        limits=_connection_limits(settings),
+        admission=admission,
     )
 
 
@@ -260,40 +286,53 @@ def _client_address(proxies: TrustedProxies, peer: str, head: bytes) -> str:
     return proxies.client(peer, read_headers(head).get("x-forwarded-for", ""))
 
 
-def _make_resources(hub: Hub, world: World, report: Report) -> dict[bytes, IResource]:
+def _make_resources(core: Core, report: Report) -> dict[bytes, IResource]:
+    world = core.world
+
+    def make_page(content: Callable[[bool], dict[str, object]]) -> ReportPage:
+        return ReportPage(
+            world.wall_ms,
+            Sparing(content, world.now, REPORTS_A_SECOND),
+            verify=core.identity.verify,
+            production=core.rules.production,
+        )
+
     return {
-        b"health": ReportPage(hub, Sparing(report.health, world.now, REPORTS_A_SECOND)),
-        b"stats": ReportPage(hub, Sparing(report.stats, world.now, REPORTS_A_SECOND)),
+        b"health": make_page(report.health),
+        b"stats": make_page(report.stats),
         b"livez": Probe(world.wall_ms, lambda: ""),
         b"readyz": Probe(world.wall_ms, report.not_ready),
         **dict(pages(world.wall_ms)),
     }
 
 
-def _make_metrics(hub: Hub, world: World, report: Report, lag: ReactorLag) -> MetricsPage:
-    return MetricsPage(world.wall_ms, HubCollector(hub, lambda: report.stats(False), lag), world.now)
+def _make_metrics(core: Core, report: Report, lag: ReactorLag) -> MetricsPage:
+    collector = ServiceCollector(
+        core.counts, hub=core.hub, deliveries=core.deliveries, stats=lambda: report.stats(False), lag=lag
+    )
+    return MetricsPage(core.world.wall_ms, collector, core.world.now)
 
 
 def _make_timers(
     base: _Base,
     clock: RunningClock,
-    hub: Hub,
+    core: Core,
     ports: Iterable[Port],
     lag: ReactorLag,
     summary: Summary,
     database: Database | None,
 ) -> list[IService]:
     settings, reactor = base.settings, base.reactor
-    sweep = Sliced("the heartbeat sweep", hub.sweep, reactor)
-    retry = Sliced("the retry sweep", hub.retry, reactor)
+    sweep = Sliced("the heartbeat sweep", core.hub.sweep, reactor)
+    retry = Sliced("the retry sweep", core.hub.retry, reactor)
 
     def start_sweep() -> None:
         # the clock leaves out most of a pause, so it is the clock that knows of one
-        hub.paused(clock.tick())
+        core.liveness.paused(clock.tick())
         sweep.start()
 
     timers: list[tuple[float, str, Callable[[], object]]] = [
-        (hub.sweep_interval, "the heartbeat sweep", start_sweep),
+        (core.liveness.interval, "the heartbeat sweep", start_sweep),
         (min(1.0, settings.retry_interval), "the retry sweep", retry.start),
         *((1.0, "the sweep of a port", port.sweep) for port in ports),
         (lag.interval, "the measurement of the reactor's lag", lag.look),

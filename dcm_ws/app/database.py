@@ -16,7 +16,11 @@ from dcm_ws.app.errors import StartError
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
-from dcm_ws.core.hub import Hub, World
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.ports import World
+from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.router import Router
+from dcm_ws.core.session import Session
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
 from dcm_ws.postgres.embedded import EmbeddedPostgres
@@ -36,9 +40,20 @@ class Database(MultiService):
     @param summary: receives what is wrong with notifications that are not events.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, world: World, hub: Hub, summary: Summary) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        world: World,
+        *,
+        router: Router,
+        registry: ChannelRegistry[Session],
+        counts: Counts,
+        summary: Summary,
+    ) -> None:
         super().__init__()
-        self._hub = hub
+        self._router = router
+        self._registry = registry
         self._summary = summary
         self._url = settings.database
         self._embedded: EmbeddedPostgres | None = None
@@ -51,8 +66,8 @@ class Database(MultiService):
             self._place,
             heard=self._heard,
             changed=self._changed,
-            written=hub.counts.notify_seconds.observe,
-            probed=hub.counts.probe_seconds.observe,
+            written=counts.notify_seconds.observe,
+            probed=counts.probe_seconds.observe,
             now=world.now,
             random=random.random,
         )
@@ -81,7 +96,7 @@ class Database(MultiService):
         """
         Read the metrics, if a client is subscribed to them.
         """
-        if self._hub.metrics_wanted:
+        if self._registry.members(METRICS.name):
             self._kpis.tick()
 
     async def prepare(self) -> None:
@@ -115,13 +130,13 @@ class Database(MultiService):
 
     def _heard(self, payload: str) -> None:
         try:
-            self._hub.notified(payload)
+            self._router.notified(payload)
         except ProtocolError as error:
             self._summary.bad_notification(error.reason)
 
     def _changed(self, up: bool) -> None:
         event, state = ("system.info", "up") if up else ("system.error", "down")
-        self._hub.announce(GLOBAL, event, {"component": "database", "state": state})
+        self._router.announce(GLOBAL, event, {"component": "database", "state": state})
 
     def _took_metrics(self, kpis: object) -> None:
-        self._hub.announce(METRICS, "metric.update", kpis)
+        self._router.announce(METRICS, "metric.update", kpis)

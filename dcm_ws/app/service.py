@@ -18,7 +18,10 @@ from twisted.python.failure import Failure
 from dcm_ws.app.database import Database
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.settings import Settings
+from dcm_ws.core.clients import Clients
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
+from dcm_ws.core.identity import Identity
 from dcm_ws.http.port import Port
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.websocket.factory import WebSocketConnections
@@ -41,7 +44,8 @@ class DCMService(MultiService):
     @param database: None if the service has none.
     @param timers: run while the service does.
 
-    @ivar hub: the clients.
+    @ivar hub: publishes the events of an application that embeds the service.
+    @ivar counts: what the service counts.
     @ivar ready: fires with the service once it listens and, if it has a database, LISTENs there; fails with
         L{StartError} if the service cannot start.
     @ivar ports: what it listens on, in the order of C{settings.listen}, and then of C{settings.admin_listen}.
@@ -53,6 +57,9 @@ class DCMService(MultiService):
         reactor: Any,
         *,
         hub: Hub,
+        counts: Counts,
+        clients: Clients,
+        identity: Identity,
         endpoints: Endpoints,
         websockets: WebSocketConnections,
         port: Port,
@@ -63,6 +70,9 @@ class DCMService(MultiService):
         super().__init__()
         self.setName("dcm-ws")
         self.hub = hub
+        self.counts = counts
+        self._clients = clients
+        self._identity = identity
         self.ready: Deferred[DCMService] = Deferred()
         self.ports: list[IListeningPort] = endpoints.ports
         self._settings = settings
@@ -102,7 +112,7 @@ class DCMService(MultiService):
         """
         From now on accept tokens that are signed with one of C{secrets}.  Connected clients stay connected.
         """
-        self.hub.secrets = tuple(secrets)
+        self._identity.secrets = tuple(secrets)
         _log.info("secrets taken over: {n} in use", n=len(secrets))
 
     def use_database(self, url: str | None) -> None:
@@ -124,7 +134,7 @@ class DCMService(MultiService):
             self._starting.cancel()
         await self._endpoints.close()
         if self.running:
-            _log.info("draining {n} clients", n=len(self.hub.sessions))
+            _log.info("draining {n} clients", n=len(self._clients.sessions))
             self.hub.drain()
             self._port.drop()
             self._admin_port.drop()
@@ -138,7 +148,7 @@ class DCMService(MultiService):
         _log.info("stopped")
 
     async def _close_clients(self) -> None:
-        sessions = list(self.hub.sessions)
+        sessions = list(self._clients.sessions)
         seconds = min(self._settings.drain, len(sessions) / _CLOSES_A_SECOND)
         ticks = max(1, ceil(seconds / _CLOSE_TICK))
         for tick in range(ticks):

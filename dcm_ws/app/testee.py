@@ -5,20 +5,20 @@ An echo service for WebSocket testsuites: the factory, the protocol class and th
 from __future__ import annotations
 
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.session import Origin, Peer, Session
+from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.ports import Peer
+from dcm_ws.core.session import Origin, Session, State
 from dcm_ws.protocol.frames import binary_frame, text_frame
 
 
-class EchoSession(Session):
+class EchoInterpreter(Interpreter):
     """
     Sends every message back, text as text and binary as binary.
     """
 
-    __slots__ = ()
-
-    def receive(self, message: str | bytes, size: int | None = None) -> None:
+    def receive(self, session: Session, message: str | bytes, size: int | None = None) -> None:
         frame = text_frame(message.encode()) if isinstance(message, str) else binary_frame(message)
-        self.peer.send(frame)
+        session.peer.send(frame)
 
 
 class EchoHub(Hub):
@@ -27,6 +27,6 @@ class EchoHub(Hub):
     """
 
     def connect(self, peer: Peer, origin: Origin) -> Session:
-        session = EchoSession(self, peer, "testee", origin)
-        self.sessions.add(session)
+        session = Session(peer, "testee", origin, State.ANONYMOUS, now=self._world.now(), published=0)
+        self._clients.sessions.add(session)
         return session

@@ -36,7 +36,7 @@ def makeService(options: Options) -> IService:
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(process.install_signals, reactor, partial(_read_secrets_again, options, service))
-    logged = _LoggedService(options, reactor, service.hub.counts.limits.log_buffer.add)
+    logged = _LoggedService(options, reactor, service.counts.limits.log_buffer.add)
     service.setServiceParent(logged)
     return logged
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import secrets
 import time
 
-from dcm_ws.core.hub import World, base36
+from dcm_ws.core.ids import base36
+from dcm_ws.core.ports import World
 
 
 def real_world() -> World:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dcm_ws.core.budgets import BURST, Allowance, Budget, Budgets
-from dcm_ws.core.session import Rules, Session
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.session import Session
 
 CLIENTS_OF_AN_ADDRESS = 10
 """

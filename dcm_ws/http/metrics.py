@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
+from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.http.request_headers import accepted_types, header
 from dcm_ws.http.resources import Page, forbid_caching
@@ -52,16 +53,25 @@ class ReactorLag:
         self._due = now + self.interval
 
 
-class HubCollector(Collector):
+class ServiceCollector(Collector):
     """
     What a hub and its database have counted.  No label has a value that a client, or the database, can choose.
 
     @param stats: as behind C{/stats}, without the channels' names.
     """
 
-    def __init__(self, hub: Hub, stats: Callable[[], Mapping[str, Any]], lag: ReactorLag) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        *,
+        hub: Hub,
+        deliveries: DeliveryQueue,
+        stats: Callable[[], Mapping[str, Any]],
+        lag: ReactorLag,
+    ) -> None:
+        self._counts = counts
         self._hub = hub
-        self._counts = hub.counts
+        self._deliveries = deliveries
         self._stats = stats
         self._lag = lag
 
@@ -69,24 +79,24 @@ class HubCollector(Collector):
         stats = self._stats()
         yield from self._connections(stats)
         yield from self._messages()
-        yield from self._deliveries(stats)
+        yield from self._tracked(stats)
         yield from self._database(stats)
         yield _counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
         yield _histogram("reactor_lag_seconds", "How late the reactor comes to what is due", self._lag.seconds)
 
     def _connections(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
-        hub = self._hub
+        authenticated = stats["authenticatedClients"]
         here = GaugeMetricFamily("dcm_ws_connections", "Clients connected", labels=["state"])
-        here.add_metric(["authenticated"], hub.authenticated)
-        here.add_metric(["anonymous"], len(hub.sessions) - hub.authenticated)
+        here.add_metric(["authenticated"], authenticated)
+        here.add_metric(["anonymous"], stats["connectedClients"] - authenticated)
         yield here
         yield GaugeMetricFamily(
-            "dcm_ws_observers", "Clients connected that owe no acknowledgements", len(hub.observers)
+            "dcm_ws_observers", "Clients connected that owe no acknowledgements", stats["observers"]
         )
         yield _plain("connections_opened", "Clients that connected", self._counts.connections)
         yield _counter("connections_closed", "Connections that the service closed", "code", stats["closes"])
-        yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", len(hub.registry))
-        yield GaugeMetricFamily("dcm_ws_draining", "1 while the service is about to stop", int(hub.draining))
+        yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", stats["activeChannels"])
+        yield GaugeMetricFamily("dcm_ws_draining", "1 while the service is about to stop", int(self._hub.draining))
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._counts
@@ -114,8 +124,8 @@ class HubCollector(Collector):
         yield _histogram("publish_seconds", "From a client's publishing to the queued frames", counts.publish_seconds)
         yield _histogram("notify_seconds", "From a notification's arrival to the written frames", counts.notify_seconds)
 
-    def _deliveries(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
-        queue, deliveries = self._hub.deliveries, self._counts.deliveries
+    def _tracked(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+        queue, deliveries = self._deliveries, self._counts.deliveries
         yield _plain("deliveries_sent", "Tracked deliveries begun", deliveries.begun)
         yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", deliveries.acked)
         yield _plain("deliveries_retried", "Sends beyond each delivery's first", deliveries.retried)

@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from dcm_ws.core.hub import Hub
+from dcm_ws.core.ports import World
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.stats import Stats
 from dcm_ws.http.shares import Share
 
 
@@ -39,6 +42,9 @@ class Report:
         self,
         hub: Hub,
         *,
+        world: World,
+        rules: Rules,
+        stats: Stats,
         version: str,
         database: Callable[[], Mapping[str, object]],
         port: Callable[[], int | None],
@@ -49,6 +55,9 @@ class Report:
         partial: Partial,
     ) -> None:
         self._hub = hub
+        self._world = world
+        self._rules = rules
+        self._stats = stats
         self._version = version
         self._database = database
         self._port = port
@@ -57,7 +66,7 @@ class Report:
         self._waiting = waiting
         self._http = http
         self._partial = partial
-        self._started = hub.now()
+        self._started = world.now()
 
     def health(self, channels: bool) -> dict[str, object]:
         """
@@ -65,24 +74,23 @@ class Report:
 
         @param channels: include the channels' names.
         """
-        hub = self._hub
         database = self._database()
-        if hub.draining:
+        if self._hub.draining:
             status = "draining"
         elif database["state"] in ("up", "none"):
             status = "healthy"
         else:
             status = "degraded"
-        now = datetime.fromtimestamp(hub.wall_ms() / 1000, UTC)
+        now = datetime.fromtimestamp(self._world.wall_ms() / 1000, UTC)
         return {
             "status": status,
             "type": "websocket",
             "port": self._port(),
-            **hub.sizes(channels=channels),
+            **self._stats.sizes(names=channels),
             "database": database,
-            "anonymousListeners": not hub.rules.production or hub.rules.anonymous_listeners,
+            "anonymousListeners": not self._rules.production or self._rules.anonymous_listeners,
             "version": self._version,
-            "uptime_s": round(hub.now() - self._started, 3),
+            "uptime_s": round(self._world.now() - self._started, 3),
             "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
 
@@ -92,7 +100,7 @@ class Report:
 
         @param channels: include the channels' and the agents' names.
         """
-        stats = self._hub.stats(channels=channels)
+        stats = self._stats.report(names=channels)
         stats["database"] = self._database()
         stats["partialBytes"] = self._partial.total
         stats["connections"] = {

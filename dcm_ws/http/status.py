@@ -9,24 +9,34 @@ from http import HTTPStatus
 
 from twisted.web.server import Request
 
-from dcm_ws.core.hub import Hub
 from dcm_ws.http.request_headers import bearer_token, header
 from dcm_ws.http.resources import Page
 from dcm_ws.protocol.errors import ProtocolError
+from dcm_ws.protocol.tokens import Claims
 
 
 class ReportPage(Page):
     """
     A report on the service as JSON, which pages of any origin may read.
 
+    @param verify: returns the claims of a token, or raises L{ProtocolError}.
+    @param production: names are only for those with a token.
     @param report: makes the report, given whether to include the names of channels and agents.
     """
 
     allowed = (*Page.allowed, "OPTIONS")
 
-    def __init__(self, hub: Hub, report: Callable[[bool], Mapping[str, object]]) -> None:
-        super().__init__(hub.wall_ms)
-        self._hub = hub
+    def __init__(
+        self,
+        wall_ms: Callable[[], int],
+        report: Callable[[bool], Mapping[str, object]],
+        *,
+        verify: Callable[[str], Claims],
+        production: bool,
+    ) -> None:
+        super().__init__(wall_ms)
+        self._verify = verify
+        self._production = production
         self._report = report
 
     def render(self, request: Request) -> bytes:
@@ -49,10 +59,10 @@ class ReportPage(Page):
         """
         In production the names of channels, which hold names of agents, are only for those with a token.
         """
-        if not self._hub.rules.production:
+        if not self._production:
             return True
         token = bearer_token(header(request, "Authorization"))
         try:
-            return bool(token) and bool(self._hub.verify(token))
+            return bool(token) and bool(self._verify(token))
         except ProtocolError:
             return False

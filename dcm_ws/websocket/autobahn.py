@@ -16,7 +16,9 @@ import autobahn.twisted.websocket
 import autobahn.websocket.protocol
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
+from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import Received
+from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.session import Session
 from dcm_ws.http.shares import address_of
 from dcm_ws.http.transport import unsent
@@ -297,6 +299,8 @@ class Incoming(LeanProtocol):
     """
 
     #: set by L{configured}: shared by all connections of a factory
+    _interpreter: Interpreter
+    _charges: Charges
     _now: Callable[[], float]
     _received: Received
 
@@ -362,11 +366,12 @@ class Incoming(LeanProtocol):
         Read the messages that come in short frames; return what begins with anything else.
         """
         start, size, longest = 0, len(data), self._longest
+        receive = self._interpreter.receive
         while start < size and self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
             began = start
             message, start = found
             try:
-                session.receive(message, start - began)
+                receive(session, message, start - began)
             except Exception:
                 self.session_failed(session)
         return data[start:] if start else data
@@ -397,7 +402,7 @@ class Incoming(LeanProtocol):
         super().onMessageFrameBegin(length)
         if self._session is not None and not (self.current_frame.fin and self.current_frame.opcode):
             self._fragmented = True
-            self._session.fragment(length)
+            self._charges.fragment(self._session, length)
 
     def onMessageBegin(self, isBinary: bool) -> None:
         super().onMessageBegin(isBinary)
@@ -420,7 +425,8 @@ class Incoming(LeanProtocol):
         if session is None:
             return
         try:
-            session.receive(payload if isBinary else payload.decode(), 0 if fragmented else len(payload))
+            message = payload if isBinary else payload.decode()
+            self._interpreter.receive(session, message, 0 if fragmented else len(payload))
         except Exception:
             self.session_failed(session)
 

@@ -12,7 +12,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dcm_ws.core.charges import Charges
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
+from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.http.transport import has_unread, is_plain_tcp, read_at_most
 from dcm_ws.protocol.errors import CloseCode
@@ -78,25 +82,37 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
 
     @classmethod
     def sharing(
-        cls, factory: WebSocketServerFactory, *, hub: Hub, limits: ConnectionLimits, pacing: Pacing
+        cls,
+        factory: WebSocketServerFactory,
+        *,
+        hub: Hub,
+        interpreter: Interpreter,
+        charges: Charges,
+        world: World,
+        counts: Counts,
+        production: bool,
+        limits: ConnectionLimits,
+        pacing: Pacing,
     ) -> type[Self]:
         """
         Return the class of the connections that share these collaborators, as attributes of the class: attributes of
         each connection would take 8 bytes each.
         """
         shared = {
+            "_charges": charges,
             "_compression": limits.compression,
             "_hub": hub,
-            "_limits": hub.counts.limits,
+            "_interpreter": interpreter,
+            "_limits": counts.limits,
             "_longest": limits.message,
-            "_now": staticmethod(hub.now),
+            "_now": staticmethod(world.now),
             "_pacing": pacing,
+            "_received": counts.received,
             "_send_buffer": limits.send_buffer,
+            "_sent": counts.sent,
             "_server": factory.server,
-            "_stranger_message": limits.stranger_message,
-            "_received": hub.counts.received,
-            "_sent": hub.counts.sent,
-            "_wall_ms": staticmethod(hub.wall_ms),
+            "_stranger_message": limits.stranger_message if production else limits.message,
+            "_wall_ms": staticmethod(world.wall_ms),
         }
         return configured(cls, factory, shared)
 
@@ -112,7 +128,7 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
         self._direct = plain and self.window_bits is None
         origin = self.__dict__.pop("_origin")
         self.factory.opened(self)
-        if self._hub.rules.production and self._stranger_message < self._longest:
+        if self._stranger_message < self._longest:
             self.limit_messages(self._stranger_message)
         self._session = self._hub.connect(self, origin)
         if self._session is not None:
@@ -129,12 +145,12 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
 
     def onPing(self, payload: bytes) -> None:
         # Autobahn's would write at once, and pile up Pongs for a client that does not read
-        if self.may_send and (self._session is None or self._session.control(len(payload))):
+        if self.may_send and (self._session is None or self._charges.control(self._session, len(payload))):
             self.send(pong_control_frame(payload))
 
     def onPong(self, payload: bytes) -> None:
         if self._session is not None:
-            self._session.control(len(payload))
+            self._charges.control(self._session, len(payload))
 
     def session_failed(self, session: Session) -> None:
         _log.failure("{client} broke its session", client=session.client_id)

@@ -13,7 +13,11 @@ from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflat
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
+from dcm_ws.core.charges import Charges
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
+from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import UNIX, limit_key, parse_address
 from dcm_ws.http.admission import Admission, RefusedError
@@ -32,6 +36,7 @@ class WebSocketConnections(WebSocketServerFactory):
     """
     All WebSocket connections of the service.
 
+    @param production: clients have to authenticate, and may send less until they have.
     @param server: the value of the C{Server} header.
     @param connection: the class of the connections.
 
@@ -44,8 +49,13 @@ class WebSocketConnections(WebSocketServerFactory):
     def __init__(
         self,
         hub: Hub,
+        interpreter: Interpreter,
+        charges: Charges,
         reactor: IReactorTime,
         *,
+        world: World,
+        counts: Counts,
+        production: bool,
         server: str,
         limits: ConnectionLimits,
         admission: Admission,
@@ -56,9 +66,9 @@ class WebSocketConnections(WebSocketServerFactory):
         self._admission = admission
         self._max_message = limits.message
         # the hub limits their number, once they are open
-        self.share = Share(per_address=limits.connections_per_ip, crowded=hub.counts.limits.max_connections_per_ip)
+        self.share = Share(per_address=limits.connections_per_ip, crowded=counts.limits.max_connections_per_ip)
         self.partial: PartialMessages[WebSocketConnection] = PartialMessages(
-            limits.partial, hub.counts.limits.max_partial_bytes
+            limits.partial, counts.limits.max_partial_bytes
         )
         self._pacing = Pacing(reactor)
         self._open: set[WebSocketConnection] = set()
@@ -76,7 +86,17 @@ class WebSocketConnections(WebSocketServerFactory):
             echoCloseCodeReason=True,
             **({"perMessageCompressionAccept": self._accept_compression} if limits.compression else {}),
         )
-        self.protocol: Any = connection.sharing(self, hub=hub, limits=limits, pacing=self._pacing)
+        self.protocol: Any = connection.sharing(
+            self,
+            hub=hub,
+            interpreter=interpreter,
+            charges=charges,
+            world=world,
+            counts=counts,
+            production=production,
+            limits=limits,
+            pacing=self._pacing,
+        )
 
     def _accept_compression(self, offers: list[object]) -> PerMessageDeflateOfferAccept | None:
         """

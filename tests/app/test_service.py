@@ -99,6 +99,6 @@ def test_new_secrets() -> None:
     """
     service, _ = start(Reactor())
     service.use_secrets(["a", "b"])
-    assert service.hub.secrets == ("a", "b")
+    assert service._identity.secrets == ("a", "b")
     service.use_database("postgresql://localhost/x")
     service.use_database(None)

@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from dcm_ws.app.summary import Summary
-from dcm_ws.core.hub import Hub
+from dcm_ws.core.assembly import Core
 from dcm_ws.http.origins import Target
 from dcm_ws.protocol.errors import ProtocolError
-from tests.fakes import make_hub
+from tests.fakes import make_core
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def warnings() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def notify_badly(hub: Hub, summary: Summary) -> None:
+def notify_badly(core: Core, summary: Summary) -> None:
     with pytest.raises(ProtocolError) as raised:
-        hub.notified("nonsense")
+        core.router.notified("nonsense")
     summary.bad_notification(raised.value.reason)
 
 
@@ -43,12 +43,12 @@ def test_bad_notifications(clock: Clock, warnings: list[str]) -> None:
     """
     Bad notifications are one line in the next minute, with the reason of the last one; without any there is no line.
     """
-    hub = make_hub(clock)
-    summary = Summary(hub.counts, clock.seconds)
+    core = make_core(clock)
+    summary = Summary(core.counts, clock.seconds)
     summary.write()
     assert warnings == []
-    notify_badly(hub, summary)
-    notify_badly(hub, summary)
+    notify_badly(core, summary)
+    notify_badly(core, summary)
     summary.write()
     assert len(warnings) == 1
     assert warnings[0].startswith("2 bad notifications in the last minute; the last one: '")
@@ -60,7 +60,7 @@ def test_refused_pages(clock: Clock, warnings: list[str]) -> None:
     """
     The first refused page of a minute is logged, with the number of those before it that were not.
     """
-    summary = Summary(make_hub(clock).counts, clock.seconds)
+    summary = Summary(make_core(clock).counts, clock.seconds)
     for _ in range(3):
         summary.page_refused("https://evil.example", Target("a.com"))
     assert len(warnings) == 1

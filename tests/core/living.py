@@ -10,10 +10,27 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
-from dcm_ws.core.hub import Hub
 
+RULES: dict[str, Any] = {
+    "production": False,
+    "mirror_clients": True,
+    "anonymous_listeners": False,
+    "enforce_expiry": False,
+    "auth_timeout": 10.0,
+    "heartbeat_interval": 30.0,
+    "heartbeat_timeout": 60.0,
+    "sweep_interval": 1.0,
+    "max_subscriptions": 1000,
+    "max_depth": 100,
+    "rate_limit": 0.0,
+    "rate_burst": 100.0,
+    "rate_bytes": 0.0,
+    "stranger_rate": 0.0,
+    "stranger_bytes": 0.0,
+}
 QUEUE_LIMITS: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pending": 10_000, "max_bytes": 256 << 20}
 MEMORY_LIMITS: dict[str, Any] = {
     "max_agents": 10_000,
@@ -44,14 +61,14 @@ def finish(job: Iterator[None]) -> int:
     return sum(1 for _ in job)
 
 
-def live(hub: Hub, clock: Clock, seconds: float, step: float = 1.0) -> None:
+def live(core: Core, clock: Clock, seconds: float, step: float = 1.0) -> None:
     """
     Let time pass, with a sweep and a retry check every C{step} seconds.
     """
     for _ in range(round(seconds / step)):
         clock.advance(step)
-        finish(hub.sweep())
-        finish(hub.retry())
+        finish(core.hub.sweep())
+        finish(core.hub.retry())
 
 
 def events(messages: list[dict[str, Any]], *families: str) -> list[tuple[str, str]]:

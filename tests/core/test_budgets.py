@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.budgets import FRAGMENT, Allowance, Budget, Budgets
 from dcm_ws.core.grants import CLIENTS_OF_AN_ADDRESS, STRANGERS_OF_AN_ADDRESS
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.tokens import sign
-from tests.fakes import SECRET, WALL_MS, Client, make_hub
+from tests.fakes import SECRET, WALL_MS, Client, make_core
 
 
-def client_of(hub: Hub, address: str = "192.0.2.1", **origin: Any) -> Client:
-    client = Client(hub, Origin(address=address, **origin))
+def client_of(core: Core, address: str = "192.0.2.1", **origin: Any) -> Client:
+    client = Client(core, Origin(address=address, **origin))
     client.peer.take()
     return client
 
@@ -40,11 +40,11 @@ def test_connections_of_an_agent_share_a_budget(clock: Clock) -> None:
     """
     However many connections an agent has, it may send as much as with one; other agents are not touched.
     """
-    hub = make_hub(clock, rate_limit=10.0, rate_burst=5.0)
-    anns = [client_of(hub, f"192.0.2.{number}") for number in range(20)]
+    core = make_core(clock, rate_limit=10.0, rate_burst=5.0)
+    anns = [client_of(core, f"192.0.2.{number}") for number in range(20)]
     for ann in anns:
         ann.auth("ann")
-    bob = client_of(hub)
+    bob = client_of(core)
     bob.auth("bob")
     assert sum(allowed(ann, 1) for ann in anns) == 5
     assert allowed(bob, 6) == 5
@@ -56,17 +56,17 @@ def test_reconnecting_does_not_help(clock: Clock) -> None:
     """
     What an agent has spent is spent on its next connection, too, until its budget is full again; then it is forgotten.
     """
-    hub = make_hub(clock, rate_limit=10.0, rate_burst=5.0)
+    core = make_core(clock, rate_limit=10.0, rate_burst=5.0)
     for _ in range(3):
-        ann = client_of(hub)
+        ann = client_of(core)
         ann.auth("ann")
         allowed(ann, 10)
         ann.leave()
-    assert len(hub.grants.agents) == 1
+    assert len(core.grants.agents) == 1
     clock.advance(60)
-    list(hub.sweep())
-    assert (len(hub.grants.agents), len(hub.grants.addresses)) == (0, 0)
-    ann = client_of(hub)
+    list(core.hub.sweep())
+    assert (len(core.grants.agents), len(core.grants.addresses)) == (0, 0)
+    ann = client_of(core)
     ann.auth("ann")
     assert allowed(ann, 10) == 5
 
@@ -75,8 +75,8 @@ def test_authenticating_as_another_agent_changes_the_budget(clock: Clock) -> Non
     """
     A client spends from the budget of the agent that it is.
     """
-    hub = make_hub(clock, rate_limit=10.0, rate_burst=5.0)
-    client, ann = client_of(hub), client_of(hub)
+    core = make_core(clock, rate_limit=10.0, rate_burst=5.0)
+    client, ann = client_of(core), client_of(core)
     ann.auth("ann")
     client.auth("ann")
     client.auth("bob")
@@ -86,22 +86,22 @@ def test_authenticating_as_another_agent_changes_the_budget(clock: Clock) -> Non
     client.leave()
     ann.leave()
     clock.advance(60)
-    list(hub.sweep())
-    assert len(hub.grants.agents) == 0
+    list(core.hub.sweep())
+    assert len(core.grants.agents) == 0
 
 
 def test_without_limits_there_are_no_budgets(clock: Clock) -> None:
     """
     Where nothing is limited nothing is counted.
     """
-    hub = make_hub(clock)
-    ann = client_of(hub)
+    core = make_core(clock)
+    ann = client_of(core)
     ann.auth("ann")
     assert ann.session.budgets == ()
     assert allowed(ann, 1000) == 1000
-    assert ann.session.control(100)
-    ann.session.fragment(1 << 20)
-    assert len(hub.grants.agents) == len(hub.grants.addresses) == 0
+    assert core.charges.control(ann.session, 100)
+    core.charges.fragment(ann.session, 1 << 20)
+    assert len(core.grants.agents) == len(core.grants.addresses) == 0
 
 
 # addresses
@@ -111,12 +111,12 @@ def test_clients_of_an_address_share_a_budget(clock: Clock) -> None:
     """
     Clients without an agent have a budget each, and together no more than ten of them.
     """
-    hub = make_hub(clock, rate_limit=1.0, rate_burst=5.0)
-    clients = [client_of(hub) for _ in range(30)]
+    core = make_core(clock, rate_limit=1.0, rate_burst=5.0)
+    clients = [client_of(core) for _ in range(30)]
     assert sum(allowed(client, 10) for client in clients) == 5 * CLIENTS_OF_AN_ADDRESS
-    assert allowed(client_of(hub, "192.0.2.2"), 10) == 5
+    assert allowed(client_of(core, "192.0.2.2"), 10) == 5
     # nothing is known of where those of a Unix socket are
-    assert sum(allowed(client_of(hub, ""), 10) for _ in range(30)) == 150
+    assert sum(allowed(client_of(core, ""), 10) for _ in range(30)) == 150
 
 
 # strangers
@@ -126,35 +126,35 @@ def test_strangers_have_little(clock: Clock) -> None:
     """
     In production a client may send a few messages before it authenticates, and its agent's budget is another one.
     """
-    hub = make_hub(clock, production=True, stranger_rate=2.0, rate_limit=100.0, rate_burst=50.0)
-    client = client_of(hub)
+    core = make_core(clock, production=True, stranger_rate=2.0, rate_limit=100.0, rate_burst=50.0)
+    client = client_of(core)
     assert client.session.is_stranger and not client.peer.trusted
     assert allowed(client, 14) == 10
-    assert hub.counts.limits.stranger_rate.value == 4
-    assert (hub.counts.limits.rate_limit.value, hub.counts.limits.rate_bytes.value) == (0, 0)
+    assert core.counts.limits.stranger_rate.value == 4
+    assert (core.counts.limits.rate_limit.value, core.counts.limits.rate_bytes.value) == (0, 0)
     clock.advance(0.5)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
     assert client.peer.trusted and client.session.state is State.AUTHENTICATED
     assert allowed(client, 60) == 50
-    assert hub.counts.limits.rate_limit.value == 10
+    assert core.counts.limits.rate_limit.value == 10
 
 
 def test_strangers_of_an_address(clock: Clock) -> None:
     """
     Very many strangers of one address have a common limit, too, which lets a whole installation come back at once.
     """
-    hub = make_hub(clock, production=True, stranger_rate=1.0)
-    assert sum(allowed(client_of(hub), 6) for _ in range(30)) == 5 * STRANGERS_OF_AN_ADDRESS
+    core = make_core(clock, production=True, stranger_rate=1.0)
+    assert sum(allowed(client_of(core), 6) for _ in range(30)) == 5 * STRANGERS_OF_AN_ADDRESS
 
 
 def test_strangers_bytes(clock: Clock) -> None:
     """
     A stranger's bytes are limited like an agent's, and have their own counter.
     """
-    hub = make_hub(clock, production=True, stranger_bytes=1000.0)
-    client = client_of(hub)
+    core = make_core(clock, production=True, stranger_bytes=1000.0)
+    client = client_of(core)
     assert allowed(client, 3, type="ping", fill="x" * 2000) == 1
-    assert hub.counts.limits.stranger_rate.value == 2
+    assert core.counts.limits.stranger_rate.value == 2
 
 
 # bytes
@@ -164,8 +164,8 @@ def test_bytes_are_limited(clock: Clock) -> None:
     """
     What a message has too many bytes is made up for by waiting as long as told.
     """
-    hub = make_hub(clock, rate_bytes=1000.0)
-    client = client_of(hub)
+    core = make_core(clock, rate_bytes=1000.0)
+    client = client_of(core)
     client.auth("ann")
     (answer,) = client.say(type="ping", fill="x" * 3000)
     assert answer["type"] == "pong"
@@ -176,15 +176,15 @@ def test_bytes_are_limited(clock: Clock) -> None:
     assert allowed(client, 1) == 0
     clock.advance(0.01)
     assert allowed(client, 1) == 1
-    assert hub.counts.limits.rate_bytes.value == 2
+    assert core.counts.limits.rate_bytes.value == 2
 
 
 def test_refused_bytes_close(clock: Clock) -> None:
     """
     A client whose refused messages have ten times the bytes that it may send is closed.
     """
-    hub = make_hub(clock, rate_bytes=1000.0)
-    client = client_of(hub)
+    core = make_core(clock, rate_bytes=1000.0)
+    client = client_of(core)
     allowed(client, 1, type="ping", fill="x" * 2000)
     for _ in range(4):
         assert client.peer.closed is None
@@ -197,13 +197,13 @@ def test_nothing_is_read_of_what_is_refused(clock: Clock, monkeypatch: pytest.Mo
     """
     Over the limit a message of some length is not decoded, whatever is in it; only its id is looked for.
     """
-    hub = make_hub(clock, rate_limit=1.0, rate_burst=1.0)
-    client = client_of(hub)
+    core = make_core(clock, rate_limit=1.0, rate_burst=1.0)
+    client = client_of(core)
     client.say(type="ping")
     decoded = []
-    monkeypatch.setattr("dcm_ws.core.session.decode_command", decoded.append)
+    monkeypatch.setattr("dcm_ws.core.interpreter.decode_command", decoded.append)
     for message in ('{"type":"ping","x":"\\ud83d"}', "[" * 1000, '{"id":[]}', b"\xff", '{"type":"nonsense","id":7}'):
-        client.session.receive(message + (b" " if isinstance(message, bytes) else " ") * 512)
+        client.receive(message + (b" " if isinstance(message, bytes) else " ") * 512)
     answers = client.peer.take()
     assert [answer["code"] for answer in answers] == ["RATE_LIMITED"] * 5
     assert [answer.get("id") for answer in answers] == [None] * 4 + [7]
@@ -217,9 +217,9 @@ def test_answers_to_the_server_are_free(clock: Clock) -> None:
     """
     Acks that settle a delivery cost nothing, also over the limit; other messages are refused then.
     """
-    hub = make_hub(clock, rate_limit=1.0, rate_burst=3.0)
-    client = client_of(hub)
-    ids = [hub.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
+    core = make_core(clock, rate_limit=1.0, rate_burst=3.0)
+    client = client_of(core)
+    ids = [core.router.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
     client.peer.take()
     for event_id in ids[:10]:
         assert client.say(type="ack", message_id=event_id) == []
@@ -230,7 +230,7 @@ def test_answers_to_the_server_are_free(clock: Clock) -> None:
         assert client.say(**message)[-1]["code"] == "RATE_LIMITED"
     assert client.say(type="ack", message_id=ids[19], fill="x" * 600)[-1]["code"] == "RATE_LIMITED"
     assert client.say(type="ack", message_id=ids[19]) == []
-    assert (hub.counts.deliveries.acked, hub.deliveries.pending) == (20, 0)
+    assert (core.counts.deliveries.acked, core.deliveries.pending) == (20, 0)
     # nothing is owed any more
     assert client.say(type="ack", message_id=ids[19])[-1]["code"] == "RATE_LIMITED"
 
@@ -239,13 +239,13 @@ def test_pongs_are_charged(clock: Clock) -> None:
     """
     A hundred pongs are free, and one more for each ping; the others cost what every message costs.
     """
-    hub = make_hub(clock, rate_limit=1.0, rate_burst=5.0)
-    client = client_of(hub)
+    core = make_core(clock, rate_limit=1.0, rate_burst=5.0)
+    client = client_of(core)
     for _ in range(105):
         assert client.say(type="pong") == []
     assert client.say(type="pong")[-1]["code"] == "RATE_LIMITED"
     clock.advance(31)
-    list(hub.sweep())
+    list(core.hub.sweep())
     assert client.peer.take()[-1]["type"] == "ping"
     allowed(client, 5)
     assert client.say(type="pong") == []
@@ -262,13 +262,13 @@ def test_control_frames_are_charged(clock: Clock) -> None:
     """
     A WebSocket Ping or Pong counts as a message; over the limit it is ignored, and many too many end the connection.
     """
-    hub = make_hub(clock, rate_limit=1.0, rate_burst=5.0)
-    client = client_of(hub)
-    assert [client.session.control(4) for _ in range(7)] == [True] * 5 + [False] * 2
+    core = make_core(clock, rate_limit=1.0, rate_burst=5.0)
+    client = client_of(core)
+    assert [core.charges.control(client.session, 4) for _ in range(7)] == [True] * 5 + [False] * 2
     assert client.peer.take() == []
-    assert hub.counts.limits.rate_limit.value == 2
+    assert core.counts.limits.rate_limit.value == 2
     for _ in range(43):
-        client.session.control(4)
+        core.charges.control(client.session, 4)
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
 
 
@@ -276,14 +276,14 @@ def test_fragments_are_charged(clock: Clock) -> None:
     """
     An empty fragment counts as 1 KiB; who sends them without end is closed.
     """
-    hub = make_hub(clock, rate_bytes=10.0 * FRAGMENT)
-    client = client_of(hub)
+    core = make_core(clock, rate_bytes=10.0 * FRAGMENT)
+    client = client_of(core)
     for _ in range(10):
-        client.session.fragment(0)
-    assert hub.counts.limits.rate_bytes.value == 0
+        core.charges.fragment(client.session, 0)
+    assert core.counts.limits.rate_bytes.value == 0
     sent = 0
     while client.peer.closed is None and sent < 1000:
-        client.session.fragment(0)
+        core.charges.fragment(client.session, 0)
         sent += 1
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
     assert sent == 90
@@ -293,10 +293,10 @@ def test_fragmented_message_is_charged_once(clock: Clock) -> None:
     """
     A message whose fragments have been charged costs no bytes any more, and is read although they took the last ones.
     """
-    hub = make_hub(clock, rate_bytes=2000.0)
-    client = client_of(hub)
-    client.session.fragment(2500)
-    client.session.receive(json.dumps({"type": "ping"}), 0)
+    core = make_core(clock, rate_bytes=2000.0)
+    client = client_of(core)
+    core.charges.fragment(client.session, 2500)
+    client.receive(json.dumps({"type": "ping"}), 0)
     assert client.peer.take()[0]["type"] == "pong"
     assert allowed(client, 1) == 0
 

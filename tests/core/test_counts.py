@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, SAMPLED, Histogram, Received, Sent
 from dcm_ws.protocol.events import CATALOGUE, CATEGORIES, traits_of
-from tests.fakes import Client, make_hub
+from tests.fakes import Client, make_core
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 5))))
@@ -56,9 +56,9 @@ def test_messages_and_events_are_counted() -> None:
     """
     Each message is counted as what it is, each event with its source, and each frame that goes out with its bytes.
     """
-    hub = make_hub(Clock())
-    client, other = Client(hub), Client(hub)
-    counts = hub.counts
+    core = make_core(Clock())
+    client, other = Client(core), Client(core)
+    counts = core.counts
     for message in [
         {"type": "subscribe", "channel": "topics/t", "id": 1},
         {"type": "ping"},
@@ -67,7 +67,7 @@ def test_messages_and_events_are_counted() -> None:
         {"type": "nonsense"},
     ]:
         client.say(**message)
-    hub.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
+    core.router.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
 
     assert counts.received == Received(subscribe=1, publish=2, ping=1, invalid=1)
     assert (counts.events.client, counts.events.database, counts.events.service) == ({"task": 1}, {"other": 1}, {})
@@ -76,8 +76,8 @@ def test_messages_and_events_are_counted() -> None:
     assert counts.events.audiences == {3: 1, 2: 1}
     assert Histogram(AUDIENCES, counts.events.audiences).counts[AUDIENCES.index(5)] == 1
     assert sum(counts.publish_seconds.counts) == 1
-    assert hub.counts.deliveries.begun == 2
-    assert other.session in hub.sessions
+    assert core.counts.deliveries.begun == 2
+    assert other.session in core.clients.sessions
 
 
 @pytest.mark.parametrize(
@@ -96,21 +96,21 @@ def test_each_type_is_counted(message: dict[str, str]) -> None:
     """
     A message of each type counts as that.
     """
-    hub = make_hub(Clock())
-    Client(hub).say(**message)
-    assert hub.counts.received == Received(**{message["type"]: 1})
+    core = make_core(Clock())
+    Client(core).say(**message)
+    assert core.counts.received == Received(**{message["type"]: 1})
 
 
 def test_what_is_over_the_rate_limit_is_counted_as_that() -> None:
     """
     Whatever it would have been.
     """
-    hub = make_hub(Clock(), rate_limit=1.0, rate_burst=1.0)
-    client = Client(hub)
+    core = make_core(Clock(), rate_limit=1.0, rate_burst=1.0)
+    client = Client(core)
     client.say(type="ping")
     client.say(type="ping")
     client.say(type="nonsense")
-    assert hub.counts.received == Received(ping=1, limited=2)
+    assert core.counts.received == Received(ping=1, limited=2)
 
 
 def test_what_is_sent_again_is_counted_again() -> None:
@@ -118,28 +118,28 @@ def test_what_is_sent_again_is_counted_again() -> None:
     Frames of a retry, of a heartbeat and of a replay are frames, too.
     """
     clock = Clock()
-    hub = make_hub(clock)
-    client = Client(hub)
+    core = make_core(clock)
+    client = Client(core)
     client.auth("ann")
     client.say(type="publish", channel="global", event="task.created")
     clock.advance(5)
-    list(hub.retry())
-    assert hub.counts.sent.again == 1
+    list(core.hub.retry())
+    assert core.counts.sent.again == 1
     clock.advance(25)
-    list(hub.sweep())
-    assert hub.counts.sent.ping == 1
+    list(core.hub.sweep())
+    assert core.counts.sent.ping == 1
     client.leave()
-    again = Client(hub)
+    again = Client(core)
     again.auth("ann")
-    assert hub.counts.sent.again == 2
+    assert core.counts.sent.again == 2
 
 
 def test_one_of_some_publishings_is_timed() -> None:
     """
     The first, and so on.
     """
-    hub = make_hub(Clock())
-    client = Client(hub)
+    core = make_core(Clock())
+    client = Client(core)
     for _ in range(2 * SAMPLED + 1):
         client.say(type="publish", channel="global", event="system.info")
-    assert sum(hub.counts.publish_seconds.counts) == 3
+    assert sum(core.counts.publish_seconds.counts) == 3

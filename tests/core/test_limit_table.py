@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from dcm_ws.app.commandline import Options
 from dcm_ws.app.documentation import limits_table
 from dcm_ws.core.limits import COUNTERS, TABLE
-from tests.fakes import make_hub, make_report
+from tests.fakes import make_core, make_report
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -28,7 +28,7 @@ def test_counters_are_those_of_stats() -> None:
     Every limit has its counter in /stats, in the order of the table, and every counter there has its limit; all are 0
     at the start.
     """
-    limits = make_report(make_hub(Clock())).stats(False)["limits"]
+    limits = make_report(make_core(Clock())).stats(False)["limits"]
     assert isinstance(limits, dict)
     assert tuple(limits) == COUNTERS
     assert set(limits.values()) == {0}

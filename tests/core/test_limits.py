@@ -13,17 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.app.testee import EchoHub
+from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.core.agents import Absence
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Delivery, Tracked
 from dcm_ws.core.limits import COUNTERS
+from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.rawjson import agent_of, is_nested_deeper
 from dcm_ws.protocol.replies import to_json
 from tests.core.living import make_memory, make_queue
-from tests.fakes import Client, RecordingPeer, make_hub, make_world, split_frames
+from tests.fakes import Client, RecordingPeer, make_core, split_frames
 
 # the rate limit
 
@@ -32,7 +33,7 @@ def limited(clock: Clock, **rules: float) -> Client:
     """
     A client of a hub with a rate limit.
     """
-    client = Client(make_hub(clock, **{"rate_limit": 10.0, "rate_burst": 5.0, **rules}))
+    client = Client(make_core(clock, **{"rate_limit": 10.0, "rate_burst": 5.0, **rules}))
     client.peer.take()
     return client
 
@@ -59,7 +60,7 @@ def test_burst_and_refill(clock: Clock, counts: Counts) -> None:
     assert send(client, 1) == [63]
     clock.advance(1 / 16)
     assert send(client, 2) == [None, 125]
-    assert client.hub.counts.limits.rate_limit.value == 4
+    assert client.core.counts.limits.rate_limit.value == 4
 
 
 def test_waiting_as_long_as_told_is_enough(clock: Clock) -> None:
@@ -90,7 +91,7 @@ def test_no_limit(clock: Clock, counts: Counts) -> None:
     """
     client = limited(clock, rate_limit=0.0)
     assert send(client, 1000) == [None] * 1000
-    assert client.hub.counts.limits.rate_limit.value == 0
+    assert client.core.counts.limits.rate_limit.value == 0
 
 
 def test_steady_sender_within_the_rate_is_never_refused(clock: Clock) -> None:
@@ -112,7 +113,7 @@ def test_ten_times_over_is_the_end(clock: Clock, counts: Counts) -> None:
     assert client.peer.closed is None
     assert client.say(type="ping") == []
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
-    assert (client.hub.counts.limits.rate_limit.value, client.hub.counts.limits.rate_limit_tenfold.value) == (45, 1)
+    assert (client.core.counts.limits.rate_limit.value, client.core.counts.limits.rate_limit_tenfold.value) == (45, 1)
     assert client.say(type="ping") == []
 
 
@@ -167,7 +168,7 @@ def test_what_does_not_count(clock: Clock, counts: Counts) -> None:
     Pongs are free, and acks of what is owed; a message that was refused for its rate is not obeyed.
     """
     client = limited(clock)
-    other = Client(client.hub)
+    other = Client(client.core)
     events = []
     for _ in range(20):
         other.say(type="publish", channel="global", event="task.created")
@@ -177,9 +178,9 @@ def test_what_does_not_count(clock: Clock, counts: Counts) -> None:
     for event in events:
         assert client.say(type="pong") == []
         assert client.say(type="ack", message_id=event) == []
-    assert client.hub.counts.deliveries.acked == 20
+    assert client.core.counts.deliveries.acked == 20
     client.say(type="subscribe", channel="topics/t")
-    assert "topics/t" not in client.hub.registry.channels(client.session)
+    assert "topics/t" not in client.core.registry.channels(client.session)
 
 
 def test_nonsense_is_counted_too(clock: Clock) -> None:
@@ -188,9 +189,9 @@ def test_nonsense_is_counted_too(clock: Clock) -> None:
     """
     client = limited(clock)
     for _ in range(5):
-        client.session.receive(b"\xff")
+        client.receive(b"\xff")
     assert {answer["code"] for answer in client.peer.take()} == {"PARSE_ERROR"}
-    client.session.receive(b"\xff")
+    client.receive(b"\xff")
     (answer,) = client.peer.take()
     assert answer["code"] == "RATE_LIMITED"
 
@@ -375,7 +376,7 @@ def test_every_limit_is_there_from_the_start(clock: Clock) -> None:
     """
     The counters are there before anything was crossed, so that a graph begins at 0.
     """
-    limits = make_hub(clock).stats(channels=False)["limits"]
+    limits = make_core(clock).stats.report(names=False)["limits"]
     assert isinstance(limits, dict)
     assert set(COUNTERS) == limits.keys()
     assert set(limits.values()) == {0}
@@ -385,13 +386,13 @@ def test_restored_subscriptions_are_limited(clock: Clock, counts: Counts) -> Non
     """
     Coming back to a lower limit, an agent gets as many of its subscriptions as it may have, always the same ones.
     """
-    hub = make_hub(clock, max_subscriptions=10)
-    client = Client(hub)
+    core = make_core(clock, max_subscriptions=10)
+    client = Client(core)
     client.auth("ann")
     for topic in "abcdefgh":
         client.say(type="subscribe", channel=f"topics/{topic}")
     client.leave()
-    back = Client(hub)
+    back = Client(core)
     for topic in "qrstu":
         back.say(type="subscribe", channel=f"topics/{topic}")
     for _ in range(2):
@@ -399,28 +400,28 @@ def test_restored_subscriptions_are_limited(clock: Clock, counts: Counts) -> Non
         assert len(answer["subscriptions"]) == 10
     assert {"agents/ann", "global", "topics/a", "topics/c"} <= set(answer["subscriptions"])
     assert "topics/h" not in answer["subscriptions"]
-    assert hub.counts.limits.max_subscriptions.value == 1
+    assert core.counts.limits.max_subscriptions.value == 1
 
 
 def test_sweep_goes_on_after_one_that_cannot_be_looked_after(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A client whose check fails does not keep the others from being looked after, and they are not forgotten.
     """
-    hub = make_hub(clock)
-    clients = [Client(hub) for _ in range(10)]
+    core = make_core(clock)
+    clients = [Client(core) for _ in range(10)]
     broken = clients[4].session
-    check = Session.check
+    check = Liveness.check
 
-    def check_or_fail(session: Session, now: float, heartbeat: bytes) -> CloseCode | float:
+    def check_or_fail(liveness: Liveness, session: Session, now: float, heartbeat: bytes) -> CloseCode | None:
         if session is broken:
             raise RuntimeError("broken")
-        return check(session, now, heartbeat)
+        return check(liveness, session, now, heartbeat)
 
-    monkeypatch.setattr(Session, "check", check_or_fail)
+    monkeypatch.setattr(Liveness, "check", check_or_fail)
     for _ in range(62):
-        clock.advance(hub.sweep_interval)
+        clock.advance(core.liveness.interval)
         with suppress(RuntimeError):
-            for _ in hub.sweep():
+            for _ in core.hub.sweep():
                 pass
     assert {client.peer.closed for client in clients if client.session is not broken} == {CloseCode.PING_TIMEOUT}
     assert clients[4].peer.closed is None
@@ -434,23 +435,12 @@ def test_testee_echoes(clock: Clock, message: str | bytes) -> None:
     """
     As a testee the service sends back what it gets, and says nothing of its own.
     """
-    model = make_hub(clock)
-    hub = EchoHub(
-        make_world(clock),
-        server="test",
-        secrets=("x",),
-        counts=model.counts,
-        rules=model.rules,
-        publishable=model.publishable,
-        deliveries=model.deliveries,
-        memory=model.memory,
-        max_connections=10,
-    )
+    core = make_core(clock, hub=EchoHub, interpreter=EchoInterpreter)
     peer = RecordingPeer()
-    session = hub.connect(peer, Origin())
+    session = core.hub.connect(peer, Origin())
     assert peer.frames == []
-    session.receive(message)
+    core.interpreter.receive(session, message)
     ((opcode, payload),) = split_frames(b"".join(peer.frames))
     assert (opcode, payload) == ((1, message.encode()) if isinstance(message, str) else (2, message))
-    hub.disconnect(session)
-    assert not hub.sessions
+    core.hub.disconnect(session)
+    assert not core.clients.sessions

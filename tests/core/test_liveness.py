@@ -7,27 +7,27 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.clock import RunningClock
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.frames import PING_FRAME
 from dcm_ws.protocol.tokens import sign
 from tests.core.living import finish, live
-from tests.fakes import SECRET, Client, make_hub
+from tests.fakes import SECRET, Client, make_core
 
 
 @pytest.fixture
-def hub(clock: Clock) -> Hub:
-    return make_hub(clock)
+def core(clock: Clock) -> Core:
+    return make_core(clock)
 
 
-def pause(hub: Hub, clock: Clock, seconds: float) -> None:
+def pause(core: Core, clock: Clock, seconds: float) -> None:
     """
     The process stands still for some seconds, and the first thing that happens afterwards is a sweep.
     """
     clock.advance(seconds)
-    finish(hub.sweep())
+    finish(core.hub.sweep())
 
 
 def pings(client: Client) -> int:
@@ -81,55 +81,55 @@ def test_everything_counts_before_the_first_tick(clock: Clock) -> None:
 # silence
 
 
-def test_ping_frame_comes_before_the_ping_message(hub: Hub, clock: Clock) -> None:
+def test_ping_frame_comes_before_the_ping_message(core: Core, clock: Clock) -> None:
     """
     Some clients return a text message and leave a Ping behind it unread.
     """
-    client = Client(hub)
+    client = Client(core)
     client.peer.take()
-    live(hub, clock, 30)
+    live(core, clock, 30)
     assert b"".join(client.peer.frames).startswith(PING_FRAME)
     assert pings(client) == 1
 
 
 @pytest.mark.parametrize("seconds", [7, 59, 60, 61, 3600, 1e6])
 @pytest.mark.parametrize("before", [0, 29, 31, 59])
-def test_pause_of_the_service_closes_nobody(hub: Hub, clock: Clock, before: int, seconds: float) -> None:
+def test_pause_of_the_service_closes_nobody(core: Core, clock: Clock, before: int, seconds: float) -> None:
     """
     After a pause the full time-out must pass before a client is closed, however silent it was before, and it is pinged.
     """
-    client = Client(hub)
-    live(hub, clock, before)
+    client = Client(core)
+    live(core, clock, before)
     client.peer.take()
-    pause(hub, clock, seconds)
-    live(hub, clock, 59)
+    pause(core, clock, seconds)
+    live(core, clock, 59)
     assert client.peer.closed is None
     assert pings(client) >= 1
-    live(hub, clock, 1)
+    live(core, clock, 1)
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
 
-def test_delays_of_a_busy_service_are_no_pause(hub: Hub, clock: Clock) -> None:
+def test_delays_of_a_busy_service_are_no_pause(core: Core, clock: Clock) -> None:
     """
     A service that is late with each sweep still finds out who is silent.
     """
-    client = Client(hub)
+    client = Client(core)
     for _ in range(9):
-        pause(hub, clock, 6)
-        finish(hub.sweep())
+        pause(core, clock, 6)
+        finish(core.hub.sweep())
     assert (client.peer.closed, pings(client)) == (None, 1)
-    pause(hub, clock, 6)
+    pause(core, clock, 6)
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
 
-def test_client_that_answers_after_a_pause_stays(hub: Hub, clock: Clock) -> None:
+def test_client_that_answers_after_a_pause_stays(core: Core, clock: Clock) -> None:
     """
     Pause after pause.
     """
-    client = Client(hub)
+    client = Client(core)
     for _ in range(5):
-        pause(hub, clock, 200)
-        live(hub, clock, 31)
+        pause(core, clock, 200)
+        live(core, clock, 31)
         assert pings(client) >= 1
         client.session.heard_at = clock.seconds()
     assert client.peer.closed is None
@@ -139,29 +139,29 @@ def test_client_that_was_not_pinged_is_not_closed(clock: Clock) -> None:
     """
     A client is closed only after a ping that it has not answered; if it was not pinged in time, its time begins again.
     """
-    hub = make_hub(clock)
-    client = Client(hub)
+    core = make_core(clock)
+    client = Client(core)
     client.peer.take()
     heartbeat = b"".join(client.peer.frames)
     # its check is late, and the service is not
     clock.advance(61)
-    hub.resumed_at = 0.0
-    verdict = client.session.check(clock.seconds(), PING_FRAME + heartbeat)
-    assert verdict == clock.seconds() + 30
+    core.liveness.resumed_at = 0.0
+    assert core.liveness.check(client.session, clock.seconds(), PING_FRAME + heartbeat) is None
+    assert client.session.ping_at == clock.seconds() + 30
     assert client.peer.frames
-    assert client.session.check(clock.seconds() + 60, PING_FRAME) is CloseCode.PING_TIMEOUT
+    assert core.liveness.check(client.session, clock.seconds() + 60, PING_FRAME) is CloseCode.PING_TIMEOUT
 
 
-def test_answer_that_waits_to_be_read_counts(hub: Hub, clock: Clock) -> None:
+def test_answer_that_waits_to_be_read_counts(core: Core, clock: Clock) -> None:
     """
     A client whose bytes wait in the service's own buffer is not silent.
     """
-    client = Client(hub)
+    client = Client(core)
     client.peer.unread = True
-    live(hub, clock, 119)
+    live(core, clock, 119)
     assert client.peer.closed is None
     client.peer.unread = False
-    live(hub, clock, 1)
+    live(core, clock, 1)
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
 
@@ -171,18 +171,18 @@ def test_ping_comes_before_the_time_out(clock: Clock, interval: float, timeout: 
     Whatever the interval, a client is pinged before it is closed: one that answers stays, one that does not is closed
     at the time-out.
     """
-    hub = make_hub(clock, heartbeat_interval=float(interval), heartbeat_timeout=float(timeout))
-    answering, mute = Client(hub), Client(hub)
+    core = make_core(clock, heartbeat_interval=float(interval), heartbeat_timeout=float(timeout))
+    answering, mute = Client(core), Client(core)
     mute.peer.take()
     for _ in range(timeout - 1):
-        live(hub, clock, 1)
+        live(core, clock, 1)
         if pings(answering):
             answering.session.heard_at = clock.seconds()
     assert (pings(mute) >= 1, mute.peer.closed) == (True, None)
-    live(hub, clock, 1)
+    live(core, clock, 1)
     assert mute.peer.closed is CloseCode.PING_TIMEOUT
     for _ in range(3 * timeout):
-        live(hub, clock, 1)
+        live(core, clock, 1)
         if pings(answering):
             answering.session.heard_at = clock.seconds()
     assert answering.peer.closed is None
@@ -197,13 +197,13 @@ def test_pause_does_not_end_the_time_to_authenticate(clock: Clock, before: int, 
     """
     A client whose authentication may wait to be read has its full time again.
     """
-    hub = make_hub(clock, production=True)
-    client = Client(hub)
-    live(hub, clock, before)
-    pause(hub, clock, seconds)
-    live(hub, clock, 9)
+    core = make_core(clock, production=True)
+    client = Client(core)
+    live(core, clock, before)
+    pause(core, clock, seconds)
+    live(core, clock, 9)
     assert client.peer.closed is None
-    live(hub, clock, 1)
+    live(core, clock, 1)
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
 
@@ -212,19 +212,19 @@ def test_tokens_expire_during_a_pause(clock: Clock, clamped: bool) -> None:
     """
     A token expires by the wall clock, also while the service is not running; one that has not expired stays good.
     """
-    hub = make_hub(clock, production=True, enforce_expiry=True)
-    running = RunningClock(clock.seconds, 3 * hub.sweep_interval)
-    if clamped:
-        hub.now = running
+    running = RunningClock(clock.seconds)
+    core = make_core(clock, production=True, enforce_expiry=True, now=running if clamped else None)
     short, long = (
-        Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, hub.wall_ms(), seconds * 1000))))
+        Client(
+            core, Origin(claims=core.identity.verify(sign(SECRET, "ann", None, core.world.wall_ms(), seconds * 1000)))
+        )
         for seconds in (100, 400)
     )
-    stranger = Client(hub)
+    stranger = Client(core)
     for seconds in (1, 1, 1, 200, 1):
         clock.advance(seconds)
-        hub.paused(running.tick())
-        finish(hub.sweep())
+        core.liveness.paused(running.tick())
+        finish(core.hub.sweep())
     assert (short.peer.closed, long.peer.closed) == (CloseCode.AUTHENTICATION_REQUIRED, None)
     assert stranger.peer.closed is None
 
@@ -233,11 +233,11 @@ def test_tokens_expire_during_short_pauses(clock: Clock) -> None:
     """
     The time that a running clock leaves out is made up for, however short each pause is.
     """
-    hub = make_hub(clock, production=True, enforce_expiry=True)
-    hub.now = running = RunningClock(clock.seconds, 3 * hub.sweep_interval)
-    client = Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, hub.wall_ms(), 16_000))))
+    running = RunningClock(clock.seconds)
+    core = make_core(clock, production=True, enforce_expiry=True, now=running)
+    client = Client(core, Origin(claims=core.identity.verify(sign(SECRET, "ann", None, core.world.wall_ms(), 16_000))))
     for closed in (None, None, None, CloseCode.AUTHENTICATION_REQUIRED):
         clock.advance(5)
-        hub.paused(running.tick())
-        finish(hub.sweep())
+        core.liveness.paused(running.tick())
+        finish(core.hub.sweep())
         assert client.peer.closed is closed

@@ -1,5 +1,5 @@
 """
-Any clients doing anything: what the hub does is compared with a plain model of what the protocol says.
+Any clients doing anything: what the core does is compared with a plain model of what the protocol says.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.protocol.tokens import sign
 from tests.core.living import finish
-from tests.fakes import SECRET, RecordingPeer, make_hub
+from tests.fakes import SECRET, RecordingPeer, make_core
 from tests.fakes import Client as FakeClient
 
 AGENTS = ("ann", "bob")
@@ -318,8 +319,10 @@ class Peer(RecordingPeer):
 
 class Client(NamedTuple):
     """
-    One client, in the hub and in the model.
+    One client, in the core and in the model.
     """
+
+    core: Core
 
     peer: Peer
     session: Session
@@ -328,13 +331,13 @@ class Client(NamedTuple):
 
 class Pair:
     """
-    The hub and its model, told the same.
+    The core and its model, given the same.
     """
 
     def __init__(self, production: bool) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.hub = make_hub(
+        self.core = make_core(
             self.clock, production=production, max_pending=MAX_PENDING, max_subscriptions=MAX_SUBSCRIPTIONS
         )
         self.model = Model(self.clock.seconds(), production)
@@ -362,12 +365,12 @@ class Pair:
 
     def connect(self, claimed: str | None, observer: bool) -> None:
         peer = Peer(self.closed)
-        session = self.hub.connect(peer, Origin(agent_id=claimed, observer=observer))
+        session = self.core.hub.connect(peer, Origin(agent_id=claimed, observer=observer))
         assert session is not None
-        self.clients.append(Client(peer, session, self.model.connect(claimed, observer, session.client_id)))
+        self.clients.append(Client(self.core, peer, session, self.model.connect(claimed, observer, session.client_id)))
 
     def disconnect(self, client: Client) -> None:
-        self.hub.disconnect(client.session)
+        self.core.hub.disconnect(client.session)
         self.model.disconnect(client.twin)
         self.clients.remove(client)
 
@@ -375,7 +378,7 @@ class Pair:
         self, client: Client, agent: str, session: str | None, by_token: bool, observer: bool | None = None
     ) -> None:
         if self.model.production or by_token:
-            tell(client, type="auth", token=sign(SECRET, agent, session, self.hub.wall_ms()), observer=observer)
+            tell(client, type="auth", token=sign(SECRET, agent, session, self.core.world.wall_ms()), observer=observer)
         else:
             tell(client, type="auth", agent_id=agent, session_id=session, observer=observer)
         self.model.auth(client.twin, agent, session, observer)
@@ -412,8 +415,8 @@ class Pair:
 
     def step(self, seconds: int) -> None:
         self.clock.advance(seconds)
-        finish(self.hub.sweep())
-        finish(self.hub.retry())
+        finish(self.core.hub.sweep())
+        finish(self.core.hub.retry())
         self.model.now += seconds
         codes = self.model.sweep(seconds)
         twins = {id(client.peer): client.twin for client in self.clients}
@@ -433,18 +436,18 @@ class Pair:
         for client in self.clients:
             self.same(read(client), client.twin.inbox)
             client.twin.inbox.clear()
-        model, stats = self.model, self.hub.stats(channels=True)
+        model, stats = self.model, self.core.stats.report(names=True)
         assert stats["connectedClients"] == len(model.clients)
         assert stats["pendingDeliveries"] == sum(len(client.owed) for client in model.clients)
         assert stats["channelStats"] == Counter(name for client in model.clients for name in client.channels)
-        assert stats["activeChannels"] == len(self.hub.registry)
+        assert stats["activeChannels"] == len(self.core.registry)
         assert stats["failedDeliveries"] == model.given_up
         assert stats["deliveries"]["neverAcknowledged"] == model.never_acknowledged
         assert stats["observers"] == sum(client.observer for client in model.clients)
         assert stats["agentStats"] == Counter(client.present for client in model.clients if client.present)
         assert stats["authenticatedClients"] == sum(client.agent is not None for client in model.clients)
-        assert self.hub.memory.kept == sum(len(absence.owed) for absence in model.absences.values())
-        assert self.hub.memory.absent == len(model.absences)
+        assert self.core.memory.kept == sum(len(absence.owed) for absence in model.absences.values())
+        assert self.core.memory.absent == len(model.absences)
 
     def same(self, heard: list[Message], expected: list[Message]) -> None:
         """
@@ -462,7 +465,7 @@ def hear(client: Client, now: float) -> None:
 
 
 def tell(client: Client, **message: Any) -> None:
-    client.session.receive(json.dumps(message))
+    client.core.interpreter.receive(client.session, json.dumps(message))
 
 
 def read(client: Client) -> list[Message]:
@@ -534,8 +537,8 @@ def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ..
         pair.do(("disconnect", 0))
     pair.do(("advance", 86_400))
 
-    assert pair.hub.stats(channels=True)["channelStats"] == {}
-    assert pair.hub.memory.kept == pair.hub.memory.absent == len(pair.hub.memory) == 0
+    assert pair.core.stats.report(names=True)["channelStats"] == {}
+    assert pair.core.memory.kept == pair.core.memory.absent == len(pair.core.memory) == 0
 
 
 # anything at all
@@ -574,9 +577,9 @@ def receive(message: str | bytes) -> None:
     """
     clock = Clock()
     clock.advance(1000)
-    client = FakeClient(make_hub(clock, extra=("x.*",)))
+    client = FakeClient(make_core(clock, extra=("x.*",)))
     client.auth("ann")
-    client.session.receive(message)
+    client.receive(message)
     replies = client.peer.take()
 
     assert client.peer.closed is None
@@ -626,17 +629,17 @@ def test_any_notification(payload: str) -> None:
     """
     clock = Clock()
     clock.advance(1000)
-    hub = make_hub(clock)
-    client = FakeClient(hub)
+    core = make_core(clock)
+    client = FakeClient(core)
     client.peer.take()
     try:
-        hub.notified(payload)
+        core.router.notified(payload)
     except ProtocolError as error:
         assert error.reason
-        assert hub.counts.events.bad_notifications == 1
+        assert core.counts.events.bad_notifications == 1
         assert client.peer.take() == []
     else:
-        assert hub.counts.events.bad_notifications == 0
+        assert core.counts.events.bad_notifications == 0
         assert len(client.peer.take()) == (json.loads(payload).get("channel") != "metrics")
 
 
@@ -648,10 +651,10 @@ def test_any_data(value: object, ascii_only: bool) -> None:
     """
     clock = Clock()
     clock.advance(1000)
-    client = FakeClient(make_hub(clock))
+    client = FakeClient(make_core(clock))
     client.peer.take()
     data = json.dumps(value, ensure_ascii=ascii_only)
-    client.session.receive(f'{{"type":"publish","channel":"global","event":"task.created","data":{data}}}')
+    client.receive(f'{{"type":"publish","channel":"global","event":"task.created","data":{data}}}')
 
     (reply,) = client.peer.take()
     if "NaN" in data or "Infinity" in data:

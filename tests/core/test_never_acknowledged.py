@@ -10,107 +10,107 @@ import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.agents import Absence
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import live, make_memory, make_queue
 from tests.core.test_delivery import Reader
-from tests.fakes import Client, make_hub
+from tests.fakes import Client, make_core
 
 DAY = 86_400.0
 
 
 @pytest.fixture
-def hub(clock: Clock) -> Hub:
-    return make_hub(clock)
+def core(clock: Clock) -> Core:
+    return make_core(clock)
 
 
-def failures(hub: Hub) -> tuple[Any, Any]:
-    stats: dict[str, Any] = hub.stats(channels=True)
+def failures(core: Core) -> tuple[Any, Any]:
+    stats: dict[str, Any] = core.stats.report(names=True)
     assert stats["failedDeliveries"] == stats["deliveries"]["givenUp"]
     return stats["failedDeliveries"], stats["deliveries"]["neverAcknowledged"]
 
 
-def event(hub: Hub) -> str:
-    return hub.publish(GLOBAL, "task.created", b"1")
+def event(core: Core) -> str:
+    return core.router.publish(GLOBAL, "task.created", b"1")
 
 
-def test_dashboard_does_not_count_as_failed(clock: Clock, hub: Hub, counts: Counts) -> None:
+def test_dashboard_does_not_count_as_failed(clock: Clock, core: Core, counts: Counts) -> None:
     """
     What a client that has never acknowledged anything lets go by is counted apart; from its first ack on it counts.
     """
-    dashboard = Client(hub)
-    event(hub)
-    live(hub, clock, 20)
-    assert failures(hub) == (0, 1)
-    dashboard.say(type="ack", message_id=event(hub))
-    event(hub)
-    live(hub, clock, 20)
-    assert failures(hub) == (1, 1)
+    dashboard = Client(core)
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (0, 1)
+    dashboard.say(type="ack", message_id=event(core))
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (1, 1)
 
 
-def test_agent_that_acknowledged_before_counts(clock: Clock, hub: Hub) -> None:
+def test_agent_that_acknowledged_before_counts(clock: Clock, core: Core) -> None:
     """
     An agent that has acknowledged on one connection is expected to on the next, and on others that begin meanwhile.
     """
-    first = Client(hub)
+    first = Client(core)
     first.auth("ann")
     first.say(type="unsubscribe", channel="global")
     first.say(type="ack", message_id="msg_of_before")
-    second = Client(hub)
+    second = Client(core)
     second.auth("ann")
-    event(hub)
-    live(hub, clock, 20)
-    assert failures(hub) == (1, 0)
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (1, 0)
     first.leave()
     second.leave()
-    again, other = Client(hub), Client(hub)
+    again, other = Client(core), Client(core)
     again.auth("ann")
     other.auth("bob")
-    event(hub)
-    live(hub, clock, 20)
-    assert failures(hub) == (2, 1)
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (2, 1)
 
 
-def test_what_is_kept_for_an_agent_counts_as_its_own(clock: Clock, hub: Hub) -> None:
+def test_what_is_kept_for_an_agent_counts_as_its_own(clock: Clock, core: Core) -> None:
     """
     What an absent agent owed is a failure only if it has ever acknowledged.
     """
     for agent in ("ann", "bob"):
-        client = Client(hub)
+        client = Client(core)
         client.auth(agent)
         if agent == "ann":
-            client.say(type="ack", message_id=event(hub))
-        owed = event(hub)
+            client.say(type="ack", message_id=event(core))
+        owed = event(core)
         assert owed in client.session.owed
         client.leave()
-    live(hub, clock, 301)
-    assert failures(hub) == (1, 1)
+    live(core, clock, 301)
+    assert failures(core) == (1, 1)
 
 
-def test_ack_before_authenticating_counts_for_the_agent(clock: Clock, hub: Hub) -> None:
+def test_ack_before_authenticating_counts_for_the_agent(clock: Clock, core: Core) -> None:
     """
     A connection that has acknowledged is one that acknowledges, whoever it turns out to be.
     """
-    client = Client(hub)
-    client.say(type="ack", message_id=event(hub))
+    client = Client(core)
+    client.say(type="ack", message_id=event(core))
     client.auth("ann")
-    event(hub)
-    live(hub, clock, 20)
-    assert failures(hub) == (1, 0)
-    assert hub.memory.acknowledges("ann")
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (1, 0)
+    assert core.memory.acknowledges("ann")
 
 
-def test_ack_of_an_observer_says_nothing_of_its_agent(hub: Hub) -> None:
+def test_ack_of_an_observer_says_nothing_of_its_agent(core: Core) -> None:
     """
     An observer is not its agent.
     """
-    observer = Client(hub, Origin(observer=True))
+    observer = Client(core, Origin(observer=True))
     observer.auth("ann")
     observer.say(type="ack", message_id="msg_1")
-    assert not hub.memory.acknowledges("ann")
+    assert not core.memory.acknowledges("ann")
 
 
 @pytest.mark.parametrize("limit", ["max_pending", "max_bytes"])

@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.core.hub import Hub
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import parse_channel
 from dcm_ws.protocol.tokens import sign
 from tests.core.living import events, live
-from tests.fakes import SECRET, Client, make_hub
+from tests.fakes import SECRET, Client, make_core
 
 TASK: dict[str, Any] = {"type": "publish", "channel": "topics/t", "event": "task.created"}
 
 
 @pytest.fixture
-def hub(clock: Clock) -> Hub:
-    return make_hub(clock)
+def core(clock: Clock) -> Core:
+    return make_core(clock)
 
 
-def observe(hub: Hub, agent: str | None = None, *channels: str) -> Client:
+def observe(core: Core, agent: str | None = None, *channels: str) -> Client:
     """
     An observer that has read what it was sent so far.
     """
-    client = Client(hub, Origin(observer=True))
+    client = Client(core, Origin(observer=True))
     if agent is not None:
         client.auth(agent)
     for channel in channels:
@@ -37,99 +37,99 @@ def observe(hub: Hub, agent: str | None = None, *channels: str) -> Client:
     return client
 
 
-def owed(hub: Hub) -> Any:
-    return hub.stats(channels=True)["pendingDeliveries"]
+def owed(core: Core) -> Any:
+    return core.stats.report(names=True)["pendingDeliveries"]
 
 
-def test_observer_is_sent_events_once(clock: Clock, hub: Hub) -> None:
+def test_observer_is_sent_events_once(clock: Clock, core: Core) -> None:
     """
     An observer gets each tracked event once, on all its channels, and nothing waits for its ack.
     """
-    observer = observe(hub, None, "topics/t")
-    other = Client(hub)
+    observer = observe(core, None, "topics/t")
+    other = Client(core)
     other.say(**TASK, data=1)
     assert events(observer.peer.take()) == [("topics/t", "task.created"), ("global", "task.created")]
-    assert owed(hub) == 1
-    live(hub, clock, 30)
+    assert owed(core) == 1
+    live(core, clock, 30)
     assert events(observer.peer.take()) == []
-    stats = hub.stats(channels=True)
+    stats = core.stats.report(names=True)
     assert (stats["deliveries"]["neverAcknowledged"], stats["observers"], stats["connectedClients"]) == (1, 1, 2)
 
 
-def test_nothing_is_held_for_observers_alone(hub: Hub) -> None:
+def test_nothing_is_held_for_observers_alone(core: Core) -> None:
     """
     Without anybody who owes an ack there is no delivery.
     """
-    observer = observe(hub)
-    hub.publish(parse_channel("topics/t"), "task.created", b"1")
+    observer = observe(core)
+    core.router.publish(parse_channel("topics/t"), "task.created", b"1")
     assert events(observer.peer.take()) == [("global", "task.created")]
-    assert (owed(hub), hub.counts.deliveries.begun) == (0, 0)
+    assert (owed(core), core.counts.deliveries.begun) == (0, 0)
 
 
-def test_ack_of_an_observer_is_harmless(hub: Hub) -> None:
+def test_ack_of_an_observer_is_harmless(core: Core) -> None:
     """
     An ack that was not asked for changes nothing, also where others owe one for that event.
     """
-    observer, other = observe(hub), Client(hub)
+    observer, other = observe(core), Client(core)
     (event,) = observer.say(**TASK, data=1)
     assert observer.say(type="ack", message_id=event["id"]) == []
-    assert owed(hub) == 1
+    assert owed(core) == 1
     assert other.say(type="ack", message_id=event["id"])[-1]["id"] == event["id"]
-    assert owed(hub) == 0
+    assert owed(core) == 0
 
 
-def test_observer_is_not_present(hub: Hub) -> None:
+def test_observer_is_not_present(core: Core) -> None:
     """
     Neither the coming nor the going of an observer is announced, and its agent does not count as connected.
     """
-    watcher = Client(hub)
+    watcher = Client(core)
     watcher.peer.take()
-    claims = hub.verify(sign(SECRET, "ann", "s", hub.wall_ms()))
-    observer = Client(hub, Origin(claims=claims, observer=True))
+    claims = core.identity.verify(sign(SECRET, "ann", "s", core.world.wall_ms()))
+    observer = Client(core, Origin(claims=claims, observer=True))
     ack = observer.peer.take()[-1]
     assert ack["subscriptions"] == ["agents/ann", "global", "sessions/s"]
-    stats = hub.stats(channels=True)
+    stats = core.stats.report(names=True)
     assert (stats["agentStats"], stats["agents"]["connected"], stats["authenticatedClients"]) == ({}, 0, 1)
     # a new token for the same agent
     observer.auth("ann")
     observer.leave()
     assert watcher.peer.take() == []
-    stats = hub.stats(channels=True)
+    stats = core.stats.report(names=True)
     assert (stats["authenticatedClients"], stats["observers"]) == (0, 0)
 
 
-def test_nothing_is_kept_or_restored_for_an_observer(hub: Hub) -> None:
+def test_nothing_is_kept_or_restored_for_an_observer(core: Core) -> None:
     """
     What an agent left behind waits for the agent and not for its observers, and an observer leaves nothing behind.
     """
-    agent = Client(hub)
+    agent = Client(core)
     agent.auth("ann")
     agent.say(type="subscribe", channel="topics/t")
     agent.leave()
-    hub.publish(parse_channel("topics/t"), "task.created", b"1")
+    core.router.publish(parse_channel("topics/t"), "task.created", b"1")
 
-    observer = Client(hub, Origin(observer=True))
+    observer = Client(core, Origin(observer=True))
     assert observer.auth("ann")[-1]["subscriptions"] == ["agents/ann", "global"]
     observer.say(type="subscribe", channel="topics/other")
     observer.leave()
-    assert (hub.memory.absent, len(hub.memory)) == (1, 1)
+    assert (core.memory.absent, len(core.memory)) == (1, 1)
 
-    again = Client(hub)
+    again = Client(core)
     _, ack, *missed = again.auth("ann")
     assert ack["subscriptions"] == ["agents/ann", "global", "topics/t"]
     assert events(missed) == [("topics/t", "task.created"), ("global", "task.created"), ("global", "agent.connected")]
 
 
-def test_agent_of_an_observer_is_still_away(hub: Hub) -> None:
+def test_agent_of_an_observer_is_still_away(core: Core) -> None:
     """
     An agent that has only observers is away: what it misses is kept for it.
     """
-    agent = Client(hub)
+    agent = Client(core)
     agent.auth("ann")
-    observe(hub, "ann")
+    observe(core, "ann")
     agent.leave()
-    hub.publish(parse_channel("agents/ann"), "message.new", b"1")
-    again = Client(hub)
+    core.router.publish(parse_channel("agents/ann"), "message.new", b"1")
+    again = Client(core)
     assert [frame["channel"] for frame in again.auth("ann") if frame.get("event") == "message.new"] == [
         "agents/ann",
         "global",
@@ -140,30 +140,30 @@ def test_observer_reads_what_its_agent_may(clock: Clock) -> None:
     """
     In production an observer authenticates like any other client, and has the rights of its token.
     """
-    hub = make_hub(clock, production=True)
-    observer = Client(hub, Origin(observer=True))
+    core = make_core(clock, production=True)
+    observer = Client(core, Origin(observer=True))
     assert observer.say(type="subscribe", channel="topics/t", id=1)[-1]["code"] == "NOT_AUTHORIZED"
-    ack = observer.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))[-1]
+    ack = observer.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))[-1]
     assert ack["subscriptions"] == ["agents/ann", "global"]
-    hub.publish(parse_channel("agents/ann"), "task.created", b"1")
+    core.router.publish(parse_channel("agents/ann"), "task.created", b"1")
     assert events(observer.peer.take()) == [("agents/ann", "task.created"), ("global", "task.created")]
 
 
-def test_observer_may_listen_to_the_agent_it_claims(hub: Hub) -> None:
+def test_observer_may_listen_to_the_agent_it_claims(core: Core) -> None:
     """
     In development the agent in the query is enough to listen to its channel.
     """
-    observer = Client(hub, Origin(agent_id="ann", observer=True))
+    observer = Client(core, Origin(agent_id="ann", observer=True))
     assert observer.say(type="subscribe", channel="agents/ann", id=1)[-1]["success"]
     assert observer.say(type="subscribe", channel="agents/bob", id=2)[-1]["code"] == "NOT_AUTHORIZED"
 
 
-def test_becoming_an_observer(clock: Clock, hub: Hub) -> None:
+def test_becoming_an_observer(clock: Clock, core: Core) -> None:
     """
     A client that becomes an observer leaves its agent, which keeps what was owed; its subscriptions stay.
     """
-    watcher = Client(hub)
-    client = Client(hub)
+    watcher = Client(core)
+    client = Client(core)
     client.auth("ann")
     client.say(type="subscribe", channel="topics/t")
     client.say(**TASK, data=1)
@@ -173,50 +173,50 @@ def test_becoming_an_observer(clock: Clock, hub: Hub) -> None:
     *_, ack = client.auth("ann", observer=True)
     assert ack["subscriptions"] == ["agents/ann", "global", "topics/t"]
     assert events(watcher.peer.take()) == [("global", "agent.disconnected")]
-    stats = hub.stats(channels=True)
+    stats = core.stats.report(names=True)
     assert (stats["agentStats"], stats["observers"], stats["authenticatedClients"]) == ({}, 1, 1)
-    assert (hub.memory.kept, hub.memory.absent) == (1, 1)
+    assert (core.memory.kept, core.memory.absent) == (1, 1)
 
     # without the field a refreshed token changes nothing
     assert [frame["type"] for frame in client.auth("ann")] == ["ack"]
-    hub.publish(parse_channel("topics/t"), "task.created", b"2")
+    core.router.publish(parse_channel("topics/t"), "task.created", b"2")
     assert len(client.peer.take()) == 2
-    live(hub, clock, 30)
+    live(core, clock, 30)
     assert events(client.peer.take()) == []
 
 
-def test_ceasing_to_observe(hub: Hub) -> None:
+def test_ceasing_to_observe(core: Core) -> None:
     """
     An observer that becomes a participant is its agent from then on: it gets what was kept, and owes acks.
     """
-    first = Client(hub)
+    first = Client(core)
     first.auth("ann")
     first.say(**TASK, data=1)
     first.leave()
-    observer = observe(hub, "ann")
-    watcher = Client(hub)
+    observer = observe(core, "ann")
+    watcher = Client(core)
     watcher.peer.take()
     ack, *rest = observer.auth("ann", observer=False)
     assert ack["success"]
     assert events(rest) == [("global", "task.created"), ("global", "agent.connected")]
     assert events(watcher.peer.take()) == [("global", "agent.connected")]
-    stats = hub.stats(channels=True)
+    stats = core.stats.report(names=True)
     assert (stats["agentStats"], stats["observers"], stats["pendingDeliveries"]) == ({"ann": 1}, 0, 1)
     observer.leave()
     assert events(watcher.peer.take()) == [("global", "agent.disconnected")]
-    assert hub.memory.kept == 1
+    assert core.memory.kept == 1
 
 
-def test_becoming_an_observer_during_a_replay(hub: Hub) -> None:
+def test_becoming_an_observer_during_a_replay(core: Core) -> None:
     """
     What was not replayed yet is kept for the agent, and the observer is not sent the rest.
     """
-    first = Client(hub)
+    first = Client(core)
     first.auth("ann")
     for n in range(4):
         first.say(**TASK, data=n)
     first.leave()
-    second = Client(hub)
+    second = Client(core)
     second.peer.replay = lambda frames: setattr(second.peer, "replaying", frames)  # type: ignore[method-assign]
     second.auth("ann")
     second.peer.read(2)
@@ -224,27 +224,27 @@ def test_becoming_an_observer_during_a_replay(hub: Hub) -> None:
     second.auth("ann", observer=True)
     second.peer.read()
     assert events(second.peer.take()) == []
-    assert (hub.memory.kept, owed(hub)) == (4, 0)
+    assert (core.memory.kept, owed(core)) == (4, 0)
 
 
-def test_anonymous_client_becomes_an_observer(hub: Hub) -> None:
+def test_anonymous_client_becomes_an_observer(core: Core) -> None:
     """
     What a client owed before it authenticated as an observer is dropped, as at the end of its connection.
     """
-    client = Client(hub)
+    client = Client(core)
     client.say(**TASK, data=1)
-    assert owed(hub) == 1
+    assert owed(core) == 1
     client.auth("ann", observer=True)
-    assert (owed(hub), hub.memory.kept) == (0, 0)
+    assert (owed(core), core.memory.kept) == (0, 0)
 
 
-def test_observer_changes_its_agent(hub: Hub) -> None:
+def test_observer_changes_its_agent(core: Core) -> None:
     """
     As another agent, an observer leaves the former one's channel, without a word to others.
     """
-    watcher = Client(hub)
+    watcher = Client(core)
     watcher.peer.take()
-    observer = observe(hub, "ann")
+    observer = observe(core, "ann")
     assert observer.auth("bob")[-1]["subscriptions"] == ["agents/bob", "global"]
     assert watcher.peer.take() == []
     # a participant as another agent, and an observer as a third
@@ -252,15 +252,15 @@ def test_observer_changes_its_agent(hub: Hub) -> None:
     observer.auth("dan", observer=True)
     told = [(frame["event"], frame["data"]["agent_id"]) for frame in watcher.peer.take()]
     assert told == [("agent.connected", "cid"), ("agent.disconnected", "cid")]
-    assert hub.registry.channels(observer.session) == {"agents/dan", "global"}
+    assert core.registry.channels(observer.session) == {"agents/dan", "global"}
 
 
 @pytest.mark.parametrize("value", [1, "yes", "true", [], {}])
-def test_malformed_observer(hub: Hub, value: Any) -> None:
+def test_malformed_observer(core: Core, value: Any) -> None:
     """
     In C{auth} the field is a boolean; anything else is refused, and the text names it.
     """
-    client = Client(hub)
+    client = Client(core)
     refused = client.auth("ann", observer=value)[-1]
     assert refused["code"] == "INVALID_MESSAGE"
     assert "observer" in refused["error"]
@@ -272,15 +272,15 @@ def test_acks_of_those_who_owe_none_are_not_limited(clock: Clock, production: bo
     A library that acknowledges all that it gets may do so for an observer, or a listener without a token, too: one ack
     for each event costs nothing, and more than that are messages like any other.
     """
-    hub = make_hub(
+    core = make_core(
         clock,
         production=production,
         anonymous_listeners=production,
         **{"stranger_rate" if production else "rate_limit": 1.0, "rate_burst": 5.0},
     )
-    client = Client(hub, Origin(observer=not production, address="192.0.2.1"))
+    client = Client(core, Origin(observer=not production, address="192.0.2.1"))
     for _ in range(50):
-        event_id = hub.publish(parse_channel("global"), "task.created", b"1")
+        event_id = core.router.publish(parse_channel("global"), "task.created", b"1")
         client.peer.take()
         assert client.say(type="ack", message_id=event_id) == []
     replies = [client.say(type="ack", message_id=event_id) for _ in range(10)]
@@ -291,10 +291,10 @@ def test_acks_of_strangers_who_hear_nothing_are_limited(clock: Clock) -> None:
     """
     Who gets no events has nothing to acknowledge.
     """
-    hub = make_hub(clock, production=True, stranger_rate=1.0)
-    client = Client(hub, Origin(observer=True, address="192.0.2.1"))
+    core = make_core(clock, production=True, stranger_rate=1.0)
+    client = Client(core, Origin(observer=True, address="192.0.2.1"))
     client.peer.take()
     for _ in range(50):
-        hub.publish(parse_channel("global"), "task.created", b"1")
+        core.router.publish(parse_channel("global"), "task.created", b"1")
     replies = [client.say(type="ack", message_id="msg_1") for _ in range(10)]
     assert [reply[0]["code"] for reply in replies if reply] == ["RATE_LIMITED"] * 5

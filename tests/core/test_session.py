@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dcm_ws.core.hub import Hub
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.tokens import sign
 from tests.core.living import events, finish, live
-from tests.fakes import SECRET, WALL_MS, Client, make_hub
+from tests.fakes import SECRET, WALL_MS, Client, make_core
 
 NEEDING_RIGHTS: list[dict[str, Any]] = [
     {"type": "subscribe", "channel": "topics/t"},
@@ -28,13 +28,13 @@ COMMANDS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def hub(clock: Clock) -> Hub:
-    return make_hub(clock)
+def core(clock: Clock) -> Core:
+    return make_core(clock)
 
 
 @pytest.fixture
-def client(hub: Hub) -> Client:
-    client = Client(hub)
+def client(core: Core) -> Client:
+    client = Client(core)
     client.peer.take()
     return client
 
@@ -63,14 +63,14 @@ def refusal(request: object, code: str, error: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("channel", ["global", "metrics", "sessions/s", "topics/t", "topics/a/b"])
-def test_subscribe(hub: Hub, client: Client, channel: str) -> None:
+def test_subscribe(core: Core, client: Client, channel: str) -> None:
     """
     A client may listen to any channel that is nobody's own; twice is a success and changes nothing.
     """
     for request in (1, 2):
         assert client.say(type="subscribe", channel=channel, id=request) == [ack(request)]
 
-    assert hub.sizes(channels=True)["channelStats"] == {"global": 1, channel: 1}
+    assert core.stats.sizes(names=True)["channelStats"] == {"global": 1, channel: 1}
 
 
 @pytest.mark.parametrize("type_", ["subscribe", "unsubscribe"])
@@ -82,14 +82,14 @@ def test_nothing_is_answered_without_an_id(client: Client, type_: str) -> None:
 
 
 @pytest.mark.parametrize("channel", ["topics/t", "topics/never", "global", "agents/somebody"])
-def test_unsubscribe(hub: Hub, client: Client, channel: str) -> None:
+def test_unsubscribe(core: Core, client: Client, channel: str) -> None:
     """
     A client may leave any channel, also C{global}, also one it never joined.
     """
     client.say(type="subscribe", channel="topics/t")
 
     assert client.say(type="unsubscribe", channel=channel, id="r1") == [ack("r1")]
-    assert client.session not in hub.registry.members(channel)
+    assert client.session not in core.registry.members(channel)
 
 
 def test_left_channel_is_heard_no_more(client: Client) -> None:
@@ -120,7 +120,7 @@ def test_subscriptions_are_limited(clock: Clock) -> None:
     """
     Past the limit a subscription is refused, until another one ends; what is subscribed already may be again.
     """
-    client = Client(make_hub(clock, max_subscriptions=3))
+    client = Client(make_core(clock, max_subscriptions=3))
     client.peer.take()
     assert client.say(type="subscribe", channel="topics/1", id=1) == [ack(1)]
     assert client.say(type="subscribe", channel="topics/2", id=2) == [ack(2)]
@@ -161,22 +161,22 @@ def test_anonymous_client_may_not_listen_to_an_agent(client: Client) -> None:
     }
 
 
-def test_claiming_an_agent_opens_its_channel_in_development(hub: Hub) -> None:
+def test_claiming_an_agent_opens_its_channel_in_development(core: Core) -> None:
     """
     In development C{?agent_id=ann} is enough for C{agents/ann}, and for no other.
     """
-    client = Client(hub, Origin(agent_id="ann"))
+    client = Client(core, Origin(agent_id="ann"))
     client.peer.take()
 
     assert client.say(type="subscribe", channel="agents/ann", id=1) == [ack(1)]
     assert only(client.say(type="subscribe", channel="agents/bob", id=2))["code"] == "NOT_AUTHORIZED"
 
 
-def test_claiming_an_agent_leaves_the_other_channels_open(hub: Hub) -> None:
+def test_claiming_an_agent_leaves_the_other_channels_open(core: Core) -> None:
     """
     In development, a client that claims an agent may listen to everything that is not another agent's.
     """
-    client = Client(hub, Origin("ann"))
+    client = Client(core, Origin("ann"))
     client.peer.take()
     for channel in ("topics/t", "sessions/s", "metrics", "agents/ann"):
         assert client.say(type="subscribe", channel=channel, id=1) == [ack(1)]
@@ -192,11 +192,11 @@ def test_authenticated_client_may_listen_to_any_agent(client: Client) -> None:
     assert client.say(type="subscribe", channel="agents/bob", id=1) == [ack(1)]
 
 
-def test_anonymous_client_may_publish_to_an_agent(hub: Hub, client: Client) -> None:
+def test_anonymous_client_may_publish_to_an_agent(core: Core, client: Client) -> None:
     """
     In development everybody may write to an agent's channel.
     """
-    ann = Client(hub)
+    ann = Client(core)
     ann.auth("ann")
     client.peer.take()
 
@@ -263,7 +263,7 @@ def test_events_of_the_operators(clock: Clock) -> None:
     """
     What the operator added may be published.
     """
-    client = Client(make_hub(clock, extra=("pipeline.*",)))
+    client = Client(make_core(clock, extra=("pipeline.*",)))
     client.peer.take()
 
     assert events(client.say(type="publish", channel="global", event="pipeline.x")) == [("global", "pipeline.x")]
@@ -312,15 +312,15 @@ def test_pong_and_ack_are_not_answered(client: Client, request_id: dict[str, Any
         ('{"type":"subscribe"}', "INVALID_MESSAGE"),
     ],
 )
-def test_failure_without_an_id(hub: Hub, client: Client, message: str | bytes, code: str) -> None:
+def test_failure_without_an_id(core: Core, client: Client, message: str | bytes, code: str) -> None:
     """
     A message that is wrong is answered once, counted, and survived.
     """
-    client.session.receive(message)
+    client.receive(message)
 
     refused = only(client.peer.take())
     assert refused == {"error": refused["error"], "code": code, "timestamp": WALL_MS}
-    assert hub.stats(channels=False)["refusals"] == {code: 1}
+    assert core.stats.report(names=False)["refusals"] == {code: 1}
     assert client.peer.closed is None
     assert client.say(type="ping") == [{"type": "pong", "timestamp": WALL_MS}]
 
@@ -360,7 +360,7 @@ def test_anonymous_client_in_production(clock: Clock, message: dict[str, Any], r
     """
     In production who has not authenticated may not publish, subscribe, or unsubscribe.
     """
-    client = Client(make_hub(clock, production=True))
+    client = Client(make_core(clock, production=True))
     client.peer.take()
     refused = only(client.say(**message | ({} if request_id is None else {"id": request_id})))
 
@@ -372,7 +372,7 @@ def test_anonymous_client_in_production_may_ping(clock: Clock) -> None:
     """
     Pings are answered, and pongs and acks taken, before authentication too.
     """
-    client = Client(make_hub(clock, production=True))
+    client = Client(make_core(clock, production=True))
     client.peer.take()
 
     assert client.say(type="ping") == [{"type": "pong", "timestamp": WALL_MS}]
@@ -384,7 +384,7 @@ def test_authenticated_client_in_production(clock: Clock, message: dict[str, Any
     """
     With a token it may.
     """
-    client = Client(make_hub(clock, production=True))
+    client = Client(make_core(clock, production=True))
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
 
     assert client.say(**message, id=1)[-1]["success"] is True
@@ -397,18 +397,18 @@ def test_closed_client(clock: Clock, message: dict[str, Any], production: bool, 
     """
     What still comes from a client after the server closed its connection has no effect whatever.
     """
-    hub = make_hub(clock, production=production)
-    watcher = Client(hub)
-    client = Client(hub)
+    core = make_core(clock, production=production)
+    watcher = Client(core)
+    client = Client(core)
     for each in (watcher, client) if authenticated else (watcher,):
         each.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    hub.close(client.session, CloseCode.PING_TIMEOUT)
+    core.hub.close(client.session, CloseCode.PING_TIMEOUT)
     client.peer.take()
     watcher.peer.take()
-    before = hub.stats(channels=True)
+    before = core.stats.report(names=True)
 
     assert client.say(**message, id=1) == []
-    assert hub.stats(channels=True) == before
+    assert core.stats.report(names=True) == before
     assert watcher.peer.take() == []
     assert client.session.state is State.CLOSED
     assert client.session.owed == {}
@@ -421,14 +421,14 @@ def pings(client: Client) -> int:
     return sum(message.get("type") == "ping" for message in client.peer.take())
 
 
-def test_ping_every_thirty_seconds(clock: Clock, hub: Hub, client: Client) -> None:
+def test_ping_every_thirty_seconds(clock: Clock, core: Core, client: Client) -> None:
     """
     Every 30 s the server asks whether the client lives, with a message and a Ping frame.
     """
     heard = []
     for second in range(1, 101):
         client.session.heard_at = clock.seconds()
-        live(hub, clock, 1)
+        live(core, clock, 1)
         ping_frames = b"".join(client.peer.frames).count(b"\x89\x00")
         if pings(client):
             heard.append((second, ping_frames))
@@ -436,37 +436,37 @@ def test_ping_every_thirty_seconds(clock: Clock, hub: Hub, client: Client) -> No
     assert heard == [(30, 1), (60, 1), (90, 1)]
 
 
-def test_silent_client_is_closed(clock: Clock, hub: Hub, client: Client) -> None:
+def test_silent_client_is_closed(clock: Clock, core: Core, client: Client) -> None:
     """
     60 s of silence end the connection.
     """
-    live(hub, clock, 59)
+    live(core, clock, 59)
     assert client.peer.closed is None
-    live(hub, clock, 1)
+    live(core, clock, 1)
 
     assert client.peer.closed is CloseCode.PING_TIMEOUT
-    assert client.session not in hub.sessions
-    assert hub.stats(channels=False)["closes"] == {"4000": 1}
+    assert client.session not in core.clients.sessions
+    assert core.stats.report(names=False)["closes"] == {"4000": 1}
 
 
-def test_anything_heard_counts(clock: Clock, hub: Hub, client: Client) -> None:
+def test_anything_heard_counts(clock: Clock, core: Core, client: Client) -> None:
     """
     A client that is heard, of whatever it may be, has another 60 s from then.
     """
-    live(hub, clock, 45)
+    live(core, clock, 45)
     client.session.heard_at = clock.seconds()
-    live(hub, clock, 59)
+    live(core, clock, 59)
     assert client.peer.closed is None
-    live(hub, clock, 1)
+    live(core, clock, 1)
 
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
 
-def test_pings_alone_do_not_keep_a_client(clock: Clock, hub: Hub, client: Client) -> None:
+def test_pings_alone_do_not_keep_a_client(clock: Clock, core: Core, client: Client) -> None:
     """
     What the server sends is no sign of life.
     """
-    live(hub, clock, 60)
+    live(core, clock, 60)
 
     assert pings(client) == 1
     assert client.peer.closed is CloseCode.PING_TIMEOUT
@@ -476,12 +476,12 @@ def test_other_intervals(clock: Clock) -> None:
     """
     An operator may have clients watched more closely; the sweep follows.
     """
-    hub = make_hub(clock, heartbeat_interval=0.5, heartbeat_timeout=1.0)
-    client = Client(hub)
+    core = make_core(clock, heartbeat_interval=0.5, heartbeat_timeout=1.0)
+    client = Client(core)
     client.peer.take()
-    live(hub, clock, 0.5, hub.sweep_interval)
+    live(core, clock, 0.5, core.liveness.interval)
     assert pings(client) == 1
-    live(hub, clock, 0.5, hub.sweep_interval)
+    live(core, clock, 0.5, core.liveness.interval)
 
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
@@ -490,16 +490,16 @@ def test_intervals_that_do_not_divide_each_other(clock: Clock) -> None:
     """
     A client that was heard between two pings is neither pinged nor closed when its first silence would have ended.
     """
-    hub = make_hub(clock, heartbeat_interval=40.0, heartbeat_timeout=60.0)
-    client = Client(hub)
-    live(hub, clock, 50)
+    core = make_core(clock, heartbeat_interval=40.0, heartbeat_timeout=60.0)
+    client = Client(core)
+    live(core, clock, 50)
     assert pings(client) == 1
     client.session.heard_at = clock.seconds()
-    live(hub, clock, 29)
+    live(core, clock, 29)
     assert pings(client) == 0
-    live(hub, clock, 1)
+    live(core, clock, 1)
     assert pings(client) == 1
-    live(hub, clock, 30)
+    live(core, clock, 30)
 
     assert client.peer.closed is CloseCode.PING_TIMEOUT
 
@@ -511,13 +511,13 @@ def test_production_waits_ten_seconds_for_authentication(clock: Clock) -> None:
     """
     In production a client that has not authenticated after 10 s is closed, however lively it is.
     """
-    hub = make_hub(clock, production=True)
-    client = Client(hub)
-    live(hub, clock, 9)
+    core = make_core(clock, production=True)
+    client = Client(core)
+    live(core, clock, 9)
     client.say(type="ping")
     client.session.heard_at = clock.seconds()
     assert client.peer.closed is None
-    live(hub, clock, 1)
+    live(core, clock, 1)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -526,12 +526,12 @@ def test_authenticated_in_time(clock: Clock) -> None:
     """
     Who authenticates in time stays, and is pinged as everybody is.
     """
-    hub = make_hub(clock, production=True)
-    client = Client(hub)
-    live(hub, clock, 9)
-    client.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))
+    core = make_core(clock, production=True)
+    client = Client(core)
+    live(core, clock, 9)
+    client.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))
     client.session.heard_at = clock.seconds()
-    live(hub, clock, 21)
+    live(core, clock, 21)
 
     assert client.peer.closed is None
     assert pings(client) == 1
@@ -541,32 +541,32 @@ def test_failed_authentication_does_not_stop_the_clock(clock: Clock) -> None:
     """
     A bad token buys no time.
     """
-    hub = make_hub(clock, production=True)
-    client = Client(hub)
-    live(hub, clock, 9)
+    core = make_core(clock, production=True)
+    client = Client(core)
+    live(core, clock, 9)
     assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
-    live(hub, clock, 1)
+    live(core, clock, 1)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
 
-def test_development_does_not_wait(clock: Clock, hub: Hub, client: Client) -> None:
+def test_development_does_not_wait(clock: Clock, core: Core, client: Client) -> None:
     """
     In development an anonymous client may stay.
     """
-    live(hub, clock, 59)
+    live(core, clock, 59)
 
     assert client.peer.closed is None
 
 
-def stay(hub: Hub, clock: Clock, client: Client, seconds: int) -> None:
+def stay(core: Core, clock: Clock, client: Client, seconds: int) -> None:
     """
     Let time pass, with a lively client.
     """
     for _ in range(seconds // 10):
         client.session.heard_at = clock.seconds()
         clock.advance(10)
-        finish(hub.sweep())
+        finish(core.hub.sweep())
 
 
 @pytest.mark.parametrize("production", [False, True])
@@ -574,10 +574,10 @@ def test_expired_token_does_not_end_the_connection(clock: Clock, production: boo
     """
     When a token expires, the connection stays.
     """
-    hub = make_hub(clock, production=production)
-    client = Client(hub)
+    core = make_core(clock, production=production)
+    client = Client(core)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(hub, clock, client, 7200)
+    stay(core, clock, client, 7200)
 
     assert client.peer.closed is None
     assert client.say(type="publish", channel="global", event="agent.heartbeat", id=1)[-1]["success"] is True
@@ -588,12 +588,12 @@ def test_expired_token_ends_the_connection_where_enforced(clock: Clock, producti
     """
     With C{--enforce-expiry} it does, with the code that says to get a token.
     """
-    hub = make_hub(clock, production=production, enforce_expiry=True)
-    client = Client(hub)
+    core = make_core(clock, production=production, enforce_expiry=True)
+    client = Client(core)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(hub, clock, client, 3590)
+    stay(core, clock, client, 3590)
     assert client.peer.closed is None
-    stay(hub, clock, client, 10)
+    stay(core, clock, client, 10)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -604,18 +604,18 @@ def test_expiry_is_enforced_within_one_sweep(clock: Clock, seconds: float, in_th
     """
     The connection is closed by the first sweep after the token has expired, and not by the next ping.
     """
-    hub = make_hub(clock, production=True, enforce_expiry=True)
+    core = make_core(clock, production=True, enforce_expiry=True)
     token = sign(SECRET, "ann", None, WALL_MS, ttl_ms=round(seconds * 1000))
     if in_the_query:
-        client = Client(hub, Origin(claims=hub.verify(token)))
+        client = Client(core, Origin(claims=core.identity.verify(token)))
     else:
-        client = Client(hub)
+        client = Client(core)
         client.say(type="auth", token=token)
     clock.advance(seconds - 0.01)
-    finish(hub.sweep())
+    finish(core.hub.sweep())
     assert client.peer.closed is None
-    clock.advance(hub.sweep_interval + 0.01)
-    finish(hub.sweep())
+    clock.advance(core.liveness.interval + 0.01)
+    finish(core.hub.sweep())
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -624,11 +624,11 @@ def test_last_token_decides(clock: Clock) -> None:
     """
     A new token may also expire earlier than the one before it.
     """
-    hub = make_hub(clock, enforce_expiry=True)
-    client = Client(hub)
+    core = make_core(clock, enforce_expiry=True)
+    client = Client(core)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
-    live(hub, clock, 6)
+    live(core, clock, 6)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -637,11 +637,11 @@ def test_authenticating_without_a_token_ends_the_expiry(clock: Clock) -> None:
     """
     In development, C{auth} with a name only replaces a token that would have expired.
     """
-    hub = make_hub(clock, enforce_expiry=True)
-    client = Client(hub)
+    core = make_core(clock, enforce_expiry=True)
+    client = Client(core)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
     client.auth("ann")
-    stay(hub, clock, client, 60)
+    stay(core, clock, client, 60)
 
     assert client.peer.closed is None
 
@@ -650,15 +650,15 @@ def test_another_token_refreshes_the_first(clock: Clock) -> None:
     """
     A new C{auth} in time gives another hour, and a bad one takes nothing away.
     """
-    hub = make_hub(clock, production=True, enforce_expiry=True)
-    client = Client(hub)
+    core = make_core(clock, production=True, enforce_expiry=True)
+    client = Client(core)
     client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(hub, clock, client, 1800)
-    client.say(type="auth", token=sign(SECRET, "ann", None, hub.wall_ms()))
+    stay(core, clock, client, 1800)
+    client.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))
     assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
-    stay(hub, clock, client, 3590)
+    stay(core, clock, client, 3590)
     assert client.peer.closed is None
-    stay(hub, clock, client, 10)
+    stay(core, clock, client, 10)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -667,10 +667,10 @@ def test_a_name_alone_does_not_expire(clock: Clock) -> None:
     """
     In development an agent that only named itself has no token to expire.
     """
-    hub = make_hub(clock, enforce_expiry=True)
-    client = Client(hub)
+    core = make_core(clock, enforce_expiry=True)
+    client = Client(core)
     client.auth("ann")
-    stay(hub, clock, client, 7200)
+    stay(core, clock, client, 7200)
 
     assert client.peer.closed is None
 
@@ -679,9 +679,9 @@ def test_token_in_the_query_expires_too(clock: Clock) -> None:
     """
     How a token came makes no difference to how long it lasts.
     """
-    hub = make_hub(clock, enforce_expiry=True)
-    client = Client(hub, Origin(claims=hub.verify(sign(SECRET, "ann", None, WALL_MS))))
-    stay(hub, clock, client, 3600)
+    core = make_core(clock, enforce_expiry=True)
+    client = Client(core, Origin(claims=core.identity.verify(sign(SECRET, "ann", None, WALL_MS))))
+    stay(core, clock, client, 3600)
 
     assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
@@ -691,7 +691,7 @@ def test_text_and_binary_are_read_alike(client: Client) -> None:
     A client may send bytes as well as text.
     """
     for message in ('{"type":"ping"}', b'{"type":"ping"}'):
-        client.session.receive(message)
+        client.receive(message)
 
     assert [message["type"] for message in client.peer.take()] == ["pong", "pong"]
 
@@ -722,14 +722,14 @@ def test_deep_data_is_refused(client: Client) -> None:
 # the rate limit
 
 
-def limited(clock: Clock) -> tuple[Hub, Client]:
+def limited(clock: Clock) -> tuple[Core, Client]:
     """
     A client that may send 2 messages a second, and 4 at once.
     """
-    hub = make_hub(clock, rate_limit=2.0, rate_burst=4.0)
-    client = Client(hub)
+    core = make_core(clock, rate_limit=2.0, rate_burst=4.0)
+    client = Client(core)
     client.peer.take()
-    return hub, client
+    return core, client
 
 
 def codes(client: Client, times: int, **message: Any) -> list[str | None]:
@@ -799,8 +799,8 @@ def test_what_the_server_asked_for_is_not_counted(clock: Clock) -> None:
     """
     Pongs, and acks that settle a delivery, cost nothing; acks of nothing do.
     """
-    hub, client = limited(clock)
-    ids = [hub.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
+    core, client = limited(clock)
+    ids = [core.router.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
     client.peer.take()
     for event_id in ids:
         assert client.say(type="ack", message_id=event_id) == client.say(type="pong") == []
@@ -812,14 +812,14 @@ def test_client_that_keeps_breaking_the_rate_is_closed(clock: Clock) -> None:
     """
     Ten times what it may send at once ends the connection.
     """
-    hub, client = limited(clock)
+    core, client = limited(clock)
     assert codes(client, 39, type="ping").count("RATE_LIMITED") == 35
     assert client.peer.closed is None
     client.say(type="ping")
 
     assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
     assert client.session.state is State.CLOSED
-    assert hub.stats(channels=False)["closes"] == {"4029": 1}
+    assert core.stats.report(names=False)["closes"] == {"4029": 1}
     assert client.say(type="ping") == []
 
 

@@ -26,7 +26,7 @@ from dcm_ws.protocol.notifications import END_MS, FIRST_MS
 from dcm_ws.protocol.rawjson import has_huge_number, is_nested_deeper
 from dcm_ws.protocol.replies import done_frame, event_frame, refused_frame
 from dcm_ws.protocol.tokens import Claims, verify
-from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_hub, split_frames
+from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_core, split_frames
 from tests.fuzz.oracle import CannotTellError, depth_of, fields, has_infinity, message_of, same, value_of
 
 _TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack")
@@ -136,17 +136,17 @@ def notifications(data: bytes) -> str:
     One NOTIFY payload.  Bytes that are no UTF-8 come as they do from a database without an encoding.
     """
     payload = data.decode("utf-8", "surrogateescape")
-    refused = _hub.counts.events.bad_notifications
+    refused = _core.counts.events.bad_notifications
     try:
-        event_id = _hub.notified(payload)
+        event_id = _core.router.notified(payload)
     except ProtocolError as refusal:
-        assert _hub.counts.events.bad_notifications == refused + 1
+        assert _core.counts.events.bad_notifications == refused + 1
         assert not _peer.frames
         return str(refusal)
     sent = [text.decode() for _, text in split_frames(b"".join(_peer.frames))]
     _peer.frames.clear()
-    owed = _hub.deliveries.ack(_session, event_id)
-    assert _hub.deliveries.pending == 0
+    owed = _core.deliveries.ack(_session, event_id)
+    assert _core.deliveries.pending == 0
     with suppress(CannotTellError):
         _check_event(payload, event_id, sent, owed)
     return f"{'tracked' if owed else 'untracked'}, {len(sent)} sent"
@@ -184,9 +184,9 @@ TARGETS: dict[str, Callable[[bytes], str]] = {
 
 _clock = Clock()
 _clock.advance(1000)
-_hub = make_hub(_clock)
+_core = make_core(_clock)
 _peer = RecordingPeer()
-_client = _hub.connect(_peer, Origin())
+_client = _core.hub.connect(_peer, Origin())
 assert _client is not None
 _session = _client
 _peer.frames.clear()

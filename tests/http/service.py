@@ -10,12 +10,11 @@ from typing import Any
 from treq.testing import StubTreq
 from twisted.internet.testing import MemoryReactorClock
 
+from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import LimitCounts
-from dcm_ws.core.hub import Hub
 from dcm_ws.http.assets import pages
 from dcm_ws.http.site import QuietSite, make_site
-from dcm_ws.http.status import ReportPage
-from tests.fakes import make_hub, make_report
+from tests.fakes import make_core, make_page, make_report
 
 HTTP_TIMEOUT = 30.0
 ANSWER = tuple[int, dict[str, str], bytes]
@@ -31,16 +30,16 @@ class Service:
     def __init__(self, **rules: Any) -> None:
         self.reactor = MemoryReactorClock()
         self.reactor.advance(1000)
-        self.hub: Hub = make_hub(self.reactor, **rules)
+        self.core: Core = make_core(self.reactor, **rules)
         self.database: dict[str, object] = {"state": "up"}
         self.limits = LimitCounts()
-        report = make_report(self.hub, database=lambda: self.database)
+        report = make_report(self.core, database=lambda: self.database)
         self.site: QuietSite = make_site(
-            self.hub.wall_ms,
+            self.core.world.wall_ms,
             {
-                b"health": ReportPage(self.hub, report.health),
-                b"stats": ReportPage(self.hub, report.stats),
-                **dict(pages(self.hub.wall_ms)),
+                b"health": make_page(self.core, report.health),
+                b"stats": make_page(self.core, report.stats),
+                **dict(pages(self.core.world.wall_ms)),
             },
             self.reactor,
             HTTP_TIMEOUT,

@@ -15,8 +15,7 @@ from twisted.python.failure import Failure
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.site import make_site
-from dcm_ws.http.status import ReportPage
-from tests.fakes import make_hub
+from tests.fakes import make_core, make_page
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 POSTED = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
@@ -43,10 +42,10 @@ class Connection:
 
     def __init__(self) -> None:
         self.reactor = Turns()
-        hub = make_hub(self.reactor)
-        page = ReportPage(hub, lambda channels: {})
+        core = make_core(self.reactor)
+        page = make_page(core, lambda channels: {})
         pages = {b"health": page, b"stats": page}
-        site = make_site(hub.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, LimitCounts())
+        site = make_site(core.world.wall_ms, pages, self.reactor, HTTP_TIMEOUT, PATHS, LimitCounts())
         site.doStart()
         self.transport = StringTransport()
         protocol = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50_000))

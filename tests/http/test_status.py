@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from dcm_ws.core.hub import CHANNELS_SHOWN
+from dcm_ws.core.stats import NAMES_SHOWN
 from dcm_ws.protocol.tokens import sign
 from tests.fakes import SECRET, WALL_MS, Client
 from tests.http.service import Service
@@ -36,7 +36,7 @@ def test_draining(service: Service, state: str) -> None:
     A service that is stopping answers 503, whatever the state of its database, and still reports its counts.
     """
     service.database = {"state": state}
-    service.hub.drain()
+    service.core.hub.drain()
     code, _, body = service.get("/health")
     assert code == 503
     assert json.loads(body)["status"] == "draining"
@@ -59,13 +59,13 @@ def test_many_channels() -> None:
     """
     channelStats lists a limited number of channels; activeChannels counts all.
     """
-    service = Service(max_subscriptions=CHANNELS_SHOWN + 10)
-    client = Client(service.hub)
-    for number in range(CHANNELS_SHOWN):
+    service = Service(max_subscriptions=NAMES_SHOWN + 10)
+    client = Client(service.core)
+    for number in range(NAMES_SHOWN):
         client.say(type="subscribe", channel=f"topics/{number}")
     health = service.json("/health")
-    assert len(health["channelStats"]) == CHANNELS_SHOWN
-    assert health["activeChannels"] == CHANNELS_SHOWN + 1
+    assert len(health["channelStats"]) == NAMES_SHOWN
+    assert health["activeChannels"] == NAMES_SHOWN + 1
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from dcm_ws.http.assets import pages
 from dcm_ws.http.metrics import MetricsPage
 from dcm_ws.http.resources import Page
 from dcm_ws.http.site import make_site
-from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.tokens import sign
-from tests.fakes import SECRET, WALL_MS, make_hub, make_report
+from tests.fakes import SECRET, WALL_MS, make_core, make_page, make_report
 
 PATHS = (b"/", b"/ws", b"/health", b"/stats", b"/metrics", b"/live", b"/live/", b"/dcm-ws.js", b"/broken", b"/nothing")
 JSON = b"application/json"
@@ -50,16 +49,16 @@ class Site:
 
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
-        hub = make_hub(self.reactor, production=True)
-        counts = ReportPage(hub, make_report(hub).stats)
+        core = make_core(self.reactor, production=True)
+        counts = make_page(core, make_report(core).stats)
         self.site = make_site(
-            hub.wall_ms,
+            core.world.wall_ms,
             {
                 b"health": counts,
                 b"stats": counts,
-                b"metrics": MetricsPage(hub.wall_ms, CollectorRegistry(), self.reactor.seconds),
-                b"broken": Broken(hub.wall_ms),
-                **dict(pages(hub.wall_ms)),
+                b"metrics": MetricsPage(core.world.wall_ms, CollectorRegistry(), self.reactor.seconds),
+                b"broken": Broken(core.world.wall_ms),
+                **dict(pages(core.world.wall_ms)),
             },
             self.reactor,
             30.0,

@@ -1,5 +1,5 @@
 """
-A hub with its connections, and a clock that the test advances.
+The core with its connections, and a clock that the test advances.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from dcm_ws.core.hub import Hub
+from dcm_ws.core.assembly import Core
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.factory import WebSocketConnections
-from tests.fakes import admit_all, make_hub, split_frames
+from tests.fakes import make_connections, make_core, split_frames
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -139,16 +139,14 @@ class End:
 
 class Ground:
     """
-    A hub with its connections.
+    The core with its connections.
     """
 
     def __init__(self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER, max_connections: int = 3) -> None:
         self.reactor = reactor
-        self.hub: Hub = make_hub(reactor, max_connections=max_connections)
+        self.core: Core = make_core(reactor, max_connections=max_connections)
         limits = ConnectionLimits(message=1 << 20, send_buffer=send_buffer)
-        self.connections = WebSocketConnections(
-            self.hub, reactor, server="test", limits=limits, admission=admit_all(self.hub)
-        )
+        self.connections = make_connections(self.core, reactor, limits)
 
     def connect(self) -> End:
         """
@@ -160,7 +158,7 @@ class Ground:
         """
         Publish on global.
         """
-        self.hub.announce(GLOBAL, event, data)
+        self.core.router.announce(GLOBAL, event, data)
 
 
 def data_of(messages: list[dict[str, Any]]) -> list[Any]:

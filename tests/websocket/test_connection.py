@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.logger import LogEvent, formatEvent
 
 from dcm_ws.protocol.errors import CloseCode
@@ -30,9 +31,9 @@ def test_close_comes_last(ground: Ground) -> None:
     What a client was sent before it is closed goes out first.
     """
     end = ground.connect()
-    (session,) = ground.hub.sessions
+    (session,) = ground.core.clients.sessions
     ground.announce(1)
-    ground.hub.close(session, CloseCode.RESTART)
+    ground.core.hub.close(session, CloseCode.RESTART)
     ground.announce(2)
     end.turn()
     frames = end.frames()
@@ -45,8 +46,8 @@ def test_unanswered_close(ground: Ground) -> None:
     A client that does not answer the close is dropped after two seconds.
     """
     end = ground.connect()
-    (session,) = ground.hub.sessions
-    ground.hub.close(session, CloseCode.RESTART)
+    (session,) = ground.core.clients.sessions
+    ground.core.hub.close(session, CloseCode.RESTART)
     end.turn()
     assert len(ground.connections) == 1
     ground.reactor.pump([0.5] * 6)
@@ -59,28 +60,27 @@ def test_message_after_the_close(ground: Ground) -> None:
     What still comes from a client that has been closed is ignored.
     """
     end = ground.connect()
-    (session,) = ground.hub.sessions
-    ground.hub.close(session, CloseCode.RESTART)
+    (session,) = ground.core.clients.sessions
+    ground.core.hub.close(session, CloseCode.RESTART)
     end.say(type="publish", channel="global", event="system.info")
     end.say(type="auth", agent_id="late")
     end.turn()
     assert end.close_code() == 1012
-    stats: Any = ground.hub.stats(channels=False)
+    stats: Any = ground.core.stats.report(names=False)
     assert stats["events"]["client"] == 0
     assert stats["authenticatedClients"] == 0
 
 
-def test_fault_of_ours(ground: Ground, no_logged_failures: list[LogEvent]) -> None:
+def test_fault_of_ours(ground: Ground, monkeypatch: pytest.MonkeyPatch, no_logged_failures: list[LogEvent]) -> None:
     """
     If the service itself fails over a message, the failure is logged and that client, alone, closed with 1011.
     """
 
-    class Broken:
-        def __contains__(self, name: str) -> bool:
-            raise RuntimeError("a bug")
+    def fail(*event: object) -> str:
+        raise RuntimeError("a bug")
 
     end, other = ground.connect(), ground.connect()
-    ground.hub.publishable = Broken()  # type: ignore[assignment]
+    monkeypatch.setattr(ground.core.router, "publish", fail)
     end.say(type="publish", channel="global", event="system.info")
     end.turn()
     other.turn()

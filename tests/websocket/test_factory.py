@@ -24,7 +24,7 @@ def test_abort(ground: Ground) -> None:
     assert all(end.socket.closed for end in ends)
     assert len(ground.connections) == 0
     assert ground.connections
-    assert ground.hub.sessions == set()
+    assert ground.core.clients.sessions == set()
 
 
 def test_no_room(ground: Ground) -> None:
@@ -43,6 +43,6 @@ def test_no_room(ground: Ground) -> None:
         transport.doWrite()
     opcode, payload = list(split_frames(b"".join(socket.sent).partition(b"\r\n\r\n")[2]))[-1]
     assert (opcode, payload[:2]) == (8, (1013).to_bytes(2))
-    assert len(ground.hub.sessions) == 3
+    assert len(ground.core.clients.sessions) == 3
     transport.connectionLost(Failure(ConnectionDone()))
     assert len(ground.connections) == 3

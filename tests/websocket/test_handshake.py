@@ -73,7 +73,7 @@ def test_refused(ground: Ground, request_head: bytes) -> None:
     assert transport.disconnecting
     ((target, headers),) = nobody.asked
     assert (target, headers["host"]) == ("/", "localhost")
-    assert not ground.hub.sessions
+    assert not ground.core.clients.sessions
 
 
 def test_first_subprotocol(ground: Ground) -> None:
@@ -81,7 +81,7 @@ def test_first_subprotocol(ground: Ground) -> None:
     The first subprotocol that a client offers is selected.
     """
     assert b"\r\nSec-WebSocket-Protocol: one\r\n" in shake_hands(ground, UNUSUAL).value()
-    assert len(ground.hub.sessions) == 1
+    assert len(ground.core.clients.sessions) == 1
 
 
 def test_other_version(ground: Ground) -> None:

@@ -105,7 +105,7 @@ def test_broken_socket(ground: Ground) -> None:
     ground.announce(1)
     end.turn()
     assert end.socket.closed
-    assert ground.hub.sessions == set()
+    assert ground.core.clients.sessions == set()
     assert len(ground.connections) == 0
     ground.announce(2)
     ground.reactor.advance(60)
@@ -132,14 +132,14 @@ def test_too_slow(ground: Ground) -> None:
     end, other = ground.connect(), ground.connect()
     end.socket.room = 0
     sent = 0
-    while not ground.hub.stats(channels=False)["closes"]:
+    while not ground.core.stats.report(names=False)["closes"]:
         ground.announce([sent, "x" * 10_000])
         sent += 1
         end.turn()
         other.turn()
         assert sent < 50
     assert sent == 30
-    assert len(ground.hub.sessions) == 1
+    assert len(ground.core.clients.sessions) == 1
     assert [number for number, _ in data_of(other.take())] == list(range(sent))
     end.socket.room = 1 << 40
     end.turn()
@@ -155,8 +155,8 @@ def test_too_slow_within_one_turn(ground: Ground) -> None:
     for number in range(50):
         ground.announce([number, "x" * 10_000])
     end.turn()
-    assert ground.hub.stats(channels=False)["closes"] == {"4008": 1}
-    assert ground.hub.sessions == set()
+    assert ground.core.stats.report(names=False)["closes"] == {"4008": 1}
+    assert ground.core.clients.sessions == set()
 
 
 @pytest.mark.parametrize("size", [70_000, 1_000_000])
@@ -167,10 +167,10 @@ def test_too_slow_for_large_events(ground: Ground, size: int) -> None:
     end = ground.connect()
     end.socket.room = 0
     for _ in range(SEND_BUFFER // size + 1):
-        assert ground.hub.stats(channels=False)["closes"] == {}
+        assert ground.core.stats.report(names=False)["closes"] == {}
         ground.announce("x" * size)
         end.turn()
-    assert ground.hub.stats(channels=False)["closes"] == {"4008": 1}
+    assert ground.core.stats.report(names=False)["closes"] == {"4008": 1}
 
 
 def test_slow_but_not_too_slow(ground: Ground) -> None:
@@ -211,7 +211,7 @@ def test_latest_are_bounded(ground: Ground) -> None:
     waiting = end.connection._latest
     assert waiting is not None and sum(map(len, waiting.values())) == end.connection._latest_size
     assert 150_000 < end.connection._latest_size < SEND_BUFFER
-    assert ground.hub.counts.limits.latest_dropped.value > 150
+    assert ground.core.counts.limits.latest_dropped.value > 150
     kept = len(waiting)
     end.take()
     end.socket.room = 1 << 40
@@ -236,7 +236,7 @@ def test_latest_only(ground: Ground) -> None:
         end.connection.offer("a", text_frame(b'"a%d"' % number))
         end.connection.offer("b", text_frame(b'"b%d"' % number))
         end.turns(0.1)
-    assert len(roomy.hub.sessions) == 1
+    assert len(roomy.core.clients.sessions) == 1
     end.socket.room = 1 << 40
     end.turns(0.2)
     assert end.take()[1:] == ["a99", "b99"]
@@ -272,10 +272,10 @@ def test_buffers_of_wrappers_count(ground: Ground) -> None:
     below.write(b"x" * 200_000)
     ground.announce("x" * 70_000)
     ground.reactor.advance(0)
-    assert len(ground.hub.sessions) == 1
+    assert len(ground.core.clients.sessions) == 1
     ground.announce("x" * 70_000)
     ground.reactor.advance(0)
-    assert ground.hub.stats(channels=False)["closes"] == {"4008": 1}
+    assert ground.core.stats.report(names=False)["closes"] == {"4008": 1}
 
 
 # coming back
@@ -285,7 +285,7 @@ def away(ground: Ground, missed: int, size: int = 1000) -> None:
     """
     An agent was here, and missed so many events.
     """
-    client = Client(ground.hub)
+    client = Client(ground.core)
     client.auth("lara")
     client.leave()
     for number in range(missed):
@@ -301,15 +301,15 @@ def test_replay_goes_in_parts(ground: Ground) -> None:
     end.socket.room = 0
     end.say(type="auth", agent_id="lara")
     end.turns()
-    assert 0 < ground.hub.deliveries.pending < 500
-    assert len(ground.hub.sessions) == 1
+    assert 0 < ground.core.deliveries.pending < 500
+    assert len(ground.core.clients.sessions) == 1
     end.socket.room = 1 << 40
     end.turns()
     messages = end.take()
     assert messages[0]["type"] == "ack"
     assert [number for number, _ in data_of(messages)[:2000]] == list(range(2000))
     assert messages[2001]["event"] == "agent.connected"
-    assert ground.hub.deliveries.pending == 2000
+    assert ground.core.deliveries.pending == 2000
 
 
 def test_news_wait_for_the_replay(ground: Ground) -> None:
@@ -344,7 +344,7 @@ def test_too_slow_for_what_comes_beside_the_replay(ground: Ground) -> None:
     for number in range(1000, 1040):
         ground.announce([number, "x" * 10_000], "task.created")
     end.turns(0.1)
-    assert ground.hub.stats(channels=False)["closes"] == {"4008": 1}
+    assert ground.core.stats.report(names=False)["closes"] == {"4008": 1}
     end.socket.room = 1 << 40
     end.turn()
     assert end.close_code() == CloseCode.TOO_SLOW
@@ -366,7 +366,7 @@ def test_gone_during_the_replay(ground: Ground) -> None:
     end.say(type="auth", agent_id="lara")
     end.turn()
     end.transport.connectionLost(Failure(ConnectionDone()))
-    assert ground.hub.deliveries.pending == 0
+    assert ground.core.deliveries.pending == 0
     again = ground.connect()
     again.say(type="auth", agent_id="lara")
     again.turns()

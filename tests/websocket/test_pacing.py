@@ -24,14 +24,14 @@ def test_many_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for end in ends:
         end.transport.connectionLost(Failure(ConnectionDone()))
     assert len(ground.connections) == 0
-    assert len(ground.hub.sessions) == 7
+    assert len(ground.core.clients.sessions) == 7
     ground.reactor.advance(0)
-    assert not ground.hub.sessions
+    assert not ground.core.clients.sessions
     # and the next one at once
     last = ground.connect()
     ground.reactor.advance(0)
     last.transport.connectionLost(Failure(ConnectionDone()))
-    assert not ground.hub.sessions
+    assert not ground.core.clients.sessions
 
 
 class Connection:

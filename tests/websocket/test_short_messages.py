@@ -14,8 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
-from dcm_ws.websocket.factory import WebSocketConnections
-from tests.fakes import admit_all, make_hub
+from tests.fakes import make_connections, make_core
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -53,15 +52,8 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
     before = txaio.config.loop
     txaio.config.loop = clock
     try:
-        hub = make_hub(clock)
-        factory = WebSocketConnections(
-            hub,
-            clock,
-            server="test",
-            limits=ConnectionLimits(limit, 4 << 20),
-            admission=admit_all(hub),
-            connection=kind,
-        )
+        core = make_core(clock)
+        factory = make_connections(core, clock, ConnectionLimits(limit, 4 << 20), kind)
         connection = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.connection import WebSocketConnection
 from dcm_ws.websocket.extensions import settle_offers
-from dcm_ws.websocket.factory import WebSocketConnections
 from dcm_ws.websocket.shortcuts import plain_handshake, short_message
-from tests.fakes import admit_all, make_hub
+from tests.fakes import make_connections, make_core
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 
 LINES = HANDSHAKE.removesuffix(b"\r\n\r\n").split(b"\r\n")
@@ -31,10 +30,8 @@ def answer(kind: type[WebSocketConnection], request: bytes) -> tuple[bytes, obje
     before = txaio.config.loop
     txaio.config.loop = clock
     try:
-        hub = make_hub(clock)
-        factory = WebSocketConnections(
-            hub, clock, server="test", limits=ConnectionLimits(), admission=admit_all(hub), connection=kind
-        )
+        core = make_core(clock)
+        factory = make_connections(core, clock, connection=kind)
         connection = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)

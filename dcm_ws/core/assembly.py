@@ -1,0 +1,165 @@
+"""
+Builds the core: makes every object of it once, and hands each the others that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.charges import Charges
+from dcm_ws.core.clients import Clients
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.grants import Grants
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.identity import Identity
+from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.liveness import Liveness
+from dcm_ws.core.ports import World
+from dcm_ws.core.presence import Presence
+from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.router import Router
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.session import Session
+from dcm_ws.core.stats import Stats
+from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.events import Publishable
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """
+    The parts of the core.  Whoever builds a service hands each part to those that need it, and not all of them to
+    everyone.
+    """
+
+    world: World
+    rules: Rules
+    counts: Counts
+    clients: Clients
+    registry: ChannelRegistry[Session]
+    deliveries: DeliveryQueue
+    memory: AgentMemory
+    grants: Grants
+    router: Router
+    liveness: Liveness
+    presence: Presence
+    identity: Identity
+    hub: Hub
+    charges: Charges
+    interpreter: Interpreter
+    stats: Stats
+
+
+def assemble(
+    world: World,
+    rules: Rules,
+    counts: Counts,
+    *,
+    server: str,
+    secrets: Sequence[str],
+    max_connections: int,
+    channels: Channels,
+    publishable: Publishable,
+    latest: LatestEvents,
+    deliveries: DeliveryQueue,
+    memory: AgentMemory,
+    hub: type[Hub] = Hub,
+    interpreter: type[Interpreter] = Interpreter,
+) -> Core:
+    """
+    Build the core.
+
+    @param server: the name and version that clients are told.
+    @param secrets: what tokens may be signed with.
+    @param max_connections: clients at once.
+    @param channels: the channels that exist.
+    @param publishable: the events that clients may publish.
+    @param latest: the events of which only the latest matters.
+    @param deliveries: counts in C{counts}, as does C{memory}.
+    @param hub: the class of the hub.
+    @param interpreter: the class of the interpreter.
+    """
+    clients = Clients()
+    registry: ChannelRegistry[Session] = ChannelRegistry()
+    grants = Grants(rules, world.now)
+    liveness = Liveness(world, rules, counts, clients)
+    router = Router(
+        world,
+        rules,
+        counts,
+        channels=channels,
+        latest=latest,
+        clients=clients,
+        registry=registry,
+        deliveries=deliveries,
+        memory=memory,
+    )
+    presence = Presence(router)
+    resumption = Resumption(rules, counts, registry=registry, deliveries=deliveries, memory=memory, router=router)
+    identity = Identity(
+        world,
+        rules,
+        counts,
+        secrets,
+        clients=clients,
+        registry=registry,
+        grants=grants,
+        liveness=liveness,
+        presence=presence,
+        resumption=resumption,
+    )
+    the_hub = hub(
+        world,
+        rules,
+        counts,
+        server=server,
+        max_connections=max_connections,
+        clients=clients,
+        registry=registry,
+        deliveries=deliveries,
+        memory=memory,
+        grants=grants,
+        router=router,
+        liveness=liveness,
+        presence=presence,
+        resumption=resumption,
+        identity=identity,
+    )
+    charges = Charges(world.now, counts, the_hub.close)
+    return Core(
+        world=world,
+        rules=rules,
+        counts=counts,
+        clients=clients,
+        registry=registry,
+        deliveries=deliveries,
+        memory=memory,
+        grants=grants,
+        router=router,
+        liveness=liveness,
+        presence=presence,
+        identity=identity,
+        hub=the_hub,
+        charges=charges,
+        interpreter=interpreter(
+            world,
+            rules,
+            counts,
+            channels=channels,
+            publishable=publishable,
+            registry=registry,
+            deliveries=deliveries,
+            router=router,
+            resumption=resumption,
+            charges=charges,
+            authenticate=the_hub.authenticate,
+        ),
+        stats=Stats(
+            counts, clients=clients, registry=registry, deliveries=deliveries, memory=memory, presence=presence
+        ),
+    )

@@ -1,0 +1,291 @@
+"""
+How the commands of clients are executed (protocol, sections 2, 4 and 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import assert_never
+
+from msgspec import Raw
+
+from dcm_ws.core.budgets import Refusal
+from dcm_ws.core.charges import Charges
+from dcm_ws.core.counts import SAMPLED, Counts
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.ports import World
+from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.router import Router
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.session import Session, State
+from dcm_ws.protocol.channels import Channel, Channels, is_private
+from dcm_ws.protocol.commands import (
+    Ack,
+    Auth,
+    Command,
+    Ping,
+    Pong,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    decode_command,
+    request_of,
+)
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.events import Publishable, shortened, traits_of
+from dcm_ws.protocol.rawjson import check_data
+from dcm_ws.protocol.replies import done_frame, pong_frame, published_frame, refused_frame
+
+_EXPECTED_MAX = 512
+# to look up the member of an enumeration takes as long as a call
+_AUTHENTICATED, _CLOSED = State.AUTHENTICATED, State.CLOSED
+
+
+class Interpreter:
+    """
+    Executes the messages of all clients.
+
+    @param authenticate: executes C{auth} commands.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        rules: Rules,
+        counts: Counts,
+        *,
+        channels: Channels,
+        publishable: Publishable,
+        registry: ChannelRegistry[Session],
+        deliveries: DeliveryQueue,
+        router: Router,
+        resumption: Resumption,
+        charges: Charges,
+        authenticate: Callable[[Session, Auth], None],
+    ) -> None:
+        self._now = world.now
+        self._wall_ms = world.wall_ms
+        self._rules = rules
+        self._counts = counts
+        self._received = counts.received
+        self._sent = counts.sent
+        self._too_deep = counts.limits.max_depth.add
+        self._parse_channel = channels.parse
+        self._publishable = publishable
+        self._registry = registry
+        self._deliveries = deliveries
+        self._router = router
+        self._resumption = resumption
+        self._charges = charges
+        self._authenticate = authenticate
+
+    def receive(self, session: Session, message: str | bytes, size: int | None = None) -> None:
+        """
+        Execute one message of a client, or tell the client why not.  What still comes after the close is ignored.
+
+        @param size: its bytes that have not been charged yet; None for all.
+        """
+        if session.state is _CLOSED:
+            return
+        if size is None:
+            size = len(message)
+        try:
+            if session.budgets:
+                refusal = self._charges.message(session, size)
+                if refusal is not None:
+                    self._over_limit(session, message, size, refusal)
+                    return
+            try:
+                command = decode_command(message)
+            except ProtocolError:
+                self._received.invalid += 1
+                raise
+            self._execute(session, command, size)
+        except ProtocolError as error:
+            self._counts.refusals[error.code] += 1
+            if error.request:
+                self._sent.ack += 1
+            else:
+                self._sent.error += 1
+            session.peer.send(refused_frame(error, self._wall_ms()))
+
+    def _execute(self, session: Session, command: Command, size: int) -> None:
+        if isinstance(command, Ack):
+            if self._settles_event(session, command):
+                session.give_back(size)
+            else:
+                # those that settle a delivery are counted there, and come by the thousand
+                self._received.ack += 1
+            return
+        if isinstance(command, Pong):
+            self._received.pong += 1
+            if _is_expected_pong(session):
+                session.give_back(size)
+            return
+        match command:
+            case Ping():
+                self._received.ping += 1
+                session.peer.send(pong_frame(self._wall_ms()))
+            case Publish():
+                self._publish(session, command)
+            case Subscribe():
+                self._subscribe(session, command)
+            case Unsubscribe():
+                self._unsubscribe(session, command)
+            case Auth():
+                self._received.auth += 1
+                try:
+                    self._authenticate(session, command)
+                except ProtocolError as error:
+                    error.request = command.id
+                    raise
+            case _:  # pragma: no cover - mypy proves that nothing comes here
+                assert_never(command)
+
+    # publish
+
+    def _publish(self, session: Session, command: Publish) -> None:
+        received = self._received
+        received.publish += 1
+        if session.is_stranger:
+            raise _not_authenticated(command.id)
+        channel = self._channel(command)
+        event = command.event
+        if event not in self._publishable:
+            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", command.id)
+        if self._rules.production and not session.operator and traits_of(event).reserved:
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", command.id
+            )
+        data = bytes(command.data)
+        try:
+            check_data(data, self._rules.max_depth, self._too_deep)
+        except ProtocolError as error:
+            raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
+        if received.publish % SAMPLED == 1:
+            began = self._now()
+            event_id = self._router.publish(channel, event, data, session.sender)
+            self._counts.publish_seconds.observe(self._now() - began)
+        else:
+            event_id = self._router.publish(channel, event, data, session.sender)
+        if command.id:
+            self._sent.ack += 1
+            session.peer.send(published_frame(command.id, event_id, self._wall_ms()))
+
+    # subscribe and unsubscribe
+
+    def _subscribe(self, session: Session, command: Subscribe) -> None:
+        self._received.subscribe += 1
+        self._demand_right_to_listen(session, command.id)
+        channel = self._channel(command)
+        if session.is_stranger and channel.agent is None and is_private(channel.name):
+            raise _not_authenticated(command.id)
+        if not _may_listen(session, channel):
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED,
+                "Not authorized to subscribe to this agent channel",
+                command.id,
+            )
+        mine = self._registry.channels(session)
+        if channel.name not in mine:
+            most = self._rules.max_subscriptions
+            if len(mine) >= most:
+                self._counts.limits.max_subscriptions.add()
+                raise ProtocolError(
+                    ErrorCode.TOO_MANY_SUBSCRIPTIONS,
+                    f"Too many subscriptions: the limit is {most}; unsubscribe from some",
+                    command.id,
+                )
+            self._registry.join(session, channel.name)
+        self._done(session, command.id)
+
+    def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
+        self._received.unsubscribe += 1
+        self._demand_right_to_listen(session, command.id)
+        self._registry.leave(session, self._channel(command).name)
+        self._done(session, command.id)
+
+    def _channel(self, command: Subscribe | Unsubscribe | Publish) -> Channel:
+        try:
+            return self._parse_channel(command.channel)
+        except ProtocolError as error:
+            error.request = command.id
+            raise
+
+    def _demand_right_to_listen(self, session: Session, request: Raw) -> None:
+        if session.is_stranger and not self._rules.anonymous_listeners:
+            raise _not_authenticated(request)
+
+    def _done(self, session: Session, request: Raw) -> None:
+        if request:
+            self._sent.ack += 1
+            session.peer.send(done_frame(request, self._wall_ms()))
+
+    # what the server asked for
+
+    def _over_limit(self, session: Session, message: str | bytes, size: int, refusal: Refusal) -> None:
+        """
+        Refuse a message that is over the rate limit, unless the server asked for it: then it is executed.
+
+        @raise ProtocolError: C{RATE_LIMITED}.  The client may be closed, too.
+        """
+        if size <= _EXPECTED_MAX and self._is_expected(session, message):
+            return
+        error = ProtocolError(
+            ErrorCode.RATE_LIMITED, f"Rate limit: {refusal.most:g} {refusal.unit} a second", request_of(message)
+        )
+        error.retry_after_ms = ceil(refusal.seconds * 1000)
+        self._charges.refused(session, refusal.unit, size)
+        raise error
+
+    def _is_expected(self, session: Session, message: str | bytes) -> bool:
+        """
+        Is C{message} the ack of an event, or the pong of a ping?  The event is settled then.
+        """
+        if not session.owed and not session.pongs and not self._may_acknowledge(session):
+            return False
+        try:
+            command = decode_command(message)
+        except ProtocolError:
+            return False
+        if isinstance(command, Ack):
+            return self._settles_event(session, command)
+        return isinstance(command, Pong) and _is_expected_pong(session)
+
+    def _settles_event(self, session: Session, ack: Ack) -> bool:
+        if not session.acknowledges:
+            self._resumption.first_ack(session)
+        return self._deliveries.ack(session, ack.message_id) or self._is_spare_ack(session)
+
+    def _is_spare_ack(self, session: Session) -> bool:
+        """
+        Accept an ack that a client sends and does not owe.  Libraries acknowledge what they receive, also for
+        observers: as many acks as there were events.
+        """
+        if not self._may_acknowledge(session):
+            return False
+        session.acks += 1
+        return True
+
+    def _may_acknowledge(self, session: Session) -> bool:
+        owes_nothing = self._rules.anonymous_listeners if session.is_stranger else session.observer
+        return owes_nothing and session.acks < self._router.published
+
+
+def _is_expected_pong(session: Session) -> bool:
+    if not session.pongs:
+        return False
+    session.pongs -= 1
+    return True
+
+
+def _may_listen(session: Session, channel: Channel) -> bool:
+    if channel.agent is None or session.state is _AUTHENTICATED:
+        return True
+    return channel.agent == session.origin.agent_id and not session.is_stranger
+
+
+def _not_authenticated(request: Raw) -> ProtocolError:
+    return ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: authenticate first", request)

@@ -1,0 +1,45 @@
+"""
+Which agents are connected (protocol, section 3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dcm_ws.core.router import Router
+from dcm_ws.core.session import Session
+from dcm_ws.protocol.channels import GLOBAL
+
+
+class Presence:
+    """
+    Counts the connections of each agent, and notifies the subscribers of C{global} when agents come and go.
+
+    @ivar agents: the number of connections of each agent that has any.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self.agents: Counter[str] = Counter()
+
+    def begin(self, agent: str) -> None:
+        """
+        One more connection is C{agent}'s.
+        """
+        self.agents[agent] += 1
+
+    def end(self, session: Session, agent: str) -> None:
+        """
+        C{session} is no connection of C{agent}'s any more.
+        """
+        self.agents[agent] -= 1
+        if not self.agents[agent]:
+            del self.agents[agent]
+        self.announce("agent.disconnected", session, agent)
+
+    def announce(self, event: str, session: Session, agent: str) -> None:
+        """
+        Publish that C{agent} is connected, or disconnected, by C{session}.
+        """
+        data = {"agent_id": agent, "client_id": session.client_id, "session_id": session.dcm_session}
+        self._router.announce(GLOBAL, event, data)
