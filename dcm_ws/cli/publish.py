@@ -17,7 +17,6 @@ from dcm_ws.cli.lines import BOM, LINE_MAX, numbered, open_unbuffered
 from dcm_ws.cli.options import ServerOptions, SettingsFiles, json_option, server_options, settings_options
 from dcm_ws.cli.publish_events import EventToPublish, InvalidEventError, from_arguments, from_line
 from dcm_ws.cli.publish_ways import Send, by_database, by_websocket
-from dcm_ws.cli.settings import find_database
 from dcm_ws.cli.terminal import INTERRUPTED, harmless, json_line, progress_bar
 
 
@@ -98,7 +97,7 @@ def command(
     tally, began, done = Tally(), time.monotonic(), False
     try:
         events = _one(channel, event, data) if lines is None else _open(lines)
-        way = by_database(find_database(files)) if via == "db" else by_websocket(server.server())
+        way = by_database(_database(files)) if via == "db" else by_websocket(server.server())
         asyncio.run(_publish(way, events, as_json, tally))
         done = True
     except KeyboardInterrupt:
@@ -110,6 +109,13 @@ def command(
         click.echo(f"{tally}, in {time.monotonic() - began:.1f} s", err=True)
     if tally.invalid:
         raise SystemExit(1)
+
+
+def _database(files: SettingsFiles) -> str:
+    # it takes longer to import than an event to publish
+    from dcm_ws.cli.settings import find_database
+
+    return find_database(files)
 
 
 def _one(channel: str | None, event: str | None, data: str | None) -> EventToPublish:
