@@ -78,8 +78,8 @@ def test_file_with_a_secret_in_each_line(database: PostgresServer, tmp_path: Pat
     ("text", "complaint"),
     [
         (None, "cannot read"),
-        ("", "holds no secret"),
-        (" \n\n", "holds no secret"),
+        ("", "contains no secret"),
+        (" \n\n", "contains no secret"),
         ("short\n", "32 characters or more"),
         (f"{NEW}\nshort", "32 characters or more"),
         (f"dcm-dev-secret-change-me\n{NEW}", "and not the default one"),
