@@ -20,9 +20,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from dcm_ws.client.aio_connection import Connection
+from dcm_ws.client.backoff import STABLE
 from dcm_ws.client.base import Client, Handler, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
-from dcm_ws.client.core import QUEUE_MAX, STABLE, Reply, State
+from dcm_ws.client.core import QUEUE_MAX, Reply, State
 from dcm_ws.client.errors import DCMError
 from dcm_ws.client.events import Queue
 from dcm_ws.client.reasons import reason_of
@@ -118,7 +119,7 @@ class DCMClient(Client):
         self._check_loop()
         if self._running is None or self._running.done():
             self._error = None
-            self._core.reset_backoff()
+            self._core.backoff.reset()
             self._become(State.CONNECTING)
             self._running = asyncio.create_task(self._run())
         try:
@@ -187,7 +188,7 @@ class DCMClient(Client):
         await self._converse(self._perform)
         self._become(State.CONNECTED)
         await asyncio.sleep(STABLE)
-        self._core.reset_backoff()
+        self._core.backoff.reset()
 
     async def _perform(self, request: Request) -> object:
         match request:

@@ -11,31 +11,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from dcm_ws.client.backoff import Backoff
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, refusal
 from dcm_ws.client.events import Dispatcher
 from dcm_ws.client.subscriptions import Subscriptions
 
 Reply = Callable[[dict[str, Any] | DCMError], None]
 
-BACKOFF_BASE = 0.5
-"""
-Maximum delay of the first retry, in seconds.
-"""
-
-BACKOFF_MAX = 30.0
-"""
-Maximum delay of any retry, in seconds.
-"""
-
 QUEUE_MAX = 1000
 """
 Maximum number of events that wait for their listeners.  At this number the client stops reading, and the server queues
 events.
-"""
-
-STABLE = 10.0
-"""
-Seconds that a client must stay connected for the back-off to start again from its minimum.
 """
 
 SILENCE = 75.0
@@ -51,10 +37,6 @@ Seconds between two signs of life of a client that does not read.  The server cl
 # the server would give any other refusal of an authentication again
 _TEMPORARY = frozenset({"RATE_LIMITED", "NOT_AVAILABLE"})
 _AUTHENTICATION_REQUIRED = 4001
-_GOING_AWAY = 1001
-_UNWELCOME = frozenset({1013, 4029})
-_UNWELCOME_ATTEMPT = 4
-_ATTEMPT_MAX = 30
 # close codes that are never sent (RFC 6455, section 7.4.1)
 _NOT_SENT = frozenset({1005, 1006})
 
@@ -82,7 +64,7 @@ class Verdict:
 
 class ClientCore:
     """
-    One client: its requests, pings, events, subscriptions and back-off.
+    One client: its requests, pings and events, with its subscriptions and its back-off.
 
     @param fresh_tokens: the next connection may have another token.
     @param queue_max: maximum number of events that wait for their listeners.
@@ -122,14 +104,13 @@ class ClientCore:
         self._session_id = session_id
         self._fresh_tokens = fresh_tokens
         self._queue_max = queue_max
-        self._random = random
+        self.backoff = Backoff(random)
         self._send: Callable[[str], object] | None = None
         self._requests: dict[str, Reply] = {}
         # a pong does not say which ping it answers, but they come in order; None if the ping has timed out
         self._pings: OrderedDict[str, Reply | None] = OrderedDict()
         self._greeting: Reply | None = None
         self._next_id = 1
-        self._attempt = 0
         self.ended = ""
         self.greeted = False
         self.client_id: str | None = None
@@ -146,12 +127,6 @@ class ClientCore:
         self.greeted = False
         self.ended = ""
         self.subscriptions.has = {"global"}
-
-    def reset_backoff(self) -> None:
-        """
-        The back-off starts again from its minimum: the client has been connected for a while, or its user connects it.
-        """
-        self._attempt = 0
 
     def lost(self, code: int | None, reason: str, error: DCMError | None = None) -> Verdict:
         """
@@ -175,12 +150,7 @@ class ClientCore:
         if refused and not self._fresh_tokens:
             refusal = error if isinstance(error, RefusedError) else None
             return Verdict(None, ClosedError(self.ended, code, refusal))
-        if code in _UNWELCOME:
-            self._attempt = max(self._attempt, _UNWELCOME_ATTEMPT)
-        longest = BACKOFF_MAX if code == _GOING_AWAY else min(BACKOFF_MAX, BACKOFF_BASE * 2**self._attempt)
-        self._attempt = min(self._attempt + 1, _ATTEMPT_MAX)
-        # full jitter: clients that were disconnected at the same time do not reconnect at the same time
-        return Verdict(self._random() * longest)
+        return Verdict(self.backoff.next_delay(code))
 
     # requests
 

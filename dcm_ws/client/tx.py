@@ -22,9 +22,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dcm_ws.client.backoff import STABLE
 from dcm_ws.client.base import Client, Handler, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
-from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, STABLE, Reply, State, Verdict
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, Reply, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError
 from dcm_ws.client.events import Queue
 from dcm_ws.client.tx_connection import Connection, make_endpoint, make_factory
@@ -111,7 +112,7 @@ class DCMClient(Client, Service):
         _check_reactor(self._reactor)
         super().startService()
         self._error = self._verdict = None
-        self._core.reset_backoff()
+        self._core.backoff.reset()
         make = partial(Connection, self._opened, self._received, self._closed)
         factory = make_factory(self.url, make, self._timeout, self._reactor)
         self._connections = ClientService(self._endpoint, factory, retryPolicy=self._delay, clock=self._reactor)
@@ -195,7 +196,7 @@ class DCMClient(Client, Service):
     async def _connect(self, connection: Connection) -> None:
         await self._converse(partial(self._perform, connection))
         self._timers = [
-            self._reactor.callLater(STABLE, self._core.reset_backoff),
+            self._reactor.callLater(STABLE, self._core.backoff.reset),
             self._reactor.callLater(ALIVE, self._check_life),
         ]
         self._become(State.CONNECTED)

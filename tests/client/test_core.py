@@ -445,7 +445,7 @@ def test_back_off() -> None:
     side = Side(chance=0.5)
     delays = [side.core.lost(1006, "").delay for _ in range(9)]
     assert delays == [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15]
-    side.core.reset_backoff()
+    side.core.backoff.reset()
     assert side.core.lost(1012, "").delay == 0.25
 
 

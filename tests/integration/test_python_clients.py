@@ -31,7 +31,7 @@ from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from dcm_ws.app.settings import DEFAULT_SECRET
-from dcm_ws.client import aio, core, errors, tx
+from dcm_ws.client import aio, backoff, errors, tx
 from dcm_ws.client.events import Event
 from tests.integration.certificates import Certificate
 from tests.integration.databases import PostgresServer, postgres
@@ -218,7 +218,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A short back-off.
     """
-    monkeypatch.setattr(core, "BACKOFF_BASE", 0.05)
+    monkeypatch.setattr(backoff, "BACKOFF_BASE", 0.05)
 
 
 def at(running: Service) -> str:
