@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from dcm_ws.app.files import given_path, path_of, read_text, user_folder, writers
-from dcm_ws.app.kinds import Choice
+from dcm_ws.app.kinds import Switch
 from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.reading import Value
 from dcm_ws.app.rows import Row
@@ -98,7 +98,7 @@ def _value(file: Path, row: Row, value: object) -> Value:
         if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
             raise SettingsError(f"{file}: {row.name} must be a list of strings, not {shown}")
         return list(values)
-    if isinstance(value, bool) and isinstance(row.kind, Choice) and {"on", "off"} <= set(row.kind.words):
+    if isinstance(value, bool) and isinstance(row.kind, Switch) and row.kind.on == "on":
         return "on" if value else "off"
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SettingsError(f"{file}: {row.name} must be a string or a number, not {shown}")

@@ -7,7 +7,7 @@ What is wrong with a value is a C{ValueError} whose text follows the name of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ _MANY = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class Kind:
     """
-    Any text.
+    Any text; the base of the other kinds.
 
     @ivar is_path: it is the path of a file or a folder; in a TOML file, it is relative to that file.
     @ivar unit: of its numbers; empty if they have none.
@@ -61,7 +61,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole(Text):
+class Whole(Kind):
     """
     A whole number.
 
@@ -106,7 +106,7 @@ class Port(Whole):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seconds(Text):
+class Seconds(Kind):
     """
     A time.
     """
@@ -138,7 +138,7 @@ class Seconds(Text):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate(Text):
+class Rate(Kind):
     """
     Messages a second, of C{100/s}, C{6000/m}, C{100} or C{off}; 0 for no limit.
     """
@@ -160,7 +160,7 @@ class Rate(Text):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ByteRate(Text):
+class ByteRate(Kind):
     """
     Bytes a second, or C{off}; 0 for no limit.
     """
@@ -184,16 +184,14 @@ class ByteRate(Text):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice(Text):
+class Choice(Kind):
     """
     One of a few words.
 
-    @ivar meanings: what the words stand for; None if they stand for themselves.
     @ivar any_case: upper and lower case are the same.
     """
 
-    words: tuple[str, ...] = ()
-    meanings: Mapping[str, object] | None = None
+    words: tuple[str, ...]
     any_case: bool = False
 
     @property
@@ -206,36 +204,37 @@ class Choice(Text):
 
     def read(self, text: str) -> Any:
         word = text.lower() if self.any_case else text
-        if word not in self.words:
-            raise ValueError(f"must be one of {', '.join(self.words)}, not {text!r}")
-        return self.meanings[word] if self.meanings else word
+        self.check(word)
+        return word
 
     def check(self, value: Any) -> None:
-        if not self.meanings and value not in self.words:
+        if value not in self.words:
             raise ValueError(f"must be one of {', '.join(self.words)}, not {value!r}")
-
-    def written(self, value: Any) -> str:
-        if not self.meanings:
-            return str(value)
-        return next(word for word, meaning in self.meanings.items() if meaning == value)
-
-
-def words(*names: str, any_case: bool = False) -> Choice:
-    """
-    A choice of words that stand for themselves.
-    """
-    return Choice(words=names, any_case=any_case)
-
-
-def meanings(**values: object) -> Choice:
-    """
-    A choice of words, each with the value that it stands for.
-    """
-    return Choice(words=tuple(values), meanings=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flag(Text):
+class Switch(Choice):
+    """
+    One of two words, for on and off.
+
+    @ivar on: the word for on.
+    """
+
+    on: str
+
+    def read(self, text: str) -> bool:
+        return bool(Choice.read(self, text) == self.on)
+
+    def check(self, value: Any) -> None:
+        if isinstance(value, str):
+            Choice.check(self, value)
+
+    def written(self, value: Any) -> str:
+        return next(word for word in self.words if (word == self.on) == bool(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag(Kind):
     """
     On or off: an option without a value, true or false in a file.
 
@@ -252,7 +251,7 @@ class Flag(Text):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Several(Text):
+class Several(Kind):
     """
     A list of texts: an option that may be repeated.
 
@@ -269,9 +268,6 @@ class Several(Text):
 
     def described(self, value: Any) -> str:
         return ", ".join(f"`{one}`" for one in value) or "none"
-
-
-Kind = Text
 
 
 def _check_bounds(value: Any, lowest: float, highest: float | None, unit: str = "") -> None:

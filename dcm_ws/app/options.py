@@ -11,18 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcm_ws.app.kinds import (
-    ByteRate,
-    Flag,
-    Port,
-    Rate,
-    Seconds,
-    Several,
-    Text,
-    Whole,
-    meanings,
-    words,
-)
+from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Switch, Whole
 from dcm_ws.app.rows import Row, part, rows_of, setting
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.http.addresses import TrustedProxies
@@ -31,8 +20,8 @@ from dcm_ws.postgres.dsn import DEFAULTS
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Publishable
 
-TEXT = Text()
-PATH = Text(is_path=True)
+TEXT = Kind()
+PATH = Kind(is_path=True)
 FLAG = Flag()
 SECONDS = Seconds()
 COUNT = Whole()
@@ -96,7 +85,7 @@ _SECRET_FILE = part(
 )
 _MODE = part(
     "dcm-env",
-    words("development", "production"),
+    Choice(words=("development", "production")),
     "the mode; if it is not given, `NODE_ENV=production` selects production, too",
     default="development",
     old_variable="NODE_ENV",
@@ -181,7 +170,7 @@ class Fields:
     )
     anonymous_listeners: bool = setting(
         False,
-        meanings(none=False, listen=True),
+        Switch(words=("none", "listen"), on="listen"),
         "`listen` lets clients without a token subscribe to public channels in production",
         "anonymous",
         see="[Clients without a token](#clients-without-a-token)",
@@ -214,12 +203,14 @@ class Fields:
 
     log_level: str = setting(
         "info",
-        words("debug", "info", "warn", "error", "critical", any_case=True),
+        Choice(words=("debug", "info", "warn", "error", "critical"), any_case=True),
         "the lowest level that is logged",
         has_variable=True,
         heading="Log",
     )
-    log_format: str = setting("text", words("text", "json"), "the format of the log, for people or for machines")
+    log_format: str = setting(
+        "text", Choice(words=("text", "json")), "the format of the log, for people or for machines"
+    )
 
     ack_timeout: float = setting(
         5.0,
@@ -263,7 +254,7 @@ class Fields:
     max_head_size: int = setting(16 << 10, BYTES, "maximum size of the head of a request")
     compression: bool = setting(
         False,
-        meanings(off=False, on=True),
+        Switch(words=("off", "on"), on="on"),
         "`on` accepts `permessage-deflate` if a client offers it; it costs CPU and memory for each client that uses it",
     )
 
@@ -399,7 +390,7 @@ class Fields:
     )
     mirror_clients: bool = setting(
         True,
-        meanings(all=True, database=False),
+        Switch(words=("all", "database"), on="all"),
         "`database` makes `global` carry what the database publishes to other channels, and not what clients publish"
         " there, as the TypeScript server does",
         "mirror",

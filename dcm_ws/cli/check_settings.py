@@ -49,6 +49,9 @@ def _value(row: Row, given: Any, settings: Settings | None) -> str:
         return "on" if given else "off"
     if given:
         return ", ".join(given) if isinstance(given, list) else str(given)
+    # the default is another setting, or belongs to an address that nothing was given of
+    if row.otherwise or row.libpq:
+        return ""
     known = settings is not None and row.field and not row.secret
     value = getattr(settings, row.field) if known else row.default
     return "" if value in (None, ()) else row.kind.written(value)

@@ -16,6 +16,7 @@ import pytest
 from dcm_ws.app.commandline import Options
 from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.settings import Settings, SettingsError
+from dcm_ws.cli.check_settings import shown_settings
 
 
 class Unjudged(Options):
@@ -309,6 +310,22 @@ def test_no_database_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (settings().database, sources().origins["no-database"]) == ("postgresql://b/b", "default")
     write(tmp_path, "database-url = 'postgresql://a/a'")
     assert (settings("--no-database").database, settings("--no-database").embedded) == (None, False)
+
+
+def test_check_shows_every_setting() -> None:
+    """
+    C{dcm-ws check} shows what was given, and then the defaults, as they would be written.
+    """
+    given = ("--ws-port", "0", "--extra-event", "a.b", "--extra-event", "c.d", "--rate-limit", "60/m", "--db-host", "h")
+    shown = {one.name: (one.value, one.origin) for one in shown_settings(sources(*given), settings(*given))}
+    assert shown["ws-port"] == ("0", "option") and shown["extra-event"] == ("a.b, c.d", "option")
+    assert shown["rate-limit"] == ("60/m", "option") and shown["db-host"] == ("h", "option")
+    assert shown["ws-auth-secret"] == ("***", "default") and shown["stranger-rate"] == ("10/s", "default")
+    assert shown["compression"] == ("off", "default") and shown["mirror"] == ("all", "default")
+    assert shown["dcm-env"] == ("development", "default") and shown["production"] == ("off", "default")
+    assert "listen" not in shown and "db-port" not in shown and "database-url" not in shown
+    plain = {row.name for row in BY_NAME.values() if row.default not in (None, ()) and not row.otherwise}
+    assert plain - shown.keys() == {"db-port", "db-name", "db-user"}
 
 
 def test_folders_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
