@@ -91,10 +91,20 @@ def make_core(
     )
 
 
+CONNECTION_LIMITS = ConnectionLimits(
+    message=1 << 20,
+    send_buffer=4 << 20,
+    compression=False,
+    connections_per_ip=0,
+    stranger_message=64 << 10,
+    partial=128 << 20,
+)
+
+
 def make_connections(
     core: Core,
     reactor: Any,
-    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - immutable
+    limits: ConnectionLimits = CONNECTION_LIMITS,
     connection: type[WebSocketConnection] = WebSocketConnection,
 ) -> WebSocketConnections:
     """

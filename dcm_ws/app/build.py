@@ -251,13 +251,14 @@ def _make_websockets(base: _Base, core: Core, proxies: TrustedProxies, summary: 
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
+    message, send_buffer = settings.max_message_size, settings.max_send_buffer
     if settings.testee:
         # the testsuite sends up to 16 MiB, and all messages of a case before it reads
-        return ConnectionLimits(32 << 20, 256 << 20, settings.compression)
+        message, send_buffer = 32 << 20, 256 << 20
     return ConnectionLimits(
-        settings.max_message_size,
-        settings.max_send_buffer,
-        settings.compression,
+        message=message,
+        send_buffer=send_buffer,
+        compression=settings.compression,
         connections_per_ip=connections_per_address(settings),
         stranger_message=settings.max_stranger_message,
         partial=settings.max_partial_bytes,

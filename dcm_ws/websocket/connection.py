@@ -45,12 +45,12 @@ class ConnectionLimits(NamedTuple):
     @ivar partial: bytes of messages that are not complete, of all connections.
     """
 
-    message: int = 1 << 20
-    send_buffer: int = 4 << 20
-    compression: bool = False
-    connections_per_ip: int = 0
-    stranger_message: int = 64 << 10
-    partial: int = 128 << 20
+    message: int
+    send_buffer: int
+    compression: bool
+    connections_per_ip: int
+    stranger_message: int
+    partial: int
 
 
 class Room(Protocol):

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from dcm_ws.core.assembly import Core
 from dcm_ws.protocol.channels import GLOBAL
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
+from dcm_ws.websocket.connection import WebSocketConnection
 from dcm_ws.websocket.factory import WebSocketConnections
-from tests.fakes import make_connections, make_core, split_frames
+from tests.fakes import CONNECTION_LIMITS, make_connections, make_core, split_frames
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -145,7 +145,7 @@ class Ground:
     def __init__(self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER, max_connections: int = 3) -> None:
         self.reactor = reactor
         self.core: Core = make_core(reactor, max_connections=max_connections)
-        limits = ConnectionLimits(message=1 << 20, send_buffer=send_buffer)
+        limits = CONNECTION_LIMITS._replace(send_buffer=send_buffer)
         self.connections = make_connections(self.core, reactor, limits)
 
     def connect(self) -> End:

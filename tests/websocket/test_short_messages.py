@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
-from tests.fakes import make_connections, make_core
+from dcm_ws.websocket.connection import WebSocketConnection
+from tests.fakes import CONNECTION_LIMITS, make_connections, make_core
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -53,7 +53,7 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
     txaio.config.loop = clock
     try:
         core = make_core(clock)
-        factory = make_connections(core, clock, ConnectionLimits(limit, 4 << 20), kind)
+        factory = make_connections(core, clock, CONNECTION_LIMITS._replace(message=limit), kind)
         connection = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)
