@@ -42,6 +42,10 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__")
 
 
+def is_self(node: ast.Attribute) -> bool:
+    return ast.unparse(node.value) == "self"
+
+
 def project(module: str) -> str:
     return module.partition(".")[0]
 
@@ -56,11 +60,16 @@ def shared_names(package: str) -> frozenset[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names.add(node.name)
-            elif (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.ctx, ast.Store)
-                and ast.unparse(node.value) == "self"
-            ):
+            elif isinstance(node, ast.ClassDef):
+                # the attributes of the class
+                names.update(
+                    name.id
+                    for statement in node.body
+                    if isinstance(statement, ast.Assign | ast.AnnAssign)
+                    for name in ast.walk(statement)
+                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+                )
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node):
                 names.add(node.attr)
     return frozenset(filter(is_private, names))
 
