@@ -92,6 +92,24 @@ def test_publish(benchmark: Benchmark, subscribers: int) -> None:
     benchmark(core.interpreter.receive, publisher, PUBLISH.replace(b"task.updated", b"system.info").decode())
 
 
+def test_ping(benchmark: Benchmark) -> None:
+    """
+    A client's ping, and its pong.
+    """
+    core, _ = core_of(1)
+    client = core.hub.connect(Sink(), Origin())
+    benchmark(core.interpreter.receive, client, '{"type":"ping"}')
+
+
+@pytest.mark.parametrize("subscribers", [1, 1000])
+def test_notify(benchmark: Benchmark, subscribers: int) -> None:
+    """
+    A notification of an untracked event to N subscribers, as far as their queues.
+    """
+    core, _ = core_of(subscribers)
+    benchmark(core.router.notified, '{"channel":"topics/bench","event":"system.info","data":{"task_id":"1"}}')
+
+
 @pytest.mark.parametrize("subscribers", [100, 1000])
 def test_publish_tracked_and_ack(benchmark: Benchmark, subscribers: int) -> None:
     """

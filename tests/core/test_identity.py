@@ -1,190 +1,263 @@
 """
-Who published an event, and who may publish which.
+Who a client is, and what it is entitled to.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
-from dcm_ws.core.session import Origin
+from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.channels import GLOBAL, parse_channel
-from dcm_ws.protocol.errors import ErrorCode
-from dcm_ws.protocol.tokens import OPERATOR, sign
-from tests.core.living import live
-from tests.fakes import SECRET, Client, make_core
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.tokens import sign
+from tests.core.clients import joined, stats, token
+from tests.core.living import events
+from tests.fakes import SECRET, WALL_MS, Client, make_core
 
-RESERVED = ("system.error", "system.info", "metric.update", "agent.connected", "agent.disconnected")
-
-
-@pytest.fixture
-def core(clock: Clock) -> Core:
-    return make_core(clock)
+# authentication
 
 
-def listener(core: Core, *channels: str) -> Client:
-    client = Client(core)
-    for channel in channels:
-        client.say(type="subscribe", channel=channel)
-    client.peer.take()
-    return client
-
-
-def with_token(core: Core, agent: str, *scope: str) -> Client:
-    client = Client(core)
-    ack = client.say(type="auth", token=sign(SECRET, agent, None, core.world.wall_ms(), scope=scope))[-2]
-    assert ack["success"], ack
-    return client
-
-
-def identities(client: Client) -> list[tuple[Any, ...]]:
-    return [
-        (frame["channel"], frame["data"], frame.get("from"), frame.get("origin"))
-        for frame in client.peer.take()
-        if "event" in frame and not frame["event"].startswith("agent.")
-    ]
-
-
-def publish(client: Client, channel: str, event: str, data: Any = 1) -> dict[str, Any]:
-    return client.say(type="publish", channel=channel, event=event, data=data, id=1)[-1]
-
-
-@pytest.mark.parametrize("observer", [False, True])
-def test_events_of_clients_name_their_agent(core: Core, observer: bool) -> None:
+def test_development_takes_a_name(core: Core) -> None:
     """
-    The agent that authenticated is in each frame of what it publishes, and on C{global} the channel that it was for.
-    """
-    watcher = listener(core, "topics/t", "metrics")
-    client = Client(core, Origin(observer=observer))
-    publish(client, "topics/t", "task.created", "anonymous")
-    client.auth("ann")
-    publish(client, "topics/t", "task.created", "named")
-    publish(client, "global", "system.info", "global")
-    publish(client, "metrics", "metric.update", "metrics")
-    client.auth("bob")
-    publish(client, "sessions/s", "system.info", "bob's")
-    assert identities(watcher) == [
-        ("topics/t", "anonymous", None, None),
-        ("global", "anonymous", None, "topics/t"),
-        ("topics/t", "named", "ann", None),
-        ("global", "named", "ann", "topics/t"),
-        ("global", "global", "ann", None),
-        ("metrics", "metrics", "ann", None),
-        ("global", "bob's", "bob", "sessions/s"),
-    ]
-
-
-def test_claimed_agent_is_nobody(core: Core) -> None:
-    """
-    An agent that is only claimed in the query publishes nothing in its name, and neither does C{from} in a message.
-    """
-    watcher = listener(core)
-    client = Client(core, Origin(agent_id="ann"))
-    client.receive('{"type":"publish","channel":"topics/t","event":"system.info","data":1,"from":"ann"}')
-    assert identities(watcher) == [("global", 1, None, "topics/t")]
-
-
-def test_the_service_and_the_database_are_nobody(core: Core) -> None:
-    """
-    Events of the service and of the database name no agent, whatever the payload says.
-    """
-    watcher = listener(core, "topics/t")
-    core.router.announce(GLOBAL, "system.info", 1)
-    payload = {"channel": "topics/t", "event": "task.created", "data": 2, "from": "ann", "origin": "topics/x"}
-    core.router.notified(json.dumps(payload))
-    core.router.publish(parse_channel("topics/t"), "task.created", b"3")
-    assert identities(watcher) == [
-        ("global", 1, None, None),
-        ("topics/t", 2, None, None),
-        ("global", 2, None, "topics/t"),
-        ("topics/t", 3, None, None),
-        ("global", 3, None, "topics/t"),
-    ]
-
-
-def test_identity_is_the_same_in_every_repetition(clock: Clock, core: Core) -> None:
-    """
-    Retries and replays are the very bytes of the first sending.
+    In development an C{agent_id} is enough; the ack lists what the client now has.
     """
     client = Client(core)
-    client.auth("bob")
-    client.say(type="subscribe", channel="topics/t")
     client.peer.take()
-    ann = Client(core)
-    ann.auth("ann")
-    client.peer.take()
-    publish(ann, "topics/t", "task.created")
-    first = list(client.peer.frames)
-    client.peer.frames.clear()
-    live(core, clock, 6)
-    assert client.peer.frames == first
-    client.leave()
-    publish(ann, "topics/t", "task.failed")
-    again = Client(core)
-    again.receive('{"type":"auth","agent_id":"bob"}')
-    assert b"".join(first) in b"".join(again.peer.frames)
-    assert [row[2:] for row in identities(again)] == [("ann", None), ("ann", "topics/t")] * 2
+    ack, event = client.auth("ann", id="r1")
+
+    assert ack == {
+        "type": "ack",
+        "id": "r1",
+        "success": True,
+        "subscriptions": ["agents/ann", "global"],
+        "timestamp": WALL_MS,
+    }
+    assert (event["channel"], event["event"]) == ("global", "agent.connected")
+    assert event["data"] == {
+        "agent_id": "ann",
+        "client_id": client.session.client_id,
+        "session_id": None,
+    }
 
 
-@pytest.mark.parametrize("event", RESERVED)
-def test_reserved_events_take_an_operator_in_production(clock: Clock, event: str) -> None:
+def test_auth_is_acknowledged_without_an_id_too(core: Core) -> None:
     """
-    What speaks for the service, an agent's token may not publish, on whatever channel; an operator's may.
+    Alone among the commands; its ack then has C{null} for the id.
+    """
+    client = Client(core)
+    client.peer.take()
+
+    ack = client.auth("ann")[0]
+    assert (ack["type"], ack["id"], ack["success"]) == ("ack", None, True)
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_both_modes_take_a_token(clock: Clock, production: bool) -> None:
+    """
+    A good token says who the client is, whatever C{agent_id} stands beside it.
+    """
+    core = make_core(clock, production=production)
+    client = Client(core)
+    client.peer.take()
+
+    ack = client.say(type="auth", token=token(core, "ann"), agent_id="bob", id=1)[0]
+    assert ack["subscriptions"] == ["agents/ann", "global"]
+
+
+@pytest.mark.parametrize(
+    ("production", "fields", "code"),
+    [
+        (False, {}, "AGENT_ID_REQUIRED"),
+        (False, {"session_id": "s"}, "AGENT_ID_REQUIRED"),
+        (False, {"token": ""}, "AGENT_ID_REQUIRED"),
+        (False, {"token": "x", "agent_id": "ann"}, "TOKEN_INVALID"),
+        (False, {"token": sign(SECRET, "ann", None, 0), "agent_id": "ann"}, "TOKEN_EXPIRED"),
+        (False, {"token": sign("another secret", "ann", None, WALL_MS)}, "TOKEN_INVALID"),
+        (True, {}, "TOKEN_REQUIRED"),
+        (True, {"agent_id": "ann"}, "TOKEN_REQUIRED"),
+        (True, {"token": None, "agent_id": "ann"}, "TOKEN_REQUIRED"),
+        (True, {"token": "x"}, "TOKEN_INVALID"),
+        (True, {"token": sign(SECRET, "ann", None, 0)}, "TOKEN_EXPIRED"),
+    ],
+)
+def test_failed_authentication(clock: Clock, production: bool, fields: dict[str, Any], code: str) -> None:
+    """
+    A client that fails to authenticate is told why, and stays who it was.
+    """
+    core = make_core(clock, production=production)
+    client = Client(core)
+    client.peer.take()
+    (with_id,) = client.say(type="auth", **fields, id="r1")
+    (without,) = client.say(type="auth", **fields)
+
+    assert (with_id["type"], with_id["id"], with_id["success"], with_id["code"]) == ("ack", "r1", False, code)
+    assert without == {"error": with_id["error"], "code": code, "timestamp": WALL_MS}
+    assert client.session.state is (State.STRANGER if production else State.ANONYMOUS)
+    assert client.peer.closed is None
+    assert stats(core)["authenticatedClients"] == 0
+
+
+def test_failed_authentication_keeps_the_former_one(core: Core) -> None:
+    """
+    Who was authenticated stays so when a second attempt fails.
+    """
+    client = joined(core, agent="ann")
+    client.say(type="auth", token="x")
+
+    assert client.session.agent == "ann"
+    assert client.say(type="subscribe", channel="agents/bob", id=1)[0]["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("in_token", "in_message", "in_query", "expected"),
+    [
+        ("s-token", "s-message", "s-query", "s-token"),
+        (None, "s-message", "s-query", "s-message"),
+        (None, None, "s-query", "s-query"),
+        (None, None, None, None),
+    ],
+)
+def test_session_comes_from_the_token_first(
+    core: Core, in_token: str | None, in_message: str | None, in_query: str | None, expected: str | None
+) -> None:
+    """
+    The session is the token's, else the message's, else the query's.
+    """
+    client = Client(core, Origin(session_id=in_query))
+    client.peer.take()
+    ack, event = client.say(type="auth", token=token(core, "ann", in_token), session_id=in_message)
+
+    assert ack["subscriptions"] == ["agents/ann", "global"] + ([f"sessions/{expected}"] if expected else [])
+    assert event["data"]["session_id"] == expected
+
+
+def test_anonymous_client_in_production_hears_nothing(clock: Clock) -> None:
+    """
+    In production C{global} starts to count with the authentication.
     """
     core = make_core(clock, production=True)
-    agent, operator = with_token(core, "ann"), with_token(core, "ops", OPERATOR)
-    watcher = with_token(core, "eve")
+    client = Client(core)
+    client.peer.take()
+    core.router.announce(GLOBAL, "system.info", {})
+    core.router.announce(GLOBAL, "task.created", {})
+    assert client.peer.take() == []
+    assert stats(core)["pendingDeliveries"] == 0
+    client.say(type="auth", token=token(core, "ann"))
+    core.router.announce(GLOBAL, "system.info", {})
+
+    assert events(client.peer.take()) == [("global", "system.info")]
+
+
+@pytest.mark.parametrize("agent", ["ann", "bob"])
+def test_global_stays_left_through_authentication(core: Core, agent: str) -> None:
+    """
+    A client that left C{global} does not get it back by authenticating, nor by doing so again.
+    """
+    client = joined(core, quiet=True)
+    assert client.auth("ann")[0]["subscriptions"] == ["agents/ann"]
+
+    assert client.auth(agent)[0]["subscriptions"] == [f"agents/{agent}"]
+
+
+def test_authenticating_again_as_the_same_agent(core: Core) -> None:
+    """
+    A refresh changes nothing but is announced; no C{agent.disconnected} goes out.
+    """
+    client = joined(core, "topics/t", agent="ann")
+    ack, event = client.auth("ann", session_id="s")
+
+    assert ack["subscriptions"] == ["agents/ann", "global", "sessions/s", "topics/t"]
+    assert event["event"] == "agent.connected"
+    assert stats(core)["authenticatedClients"] == 1
+
+
+def test_authenticating_as_another_agent(core: Core) -> None:
+    """
+    The second agent replaces the first, whose private channel is left and whose leaving is told.
+    """
+    watcher = joined(core)
+    client = joined(core, "topics/t", agent="ann")
+    client.auth("ann", session_id="s")
     watcher.peer.take()
-    for channel in ("global", "metrics", "topics/t", "agents/ann"):
-        refused = publish(agent, channel, event)
-        assert (refused["code"], refused["success"]) == ("NOT_AUTHORIZED", False)
-        assert event in refused["error"] and "operator" in refused["error"]
-    assert watcher.peer.take() == []
-    assert publish(operator, "global", event)["success"]
-    (frame,) = watcher.peer.take()
-    assert (frame["event"], frame["from"]) == (event, "ops")
-    # the token of an agent takes the right away again
-    operator.say(type="auth", token=sign(SECRET, "ops", None, core.world.wall_ms()))
-    assert publish(operator, "global", event)["code"] == "NOT_AUTHORIZED"
-    assert publish(agent, "global", "agent.heartbeat")["success"]
+    disconnected, ack, connected = client.auth("bob")
+
+    assert ack["subscriptions"] == ["agents/bob", "global", "sessions/s", "topics/t"]
+    assert [(e["event"], e["data"]) for e in watcher.peer.take()] == [
+        ("agent.disconnected", {"agent_id": "ann", "client_id": client.session.client_id, "session_id": "s"}),
+        ("agent.connected", {"agent_id": "bob", "client_id": client.session.client_id, "session_id": None}),
+    ]
+    assert (disconnected["event"], connected["event"]) == ("agent.disconnected", "agent.connected")
+    assert stats(core)["authenticatedClients"] == 1
+    core.router.announce(parse_channel("agents/ann"), "message.new", {})
+    assert events(client.peer.take()) == [("global", "message.new")]
 
 
-@pytest.mark.parametrize("event", ["system.anything", "metric.x.y", "system.info.x"])
-def test_extra_events_do_not_open_what_is_reserved(clock: Clock, event: str) -> None:
+def test_agents_coming_and_going_is_told(core: Core) -> None:
     """
-    An operator who adds events of a reserved family adds them for operators.
+    Each authentication and each end of an authenticated connection is an event on C{global}.
     """
-    core = make_core(clock, production=True, extra=("system.*", "metric.*", "agent.*", "systems.*"))
-    agent = with_token(core, "ann")
-    assert publish(agent, "global", event)["code"] == "NOT_AUTHORIZED"
-    assert publish(agent, "global", "agent.connected")["code"] == "NOT_AUTHORIZED"
-    assert publish(agent, "global", "agent.other")["success"]
-    assert publish(agent, "global", "systems.info")["success"]
-    assert publish(with_token(core, "ops", OPERATOR), "global", event)["success"]
-
-
-def test_development_reserves_nothing(core: Core) -> None:
-    """
-    In development every client may publish all that is in the catalogue.
-    """
+    watcher = joined(core)
     client = Client(core)
-    assert all(publish(client, "global", event)["success"] for event in RESERVED)
+    client.auth("ann", session_id="s")
+    client.leave()
+
+    told = watcher.peer.take()
+    assert events(told) == [("global", "agent.connected"), ("global", "agent.disconnected")]
+    assert told[0]["data"] == told[1]["data"]
+    assert told[0]["data"] == {"agent_id": "ann", "client_id": client.session.client_id, "session_id": "s"}
+    assert stats(core)["authenticatedClients"] == 0
 
 
-@pytest.mark.parametrize("more", [(), ("another secret", "a third")])
-def test_scopes_that_are_not_known_are_refused(clock: Clock, more: tuple[str, ...]) -> None:
+def test_agents_are_counted_by_their_connections(core: Core) -> None:
     """
-    A token with another scope than an operator's authenticates nobody, and the refusal says why.
+    C{agentStats} names each agent that is connected, with its connections, and nobody who is only listened to.
     """
-    core = make_core(clock, production=True)
-    core.identity.secrets = (SECRET, *more)
-    client = Client(core)
-    token = sign(SECRET, "ann", None, core.world.wall_ms(), scope=("subscribe:topics/*",))
-    refused = client.say(type="auth", token=token, id=1)[-1]
-    assert (refused["code"], refused["success"]) == (ErrorCode.TOKEN_INVALID, False)
-    assert "subscribe:topics/*" in refused["error"]
-    assert client.session.agent is None
+    first, second = joined(core, agent="ann"), joined(core, "agents/absent", agent="ann")
+    joined(core)
+    first.auth("ann")
+    assert stats(core)["agentStats"] == {"ann": 2}
+    second.auth("bob")
+    assert stats(core)["agentStats"] == {"ann": 1, "bob": 1}
+    assert stats(core)["agents"]["connected"] == 2
+    assert "agentStats" not in core.stats.report(names=False)
+    first.leave()
+    second.leave()
+    assert stats(core)["agentStats"] == {}
+
+
+def test_own_channels_fit_beyond_the_limit(clock: Clock) -> None:
+    """
+    A client that has all the subscriptions it may have still gets the channels of its agent and its session.
+    """
+    core = make_core(clock, max_subscriptions=3)
+    client = joined(core, "topics/a", "topics/b")
+    (answer,) = (m for m in client.auth("ann", session_id="s", id=1) if m.get("type") == "ack")
+
+    assert answer["subscriptions"] == ["agents/ann", "global", "sessions/s", "topics/a", "topics/b"]
+    assert stats(core)["limits"]["maxSubscriptions"] == 0
+
+
+# secrets
+
+
+def test_any_of_the_secrets_will_do(clock: Clock) -> None:
+    """
+    While the secret is being changed, tokens under the new one and all older ones are good.
+    """
+    core = make_core(clock)
+    core.identity.secrets = ("new secret", "middle secret", "old secret")
+    for secret in core.identity.secrets:
+        assert core.identity.verify(sign(secret, "ann", None, WALL_MS)).agent_id == "ann"
+    for secret, issued, code in (
+        ("new secret", 0, ErrorCode.TOKEN_EXPIRED),
+        ("middle secret", 0, ErrorCode.TOKEN_EXPIRED),
+        ("old secret", 0, ErrorCode.TOKEN_EXPIRED),
+        (SECRET, WALL_MS, ErrorCode.TOKEN_INVALID),
+    ):
+        with pytest.raises(ProtocolError) as refusal:
+            core.identity.verify(sign(secret, "ann", None, issued))
+        assert refusal.value.code is code

@@ -17,14 +17,9 @@ from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import live, make_memory, make_queue
 from tests.core.test_delivery import Reader
-from tests.fakes import Client, make_core
+from tests.fakes import Client
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def core(clock: Clock) -> Core:
-    return make_core(clock)
 
 
 def failures(core: Core) -> tuple[Any, Any]:

@@ -19,11 +19,6 @@ from tests.fakes import SECRET, Client, make_core
 TASK: dict[str, Any] = {"type": "publish", "channel": "topics/t", "event": "task.created"}
 
 
-@pytest.fixture
-def core(clock: Clock) -> Core:
-    return make_core(clock)
-
-
 def observe(core: Core, agent: str | None = None, *channels: str) -> Client:
     """
     An observer that has read what it was sent so far.

@@ -1,3 +1,7 @@
+"""
+How commands are executed.
+"""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,55 +13,9 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.tokens import sign
-from tests.core.living import events, finish, live
+from tests.core.clients import ack, only, refusal
+from tests.core.living import events
 from tests.fakes import SECRET, WALL_MS, Client, make_core
-
-NEEDING_RIGHTS: list[dict[str, Any]] = [
-    {"type": "subscribe", "channel": "topics/t"},
-    {"type": "unsubscribe", "channel": "global"},
-    {"type": "publish", "channel": "global", "event": "agent.blocked"},
-]
-COMMANDS: list[dict[str, Any]] = [
-    *NEEDING_RIGHTS,
-    {"type": "auth", "agent_id": "ann"},
-    {"type": "ping"},
-    {"type": "pong"},
-    {"type": "ack", "message_id": "msg_1"},
-    {"type": "hello"},
-]
-
-
-@pytest.fixture
-def core(clock: Clock) -> Core:
-    return make_core(clock)
-
-
-@pytest.fixture
-def client(core: Core) -> Client:
-    client = Client(core)
-    client.peer.take()
-    return client
-
-
-def only(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    (message,) = messages
-    return message
-
-
-def ack(request: object, **more: object) -> dict[str, Any]:
-    return {"type": "ack", "id": request, "success": True, "timestamp": WALL_MS} | more
-
-
-def refusal(request: object, code: str, error: str) -> dict[str, Any]:
-    return {
-        "type": "ack",
-        "id": request,
-        "success": False,
-        "error": error,
-        "code": code,
-        "timestamp": WALL_MS,
-    }
-
 
 # subscribe and unsubscribe
 
@@ -354,6 +312,13 @@ def test_failure_with_an_id(client: Client, message: dict[str, Any], code: str, 
 # every state and every command
 
 
+NEEDING_RIGHTS: list[dict[str, Any]] = [
+    {"type": "subscribe", "channel": "topics/t"},
+    {"type": "unsubscribe", "channel": "global"},
+    {"type": "publish", "channel": "global", "event": "agent.blocked"},
+]
+
+
 @pytest.mark.parametrize("message", NEEDING_RIGHTS, ids=lambda message: message["type"])
 @pytest.mark.parametrize("request_id", [None, 1])
 def test_anonymous_client_in_production(clock: Clock, message: dict[str, Any], request_id: int | None) -> None:
@@ -390,6 +355,16 @@ def test_authenticated_client_in_production(clock: Clock, message: dict[str, Any
     assert client.say(**message, id=1)[-1]["success"] is True
 
 
+COMMANDS: list[dict[str, Any]] = [
+    *NEEDING_RIGHTS,
+    {"type": "auth", "agent_id": "ann"},
+    {"type": "ping"},
+    {"type": "pong"},
+    {"type": "ack", "message_id": "msg_1"},
+    {"type": "hello"},
+]
+
+
 @pytest.mark.parametrize("message", COMMANDS, ids=lambda message: message["type"])
 @pytest.mark.parametrize("production", [False, True])
 @pytest.mark.parametrize("authenticated", [False, True])
@@ -414,276 +389,7 @@ def test_closed_client(clock: Clock, message: dict[str, Any], production: bool, 
     assert client.session.owed == {}
 
 
-# liveness
-
-
-def pings(client: Client) -> int:
-    return sum(message.get("type") == "ping" for message in client.peer.take())
-
-
-def test_ping_every_thirty_seconds(clock: Clock, core: Core, client: Client) -> None:
-    """
-    Every 30 s the server asks whether the client lives, with a message and a Ping frame.
-    """
-    heard = []
-    for second in range(1, 101):
-        client.session.heard_at = clock.seconds()
-        live(core, clock, 1)
-        ping_frames = b"".join(client.peer.frames).count(b"\x89\x00")
-        if pings(client):
-            heard.append((second, ping_frames))
-
-    assert heard == [(30, 1), (60, 1), (90, 1)]
-
-
-def test_silent_client_is_closed(clock: Clock, core: Core, client: Client) -> None:
-    """
-    60 s of silence end the connection.
-    """
-    live(core, clock, 59)
-    assert client.peer.closed is None
-    live(core, clock, 1)
-
-    assert client.peer.closed is CloseCode.PING_TIMEOUT
-    assert client.session not in core.clients.sessions
-    assert core.stats.report(names=False)["closes"] == {"4000": 1}
-
-
-def test_anything_heard_counts(clock: Clock, core: Core, client: Client) -> None:
-    """
-    A client that is heard, of whatever it may be, has another 60 s from then.
-    """
-    live(core, clock, 45)
-    client.session.heard_at = clock.seconds()
-    live(core, clock, 59)
-    assert client.peer.closed is None
-    live(core, clock, 1)
-
-    assert client.peer.closed is CloseCode.PING_TIMEOUT
-
-
-def test_pings_alone_do_not_keep_a_client(clock: Clock, core: Core, client: Client) -> None:
-    """
-    What the server sends is no sign of life.
-    """
-    live(core, clock, 60)
-
-    assert pings(client) == 1
-    assert client.peer.closed is CloseCode.PING_TIMEOUT
-
-
-def test_other_intervals(clock: Clock) -> None:
-    """
-    An operator may have clients watched more closely; the sweep follows.
-    """
-    core = make_core(clock, heartbeat_interval=0.5, heartbeat_timeout=1.0)
-    client = Client(core)
-    client.peer.take()
-    live(core, clock, 0.5, core.liveness.interval)
-    assert pings(client) == 1
-    live(core, clock, 0.5, core.liveness.interval)
-
-    assert client.peer.closed is CloseCode.PING_TIMEOUT
-
-
-def test_intervals_that_do_not_divide_each_other(clock: Clock) -> None:
-    """
-    A client that was heard between two pings is neither pinged nor closed when its first silence would have ended.
-    """
-    core = make_core(clock, heartbeat_interval=40.0, heartbeat_timeout=60.0)
-    client = Client(core)
-    live(core, clock, 50)
-    assert pings(client) == 1
-    client.session.heard_at = clock.seconds()
-    live(core, clock, 29)
-    assert pings(client) == 0
-    live(core, clock, 1)
-    assert pings(client) == 1
-    live(core, clock, 30)
-
-    assert client.peer.closed is CloseCode.PING_TIMEOUT
-
-
 # authentication in time
-
-
-def test_production_waits_ten_seconds_for_authentication(clock: Clock) -> None:
-    """
-    In production a client that has not authenticated after 10 s is closed, however lively it is.
-    """
-    core = make_core(clock, production=True)
-    client = Client(core)
-    live(core, clock, 9)
-    client.say(type="ping")
-    client.session.heard_at = clock.seconds()
-    assert client.peer.closed is None
-    live(core, clock, 1)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-def test_authenticated_in_time(clock: Clock) -> None:
-    """
-    Who authenticates in time stays, and is pinged as everybody is.
-    """
-    core = make_core(clock, production=True)
-    client = Client(core)
-    live(core, clock, 9)
-    client.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))
-    client.session.heard_at = clock.seconds()
-    live(core, clock, 21)
-
-    assert client.peer.closed is None
-    assert pings(client) == 1
-
-
-def test_failed_authentication_does_not_stop_the_clock(clock: Clock) -> None:
-    """
-    A bad token buys no time.
-    """
-    core = make_core(clock, production=True)
-    client = Client(core)
-    live(core, clock, 9)
-    assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
-    live(core, clock, 1)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-def test_development_does_not_wait(clock: Clock, core: Core, client: Client) -> None:
-    """
-    In development an anonymous client may stay.
-    """
-    live(core, clock, 59)
-
-    assert client.peer.closed is None
-
-
-def stay(core: Core, clock: Clock, client: Client, seconds: int) -> None:
-    """
-    Let time pass, with a lively client.
-    """
-    for _ in range(seconds // 10):
-        client.session.heard_at = clock.seconds()
-        clock.advance(10)
-        finish(core.hub.sweep())
-
-
-@pytest.mark.parametrize("production", [False, True])
-def test_expired_token_does_not_end_the_connection(clock: Clock, production: bool) -> None:
-    """
-    When a token expires, the connection stays.
-    """
-    core = make_core(clock, production=production)
-    client = Client(core)
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(core, clock, client, 7200)
-
-    assert client.peer.closed is None
-    assert client.say(type="publish", channel="global", event="agent.heartbeat", id=1)[-1]["success"] is True
-
-
-@pytest.mark.parametrize("production", [False, True])
-def test_expired_token_ends_the_connection_where_enforced(clock: Clock, production: bool) -> None:
-    """
-    With C{--enforce-expiry} it does, with the code that says to get a token.
-    """
-    core = make_core(clock, production=production, enforce_expiry=True)
-    client = Client(core)
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(core, clock, client, 3590)
-    assert client.peer.closed is None
-    stay(core, clock, client, 10)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-@pytest.mark.parametrize("seconds", [1, 7.3, 29.9, 31, 44.5, 58])
-@pytest.mark.parametrize("in_the_query", [False, True])
-def test_expiry_is_enforced_within_one_sweep(clock: Clock, seconds: float, in_the_query: bool) -> None:
-    """
-    The connection is closed by the first sweep after the token has expired, and not by the next ping.
-    """
-    core = make_core(clock, production=True, enforce_expiry=True)
-    token = sign(SECRET, "ann", None, WALL_MS, ttl_ms=round(seconds * 1000))
-    if in_the_query:
-        client = Client(core, Origin(claims=core.identity.verify(token)))
-    else:
-        client = Client(core)
-        client.say(type="auth", token=token)
-    clock.advance(seconds - 0.01)
-    finish(core.hub.sweep())
-    assert client.peer.closed is None
-    clock.advance(core.liveness.interval + 0.01)
-    finish(core.hub.sweep())
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-def test_last_token_decides(clock: Clock) -> None:
-    """
-    A new token may also expire earlier than the one before it.
-    """
-    core = make_core(clock, enforce_expiry=True)
-    client = Client(core)
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
-    live(core, clock, 6)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-def test_authenticating_without_a_token_ends_the_expiry(clock: Clock) -> None:
-    """
-    In development, C{auth} with a name only replaces a token that would have expired.
-    """
-    core = make_core(clock, enforce_expiry=True)
-    client = Client(core)
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS, ttl_ms=5_000))
-    client.auth("ann")
-    stay(core, clock, client, 60)
-
-    assert client.peer.closed is None
-
-
-def test_another_token_refreshes_the_first(clock: Clock) -> None:
-    """
-    A new C{auth} in time gives another hour, and a bad one takes nothing away.
-    """
-    core = make_core(clock, production=True, enforce_expiry=True)
-    client = Client(core)
-    client.say(type="auth", token=sign(SECRET, "ann", None, WALL_MS))
-    stay(core, clock, client, 1800)
-    client.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))
-    assert client.say(type="auth", token="x")[-1]["code"] == "TOKEN_INVALID"
-    stay(core, clock, client, 3590)
-    assert client.peer.closed is None
-    stay(core, clock, client, 10)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
-
-
-def test_a_name_alone_does_not_expire(clock: Clock) -> None:
-    """
-    In development an agent that only named itself has no token to expire.
-    """
-    core = make_core(clock, enforce_expiry=True)
-    client = Client(core)
-    client.auth("ann")
-    stay(core, clock, client, 7200)
-
-    assert client.peer.closed is None
-
-
-def test_token_in_the_query_expires_too(clock: Clock) -> None:
-    """
-    How a token came makes no difference to how long it lasts.
-    """
-    core = make_core(clock, enforce_expiry=True)
-    client = Client(core, Origin(claims=core.identity.verify(sign(SECRET, "ann", None, WALL_MS))))
-    stay(core, clock, client, 3600)
-
-    assert client.peer.closed is CloseCode.AUTHENTICATION_REQUIRED
 
 
 def test_text_and_binary_are_read_alike(client: Client) -> None:
@@ -717,119 +423,3 @@ def test_deep_data_is_refused(client: Client) -> None:
     assert (refused["code"], refused["id"]) == ("INVALID_MESSAGE", "r1")
     assert "`data`" in refused["error"]
     assert "100" in refused["error"]
-
-
-# the rate limit
-
-
-def limited(clock: Clock) -> tuple[Core, Client]:
-    """
-    A client that may send 2 messages a second, and 4 at once.
-    """
-    core = make_core(clock, rate_limit=2.0, rate_burst=4.0)
-    client = Client(core)
-    client.peer.take()
-    return core, client
-
-
-def codes(client: Client, times: int, **message: Any) -> list[str | None]:
-    return [answer.get("code") for _ in range(times) for answer in client.say(**message)]
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"type": "ping"},
-        {"type": "subscribe", "channel": "global", "id": 1},
-        {"type": "unsubscribe", "channel": "metrics", "id": 1},
-        {"type": "publish", "channel": "metrics", "event": "metric.update", "id": 1},
-        {"type": "auth", "token": "x", "id": 1},
-        {"type": "hello", "id": 1},
-    ],
-    ids=lambda message: message["type"],
-)
-def test_messages_over_the_rate_are_refused(clock: Clock, message: dict[str, Any]) -> None:
-    """
-    Past the limit a message is refused, whatever it is and whether or not it is right, with the time to wait.
-    """
-    _, client = limited(clock)
-    answers = [only(client.say(**message)) for _ in range(6)]
-
-    assert [answer.get("code") == "RATE_LIMITED" for answer in answers] == [False] * 4 + [True] * 2
-    assert answers[4]["retry_after_ms"] == answers[5]["retry_after_ms"] == 500
-    assert answers[5].get("id") == message.get("id")
-    assert client.peer.closed is None
-
-
-def test_waiting_as_told_is_enough(clock: Clock) -> None:
-    """
-    After the time that the refusal names the next message is obeyed, and not before.
-    """
-    _, client = limited(clock)
-    codes(client, 4, type="ping")
-    clock.advance(0.25)
-    refused = only(client.say(type="ping"))
-    assert (refused["code"], refused["retry_after_ms"]) == ("RATE_LIMITED", 250)
-    clock.advance(0.25)
-
-    assert client.say(type="ping")[0]["type"] == "pong"
-
-
-def test_a_pause_gives_a_burst_and_no_more(clock: Clock) -> None:
-    """
-    However long a client was silent, it may send so many messages at once.
-    """
-    _, client = limited(clock)
-    clock.advance(50)
-
-    assert codes(client, 6, type="ping") == [None] * 4 + ["RATE_LIMITED"] * 2
-
-
-def test_steady_client_is_never_refused(clock: Clock) -> None:
-    """
-    A client below the rate may go on for ever.
-    """
-    _, client = limited(clock)
-    for _ in range(100):
-        clock.advance(0.5)
-        assert codes(client, 1, type="ping") == [None]
-
-
-def test_what_the_server_asked_for_is_not_counted(clock: Clock) -> None:
-    """
-    Pongs, and acks that settle a delivery, cost nothing; acks of nothing do.
-    """
-    core, client = limited(clock)
-    ids = [core.router.notified('{"channel":"global","event":"task.created"}') for _ in range(20)]
-    client.peer.take()
-    for event_id in ids:
-        assert client.say(type="ack", message_id=event_id) == client.say(type="pong") == []
-
-    assert codes(client, 6, type="ack", message_id="msg_unknown") == ["RATE_LIMITED"] * 2
-
-
-def test_client_that_keeps_breaking_the_rate_is_closed(clock: Clock) -> None:
-    """
-    Ten times what it may send at once ends the connection.
-    """
-    core, client = limited(clock)
-    assert codes(client, 39, type="ping").count("RATE_LIMITED") == 35
-    assert client.peer.closed is None
-    client.say(type="ping")
-
-    assert client.peer.closed is CloseCode.TOO_MANY_MESSAGES
-    assert client.session.state is State.CLOSED
-    assert core.stats.report(names=False)["closes"] == {"4029": 1}
-    assert client.say(type="ping") == []
-
-
-def test_breaking_the_rate_now_and_then_is_forgiven(clock: Clock) -> None:
-    """
-    A client that stops for a while begins anew.
-    """
-    _, client = limited(clock)
-    for _ in range(5):
-        codes(client, 20, type="ping")
-        clock.advance(20)
-
-    assert client.peer.closed is None
