@@ -5,9 +5,28 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.conftest import database, services, stoppable
+from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
 from tests.integration.running import Service, production_service, service
 
 __all__ = ["database", "services", "stoppable"]
+
+
+@pytest.fixture(scope="module", params=["embedded", "debian"])
+def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """
+    A PostgreSQL of the module's own: the embedded one, and Debian's, which is older.
+    """
+    with postgres(TOOLS if request.param == "embedded" else debian_postgres()) as started:
+        yield started
+
+
+@pytest.fixture
+def fresh(server: PostgresServer) -> PostgresServer:
+    """
+    The module's own database, with an empty schema.
+    """
+    server.execute("drop schema public cascade; create schema public")
+    return server
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ The command as a process of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PROGRAM = str(Path(sys.executable).with_name("dcm-ws"))
 
@@ -39,3 +41,16 @@ def run(folder: Path, *arguments: str, stdin: str | None = None, **variables: st
         timeout=60,
         check=False,
     )
+
+
+def check(folder: Path, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
+    """
+    Run C{dcm-ws check}.
+
+    @return: the exit code, and the findings by name.
+    """
+    done = run(folder, "check", "--json", *arguments, **variables)
+    assert done.stdout, done.stderr
+    report = json.loads(done.stdout)
+    assert report["good"] == (done.returncode == 0)
+    return done.returncode, {finding["name"]: finding for finding in report["findings"]}

@@ -17,24 +17,13 @@ from dcm_ws.cli.check_database import compare_clocks
 from dcm_ws.cli.check_settings import masked
 from dcm_ws.version import VERSION
 from tests.cli.commands import another_service
-from tests.cli.running import run
+from tests.cli.running import check, run
 from tests.integration.certificates import Certificate
 from tests.integration.databases import PostgresServer, pgbouncer, postgres
 from tests.integration.machine import free_port
 from tests.integration.running import service
 
 pytestmark = pytest.mark.integration
-
-
-def check(folder: Path, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
-    """
-    The exit code, and the findings by name.
-    """
-    done = run(folder, "check", "--json", *arguments, **variables)
-    assert done.stdout, done.stderr
-    report = json.loads(done.stdout)
-    assert report["good"] == (done.returncode == 0)
-    return done.returncode, {finding["name"]: finding for finding in report["findings"]}
 
 
 def red(found: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ What the triggers of dcm-ws init-db send as data: payloads as NOTIFY carries the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,52 +12,14 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dcm_ws.postgres.triggers import PAYLOAD_MAX, VALUE_MAX
-from tests.cli.running import run
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+from dcm_ws.postgres.triggers import VALUE_MAX
+from tests.cli.installing import init, sent
+from tests.cli.running import check, run
+from tests.integration.databases import PostgresServer
 
 pytestmark = pytest.mark.integration
 
 BIG = 9007199254740993
-
-
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    with postgres(TOOLS if request.param == "embedded" else debian_postgres()) as running:
-        yield running
-
-
-@pytest.fixture
-def fresh(server: PostgresServer) -> PostgresServer:
-    """
-    The database without anything in it.
-    """
-    server.execute("drop schema public cascade; create schema public")
-    return server
-
-
-def init(folder: Path, server: PostgresServer, *arguments: str) -> str:
-    done = run(folder, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def sent(server: PostgresServer, *statements: str) -> list[dict[str, Any]]:
-    """
-    The payloads of the notifications that the statements send, each in a transaction of its own.
-    """
-    with closing(psycopg2.connect(server.url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("listen dcm_events")
-            for statement in statements:
-                cursor.execute(statement)
-            cursor.execute("select 1")
-        assert not [notice for notice in connection.notices if "dcm-ws" in notice], connection.notices
-        payloads = [notify.payload for notify in connection.notifies]
-    for payload in payloads:
-        assert len(payload.encode()) <= PAYLOAD_MAX
-    return [json.loads(payload, parse_constant=lambda word: pytest.fail(word)) for payload in payloads]
 
 
 def rounded(value: Any) -> list[Any]:
@@ -270,9 +231,8 @@ def test_tables_that_are_chosen(fresh: PostgresServer, tmp_path: Path) -> None:
     assert "already installed, unchanged" in init(tmp_path, fresh, "--table", "subtasks", "--table", "sessions")
     assert "changed" in init(tmp_path, fresh, "--table", "sessions")
     assert fresh.execute(chosen) == [("sessions",)]
-    found = run(tmp_path, "check", "--json", "--ws-port", "0", DATABASE_URL=fresh.url)
-    lines = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
-    assert lines["triggers"]["good"], lines
+    _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=fresh.url)
+    assert found["triggers"]["good"], found
     assert "created what was missing" in init(tmp_path, fresh)
     assert len(fresh.execute(chosen)) == 4
 

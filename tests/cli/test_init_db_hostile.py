@@ -4,26 +4,26 @@ dcm-ws init-db in a database where other roles may create objects.
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.running import run
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+from tests.cli.running import check, run
+from tests.integration.databases import TOOLS, PostgresServer
 
 pytestmark = pytest.mark.integration
 
 FAKE = "create function {}dcm_ws_notify() returns trigger language plpgsql as 'begin return null; end'"
 
 
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    with postgres(TOOLS if request.param == "embedded" else debian_postgres()) as running:
-        running.execute("create role mallory login; create role app login; create role stranger login")
-        yield running
+@pytest.fixture(scope="module")
+def server(server: PostgresServer) -> PostgresServer:
+    """
+    The module's own database, with roles that may create objects and roles that may not.
+    """
+    server.execute("create role mallory login; create role app login; create role stranger login")
+    return server
 
 
 @pytest.fixture
@@ -76,8 +76,7 @@ def by_mallory(server: PostgresServer, sql: str) -> None:
 
 
 def triggers_line(folder: Path, server: PostgresServer, role: str = "dcm") -> dict[str, object]:
-    found = run(folder, "check", "--json", "--ws-port", "0", DATABASE_URL=as_role(server, role))
-    line: dict[str, object] = {line["name"]: line for line in json.loads(found.stdout)["findings"]}["triggers"]
+    line: dict[str, object] = check(folder, "--ws-port", "0", DATABASE_URL=as_role(server, role))[1]["triggers"]
     return line
 
 

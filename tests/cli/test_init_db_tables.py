@@ -18,9 +18,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.cli.running import run
-from tests.cli.test_init_db_data import init, sent
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+from tests.cli.installing import init, sent
+from tests.cli.running import check, run
+from tests.integration.databases import TOOLS, PostgresServer, postgres
 from tests.integration.machine import free_port, until
 
 pytestmark = pytest.mark.integration
@@ -59,29 +59,13 @@ create table actions (id bigint, session_id text, tool_name text, created_at tim
 """
 
 
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    with postgres(TOOLS if request.param == "embedded" else debian_postgres()) as running:
-        yield running
-
-
-@pytest.fixture
-def fresh(server: PostgresServer) -> PostgresServer:
-    """
-    The database without anything in it.
-    """
-    server.execute("drop schema public cascade; create schema public")
-    return server
-
-
 def names(server: PostgresServer, *statements: str) -> list[str]:
     return [event["event"] for event in sent(server, *statements)]
 
 
 def line(folder: Path, server: PostgresServer, name: str = "triggers") -> dict[str, Any]:
-    found = run(folder, "check", "--json", "--ws-port", "0", DATABASE_URL=server.url)
-    lines: dict[str, dict[str, Any]] = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
-    return lines[name]
+    finding: dict[str, Any] = check(folder, "--ws-port", "0", DATABASE_URL=server.url)[1][name]
+    return finding
 
 
 def test_the_tables_of_the_replaced_server(fresh: PostgresServer, tmp_path: Path) -> None:
@@ -320,6 +304,5 @@ def test_a_standby(tmp_path: Path) -> None:
             for arguments in ((), ("--remove",)):
                 done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=url)
                 assert done.returncode == 1 and "read-only" in done.stderr and "primary" in done.stderr, done
-            found = run(tmp_path, "check", "--json", "--ws-port", "0", DATABASE_URL=url)
-            lines = {line["name"]: line for line in json.loads(found.stdout)["findings"]}
-            assert lines["triggers"]["good"] and lines["tables"]["good"] and not lines["listen"]["good"], lines
+            _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+            assert found["triggers"]["good"] and found["tables"]["good"] and not found["listen"]["good"], found
