@@ -154,6 +154,12 @@ class DCMClient(Client):
         if self.state is not State.IDLE:
             self._become(State.CLOSED)
 
+    def _become(self, state: State) -> None:
+        if state is not self.state:
+            # what waits for a connection goes on before any task that a watcher of the state wakes
+            self._changed.fire()
+        super()._become(state)
+
     async def _run(self) -> None:
         while True:
             self._become(State.CONNECTING)

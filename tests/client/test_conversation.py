@@ -5,6 +5,7 @@ against, too.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Generator
 from pathlib import Path
@@ -138,3 +139,27 @@ def test_greeting_that_has_come_already() -> None:
     core.expect_greeting(replies.append)
     assert replies[0] == {}
     assert [str(reply) for reply in replies[1:]] == ["there is no connection: connection lost (1006)"]
+
+
+def test_connect_returns_before_what_a_watcher_wakes() -> None:
+    """
+    A task that awaits C{connect} has its result before a task goes on that a watcher of the state wakes.
+    """
+    seen: list[bool] = []
+
+    async def program(player: Any) -> None:
+        changed = asyncio.Event()
+
+        async def wait() -> None:
+            await changed.wait()
+            seen.append(connecting.done())
+
+        player.client.on_state(lambda state: changed.set())
+        connecting = asyncio.ensure_future(player.client.connected())
+        waiting = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        await player.hear({"type": "connected", "client_id": "ws_1"})
+        await waiting
+
+    play(InAsyncio, {}, program)
+    assert seen == [True]
