@@ -43,7 +43,7 @@ from dcm_ws.http.assets import pages
 from dcm_ws.http.metrics import MetricsPage, ReactorLag, ServiceCollector
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
-from dcm_ws.http.report import Report
+from dcm_ws.http.report import DatabaseStats, Report
 from dcm_ws.http.request_headers import read_headers
 from dcm_ws.http.resources import Probe
 from dcm_ws.http.shares import Share
@@ -223,7 +223,7 @@ def _make_database(base: _Base, core: Core, summary: Summary) -> Database | None
     )
 
 
-def _no_database() -> Mapping[str, object]:
+def _no_database() -> DatabaseStats:
     return {"state": "none"}
 
 
@@ -290,7 +290,7 @@ def _client_address(proxies: TrustedProxies, peer: str, head: bytes) -> str:
 def _make_resources(core: Core, report: Report) -> dict[bytes, IResource]:
     world = core.world
 
-    def make_page(content: Callable[[bool], dict[str, object]]) -> ReportPage:
+    def make_page(content: Callable[[bool], Mapping[str, object]]) -> ReportPage:
         return ReportPage(
             world.wall_ms,
             Sparing(content, world.now, REPORTS_A_SECOND),

@@ -5,8 +5,7 @@ The service's database: the server that it starts itself, the connection that LI
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
@@ -21,6 +20,7 @@ from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session
+from dcm_ws.http.report import DatabaseStats
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
 from dcm_ws.postgres.embedded import EmbeddedPostgres
@@ -80,11 +80,11 @@ class Database(MultiService):
         """
         return self._listener.up
 
-    def report(self) -> Mapping[str, object]:
+    def report(self) -> DatabaseStats:
         """
         The C{database} object of C{/health} and C{/stats}.
         """
-        return self._listener.report()
+        return cast(DatabaseStats, self._listener.report())
 
     def use(self, url: str) -> None:
         """

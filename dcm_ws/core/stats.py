@@ -5,6 +5,7 @@ The state of the core in figures, for C{/health} and C{/stats}.
 from __future__ import annotations
 
 from itertools import islice
+from typing import NotRequired, TypedDict
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
@@ -18,6 +19,74 @@ NAMES_SHOWN = 1000
 """
 Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists.
 """
+
+
+class EventStats(TypedDict):
+    """
+    Events that were published, by their source, and notifications that were not events.
+    """
+
+    client: int
+    database: int
+    badNotifications: int
+
+
+class DeliveryStats(TypedDict):
+    """
+    What became of tracked deliveries.
+    """
+
+    acked: int
+    retried: int
+    givenUp: int
+    neverAcknowledged: int
+    keptForAbsentAgents: int
+
+
+class AgentStats(TypedDict):
+    """
+    The number of agents in each state.
+    """
+
+    connected: int
+    absent: int
+    remembered: int
+
+
+class Sizes(TypedDict):
+    """
+    The figures that C{/health} and C{/stats} share.
+    """
+
+    connectedClients: int
+    activeChannels: int
+    channelStats: NotRequired[dict[str, int]]
+    pendingDeliveries: int
+
+
+class AgentNames(TypedDict, total=False):
+    """
+    The connections of each agent, if names are included.
+    """
+
+    agentStats: dict[str, int]
+
+
+class CoreStats(Sizes, AgentNames):
+    """
+    The figures of C{/stats} that the core knows.
+    """
+
+    failedDeliveries: int
+    authenticatedClients: int
+    observers: int
+    totalConnections: int
+    events: EventStats
+    deliveries: DeliveryStats
+    agents: AgentStats
+    refusals: dict[str, int]
+    closes: dict[str, int]
+    limits: dict[str, int]
 
 
 class Stats:
@@ -42,32 +111,33 @@ class Stats:
         self._memory = memory
         self._presence = presence
 
-    def sizes(self, *, names: bool) -> dict[str, object]:
+    def sizes(self, *, names: bool) -> Sizes:
         """
         The figures that C{/health} and C{/stats} share.
 
         @param names: include the names of the channels.
         """
-        sizes: dict[str, object] = {
+        sizes: Sizes = {
             "connectedClients": len(self._clients.sessions),
             "activeChannels": len(self._registry),
+            "pendingDeliveries": self._deliveries.pending,
         }
         if names:
             sizes["channelStats"] = dict(self._registry.sizes(NAMES_SHOWN))
-        sizes["pendingDeliveries"] = self._deliveries.pending
         return sizes
 
-    def report(self, *, names: bool) -> dict[str, object]:
+    def report(self, *, names: bool) -> CoreStats:
         """
         The figures of C{/stats}, as of now.
 
         @param names: include the names of the channels and of the agents.
         """
         counts, deliveries = self._counts, self._counts.deliveries
-        named: dict[str, object] = {}
+        named: AgentNames = {}
         if names:
             named["agentStats"] = dict(islice(self._presence.agents.items(), NAMES_SHOWN))
-        return self.sizes(names=names) | {
+        return {
+            **self.sizes(names=names),
             **named,
             "failedDeliveries": deliveries.given_up,
             "authenticatedClients": self._clients.authenticated,
@@ -90,7 +160,7 @@ class Stats:
                 "absent": self._memory.absent,
                 "remembered": len(self._memory),
             },
-            "refusals": dict(counts.refusals),
+            "refusals": {str(code): times for code, times in counts.refusals.items()},
             "closes": {str(int(code)): n for code, n in counts.closes.items()},
             "limits": counts.limits.report(),
         }

@@ -1,12 +1,11 @@
 """
-The counts of a service as Prometheus metrics.  Nothing is counted here: the figures are read when somebody asks.
+The counts of a service as Prometheus metrics.  Nothing is counted here: each request reads the figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +16,7 @@ from twisted.web.server import Request
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
+from dcm_ws.http.report import StatsReport
 from dcm_ws.http.request_headers import accepted_types, header
 from dcm_ws.http.resources import Page, forbid_caching
 from dcm_ws.http.sparing import Sparing
@@ -24,7 +24,7 @@ from dcm_ws.protocol.events import CATEGORIES
 
 STATES = ("none", "connecting", "up", "down", "stopped")
 """
-Of the database.
+States of the database.
 """
 
 _OPENMETRICS = "application/openmetrics-text"
@@ -32,9 +32,9 @@ _OPENMETRICS = "application/openmetrics-text"
 
 class ReactorLag:
     """
-    How late the reactor comes to what is due.
+    Measures how late the reactor runs its timers.
 
-    @param interval: seconds between two looks.
+    @param interval: seconds between two measurements.
     """
 
     def __init__(self, now: Callable[[], float], interval: float = 0.5) -> None:
@@ -45,7 +45,7 @@ class ReactorLag:
 
     def look(self) -> None:
         """
-        To be called each C{interval}.
+        Measure; call this once in each C{interval}.
         """
         now = self._now()
         if self._due is not None:
@@ -55,9 +55,9 @@ class ReactorLag:
 
 class ServiceCollector(Collector):
     """
-    What a hub and its database have counted.  No label has a value that a client, or the database, can choose.
+    Makes metrics of what the service has counted.  No label has a value that a client, or the database, can choose.
 
-    @param stats: as behind C{/stats}, without the channels' names.
+    @param stats: returns the body of C{/stats}.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ServiceCollector(Collector):
         *,
         hub: Hub,
         deliveries: DeliveryQueue,
-        stats: Callable[[], Mapping[str, Any]],
+        stats: Callable[[], StatsReport],
         lag: ReactorLag,
     ) -> None:
         self._counts = counts
@@ -82,17 +82,15 @@ class ServiceCollector(Collector):
         yield from self._tracked(stats)
         yield from self._database(stats)
         yield _counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
-        yield _histogram("reactor_lag_seconds", "How late the reactor comes to what is due", self._lag.seconds)
+        yield _histogram("reactor_lag_seconds", "How late the reactor runs its timers", self._lag.seconds)
 
-    def _connections(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+    def _connections(self, stats: StatsReport) -> Iterator[Metric]:
         authenticated = stats["authenticatedClients"]
         here = GaugeMetricFamily("dcm_ws_connections", "Clients connected", labels=["state"])
         here.add_metric(["authenticated"], authenticated)
         here.add_metric(["anonymous"], stats["connectedClients"] - authenticated)
         yield here
-        yield GaugeMetricFamily(
-            "dcm_ws_observers", "Clients connected that owe no acknowledgements", stats["observers"]
-        )
+        yield GaugeMetricFamily("dcm_ws_observers", "Clients connected that need not acknowledge", stats["observers"])
         yield _plain("connections_opened", "Clients that connected", self._counts.connections)
         yield _counter("connections_closed", "Connections that the service closed", "code", stats["closes"])
         yield GaugeMetricFamily("dcm_ws_channels", "Channels with a subscriber", stats["activeChannels"])
@@ -121,18 +119,18 @@ class ServiceCollector(Collector):
                 events.add_metric([source, category], categories[category])
         yield events
         yield _histogram("event_subscribers", "Subscribers that an event went to", fanout)
-        yield _histogram("publish_seconds", "From a client's publishing to the queued frames", counts.publish_seconds)
+        yield _histogram("publish_seconds", "From a client's publish to the queued frames", counts.publish_seconds)
         yield _histogram("notify_seconds", "From a notification's arrival to the written frames", counts.notify_seconds)
 
-    def _tracked(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+    def _tracked(self, stats: StatsReport) -> Iterator[Metric]:
         queue, deliveries = self._deliveries, self._counts.deliveries
-        yield _plain("deliveries_sent", "Tracked deliveries begun", deliveries.begun)
+        yield _plain("deliveries_sent", "Tracked deliveries started", deliveries.begun)
         yield _plain("deliveries_acked", "Tracked deliveries that were acknowledged", deliveries.acked)
         yield _plain("deliveries_retried", "Sends beyond each delivery's first", deliveries.retried)
-        yield _plain("deliveries_given_up", "Tracked deliveries that nobody gets any more", deliveries.given_up)
+        yield _plain("deliveries_given_up", "Tracked deliveries that were given up", deliveries.given_up)
         yield _plain(
             "deliveries_never_acknowledged",
-            "The same of clients that have never acknowledged anything",
+            "Tracked deliveries that were given up, to clients that have never acknowledged anything",
             deliveries.never_acknowledged,
         )
         yield GaugeMetricFamily("dcm_ws_deliveries_pending", "Tracked deliveries that await an ack", queue.pending)
@@ -143,7 +141,7 @@ class ServiceCollector(Collector):
             "dcm_ws_agents_absent", "Agents for which deliveries are kept", stats["agents"]["absent"]
         )
 
-    def _database(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+    def _database(self, stats: StatsReport) -> Iterator[Metric]:
         database = stats["database"]
         state = GaugeMetricFamily("dcm_ws_database_state", "1 for the state that LISTEN is in", labels=["state"])
         for name in STATES:
@@ -153,9 +151,9 @@ class ServiceCollector(Collector):
             "database_reconnects", "Connections to the database after the first", database.get("reconnects", 0)
         )
         yield _plain("notifications", "Notifications of the database", database.get("notifications", 0))
-        yield _plain("bad_notifications", "Notifications that were no events", self._counts.events.bad_notifications)
+        yield _plain("bad_notifications", "Notifications that were not events", self._counts.events.bad_notifications)
         yield GaugeMetricFamily(
-            "dcm_ws_notifications_waiting", "Notifications that have arrived and wait", database.get("waiting", 0)
+            "dcm_ws_notifications_waiting", "Notifications that wait to be published", database.get("waiting", 0)
         )
         yield _histogram(
             "database_probe_seconds", "Round trips on the connection that listens", self._counts.probe_seconds

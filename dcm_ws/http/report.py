@@ -4,15 +4,62 @@ The state of the service as values: C{/health}, C{/stats} and C{/readyz} show it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, Required, TypedDict
 
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.ports import World
 from dcm_ws.core.rules import Rules
-from dcm_ws.core.stats import Stats
+from dcm_ws.core.stats import CoreStats, Sizes, Stats
 from dcm_ws.http.shares import Share
+
+
+class DatabaseStats(TypedDict, total=False):
+    """
+    The state of the database; only C{state} if the service has none.
+    """
+
+    state: Required[str]
+    reconnects: int
+    notifications: int
+    waiting: int
+    pauses: int
+
+
+class ConnectionStats(TypedDict):
+    """
+    Connections that are open, by what they are for.
+    """
+
+    waiting: int
+    http: int
+    websocket: int
+
+
+class StatsReport(CoreStats):
+    """
+    The body of C{/stats}.
+    """
+
+    database: DatabaseStats
+    partialBytes: int
+    connections: ConnectionStats
+
+
+class HealthReport(Sizes):
+    """
+    The body of C{/health}.
+    """
+
+    status: str
+    type: str
+    port: int | None
+    database: DatabaseStats
+    anonymousListeners: bool
+    version: str
+    uptime_s: float
+    timestamp: str
 
 
 class Partial(Protocol):
@@ -46,7 +93,7 @@ class Report:
         rules: Rules,
         stats: Stats,
         version: str,
-        database: Callable[[], Mapping[str, object]],
+        database: Callable[[], DatabaseStats],
         port: Callable[[], int | None],
         ready_needs_database: bool,
         websockets: Share,
@@ -68,11 +115,11 @@ class Report:
         self._partial = partial
         self._started = world.now()
 
-    def health(self, channels: bool) -> dict[str, object]:
+    def health(self, names: bool) -> HealthReport:
         """
         The body of C{/health}.
 
-        @param channels: include the channels' names.
+        @param names: include the names of the channels.
         """
         database = self._database()
         if self._hub.draining:
@@ -86,7 +133,7 @@ class Report:
             "status": status,
             "type": "websocket",
             "port": self._port(),
-            **self._stats.sizes(names=channels),
+            **self._stats.sizes(names=names),
             "database": database,
             "anonymousListeners": not self._rules.production or self._rules.anonymous_listeners,
             "version": self._version,
@@ -94,21 +141,22 @@ class Report:
             "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
 
-    def stats(self, channels: bool) -> dict[str, object]:
+    def stats(self, names: bool) -> StatsReport:
         """
         The body of C{/stats}.
 
-        @param channels: include the channels' and the agents' names.
+        @param names: include the names of the channels and of the agents.
         """
-        stats = self._stats.report(names=channels)
-        stats["database"] = self._database()
-        stats["partialBytes"] = self._partial.total
-        stats["connections"] = {
-            "waiting": sum(map(len, self._waiting)),
-            "http": sum(map(len, self._http)),
-            "websocket": len(self._websockets),
+        return {
+            **self._stats.report(names=names),
+            "database": self._database(),
+            "partialBytes": self._partial.total,
+            "connections": {
+                "waiting": sum(map(len, self._waiting)),
+                "http": sum(map(len, self._http)),
+                "websocket": len(self._websockets),
+            },
         }
-        return stats
 
     def not_ready(self) -> str:
         """

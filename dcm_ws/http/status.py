@@ -45,6 +45,7 @@ class ReportPage(Page):
 
     def get(self, request: Request) -> bytes:
         report = self._report(self._may_see_names(request))
+        # of /health; /stats has no status
         if report.get("status") == "draining":
             request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE, b"Service Unavailable")
         return self.answer(request, report)
