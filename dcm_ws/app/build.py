@@ -4,7 +4,7 @@ Builds the service: makes every object once, and hands each the others that it n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -101,44 +101,13 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     endpoints = Endpoints(reactor, production=settings.production)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(settings, websockets, counts.limits) for _ in range(2))
-    report = Report(
-        core.hub,
-        world=base.world,
-        rules=core.rules,
-        stats=core.stats,
-        version=VERSION,
-        database=_no_database if database is None else database.report,
-        port=lambda: endpoints.number,
-        ready_needs_database=settings.ready_needs_database,
-        websockets=websockets.share,
-        waiting=(public.waiting, admin.waiting),
-        http=(public.http, admin.http),
-        partial=websockets.partial,
-    )
+    report = _make_report(base, core, database, endpoints, websockets, (public, admin))
     resources = _make_resources(core, report)
     with_metrics = resources | {b"metrics": _make_metrics(core, report, lag)}
 
-    def make_port(paths: tuple[str, ...], resources: Mapping[bytes, IResource], shares: _Shares) -> Port:
-        site = make_site(base.world.wall_ms, resources, reactor, settings.http_timeout, paths, counts.limits)
-        return Port(
-            websockets,
-            site,
-            paths=paths,
-            now=clock,
-            wall_ms=base.world.wall_ms,
-            head_timeout=settings.handshake_timeout,
-            max_head=settings.max_head_size,
-            max_waiting=settings.max_connections,
-            clock=reactor,
-            waiting=shares.waiting,
-            http=shares.http,
-            limits=counts.limits,
-            trusts=proxies.trusts,
-            client=lambda peer, head: _client_address(proxies, peer, head),
-        )
-
-    port = make_port(PATHS, resources if settings.admin_listen else with_metrics, public)
-    admin_port = make_port((), with_metrics, admin)
+    public_resources = resources if settings.admin_listen else with_metrics
+    port = _make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public)
+    admin_port = _make_port(base, counts.limits, websockets, proxies, (), with_metrics, admin)
     return DCMService(
         settings,
         reactor,
@@ -285,6 +254,58 @@ def _client_address(proxies: TrustedProxies, peer: str, head: bytes) -> str:
     if not proxies.trusts(peer):
         return peer
     return proxies.client(peer, read_headers(head).get("x-forwarded-for", ""))
+
+
+def _make_report(
+    base: _Base,
+    core: Core,
+    database: Database | None,
+    endpoints: Endpoints,
+    websockets: WebSocketConnections,
+    shares: Sequence[_Shares],
+) -> Report:
+    return Report(
+        core.hub,
+        world=base.world,
+        rules=core.rules,
+        stats=core.stats,
+        version=VERSION,
+        database=_no_database if database is None else database.report,
+        port=lambda: endpoints.number,
+        ready_needs_database=base.settings.ready_needs_database,
+        websockets=websockets.share,
+        waiting=[share.waiting for share in shares],
+        http=[share.http for share in shares],
+        partial=websockets.partial,
+    )
+
+
+def _make_port(
+    base: _Base,
+    limits: LimitCounts,
+    websockets: WebSocketConnections,
+    proxies: TrustedProxies,
+    paths: tuple[str, ...],
+    resources: Mapping[bytes, IResource],
+    shares: _Shares,
+) -> Port:
+    settings, reactor, world = base
+    return Port(
+        websockets,
+        make_site(world.wall_ms, resources, reactor, settings.http_timeout, paths, limits),
+        paths=paths,
+        now=world.now,
+        wall_ms=world.wall_ms,
+        head_timeout=settings.handshake_timeout,
+        max_head=settings.max_head_size,
+        max_waiting=settings.max_connections,
+        clock=reactor,
+        waiting=shares.waiting,
+        http=shares.http,
+        limits=limits,
+        trusts=proxies.trusts,
+        client=lambda peer, head: _client_address(proxies, peer, head),
+    )
 
 
 def _make_resources(core: Core, report: Report) -> dict[bytes, IResource]:
