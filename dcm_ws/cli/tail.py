@@ -130,10 +130,12 @@ class _Tail:
         self._client.on_error(self._report)
         connecting = asyncio.ensure_future(self._connect())
         await self._done.wait()
+        # closed by the service: cancelling may close the client, too
+        closed = self._client.state is State.CLOSED
         connecting.cancel()
         try:
             await asyncio.gather(connecting, return_exceptions=True)
-            if self._client.state is State.CLOSED and not connecting.cancelled():
+            if closed:
                 await self._client.connected()
         except ClosedError as error:
             self.needs_token = getattr(error.refusal, "code", None) == "TOKEN_REQUIRED"
