@@ -2,8 +2,8 @@
 What the service remembers of agents that are away: their subscriptions for a day, and for some minutes what they miss
 (protocol, sections 4 and 5).
 
-What every absent agent misses is held once, in one log of the recent tracked events; coming back, an agent is given the
-part of it that its subscriptions match.
+What absent agents miss is held once for all of them, in one log of the recent tracked events.  An agent that returns
+receives the part of it that its subscriptions match.
 """
 
 from __future__ import annotations
@@ -52,14 +52,16 @@ class _Recent(NamedTuple):
 
 class AgentMemory:
     """
+    Remembers agents that are away, and logs the tracked events that they miss.
+
     @param now: monotonic seconds.
-    @param counts: where it counts.
+    @param counts: receives its counts.
     @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
     @param keep_subscriptions: how long its subscriptions are, in seconds.
-    @param max_agents: agents remembered; past it the longest unseen is forgotten.
-    @param max_kept: deliveries kept, in all; past it those of the agent that left first are given up.
-    @param max_events: events in the log of recent ones.
-    @param max_bytes: bytes of frames in that log, and as many again in the deliveries kept.
+    @param max_agents: maximum agents remembered; beyond it the agent that was away longest is forgotten.
+    @param max_kept: maximum deliveries kept, in all; beyond it those of the agent that left first are given up.
+    @param max_events: maximum events in the log.
+    @param max_bytes: maximum bytes of frames in the log, and as many again in the deliveries kept.
 
     @ivar kept: deliveries kept now.
     """
@@ -84,7 +86,7 @@ class AgentMemory:
         self._max_kept = max_kept
         self._max_events = max_events
         self._max_bytes = max_bytes
-        # both in the order of leaving, so that what ends first stands in front
+        # both in the order of leaving, so that what ends first is in front
         self._subscriptions: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
         # agents that have acknowledged something, and until when that is remembered
@@ -103,7 +105,7 @@ class AgentMemory:
     @property
     def absent(self) -> int:
         """
-        How many agents were here within the last minutes, and are not now.
+        How many agents have left within the last minutes, and not returned.
         """
         return len(self._absences)
 
@@ -118,7 +120,7 @@ class AgentMemory:
 
     def acknowledges(self, agent: str) -> bool:
         """
-        Is it remembered that C{agent} has acknowledged something?
+        True if it is remembered that C{agent} has acknowledged something.
         """
         return self._acknowledging.get(agent, 0.0) > self._now()
 
@@ -163,10 +165,10 @@ class AgentMemory:
 
     def published(self, seq: int, event_id: str, channel: str, frame: bytes, mirror: bytes) -> None:
         """
-        A tracked event was published: log it, if anybody is away.
+        A tracked event was published: log it, if an agent is away.
 
-        @param frame: the event as the subscribers of C{channel} get it.
-        @param mirror: as the subscribers of C{global} get it; empty where they get none.
+        @param frame: the event as the subscribers of C{channel} receive it.
+        @param mirror: as the subscribers of C{global} receive it; empty if they do not receive it.
         """
         if not self._absences:
             return
@@ -187,7 +189,7 @@ class AgentMemory:
 
     def expire(self) -> None:
         """
-        Forget what is past its time.  Costs what there is to forget.
+        Forget what has expired.  The cost is that of what there is to forget.
         """
         now = self._now()
         while self._subscriptions:

@@ -74,7 +74,7 @@ def assemble(
     """
     Build the core.
 
-    @param server: the name and version that clients are told.
+    @param server: the name and version sent to clients.
     @param secrets: what tokens may be signed with.
     @param max_connections: clients at once.
     @param channels: the channels that exist.

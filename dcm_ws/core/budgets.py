@@ -1,8 +1,8 @@
 """
-How much agents and addresses may send: messages and bytes.
+How many messages and bytes agents and addresses may send.
 
 A budget belongs to an agent, and all its connections spend from it.  A client that has not authenticated has a budget
-of its own, and spends from that of its address besides.
+of its own, and also spends from that of its address.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 FRAGMENT = 1024
 """
-Bytes that a fragment of a message counts for at least: reading an empty one costs as much.
+Bytes that a fragment of a message counts as, at least: reading an empty one costs as much.
 """
 
 TENFOLD = 9.0
 """
-Bursts that may be refused, on top of the one that was allowed, until the client is closed.
+Bursts that may be refused, after the one that was allowed, before the client is closed.
 """
 
 BURST = 100.0
@@ -28,6 +28,8 @@ Messages at once, unless said otherwise.
 
 class Allowance(NamedTuple):
     """
+    What may be sent.
+
     @ivar rate: messages a second; 0 for no limit.
     @ivar burst: messages at once.
     @ivar bytes: bytes a second, and at once; 0 for no limit.
@@ -40,19 +42,21 @@ class Allowance(NamedTuple):
     @property
     def is_limited(self) -> bool:
         """
-        Is anything limited?
+        True if anything is limited.
         """
         return self.rate > 0.0 or self.bytes > 0.0
 
     def times(self, factor: float) -> Allowance:
         """
-        The allowance of so many.
+        The allowance of C{factor} clients together.
         """
         return Allowance(self.rate * factor, self.burst * factor, self.bytes * factor)
 
 
 class Refusal(NamedTuple):
     """
+    Why a message is not allowed.
+
     @ivar seconds: to wait before the next message is allowed.
     @ivar most: what is allowed a second.
     @ivar unit: C{messages} or C{bytes}.
@@ -119,7 +123,7 @@ class Budget:
 
     def refused(self, size: int) -> bool:
         """
-        Note that C{size} bytes were refused.  True if that was far too much lately.
+        Count C{size} bytes that were refused.  True if too much has been refused lately.
         """
         allowance = self._allowance
         share = size / allowance.bytes if allowance.bytes else 0.0
@@ -128,7 +132,7 @@ class Budget:
 
     def is_full(self, now: float) -> bool:
         """
-        Is it as if nothing had ever been taken?
+        True if it is the same as a new budget.
         """
         self._fill(now)
         allowance = self._allowance
@@ -136,7 +140,7 @@ class Budget:
         return self.excess == 0.0 and self._messages >= allowance.burst and bytes_full
 
     def _fill(self, now: float) -> None:
-        # for each message: min() and max() would take a third of its time
+        # called for each message: min() and max() would take a third of its time
         rate, burst, most = self._allowance
         passed = now - self._filled_at
         self._filled_at = now
@@ -157,10 +161,10 @@ class Budgets:
     """
     The budgets of all agents, or of all addresses, by name.
 
-    One that nobody holds is kept until it is full again, so that to reconnect does not help.
+    A budget without holders is kept until it is full again, so that a client gains nothing by reconnecting.
 
     @param now: monotonic seconds.
-    @param max_idle: budgets that are kept although nobody holds them; beyond it the oldest is dropped.
+    @param max_idle: maximum budgets kept without holders; beyond it the oldest is dropped.
     """
 
     def __init__(self, allowance: Allowance, now: Callable[[], float], max_idle: int = 10_000) -> None:
@@ -175,7 +179,7 @@ class Budgets:
 
     def hold(self, name: str) -> Budget:
         """
-        The budget of that name, until it is released.
+        Return the budget of that name, to be released later.
         """
         budget = self._held.get(name) or self._idle.pop(name, None) or Budget(self._allowance, self._now())
         self._held[name] = budget
@@ -184,7 +188,7 @@ class Budgets:
 
     def release(self, name: str) -> None:
         """
-        One of its holders is gone.
+        A holder of the budget is gone.
         """
         budget = self._held[name]
         budget.holders -= 1
@@ -196,7 +200,7 @@ class Budgets:
 
     def forget(self) -> None:
         """
-        Drop the oldest budgets that nobody holds, as far as they are full again or too many.
+        Drop the oldest budgets without holders, as long as they are full again or there are too many.
         """
         now = self._now()
         while self._idle:

@@ -1,5 +1,5 @@
 """
-The clock of everything that waits for somebody else.
+The clock for everything that waits for clients and for the database.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ class RunningClock:
     """
     Monotonic seconds in which this process was running.
 
-    A process may be stopped for any time: by SIGSTOP, a paused virtual machine, or a long stall of its own.  Nobody can
-    be heard in that time, so it must not count as anybody's silence.  What passes between two ticks therefore counts up
-    to a limit only.
+    A process may be stopped for any time: by SIGSTOP, a paused virtual machine, or a long stall of its own.  No client
+    can be heard in that time, so it must not count as a client's silence.  What passes between two ticks therefore
+    counts up to a limit only.
 
     @param real: monotonic seconds.
 
@@ -34,7 +34,7 @@ class RunningClock:
 
     def tick(self) -> float:
         """
-        The process is running: call this several times in L{longest} seconds.
+        Note that the process is running.  To be called several times in L{longest} seconds.
 
         @return: seconds since the last tick, all of them.
         """

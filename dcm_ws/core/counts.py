@@ -1,6 +1,6 @@
 """
-Everything that the service counts from its start on.  L{Counts} is made once and handed to all who count; C{/stats}
-and C{/metrics} read it.
+Everything that the service counts from its start on.  L{Counts} is made once and handed to everything that
+counts; C{/stats} and C{/metrics} read it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ One in this many client publishes is timed: reading the clock twice for each wou
 
 class Histogram:
     """
-    How often values were how large.
+    Counts values by their size.
 
     @param bounds: the largest value of each bucket except the last, which has none.
-    @param values: how often each value was there already.
+    @param values: how often each value has been observed already.
 
     @ivar counts: of each bucket by itself.
     @ivar sum: of all values.
@@ -61,7 +61,7 @@ class Histogram:
 @dataclass(slots=True)
 class Count:
     """
-    How often one thing has happened: an object, so that it can be handed to whoever sees it happen.
+    How often one thing has happened: an object, so that it can be handed to the part that notices it.
     """
 
     value: int = 0
@@ -192,7 +192,7 @@ class DeliveryCounts:
     @ivar begun: sent for the first time.
     @ivar acked: acknowledged.
     @ivar retried: sends beyond each delivery's first.
-    @ivar given_up: deliveries that nobody will receive any more, to clients that acknowledge.
+    @ivar given_up: deliveries that were dropped, to clients that acknowledge.
     @ivar never_acknowledged: the same to clients, such as dashboards, that have never acknowledged anything.
     """
 

@@ -1,7 +1,7 @@
 """
-Tracked events on their way: who still owes us an ack, and what is due for another send (protocol, section 4).
+Tracked events that await an ack, and which of them are due to be sent again (protocol, section 4).
 
-One L{Delivery} stands for all the clients that were sent the same frames at the same time.  Time-outs are all alike, so
+One L{Delivery} stands for all the clients that were sent the same frames at the same time.  All time-outs are equal, so
 the order of sending is the order of due times, and a plain queue has the earliest in front.
 """
 
@@ -27,7 +27,7 @@ class Recipient(Protocol):
 
 class Tracked(NamedTuple):
     """
-    A tracked event, as the frames that a certain client gets.
+    A tracked event, as the frames that certain clients receive.
 
     @ivar seq: the event's place in the order of publishing.
     """
@@ -46,7 +46,7 @@ class Tracked(NamedTuple):
 
 class Delivery:
     """
-    One sending of one event to all who get the same frames.
+    One sending of one event to all clients that receive the same frames.
     """
 
     __slots__ = ("due", "event", "sends", "waiting", "weight")
@@ -64,20 +64,20 @@ _GONE = Tracked(0, "", ())
 _NOBODY: set[Recipient] = set()
 _EMPTY_MIN = 1000
 """
-Deliveries that nobody is waited for which may always stay in the queue; beyond them, half of it may be such.
+Acknowledged deliveries that may always stay in the queue; beyond them, they may be half of it.
 """
 
 
 class DeliveryQueue:
     """
-    Deliveries that await an ack.  It tells what is due, and sends nothing.
+    Deliveries that await an ack.  It returns what is due, and sends nothing.
 
     @param now: monotonic seconds.
-    @param counts: where it counts.
+    @param counts: receives its counts.
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
-    @param max_pending: deliveries that one client may owe an ack for; past it the oldest is given up.
-    @param max_bytes: bytes of frames held, in all; past it the deliveries that are due first are given up.
+    @param max_pending: maximum unacknowledged deliveries per client; beyond it the client's oldest is given up.
+    @param max_bytes: maximum bytes of frames held, in all; beyond it the deliveries that are due first are given up.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar held: bytes of frames held now.
@@ -108,7 +108,7 @@ class DeliveryQueue:
 
     def sent(self, event: Tracked, audience: Set[Recipient]) -> None:
         """
-        C{event} has just gone out to C{audience}, none of whom owed an ack for it before.
+        C{event} has just gone out to C{audience}, of which none owed an ack for it before.
         """
         delivery = Delivery(event, 1, self._now() + self._ack_timeout)
         delivery.waiting = waiting = set(audience)
@@ -131,7 +131,7 @@ class DeliveryQueue:
 
     def ack(self, client: Recipient, event_id: str) -> bool:
         """
-        C{client} has the event.  False where it owed no ack for that.
+        C{client} has acknowledged the event.  False if it owed no ack for it.
         """
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
@@ -142,13 +142,13 @@ class DeliveryQueue:
 
     def forget(self, client: Recipient, event_id: str) -> None:
         """
-        C{client} will be sent the event again, and owes no ack for it until then.
+        C{client} will receive the event again, and owes no ack for it until then.
         """
         self._settle(client, event_id)
 
     def release(self, client: Recipient) -> list[Tracked]:
         """
-        C{client} leaves; answers what it still owed an ack for, the oldest first.
+        C{client} leaves; return what it still owed an ack for, the oldest first.
         """
         owed, client.owed = client.owed, {}
         events = [delivery.event for delivery in owed.values()]
@@ -161,8 +161,8 @@ class DeliveryQueue:
 
     def late(self) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
         """
-        What to send again, to whom; no frames where the delivery is given up instead.  Between two steps anything may
-        happen to the queue.
+        Yield the frames to send again, with their clients; no frames if the delivery is given up instead.  The queue
+        may change in any way between two steps.
         """
         now, queue = self._now(), self._due
         while queue and queue[0].due <= now:
@@ -213,7 +213,7 @@ class DeliveryQueue:
 
     def _strike(self, delivery: Delivery, client: Recipient) -> None:
         """
-        Take C{client} off those that a delivery waits for.
+        Remove C{client} from those that a delivery waits for.
         """
         delivery.waiting.remove(client)
         self.pending -= 1
@@ -230,7 +230,8 @@ class DeliveryQueue:
 
     def _let_go(self, delivery: Delivery) -> None:
         """
-        Nobody is waited for any more: what it held is released now, and itself soon, not when it is due.
+        The delivery waits for no client any more: release its frames now, and the delivery itself soon, not when it is
+        due.
         """
         self.held -= delivery.weight
         delivery.weight = 0

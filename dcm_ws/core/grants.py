@@ -1,6 +1,6 @@
 """
-Who spends from which budget: an agent, with all its connections, from its own; a client that has not authenticated from
-one of its own, and from that of its address.
+Which budgets clients spend from: an agent with all its connections from one budget; a client that has not authenticated
+from a budget of its own, and from that of its address.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dcm_ws.core.session import Session
 
 CLIENTS_OF_AN_ADDRESS = 10
 """
-Together the clients of one address that have not authenticated may send as much as so many of them each.
+The clients of one address that have not authenticated may send as much together as this many of them.
 """
 
 STRANGERS_OF_AN_ADDRESS = 20
 """
-The same in production, where they may send little, and where a proxy may have one address for all its clients.
+The same in production, where each may send little, and where all clients of a proxy may have one address.
 """
 
 
 class Grants:
     """
+    Gives clients their budgets.
+
     @param now: monotonic seconds.
 
     @ivar agents: the budgets of the agents.
@@ -55,14 +57,14 @@ class Grants:
 
     def to_agent(self, session: Session, agent: str) -> None:
         """
-        A client becomes C{agent}; C{session.agent} is still who it was.
+        A client becomes C{agent}; C{session.agent} is still the former agent.
         """
         self.end(session)
         session.budgets = (self.agents.hold(agent),) if self._agent.is_limited else ()
 
     def end(self, session: Session) -> None:
         """
-        A client is gone, or becomes somebody else.
+        A client is gone, or becomes another agent.
         """
         if not session.budgets:
             return
@@ -74,7 +76,7 @@ class Grants:
 
     def forget(self) -> None:
         """
-        Drop the budgets that nobody needs any more.
+        Drop the budgets that are not needed any more.
         """
         self.agents.forget()
         self.addresses.forget()

@@ -31,7 +31,7 @@ class Hub:
     """
     Lets clients in and out, and keeps what they leave behind.
 
-    @param server: the name and version that clients are told.
+    @param server: the name and version sent to clients.
     @param max_connections: clients at once.
 
     @ivar draining: the service is about to stop.

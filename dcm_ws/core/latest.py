@@ -1,5 +1,5 @@
 """
-Events of which only the latest matters: a client that is behind in reading gets the last one for each subject.
+Events of which only the latest matters: a client that is behind receives only the last one of each subject.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ Returns what an event is about, given its data.
 
 class LatestEvents:
     """
-    The events of which only the latest matters, and how to tell what they are about: C{metric.update} and
-    C{agent.heartbeat}, by the agent that their data names, and what the operator adds.
+    The events of which only the latest matters, and their subjects: C{metric.update} and C{agent.heartbeat},
+    by the agent that their data names, and those that the operator adds.
 
     @param extra: C{PATTERN} or C{PATTERN:FIELD}: a name, in which C{*} may stand for all that follows a last C{.} or
         C{:}, and the field of the data that says what the event is about.  The last colon separates them, so a name
         with a colon and no field ends with another colon.
-    @raise ValueError: a pattern is invalid, or fits tracked events, of which each matters.
+    @raise ValueError: a pattern is invalid, or fits tracked events, which must all be delivered.
 
-    @ivar subject_of: how to tell what an event of that name is about; None for an event of which each matters.
+    @ivar subject_of: returns the function that reads the subject of an event of that name; None if every such event
+        matters.
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:

@@ -13,7 +13,7 @@ class Limit(NamedTuple):
 
     @ivar counter: its name under C{limits} in C{/stats}.
     @ivar bounded: what is limited.
-    @ivar per: whose it is.
+    @ivar per: what has the limit.
     @ivar effect: what happens when it is exceeded.
     @ivar option: the option that sets it; empty if there is none.
     @ivar default: the default in words, with the names of options in braces for their defaults; empty for the default

@@ -15,7 +15,7 @@ from dcm_ws.protocol.errors import CloseCode
 
 class Liveness:
     """
-    Pings clients, and tells which of them have to be closed.
+    Pings clients, and finds those that have to be closed.
 
     @ivar interval: seconds between two sweeps, at most.
     @ivar resumed_at: since when silence counts: the end of the last pause of the service (monotonic seconds).
@@ -122,7 +122,7 @@ class Liveness:
 
     def _silent_since(self, session: Session) -> float:
         """
-        From when on its silence counts: nobody could be heard while the service was not running.
+        Since when its silence counts: no client could be heard while the service was not running.
         """
         return max(session.heard_at, self.resumed_at, session.excused_at)
 

@@ -50,7 +50,7 @@ class Peer(Protocol):
 
     def has_unread(self) -> bool:
         """
-        Has the far end sent something that has not been read yet?
+        True if the far end has sent something that has not been read yet.
         """
 
     def close(self, code: CloseCode) -> None:

@@ -30,7 +30,7 @@ class Presence:
 
     def end(self, session: Session, agent: str) -> None:
         """
-        C{session} is no connection of C{agent}'s any more.
+        C{session} is not a connection of C{agent} any more.
         """
         self.agents[agent] -= 1
         if not self.agents[agent]:

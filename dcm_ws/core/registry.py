@@ -1,5 +1,5 @@
 """
-Who listens where, indexed both ways.
+The subscriptions of clients, indexed by channel and by client.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ChannelRegistry(Generic[T]):
 
     def drop(self, member: T) -> Set[str]:
         """
-        Leave all channels; answers which they were.
+        Leave all channels; return them.
         """
         channels = self._channels.pop(member, set())
         for channel in channels:

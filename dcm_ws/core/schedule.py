@@ -1,5 +1,5 @@
 """
-When to look at what next: one timer for any number of items.
+When items are due: one timer for any number of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ T = TypeVar("T", bound=Hashable)
 
 class Schedule(Generic[T]):
     """
-    A timing wheel: items in slots by due time.  Putting and dropping cost the same however many items wait, and asking
-    what is due costs what is due.
+    A timing wheel: items in slots by due time.  Putting and dropping take the same time for any number of items, and
+    taking what is due takes time in proportion to it.
 
     @param resolution: the width of a slot, in seconds; an item comes due up to that much late, never early.
     """
@@ -31,7 +31,7 @@ class Schedule(Generic[T]):
 
     def put(self, item: T, due: float) -> None:
         """
-        Have C{item} come due at C{due}, and at no other time.
+        Make C{item} due at C{due}, and at no other time.
         """
         self.drop(item)
         slot = ceil(due / self._resolution)
@@ -53,7 +53,7 @@ class Schedule(Generic[T]):
 
     def take(self, now: float) -> list[T]:
         """
-        Take out what is due, the earliest first.
+        Remove and return what is due, the earliest first.
         """
         last = int(now / self._resolution)
         taken: list[T] = []

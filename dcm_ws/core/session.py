@@ -63,7 +63,7 @@ class Session:
     @param now: monotonic seconds.
     @param published: events published before it.
 
-    @ivar peer: where its frames go.
+    @ivar peer: receives its frames.
     @ivar budgets: what its messages are charged to; empty if there is no limit.
     @ivar agent: the agent that it authenticated as.
     @ivar dcm_session: the DCM session that it authenticated for.
@@ -133,7 +133,7 @@ class Session:
     @property
     def is_stranger(self) -> bool:
         """
-        Does it have to authenticate, and has not done so?
+        True if it has to authenticate, and has not done so.
         """
         return self.state is _STRANGER
 

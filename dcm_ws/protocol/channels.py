@@ -1,5 +1,5 @@
 """
-Names of agents, sessions and channels: what they look like, and whose a channel is (protocol, section 1).
+Names of agents, sessions and channels, and the agents that channels belong to (protocol, section 1).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Channel(NamedTuple):
     A channel that exists by its name only; L{Channels} and the helpers here make them.
 
     @ivar json: the name as JSON, for the frames of events.
-    @ivar agent: whose private channel it is; None for one that is nobody's.
+    @ivar agent: the agent whose private channel it is; None for any other channel.
     @ivar mirrored: its events are also given to the subscribers of C{global}.
     """
 
@@ -53,7 +53,7 @@ METRICS = _make("metrics", mirrored=False)
 
 def is_identifier(text: str) -> bool:
     """
-    Does C{text} fit the grammar of agent ids, session ids and topics?
+    True if C{text} fits the grammar of agent ids, session ids and topics.
 
     Which characters are assigned depends on the Unicode version of this Python.
     """
@@ -69,8 +69,8 @@ def is_identifier(text: str) -> bool:
 
 def is_private(name: str) -> bool:
     """
-    Does a channel of that name concern one agent or one DCM session?  Also true of names that only look like it: in
-    other letters, or with spaces, slashes and invisible characters before and between them.
+    True if a channel of that name concerns one agent or one DCM session.  Also true of names that only look like it:
+    with other letters, or with spaces, slashes and invisible characters.
     """
     if name.startswith(_PRIVATE):
         return True
@@ -100,9 +100,9 @@ def session_channel(dcm_session: str) -> Channel:
 
 class Channels:
     """
-    The channels that there can be.
+    The channels that exist.
 
-    @param extra: names of public channels that the operator adds; C{*} at the end stands for any rest.
+    @param extra: names of public channels that the operator adds; C{*} at the end matches any rest.
     @raise ValueError: a pattern in C{extra} that no other channel can match.
 
     @ivar parse: reads a channel's name; raises L{ProtocolError} with C{INVALID_CHANNEL} if it does not fit the grammar.
@@ -117,7 +117,7 @@ class Channels:
                     f"{pattern!r} is not a channel: use {IDENTIFIER_RULE}; * may only be the last character"
                 )
             if literal.startswith(_FAMILIES) or pattern in (GLOBAL.name, METRICS.name):
-                raise ValueError(f"{pattern!r} needs no adding: it is one of the channels that there are")
+                raise ValueError(f"{pattern!r} need not be added: it exists already")
             if literal == pattern:
                 names.add(pattern)
             else:
@@ -144,11 +144,11 @@ class Channels:
     def _is_extra(self, name: str) -> bool:
         if name in self._names:
             return True
-        # the star stands for one character or more
+        # the star matches one character or more
         return name.startswith(self._prefixes) and name not in self._prefixes and is_identifier(name)
 
 
 parse_channel = Channels().parse
 """
-Read the name of a channel that there is without any that an operator adds.
+Read the name of a channel, if the operator has added none.
 """

@@ -16,7 +16,7 @@ from msgspec.structs import force_setattr
 
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
-from dcm_ws.protocol.rawjson import has_huge_number, mend_surrogates
+from dcm_ws.protocol.rawjson import has_huge_number, repair_surrogates
 
 TOKEN_MAX = 4096
 """
@@ -106,13 +106,13 @@ _TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "ping", "pong
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError, ValueError)
 """
-What msgspec raises for a text that is not JSON, and L{mend_surrogates} for one that it cannot mend.
+What msgspec raises for a text that is not JSON, and L{repair_surrogates} for one that it cannot repair.
 """
 
 
 def decode_command(message: str | bytes) -> Command:
     """
-    Read one client message.
+    Decode one client message.
 
     @raise ProtocolError: C{PARSE_ERROR}, C{UNKNOWN_MESSAGE_TYPE} or C{INVALID_MESSAGE}.
     """
@@ -124,7 +124,7 @@ def decode_command(message: str | bytes) -> Command:
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            text = mend_surrogates(text)
+            text = repair_surrogates(text)
             command = _commands.decode(text)
     except msgspec.ValidationError as error:
         _refuse(text, str(error))
@@ -132,7 +132,7 @@ def decode_command(message: str | bytes) -> Command:
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message") from None
     if command.id:
         request = bytes(command.id)
-        # nearly all are short texts
+        # nearly all ids are short strings
         if request[0] != _QUOTE or not 2 < len(request) <= REQUEST_MAX:
             try:
                 request = _request_of(request)
@@ -145,7 +145,7 @@ def decode_command(message: str | bytes) -> Command:
 
 def request_of(message: str | bytes) -> Raw:
     """
-    The correlation id of a message that is not read any further; empty if it has none, or is invalid.
+    Return the id of a request that is not decoded; empty if it has none, or is invalid.
     """
     try:
         return Raw(_request_of(bytes(_requests.decode(message).id or NULL)))
@@ -155,8 +155,8 @@ def request_of(message: str | bytes) -> Raw:
 
 def _request_of(text: bytes) -> bytes:
     """
-    The id of a request as its JSON text, which is how it is echoed.  Empty for an empty text and for C{null}, which
-    count as absent.
+    Return the id of a request as its JSON text, which is how it is echoed.  Empty for an empty text and for C{null},
+    which count as absent.
 
     @raise ValueError: it is an object, an array, too long, or a number that clients cannot read.
     """
@@ -175,17 +175,17 @@ def _request_of(text: bytes) -> bytes:
 
 def _refuse(text: str, reason: str) -> NoReturn:
     """
-    @raise ProtocolError: what is wrong with a message that has a wrong field, or is not JSON behind it.
+    @raise ProtocolError: says what is wrong with a message that has a wrong field, or a syntax error after it.
     """
     try:
         fields = _decode_fields(text)
     except msgspec.ValidationError:
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message: not a JSON object") from None
     except NOT_JSON:
-        # the wrong field stood before what is no JSON
+        # the wrong field comes before the syntax error
         raise ProtocolError(ErrorCode.PARSE_ERROR, "Failed to parse message") from None
     request, kind = NO_REQUEST, ""
-    # an id that cannot be one is not echoed, and a type that is no string is an unknown one
+    # an invalid id is not echoed, and a type that is not a string is unknown
     with suppress(ValueError):
         request = Raw(_request_of(bytes(fields.get("id", NULL))))
     with suppress(msgspec.DecodeError):
@@ -202,4 +202,4 @@ def _decode_fields(text: str) -> dict[str, Raw]:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return _fields.decode(mend_surrogates(text))
+        return _fields.decode(repair_surrogates(text))

@@ -1,5 +1,5 @@
 """
-What a peer may do wrong, and how it is told: two catalogues, one of answers and one of closes.
+What a client may do wrong: the codes of replies and of closes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from msgspec import Raw
 
 NO_REQUEST = Raw()
 """
-Stands for the id of a request that has none.
+The id of a request that has none.
 """
 
 
@@ -72,10 +72,10 @@ _REASONS = {
 
 class ProtocolError(Exception):
     """
-    The peer's fault: answered with its code, counted, survived.
+    The client's fault: it receives the code, and the refusal is counted.
 
     @ivar request: the request's id as its JSON text; L{NO_REQUEST} if it has none, or one that cannot be read.
-    @ivar retry_after_ms: when to try again, where that is known.
+    @ivar retry_after_ms: when to try again, if that is known.
     """
 
     retry_after_ms: int | None = None

@@ -30,12 +30,12 @@ The 22 events that every client may publish.
 
 SHEDDABLE = frozenset({"metric.update", "agent.heartbeat"})
 """
-Events of which only the latest matters: who is far behind is not given each.
+Events of which only the latest matters: a client that is far behind does not receive every one.
 """
 
 CATEGORIES = tuple(sorted({name.partition(".")[0] for name in CATALOGUE}))
 """
-The first parts of those: a closed set, unlike what the database or the operator may think of.
+The first parts of their names: a closed set, unlike the names that databases and operators use.
 """
 
 EVENT_RULE = "1 to 64 of A-Z a-z 0-9 _ . : -"
@@ -57,25 +57,25 @@ _family = re.compile(r"[A-Za-z0-9_.:-]{1,62}[.:]\*")
 
 def is_event(name: str) -> bool:
     """
-    Does C{name} fit the grammar of events: 1 to 64 of C{A-Z a-z 0-9 _ . : -}?
+    True if C{name} fits the grammar of events: 1 to 64 of C{A-Z a-z 0-9 _ . : -}.
     """
     return _event.fullmatch(name) is not None
 
 
 def is_family(pattern: str) -> bool:
     """
-    Does C{pattern} stand for several events: a name with C{*} at its end, after C{.} or C{:}?
+    True if C{pattern} matches several events: a name with C{*} at its end, after C{.} or C{:}.
     """
     return _family.fullmatch(pattern) is not None
 
 
 class Traits(NamedTuple):
     """
-    What its name says of an event.
+    What the name of an event implies.
 
     @ivar category: one of L{CATEGORIES}, or C{other}.
     @ivar tracked: each subscriber must acknowledge it.
-    @ivar reserved: it speaks for the service; in production only operators may publish it.
+    @ivar reserved: it reports on the service; in production only operators may publish it.
     """
 
     category: str
@@ -87,7 +87,7 @@ class Traits(NamedTuple):
 @lru_cache(maxsize=4096)
 def traits_of(name: str) -> Traits:
     """
-    What the name of an event says of it.
+    Return what the name of an event implies.
 
     @raise ProtocolError: C{INVALID_EVENT}, if the name does not fit the grammar.
     """
@@ -107,7 +107,7 @@ def _is_reserved(name: str) -> bool:
 
 def is_tracked(name: str) -> bool:
     """
-    Is the event one that each subscriber must acknowledge?
+    True if each subscriber must acknowledge the event.
     """
     return name.startswith(TRACKED)
 
@@ -116,7 +116,7 @@ class Publishable:
     """
     The events that clients may publish: the catalogue, and what the operator adds.
 
-    @param extra: event names; C{*} may stand for all that follows a last C{.} or C{:} (C{pipeline.*}).
+    @param extra: event names; C{*} matches all that follows a last C{.} or C{:} (C{pipeline.*}).
     @raise ValueError: a name in C{extra} that no event could have.
     """
 
@@ -135,7 +135,7 @@ class Publishable:
         self._prefixes = tuple(prefixes)
 
     def __contains__(self, name: str) -> bool:
-        # the star stands for one character or more
+        # the star matches one character or more
         return name in self._names or (
             name.startswith(self._prefixes) and name not in self._prefixes and is_event(name)
         )
@@ -143,6 +143,6 @@ class Publishable:
 
 def shortened(name: str) -> str:
     """
-    A name of an event as a refusal shows it.
+    Return the name of an event as a refusal shows it.
     """
     return name if len(name) <= _SHOWN_MAX else name[:_SHOWN_MAX] + "…"

@@ -1,7 +1,7 @@
 """
 WebSocket frames as the server sends them: final and unmasked (RFC 6455, section 5.2).
 
-A frame is built once for all who get it, so the core deals in frames, not in payloads.
+A frame is built once for all clients that receive it, so the core handles frames, not payloads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def binary_frame(payload: bytes) -> bytes:
 
 def pong_control_frame(payload: bytes) -> bytes:
     """
-    The answer to a Ping control frame.
+    The Pong that replies to a Ping control frame.
 
     @param payload: that of the Ping, at most 125 bytes.
     """
@@ -78,7 +78,7 @@ def compressed(frames: bytes, window_bits: int) -> bytes:
 
 class RecentlyCompressed:
     """
-    Compresses frames, and remembers the last ones: what goes out to many connections is compressed once.
+    Compresses frames, and remembers the last results: what is sent to many connections is compressed once.
 
     @param most: entries that are remembered.
     @param most_bytes: of them, before and after; the last one is remembered even if it has more.

@@ -1,7 +1,8 @@
 """
-What the database says: NOTIFY payloads to events (protocol, section 7).
+NOTIFY payloads, decoded to events (protocol, section 7).
 
-Only C{event} is needed.  Of what else is odd an event is made all the same, since the installations that exist send it.
+Only C{event} is required.  Other fields may be invalid, and the payload is still an event: existing installations send
+such payloads.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from msgspec import Meta, Raw, Struct
 
 from dcm_ws.protocol.commands import NOT_JSON, NULL
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.rawjson import mend_surrogates
+from dcm_ws.protocol.rawjson import repair_surrogates
 
 FIRST_MS = 100_000_000_000
 """
-The first plausible time in milliseconds, in 1973: less is taken for seconds.
+The first plausible time in milliseconds, in 1973: a smaller number is in seconds, and is ignored.
 """
 
 END_MS = 253_402_300_800_000
@@ -29,9 +30,11 @@ The end of the year 9999: Python knows no later time.
 
 class Notification(Struct, frozen=True, gc=False):
     """
-    @ivar channel: where to, not checked; empty where the payload names no channel.
+    A NOTIFY payload.
+
+    @ivar channel: not checked; empty if the payload names no channel.
     @ivar event: not checked.
-    @ivar timestamp: ms since the epoch; None where the payload has no usable one.
+    @ivar timestamp: ms since the epoch; None if the payload has no usable one.
     """
 
     event: str
@@ -42,7 +45,7 @@ class Notification(Struct, frozen=True, gc=False):
 
 class _Odd(Struct, frozen=True, gc=False):
     """
-    A payload in which some field is not what it should be.
+    A payload in which some field is invalid.
     """
 
     event: str
@@ -59,12 +62,12 @@ _milliseconds = msgspec.json.Decoder(Annotated[float, Meta(ge=FIRST_MS, lt=END_M
 
 def decode_notification(payload: str) -> Notification:
     """
-    Read one NOTIFY payload.
+    Decode one NOTIFY payload.
 
     @raise ProtocolError: C{PARSE_ERROR}, or C{INVALID_MESSAGE} for one without a C{event}.
     """
     try:
-        # nearly all are in order
+        # nearly all payloads are valid
         return _notifications.decode(payload)
     except NOT_JSON:
         return _decode_other(payload)
@@ -77,7 +80,7 @@ def _decode_other(payload: str) -> Notification:
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            return _decode(mend_surrogates(payload))
+            return _decode(repair_surrogates(payload))
     except msgspec.ValidationError as error:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, str(error)) from None
     except NOT_JSON as error:

@@ -1,7 +1,7 @@
 """
-JSON that is passed on as the text it is: what it may hold is seen without reading it into objects.
+Checks of JSON that is passed on as text, without parsing it into objects.
 
-What is accepted here, the clients for Python and JavaScript can read, and a client that uses C{msgspec}, too.
+The clients for Python and JavaScript can read what is accepted here, and so can a client that uses C{msgspec}.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _half = re.compile(rf"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
 
 
-def mend_surrogates(text: str) -> str:
+def repair_surrogates(text: str) -> str:
     """
-    JSON may name half a character: JavaScript, having cut a string in the middle of an emoji, writes C{"\\ud83d"}.
-    UTF-8 has no such thing and msgspec refuses it; as browsers do, read it as U+FFFD.
+    Replace half a character by U+FFFD, as browsers do: JavaScript that cuts a string in the middle of an emoji writes
+    C{"\\ud83d"}. UTF-8 cannot encode it, and msgspec rejects it.
 
-    @raise ValueError: that was not what was wrong with it.
+    @raise ValueError: the text has no half of a character.
     """
     if "\0" in text:
         raise ValueError("JSON has no NUL")
-    # with the escaped backslashes out of the way, every other one begins an escape
+    # without the escaped backslashes, every other backslash begins an escape
     escapes = text.replace("\\\\", "\0\0")
-    mended, halves = _half.subn(r"\\ufffd", escapes)
+    repaired, halves = _half.subn(r"\\ufffd", escapes)
     if not halves:
         raise ValueError("there is no lone surrogate")
-    return mended.replace("\0\0", "\\\\")
+    return repaired.replace("\0\0", "\\\\")
 
 
 def _without_texts(data: bytes) -> bytes:
     """
-    Valid JSON with its strings emptied.
+    Return valid JSON with its strings emptied.
     """
     # without the escapes in them strings go from one quote to the next
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
@@ -53,7 +53,7 @@ _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 def is_nested_deeper(data: bytes, depth: int) -> bool:
     """
-    Has JSON more than C{depth} arrays and objects inside one another?
+    True if the nesting depth of JSON is more than C{depth}.
 
     @param data: valid JSON.
     """
@@ -65,7 +65,7 @@ def is_nested_deeper(data: bytes, depth: int) -> bool:
     brackets = b"".join(marks.split(b'"')[::2])
     if not brackets:
         return False
-    # the innermost are the most in most data, and go at once: one level less to look at
+    # most brackets of most data are innermost ones, and are removed at once: one level less to count
     rest = brackets.replace(b"[]", b"")
     # "[" is 91 and "]" is 93
     return 1 + max(accumulate(map((92).__sub__, rest)), default=0) > depth
@@ -80,13 +80,13 @@ _number = re.compile(rb"-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?")
 
 def has_huge_number(data: bytes) -> bool:
     """
-    Has JSON a number that a double cannot hold?
+    True if JSON has a number that a 64-bit float cannot hold.
 
     JavaScript reads it as Infinity, C{msgspec} not at all, and Python no integer of more than 4,300 digits.
 
     @param data: valid JSON.
     """
-    # Nearly all data ends here: text is looked at as if it were numbers.  find() takes half the time of C{in}.
+    # Nearly all data ends here: strings are treated as if they were numbers.  find() takes half the time of C{in}.
     digits = data.translate(_DIGITS, b"+")
     if digits.find(_LARGE_EXPONENT) < 0 and (len(digits) < len(_MANY_DIGITS) or digits.find(_MANY_DIGITS) < 0):
         return False
@@ -95,7 +95,7 @@ def has_huge_number(data: bytes) -> bool:
 
 def check_data(data: bytes, max_depth: int, too_deep: Callable[[], object]) -> None:
     """
-    Refuse the data of an event that not every client could read.
+    Reject event data that not every client could read.
 
     @param data: valid JSON.
     @param max_depth: the maximum nesting depth.
@@ -119,7 +119,7 @@ _about = msgspec.json.Decoder(_About)
 
 def agent_of(data: bytes) -> str:
     """
-    The agent that an event's data is about; empty if it names none.
+    Return the agent that an event's data is about; empty if it names none.
     """
     try:
         agent = _about.decode(data).agent_id

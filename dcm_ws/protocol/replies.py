@@ -30,14 +30,14 @@ def connected_frame(client_id: str, server: str, now_ms: int) -> bytes:
 
 def done_frame(request: Raw, now_ms: int) -> bytes:
     """
-    Success, for a request that had an id.
+    Success of a request that had an id.
     """
     return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d}' % (request, now_ms))
 
 
 def published_frame(request: Raw, event_id: str, now_ms: int) -> bytes:
     """
-    Success of a C{publish}, with the id that the event got.
+    Success of a C{publish}, with the id of the event.
     """
     return text_frame(
         b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d}' % (request, event_id.encode(), now_ms)
@@ -46,7 +46,7 @@ def published_frame(request: Raw, event_id: str, now_ms: int) -> bytes:
 
 def authenticated_frame(request: Raw, subscriptions: Sequence[str], now_ms: int) -> bytes:
     """
-    Success of an C{auth}, with all that the client is now subscribed to.
+    Success of an C{auth}, with the channels that the client is subscribed to now.
     """
     return text_frame(
         b'{"type":"ack","id":%b,"success":true,"subscriptions":%b,"timestamp":%d}'
@@ -56,7 +56,7 @@ def authenticated_frame(request: Raw, subscriptions: Sequence[str], now_ms: int)
 
 def refused_frame(error: ProtocolError, now_ms: int) -> bytes:
     """
-    Failure: as an C{ack} where the request had an id, else as an error.
+    Failure: an C{ack} if the request had an id, else an error.
     """
     code, reason = _encode(error.code), _encode(error.reason)
     if error.retry_after_ms is not None:
@@ -71,16 +71,16 @@ def refused_frame(error: ProtocolError, now_ms: int) -> bytes:
 
 def pong_frame(now_ms: int) -> bytes:
     """
-    The answer to a client's C{ping}.
+    The reply to a client's C{ping}.
     """
     return text_frame(b'{"type":"pong","timestamp":%d}' % now_ms)
 
 
 def heartbeat_frames(now_ms: int) -> bytes:
     """
-    The server's own ping, for the application and for the WebSocket library beneath it: two frames.
+    The server's own ping, for the application and for its WebSocket library: two frames.
     """
-    # some clients return a text message and leave a Ping behind it unread
+    # the Ping comes first: some clients return a text message and do not read a Ping after it
     return PING_FRAME + text_frame(b'{"type":"ping","timestamp":%d}' % now_ms)
 
 
@@ -93,9 +93,9 @@ def from_field(agent: str) -> bytes:
 
 def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
     """
-    An event as the subscribers of one channel get it.
+    An event as the subscribers of its channel receive it.
 
-    @param event_id: made by the hub: needs no escaping.
+    @param event_id: made by the service: needs no escaping.
     @param channel: its name as JSON.
     @param event: fits its grammar: needs no escaping.
     @param data: JSON, UTF-8.
@@ -110,7 +110,7 @@ def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestam
 
 def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
     """
-    An event as the subscribers of C{global} get it, if it was published to another channel.
+    An event as the subscribers of C{global} receive it, if it was published to another channel.
 
     @param origin: the name of that channel as JSON.
     """
@@ -122,6 +122,6 @@ def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestam
 
 def to_json(value: object) -> bytes:
     """
-    Any value of ours as compact JSON.
+    Return any value as compact JSON.
     """
     return _encode(value)

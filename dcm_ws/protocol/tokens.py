@@ -19,18 +19,18 @@ from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 
 TTL_MS = 3_600_000
 """
-How long a token is good for: one hour, in ms.
+How long a token is valid: one hour, in ms.
 """
 
 OPERATOR = "operator"
 """
-The scope of an operator's token: such a client may also publish the events that are reserved to the service.
+The scope of an operator's token: its client may also publish the events that are reserved for the service.
 """
 
 _token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 
 
-# JavaScript's clock cannot tell later times than this
+# JavaScript cannot represent later times than this
 _LAST_MS = 8_640_000_000_000_000
 _Milliseconds = Annotated[int, Meta(ge=0, le=_LAST_MS)] | Annotated[float, Meta(ge=0, le=_LAST_MS)]
 
@@ -50,10 +50,10 @@ class _Payload(Struct, frozen=True, omit_defaults=True):
 
 class Claims(NamedTuple):
     """
-    What a good token says.
+    What a valid token claims.
 
     @ivar expires_at: ms since the epoch.
-    @ivar scope: what it is limited to, or L{OPERATOR}; None for the rights of an agent.
+    @ivar scope: what the token is limited to, or L{OPERATOR}; None for the rights of an agent.
     """
 
     agent_id: str
@@ -64,7 +64,7 @@ class Claims(NamedTuple):
     @property
     def operator(self) -> bool:
         """
-        It is an operator's.
+        True if the token is an operator's.
         """
         return self.scope is not None and OPERATOR in self.scope
 
@@ -81,9 +81,9 @@ def sign(
     scope: Sequence[str] = (),
 ) -> str:
     """
-    A token that is good for C{ttl_ms} from C{now_ms}.
+    Return a token that is valid for C{ttl_ms} from C{now_ms}.
 
-    @param scope: what it is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
+    @param scope: what the token is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
     @raise ValueError: an id does not fit its grammar.
     """
     payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, list(scope) or None))
@@ -92,7 +92,8 @@ def sign(
 
 def verify(secret: str, token: str, now_ms: int) -> Claims:
     """
-    Read a token, if it is one of ours and still good.  Whether its scope is understood is left to L{check_scope}.
+    Verify the signature and the expiry of a token; return its claims.  L{check_scope} checks whether its scope is
+    supported.
 
     @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
     """
@@ -110,7 +111,7 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
         claims = _payload.decode(payload.decode())
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise _invalid() from None
-    # A token is good for the whole of its last millisecond.
+    # A token is valid until the end of its last millisecond.
     if now_ms > claims.expires_at:
         raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
     return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), _scope(claims.scope))
@@ -118,10 +119,10 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
 
 def check_scope(claims: Claims) -> None:
     """
-    Refuse a token that this version cannot hold to its scope: a scope limits what the token grants, and only
-    L{OPERATOR} is understood here.
+    Reject a token whose scope is not supported: a scope limits what the token grants, and only L{OPERATOR} is
+    supported.
 
-    @raise ProtocolError: C{TOKEN_INVALID}; the text names what is not understood.
+    @raise ProtocolError: C{TOKEN_INVALID}; the text names the unsupported scope.
     """
     if claims.scope is None:
         return

@@ -351,7 +351,7 @@ def test_data_of_another_major_version(made: Path) -> None:
 
 def test_tables_of_another_shape_are_left_alone(made: Path) -> None:
     """
-    Tables that somebody has changed are neither dropped nor mended, and do not keep the service from starting.
+    Tables that somebody has changed are neither dropped nor repaired, and do not keep the service from starting.
     """
     with embedded(made) as running:
         execute(url(running), "drop table subtasks; create table subtasks (mine int); insert into subtasks values (1)")

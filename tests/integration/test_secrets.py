@@ -143,7 +143,7 @@ def test_bad_file_later(database: PostgresServer, tmp_path: Path, text: str | No
         assert (is_good(running, OLD), is_good(running, NEW)) == (True, False)
         silence(client)
         assert OLD not in running.log and NEW not in running.log
-        # and mended it is taken
+        # and repaired it is taken
         replace(running, file, NEW, "secrets taken over: 1 in use")
         assert (is_good(running, OLD), is_good(running, NEW)) == (False, True)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.rawjson import agent_of, check_data, has_huge_number, is_nested_deeper, mend_surrogates
+from dcm_ws.protocol.rawjson import agent_of, check_data, has_huge_number, is_nested_deeper, repair_surrogates
 
 # depth
 
@@ -199,7 +199,7 @@ def test_halves_are_mended() -> None:
     """
     A pair of halves is one character, and each half alone becomes U+FFFD.
     """
-    assert json.loads(mend_surrogates(r'"\ud83d\ude00\ud83d"')) == "\N{GRINNING FACE}\N{REPLACEMENT CHARACTER}"
+    assert json.loads(repair_surrogates(r'"\ud83d\ude00\ud83d"')) == "\N{GRINNING FACE}\N{REPLACEMENT CHARACTER}"
 
 
 def test_nothing_to_mend() -> None:
@@ -207,4 +207,4 @@ def test_nothing_to_mend() -> None:
     Text without a half is not what this is for.
     """
     with pytest.raises(ValueError, match="surrogate"):
-        mend_surrogates(r'"\ud83d\ude00 \\ud83d"')
+        repair_surrogates(r'"\ud83d\ude00 \\ud83d"')
