@@ -238,7 +238,11 @@ def test_temporary_tables(fresh: PostgresServer, tmp_path: Path) -> None:
     sql = run(tmp_path, "init-db").stdout
     done = psql(fresh, f"create temp table sessions (id int); create temp table actions (id int);\n{sql}")
     assert done.returncode == 0, done.stderr
-    where = "select relnamespace::regnamespace::text from pg_class where relname in ('sessions', 'actions')"
+    # psql's session may still be dropping its temporary tables
+    where = (
+        "select relnamespace::regnamespace::text from pg_class"
+        " where relname in ('sessions', 'actions') and relpersistence = 'p'"
+    )
     assert fresh.execute(where) == [("public",), ("public",)]
 
 
