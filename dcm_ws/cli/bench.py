@@ -240,7 +240,7 @@ async def _publish(publisher: DCMClient, topic: str, number: int) -> bool:
     Publish one message; returns whether the rate limit delayed it.
     """
 
-    # each attempt takes the time anew: the latency does not include the delay
+    # each attempt takes the time again: the latency does not include the delay
     def attempt() -> Awaitable[str]:
         return publisher.publish(topic, _EVENT, {"bench": number, "sent": time.perf_counter()})
 

@@ -33,8 +33,7 @@ from dcm_ws.protocol.events import Publishable
 @dataclass(frozen=True, slots=True)
 class Core:
     """
-    The parts of the core.  Whoever builds a service hands each part to those that need it, and not all of them to
-    everyone.
+    The parts of the core.  The builder of the service hands each part to those that need it, and the whole to nobody.
     """
 
     world: World
@@ -72,7 +71,7 @@ def assemble(
     interpreter: type[Interpreter] = Interpreter,
 ) -> Core:
     """
-    Build the core.
+    Build the core.  The function is long because it is one list: each part, and what it is handed.
 
     @param server: the name and version sent to clients.
     @param secrets: what tokens may be signed with.

@@ -53,14 +53,21 @@ class AgentStats(TypedDict):
     remembered: int
 
 
-class Sizes(TypedDict):
+class ChannelFigures(TypedDict):
     """
-    The figures that C{/health} and C{/stats} share.
+    How many clients there are, and where they listen.
     """
 
     connectedClients: int
     activeChannels: int
     channelStats: NotRequired[dict[str, int]]
+
+
+class Sizes(ChannelFigures):
+    """
+    The figures that C{/health} and C{/stats} share.
+    """
+
     pendingDeliveries: int
 
 
@@ -117,14 +124,13 @@ class Stats:
 
         @param names: include the names of the channels.
         """
-        sizes: Sizes = {
+        sizes: ChannelFigures = {
             "connectedClients": len(self._clients.sessions),
             "activeChannels": len(self._registry),
-            "pendingDeliveries": self._deliveries.pending,
         }
         if names:
             sizes["channelStats"] = dict(self._registry.sizes(NAMES_SHOWN))
-        return sizes
+        return {**sizes, "pendingDeliveries": self._deliveries.pending}
 
     def report(self, *, names: bool) -> CoreStats:
         """

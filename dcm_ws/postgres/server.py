@@ -94,7 +94,7 @@ class Server:
 
     async def stop(self) -> None:
         """
-        Stop the server, whoever started it.
+        Stop the server, even if an earlier process started it.
         """
         for mode in ("fast", "immediate"):
             lines = read_lines(self._folder.cluster)

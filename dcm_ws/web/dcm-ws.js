@@ -411,7 +411,7 @@ export class DCMClient {
     this.#setState("waiting");
   }
 
-  /** Let go of the connection, whatever its state. */
+  /** Release the connection, in whatever state it is. */
   #drop(code, reason) {
     for (const name of ["connect", "stable", "life", "retry"]) clearTimeout(this.#timers[name]);
     const socket = this.#socket;

@@ -82,7 +82,7 @@ function whyNone(named, agents) {
   return named ? "No agent is connected." : "Their names are shown only with a valid token.";
 }
 
-/** On global an event does not say where it was published: listen there too. */
+/** With `--mirror database`, global does not carry what clients publish elsewhere: listen there too. */
 function watch(channels) {
   const now = Date.now();
   for (const [name, until] of resting) if (until < now) resting.delete(name);

@@ -39,6 +39,13 @@ def test_counts(core: Core) -> None:
     bob.say(type="hello")
 
     assert core.stats.sizes(names=False) == {"connectedClients": 2, "activeChannels": 3, "pendingDeliveries": 4}
+    # /health shows them in this order
+    assert list(core.stats.sizes(names=True)) == [
+        "connectedClients",
+        "activeChannels",
+        "channelStats",
+        "pendingDeliveries",
+    ]
     assert core.stats.sizes(names=True)["channelStats"] == {"global": 2, "topics/t": 1, "agents/ann": 1}
     bob.leave()
     ann.leave()
