@@ -42,7 +42,7 @@ class Stage:
 
     def clients(self, number: int, channel: str | None = None) -> list[object]:
         """
-        So many more, each in that channel alone.
+        Connect C{number} more clients, each subscribed only to C{channel}.
         """
         made = []
         for _ in range(number):

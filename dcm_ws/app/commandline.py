@@ -38,7 +38,7 @@ class Options(usage.Options):
     """
     The options, and what they, the environment and the files mean together.
 
-    No option has a default here, so that one that was not given can be told from one that was given with its default.
+    Options have no defaults here: an option that is missing differs from one that was given with its default value.
 
     @cvar program: the command that a usage error names.
     @ivar settings: what the options and the environment come to.

@@ -36,8 +36,8 @@ def user_folder(find: Callable[[str], Path]) -> Path | None:
 
 def default_folder() -> Path:
     """
-    Where the data lives unless somebody says otherwise.  Root's home is nobody else's, and PostgreSQL does not run as
-    root, so for root it is the system's place for such things.
+    The default data folder.  For root it is the system's folder, because PostgreSQL does not run as root and the user
+    that it runs as cannot read root's home.
 
     @raise SettingsError: the user has no home folder.
     """
@@ -95,7 +95,7 @@ def read_text(file: Path) -> tuple[str, os.stat_result]:
 
 def read_env(file: Path) -> tuple[dict[str, str], os.stat_result]:
     """
-    The variables in a C{.env} file; C{$} in a value stands for itself.
+    Return the variables of a C{.env} file.  C{$} in a value is an ordinary character.
 
     @raise SettingsError: it cannot be read, or a line in it does not set a variable.
     """

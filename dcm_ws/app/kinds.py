@@ -66,7 +66,7 @@ class Whole(Kind):
     A whole number.
 
     @ivar lowest: and C{highest}: the bounds; no upper bound if it is None.
-    @ivar zero: what 0 stands for; empty for the number.
+    @ivar zero: what 0 means, in words; empty if 0 is an ordinary number.
     """
 
     lowest: int = 1

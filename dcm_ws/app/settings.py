@@ -33,7 +33,7 @@ class Settings(Fields):
     def __post_init__(self) -> None:
         for name, row in BY_FIELD.items():
             value = getattr(self, name)
-            # None stands for the default of the mode
+            # None means the default of the mode
             if value is not None:
                 _check(row, value)
         if not self.listen:

@@ -95,7 +95,7 @@ class _Merging:
             value = environment.get(variable, "")
             if value and row.name not in self.given:
                 self.given[row.name] = value
-            # a blank one counts unless a farther place has another
+            # a blank value is used only if no later source has another
             if value.strip() and self._is_free(row):
                 self.origins[row.name] = "environment"
         if self._is_free(_MODE) and environment.get(_MODE.old_variable) == "production":

@@ -159,7 +159,7 @@ def _run(server: Server, plan: Plan) -> Figures:
 async def _measure(server: Server, plan: Plan) -> Figures:
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(progress_bar())
-        # it connects first, and alone: what prevents that is reported once
+        # the publisher connects before the subscribers, so that a connection failure is reported once
         publisher = await stack.enter_async_context(connected(make_client(server), server))
         subscribers = _Subscribers(server, plan)
         began = time.perf_counter()

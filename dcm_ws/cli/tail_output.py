@@ -33,7 +33,7 @@ class Printer:
     Prints events on standard output.
 
     @param count: the number of events after which it ends; None for no end.
-    @param end: called after C{count} events, and when nobody reads standard output any more.
+    @param end: called after C{count} events, and when standard output has been closed by its reader.
     """
 
     def __init__(self, count: int | None, as_json: bool, end: Callable[[], object]) -> None:

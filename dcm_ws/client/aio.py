@@ -256,7 +256,7 @@ class DCMClient(Client):
 
     def on(self, pattern: str, handler: Handler, *, channel: str | None = None) -> Callable[[], None]:
         """
-        Call C{handler} with each event whose name matches C{pattern} (C{*} stands for anything), one after the other.
+        Call C{handler} with each event whose name matches C{pattern} (C{*} matches anything), one after the other.
         An event is acknowledged when all handlers that wanted it are done.  If one raises, the event is not
         acknowledged, and comes again.
 

@@ -214,7 +214,7 @@ class Client(Status):
         The events from now on, for C{async for}.  An event is acknowledged when the next one is taken; the one at which
         the loop ends, by C{break} or by an error, is not.  The loop also ends when the client is closed.
 
-        @param pattern: of event names; C{*} stands for anything.
+        @param pattern: of event names; C{*} matches anything.
         @param channel: a pattern of channel names; without it each event comes once, on any channel.
         """
         stream = Events(self._core.events, pattern, channel, self._new_signal(), lambda: self.state is State.CLOSED)

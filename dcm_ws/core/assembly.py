@@ -1,5 +1,5 @@
 """
-Builds the core: makes every object of it once, and hands each the others that it needs.
+Builds the core: creates each of its objects once, and passes each the objects that it needs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dcm_ws.protocol.events import Publishable
 @dataclass(frozen=True, slots=True)
 class Core:
     """
-    The parts of the core.  The builder of the service hands each part to those that need it, and the whole to nobody.
+    The parts of the core.  The builder of the service passes single parts on, and never the whole object.
     """
 
     world: World
@@ -71,11 +71,11 @@ def assemble(
     interpreter: type[Interpreter] = Interpreter,
 ) -> Core:
     """
-    Build the core.  The function is long because it is one list: each part, and what it is handed.
+    Build the core.  The function is long because it is one list of parts, each with its constructor arguments.
 
     @param server: the name and version sent to clients.
-    @param secrets: what tokens may be signed with.
-    @param max_connections: clients at once.
+    @param secrets: the secrets that may sign tokens.
+    @param max_connections: the maximum number of concurrent clients.
     @param channels: the channels that exist.
     @param publishable: the events that clients may publish.
     @param latest: the events of which only the latest matters.

@@ -1,7 +1,7 @@
 """
 Tracked events that await an ack, and which of them are due to be sent again (protocol, section 4).
 
-One L{Delivery} stands for all the clients that were sent the same frames at the same time.  All time-outs are equal, so
+One L{Delivery} covers all clients that were sent the same frames at the same time.  All time-outs are equal, so
 the order of sending is the order of due times, and a plain queue has the earliest in front.
 """
 

@@ -106,7 +106,7 @@ class Liveness:
         """
         if seconds <= 2 * self.interval:
             return
-        # the time to authenticate is shorter than the time of silence, and nobody is pinged before it ends
+        # the authentication timeout is shorter than the heartbeat timeout, and no client is pinged before it ends
         self.admits_since = self._now()
         if seconds > self._rules.heartbeat_timeout / 10:
             self.resumed_at = self._now()

@@ -1,5 +1,5 @@
 """
-What holds for every client: the settings of the core.
+The settings of the core, which apply to every client.
 """
 
 from __future__ import annotations

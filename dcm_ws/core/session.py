@@ -72,7 +72,7 @@ class Session:
     @ivar sender: the field that names its agent in the events that it publishes; empty until it authenticates.
     @ivar observer: it receives events and owes no acks; its agent is not present by it.
     @ivar joined_at: when it connected (monotonic seconds).
-    @ivar heard_at: when anything at all last came from it (monotonic seconds).
+    @ivar heard_at: when it last sent anything (monotonic seconds).
     @ivar ping_at: when to ping it next (monotonic seconds).
     @ivar pinged_at: when it was last pinged (monotonic seconds).
     @ivar excused_at: since when its silence counts, although it was silent before (monotonic seconds).

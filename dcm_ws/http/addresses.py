@@ -13,12 +13,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 UNIX = "unix"
 """
-Stands for a client that connects by a Unix socket, which has no address.
+The address given for a client on a Unix socket, which has none.
 """
 
 UNKNOWN = "unknown"
 """
-Stands for a peer whose transport reports something that is not an address.
+The address given for a peer whose transport reports an invalid one.
 """
 
 IPV6_PREFIX = 64

@@ -57,8 +57,8 @@ class AllowedOrigins:
     """
     The web pages that may connect.  A program that is not a browser sends no C{Origin}, and may always connect.
 
-    @param patterns: origins such as C{https://*.example.com}, in which C{*} stands for anything; L{SAME_HOST}; or
-        C{*} alone for all.
+    @param patterns: origins such as C{https://*.example.com}, in which C{*} matches anything; L{SAME_HOST}; or
+        just C{*}, which allows every origin.
     @param names: with any, same-host is allowed under these names, C{localhost} and IP addresses only.  Without any,
         under every name, except in connections to a loopback address itself, which a page of any site can make by
         pointing its own name there (DNS rebinding).

@@ -163,7 +163,7 @@ def redirect(request: Request, place: str) -> bytes:
 
 def forbid_caching(request: Request) -> None:
     """
-    Have nobody keep the response, or take it for another type than its own.
+    Forbid caching the response, and forbid browsers to guess its content type.
     """
     request.setHeader("Cache-Control", "no-store")
     request.setHeader("X-Content-Type-Options", "nosniff")

@@ -43,7 +43,7 @@ class ListenConnection(DatabaseConnection):
     A connection that LISTENs, and passes notifications on in their order, all of one read at once.
 
     @param heard: called with the payloads of one read.
-    @param echo: the name of a channel that nobody else uses.
+    @param echo: the name of a channel that only this connection uses.
 
     @ivar paused: nothing is read now; the notifications stay in the socket's buffers and in the database.
     """

@@ -82,7 +82,7 @@ def has_huge_number(data: bytes) -> bool:
     """
     True if JSON has a number that a 64-bit float cannot hold.
 
-    JavaScript reads it as Infinity, C{msgspec} not at all, and Python no integer of more than 4,300 digits.
+    JavaScript reads it as Infinity, C{msgspec} rejects it, and Python rejects integers of more than 4,300 digits.
 
     @param data: valid JSON.
     """

@@ -7,11 +7,11 @@ import { Status } from "./status.js";
 
 const status = new Status();
 
-/** Answers of the service's HTTP side; null where there is none. */
+/** Fetches JSON from the service over HTTP; null if that fails. */
 export async function ask(path, token) {
   try {
     const answer = await fetch(path, { cache: "no-store", headers: token ? { Authorization: `Bearer ${token}` } : {} });
-    // 503 says that the service stops, and has the answer all the same
+    // 503 means that the service is stopping; the body is still valid
     return answer.ok || answer.status === 503 ? await answer.json() : null;
   } catch {
     return null;
@@ -19,15 +19,15 @@ export async function ask(path, token) {
 }
 
 /**
- * A client that is connected, with a token where the service wants one.
+ * Returns a connected client, with a token if the service requires one.
  *
- * @param {(client: DCMClient) => void} prepare told before it connects, for each token that is tried
+ * @param {(client: DCMClient) => void} prepare called with the client before it connects, for each token tried
  * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean, status: Status}>}
  *   `identity` has the token that was given last
  */
 export async function join(prepare) {
   showTheme();
-  // not /stats, which a proxy need not publish
+  // not /stats: a proxy may block it
   let health = await ask("health");
   for (let delay = 500; health === null; health = await ask("health")) {
     status.connection("waiting");
@@ -35,7 +35,7 @@ export async function join(prepare) {
     delay = Math.min(delay * 2, 10_000);
   }
   status.connection("idle");
-  // in production the channels are named only to those who have a token
+  // in production only users with a token may see the channel names
   const development = "channelStats" in health;
   if (development || health.anonymousListeners) {
     const client = open(prepare);
@@ -64,7 +64,7 @@ function open(prepare, token) {
   return client;
 }
 
-/** A token may expire, or stop being good, while the page is open. */
+/** Handles a token that expires or becomes invalid while the page is open. */
 function joined(client, identity, development) {
   let asking = false;
   async function renew(wrong) {
@@ -111,7 +111,7 @@ function askForToken(wrong) {
       $("token").value = "";
       resolve(token);
     };
-    // Escape, which no browser lets be prevented twice, must not leave a page that can do nothing
+    // browsers close the dialog at the second Escape: open it again, or the page could do nothing
     dialog.onclose = () => dialog.returnValue === "token" || dialog.showModal();
     dialog.returnValue = "";
     if (!dialog.open) dialog.showModal();

@@ -1,5 +1,5 @@
 /**
- * The page /dashboard: the key figures alone, for a screen on the wall.
+ * The page /dashboard: only the key figures, for a screen on the wall.
  */
 import { join } from "./connection.js";
 import { $ } from "./dom.js";
@@ -13,7 +13,7 @@ const tick = () => ($("clock").textContent = time.format(new Date()));
 tick();
 setInterval(tick, 1000);
 
-// a wall screen must not fall asleep; where it may not ask for that, the system's setting holds
+// keep a wall screen awake; if the browser refuses, the system's setting applies
 const stayAwake = () => document.visibilityState === "visible" && navigator.wakeLock?.request("screen").catch(() => {});
 document.addEventListener("visibilitychange", stayAwake);
 stayAwake();

@@ -4,7 +4,7 @@ import type { Answer, DCMError, DCMEvent, Options } from "./dcm-ws.js";
 /** Keeps the one connection that all hooks below it share. */
 export function DCMProvider(props: {
   url: string;
-  /** Another string is authenticated with at once; of functions the latest is asked. */
+  /** A new string is used to authenticate at once; if functions are given, the latest is called. */
   token?: Options["token"];
   /** Fixed at the first rendering. */
   options?: Omit<Options, "channels" | "token">;
@@ -16,7 +16,7 @@ export function useWebSocket(choices?: { channels?: string[]; onEvent?: (event: 
   connecting: boolean;
   lastMessage: DCMEvent | null;
   error: DCMError | null;
-  /** False where there is no connection. */
+  /** False without a connection. */
   send(message: object): boolean;
   subscribe(channel: string): void;
   unsubscribe(channel: string): void;
@@ -40,7 +40,7 @@ export function useRealtimeMetrics(): { metrics: Metrics | null; connected: bool
 export function useRealtimeEvents(choices?: {
   /** `["global"]` by default. */
   channels?: string[];
-  /** Names, of which a `*` at the end stands for any rest. */
+  /** Event names; a `*` at the end matches any rest. */
   eventTypes?: string[];
   /** 100 by default. */
   maxEvents?: number;

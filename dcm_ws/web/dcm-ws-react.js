@@ -11,7 +11,7 @@ const NONE = [];
 const GLOBAL = ["global"];
 const METRICS = ["metrics"];
 const KNOWN = 1000;
-// the server may say yes another time
+// the server may accept these later
 const LATER = new Set(["RATE_LIMITED", "NOT_AVAILABLE", "TIMEOUT"]);
 const LATER_MS = 1000;
 
@@ -30,7 +30,7 @@ class Shared {
     this.#make = () => new DCMClient(url, { ...options, ...(this.#token === undefined ? {} : { token: this.#token }), channels: [] });
   }
 
-  /** Made when an effect wants it: a page that is rendered on a server has none. */
+  /** Created by the first effect that needs it: effects do not run in server rendering. */
   get client() {
     if (this.#client === undefined) {
       this.#client = this.#make();
@@ -61,7 +61,7 @@ class Shared {
   }
 
   #note(error) {
-    // it is no matter of the connection, and whose it is cannot be told
+    // it does not concern the connection, and the hook that caused it is unknown
     if (error.code === "LISTENER_FAILED") console.error(error);
     else if (error.channel === undefined) this.#change({ error });
     else this.#refuse(error.channel, error);
@@ -72,14 +72,14 @@ class Shared {
     if (error === null ? refused.delete(channel) : refused.set(channel, error)) this.#change({ refused });
   }
 
-  /** The provider is there; answers what to do when it goes. */
+  /** Called when the provider is mounted; returns the cleanup function. */
   use() {
     this.#users += 1;
-    // failures are told as errors
+    // failures are reported as errors
     this.client.connect().catch(() => {});
     return () => {
       this.#users -= 1;
-      // in StrictMode React takes everything down once and puts it up again: wait and see
+      // in StrictMode React unmounts and remounts everything once: wait before closing
       setTimeout(() => this.#users === 0 && this.client.close());
     };
   }
@@ -136,7 +136,7 @@ class Shared {
 export function DCMProvider({ url, token, options, children }) {
   const latest = useRef(token);
   const settings = useRef(options);
-  // a function is another one at each rendering, and asked when it is needed
+  // a function is a new object at each rendering, and is called only when a token is needed
   const kind = typeof token === "function" ? "function" : token;
   const given = useMemo(() => (kind === "function" ? () => latest.current() : kind), [kind]);
   const first = useRef(given);

@@ -10,11 +10,11 @@ export interface DCMEvent<Data = any> {
   origin?: string;
   event: string;
   data: Data;
-  /** Milliseconds since the epoch; of the arrival, where the event has no usable timestamp. */
+  /** Milliseconds since the epoch; the time of arrival if the event has no valid timestamp. */
   timestamp: number;
   /** The text of the frame as it came, in which no number is rounded.  It is not copied with the event. */
   readonly raw: string;
-  /** Say that it has been dealt with; only needed where `autoAck` is false. */
+  /** Acknowledge the event; only needed if `autoAck` is false. */
   ack(): void;
 }
 
@@ -30,9 +30,9 @@ export interface Answer {
 }
 
 export interface Options {
-  /** A token, or what gets one: it is asked for each connection. */
+  /** A token, or a function that returns one, called for each connection. */
   token?: string | (() => string | Promise<string>);
-  /** Who to be without a token, which only development allows. */
+  /** The agent to authenticate as without a token; only possible in development. */
   agentId?: string;
   sessionId?: string;
   /** Subscribed to now and after each reconnection; `["global"]` by default. */
@@ -45,9 +45,9 @@ export interface Options {
   requestTimeoutMs?: number;
   /** 10,000 by default. */
   connectTimeoutMs?: number;
-  /** Silence after which the connection is taken for dead; 75,000 by default. */
+  /** Silence after which the connection counts as lost; 75,000 by default. */
   silenceMs?: number;
-  /** How long a connection must stand for the back-off to begin anew; 10,000 by default. */
+  /** How long a connection must last before the back-off starts again; 10,000 by default. */
   stableMs?: number;
   /** The longest delay before the first retry, which doubles for each further one, and what it grows to. */
   backoff?: { baseMs?: number; maxMs?: number };
@@ -57,7 +57,7 @@ export interface Options {
   random?: () => number;
   /** Reads each frame, in place of `JSON.parse`: one that knows integers beyond 2^53, for example. */
   parse?: (text: string) => any;
-  /** In place of the global one. */
+  /** Used instead of the global WebSocket. */
   WebSocket?: new (url: string) => any;
 }
 
@@ -87,7 +87,7 @@ export class DCMClient {
   on(what: "error", listener: (error: DCMError) => void): () => void;
   on(what: "message", listener: (frame: any) => void): () => void;
   on(what: "event" | `event:${string}` | `channel:${string}`, listener: (event: DCMEvent, client: DCMClient) => unknown): () => void;
-  /** Undefined where it is not connected: it is subscribed to as soon as it is. */
+  /** Undefined without a connection: the subscription follows as soon as there is one. */
   subscribe(channel: string): Promise<Answer | undefined>;
   unsubscribe(channel: string): Promise<Answer | undefined>;
   publish(channel: string, event: string, data?: unknown): Promise<Answer & { message_id: string }>;

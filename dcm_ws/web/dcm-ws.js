@@ -11,15 +11,15 @@ const CLOSES_FOR_WANT_OF_A_TOKEN = 4001;
 const GOING_AWAY = 1001;
 // requests on their way, after a reconnection, until the server finds that too much
 const AT_ONCE = 16;
-// over a limit of the server's: to come back at once would be over it again
+// the client exceeded a limit of the server: reconnecting at once would exceed it again
 const UNWELCOME = new Set([1013, 4029]);
-// all other refusals of an authentication would come again
+// all other authentication errors would occur again
 const PASSING = new Set(["RATE_LIMITED", "NOT_AVAILABLE"]);
 // between two subscriptions, if the server limits the rate and does not say how long to wait
 const PAUSE_MS = 10;
 // the longest time that setTimeout takes
 const WAIT_MAX_MS = 2 ** 31 - 1;
-// a server that does not answer the close is given up after so many milliseconds
+// milliseconds to wait for the server's close frame
 const CLOSE_GRACE_MS = 1000;
 
 /** A failure, with the server's `code` or one of the client's own. */
@@ -85,7 +85,7 @@ export class DCMClient {
 
   /**
    * @param {string | URL} url `ws:`, `wss:`, `http:` or `https:`; in a browser it may be relative to the page
-   * @param {object} [options] see the `.d.ts` beside this file
+   * @param {object} [options] see the `.d.ts` next to this file
    */
   constructor(url, options = {}) {
     for (const name of Object.keys(options)) {
@@ -119,12 +119,12 @@ export class DCMClient {
   /**
    * Connect, and stay connected until `close()`.
    *
-   * @returns {Promise<void>} fulfilled at the first connection; rejected where none is possible
+   * @returns {Promise<void>} fulfilled at the first connection; rejected if none is possible
    */
   connect() {
     if (this.#state === "connected") return Promise.resolve();
     const connected = new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    // callers that do not await it learn of failures by `error` and `state`
+    // callers that do not await the promise learn of failures from `error` and `state`
     connected.catch(() => {});
     if (this.#state === "idle" || this.#state === "closed") {
       globalThis.addEventListener?.("online", this.#wake);
@@ -223,7 +223,7 @@ export class DCMClient {
     return this.#authenticate(await this.#getToken());
   }
 
-  /** Send any message. False where there is no connection. */
+  /** Send any message. Returns false without a connection. */
   send(message) {
     if (this.#socket?.readyState !== 1) return false;
     this.#socket.send(JSON.stringify({ timestamp: Date.now(), ...message }));
@@ -253,7 +253,7 @@ export class DCMClient {
     socket.addEventListener("close", ({ code, reason }) => {
       if (this.#socket === socket) this.#lost(code, reason);
     });
-    // the close that follows tells it all
+    // the close event that follows has the details
     socket.addEventListener("error", () => {});
     this.#setState("connecting");
   }
@@ -275,7 +275,7 @@ export class DCMClient {
       if (!this.#wanted.has("global")) this.#left.add("global");
       this.#unsettled = [...this.#wanted, ...this.#left];
       this.#pause = 0;
-      // the user may want something else meanwhile
+      // the user may have changed the subscriptions meanwhile
       while (this.#socket === socket && this.#unsettled.length) await this.#settle(has);
     } catch (error) {
       if (this.#socket === socket) this.#refused(error);
@@ -606,7 +606,7 @@ export class DCMClient {
     const listeners = [...(this.#listeners.get(what) ?? [])];
     if (what === "error" && listeners.length === 0) console.error(...values);
     for (const { listener } of listeners) {
-      // one listener must not keep the others from hearing, nor the client from going on
+      // a failing listener must not stop the other listeners or the client
       const failed = (cause) => (what === "error" ? console.error(cause) : this.#tell("error", listenerFailed(cause)));
       try {
         listener(...values)?.then?.(undefined, failed);
@@ -626,7 +626,7 @@ function given(options = {}) {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
-/** Whom a token is for; undefined where it does not say. */
+/** The agent that a token names; undefined if it names none. */
 function agentIn(token) {
   try {
     const bytes = atob(token.split(".")[0].replaceAll("-", "+").replaceAll("_", "/"));

@@ -46,7 +46,7 @@ export class Kpis {
       const figure = snapshot?.[name];
       if (figure === undefined) continue;
       if (!Number.isFinite(figure)) {
-        // not known now, whatever it was before
+        // unknown now, even if it was known before
         card.value.replaceChildren("–");
         continue;
       }
@@ -65,7 +65,7 @@ function draw({ course: figures, line, area }) {
   const largest = Math.max(...figures.map(Math.abs));
   const course = figures.map((figure) => (largest ? figure / largest : 0));
   const [least, most] = [Math.min(...course), Math.max(...course)];
-  // a flicker is not to look like a storm
+  // small variations must not look large
   const span = Math.max(most - least, STEADY * Math.abs(most));
   const base = (least + most - span) / 2;
   const step = 100 / Math.max(1, course.length - 1);

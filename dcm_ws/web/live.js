@@ -15,7 +15,7 @@ const CATALOGUE = [
   ...["session.created", "session.ended", "metric.update", "system.error", "system.info"],
 ];
 const WATCHED = 100;
-// a channel that was quiet for so long is left, and not listened to for as long: two pages would keep it alive for each other
+// unsubscribe from a channel after this much silence, and stay unsubscribed as long: otherwise two pages would keep it alive
 const QUIET_MS = 300_000;
 const AGENTS_SHOWN = 500;
 
@@ -58,17 +58,17 @@ function showAgents(names, count) {
 const { client, identity, development, status } = await join((joining) => joining.on("event", receive));
 $("publish").hidden = !development;
 
-/** What only HTTP tells: counts, the database, and the channels that there are. */
+/** Reads what only HTTP provides: counts, the state of the database, and the existing channels. */
 async function look() {
   clearTimeout(lookSoon);
   lookSoon = undefined;
-  // a proxy need not publish /stats; /health knows no agents
+  // a proxy may block /stats; /health does not list agents
   const stats = (await ask("stats", identity.token)) ?? (await ask("health", identity.token));
   if (!status.current) return;
   $("clients").textContent = stats?.connectedClients ?? "–";
   $("database").textContent = stats?.database.state ?? "–";
   if (!stats) return;
-  // the names are given to everybody with a good token
+  // everyone with a valid token may see the names
   const named = "channelStats" in stats;
   status.refused(named || !identity.token ? "" : "the service does not accept the token");
   if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
@@ -114,7 +114,7 @@ status.onChange((current) => {
   for (const control of $("publish-form").elements) control.disabled = !current;
   $("published").textContent = current ? "" : "Publishing is disabled: the page is not connected.";
   if (current) return;
-  // nothing tells what they are now
+  // their current values are unknown
   for (const fact of ["clients", "database", "latency", "rate"]) $(fact).textContent = "–";
   $("agent-count").textContent = `as of ${status.since}`;
 });

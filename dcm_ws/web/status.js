@@ -122,12 +122,12 @@ export class Status {
 function reasonOf(close) {
   if (!close) return REASONS[1006];
   const known = REASONS[close.code];
-  // the browser gives 1006 and no reason for whatever went wrong on the way
+  // for every network failure the browser reports 1006 without a reason
   if (known) return close.reason && close.code === 1006 ? `${known} (${close.reason})` : known;
   return `the service closed the connection with ${[close.code, close.reason].filter(Boolean).join(" ")}`;
 }
 
-/** When a token expires, in milliseconds; never, where it does not say. */
+/** When a token expires, in milliseconds; Infinity if it has no expiry. */
 function expiryOf(token) {
   try {
     const expiry = JSON.parse(atob(token.split(".")[0].replaceAll("-", "+").replaceAll("_", "/"))).expires_at;

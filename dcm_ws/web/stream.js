@@ -17,7 +17,7 @@ class Log {
   entries = [];
   #size = 0;
 
-  /** @returns {object[]} what had to go */
+  /** @returns {object[]} the events dropped to make room */
   add(entry) {
     this.entries.push(entry);
     this.#size += entry.size;
@@ -310,7 +310,7 @@ async function copyDetail() {
     await navigator.clipboard.writeText($("detail-json").textContent);
     button.textContent = "Copied";
   } catch {
-    // pages that did not come by HTTPS may not: the keyboard may
+    // without HTTPS a page has no clipboard access, but the keyboard shortcut works
     getSelection().selectAllChildren($("detail-json"));
     button.textContent = "Selected";
   }

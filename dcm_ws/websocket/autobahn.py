@@ -414,7 +414,7 @@ class Incoming(LeanProtocol):
             self.message_data += payload
 
     def onMessageEnd(self) -> None:
-        # Autobahn's also fires a signal that nobody listens to
+        # Autobahn's own method also fires a signal, which has no listeners
         if not self.failedByMe:
             self.onMessage(bytes(self.message_data), self.message_is_binary)
         self.message_data = None

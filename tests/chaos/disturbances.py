@@ -52,7 +52,7 @@ class DatabaseTrouble:
 
     async def _listened_to(self) -> None:
         """
-        Wait until the service says that the database is up, but not for ever: the ledger tells of that.
+        Wait until the service says that the database is up, but not indefinitely: the ledger reports that.
         """
         cut, patience = self._records.cuts[-1:], 150
         while cut and patience and not any(up and at > cut[0] for at, up in self._records.database[-1:]):

@@ -358,7 +358,7 @@ def test_the_home_of_nobody(tmp_path: Path, name: str) -> None:
 
 def test_production_in_the_file(tmp_path: Path) -> None:
     """
-    production = true is obeyed, with all that it asks for.
+    production = true takes effect, with all its requirements.
     """
     write(tmp_path, "production = true")
     with pytest.raises(SettingsError, match="WS_AUTH_SECRET of 32"):

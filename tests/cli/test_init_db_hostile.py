@@ -168,7 +168,7 @@ def test_tables_that_hide_others(fresh: PostgresServer, tmp_path: Path) -> None:
 )
 def test_views(fresh: PostgresServer, tmp_path: Path, sql: str) -> None:
     """
-    What is not a table gets no trigger, whoever made it.
+    Only tables get a trigger: views are refused.
     """
     fresh.execute(sql)
     refused(tmp_path, fresh, "public.sessions is not a table")

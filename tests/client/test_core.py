@@ -440,7 +440,7 @@ def test_messages_are_short() -> None:
 
 def test_back_off() -> None:
     """
-    It doubles up to its bound, and begins anew after a connection that stood.
+    The delay doubles up to its maximum, and starts again after a stable connection.
     """
     side = Side(chance=0.5)
     delays = [side.core.lost(1006, "").delay for _ in range(9)]
@@ -800,7 +800,7 @@ def test_inbox() -> None:
 
 def test_one_failure_is_enough() -> None:
     """
-    Where one of two fails nothing is acknowledged, whoever is last.
+    If one of two handlers fails, nothing is acknowledged, whichever ends last.
     """
     side = Side()
     side.listen()

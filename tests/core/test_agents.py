@@ -102,7 +102,7 @@ def test_expired_deliveries_do_not_come_back_without_a_sweep(clock: Clock) -> No
 
 def test_subscriptions_are_kept_for_a_day(clock: Clock) -> None:
     """
-    After 24 h an agent begins anew.
+    The memory of an agent expires after 24 h.
     """
     memory = make_memory(clock)
     memory.left("ann", absence(["global"]))

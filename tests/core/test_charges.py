@@ -55,7 +55,7 @@ def test_messages_over_the_rate_are_refused(clock: Clock, message: dict[str, Any
 
 def test_waiting_as_told_is_enough(clock: Clock) -> None:
     """
-    After the time that the refusal names the next message is obeyed, and not before.
+    The next message is executed after the time that the refusal names, and not before.
     """
     _, client = limited(clock)
     codes(client, 4, type="ping")
@@ -79,7 +79,7 @@ def test_a_pause_gives_a_burst_and_no_more(clock: Clock) -> None:
 
 def test_steady_client_is_never_refused(clock: Clock) -> None:
     """
-    A client below the rate may go on for ever.
+    A client below the rate may continue indefinitely.
     """
     _, client = limited(clock)
     for _ in range(100):
@@ -117,7 +117,7 @@ def test_client_that_keeps_breaking_the_rate_is_closed(clock: Clock) -> None:
 
 def test_breaking_the_rate_now_and_then_is_forgiven(clock: Clock) -> None:
     """
-    A client that stops for a while begins anew.
+    If a client pauses for a while, its earlier violations of the rate no longer count.
     """
     _, client = limited(clock)
     for _ in range(5):

@@ -114,7 +114,7 @@ def test_connections_are_limited(clock: Clock) -> None:
 
 def test_leaving_twice_is_leaving_once(core: Core) -> None:
     """
-    A connection ends once, whoever notices first.
+    A connection ends once, whichever side notices first.
     """
     watcher = Client(core)
     client = joined(core, agent="ann")

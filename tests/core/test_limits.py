@@ -165,7 +165,7 @@ def test_what_counts(clock: Clock, message: dict[str, Any]) -> None:
 
 def test_what_does_not_count(clock: Clock, counts: Counts) -> None:
     """
-    Pongs are free, and acks of what is owed; a message that was refused for its rate is not obeyed.
+    Pongs are free, and acks of what is owed; a message that was refused for its rate is not executed.
     """
     client = limited(clock)
     other = Client(client.core)

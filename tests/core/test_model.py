@@ -451,7 +451,7 @@ class Pair:
 
     def same(self, heard: list[Message], expected: list[Message]) -> None:
         """
-        The same messages in the same order; and an id belongs to one event, for ever and for all clients.
+        The same messages in the same order; and an id belongs to one event, permanently and for all clients.
         """
         assert [unnumbered(message) for message in heard] == [unnumbered(message) for message in expected]
         for (_, event_id, *_rest), (_, number, *_rest) in zip(heard, expected, strict=True):

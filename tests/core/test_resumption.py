@@ -82,7 +82,7 @@ def test_former_sessions_stay_below_the_limit(clock: Clock) -> None:
 
 def test_subscriptions_come_back(core: Core) -> None:
     """
-    An agent that connects anew gets what its last connection had, and hears it.
+    An agent that reconnects gets the subscriptions of its last connection, and their events.
     """
     joined(core, "topics/t", "sessions/s", "agents/bob", "metrics", agent="ann").leave()
     client = Client(core)
@@ -164,7 +164,7 @@ def test_replaced_agent_is_remembered(core: Core) -> None:
 
 def test_pending_deliveries_wait_for_their_agent(clock: Clock, core: Core) -> None:
     """
-    What an agent owed an ack for when its connection ended is sent again when it comes back, and tracked anew.
+    What an agent owed an ack for when its connection ended is sent again when it reconnects, and tracked again.
     """
     client = joined(core, "topics/t", agent="ann")
     first = client.say(**TASK, data=1)
@@ -388,7 +388,7 @@ def test_acknowledged_events_are_not_missed(core: Core) -> None:
 
 def test_second_connection_is_not_told_what_others_missed(core: Core) -> None:
     """
-    An agent that is here already missed nothing, whoever else is away.
+    A connected agent missed nothing, even if other agents are away.
     """
     for agent in ("bob", "ann"):
         joined(core, "topics/t", agent=agent, quiet=True).leave()

@@ -78,7 +78,7 @@ def deeds(target: Callable[[bytes], str], data: bytes) -> set[object]:
     try:
         done.add(_VARYING.sub("", target(data)))
     except Exception as crash:
-        # what crashed once is kept, to be replayed for ever
+        # inputs that crashed once are kept and always replayed
         done.add(type(crash))
     finally:
         sys.settrace(before)

@@ -133,7 +133,7 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
 
 def test_open_metrics(running: Service) -> None:
     """
-    Who asks for OpenMetrics gets that, and whoever does not read it gets text.
+    Clients that accept OpenMetrics receive it; all others receive the text format.
     """
     assert get(f"{http(running)}/metrics", Accept="application/openmetrics-text; version=1.0.0")[1].endswith("# EOF\n")
     assert "# EOF" not in get(f"{http(running)}/metrics")[1]

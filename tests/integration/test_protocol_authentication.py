@@ -194,7 +194,7 @@ def test_private_channel_without_authentication(both: Service) -> None:
 
 def test_subscriptions_come_back(both: Service) -> None:
     """
-    An agent that authenticates anew gets back what it was subscribed to, but not what it had unsubscribed from.
+    An agent that authenticates again gets back what it was subscribed to, but not what it had unsubscribed from.
     """
     token = make_token("returning", "s", secret=both.secret)
     client = both.connect()

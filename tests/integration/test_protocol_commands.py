@@ -479,7 +479,7 @@ def test_too_many_subscriptions(client: ClientConnection) -> None:
 
 def test_rate_limit(limited: Service) -> None:
     """
-    Over the rate limit a message is refused, and the client told when to try again; then it is obeyed.
+    A message over the rate limit is refused with the time to retry; after that time it is executed.
     """
     client = limited.connect()
     for number in range(10):

@@ -399,7 +399,7 @@ async def test_async_for(world: Any, running: Service) -> None:
 @pytest_twisted.ensureDeferred
 async def test_closed_while_much_is_on_its_way(world: Any, running: Service) -> None:
     """
-    Closing ends at once, and whoever waits for an answer is told that there is none.
+    Closing takes effect at once; each pending request has been answered or fails with NOT_CONNECTED.
     """
     clients = [world.client(at(running), channels=["topics/busy"]) for _ in range(20)]
     told: list[str] = []

@@ -37,7 +37,7 @@ def is_good(running: Service, secret: str) -> bool:
 
 def replace(running: Service, file: Path, text: str, said: str) -> None:
     """
-    Write the file anew, and have it read.
+    Write the file again, and have the service read it.
     """
     file.write_text(text)
     before = running.log.count(said)
@@ -128,7 +128,7 @@ def test_rotation(database: PostgresServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "short", f"{NEW}\nshort", None])
 def test_bad_file_later(database: PostgresServer, tmp_path: Path, text: str | None) -> None:
     """
-    SIGHUP with a file that is missing or no good: the secrets stay as they were, and the log says why.
+    SIGHUP with a missing or invalid file: the secrets stay unchanged, and the log says why.
     """
     file = tmp_path / "secrets"
     file.write_text(OLD)

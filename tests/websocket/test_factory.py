@@ -14,7 +14,7 @@ from tests.websocket.ends import HANDSHAKE, Ground, KernelSocket
 
 def test_abort(ground: Ground) -> None:
     """
-    In the end whoever is still connected is dropped.
+    Clients that are still connected at the end are dropped.
     """
     ends = [ground.connect() for _ in range(3)]
     assert len(ground.connections) == 3
