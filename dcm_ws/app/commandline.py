@@ -135,7 +135,7 @@ class Options(usage.Options):
 
     def _choose_log(self) -> None:
         """
-        Have twist log at our level and in our format.  (For twistd L{_Process} does that.)
+        Have twist log at our level and in our format.  (For twistd C{dcm_ws.app.process} does that.)
         """
         if self.parent is not None and "fileLogObserverFactory" in self.parent:
             observer = jsonFileLogObserver if self.settings.log_format == "json" else textFileLogObserver

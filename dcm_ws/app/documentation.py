@@ -6,7 +6,7 @@ C{python -m dcm_ws.app.documentation} writes them into C{docs/}; a test fails if
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -40,7 +40,8 @@ def fields_table() -> str:
     The fields of L{Settings}, for applications.
     """
     head = ("field", "type", "default", "[option](operations.md#settings), or meaning")
-    return _table(head, (_field(name, row) for name, row in BY_FIELD.items()))
+    kinds = {one.name: str(one.type) for one in fields(Settings)}
+    return _table(head, (_field(name, kinds[name], row) for name, row in BY_FIELD.items()))
 
 
 def limits_table() -> str:
@@ -48,7 +49,8 @@ def limits_table() -> str:
     The limits that a client can exceed, with their defaults.
     """
     head = ("what is limited", "per", "default", "when it is exceeded", "option", "counter")
-    return _table(head, (_limit(limit) for limit in limits.TABLE))
+    defaults = {name: _brief(row, row.mode_default(True)) for name, row in BY_NAME.items()}
+    return _table(head, (_limit(limit, defaults) for limit in limits.TABLE))
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -90,8 +92,7 @@ def _setting(row: Row) -> tuple[str, ...]:
     return option, variable, row.default_text(row.kind.described), f"{row.meaning}{repeated}{see}"
 
 
-def _field(name: str, row: Row) -> tuple[str, ...]:
-    kind = {one.name: str(one.type) for one in fields(Settings)}[name]
+def _field(name: str, kind: str, row: Row) -> tuple[str, ...]:
     default = f"`{row.default!r}`"
     if row.modes is not None:
         default += f": {row.default_text(row.kind.described)}"
@@ -101,10 +102,10 @@ def _field(name: str, row: Row) -> tuple[str, ...]:
     return f"`{name}`", f"`{kind}`".replace("|", "\\|"), default, meaning
 
 
-def _limit(limit: limits.Limit) -> tuple[str, ...]:
+def _limit(limit: limits.Limit, defaults: Mapping[str, str]) -> tuple[str, ...]:
     row = BY_NAME.get(limit.option.removeprefix("--"))
     template = limit.default or f"{{{limit.option.removeprefix('--')}}}"
-    default = template.format_map({name: _brief(one, one.mode_default(True)) for name, one in BY_NAME.items()})
+    default = template.format_map(defaults)
     only_production = row is not None and (row.in_production or (row.modes is not None and not limit.default))
     default += "; development: none" if only_production else ""
     option = f"`{limit.option}`" if limit.option else ""

@@ -18,7 +18,8 @@ from dcm_ws.cli.check_ports import port_findings
 from dcm_ws.cli.check_report import Finding, ShownSetting, print_report, report_json
 from dcm_ws.cli.check_settings import shown_settings
 from dcm_ws.cli.options import SettingsFiles, json_option, settings_options
-from dcm_ws.cli.settings import ServiceCommand, forget_libpq_environment, parse_options
+from dcm_ws.cli.settings import ServiceCommand, parse_options
+from dcm_ws.postgres.connection import remove_libpq_environment
 from dcm_ws.postgres.programs import is_installed
 from dcm_ws.postgres.server import running_url
 
@@ -81,7 +82,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
             return
         if url is None:
             yield _embedded()
-        forget_libpq_environment()
+        # they are not meant for the embedded database
+        remove_libpq_environment()
     elif url is None:
         yield Finding("database", True, "none (--no-database): only events of clients are delivered")
     if url is not None:

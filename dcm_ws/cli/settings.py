@@ -4,8 +4,6 @@ The service's settings, read as the service reads them, for commands that need s
 
 from __future__ import annotations
 
-import os
-
 import click
 from click.shell_completion import CompletionItem
 
@@ -14,6 +12,7 @@ from dcm_ws.app.files import default_folder
 from dcm_ws.app.reading import data_folder_of, database_of, secrets_of
 from dcm_ws.app.settings import SettingsError
 from dcm_ws.cli.options import SettingsFiles
+from dcm_ws.postgres.connection import remove_libpq_environment
 from dcm_ws.postgres.server import running_url
 
 
@@ -78,7 +77,8 @@ def find_database(files: SettingsFiles, url: str | None = None) -> str:
         found = database_of(given)
         if found is None:
             found = running_url((data_folder_of(given) or default_folder()).resolve())
-            forget_libpq_environment()
+            # they are not meant for the embedded database
+            remove_libpq_environment()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if found is None:
@@ -87,11 +87,3 @@ def find_database(files: SettingsFiles, url: str | None = None) -> str:
             " or run dcm-ws serve, which starts an embedded one in development"
         )
     return found
-
-
-def forget_libpq_environment() -> None:
-    """
-    Remove libpq's variables from the environment of this process: they are not meant for the embedded database.
-    """
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]

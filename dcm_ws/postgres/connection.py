@@ -184,13 +184,19 @@ def _is_loopback(address: str) -> bool:
     return bool(address) and ip_address(address).is_loopback
 
 
+def remove_libpq_environment() -> dict[str, str]:
+    """
+    Remove the variables that libpq reads from the environment of this process.  Some of them, such as C{PGSERVICE} and
+    C{PGTZ}, override the connection string.
+
+    @return: the variables.
+    """
+    return {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+
+
 @contextmanager
 def _no_libpq_environment() -> Iterator[None]:
-    """
-    Hide the environment variables that libpq reads.  Some of them, such as C{PGSERVICE} and C{PGTZ}, override the
-    connection string.
-    """
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    hidden = remove_libpq_environment()
     try:
         yield
     finally:

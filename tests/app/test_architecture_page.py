@@ -7,17 +7,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-
-import dcm_ws
+from twisted.python.reflect import namedAny
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dcm_ws"
 PACKAGES = "|".join(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 TRAVELS = (ROOT / "docs" / "how-an-event-travels.md").read_text()
+NAMES = sorted(set(re.findall(rf"`((?:{PACKAGES})\.[A-Za-z_.]+)`", TRAVELS)))
 
 
 def test_every_module_has_its_row() -> None:
@@ -54,39 +53,20 @@ def test_picture_is_current() -> None:
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
 
 
-def resolve(name: str) -> object:
-    """
-    What a dotted name below dcm_ws stands for.
-
-    @raise AttributeError: there is no such thing.
-    """
-    module, parts = "dcm_ws", name.split(".")
-    found: object = dcm_ws
-    while parts and (
-        PACKAGE.joinpath(*module.split(".")[1:], parts[0]).with_suffix(".py").exists()
-        or (PACKAGE.joinpath(*module.split(".")[1:], parts[0]).is_dir())
-    ):
-        module = f"{module}.{parts.pop(0)}"
-        found = import_module(module)
-    for part in parts:
-        found = getattr(found, part)
-    return found
-
-
-@pytest.mark.parametrize("name", sorted(set(re.findall(rf"`((?:{PACKAGES})\.[A-Za-z_.]+)`", TRAVELS))))
+@pytest.mark.parametrize("name", NAMES)
 def test_names_of_the_ways_exist(name: str) -> None:
     """
     The page about the ways through the code names nothing that is gone or renamed.
     """
-    assert resolve(name)
+    assert namedAny(f"dcm_ws.{name}")
 
 
 def test_most_of_the_ways_are_names() -> None:
     """
     The pattern above finds the names: there are many, and one that does not exist is noticed.
     """
-    assert len(set(re.findall(rf"`((?:{PACKAGES})\.[A-Za-z_.]+)`", TRAVELS))) > 40
+    assert len(NAMES) > 40
     with pytest.raises(AttributeError):
-        resolve("core.router.Router.gone")
+        namedAny("dcm_ws.core.router.Router.gone")
     with pytest.raises(AttributeError):
-        resolve("core.gone")
+        namedAny("dcm_ws.core.gone")
