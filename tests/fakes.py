@@ -1,5 +1,5 @@
 """
-Stand-ins for the edges of the core: a peer that remembers, and a world that is told the time.
+Stand-ins for the edges of the core: a peer that records what it is sent, and a world whose time the test sets.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {"compression": None, "ping_interval": None, "max_queu
 
 class Agent:
     """
-    One agent, which keeps coming back until it is told to stop.
+    One agent, which reconnects until the test stops it.
 
     @param channels: what it listens to; it leaves C{global} where that is not among them.
     @param by_token: it authenticates by a token while connecting; else by an C{auth} message.

@@ -86,7 +86,7 @@ def test_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, default: str, values: tuple[str, str, str]
 ) -> None:
     """
-    An option stands above the environment, that above the file, that above the default; and it is told which it was.
+    An option overrides the environment, which overrides the file, which overrides the default; check shows the source.
     """
     file, variable, option = values
     assert (settings().log_level, sources().origins[name]) == (default, "default")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("command", ["tail", "publish"])
 def test_commands_leave_what_is_kept_for_an_agent(tmp_path: Path, running: Service, command: str) -> None:
     """
-    A command that connects as bob takes nothing of what is kept for bob, and no client is told that bob connected.
+    A command that connects as bob takes nothing of what is kept for bob, and no client is notified that bob connected.
     """
     bob = running.connect()
     ask(bob, type="auth", agent_id="bob", id=1)

@@ -87,7 +87,7 @@ def test_every_event(applied: PostgresServer, client: ClientConnection) -> None:
 
 def test_channels(applied: PostgresServer, running: Service) -> None:
     """
-    What concerns an agent, a topic or a session is told on its own channel.
+    Events about an agent, a topic or a session are published on its own channel.
     """
     running.read_log_until("listening to dcm_events")
     client = running.connect("/?agent_id=a2")

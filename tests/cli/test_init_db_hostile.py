@@ -268,7 +268,7 @@ def test_the_owner_of_the_tables(fresh: PostgresServer, tmp_path: Path) -> None:
 
 def test_who_does_not_own_the_tables(fresh: PostgresServer, tmp_path: Path) -> None:
     """
-    A role that may not put triggers on the tables is told whose they are.
+    The error for a role that may not create triggers on the tables names their owner.
     """
     assert init(tmp_path, fresh, role="app").returncode == 0
     assert init(tmp_path, fresh, "--remove", role="app").returncode == 0

@@ -320,7 +320,7 @@ class InAsyncio(Player):
 
     def _became(self, state: str) -> None:
         if state == "waiting":
-            # it is told in the system's time, which goes on
+            # retry_at is a time of the system's clock, which goes on
             self._retry = self.client.retry_at - time.time()
 
     def _open(self, url: str, **options: Any) -> _AsyncioSocket:

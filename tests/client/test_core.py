@@ -297,7 +297,7 @@ def test_odd_messages(frame: dict[str, object]) -> None:
 
 def test_greeting_and_errors() -> None:
     """
-    The greeting is told from the rest, and so are errors that answer nothing.
+    The greeting, and errors that answer no request, are recognised.
     """
     side = Side()
     assert side.hear(type="connected", client_id="ws_1") is None
@@ -845,7 +845,7 @@ def test_not_acknowledged_before_it_came_on_global() -> None:
 
 def test_what_does_not_come_on_global_is_not_waited_for_twice() -> None:
     """
-    Where it has not come when the event is sent again, the event is acknowledged, by whoever is done last.
+    If an event is sent again before it came on global, it is acknowledged when its last listener is done.
     """
     side = Side(channels=["topics/t", "global"])
     side.listen("*", "global")

@@ -46,7 +46,7 @@ def stats(core: Core) -> dict[str, Any]:
 
 def joined_again(core: Core, agent: str) -> list[dict[str, Any]]:
     """
-    What an agent is told that comes back and leaves C{global}.
+    The events that an agent receives when it returns and unsubscribes from C{global}.
     """
     client = joined(core, quiet=True)
     return client.auth(agent)

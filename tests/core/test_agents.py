@@ -25,7 +25,7 @@ def publish(memory: AgentMemory, number: int, channel: str = "topics/t", mirrore
 
 def missed(memory: AgentMemory, agent: str) -> list[tuple[int, tuple[bytes, ...]]]:
     """
-    What an agent that returns now is told of the time it was away.
+    The events of its absence that an agent receives if it returns now.
     """
     returned = memory.returned(agent)
     assert returned is not None
@@ -173,7 +173,7 @@ def test_kept_deliveries_are_bounded(clock: Clock, counts: Counts) -> None:
 
 def test_missed_events_match_the_subscriptions(clock: Clock) -> None:
     """
-    An agent that was away is told what its channels had meanwhile, the specific channel's frame first.
+    An agent that was away receives the events of its channels, the specific channel's frame first.
     """
     memory = make_memory(clock)
     memory.left("ann", absence(["global", "topics/t"]))

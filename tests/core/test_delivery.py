@@ -154,7 +154,7 @@ def test_resending_does_not_make_a_delivery_younger(clock: Clock) -> None:
 
 def test_released_client_is_sent_nothing_more(clock: Clock, queue: DeliveryQueue, counts: Counts) -> None:
     """
-    Who leaves is told what it still owed, the oldest first; the others still get theirs.
+    Releasing a client returns what it still owed, the oldest first; other clients still receive theirs.
     """
     ann, bob = Reader(), Reader()
     queue.sent(event(1), {ann, bob})

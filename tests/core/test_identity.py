@@ -86,7 +86,7 @@ def test_both_modes_take_a_token(clock: Clock, production: bool) -> None:
 )
 def test_failed_authentication(clock: Clock, production: bool, fields: dict[str, Any], code: str) -> None:
     """
-    A client that fails to authenticate is told why, and stays who it was.
+    A client that fails to authenticate receives the reason, and stays who it was.
     """
     core = make_core(clock, production=production)
     client = Client(core)
@@ -177,7 +177,7 @@ def test_authenticating_again_as_the_same_agent(core: Core) -> None:
 
 def test_authenticating_as_another_agent(core: Core) -> None:
     """
-    The second agent replaces the first, whose private channel is left and whose leaving is told.
+    The second agent replaces the first, whose private channel is unsubscribed and whose disconnection is published.
     """
     watcher = joined(core)
     client = joined(core, "topics/t", agent="ann")

@@ -87,7 +87,7 @@ def test_what_is_kept_for_an_agent_counts_as_its_own(clock: Clock, core: Core) -
 
 def test_ack_before_authenticating_counts_for_the_agent(clock: Clock, core: Core) -> None:
     """
-    A connection that has acknowledged is one that acknowledges, whoever it turns out to be.
+    A connection that has acknowledged counts as acknowledging, as whichever agent it authenticates later.
     """
     client = Client(core)
     client.say(type="ack", message_id=event(core))

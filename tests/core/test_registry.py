@@ -60,7 +60,7 @@ def test_leaving_what_was_never_joined_changes_nothing() -> None:
 
 def test_dropping_leaves_all_channels() -> None:
     """
-    Who is dropped is told what it was a member of; the others stay.
+    Dropping a member returns the channels that it was in; the others stay.
     """
     registry: ChannelRegistry[str] = ChannelRegistry()
     registry.join("ann", "global")

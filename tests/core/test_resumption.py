@@ -260,7 +260,7 @@ def test_missed_events_have_the_id_that_others_saw(core: Core) -> None:
 
 def test_agent_with_another_connection_is_not_told_twice(core: Core) -> None:
     """
-    What an agent's other connection was told while one was away is told once to the one that comes back.
+    An event that an agent's other connection received while one was away is sent once to the connection that returns.
     """
     joined(core, "topics/t", agent="ann", quiet=True).leave()
     joined(core, quiet=True).say(**TASK, data=1)

@@ -2,7 +2,7 @@
 Fuzzes one target for a while: C{python -m tests.fuzz.run TARGET --seconds N} (needs the extra C{fuzz}).
 
 It begins with the kept corpus, and puts what it finds into a folder of its own.  With C{--keep} the corpus is then made
-anew from both: the shortest input for each thing that any of them does, a crash included.
+again from both: the shortest input for each thing that any of them does, a crash included.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     parser.add_argument("--max-length", type=int, default=4096)
     parser.add_argument("--findings", type=Path, help="folder for what is found; default: a temporary one")
-    parser.add_argument("--keep", action="store_true", help="make the corpus anew")
+    parser.add_argument("--keep", action="store_true", help="make the corpus again")
     choice = parser.parse_args()
     findings = choice.findings or Path(tempfile.mkdtemp(prefix=f"fuzz-{choice.target}-"))
     (findings / "inputs").mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def test_corpus_is_small_and_there(target: str) -> None:
 @pytest.mark.parametrize("text", ["[]", "NaN", '{"a":Infinity}', '{"a":01}', "", '{"a":1,}', b'{"a":"\xff"}'])
 def test_second_opinion_knows_what_is_no_object(text: str | bytes) -> None:
     """
-    What the decoder must refuse, Python's json refuses too, where it is told to be strict.
+    What the decoder must refuse, Python's json refuses, too, if it is configured to be strict.
     """
     assert fields(text) is None
 

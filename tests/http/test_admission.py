@@ -90,7 +90,7 @@ def test_refused_origins_are_reported() -> None:
 @pytest.mark.parametrize(
     ("peer", "headers", "allowed"),
     [
-        # nginx passes its own upstream's name as Host, unless it is told otherwise
+        # nginx passes its own upstream's name as Host, unless configured otherwise
         ("10.0.0.1", {"host": "127.0.0.1:3849"}, False),
         ("10.0.0.1", {"host": "127.0.0.1:3849", "x-forwarded-host": "a.com:8443"}, True),
         ("10.0.0.1", {"host": "127.0.0.1:3849", "x-forwarded-host": "evil.example, a.com:8443"}, True),

@@ -45,7 +45,7 @@ def test_names(clock: Clock, names: bool) -> None:
 )
 def test_ready(clock: Clock, needed: bool, state: str, reason: str) -> None:
     """
-    A service is ready whatever its database does, unless it is told to need it; one that is stopping is not.
+    A service is ready whatever its database does, unless --ready-needs-database is set; one that is stopping is not.
     """
     core = make_core(clock)
     report = make_report(core, ready_needs_database=needed, database=lambda: {"state": state})

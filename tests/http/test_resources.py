@@ -34,7 +34,7 @@ from tests.http.service import Service
 )
 def test_person_or_program(service: Service, accept: str, redirected: bool) -> None:
     """
-    Clients that prefer HTML to JSON are redirected to the live page; all others are told to use WebSocket.
+    Clients that prefer HTML to JSON are redirected to the live page; all others receive the answer to use WebSocket.
     """
     for path in ("/", "/ws", "/ws?agent_id=a"):
         status, headers, _ = service.get(path, Accept=accept)

@@ -26,7 +26,7 @@ class Client(ClientConnection):
 
 class RawClient:
     """
-    A WebSocket client that answers neither pings nor close frames, and reads only when it is told to.
+    A WebSocket client that answers neither pings nor close frames, and reads only when the test calls for it.
 
     @ivar socket: its connection.
     """

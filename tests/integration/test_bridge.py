@@ -314,7 +314,8 @@ def test_arbitrary_payloads_harm_nothing(database: PostgresServer, bridge: Servi
 
 def test_lost_connection_is_told_and_comes_back(stoppable: PostgresServer) -> None:
     """
-    Clients stay connected when the database ends the connection, are told that it is down and up, and hear on.
+    When the database ends the connection, clients stay connected, are notified that it is down and up, and receive
+    later events.
     """
     with service("--database-url", stoppable.url) as running:
         client = running.connect()

@@ -290,7 +290,8 @@ def test_second_service_on_the_same_data_refuses(made: Path) -> None:
 
 def test_killed_postgres_is_started_again(made: Path) -> None:
     """
-    PostgreSQL killed: clients stay and are told, it is started again on the same port, and events flow.
+    After PostgreSQL is killed, clients stay connected and are notified; it is started again on the same port, and
+    events flow.
     """
     with embedded(made) as running:
         where = url(running)

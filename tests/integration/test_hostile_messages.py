@@ -185,7 +185,7 @@ def test_names_with_tricks(running: Service, name: str) -> None:
 
 def test_rate_limit_breaker() -> None:
     """
-    Who sends ten times what the rate limit allows is told so, then closed with 4029; the others do not notice.
+    A client that sends ten times what the rate limit allows is refused, then closed with 4029; others are not affected.
     """
     with service("--rate-limit", "50/s", "--log-level", "debug") as limited, besieged(limited):
         breaker = limited.connect()

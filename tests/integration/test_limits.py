@@ -1,5 +1,6 @@
 """
-Every limit of /stats crossed once, by its option: the client is told what the protocol says, and the counter goes up.
+Every limit of /stats crossed once, by its option: the client receives the error of the protocol, and the counter goes
+up.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_leaving_global(client: ClientConnection) -> None:
 
 def test_publish(running: Service, client: ClientConnection) -> None:
     """
-    A publisher is told the id under which its event goes out.
+    The answer to a publish has the id of the event.
     """
     publisher = running.connect()
     unsubscribe_global(publisher)

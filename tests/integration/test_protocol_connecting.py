@@ -123,7 +123,7 @@ def test_any_other_path_is_not_found(running: Service, path: str) -> None:
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html;q=0.5"])
 def test_upgrade_required(running: Service, path: str, accept: str) -> None:
     """
-    A program that asks with http:// for what needs ws:// is told so, in JSON.
+    A request with http:// for what needs ws:// receives an error in JSON that says so.
     """
     status, headers, body = running.get(path, Accept=accept)
     assert status == 426
@@ -276,7 +276,7 @@ def test_handshake_byte_by_byte(running: Service) -> None:
 
 def test_old_websocket_version(running: Service) -> None:
     """
-    A client of a draft version of WebSocket is told which one is spoken here.
+    A client of a draft version of WebSocket receives the version that the server supports.
     """
     answer = answer_to(running, handshake(version=8))
     assert answer.status == 426
@@ -327,7 +327,7 @@ def test_head_over_the_limit(running: Service) -> None:
 
 def test_slow_head(running: Service) -> None:
     """
-    A connection that has not sent a request head within 5 s is told 408 and closed, however busily it sends.
+    A connection that has not sent a complete request head within 5 s receives 408 and is closed, however much it sends.
     """
     plain = running.socket()
     silent = running.socket()

@@ -100,7 +100,7 @@ def test_any_origin_may_read(running: Service, path: str) -> None:
 @pytest.mark.parametrize("path", PAGES)
 def test_preflight(running: Service, path: str) -> None:
     """
-    A browser that asks first is told what it may send.
+    A preflight request of a browser is answered with what the browser may send.
     """
     asked = {"Origin": "http://x", "Access-Control-Request-Method": "GET"}
     status, headers, body = running.get(path, "OPTIONS", **asked)
@@ -277,7 +277,7 @@ def test_websocket_upgrade_on_a_page(running: Service) -> None:
 @pytest.mark.parametrize("path", PAGES)
 def test_channel_names_are_private_in_production(production: Service, path: str) -> None:
     """
-    In production the names of channels are told to nobody without a good token.
+    In production the names of channels are shown only with a valid token.
     """
     client = production.connect()
     ask(client, type="auth", token=make_token("secret-agent"))

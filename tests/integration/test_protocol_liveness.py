@@ -282,7 +282,8 @@ def test_client_that_never_reads(strict: Service) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown(how: signal.Signals) -> None:
     """
-    SIGTERM or SIGINT: the clients are told, health says draining, all are closed with 1012, and the exit status is 0.
+    SIGTERM or SIGINT: the clients are notified, /health says draining, all are closed with 1012, and the exit status is
+    0.
     """
     with service("--drain", "0.5") as running:
         unfinished = running.socket()

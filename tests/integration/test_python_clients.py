@@ -815,7 +815,7 @@ async def test_what_is_no_json(world: Any, running: Service) -> None:
 @pytest_twisted.ensureDeferred
 async def test_errors_that_nobody_waits_for(world: Any, running: Service) -> None:
     """
-    Subscriptions that are refused after connecting, and what the server says by itself, are told.
+    Refused subscriptions and errors that answer no request are reported to the watchers of errors.
     """
     told: list[errors.DCMError] = []
     client = world.client(at(running), channels=["agents/bob", "nonsense", "topics/fine"])

@@ -131,7 +131,7 @@ def test_json_of_our_own_is_compact() -> None:
 @pytest.mark.parametrize("request_id", ["r1", None])
 def test_failure_may_say_when_to_try_again(request_id: str | None) -> None:
     """
-    A client that is to wait is told for how long.
+    An error that asks the client to wait says for how long.
     """
     error = ProtocolError(ErrorCode.RATE_LIMITED, "slower", request(request_id))
     error.retry_after_ms = 250
