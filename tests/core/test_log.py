@@ -1,0 +1,239 @@
+"""
+The log in memory.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from dcm_ws.core.log import Entry, MemoryLog, fair_level
+
+ALL = {"global": 0}
+
+
+def make(clock: Clock, *, keep: float = 60.0, max_events: int = 1000, max_bytes: int = 1 << 20) -> MemoryLog:
+    return MemoryLog("e1", clock.seconds, keep=keep, max_events=max_events, max_bytes=max_bytes)
+
+
+def add(
+    log: MemoryLog, channel: str = "topics/t", publisher: str = "ann", *, size: int = 10, mirrored: bool = True
+) -> Entry:
+    def encode(pos: int) -> tuple[bytes, bytes]:
+        frame = b"%d".ljust(size) % pos
+        return frame, b"m" + frame if mirrored and channel != "global" else b""
+
+    return log.append(f"msg_{log.head + 1}", channel, True, publisher, encode)
+
+
+def read(log: MemoryLog, after: int = 0, most: int = 10_000, **since: int) -> list[int]:
+    channels = {name.replace("_", "/"): pos for name, pos in since.items()} or ALL
+    return [item.entry.pos for item in log.page(after, channels, most)]
+
+
+def test_positions_are_dense_and_begin_at_one(clock: Clock) -> None:
+    """
+    Each event gets the next position; an empty log has none.
+    """
+    log = make(clock)
+    assert (log.head, log.first, len(log)) == (0, 1, 0)
+    assert [add(log).pos for _ in range(3)] == [1, 2, 3]
+    assert (log.head, log.first, len(log)) == (3, 1, 3)
+
+
+def test_reader_gets_the_frames_of_its_channels(clock: Clock) -> None:
+    """
+    The subscriber of a channel and of global gets both frames at once; the private one is not mirrored.
+    """
+    log = make(clock)
+    add(log, "topics/a")
+    add(log, "sessions/s", mirrored=False)
+    add(log, "global")
+
+    def frames(**since: int) -> list[tuple[int, ...]]:
+        channels = {name.replace("_", "/"): pos for name, pos in since.items()}
+        return [(item.entry.pos, len(item.frames)) for item in log.page(0, channels, 9)]
+
+    assert frames(topics_a=0) == [(1, 1)]
+    assert frames(topics_a=0, **{"global": 0}) == [(1, 2), (3, 1)]
+    assert frames(sessions_s=0, topics_a=0) == [(1, 1), (2, 1)]
+    assert frames(topics_b=0) == []
+
+
+def test_channel_is_read_from_where_it_was_subscribed(clock: Clock) -> None:
+    """
+    Each channel has a position of its own, after which it is read.
+    """
+    log = make(clock)
+    for channel in ("topics/a", "topics/b", "topics/a", "topics/b"):
+        add(log, channel)
+    assert read(log, topics_a=1, topics_b=2) == [3, 4]
+    assert read(log, 3, topics_a=0, topics_b=0) == [4]
+    assert read(log, topics_a=4) == []
+
+
+def test_page_has_an_end(clock: Clock) -> None:
+    """
+    No more events come at once than asked for; the next page begins after the last one.
+    """
+    log = make(clock)
+    for _ in range(5):
+        add(log)
+    assert read(log, 0, 2) == [1, 2]
+    assert read(log, 2, 2) == [3, 4]
+    assert read(log, 4, 2) == [5]
+
+
+def test_events_expire(clock: Clock) -> None:
+    """
+    What has been kept for its time goes, a slice at a time, and a reader that comes too late knows it.
+    """
+    log = make(clock, keep=60.0)
+    add(log, "topics/a")
+    add(log, "topics/a")
+    clock.advance(30)
+    add(log, "topics/b")
+    clock.advance(30.5)
+    assert log.expire(1)
+    assert log.expire(1)
+    assert not log.expire(1)
+    assert (log.first, len(log), read(log)) == (3, 1, [3])
+    assert not log.complete(1, {"topics/a": 0})
+    assert log.complete(2, {"topics/a": 0})
+    assert log.complete(0, {"topics/a": 2})
+    assert log.complete(0, {"topics/b": 0})
+    assert not log.complete(0, ALL)
+    clock.advance(30)
+    assert not log.expire(5)
+    assert (log.first, len(log), log.bytes) == (4, 0, 0)
+
+
+def test_the_largest_share_loses_first(clock: Clock) -> None:
+    """
+    A publisher who fills the log pushes out its own events, and nobody else's.
+    """
+    log = make(clock, max_bytes=100_000)
+    add(log, "agents/victim", "bob", mirrored=False)
+    for _ in range(1000):
+        add(log, "topics/nobody", "mallory", size=1000)
+    assert log.bytes <= 100_000
+    assert log.crowded_out > 900
+    assert read(log, agents_victim=0) == [1]
+    assert log.complete(0, {"agents/victim": 0})
+    assert not log.complete(0, {"topics/nobody": 0})
+    # those that are left are the youngest
+    assert read(log, topics_nobody=0)[-1] == 1001
+
+
+def test_number_of_events_is_limited(clock: Clock) -> None:
+    """
+    Many small events are pushed out like few large ones, by number, and by share.
+    """
+    log = make(clock, max_events=160)
+    for number in range(400):
+        add(log, publisher="ann" if number % 4 else "bob")
+    assert 150 <= len(log) <= 160
+    kept = [item.entry.publisher for item in log.page(0, ALL, 1000)]
+    assert abs(kept.count("ann") - kept.count("bob")) <= 12
+
+
+def test_one_event_larger_than_the_log(clock: Clock) -> None:
+    """
+    An event that does not fit is logged, has its position, and is gone.
+    """
+    log = make(clock, max_bytes=1000)
+    assert add(log, size=2000).pos == 1
+    assert (len(log), log.bytes, log.head) == (0, 0, 1)
+    assert not log.complete(0, ALL)
+
+
+def test_lost_channels_are_remembered_up_to_a_number(clock: Clock) -> None:
+    """
+    Beyond that number a gap is told to all, rather than to nobody.
+    """
+    log = make(clock, keep=1.0, max_events=30_000, max_bytes=1 << 30)
+    for number in range(10_002):
+        add(log, f"topics/{number}", mirrored=False)
+    clock.advance(2)
+    assert not log.expire(20_000)
+    assert not log.complete(0, {"topics/other": 0})
+    assert log.complete(2, {"topics/other": 0})
+    assert not log.complete(9000, {"topics/10000": 0})
+
+
+def test_what_is_gone_takes_no_room(clock: Clock) -> None:
+    """
+    Events that went in between leave nothing behind in the lists of the log.
+    """
+    log = make(clock, max_bytes=200_000, max_events=10_000)
+    add(log, "agents/victim", "bob", mirrored=False)
+    for _ in range(5000):
+        add(log, "topics/nobody", "mallory", size=500)
+    assert len(log._order) < 1000
+    assert len(log._lanes["global"].entries) < 1000
+    assert set(log._shares) == {"bob", "mallory"}
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.integers(0, 10_000))
+def test_fair_level(weights: list[int], total: int) -> None:
+    """
+    What is kept fits, nobody below the level loses anything, and a higher level would not fit.
+    """
+    level = fair_level(weights, total)
+    assert sum(min(weight, level) for weight in weights) <= max(total, 0)
+    if sum(weights) > total:
+        assert sum(min(weight, level + 1) for weight in weights) > total
+
+
+_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["topics/a", "topics/b", "agents/x", "global"]),
+        st.sampled_from(["ann", "bob", "db"]),
+        st.integers(0, 400),
+        st.integers(0, 20),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    _steps,
+    st.integers(0, 130),
+    st.dictionaries(st.sampled_from(["topics/a", "topics/b", "agents/x", "global"]), st.integers(0, 130), min_size=1),
+)
+def test_a_reader_gets_everything_or_knows_better(
+    steps: list[tuple[str, str, int, int]], after: int, channels: dict[str, int]
+) -> None:
+    """
+    Read page by page, the log gives exactly the events of the reader's channels, in order; if one is missing, it says
+    that it is not complete.
+    """
+    clock = Clock()
+    log = make(clock, keep=100.0, max_events=40, max_bytes=20_000)
+    published: list[tuple[int, str]] = []
+    for channel, publisher, size, wait in steps:
+        clock.advance(wait)
+        log.expire(1000)
+        published.append((add(log, channel, publisher, size=size, mirrored=channel != "agents/x").pos, channel))
+        assert len(log) <= 40
+        assert log.bytes <= 20_000
+    wanted = [
+        pos
+        for pos, channel in published
+        if any(
+            pos > max(after, since) and (name == channel or (name == "global" and channel != "agents/x"))
+            for name, since in channels.items()
+        )
+    ]
+    found, at = [], after
+    while page := log.page(at, channels, 7):
+        found += [item.entry.pos for item in page]
+        at = found[-1]
+    assert found == sorted(set(found))
+    assert set(found) <= set(wanted)
+    if log.complete(after, channels):
+        assert found == wanted
+    assert len(log) == sum(not entry.gone for entry in log._order)
+    assert log.bytes == sum(entry.size for entry in log._order if not entry.gone)
