@@ -17,6 +17,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.ids import base36
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session
@@ -28,11 +29,11 @@ from dcm_ws.http.shares import Share
 from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.protocol.events import Publishable
+from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.factory import WebSocketConnections
 from dcm_ws.websocket.partial import PartialMessages
-from tests.core.living import QUEUE_LIMITS, RULES, make_memory, make_queue
+from tests.core.living import LOG_LIMITS, QUEUE_LIMITS, RULES, make_memory, make_queue
 
 SECRET = "dcm-dev-secret-change-me"
 WALL_MS = 1_706_000_000_000
@@ -60,6 +61,7 @@ def make_core(
     extra: tuple[str, ...] = (),
     hub: type[Hub] = Hub,
     interpreter: type[Interpreter] = Interpreter,
+    ephemeral: tuple[str, ...] = (),
     now: Callable[[], float] | None = None,
     **choices: Any,
 ) -> Core:
@@ -72,6 +74,7 @@ def make_core(
     rules = {name: value for name, value in choices.items() if name in RULES}
     # both limit bytes by that name
     queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS and name != "max_bytes"}
+    log = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts = Counts()
     return assemble(
@@ -86,6 +89,11 @@ def make_core(
         latest=LatestEvents(),
         deliveries=make_queue(clock, counts, **queue),
         memory=make_memory(clock, counts, **memory),
+        log=MemoryLog(
+            "epoch", clock.seconds, crowded=lambda _: counts.limits.max_recent_events.add(), **(LOG_LIMITS | log)
+        ),
+        ephemeral=Ephemeral(ephemeral),
+        max_pending=(QUEUE_LIMITS | queue)["max_pending"],
         hub=hub,
         interpreter=interpreter,
     )
@@ -196,7 +204,8 @@ class RecordingPeer:
         assert self.replaying is not None
         for _ in range(most):
             frame = next(self.replaying, None)
-            if frame is None:
+            if not frame:
+                # all, or all that there is room for
                 break
             self.frames.append(frame)
 

@@ -35,6 +35,7 @@ from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
@@ -51,7 +52,7 @@ from dcm_ws.http.site import make_site
 from dcm_ws.http.sparing import Sparing
 from dcm_ws.http.status import ReportPage
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.events import Publishable
+from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.version import SERVER, VERSION
 from dcm_ws.websocket.connection import ConnectionLimits
 from dcm_ws.websocket.factory import PATHS, WebSocketConnections
@@ -148,9 +149,18 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             counts,
             max_agents=settings.max_agents,
             max_kept=settings.max_kept,
-            max_events=settings.max_recent_events,
             max_bytes=settings.max_recent_bytes,
         ),
+        log=MemoryLog(
+            base.world.random(8),
+            now,
+            keep=settings.log_keep,
+            max_events=settings.max_recent_events,
+            max_bytes=settings.log_max_bytes,
+            crowded=lambda publisher: counts.limits.max_recent_events.add(),
+        ),
+        ephemeral=Ephemeral(settings.ephemeral_events),
+        max_pending=settings.max_pending,
         max_connections=settings.max_connections,
         hub=EchoHub if settings.testee else Hub,
         interpreter=EchoInterpreter if settings.testee else Interpreter,

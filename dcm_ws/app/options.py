@@ -18,7 +18,7 @@ from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.postgres.dsn import DEFAULTS
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.events import Publishable
+from dcm_ws.protocol.events import Ephemeral, Publishable
 
 TEXT = Kind()
 PATH = Kind(is_path=True)
@@ -312,7 +312,7 @@ class Fields:
     )
     max_subscriptions: int = setting(1000, COUNT, "maximum number of channels that a client is subscribed to")
     max_pending: int = setting(
-        10_000, COUNT, "maximum unacknowledged events per client; beyond it, the oldest is given up"
+        10_000, COUNT, "maximum unacknowledged events per client; beyond it, further ones wait in the log"
     )
     max_pending_bytes: int = setting(
         256 << 20, BYTES, "maximum size of all unacknowledged events; beyond it, the oldest are given up"
@@ -323,15 +323,19 @@ class Fields:
     max_kept: int = setting(
         500_000,
         COUNT,
-        "deliveries kept for absent agents; beyond it, those of the agent that left first are given up",
+        "deliveries kept for absent agents; beyond it, the agents that have most lose their oldest",
     )
     max_recent_events: int = setting(
-        100_000, COUNT, "events remembered for absent agents; beyond it, the oldest is forgotten"
+        100_000, COUNT, "events in the log; beyond it, the publisher that has most there loses its oldest"
     )
     max_recent_bytes: int = setting(
         64 << 20,
         BYTES,
-        "maximum size of the events remembered for absent agents, and also of the deliveries kept for them",
+        "maximum size of the deliveries kept for absent agents",
+    )
+    log_keep: float = setting(86_400.0, SECONDS, "time for which an event stays in the log")
+    log_max_bytes: int = setting(
+        64 << 20, BYTES, "maximum size of the log; beyond it, the publisher that has most there loses its oldest"
     )
 
     allowed_origins: tuple[str, ...] = setting(
@@ -380,6 +384,13 @@ class Fields:
         " such as `capacity.update:project_id`; clients that read too slowly receive only that one",
         "latest-event",
         see="[Events of which only the latest matters](#events-of-which-only-the-latest-matters)",
+    )
+    ephemeral_events: tuple[str, ...] = setting(
+        (),
+        Several(judge=Ephemeral),
+        "an event that is not logged, and that a client that resumes does not get; it may end with `*` after a dot or a"
+        " colon; tracked events are always logged",
+        "ephemeral-event",
     )
     extra_channels: tuple[str, ...] = setting(
         (),

@@ -2,35 +2,37 @@
 What the service remembers of agents that are away: their subscriptions for a day, and for some minutes what they miss
 (protocol, sections 4 and 5).
 
-What absent agents miss is held once for all of them, in one log of the recent tracked events.  An agent that returns
-receives the part of it that its subscriptions match.
+What absent agents miss is in the log, and not held for each of them.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.protocol.channels import GLOBAL
+from dcm_ws.core.log import fair_level
+
+NOTHING_MISSED = 1 << 62
+"""
+In place of a position: the channel is subscribed to, and nothing is replayed.
+"""
 
 
 class Absence(NamedTuple):
     """
     What an agent left behind.
 
-    @ivar subscriptions: what its last connection was subscribed to.
+    @ivar channels: what its last connection was subscribed to, with the position in each after which it has missed
+        what was published.
     @ivar owed: what it had been sent and not acknowledged, oldest first.
-    @ivar since: the last event that was published before it left.
     @ivar acknowledges: it has acknowledged something, on this connection or before.
     """
 
-    subscriptions: frozenset[str]
+    channels: Mapping[str, int]
     owed: Sequence[Tracked]
-    since: int
     acknowledges: bool = False
 
     @property
@@ -41,27 +43,17 @@ class Absence(NamedTuple):
         return sum(event.size for event in self.owed)
 
 
-class _Recent(NamedTuple):
-    seq: int
-    id: str
-    at: float
-    channel: str
-    frame: bytes
-    mirror: bytes
-
-
 class AgentMemory:
     """
-    Remembers agents that are away, and logs the tracked events that they miss.
+    Remembers agents that are away.
 
     @param now: monotonic seconds.
     @param counts: receives its counts.
     @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
     @param keep_subscriptions: how long its subscriptions are, in seconds.
     @param max_agents: maximum agents remembered; beyond it the agent that was away longest is forgotten.
-    @param max_kept: maximum deliveries kept, in all; beyond it those of the agent that left first are given up.
-    @param max_events: maximum events in the log.
-    @param max_bytes: maximum bytes of frames in the log, and as many again in the deliveries kept.
+    @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.
+    @param max_bytes: maximum bytes of the frames of the deliveries kept; beyond it as with C{max_kept}.
 
     @ivar kept: deliveries kept now.
     """
@@ -73,7 +65,6 @@ class AgentMemory:
         *,
         max_agents: int,
         max_kept: int,
-        max_events: int,
         max_bytes: int,
         keep_deliveries: float = 300.0,
         keep_subscriptions: float = 86_400.0,
@@ -84,15 +75,12 @@ class AgentMemory:
         self._keep_subscriptions = keep_subscriptions
         self._max_agents = max_agents
         self._max_kept = max_kept
-        self._max_events = max_events
         self._max_bytes = max_bytes
         # both in the order of leaving, so that what ends first is in front
         self._subscriptions: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
         # agents that have acknowledged something, and until when that is remembered
         self._acknowledging: OrderedDict[str, float] = OrderedDict()
-        self._log: deque[_Recent] = deque()
-        self._log_bytes = 0
         self._kept_bytes = 0
         self.kept = 0
 
@@ -131,24 +119,25 @@ class AgentMemory:
         now = self._now()
         if absence.acknowledges:
             self.acknowledged(agent)
-        self._subscriptions[agent] = (
-            now + self._keep_subscriptions,
-            absence.subscriptions,
-        )
+        self.remember(agent, frozenset(absence.channels))
+        self._absences[agent] = (now + self._keep_deliveries, absence)
+        self.kept += len(absence.owed)
+        self._kept_bytes += absence.size
+        if self.kept > self._max_kept:
+            self._shorten(self._max_kept, lambda event: 1)
+        if self._kept_bytes > self._max_bytes:
+            self._shorten(self._max_bytes, lambda event: event.size)
+
+    def remember(self, agent: str, subscriptions: frozenset[str]) -> None:
+        """
+        Remember what a connection of C{agent} that has ended was subscribed to.
+        """
+        self._subscriptions[agent] = (self._now() + self._keep_subscriptions, subscriptions)
         self._subscriptions.move_to_end(agent)
         if len(self._subscriptions) > self._max_agents:
             longest, _ = self._subscriptions.popitem(last=False)
             self._counts.limits.max_agents.add()
             self._give_up(longest)
-        if earlier := self._take(agent):
-            absence = _joined(earlier, absence)
-        self._absences[agent] = (now + self._keep_deliveries, absence)
-        self.kept += len(absence.owed)
-        self._kept_bytes += absence.size
-        while self.kept > self._max_kept or self._kept_bytes > self._max_bytes:
-            oldest = next(iter(self._absences))
-            self._counts.limits.max_kept.add(len(self._absences[oldest][1].owed))
-            self._give_up(oldest)
 
     def returned(self, agent: str) -> Absence | None:
         """
@@ -160,32 +149,8 @@ class AgentMemory:
         if remembered is None:
             return None
         if absence is None:
-            return Absence(remembered[1], (), -1)
-        return absence._replace(subscriptions=remembered[1])
-
-    def published(self, seq: int, event_id: str, channel: str, frame: bytes, mirror: bytes) -> None:
-        """
-        A tracked event was published: log it, if an agent is away.
-
-        @param frame: the event as the subscribers of C{channel} receive it.
-        @param mirror: as the subscribers of C{global} receive it; empty if they do not receive it.
-        """
-        if not self._absences:
-            return
-        self._log.append(_Recent(seq, event_id, self._now(), channel, frame, mirror))
-        self._log_bytes += len(frame) + len(mirror)
-        while len(self._log) > self._max_events or self._log_bytes > self._max_bytes:
-            self._forget_oldest()
-            self._counts.limits.max_recent_events.add()
-
-    def missed(self, absence: Absence) -> Iterator[Tracked]:
-        """
-        What was published since C{absence} began, as far as its subscriptions match, the oldest first.
-        """
-        if absence.since < 0:
-            return iter(())
-        since = list(takewhile(lambda event: event.seq > absence.since, reversed(self._log)))
-        return _matching(reversed(since), absence.subscriptions)
+            return Absence(dict.fromkeys(remembered[1], NOTHING_MISSED), ())
+        return absence
 
     def expire(self) -> None:
         """
@@ -207,9 +172,6 @@ class AgentMemory:
             if until > now:
                 break
             self._give_up(agent)
-        oldest = now - self._keep_deliveries
-        while self._log and (not self._absences or self._log[0].at < oldest):
-            self._forget_oldest()
 
     def _take(self, agent: str) -> Absence | None:
         entry = self._absences.pop(agent, None)
@@ -221,32 +183,30 @@ class AgentMemory:
 
     def _give_up(self, agent: str) -> None:
         if absence := self._take(agent):
-            if absence.acknowledges:
-                self._counts.deliveries.given_up += len(absence.owed)
-            else:
-                self._counts.deliveries.never_acknowledged += len(absence.owed)
+            self._count_lost(absence, len(absence.owed))
 
-    def _forget_oldest(self) -> None:
-        event = self._log.popleft()
-        self._log_bytes -= len(event.frame) + len(event.mirror)
+    def _shorten(self, total: int, weight: Callable[[Tracked], int]) -> None:
+        """
+        Give up the oldest deliveries of those agents that have most, until there is room.
+        """
+        weights = {agent: sum(map(weight, absence.owed)) for agent, (_, absence) in self._absences.items()}
+        level = fair_level(weights.values(), total)
+        for agent, most in weights.items():
+            if most <= level:
+                continue
+            until, absence = self._absences[agent]
+            lost = 0
+            while most > level:
+                most -= weight(absence.owed[lost])
+                lost += 1
+            self._counts.limits.max_kept.add(lost)
+            self.kept -= lost
+            self._kept_bytes -= sum(event.size for event in absence.owed[:lost])
+            self._count_lost(absence, lost)
+            self._absences[agent] = (until, absence._replace(owed=absence.owed[lost:]))
 
-
-def _matching(events: Iterable[_Recent], subscriptions: frozenset[str]) -> Iterator[Tracked]:
-    everything = GLOBAL.name in subscriptions
-    for event in events:
-        frames: tuple[bytes, ...] = (event.frame,) if event.channel in subscriptions else ()
-        if everything and event.mirror:
-            frames += (event.mirror,)
-        if frames:
-            yield Tracked(event.seq, event.id, frames)
-
-
-def _joined(earlier: Absence, later: Absence) -> Absence:
-    """
-    Two connections of one agent ended: it owes what either of them did, and was here until the later one left.
-    """
-    owed = {event.id: event for event in (*earlier.owed, *later.owed)}
-    return later._replace(
-        owed=sorted(owed.values(), key=lambda event: event.seq),
-        acknowledges=earlier.acknowledges or later.acknowledges,
-    )
+    def _count_lost(self, absence: Absence, lost: int) -> None:
+        if absence.acknowledges:
+            self._counts.deliveries.given_up += lost
+        else:
+            self._counts.deliveries.never_acknowledged += lost

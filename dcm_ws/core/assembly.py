@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
@@ -18,6 +19,7 @@ from dcm_ws.core.identity import Identity
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -27,7 +29,7 @@ from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.core.stats import Stats
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.events import Publishable
+from dcm_ws.protocol.events import Ephemeral, Publishable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Core:
     registry: ChannelRegistry[Session]
     deliveries: DeliveryQueue
     memory: AgentMemory
+    log: MemoryLog
     grants: Grants
     router: Router
     liveness: Liveness
@@ -67,6 +70,9 @@ def assemble(
     latest: LatestEvents,
     deliveries: DeliveryQueue,
     memory: AgentMemory,
+    log: MemoryLog,
+    ephemeral: Ephemeral,
+    max_pending: int,
     hub: type[Hub] = Hub,
     interpreter: type[Interpreter] = Interpreter,
 ) -> Core:
@@ -84,9 +90,12 @@ def assemble(
     @param interpreter: the class of the interpreter.
     """
     clients = Clients()
-    registry: ChannelRegistry[Session] = ChannelRegistry()
+    registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now)
     liveness = Liveness(world, rules, counts, clients)
+    catch_up = CatchUp(
+        counts, log=log, clients=clients, registry=registry, deliveries=deliveries, max_pending=max_pending
+    )
     router = Router(
         world,
         rules,
@@ -96,10 +105,22 @@ def assemble(
         clients=clients,
         registry=registry,
         deliveries=deliveries,
-        memory=memory,
+        log=log,
+        ephemeral=ephemeral,
+        catch_up=catch_up,
     )
     presence = Presence(router)
-    resumption = Resumption(rules, counts, registry=registry, deliveries=deliveries, memory=memory, router=router)
+    resumption = Resumption(
+        world,
+        rules,
+        counts,
+        channels=channels,
+        registry=registry,
+        deliveries=deliveries,
+        memory=memory,
+        presence=presence,
+        catch_up=catch_up,
+    )
     identity = Identity(
         world,
         rules,
@@ -111,6 +132,7 @@ def assemble(
         liveness=liveness,
         presence=presence,
         resumption=resumption,
+        catch_up=catch_up,
     )
     the_hub = hub(
         world,
@@ -122,6 +144,8 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        log=log,
+        catch_up=catch_up,
         grants=grants,
         router=router,
         liveness=liveness,
@@ -138,6 +162,7 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        log=log,
         grants=grants,
         router=router,
         liveness=liveness,
@@ -155,10 +180,11 @@ def assemble(
             deliveries=deliveries,
             router=router,
             resumption=resumption,
+            catch_up=catch_up,
             charges=charges,
             authenticate=the_hub.authenticate,
         ),
         stats=Stats(
-            counts, clients=clients, registry=registry, deliveries=deliveries, memory=memory, presence=presence
+            counts, clients=clients, registry=registry, deliveries=deliveries, memory=memory, log=log, presence=presence
         ),
     )

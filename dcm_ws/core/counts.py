@@ -136,6 +136,7 @@ class Received:
     unsubscribe: int = 0
     publish: int = 0
     auth: int = 0
+    resume: int = 0
     ping: int = 0
     pong: int = 0
     ack: int = 0
@@ -203,6 +204,21 @@ class DeliveryCounts:
     never_acknowledged: int = 0
 
 
+@dataclass(slots=True)
+class LogCounts:
+    """
+    What became of clients that caught up with the log.
+
+    @ivar replays: times that a client began to catch up.
+    @ivar gaps: times that a client was told of events that it does not get.
+    @ivar takeovers: connections that took over what their agent owed on another one.
+    """
+
+    replays: int = 0
+    gaps: int = 0
+    takeovers: int = 0
+
+
 _latencies = partial(Histogram, LATENCIES)
 
 
@@ -224,6 +240,7 @@ class Counts:
     sent: Sent = field(default_factory=Sent)
     events: EventCounts = field(default_factory=EventCounts)
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
+    log: LogCounts = field(default_factory=LogCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

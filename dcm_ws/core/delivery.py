@@ -23,13 +23,15 @@ class Recipient(Protocol):
     owed: dict[str, Delivery]
     #: it has acknowledged something, on this connection or before
     acknowledges: bool
+    #: it has not, although it has had time to
+    is_silent: bool
 
 
 class Tracked(NamedTuple):
     """
     A tracked event, as the frames that certain clients receive.
 
-    @ivar seq: the event's place in the order of publishing.
+    @ivar seq: the event's position in the log.
     """
 
     seq: int
@@ -76,10 +78,13 @@ class DeliveryQueue:
     @param counts: receives its counts.
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
-    @param max_pending: maximum unacknowledged deliveries per client; beyond it the client's oldest is given up.
+    @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
+        acknowledged anything although it has had time to, the oldest is given up.
     @param max_bytes: maximum bytes of frames held, in all; beyond it the deliveries that are due first are given up.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
+    @ivar full: clients that have to get no more for now, with the position of the last event that they were sent.  The
+        caller empties it.
     @ivar held: bytes of frames held now.
     """
 
@@ -103,6 +108,7 @@ class DeliveryQueue:
         self._max_bytes = max_bytes
         self._due: deque[Delivery] = deque()
         self._emptied = 0
+        self.full: dict[Recipient, int] = {}
         self.held = 0
         self.pending = 0
 
@@ -121,9 +127,14 @@ class DeliveryQueue:
         for client in waiting:
             owed = client.owed
             owed[name] = delivery
-            if len(owed) > most:
+            if len(owed) >= most:
                 full.append(client)
         for client in full:
+            if not client.is_silent:
+                self.full[client] = event.seq
+                continue
+            if len(client.owed) == most:
+                continue
             self._settle(client, next(iter(client.owed)))
             self._give_up(client)
             self._overflowed.add()
@@ -139,6 +150,15 @@ class DeliveryQueue:
         self._strike(delivery, client)
         self._counts.acked += 1
         return True
+
+    def ack_all(self, client: Recipient, pos: int) -> bool:
+        """
+        C{client} has acknowledged all events up to a position.  False if it owed no ack for any of them.
+        """
+        names = [name for name, delivery in client.owed.items() if delivery.event.seq <= pos]
+        for name in names:
+            self.ack(client, name)
+        return bool(names)
 
     def forget(self, client: Recipient, event_id: str) -> None:
         """
@@ -202,6 +222,7 @@ class DeliveryQueue:
         if client.acknowledges:
             self._counts.given_up += 1
         else:
+            client.is_silent = True
             self._counts.never_acknowledged += 1
 
     def _settle(self, client: Recipient, event_id: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.delivery import DeliveryQueue
@@ -14,6 +15,7 @@ from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
 from dcm_ws.core.liveness import Liveness
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import Peer, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -25,6 +27,8 @@ from dcm_ws.protocol.channels import GLOBAL, Channel
 from dcm_ws.protocol.commands import Auth
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.replies import connected_frame, heartbeat_frames
+
+_EXPIRED_AT_ONCE = 256
 
 
 class Hub:
@@ -49,6 +53,8 @@ class Hub:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        log: MemoryLog,
+        catch_up: CatchUp,
         grants: Grants,
         router: Router,
         liveness: Liveness,
@@ -71,6 +77,8 @@ class Hub:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._log = log
+        self._catch_up = catch_up
         self._grants = grants
         self._router = router
         self._liveness = liveness
@@ -109,7 +117,8 @@ class Hub:
             clients.observers.add(session)
         self._counts.connections += 1
         self._liveness.watch(session)
-        peer.send(connected_frame(session.client_id, self._server, self._world.wall_ms()))
+        place = self._catch_up.place(session)
+        peer.send(connected_frame(session.client_id, self._server, self._world.wall_ms(), place))
         if listens or not production:
             self._registry.join(session, GLOBAL.name)
         if listens and production:
@@ -125,9 +134,12 @@ class Hub:
         """
         Execute an C{auth} command.
 
-        @raise ProtocolError: C{TOKEN_REQUIRED}, C{TOKEN_INVALID}, C{TOKEN_EXPIRED} or C{AGENT_ID_REQUIRED}.
+        @raise ProtocolError: C{TOKEN_REQUIRED}, C{TOKEN_INVALID}, C{TOKEN_EXPIRED} or C{AGENT_ID_REQUIRED};
+            or why it may not resume the channels that it names.
         """
         claims = self._identity.claims(auth)
+        if auth.resume is not None:
+            self._resumption.check(session, auth.resume, authenticated=True)
         self._disconnect_lost()
         self._identity.identify(session, claims, auth)
 
@@ -140,6 +152,7 @@ class Hub:
             return
         agent = session.present
         self._resumption.keep(session)
+        session.behind = None
         self._grants.end(session)
         session.state = State.CLOSED
         self._registry.drop(session)
@@ -185,7 +198,7 @@ class Hub:
         @param data: JSON, UTF-8.
         @param sender: as in L{Router.publish}.
         """
-        return self._router.publish(channel, event, data, sender)
+        return self._router.publish(channel, event, data, sender).id
 
     # periodic passes
 
@@ -195,17 +208,25 @@ class Hub:
         """
         self._memory.expire()
         self._grants.forget()
+        while self._log.expire(_EXPIRED_AT_ONCE):
+            yield
         now = self._world.now()
         due = self._liveness.due()
         if not due:
             return
-        heartbeat = heartbeat_frames(self._world.wall_ms())
+        now_ms, head = self._world.wall_ms(), -1
+        heartbeat = b""
         due.reverse()
         try:
             while due:
                 session = due.pop()
                 if session.state is State.CLOSED:
                     continue
+                if session.behind is not None:
+                    head, heartbeat = -1, heartbeat_frames(now_ms, self._catch_up.place(session))
+                elif head != self._log.head:
+                    # events may have been published between two steps
+                    head, heartbeat = self._log.head, heartbeat_frames(now_ms, self._catch_up.place(session))
                 code = self._liveness.check(session, now, heartbeat)
                 if code is not None:
                     self.close(session, code)
@@ -231,4 +252,5 @@ class Hub:
         Notify the subscribers of C{global} that the service is about to stop.
         """
         self.draining = True
+        self._router.draining = True
         self._router.announce(GLOBAL, "system.info", {"component": "server", "state": "draining"})

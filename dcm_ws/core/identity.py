@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.grants import Grants
@@ -19,7 +20,7 @@ from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import GLOBAL, agent_channel, session_channel
 from dcm_ws.protocol.commands import Auth
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.replies import authenticated_frame, from_field
+from dcm_ws.protocol.replies import from_field
 from dcm_ws.protocol.tokens import Claims, check_scope, verify
 
 
@@ -43,6 +44,7 @@ class Identity:
         liveness: Liveness,
         presence: Presence,
         resumption: Resumption,
+        catch_up: CatchUp,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._rules = rules
@@ -54,6 +56,7 @@ class Identity:
         self._liveness = liveness
         self._presence = presence
         self._resumption = resumption
+        self._catch_up = catch_up
 
     def verify(self, token: str) -> Claims:
         """
@@ -111,7 +114,7 @@ class Identity:
             self._presence.end(session, was_present)
         returning = present is not None and present != was_present
         if returning:
-            self._presence.begin(agent)
+            self._presence.begin(session, agent)
         self._observe(session, observer)
         if agent != former:
             self._grants.to_agent(session, agent)
@@ -124,11 +127,7 @@ class Identity:
         self._liveness.expect_expiry(session, claims.expires_at)
         self._resumption.take_over(session, agent)
         absence = self._resumption.restore(session, agent) if returning else None
-        subscriptions = sorted(self._registry.channels(session))
-        self._sent.ack += 1
-        session.peer.send(authenticated_frame(auth.id, subscriptions, self._wall_ms()))
-        if absence is not None:
-            self._resumption.replay(session, absence)
+        self._resumption.resume(session, auth.resume, absence, auth.id)
         if present is not None:
             self._presence.announce("agent.connected", session, agent)
 

@@ -11,13 +11,14 @@ from typing import assert_never
 from msgspec import Raw
 
 from dcm_ws.core.budgets import Refusal
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
-from dcm_ws.core.router import Router
+from dcm_ws.core.router import Published, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import Channel, Channels, is_private
@@ -28,6 +29,7 @@ from dcm_ws.protocol.commands import (
     Ping,
     Pong,
     Publish,
+    Resume,
     Subscribe,
     Unsubscribe,
     decode_command,
@@ -62,6 +64,7 @@ class Interpreter:
         deliveries: DeliveryQueue,
         router: Router,
         resumption: Resumption,
+        catch_up: CatchUp,
         charges: Charges,
         authenticate: Callable[[Session, Auth], None],
     ) -> None:
@@ -78,6 +81,7 @@ class Interpreter:
         self._deliveries = deliveries
         self._router = router
         self._resumption = resumption
+        self._catch_up = catch_up
         self._charges = charges
         self._authenticate = authenticate
 
@@ -141,6 +145,8 @@ class Interpreter:
                 except ProtocolError as error:
                     error.request = command.id
                     raise
+            case Resume():
+                self._resume(session, command)
             case _:  # pragma: no cover - mypy proves that nothing comes here
                 assert_never(command)
 
@@ -166,13 +172,20 @@ class Interpreter:
             raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
         if received.publish % SAMPLED == 1:
             began = self._now()
-            event_id = self._router.publish(channel, event, data, session.sender)
+            published = self._publish_event(session, channel, command, data)
             self._counts.publish_seconds.observe(self._now() - began)
         else:
-            event_id = self._router.publish(channel, event, data, session.sender)
+            published = self._publish_event(session, channel, command, data)
         if command.id:
             self._sent.ack += 1
-            session.peer.send(published_frame(command.id, event_id, self._wall_ms()))
+            session.peer.send(published_frame(command.id, published.id, self._wall_ms(), published.pos))
+
+    def _publish_event(self, session: Session, channel: Channel, command: Publish, data: bytes) -> Published:
+        try:
+            return self._router.publish(channel, command.event, data, session.sender, session.agent)
+        except ProtocolError as error:
+            error.request = command.id
+            raise
 
     # subscribe and unsubscribe
 
@@ -182,7 +195,7 @@ class Interpreter:
         channel = self._channel(command)
         if session.is_stranger and channel.agent is None and is_private(channel.name):
             raise _not_authenticated(command.id)
-        if not _may_listen(session, channel):
+        if not session.may_listen(channel.agent):
             raise ProtocolError(
                 ErrorCode.NOT_AUTHORIZED,
                 "Not authorized to subscribe to this agent channel",
@@ -199,7 +212,18 @@ class Interpreter:
                     command.id,
                 )
             self._registry.join(session, channel.name)
-        self._done(session, command.id)
+        self._done(session, command.id, self._catch_up.place(session))
+
+    def _resume(self, session: Session, command: Resume) -> None:
+        self._received.resume += 1
+        if session.is_stranger:
+            raise _not_authenticated(command.id)
+        try:
+            self._resumption.check(session, command, authenticated=False)
+        except ProtocolError as error:
+            error.request = command.id
+            raise
+        self._resumption.resume(session, command, None, command.id)
 
     def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
         self._received.unsubscribe += 1
@@ -218,10 +242,10 @@ class Interpreter:
         if session.is_stranger and not self._rules.anonymous_listeners:
             raise _not_authenticated(request)
 
-    def _done(self, session: Session, request: Raw) -> None:
+    def _done(self, session: Session, request: Raw, place: bytes = b"") -> None:
         if request:
             self._sent.ack += 1
-            session.peer.send(done_frame(request, self._wall_ms()))
+            session.peer.send(done_frame(request, self._wall_ms(), place))
 
     # what the server asked for
 
@@ -257,7 +281,7 @@ class Interpreter:
     def _settles_event(self, session: Session, ack: Ack) -> bool:
         if not session.acknowledges:
             self._resumption.first_ack(session)
-        return self._deliveries.ack(session, ack.message_id) or self._is_spare_ack(session)
+        return self._resumption.settle(session, ack) or self._is_spare_ack(session)
 
     def _is_spare_ack(self, session: Session) -> bool:
         """
@@ -279,12 +303,6 @@ def _is_expected_pong(session: Session) -> bool:
         return False
     session.pongs -= 1
     return True
-
-
-def _may_listen(session: Session, channel: Channel) -> bool:
-    if channel.agent is None or session.state is _AUTHENTICATED:
-        return True
-    return channel.agent == session.origin.agent_id and not session.is_stranger
 
 
 def _not_authenticated(request: Raw) -> ProtocolError:

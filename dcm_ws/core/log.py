@@ -87,19 +87,30 @@ class MemoryLog:
     @param keep: seconds for which an event is kept.
     @param max_events: events kept.
     @param max_bytes: bytes kept: of frames, and some hundred for each event.
+    @param crowded: called with the publisher of each event that leaves before its time.
 
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
     @ivar crowded_out: events that left before their time, since the start.
     """
 
-    def __init__(self, epoch: str, now: Callable[[], float], *, keep: float, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        now: Callable[[], float],
+        *,
+        keep: float,
+        max_events: int,
+        max_bytes: int,
+        crowded: Callable[[str], object] | None = None,
+    ) -> None:
         self.epoch = epoch
         self.head = 0
         self.bytes = 0
         self.crowded_out = 0
         self._now = now
         self._keep = keep
+        self._crowded = crowded
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._kept = 0
@@ -213,8 +224,11 @@ class MemoryLog:
         level = fair_level(map(weight, self._shares.values()), total)
         for share in [share for share in self._shares.values() if weight(share) > level]:
             while weight(share) > level:
-                self._drop(share.entries[0])
+                entry = share.entries[0]
+                self._drop(entry)
                 self.crowded_out += 1
+                if self._crowded is not None:
+                    self._crowded(entry.publisher)
 
     def _drop(self, entry: Entry) -> None:
         """

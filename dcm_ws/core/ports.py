@@ -44,8 +44,9 @@ class Peer(Protocol):
 
     def replay(self, frames: Iterator[bytes]) -> None:
         """
-        Send C{frames} after all that was sent before and before all that is sent from now on, taking them one by one
-        as fast as the far end reads.
+        Send C{frames} after all that was sent before taking them one by one
+        as fast as the far end reads.  An empty one means that there is nothing for now, and has to be followed by
+        another look a little later.
         """
 
     def has_unread(self) -> bool:

@@ -16,25 +16,39 @@ class Presence:
     Counts the connections of each agent, and notifies the subscribers of C{global} when agents come and go.
 
     @ivar agents: the number of connections of each agent that has any.
+    @ivar connections: the connections of each agent that has any, the oldest first.
     """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.agents: Counter[str] = Counter()
+        self.connections: dict[str, dict[Session, None]] = {}
 
-    def begin(self, agent: str) -> None:
+    def begin(self, session: Session, agent: str) -> None:
         """
-        One more connection is C{agent}'s.
+        C{session} is one more connection of C{agent}.
         """
         self.agents[agent] += 1
+        self.connections.setdefault(agent, {})[session] = None
+
+    def others(self, session: Session, agent: str) -> list[Session]:
+        """
+        The connections of C{agent} other than C{session}.
+        """
+        connections = self.connections.get(agent)
+        if connections is None or (len(connections) == 1 and session in connections):
+            return []
+        return [one for one in connections if one is not session]
 
     def end(self, session: Session, agent: str) -> None:
         """
         C{session} is not a connection of C{agent} any more.
         """
         self.agents[agent] -= 1
+        del self.connections[agent][session]
         if not self.agents[agent]:
             del self.agents[agent]
+            del self.connections[agent]
         self.announce("agent.disconnected", session, agent)
 
     def announce(self, event: str, session: Session, agent: str) -> None:

@@ -4,23 +4,27 @@ The subscriptions of clients, indexed by channel and by client.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Set
 from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
 _NOBODY: frozenset[object] = frozenset()
+_NOTHING: dict[str, int] = {}
 
 
 class ChannelRegistry(Generic[T]):
     """
     Members of channels.  A channel exists while it has a member.
+
+    @param position: returns the last position of the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, position: Callable[[], int] = int) -> None:
+        self._position = position
         self._members: dict[str, set[T]] = {}
-        self._channels: dict[T, set[str]] = {}
+        self._channels: dict[T, dict[str, int]] = {}
 
     def __len__(self) -> int:
         """
@@ -33,7 +37,7 @@ class ChannelRegistry(Generic[T]):
         Make C{member} one of C{channel}; joining twice changes nothing.
         """
         self._members.setdefault(channel, set()).add(member)
-        self._channels.setdefault(member, set()).add(channel)
+        self._channels.setdefault(member, {}).setdefault(channel, self._position())
 
     def leave(self, member: T, channel: str) -> None:
         """
@@ -42,7 +46,7 @@ class ChannelRegistry(Generic[T]):
         channels = self._channels.get(member)
         if channels is None or channel not in channels:
             return
-        channels.remove(channel)
+        del channels[channel]
         if not channels:
             del self._channels[member]
         self._forget(member, channel)
@@ -51,7 +55,7 @@ class ChannelRegistry(Generic[T]):
         """
         Leave all channels; return them.
         """
-        channels = self._channels.pop(member, set())
+        channels = self._channels.pop(member, _NOTHING).keys()
         for channel in channels:
             self._forget(member, channel)
         return channels
@@ -66,7 +70,13 @@ class ChannelRegistry(Generic[T]):
         """
         The channels of a member: a live view, not to be held across changes.
         """
-        return self._channels.get(member, _NOBODY)  # type: ignore[arg-type]
+        return self._channels.get(member, _NOTHING).keys()
+
+    def since(self, member: T) -> Mapping[str, int]:
+        """
+        The channels of a member, as in L{channels}, each with the last position of the log when it joined.
+        """
+        return self._channels.get(member, _NOTHING)
 
     def sizes(self, most: int) -> Iterator[tuple[str, int]]:
         """

@@ -1,57 +1,84 @@
 """
-What the connection of an agent leaves behind when it ends, and what the agent's next connection receives (protocol,
-sections 4 and 5).
+What the connection of an agent leaves behind when it ends, what the agent's next connection receives, and what clients
+resume (protocol, sections 4, 5 and 10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from msgspec import Raw
 
 from dcm_ws.core.agents import Absence, AgentMemory
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.ports import World
+from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
-from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
+from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.commands import Ack, Position
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.replies import authenticated_frame
 
 
 class Resumption:
     """
-    Moves subscriptions and deliveries from connections to the memory of their agents, and back.
+    Moves subscriptions and deliveries from connections to their agents, and back.
     """
 
     def __init__(
         self,
+        world: World,
         rules: Rules,
         counts: Counts,
         *,
+        channels: Channels,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
-        router: Router,
+        presence: Presence,
+        catch_up: CatchUp,
     ) -> None:
+        self._wall_ms = world.wall_ms
         self._max_subscriptions = rules.max_subscriptions
         self._limits = counts.limits
         self._sent = counts.sent
+        self._log_counts = counts.log
+        self._parse_channel = channels.parse
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
-        self._router = router
+        self._presence = presence
+        self._catch_up = catch_up
 
     def keep(self, session: Session) -> None:
         """
-        Keep what C{session} leaves behind for the agent that is present by it, if there is one.
+        Keep what C{session} leaves behind for the agent that is present by it, if there is one: another connection of
+        the agent gets what it owed at once.
         """
-        owed = self._deliveries.release(session)
-        if session.replaying is not None:
-            once = {event.id: event for event in (*owed, *session.replaying)}
-            owed = sorted(once.values(), key=lambda event: event.seq)
-            session.replaying = None
-        if session.present is not None:
-            subscriptions = frozenset(self._registry.channels(session))
-            absence = Absence(subscriptions, owed, self._router.published, session.acknowledges)
-            self._memory.left(session.present, absence)
+        owed = {event.seq: event for event in self._deliveries.release(session)}
+        waiting, places = self._catch_up.end(session)
+        agent = session.present
+        if agent is None:
+            return
+        owed |= waiting
+        others = self._presence.others(session, agent)
+        if not others:
+            ordered = [owed[pos] for pos in sorted(owed)]
+            self._memory.left(agent, Absence(places, ordered, session.acknowledges))
+            return
+        self._memory.remember(agent, frozenset(places))
+        # the last one is the one that the agent opened when the others seemed dead
+        heir = others[-1]
+        self._hand_over(heir, owed)
+
+    def _hand_over(self, heir: Session, owed: dict[int, Tracked]) -> None:
+        waiting = heir.behind.owed if heir.behind is not None else {}
+        new = {pos: event for pos, event in owed.items() if event.id not in heir.owed and pos not in waiting}
+        if new:
+            self._log_counts.takeovers += 1
+            self._catch_up.begin(heir, owed=new)
 
     def first_ack(self, session: Session) -> None:
         """
@@ -59,8 +86,29 @@ class Resumption:
         """
         if not session.observer:
             session.acknowledges = True
+            session.is_silent = False
             if session.agent is not None:
                 self._memory.acknowledged(session.agent)
+
+    def settle(self, session: Session, ack: Ack) -> bool:
+        """
+        C{session} has acknowledged something, which settles it for all connections of its agent.  False if none of them
+        owed an ack for it.
+        """
+        settled = self._settle(session, ack)
+        if session.agent is not None:
+            for other in self._presence.others(session, session.agent):
+                settled = self._settle(other, ack) or settled
+        return settled
+
+    def _settle(self, session: Session, ack: Ack) -> bool:
+        if session.behind is not None and (owed := session.behind.owed):
+            settled = [pos for pos, event in owed.items() if event.id == ack.message_id or pos <= (ack.pos or 0)]
+            for pos in settled:
+                del owed[pos]
+        if ack.message_id is not None:
+            return self._deliveries.ack(session, ack.message_id)
+        return self._deliveries.ack_all(session, ack.pos or 0)
 
     def take_over(self, session: Session, agent: str) -> None:
         """
@@ -78,37 +126,71 @@ class Resumption:
         @return: what else there is for it; None if nothing is known of the agent.
         """
         absence = self._memory.returned(agent)
-        if absence is None:
-            return None
         # in order: what the limit leaves out should be the same every time
-        for channel in sorted(absence.subscriptions):
+        for channel in sorted(absence.channels if absence else ()):
             mine = self._registry.channels(session)
             if channel not in mine and len(mine) >= self._max_subscriptions:
                 self._limits.max_subscriptions.add()
                 break
             self._registry.join(session, channel)
-        return absence
+        owed = {event.seq: event for event in absence.owed} if absence else {}
+        known = len(owed)
+        for other in self._presence.others(session, agent):
+            owed |= {delivery.event.seq: delivery.event for delivery in other.owed.values()}
+            if other.behind is not None:
+                owed |= other.behind.owed
+        if len(owed) > known:
+            self._log_counts.takeovers += 1
+        if absence is None and not owed:
+            return None
+        places = {} if absence is None else absence.channels
+        return Absence(places, [owed[pos] for pos in sorted(owed)], session.acknowledges)
 
-    def replay(self, session: Session, absence: Absence) -> None:
+    def resume(self, session: Session, position: Position | None, absence: Absence | None, request: Raw) -> None:
         """
-        Send what the agent of C{session} owed, and what it missed, as fast as the client reads.
+        Send C{session} the ack of an C{auth} or a C{resume}, and what follows it in one pass: what its agent owes and
+        has missed, and what it asks for.
+
+        @param position: what it asks for, which L{check} has allowed.
+        @param absence: what its agent left behind.
         """
+        gap = None
+        resumed: dict[str, int] = {}
+        if position is not None:
+            for name in position.channels:
+                self._registry.join(session, name)
+            resumed = dict.fromkeys(position.channels, position.pos)
+            gap = self._catch_up.gap(position.epoch, position.pos, resumed)
+            if gap is not None:
+                self._log_counts.gaps += 1
+                resumed = {}
+        self._sent.ack += 1
+        place = self._catch_up.place(session)
+        subscriptions = sorted(self._registry.channels(session))
+        wants = position is not None
+        now_ms = self._wall_ms()
+        session.peer.send(authenticated_frame(request, subscriptions, now_ms, place, resumed=wants, gap=gap))
+        if absence is not None or resumed:
+            missed = absence.channels if absence is not None else {}
+            owed = {event.seq: event for event in absence.owed} if absence is not None else {}
+            if any(pos < self._catch_up.head for pos in (*missed.values(), *resumed.values())) or owed:
+                self._catch_up.begin(session, resumed=resumed, missed=missed, owed=owed)
 
-        def events() -> Iterator[Tracked]:
-            yield from absence.owed
-            yield from missed
+    def check(self, session: Session, position: Position, *, authenticated: bool) -> None:
+        """
+        May C{session} subscribe to all channels that it resumes?
 
-        missed = self._memory.missed(absence)
-        session.replaying = remaining = events()
-
-        def frames() -> Iterator[bytes]:
-            for event in remaining:
-                self._deliveries.forget(session, event.id)
-                self._deliveries.sent(event, {session})
-                self._sent.again += len(event.frames)
-                yield from event.frames
-            # it may have authenticated as another agent since, and be receiving that one's replay
-            if session.replaying is remaining:
-                session.replaying = None
-
-        session.peer.replay(frames())
+        @param authenticated: it has authenticated, or is just about to.
+        @raise ProtocolError: C{INVALID_CHANNEL}, C{NOT_AUTHORIZED} or C{TOO_MANY_SUBSCRIPTIONS}.
+        """
+        for name in position.channels:
+            agent = self._parse_channel(name).agent
+            if not authenticated and not session.may_listen(agent):
+                raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel")
+        mine = self._registry.channels(session)
+        if len(mine | set(position.channels)) > max(len(mine), self._max_subscriptions):
+            self._limits.max_subscriptions.add()
+            raise ProtocolError(
+                ErrorCode.TOO_MANY_SUBSCRIPTIONS,
+                f"Too many subscriptions: the limit is {self._max_subscriptions}; unsubscribe from some",
+            )

@@ -5,32 +5,54 @@ Where every event enters, and its way to the subscribers.
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import NamedTuple
 
-from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.ids import event_prefix
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import GLOBAL, Channel, Channels, is_private
-from dcm_ws.protocol.errors import ProtocolError
-from dcm_ws.protocol.events import traits_of
+from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.events import Ephemeral, traits_of
 from dcm_ws.protocol.notifications import decode_notification
 from dcm_ws.protocol.rawjson import check_data
-from dcm_ws.protocol.replies import event_frame, mirror_frame, to_json
+from dcm_ws.protocol.replies import event_frame, mirror_frame, position_field, to_json
 
 _NOBODY: frozenset[Session] = frozenset()
 _GLOBAL = GLOBAL.name
 
+# names that no agent can have: they begin with a space
+ANONYMOUS = " anonymous"
+"""
+The publisher that all clients together are that have not authenticated.
+"""
+
+_DATABASE = " database"
+_SERVICE = " service"
+
+
+class Published(NamedTuple):
+    """
+    @ivar pos: the event's position in the log; 0 if it is not logged.
+    """
+
+    id: str
+    pos: int
+
 
 class Router:
     """
-    Publishes events: numbers and encodes them, and gives them to the subscribers of their channels and of C{global}.
+    Publishes events: numbers, encodes and logs them, and gives them to the subscribers of their channels and of
+    C{global}.
 
+    @ivar draining: the service stops, and accepts no events of clients any more.
     @ivar published: events published since the start.
     """
 
@@ -45,7 +67,9 @@ class Router:
         clients: Clients,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
-        memory: AgentMemory,
+        log: MemoryLog,
+        ephemeral: Ephemeral,
+        catch_up: CatchUp,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._prefix = event_prefix(world)
@@ -59,24 +83,37 @@ class Router:
         self._strangers = clients.strangers
         self._members = registry.members
         self._deliveries = deliveries
-        self._memory = memory
+        self._log = log
+        self._is_ephemeral = ephemeral.includes
+        self._behind = clients.behind
+        self._catch_up = catch_up
+        self.draining = False
         self.published = 0
 
     def announce(self, channel: Channel, event: str, data: object) -> str:
         """
         Publish an event of the service's own; return its id.
         """
-        return self._publish(self._counts.service, channel, event, to_json(data), self._wall_ms(), channel.name)
+        data, now_ms = to_json(data), self._wall_ms()
+        return self._publish(self._counts.service, channel, event, data, now_ms, channel.name, _SERVICE).id
 
-    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
+    def publish(
+        self, channel: Channel, event: str, data: bytes, sender: bytes = b"", publisher: str | None = None
+    ) -> Published:
         """
-        Publish a client's event; return its id.
+        Publish a client's event.
 
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
+        @param publisher: the agent, who pays for the event's room in the log; None without one.
+        @raise ProtocolError: C{NOT_AVAILABLE}: the event would be in no log when the service is gone.
         """
+        if self.draining:
+            raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
         counts, mirror = self._counts.client, self._mirror_clients
-        return self._publish(counts, channel, event, data, self._wall_ms(), channel.name, sender, mirror)
+        return self._publish(
+            counts, channel, event, data, self._wall_ms(), channel.name, publisher or ANONYMOUS, sender, mirror
+        )
 
     def notified(self, payload: str) -> str:
         """
@@ -105,7 +142,8 @@ class Router:
             self._wall_ms() if timestamp is None else timestamp,
             # the name as it was given: one that fits no channel makes it an event of global
             notification.channel,
-        )
+            _DATABASE,
+        ).id
 
     def _publish(
         self,
@@ -115,9 +153,10 @@ class Router:
         data: bytes,
         timestamp: int,
         named: str,
+        publisher: str,
         sender: bytes = b"",
         mirror: bool = True,
-    ) -> str:
+    ) -> Published:
         """
         @param counts: the events of the same source, by category.
         @param named: the channel's name as it was given; if that is private, strangers do not receive the event.
@@ -132,19 +171,33 @@ class Router:
         everyone = members(_GLOBAL) if mirrored else _NOBODY
         if self._strangers and is_private(named):
             listeners, everyone = listeners - self._strangers, everyone - self._strangers
-        logged = tracked and self._memory.absent > 0
+        subject_of = None if tracked else self._latest.subject_of(event)
         frame = copy = b""
-        if listeners or logged:
-            frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
-        if everyone or (logged and mirrored):
-            copy = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
+        pos = 0
+        if subject_of is None and (tracked or not self._is_ephemeral(event)):
+
+            def encode(pos: int) -> tuple[bytes, bytes]:
+                more = sender + position_field(pos)
+                return (
+                    event_frame(event_id, channel.json, event, data, timestamp, more),
+                    mirror_frame(event_id, channel.json, event, data, timestamp, more) if mirrored else b"",
+                )
+
+            entry = self._log.append(event_id, channel.name, tracked, publisher, encode)
+            pos, frame, copy = entry.pos, entry.frame, entry.mirror
+            if self._behind:
+                # they get it from the log, in its order
+                listeners, everyone = listeners - self._behind, everyone - self._behind
+        else:
+            if listeners:
+                frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
+            if everyone:
+                copy = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
         counts[category] += 1
         self._counts.audiences[len(listeners) + len(everyone)] += 1
         if tracked:
-            self._deliver(seq, event_id, listeners, frame, everyone, copy)
-            if logged:
-                self._memory.published(seq, event_id, channel.name, frame, copy)
-        elif (subject_of := self._latest.subject_of(event)) is not None:
+            self._deliver(pos, event_id, listeners, frame, everyone, copy)
+        elif subject_of is not None:
             subject = f"{event} {subject_of(data)}"
             for session in listeners:
                 session.peer.offer(f"{channel.name} {subject}", frame)
@@ -155,11 +208,11 @@ class Router:
                 session.peer.send(frame)
             for session in everyone:
                 session.peer.send(copy)
-        return event_id
+        return Published(event_id, pos)
 
     def _deliver(
         self,
-        seq: int,
+        pos: int,
         event_id: str,
         listeners: Set[Session],
         frame: bytes,
@@ -178,4 +231,6 @@ class Router:
                     session.peer.send(joined)
                 owing = audience - self._observers if self._observers else audience
                 if owing:
-                    self._deliveries.sent(Tracked(seq, event_id, frames), owing)
+                    self._deliveries.sent(Tracked(pos, event_id, frames), owing)
+        if self._deliveries.full:
+            self._catch_up.wait()

@@ -4,12 +4,12 @@ What is known of one client.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
+from dcm_ws.core.behind import Behind
 from dcm_ws.core.budgets import Budget
-from dcm_ws.core.delivery import Delivery, Tracked
+from dcm_ws.core.delivery import Delivery
 from dcm_ws.core.ports import Peer
 from dcm_ws.protocol.tokens import Claims
 
@@ -53,7 +53,7 @@ class State(Enum):
 
 
 # to look up the member of an enumeration takes as long as a call
-_STRANGER = State.STRANGER
+_STRANGER, _AUTHENTICATED = State.STRANGER, State.AUTHENTICATED
 
 
 class Session:
@@ -79,7 +79,8 @@ class Session:
     @ivar pongs: pings that it may still answer free of charge.
     @ivar acks: acks that it sent and did not owe, counted on from C{published}.
     @ivar owed: its deliveries that await an ack, by event id.
-    @ivar replaying: what it missed while it was away and has not been sent yet.
+    @ivar behind: how far it is, if it catches up with the log.
+    @ivar is_silent: it has never acknowledged anything, although it has had time to.
     @ivar expires_at: when its token expires (monotonic seconds); None without an expiry, or if expiry is not enforced.
     @ivar expires_ms: the same in ms since the epoch; 0 without an expiry, or if expiry is not enforced.
     """
@@ -88,6 +89,7 @@ class Session:
         "acknowledges",
         "acks",
         "agent",
+        "behind",
         "budgets",
         "client_id",
         "dcm_session",
@@ -95,6 +97,7 @@ class Session:
         "expires_at",
         "expires_ms",
         "heard_at",
+        "is_silent",
         "joined_at",
         "observer",
         "operator",
@@ -104,7 +107,6 @@ class Session:
         "ping_at",
         "pinged_at",
         "pongs",
-        "replaying",
         "sender",
         "state",
     )
@@ -126,7 +128,8 @@ class Session:
         self.pongs = PONGS
         self.acks = published
         self.owed: dict[str, Delivery] = {}
-        self.replaying: Iterator[Tracked] | None = None
+        self.behind: Behind | None = None
+        self.is_silent = False
         self.expires_at: float | None = None
         self.expires_ms = 0
 
@@ -143,6 +146,14 @@ class Session:
         The agent that is connected by this client; None for observers and clients that have not authenticated.
         """
         return None if self.observer else self.agent
+
+    def may_listen(self, agent: str | None) -> bool:
+        """
+        May it subscribe to the channel of C{agent}, or of none?
+        """
+        if agent is None or self.state is _AUTHENTICATED:
+            return True
+        return agent == self.origin.agent_id and not self.is_stranger
 
     def give_back(self, size: int) -> None:
         """

@@ -11,6 +11,7 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
@@ -53,6 +54,23 @@ class AgentStats(TypedDict):
     remembered: int
 
 
+class LogStats(TypedDict):
+    """
+    What is in the log, and what became of clients that caught up with it.
+    """
+
+    epoch: str
+    head: int
+    first: int
+    events: int
+    bytes: int
+    inFlight: int
+    catchingUp: int
+    replays: int
+    gaps: int
+    takeovers: int
+
+
 class ChannelFigures(TypedDict):
     """
     How many clients there are, and where they listen.
@@ -91,6 +109,7 @@ class CoreStats(Sizes, AgentNames):
     events: EventStats
     deliveries: DeliveryStats
     agents: AgentStats
+    log: LogStats
     refusals: dict[str, int]
     closes: dict[str, int]
     limits: dict[str, int]
@@ -109,6 +128,7 @@ class Stats:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        log: MemoryLog,
         presence: Presence,
     ) -> None:
         self._counts = counts
@@ -116,6 +136,7 @@ class Stats:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._log = log
         self._presence = presence
 
     def sizes(self, *, names: bool) -> Sizes:
@@ -165,6 +186,18 @@ class Stats:
                 "connected": len(self._presence.agents),
                 "absent": self._memory.absent,
                 "remembered": len(self._memory),
+            },
+            "log": {
+                "epoch": self._log.epoch,
+                "head": self._log.head,
+                "first": self._log.first,
+                "events": len(self._log),
+                "bytes": self._log.bytes,
+                "inFlight": self._deliveries.pending,
+                "catchingUp": len(self._clients.behind),
+                "replays": counts.log.replays,
+                "gaps": counts.log.gaps,
+                "takeovers": counts.log.takeovers,
             },
             "refusals": {str(code): times for code, times in counts.refusals.items()},
             "closes": {str(int(code)): n for code, n in counts.closes.items()},

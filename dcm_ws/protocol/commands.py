@@ -28,6 +28,16 @@ REQUEST_MAX = 128
 Characters in the id of a request, at most.
 """
 
+EPOCH_MAX = 64
+"""
+Characters in an epoch, at most.
+"""
+
+POSITION_MAX = 2**53 - 1
+"""
+The last position that every client can read exactly.
+"""
+
 NULL = Raw(b"null")
 
 
@@ -48,12 +58,27 @@ class Publish(Struct, tag="publish", frozen=True, gc=False):
     id: Raw = NO_REQUEST
 
 
+class Position(Struct, frozen=True, gc=False):
+    """
+    What a client has of the log: everything in its channels up to C{pos}.
+    """
+
+    epoch: Annotated[str, Meta(max_length=EPOCH_MAX)]
+    pos: Annotated[int, Meta(ge=0, le=POSITION_MAX)]
+    channels: list[str] = []
+
+
+class Resume(Position, tag="resume", frozen=True, gc=False, kw_only=True):
+    id: Raw = NO_REQUEST
+
+
 class Auth(Struct, tag="auth", frozen=True, gc=False):
     token: Annotated[str, Meta(max_length=TOKEN_MAX)] | None = None
     agent_id: str | None = None
     session_id: str | None = None
     id: Raw = NO_REQUEST
     observer: bool | Literal[""] | None = None
+    resume: Position | None = None
 
     def __post_init__(self) -> None:
         check_identifiers(self, "agent_id", "session_id")
@@ -72,11 +97,16 @@ class Pong(Struct, tag="pong", frozen=True, gc=False):
 
 
 class Ack(Struct, tag="ack", frozen=True, gc=False):
-    message_id: Annotated[str, Meta(max_length=128)]
+    message_id: Annotated[str, Meta(max_length=128)] | None = None
     id: Raw = NO_REQUEST
+    pos: Annotated[int, Meta(ge=0, le=POSITION_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.message_id is None) == (self.pos is None):
+            raise ValueError("it takes either `message_id` or `pos`")
 
 
-Command = Subscribe | Unsubscribe | Publish | Auth | Ping | Pong | Ack
+Command = Subscribe | Unsubscribe | Publish | Auth | Resume | Ping | Pong | Ack
 
 
 def check_identifiers(struct: Struct, *names: str) -> None:
@@ -102,7 +132,7 @@ _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 _QUOTE = ord('"')
-_TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack"})
+_TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "resume", "ping", "pong", "ack"})
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError, ValueError)
 """

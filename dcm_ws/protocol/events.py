@@ -51,6 +51,7 @@ How the names of tracked events begin.
 
 _RESERVED_FAMILIES = ("system.", "metric.")
 _RESERVED = frozenset({"agent.connected", "agent.disconnected"})
+_PRESENCE = _RESERVED | {"agent.heartbeat"}
 _event = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _family = re.compile(r"[A-Za-z0-9_.:-]{1,62}[.:]\*")
 
@@ -121,7 +122,8 @@ class Publishable:
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        names, prefixes = set(CATALOGUE), []
+        names: set[str] = set()
+        prefixes: list[str] = []
         for name in extra:
             if is_event(name):
                 names.add(name)
@@ -135,10 +137,38 @@ class Publishable:
         self._prefixes = tuple(prefixes)
 
     def __contains__(self, name: str) -> bool:
+        return name in CATALOGUE or self.adds(name)
+
+    def adds(self, name: str) -> bool:
+        """
+        True if the operator has added that name.
+        """
         # the star matches one character or more
         return name in self._names or (
             name.startswith(self._prefixes) and name not in self._prefixes and is_event(name)
         )
+
+
+class Ephemeral:
+    """
+    The events that are not logged: what soon means nothing any more, and what the operator adds.  Tracked events are
+    logged whatever is added.
+
+    @param extra: event names, as for L{Publishable}.
+    @raise ValueError: a name in C{extra} that no event could have.
+
+    @ivar includes: is an event of that name not logged?
+    """
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        self._extra = Publishable(extra)
+        # events have few names, of 64 characters at most
+        self.includes = lru_cache(maxsize=4096)(self._includes)
+
+    def _includes(self, name: str) -> bool:
+        if is_tracked(name):
+            return False
+        return name.startswith(_RESERVED_FAMILIES) or name in _PRESENCE or self._extra.adds(name)
 
 
 def shortened(name: str) -> str:

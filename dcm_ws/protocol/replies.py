@@ -7,6 +7,7 @@ An event's C{data} is never parsed into objects: it travels as the JSON text tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -18,40 +19,93 @@ from dcm_ws.protocol.frames import PING_FRAME, text_frame
 _encode = msgspec.json.encode
 
 
-def connected_frame(client_id: str, server: str, now_ms: int) -> bytes:
+class Gap(NamedTuple):
+    """
+    Events of a client's channels that it does not get.
+
+    @ivar reason: C{epoch}: its positions are those of another log; C{expired}: they are not kept any more; C{ahead}: it
+        is beyond the end of the log.
+    @ivar first: the oldest position that is kept.
+    """
+
+    reason: str
+    first: int
+
+
+def place_fields(epoch: str, pos: int) -> bytes:
+    """
+    The fields of a frame that tell how far a client is: it has been sent everything up to C{pos}.
+
+    @param epoch: made by the service: needs no escaping.
+    """
+    return b',"epoch":"%b","pos":%d' % (epoch.encode(), pos)
+
+
+def connected_frame(client_id: str, server: str, now_ms: int, place: bytes = b"") -> bytes:
     """
     The first frame of every connection.
+
+    @param place: made by L{place_fields}.
     """
     return text_frame(
-        b'{"type":"connected","client_id":"%b","timestamp":%d,"authenticated":false,"server":%b}'
-        % (client_id.encode(), now_ms, _encode(server))
+        b'{"type":"connected","client_id":"%b","timestamp":%d,"authenticated":false,"server":%b%b}'
+        % (client_id.encode(), now_ms, _encode(server), place)
     )
 
 
-def done_frame(request: Raw, now_ms: int) -> bytes:
+def done_frame(request: Raw, now_ms: int, place: bytes = b"") -> bytes:
     """
     Success of a request that had an id.
+
+    @param place: made by L{place_fields}, or empty.
     """
-    return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d}' % (request, now_ms))
+    return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d%b}' % (request, now_ms, place))
 
 
-def published_frame(request: Raw, event_id: str, now_ms: int) -> bytes:
+def published_frame(request: Raw, event_id: str, now_ms: int, pos: int = 0) -> bytes:
     """
     Success of a C{publish}, with the id of the event.
+
+    @param pos: the event's position; 0 if it is not logged.
     """
+    place = b',"pos":%d' % pos if pos else b""
     return text_frame(
-        b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d}' % (request, event_id.encode(), now_ms)
+        b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d%b}'
+        % (request, event_id.encode(), now_ms, place)
     )
 
 
-def authenticated_frame(request: Raw, subscriptions: Sequence[str], now_ms: int) -> bytes:
+def authenticated_frame(
+    request: Raw,
+    subscriptions: Sequence[str],
+    now_ms: int,
+    place: bytes = b"",
+    *,
+    resumed: bool = False,
+    gap: Gap | None = None,
+) -> bytes:
     """
-    Success of an C{auth}, with the channels that the client is subscribed to now.
+    Success of an C{auth} or a C{resume}, with the channels that the client is subscribed to now.
+
+    @param place: made by L{place_fields}.
+    @param resumed: what the client has missed follows.
+    @param gap: why it does not, although the client has asked for it.
     """
+    if gap is not None:
+        place = b',"resumed":false,"gap":%b%b' % (_encode(gap._asdict()), place)
+    elif resumed:
+        place = b',"resumed":true' + place
     return text_frame(
-        b'{"type":"ack","id":%b,"success":true,"subscriptions":%b,"timestamp":%d}'
-        % (request or NULL, _encode(subscriptions), now_ms)
+        b'{"type":"ack","id":%b,"success":true,"subscriptions":%b,"timestamp":%d%b}'
+        % (request or NULL, _encode(subscriptions), now_ms, place)
     )
+
+
+def gap_frame(gap: Gap, place: bytes) -> bytes:
+    """
+    Events of a client's channels have left the log before they were sent to it.
+    """
+    return text_frame(b'{"type":"gap","reason":%b,"first":%d%b}' % (_encode(gap.reason), gap.first, place))
 
 
 def refused_frame(error: ProtocolError, now_ms: int) -> bytes:
@@ -76,12 +130,14 @@ def pong_frame(now_ms: int) -> bytes:
     return text_frame(b'{"type":"pong","timestamp":%d}' % now_ms)
 
 
-def heartbeat_frames(now_ms: int) -> bytes:
+def heartbeat_frames(now_ms: int, place: bytes = b"") -> bytes:
     """
     The server's own ping, for the application and for its WebSocket library: two frames.
+
+    @param place: made by L{place_fields}.
     """
     # the Ping comes first: some clients return a text message and do not read a Ping after it
-    return PING_FRAME + text_frame(b'{"type":"ping","timestamp":%d}' % now_ms)
+    return PING_FRAME + text_frame(b'{"type":"ping","timestamp":%d%b}' % (now_ms, place))
 
 
 def from_field(agent: str) -> bytes:
@@ -91,7 +147,14 @@ def from_field(agent: str) -> bytes:
     return b',"from":' + _encode(agent)
 
 
-def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
+def position_field(pos: int) -> bytes:
+    """
+    The field of an event's frame that has its position.
+    """
+    return b',"pos":%d' % pos
+
+
+def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
     """
     An event as the subscribers of its channel receive it.
 
@@ -100,15 +163,15 @@ def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestam
     @param event: fits its grammar: needs no escaping.
     @param data: JSON, UTF-8.
     @param timestamp: ms since the epoch.
-    @param sender: what L{from_field} makes, or empty.
+    @param more: what L{from_field} and L{position_field} make, or empty.
     """
     return text_frame(
         b'{"id":"%b","channel":%b,"event":"%b","data":%b,"timestamp":%d%b}'
-        % (event_id.encode(), channel, event.encode(), data, timestamp, sender)
+        % (event_id.encode(), channel, event.encode(), data, timestamp, more)
     )
 
 
-def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"") -> bytes:
+def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
     """
     An event as the subscribers of C{global} receive it, if it was published to another channel.
 
@@ -116,7 +179,7 @@ def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestam
     """
     return text_frame(
         b'{"id":"%b","channel":"global","event":"%b","data":%b,"timestamp":%d%b,"origin":%b}'
-        % (event_id.encode(), event.encode(), data, timestamp, sender, origin)
+        % (event_id.encode(), event.encode(), data, timestamp, more, origin)
     )
 
 

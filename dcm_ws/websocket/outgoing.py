@@ -157,15 +157,21 @@ class Outgoing(LeanProtocol):
         """
         Write the next part of the replay; return True if that was the last.
         """
+        self._write_queue()
         part, size = [], 0
         assert self._replay is not None
         for frame in self._replay:
+            if not frame:
+                # nothing for now
+                break
             part.append(frame)
             size += len(frame)
             if size >= self._chunk:
                 break
         else:
             self._replay = None
+        if not part:
+            return self._replay is None
         data = b"".join(part)
         self._sent.bytes += len(data)
         if self.window_bits is not None:

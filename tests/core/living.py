@@ -35,9 +35,9 @@ QUEUE_LIMITS: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pend
 MEMORY_LIMITS: dict[str, Any] = {
     "max_agents": 10_000,
     "max_kept": 500_000,
-    "max_events": 100_000,
     "max_bytes": 64 << 20,
 }
+LOG_LIMITS: dict[str, Any] = {"keep": 86_400.0, "max_events": 100_000, "max_bytes": 64 << 20}
 
 
 def make_queue(clock: Clock, counts: Counts | None = None, **limits: Any) -> DeliveryQueue:

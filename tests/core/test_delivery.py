@@ -18,6 +18,7 @@ class Reader:
     def __init__(self) -> None:
         self.owed: dict[str, Delivery] = {}
         self.acknowledges = True
+        self.is_silent = True
 
 
 def event(number: int) -> Tracked:

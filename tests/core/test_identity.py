@@ -35,6 +35,8 @@ def test_development_takes_a_name(core: Core) -> None:
         "success": True,
         "subscriptions": ["agents/ann", "global"],
         "timestamp": WALL_MS,
+        "epoch": "epoch",
+        "pos": 0,
     }
     assert (event["channel"], event["event"]) == ("global", "agent.connected")
     assert event["data"] == {

@@ -26,7 +26,7 @@ def test_subscribe(core: Core, client: Client, channel: str) -> None:
     A client may listen to any channel that is nobody's own; twice is a success and changes nothing.
     """
     for request in (1, 2):
-        assert client.say(type="subscribe", channel=channel, id=request) == [ack(request)]
+        assert client.say(type="subscribe", channel=channel, id=request) == [ack(request, epoch="epoch", pos=0)]
 
     assert core.stats.sizes(names=True)["channelStats"] == {"global": 1, channel: 1}
 
@@ -80,15 +80,15 @@ def test_subscriptions_are_limited(clock: Clock) -> None:
     """
     client = Client(make_core(clock, max_subscriptions=3))
     client.peer.take()
-    assert client.say(type="subscribe", channel="topics/1", id=1) == [ack(1)]
-    assert client.say(type="subscribe", channel="topics/2", id=2) == [ack(2)]
+    assert client.say(type="subscribe", channel="topics/1", id=1) == [ack(1, epoch="epoch", pos=0)]
+    assert client.say(type="subscribe", channel="topics/2", id=2) == [ack(2, epoch="epoch", pos=0)]
     refused = only(client.say(type="subscribe", channel="topics/3", id=3))
     assert (refused["code"], refused["success"], refused["id"]) == ("TOO_MANY_SUBSCRIPTIONS", False, 3)
     assert "3" in refused["error"]
-    assert client.say(type="subscribe", channel="topics/1", id=4) == [ack(4)]
+    assert client.say(type="subscribe", channel="topics/1", id=4) == [ack(4, epoch="epoch", pos=0)]
 
     client.say(type="unsubscribe", channel="global")
-    assert client.say(type="subscribe", channel="topics/3", id=5) == [ack(5)]
+    assert client.say(type="subscribe", channel="topics/3", id=5) == [ack(5, epoch="epoch", pos=0)]
 
 
 def test_a_thousand_subscriptions(client: Client) -> None:
@@ -126,7 +126,7 @@ def test_claiming_an_agent_opens_its_channel_in_development(core: Core) -> None:
     client = Client(core, Origin(agent_id="ann"))
     client.peer.take()
 
-    assert client.say(type="subscribe", channel="agents/ann", id=1) == [ack(1)]
+    assert client.say(type="subscribe", channel="agents/ann", id=1) == [ack(1, epoch="epoch", pos=0)]
     assert only(client.say(type="subscribe", channel="agents/bob", id=2))["code"] == "NOT_AUTHORIZED"
 
 
@@ -137,7 +137,7 @@ def test_claiming_an_agent_leaves_the_other_channels_open(core: Core) -> None:
     client = Client(core, Origin("ann"))
     client.peer.take()
     for channel in ("topics/t", "sessions/s", "metrics", "agents/ann"):
-        assert client.say(type="subscribe", channel=channel, id=1) == [ack(1)]
+        assert client.say(type="subscribe", channel=channel, id=1) == [ack(1, epoch="epoch", pos=0)]
     assert client.say(type="subscribe", channel="agents/bob", id=2)[0]["code"] == "NOT_AUTHORIZED"
 
 
@@ -147,7 +147,7 @@ def test_authenticated_client_may_listen_to_any_agent(client: Client) -> None:
     """
     client.auth("ann")
 
-    assert client.say(type="subscribe", channel="agents/bob", id=1) == [ack(1)]
+    assert client.say(type="subscribe", channel="agents/bob", id=1) == [ack(1, epoch="epoch", pos=0)]
 
 
 def test_anonymous_client_may_publish_to_an_agent(core: Core, client: Client) -> None:

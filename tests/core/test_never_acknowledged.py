@@ -29,7 +29,7 @@ def failures(core: Core) -> tuple[Any, Any]:
 
 
 def event(core: Core) -> str:
-    return core.router.publish(GLOBAL, "task.created", b"1")
+    return core.router.publish(GLOBAL, "task.created", b"1").id
 
 
 def test_dashboard_does_not_count_as_failed(clock: Clock, core: Core, counts: Counts) -> None:
@@ -133,7 +133,7 @@ def test_agents_that_acknowledge_are_remembered_for_a_day(clock: Clock) -> None:
     memory.acknowledged("ann")
     clock.advance(DAY - 1)
     assert memory.acknowledges("ann")
-    memory.left("ann", Absence(frozenset(), (), 0, acknowledges=True))
+    memory.left("ann", Absence({}, (), acknowledges=True))
     memory.left("bob", Absence(frozenset(), (), 0))
     clock.advance(DAY - 1)
     memory.expire()

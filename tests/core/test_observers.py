@@ -275,7 +275,7 @@ def test_acks_of_those_who_owe_none_are_not_limited(clock: Clock, production: bo
     )
     client = Client(core, Origin(observer=not production, address="192.0.2.1"))
     for _ in range(50):
-        event_id = core.router.publish(parse_channel("global"), "task.created", b"1")
+        event_id = core.router.publish(parse_channel("global"), "task.created", b"1").id
         client.peer.take()
         assert client.say(type="ack", message_id=event_id) == []
     replies = [client.say(type="ack", message_id=event_id) for _ in range(10)]

@@ -62,6 +62,18 @@ def test_counts(core: Core) -> None:
         "events": {"client": 1, "database": 1, "badNotifications": 0},
         "deliveries": {"acked": 0, "retried": 0, "givenUp": 0, "neverAcknowledged": 0, "keptForAbsentAgents": 2},
         "agents": {"connected": 0, "absent": 1, "remembered": 1},
+        "log": {
+            "epoch": "epoch",
+            "head": 2,
+            "first": 1,
+            "events": 2,
+            "bytes": core.log.bytes,
+            "inFlight": stats(core)["pendingDeliveries"],
+            "catchingUp": 0,
+            "replays": 0,
+            "gaps": 0,
+            "takeovers": 0,
+        },
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
         "limits": dict.fromkeys(COUNTERS, 0),
@@ -87,8 +99,8 @@ def test_recent_events_that_did_not_fit_are_counted(clock: Clock) -> None:
     core = make_core(clock, max_events=2)
     away(core, "ann", 5)
 
-    assert stats(core)["limits"]["maxRecentEvents"] == 3
-    assert texts(joined_again(core, "ann")) == [("topics/t", 3), ("topics/t", 4)]
+    assert stats(core)["limits"]["maxRecentEvents"] == 4
+    assert texts(joined_again(core, "ann")) == [("topics/t", 4)]
 
 
 # limits that are counted

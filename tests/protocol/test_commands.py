@@ -15,7 +15,9 @@ from dcm_ws.protocol.commands import (
     Command,
     Ping,
     Pong,
+    Position,
     Publish,
+    Resume,
     Subscribe,
     Unsubscribe,
     decode_command,
@@ -448,3 +450,29 @@ def test_id_of_a_message_that_is_not_read() -> None:
     assert request_of(b'{"id":7}') == Raw(b"7")
     for message in ("{}", "[]", "", '{"id":[]}', b"\xff", '{"x":"\\ud83d","id":1}', '{"id":1'):
         assert request_of(message) == NO_REQUEST
+
+
+def test_resume_command() -> None:
+    """
+    A client says what it has, and of which channels.
+    """
+    command = decode_command('{"type":"resume","epoch":"k3v9","pos":118,"channels":["topics/a"],"id":7}')
+
+    assert isinstance(command, Resume)
+    assert (command.epoch, command.pos, command.channels, bytes(command.id)) == ("k3v9", 118, ["topics/a"], b"7")
+    auth = decode_command('{"type":"auth","agent_id":"ann","resume":{"epoch":"k3v9","pos":3}}')
+    assert isinstance(auth, Auth) and auth.resume == Position("k3v9", 3)
+
+
+@pytest.mark.parametrize(
+    "fields", ["", ',"message_id":null', ',"message_id":"m","pos":1', ',"pos":-1', ',"pos":9007199254740992']
+)
+def test_ack_is_of_a_message_or_of_a_position(fields: str) -> None:
+    """
+    It has exactly one of them.
+    """
+    with pytest.raises(ProtocolError) as caught:
+        decode_command('{"type":"ack"' + fields + "}")
+
+    assert caught.value.code is ErrorCode.INVALID_MESSAGE
+    assert decode_command('{"type":"ack","pos":1}') == Ack(pos=1)

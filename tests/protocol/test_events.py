@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.events import CATALOGUE, SHEDDABLE, Publishable, is_event, is_tracked, traits_of
+from dcm_ws.protocol.events import CATALOGUE, SHEDDABLE, Ephemeral, Publishable, is_event, is_tracked, traits_of
 
 PROTOCOL = [
     "task.created",
@@ -196,3 +196,25 @@ def test_refusal_does_not_name_the_event() -> None:
 
     assert refused.value.code is ErrorCode.INVALID_EVENT
     assert "SECRET" not in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "ephemeral"),
+    [
+        ("metric.update", True),
+        ("agent.heartbeat", True),
+        ("agent.connected", True),
+        ("system.info", True),
+        ("agent.blocked", False),
+        ("task.created", False),
+        ("build.step", True),
+        ("build.", False),
+        ("deploy", True),
+        ("deployed", False),
+    ],
+)
+def test_ephemeral_events(name: str, ephemeral: bool) -> None:
+    """
+    Events that soon mean nothing are not logged; the operator adds others.
+    """
+    assert Ephemeral(["build.*", "deploy", "task.*"]).includes(name) == ephemeral

@@ -5,11 +5,14 @@ import pytest
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.frames import PING_FRAME
 from dcm_ws.protocol.replies import (
+    Gap,
     authenticated_frame,
     connected_frame,
     done_frame,
     event_frame,
+    gap_frame,
     heartbeat_frames,
+    place_fields,
     pong_frame,
     published_frame,
     refused_frame,
@@ -138,3 +141,24 @@ def test_failure_may_say_when_to_try_again(request_id: str | None) -> None:
     message = read(refused_frame(error, NOW))
 
     assert (message["code"], message["retry_after_ms"], message.get("id")) == ("RATE_LIMITED", 250, request_id)
+
+
+def test_place() -> None:
+    """
+    Frames that tell a client how far it is have the epoch and the position.
+    """
+    place = place_fields("k3v9", 131)
+    both = {"epoch": "k3v9", "pos": 131}
+
+    assert read(done_frame(request("r1"), NOW, place)).items() >= both.items()
+    assert read(published_frame(request("r1"), "msg_1", NOW, 5))["pos"] == 5
+    assert (
+        read(authenticated_frame(request("r1"), [], NOW, place, resumed=True)).items()
+        >= {
+            "resumed": True,
+            **both,
+        }.items()
+    )
+    refused = read(authenticated_frame(request("r1"), [], NOW, place, gap=Gap("expired", 9)))
+    assert (refused["resumed"], refused["gap"]) == (False, {"reason": "expired", "first": 9})
+    assert read(gap_frame(Gap("expired", 9), place)) == {"type": "gap", "reason": "expired", "first": 9, **both}

@@ -1,0 +1,209 @@
+"""
+Clients that catch up with the log: what they missed, what their agent owes, and what is too much to be in flight
+(protocol, sections 4 and 10).
+
+While a client catches up, new events of its channels wait in the log and not in its connection's queue.  The connection
+takes them in the order of the log, as fast as the client reads and acknowledges; the turn in which nothing is left is
+the one from which on the client gets events directly again, so nothing is missing and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from dcm_ws.core.behind import Behind
+from dcm_ws.core.clients import Clients
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.session import Session
+from dcm_ws.protocol.channels import GLOBAL
+from dcm_ws.protocol.replies import Gap, gap_frame, place_fields
+
+_GLOBAL = GLOBAL.name
+_PAGE = 256
+
+
+class CatchUp:
+    """
+    Sends clients what is in the log for them.
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        *,
+        log: MemoryLog,
+        clients: Clients,
+        registry: ChannelRegistry[Session],
+        deliveries: DeliveryQueue,
+        max_pending: int,
+    ) -> None:
+        self._sent = counts.sent
+        self._counts = counts.log
+        self._log = log
+        self._behind = clients.behind
+        self._registry = registry
+        self._deliveries = deliveries
+        self._max_pending = max_pending
+
+    @property
+    def head(self) -> int:
+        """
+        The last position of the log.
+        """
+        return self._log.head
+
+    def place(self, session: Session) -> bytes:
+        """
+        The fields that tell C{session} how far it is.
+        """
+        behind = session.behind
+        return place_fields(self._log.epoch, self._log.head if behind is None else min(behind.after, self._log.head))
+
+    def gap(self, epoch: str, pos: int, channels: Mapping[str, int]) -> Gap | None:
+        """
+        Why a client that has everything up to C{pos} cannot go on from there; None if it can.
+        """
+        log = self._log
+        if epoch != log.epoch:
+            return Gap("epoch", log.first)
+        if pos > log.head:
+            return Gap("ahead", log.first)
+        return None if log.complete(pos, channels) else Gap("expired", log.first)
+
+    def begin(
+        self,
+        session: Session,
+        *,
+        live: int | None = None,
+        resumed: Mapping[str, int] | None = None,
+        missed: Mapping[str, int] | None = None,
+        owed: Mapping[int, Tracked] | None = None,
+    ) -> None:
+        """
+        Send C{session} some things from the log, before all events that are still to come.
+
+        @param live: up to where it has been sent the events of its subscriptions; None for the end of the log.
+        @param resumed: the positions that it has in some channels.
+        @param missed: the position in each channel after which it gets tracked events.
+        @param owed: what its agent has not acknowledged, by position.
+        """
+        behind = session.behind
+        begins = behind is None
+        if behind is None:
+            session.behind = behind = Behind(self._log.head if live is None else live)
+            self._behind.add(session)
+        else:
+            # what it has had it must not get again when its place is moved back
+            behind.live = max(behind.live, behind.after)
+            behind.resumed = {name: max(pos, behind.after) for name, pos in behind.resumed.items()}
+            behind.missed = {name: max(pos, behind.after) for name, pos in behind.missed.items()}
+            behind.page.clear()
+        behind.resumed.update(resumed or {})
+        behind.missed.update(missed or {})
+        if owed:
+            behind.owed = dict(sorted((behind.owed | dict(owed)).items()))
+        behind.after = min([behind.after, *(resumed or {}).values(), *(missed or {}).values()])
+        if begins:
+            self._counts.replays += 1
+            session.peer.replay(self._frames(session, behind))
+
+    def wait(self) -> None:
+        """
+        Have the clients to which so much is in flight that they get no more catch up from there.
+        """
+        full = self._deliveries.full
+        while full:
+            session, pos = full.popitem()
+            assert isinstance(session, Session)
+            # it gets events directly, or it would not be here
+            self.begin(session, live=pos)
+
+    def end(self, session: Session) -> tuple[dict[int, Tracked], dict[str, int]]:
+        """
+        C{session} leaves: what it has not been sent of what its agent owed, and the position in each of its channels
+        after which it has not been sent anything.
+        """
+        subscriptions, behind = self._registry.since(session), session.behind
+        if behind is None:
+            return {}, dict.fromkeys(subscriptions, self._log.head)
+        session.behind = None
+        self._behind.discard(session)
+        lanes = behind.lanes(subscriptions)
+        return behind.owed, {name: max(behind.after, since) for name, since in lanes.items()}
+
+    def _frames(self, session: Session, behind: Behind) -> Iterator[bytes]:
+        """
+        What C{session} gets, until nothing is left: then it is not behind any more.  Nothing is sent while there is no
+        room in flight.
+        """
+        while session.behind is behind:
+            gap = self._fill(session, behind)
+            if gap is not None:
+                yield gap_frame(gap, place_fields(self._log.epoch, behind.told))
+                continue
+            if self._is_full(session, behind):
+                yield b""
+                continue
+            if not behind.page and not behind.owed:
+                session.behind = None
+                self._behind.discard(session)
+                return
+            event, tracked = self._next(session, behind)
+            if not event.frames:
+                continue
+            if tracked and not session.observer:
+                self._deliveries.forget(session, event.id)
+                self._deliveries.sent(event, {session})
+                # it is behind already
+                self._deliveries.full.pop(session, None)
+            self._sent.again += len(event.frames)
+            yield b"".join(event.frames)
+
+    def _fill(self, session: Session, behind: Behind) -> Gap | None:
+        """
+        Read the next page of the log, if there is none.  Returns a gap that the client has to be told of before.
+        """
+        log, page = self._log, behind.page
+        if page and not page[0].entry.gone:
+            return None
+        page.clear()
+        lanes = behind.lanes(self._registry.since(session))
+        if not log.complete(max(behind.after, behind.told), lanes):
+            behind.told = log.head
+            self._counts.gaps += 1
+            return Gap("expired", log.first)
+        page.extend(log.page(behind.after, lanes, _PAGE))
+        return None
+
+    def _is_full(self, session: Session, behind: Behind) -> bool:
+        if session.is_silent:
+            return False
+        owed = len(session.owed)
+        if owed >= self._max_pending:
+            behind.is_full = True
+        elif owed <= self._max_pending * 3 // 4:
+            behind.is_full = False
+        return behind.is_full
+
+    def _next(self, session: Session, behind: Behind) -> tuple[Tracked, bool]:
+        """
+        The next event, without frames if the client does not get it, and whether it is tracked.
+        """
+        page, owed = behind.page, next(iter(behind.owed), None)
+        if owed is not None and (not page or owed <= page[0].entry.pos):
+            if page and page[0].entry.pos == owed:
+                page.popleft()
+            behind.after = max(behind.after, owed)
+            return behind.owed.pop(owed), True
+        entry = page.popleft().entry
+        behind.after = entry.pos
+        since = self._registry.since(session)
+        frames = tuple(
+            frame
+            for name, frame in ((entry.channel, entry.frame), (_GLOBAL, entry.mirror))
+            if frame and name in since and behind.wants(entry, name, since[name])
+        )
+        return Tracked(entry.pos, entry.id, frames), entry.tracked
