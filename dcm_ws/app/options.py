@@ -315,10 +315,15 @@ class Fields:
         10_000, COUNT, "maximum unacknowledged events per client; beyond it, further ones wait in the log"
     )
     max_pending_bytes: int = setting(
-        256 << 20, BYTES, "maximum size of all unacknowledged events; beyond it, the oldest are given up"
+        256 << 20,
+        BYTES,
+        "maximum size of all unacknowledged events; beyond it, the clients that owe most lose their oldest",
     )
     max_agents: int = setting(
-        10_000, COUNT, "agents whose subscriptions are remembered; beyond it, the agent absent for longest is forgotten"
+        10_000,
+        COUNT,
+        "agents whose subscriptions are remembered; beyond it, one that shared a connection with most others is"
+        " forgotten, or the one absent for longest",
     )
     max_kept: int = setting(
         500_000,

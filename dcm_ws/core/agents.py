@@ -51,7 +51,8 @@ class AgentMemory:
     @param counts: receives its counts.
     @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
     @param keep_subscriptions: how long its subscriptions are, in seconds.
-    @param max_agents: maximum agents remembered; beyond it the agent that was away longest is forgotten.
+    @param max_agents: maximum agents remembered; beyond it an agent of the connection that was most of them is
+        forgotten, and if none was several, the one that was away longest.
     @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.
     @param max_bytes: maximum bytes of the frames of the deliveries kept; beyond it as with C{max_kept}.
 
@@ -77,7 +78,10 @@ class AgentMemory:
         self._max_kept = max_kept
         self._max_bytes = max_bytes
         # both in the order of leaving, so that what ends first is in front
-        self._subscriptions: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
+        self._subscriptions: OrderedDict[str, tuple[float, frozenset[str], str]] = OrderedDict()
+        # the agents that were each one connection, the first one first, and the connections that were several
+        self._agents_of: dict[str, dict[str, None]] = {}
+        self._several: set[str] = set()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
         # agents that have acknowledged something, and until when that is remembered
         self._acknowledging: OrderedDict[str, float] = OrderedDict()
@@ -112,14 +116,16 @@ class AgentMemory:
         """
         return self._acknowledging.get(agent, 0.0) > self._now()
 
-    def left(self, agent: str, absence: Absence) -> None:
+    def left(self, agent: str, absence: Absence, connection: str = "") -> None:
         """
-        A connection of C{agent} has ended.
+        The last connection of C{agent} has ended.
+
+        @param connection: names it; empty if that does not matter.
         """
         now = self._now()
         if absence.acknowledges:
             self.acknowledged(agent)
-        self.remember(agent, frozenset(absence.channels))
+        self.remember(agent, frozenset(absence.channels), connection)
         self._absences[agent] = (now + self._keep_deliveries, absence)
         self.kept += len(absence.owed)
         self._kept_bytes += absence.size
@@ -128,16 +134,32 @@ class AgentMemory:
         if self._kept_bytes > self._max_bytes:
             self._shorten(self._max_bytes, lambda event: event.size)
 
-    def remember(self, agent: str, subscriptions: frozenset[str]) -> None:
+    def remember(self, agent: str, subscriptions: frozenset[str], connection: str = "") -> None:
         """
         Remember what a connection of C{agent} that has ended was subscribed to.
         """
-        self._subscriptions[agent] = (self._now() + self._keep_subscriptions, subscriptions)
-        self._subscriptions.move_to_end(agent)
+        if agent in self._subscriptions:
+            self._forget(agent)
+        self._subscriptions[agent] = (self._now() + self._keep_subscriptions, subscriptions, connection)
+        agents = self._agents_of.setdefault(connection, {})
+        agents[agent] = None
+        if connection and len(agents) > 1:
+            self._several.add(connection)
         if len(self._subscriptions) > self._max_agents:
-            longest, _ = self._subscriptions.popitem(last=False)
+            most = max(self._several, key=lambda name: len(self._agents_of[name]), default=None)
+            loser = next(iter(self._subscriptions if most is None else self._agents_of[most]))
+            self._forget(loser)
             self._counts.limits.max_agents.add()
-            self._give_up(longest)
+            self._give_up(loser)
+
+    def _forget(self, agent: str) -> None:
+        _, _, connection = self._subscriptions.pop(agent)
+        agents = self._agents_of[connection]
+        del agents[agent]
+        if len(agents) < 2:
+            self._several.discard(connection)
+        if not agents:
+            del self._agents_of[connection]
 
     def returned(self, agent: str) -> Absence | None:
         """
@@ -158,10 +180,10 @@ class AgentMemory:
         """
         now = self._now()
         while self._subscriptions:
-            agent, (until, _) = next(iter(self._subscriptions.items()))
+            agent, (until, _, _) = next(iter(self._subscriptions.items()))
             if until > now:
                 break
-            del self._subscriptions[agent]
+            self._forget(agent)
         while self._acknowledging:
             agent, forget_at = next(iter(self._acknowledging.items()))
             if forget_at > now:

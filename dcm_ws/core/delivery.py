@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple, Protocol
 
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.log import fair_level
 
 
 class Recipient(Protocol):
@@ -80,7 +81,8 @@ class DeliveryQueue:
     @param max_attempts: sends in all.
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
         acknowledged anything although it has had time to, the oldest is given up.
-    @param max_bytes: maximum bytes of frames held, in all; beyond it the deliveries that are due first are given up.
+    @param max_bytes: maximum bytes of frames held, in all; beyond it the clients that hold most lose their oldest
+        deliveries.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar full: clients that have to get no more for now, with the position of the last event that they were sent.  The
@@ -242,8 +244,24 @@ class DeliveryQueue:
             self._let_go(delivery)
 
     def _make_room(self, size: int) -> None:
-        while self._due and self.held + size > self._max_bytes:
-            self._crowd_out(self._due.popleft())
+        """
+        Give up the oldest deliveries of those clients that hold most, until there is room for C{size} bytes.
+        """
+        if self.held + size <= self._max_bytes:
+            return
+        weights: dict[Recipient, int] = {}
+        for delivery in self._due:
+            for client in delivery.waiting:
+                weights[client] = weights.get(client, 0) + delivery.event.size
+        # some more than is needed, so that this is done seldom
+        level = fair_level(weights.values(), max(0, self._max_bytes - self._max_bytes // 64 - size))
+        for client, weight in weights.items():
+            while weight > level:
+                name, delivery = next(iter(client.owed.items()))
+                weight -= delivery.event.size
+                self._settle(client, name)
+                self._give_up(client)
+                self._crowded_out.add()
 
     def _hold(self, event: Tracked) -> int:
         self.held += event.size
@@ -266,9 +284,3 @@ class DeliveryQueue:
             # in place: a pass over it may be under way
             self._due.clear()
             self._due.extend(waiting)
-
-    def _crowd_out(self, delivery: Delivery) -> None:
-        for client in list(delivery.waiting):
-            self._settle(client, delivery.event.id)
-            self._give_up(client)
-            self._crowded_out.add()

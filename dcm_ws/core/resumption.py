@@ -66,9 +66,9 @@ class Resumption:
         others = self._presence.others(session, agent)
         if not others:
             ordered = [owed[pos] for pos in sorted(owed)]
-            self._memory.left(agent, Absence(places, ordered, session.acknowledges))
+            self._memory.left(agent, Absence(places, ordered, session.acknowledges), session.client_id)
             return
-        self._memory.remember(agent, frozenset(places))
+        self._memory.remember(agent, frozenset(places), session.client_id)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
         self._hand_over(heir, owed)

@@ -179,3 +179,20 @@ def test_deliveries_kept_may_reach_the_limit(
     memory.left("bob", absence(["global"], [first + 1]))
 
     assert (counts.limits.max_kept.value, memory.kept) == (given_up, owed - given_up)
+
+
+def test_connection_that_was_many_agents_loses_its_own(clock: Clock, counts: Counts) -> None:
+    """
+    Nobody can have others forgotten by authenticating as one agent after another.
+    """
+    memory = make_memory(clock, counts, max_agents=3)
+    memory.left("ann", absence(["global"]), "ws_ann")
+    for number in range(5):
+        memory.left(f"mallory-{number}", absence(["global"]), "ws_mallory")
+
+    assert memory.returned("ann") is not None
+    assert [memory.returned(f"mallory-{number}") is not None for number in range(5)] == [False] * 3 + [True] * 2
+    assert counts.limits.max_agents.value == 3
+    memory.left("mallory-3", absence(["global"]), "ws_other")
+    memory.left("bob", absence(["global"]), "ws_bob")
+    assert memory.returned("ann") is None

@@ -441,3 +441,17 @@ def test_acks_while_late_deliveries_are_sent(clock: Clock, queue: DeliveryQueue)
                 queue.ack(ann, f"msg_{number}")
     assert passed == [event(number).frames for number in (*range(10), *range(4990, 5000))]
     assert queue.pending == 20
+
+
+def test_who_holds_most_loses_first(clock: Clock, counts: Counts) -> None:
+    """
+    A client that owes very much does not have others' deliveries given up.
+    """
+    queue = make_queue(clock, counts, max_bytes=60)
+    ann, mallory = Reader(), Reader()
+    queue.sent(Tracked(1, "msg_1", (b"x" * 10,)), {ann})
+    for number in range(2, 9):
+        queue.sent(Tracked(number, f"msg_{number}", (b"x" * 10,)), {mallory})
+
+    assert list(ann.owed) == ["msg_1"]
+    assert (list(mallory.owed)[-1], counts.limits.max_pending_bytes.value) == ("msg_8", 2)

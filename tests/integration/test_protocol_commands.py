@@ -62,7 +62,8 @@ def test_subscribe(client: ClientConnection) -> None:
     A subscription is acknowledged under the request's id, and events come from then on.
     """
     answer = ask(client, type="subscribe", channel="topics/x", id="sub-1", timestamp=1706000000000)
-    assert without_time(answer) == {"type": "ack", "id": "sub-1", "success": True}
+    place = {"epoch": answer["epoch"], "pos": answer["pos"]}
+    assert without_time(answer) == {"type": "ack", "id": "sub-1", "success": True, **place}
     say(client, type="publish", channel="topics/x", event="system.info")
     assert hear(client)["channel"] == "topics/x"
 
@@ -124,7 +125,13 @@ def test_publish(running: Service, client: ClientConnection) -> None:
         timestamp=1706000000000,
     )
     event = hear(client)
-    assert without_time(answer) == {"type": "ack", "id": "pub-1", "success": True, "message_id": event["id"]}
+    assert without_time(answer) == {
+        "type": "ack",
+        "id": "pub-1",
+        "success": True,
+        "message_id": event["id"],
+        "pos": event["pos"],
+    }
     assert event["data"] == {"content": "hello"}
 
 
@@ -155,7 +162,8 @@ def test_auth(client: ClientConnection) -> None:
     """
     answer = ask(client, type="auth", agent_id="me", session_id="s", id="a", timestamp=1706000000000)
     subscriptions = answer.pop("subscriptions")
-    assert without_time(answer) == {"type": "ack", "id": "a", "success": True}
+    place = {"epoch": answer["epoch"], "pos": answer["pos"]}
+    assert without_time(answer) == {"type": "ack", "id": "a", "success": True, **place}
     assert sorted(subscriptions) == ["agents/me", "global", "sessions/s"]
 
 

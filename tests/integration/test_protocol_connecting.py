@@ -88,6 +88,8 @@ def test_connected_frame(running: Service) -> None:
         "timestamp": frame["timestamp"],
         "authenticated": False,
         "server": SERVER,
+        "epoch": frame["epoch"],
+        "pos": 0,
     }
     assert SERVER == "dcm-ws/1.0.0"
 

@@ -68,7 +68,7 @@ def test_event_frame(running: Service, publisher: ClientConnection) -> None:
     say(publisher, type="publish", channel="topics/x", event="task.completed", data={"a": 1}, timestamp=1)
     event = hear(client)
     after = time.time_ns() // 1_000_000
-    assert event.keys() == {"id", "channel", "event", "data", "timestamp"}
+    assert event.keys() == {"id", "channel", "event", "data", "timestamp", "pos"}
     assert type(event["timestamp"]) is int
     assert before <= event["timestamp"] <= after
     assert (event["channel"], event["event"], event["data"]) == ("topics/x", "task.completed", {"a": 1})
