@@ -29,7 +29,7 @@ from dcm_ws.protocol.tokens import Claims, verify
 from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_core, split_frames
 from tests.fuzz.oracle import CannotTellError, depth_of, fields, has_infinity, message_of, same, value_of
 
-_TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack")
+_TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "resume")
 _DEEP = 3
 _EVENT_FIELDS = {"id", "channel", "event", "data", "timestamp"}
 
@@ -162,11 +162,18 @@ def _check_event(payload: str, event_id: str, sent: list[str], owed: bool) -> No
     for text in sent:
         event = value_of(text)
         # the mirror says where the event comes from, if that is elsewhere
-        assert event.keys() == _EVENT_FIELDS | ({"origin"} if channel != "global" else set())
+        more = {"origin"} if channel != "global" else set()
+        assert event.keys() == _EVENT_FIELDS | more | ({"pos"} if _is_logged(name) else set())
+        assert event.get("pos", _core.log.head) == _core.log.head
         assert event.get("origin", "global") == channel
         assert (event["id"], event["channel"], event["event"]) == (event_id, "global", name)
         assert same(event["data"], given.get("data")), "its data changed on the way"
         assert type(event["timestamp"]) is int and FIRST_MS <= event["timestamp"] < END_MS
+
+
+def _is_logged(event: str) -> bool:
+    latest = ("agent.heartbeat", "agent.connected", "agent.disconnected")
+    return event not in latest and event.partition(".")[0] not in ("metric", "system")
 
 
 def _shown_on(channel: object) -> str:
