@@ -16,6 +16,7 @@ from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.ids import base36
 from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
@@ -75,6 +76,7 @@ def make_core(
     # both limit bytes by that name
     queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS and name != "max_bytes"}
     log = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}
+    keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts = Counts()
     return assemble(
@@ -89,6 +91,7 @@ def make_core(
         latest=LatestEvents(),
         deliveries=make_queue(clock, counts, **queue),
         memory=make_memory(clock, counts, **memory),
+        keys=PublishKeys(clock.seconds, counts, **keys),
         log=MemoryLog(
             "epoch", clock.seconds, crowded=lambda _: counts.limits.max_recent_events.add(), **(LOG_LIMITS | log)
         ),

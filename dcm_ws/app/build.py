@@ -34,6 +34,7 @@ from dcm_ws.core.counts import Counts, LimitCounts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
@@ -151,6 +152,7 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             max_kept=settings.max_kept,
             max_bytes=settings.max_recent_bytes,
         ),
+        keys=PublishKeys(now, counts, max_keys=settings.max_keys),
         log=MemoryLog(
             base.world.random(8),
             now,

@@ -338,6 +338,11 @@ class Fields:
         BYTES,
         "maximum size of the deliveries kept for absent agents",
     )
+    max_keys: int = setting(
+        100_000,
+        COUNT,
+        "keys of publishes remembered; beyond it, the publishers that have most lose their oldest",
+    )
     log_keep: float = setting(86_400.0, SECONDS, "time for which an event stays in the log")
     log_max_bytes: int = setting(
         64 << 20, BYTES, "maximum size of the log; beyond it, the publisher that has most there loses its oldest"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.core.log import fair_level
+from dcm_ws.core.fairness import fair_level
 
 NOTHING_MISSED = 1 << 62
 """

@@ -17,6 +17,7 @@ from dcm_ws.core.grants import Grants
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.log import MemoryLog
@@ -45,6 +46,7 @@ class Core:
     registry: ChannelRegistry[Session]
     deliveries: DeliveryQueue
     memory: AgentMemory
+    keys: PublishKeys
     log: MemoryLog
     grants: Grants
     router: Router
@@ -70,6 +72,7 @@ def assemble(
     latest: LatestEvents,
     deliveries: DeliveryQueue,
     memory: AgentMemory,
+    keys: PublishKeys,
     log: MemoryLog,
     ephemeral: Ephemeral,
     max_pending: int,
@@ -144,6 +147,7 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        keys=keys,
         log=log,
         catch_up=catch_up,
         grants=grants,
@@ -162,6 +166,7 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        keys=keys,
         log=log,
         grants=grants,
         router=router,
@@ -178,6 +183,7 @@ def assemble(
             publishable=publishable,
             registry=registry,
             deliveries=deliveries,
+            keys=keys,
             router=router,
             resumption=resumption,
             catch_up=catch_up,
@@ -185,6 +191,13 @@ def assemble(
             authenticate=the_hub.authenticate,
         ),
         stats=Stats(
-            counts, clients=clients, registry=registry, deliveries=deliveries, memory=memory, log=log, presence=presence
+            counts,
+            clients=clients,
+            registry=registry,
+            deliveries=deliveries,
+            memory=memory,
+            keys=keys,
+            log=log,
+            presence=presence,
         ),
     )

@@ -107,6 +107,7 @@ class LimitCounts:
     max_kept: Count = field(default_factory=Count)
     max_agents: Count = field(default_factory=Count)
     max_recent_events: Count = field(default_factory=Count)
+    max_keys: Count = field(default_factory=Count)
     log_buffer: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:
@@ -219,6 +220,17 @@ class LogCounts:
     takeovers: int = 0
 
 
+@dataclass(slots=True)
+class KeyCounts:
+    """
+    What became of publishes with a key.
+
+    @ivar duplicates: those that published nothing, because their publisher had used the key before.
+    """
+
+    duplicates: int = 0
+
+
 _latencies = partial(Histogram, LATENCIES)
 
 
@@ -241,6 +253,7 @@ class Counts:
     events: EventCounts = field(default_factory=EventCounts)
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
     log: LogCounts = field(default_factory=LogCounts)
+    keys: KeyCounts = field(default_factory=KeyCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple, Protocol
 
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.log import fair_level
+from dcm_ws.core.fairness import fair_level
 
 
 class Recipient(Protocol):

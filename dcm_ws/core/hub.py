@@ -14,13 +14,14 @@ from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import Peer, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
-from dcm_ws.core.router import Router
+from dcm_ws.core.router import SERVICE, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
 from dcm_ws.protocol.channels import GLOBAL, Channel
@@ -53,6 +54,7 @@ class Hub:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        keys: PublishKeys,
         log: MemoryLog,
         catch_up: CatchUp,
         grants: Grants,
@@ -77,6 +79,7 @@ class Hub:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._keys = keys
         self._log = log
         self._catch_up = catch_up
         self._grants = grants
@@ -191,14 +194,18 @@ class Hub:
         """
         return self._router.announce(channel, event, data)
 
-    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"") -> str:
+    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"", key: str = "") -> str:
         """
         Publish an event as a client would; return its id.
 
         @param data: JSON, UTF-8.
         @param sender: as in L{Router.publish}.
+        @param key: if it was used within the last 10 minutes, nothing is published, and the id is that of the event
+            that was published then.  Empty for none.
         """
-        return self._router.publish(channel, event, data, sender).id
+        if not key:
+            return self._router.publish(channel, event, data, sender).id
+        return self._keys.once(SERVICE, key, lambda: self._router.publish(channel, event, data, sender)).id
 
     # periodic passes
 
@@ -208,8 +215,9 @@ class Hub:
         """
         self._memory.expire()
         self._grants.forget()
-        while self._log.expire(_EXPIRED_AT_ONCE):
-            yield
+        for expire in (self._log.expire, self._keys.expire):
+            while expire(_EXPIRED_AT_ONCE):
+                yield
         now = self._world.now()
         due = self._liveness.due()
         if not due:

@@ -15,10 +15,11 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.keys import Published, PublishKeys
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
-from dcm_ws.core.router import Published, Router
+from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import Channel, Channels, is_private
@@ -62,6 +63,7 @@ class Interpreter:
         publishable: Publishable,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
+        keys: PublishKeys,
         router: Router,
         resumption: Resumption,
         catch_up: CatchUp,
@@ -79,6 +81,7 @@ class Interpreter:
         self._publishable = publishable
         self._registry = registry
         self._deliveries = deliveries
+        self._keys = keys
         self._router = router
         self._resumption = resumption
         self._catch_up = catch_up
@@ -178,11 +181,20 @@ class Interpreter:
             published = self._publish_event(session, channel, command, data)
         if command.id:
             self._sent.ack += 1
-            session.peer.send(published_frame(command.id, published.id, self._wall_ms(), published.pos))
+            event_id, pos, duplicate = published
+            session.peer.send(published_frame(command.id, event_id, self._wall_ms(), pos, duplicate=duplicate))
 
     def _publish_event(self, session: Session, channel: Channel, command: Publish, data: bytes) -> Published:
         try:
-            return self._router.publish(channel, command.event, data, session.sender, session.agent)
+            if not command.key:
+                return self._router.publish(channel, command.event, data, session.sender, session.agent)
+            # clients without an agent must not learn of each other's keys; a space is in no agent's name
+            publisher = session.agent or f" {session.client_id}"
+            return self._keys.once(
+                publisher,
+                command.key,
+                lambda: self._router.publish(channel, command.event, data, session.sender, session.agent),
+            )
         except ProtocolError as error:
             error.request = command.id
             raise

@@ -205,6 +205,13 @@ _STATE = (
         "{max-recent-events}, {log-max-bytes}",
     ),
     Limit(
+        "maxKeys",
+        "keys of publishes remembered, for 10 minutes",
+        "service",
+        "the publishers that have most lose their oldest: the same key publishes again",
+        "--max-keys",
+    ),
+    Limit(
         "logBuffer",
         "characters of the log that wait to be written",
         "service",

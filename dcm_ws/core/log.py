@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import merge
 from operator import attrgetter
 from typing import NamedTuple
 
+from dcm_ws.core.fairness import fair_level
 from dcm_ws.protocol.channels import GLOBAL
 
 _GLOBAL = GLOBAL.name
@@ -312,22 +313,6 @@ class _Share:
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-def fair_level(weights: Iterable[int], total: int) -> int:
-    """
-    The most that each may keep so that all together keep C{total}: who has less than that loses nothing.
-    """
-    ordered = sorted(weights, reverse=True)
-    rest = sum(ordered)
-    if rest <= total:
-        return rest
-    for number, weight in enumerate(ordered, 1):
-        rest -= weight
-        level = (total - rest) // number
-        if number == len(ordered) or level >= ordered[number]:
-            return level
-    raise AssertionError  # pragma: no cover - there is a weight, or the rest would be no more than the total
 
 
 def _marked(entries: Iterator[Entry], mirrored: bool) -> Iterator[tuple[int, bool, Entry]]:

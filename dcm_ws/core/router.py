@@ -5,13 +5,13 @@ Where every event enters, and its way to the subscribers.
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import NamedTuple
 
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.ids import event_prefix
+from dcm_ws.core.keys import Published
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
@@ -35,16 +35,10 @@ The publisher that all clients together are that have not authenticated.
 """
 
 _DATABASE = " database"
-_SERVICE = " service"
-
-
-class Published(NamedTuple):
-    """
-    @ivar pos: the event's position in the log; 0 if it is not logged.
-    """
-
-    id: str
-    pos: int
+SERVICE = " service"
+"""
+The publisher of the events of the service, and of the application that embeds it.
+"""
 
 
 class Router:
@@ -95,7 +89,7 @@ class Router:
         Publish an event of the service's own; return its id.
         """
         data, now_ms = to_json(data), self._wall_ms()
-        return self._publish(self._counts.service, channel, event, data, now_ms, channel.name, _SERVICE).id
+        return self._publish(self._counts.service, channel, event, data, now_ms, channel.name, SERVICE).id
 
     def publish(
         self, channel: Channel, event: str, data: bytes, sender: bytes = b"", publisher: str | None = None

@@ -11,6 +11,7 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -81,6 +82,15 @@ class ChannelFigures(TypedDict):
     channelStats: NotRequired[dict[str, int]]
 
 
+class KeyStats(TypedDict):
+    """
+    Keys of publishes that are remembered, and publishes that repeated one.
+    """
+
+    remembered: int
+    duplicates: int
+
+
 class Sizes(ChannelFigures):
     """
     The figures that C{/health} and C{/stats} share.
@@ -110,6 +120,7 @@ class CoreStats(Sizes, AgentNames):
     deliveries: DeliveryStats
     agents: AgentStats
     log: LogStats
+    keys: KeyStats
     refusals: dict[str, int]
     closes: dict[str, int]
     limits: dict[str, int]
@@ -128,6 +139,7 @@ class Stats:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        keys: PublishKeys,
         log: MemoryLog,
         presence: Presence,
     ) -> None:
@@ -136,6 +148,7 @@ class Stats:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._keys = keys
         self._log = log
         self._presence = presence
 
@@ -199,6 +212,7 @@ class Stats:
                 "gaps": counts.log.gaps,
                 "takeovers": counts.log.takeovers,
             },
+            "keys": {"remembered": len(self._keys), "duplicates": counts.keys.duplicates},
             "refusals": {str(code): times for code, times in counts.refusals.items()},
             "closes": {str(int(code)): n for code, n in counts.closes.items()},
             "limits": counts.limits.report(),

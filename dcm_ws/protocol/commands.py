@@ -28,6 +28,11 @@ REQUEST_MAX = 128
 Characters in the id of a request, at most.
 """
 
+KEY_MAX = 128
+"""
+Characters in the key of a publish, at most.
+"""
+
 EPOCH_MAX = 64
 """
 Characters in an epoch, at most.
@@ -56,6 +61,8 @@ class Publish(Struct, tag="publish", frozen=True, gc=False):
     event: str
     data: Raw = NULL
     id: Raw = NO_REQUEST
+    # an empty one counts as absent
+    key: Annotated[str, Meta(max_length=KEY_MAX)] | None = None
 
 
 class Position(Struct, frozen=True, gc=False):

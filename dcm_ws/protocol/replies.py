@@ -62,13 +62,16 @@ def done_frame(request: Raw, now_ms: int, place: bytes = b"") -> bytes:
     return text_frame(b'{"type":"ack","id":%b,"success":true,"timestamp":%d%b}' % (request, now_ms, place))
 
 
-def published_frame(request: Raw, event_id: str, now_ms: int, pos: int = 0) -> bytes:
+def published_frame(request: Raw, event_id: str, now_ms: int, pos: int = 0, *, duplicate: bool = False) -> bytes:
     """
     Success of a C{publish}, with the id of the event.
 
     @param pos: the event's position; 0 if it is not logged.
+    @param duplicate: the event was published before, with the same key.
     """
     place = b',"pos":%d' % pos if pos else b""
+    if duplicate:
+        place += b',"duplicate":true'
     return text_frame(
         b'{"type":"ack","id":%b,"success":true,"message_id":"%b","timestamp":%d%b}'
         % (request, event_id.encode(), now_ms, place)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.core.log import Entry, MemoryLog, fair_level
+from dcm_ws.core.log import Entry, MemoryLog
 
 ALL = {"global": 0}
 
@@ -173,17 +173,6 @@ def test_what_is_gone_takes_no_room(clock: Clock) -> None:
     assert len(log._order) < 1000
     assert len(log._lanes["global"].entries) < 1000
     assert set(log._shares) == {"bob", "mallory"}
-
-
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.integers(0, 10_000))
-def test_fair_level(weights: list[int], total: int) -> None:
-    """
-    What is kept fits, nobody below the level loses anything, and a higher level would not fit.
-    """
-    level = fair_level(weights, total)
-    assert sum(min(weight, level) for weight in weights) <= max(total, 0)
-    if sum(weights) > total:
-        assert sum(min(weight, level + 1) for weight in weights) > total
 
 
 _steps = st.lists(

@@ -74,6 +74,7 @@ def test_counts(core: Core) -> None:
             "gaps": 0,
             "takeovers": 0,
         },
+        "keys": {"remembered": 0, "duplicates": 0},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
         "limits": dict.fromkeys(COUNTERS, 0),

@@ -67,6 +67,11 @@ def test_success_of_a_publish() -> None:
     }
 
 
+def test_success_of_a_publish_that_repeats_one() -> None:
+    frame = read(published_frame(request(7), "msg_1", NOW, 5, duplicate=True))
+    assert (frame["message_id"], frame["pos"], frame["duplicate"]) == ("msg_1", 5, True)
+
+
 @pytest.mark.parametrize("request_id", ["r1", 0])
 def test_failure_with_an_id(request_id: str | int) -> None:
     """
