@@ -57,7 +57,8 @@ def test_server_pings(lively: Service) -> None:
         opcode, payload = client.read()
         assert opcode == 1
         message = json.loads(payload)
-        assert message == {"type": "ping", "timestamp": message["timestamp"]}
+        place = {name: client.connected[name] for name in ("epoch", "pos")}
+        assert message == {"type": "ping", "timestamp": message["timestamp"], **place}
         assert abs(message["timestamp"] - time.time() * 1000) < 10_000
         assert time.monotonic() - started >= 0.4 * number - 0.1
         # a sign of life
