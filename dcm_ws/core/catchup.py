@@ -121,18 +121,24 @@ class CatchUp:
             # it gets events directly, or it would not be here
             self.begin(session, live=pos)
 
-    def end(self, session: Session) -> tuple[dict[int, Tracked], dict[str, int]]:
+    def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Tracked], dict[str, int]]:
         """
-        C{session} leaves: what it has not been sent of what its agent owed, and the position in each of its channels
-        after which it has not been sent anything.
+        C{session} is not a connection of its agent any more: what it has not been sent of what its agent owed, and the
+        position in each of its channels after which it has not been sent anything.
+
+        @param stays: it goes on without the agent, and gets what else waits for it.
         """
         subscriptions, behind = self._registry.since(session), session.behind
         if behind is None:
             return {}, dict.fromkeys(subscriptions, self._log.head)
-        session.behind = None
-        self._behind.discard(session)
         lanes = behind.lanes(subscriptions)
-        return behind.owed, {name: max(behind.after, since) for name, since in lanes.items()}
+        owed, places = behind.owed, {name: max(behind.after, since) for name, since in lanes.items()}
+        if stays:
+            behind.owed, behind.missed = {}, {}
+        else:
+            session.behind = None
+            self._behind.discard(session)
+        return owed, places
 
     def _frames(self, session: Session, behind: Behind) -> Iterator[bytes]:
         """

@@ -107,7 +107,7 @@ class Identity:
             if self._rules.production and not self._rules.anonymous_listeners:
                 self._registry.join(session, GLOBAL.name)
         if was_present not in (None, present) or (observer and not session.observer):
-            self._resumption.keep(session)
+            self._resumption.keep(session, stays=True)
         if former is not None and former != agent:
             self._registry.leave(session, agent_channel(former).name)
         if was_present is not None and was_present != present:

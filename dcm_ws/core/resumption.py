@@ -52,13 +52,15 @@ class Resumption:
         self._presence = presence
         self._catch_up = catch_up
 
-    def keep(self, session: Session) -> None:
+    def keep(self, session: Session, *, stays: bool = False) -> None:
         """
         Keep what C{session} leaves behind for the agent that is present by it, if there is one: another connection of
         the agent gets what it owed at once.
+
+        @param stays: its connection goes on, as another agent's or as an observer's.
         """
         owed = {event.seq: event for event in self._deliveries.release(session)}
-        waiting, places = self._catch_up.end(session)
+        waiting, places = self._catch_up.end(session, stays=stays)
         agent = session.present
         if agent is None:
             return
@@ -96,8 +98,8 @@ class Resumption:
         owed an ack for it.
         """
         settled = self._settle(session, ack)
-        if session.agent is not None:
-            for other in self._presence.others(session, session.agent):
+        if session.present is not None:
+            for other in self._presence.others(session, session.present):
                 settled = self._settle(other, ack) or settled
         return settled
 

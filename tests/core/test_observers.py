@@ -73,6 +73,21 @@ def test_ack_of_an_observer_is_harmless(core: Core) -> None:
     assert owed(core) == 0
 
 
+def test_ack_of_an_observer_settles_nothing_for_its_agent(core: Core) -> None:
+    """
+    An observer that authenticates as an agent does not acknowledge for it.
+    """
+    agent, observer = Client(core), observe(core, "ann")
+    agent.auth("ann")
+    observer.peer.take()
+    (event,) = observer.say(**TASK, data=1)
+    observer.say(type="ack", message_id=event["id"])
+    observer.say(type="ack", pos=event["pos"])
+    assert owed(core) == 1
+    agent.say(type="ack", message_id=event["id"])
+    assert owed(core) == 0
+
+
 def test_observer_is_not_present(core: Core) -> None:
     """
     Neither the coming nor the going of an observer is announced, and its agent does not count as connected.
@@ -220,6 +235,22 @@ def test_becoming_an_observer_during_a_replay(core: Core) -> None:
     second.peer.read()
     assert events(second.peer.take()) == []
     assert (core.memory.kept, owed(core)) == (4, 0)
+
+
+def test_becoming_an_observer_while_events_wait(clock: Clock) -> None:
+    """
+    What waits in the log for a client to which enough is in flight comes when it has become an observer.
+    """
+    client = Client(make_core(clock, max_pending=1))
+    client.auth("ann")
+    client.peer.take()
+    client.say(**TASK, data=1)
+    client.say(**TASK, data=2)
+    client.say(type="publish", channel="topics/t", event="session.created")
+    client.auth("ann", observer=True)
+    client.peer.read()
+    assert events(client.peer.take(), "task", "session") == [("global", "task.created"), ("global", "session.created")]
+    assert client.core.memory.kept == 1
 
 
 def test_anonymous_client_becomes_an_observer(core: Core) -> None:
