@@ -93,7 +93,10 @@ def make_core(
         memory=make_memory(clock, counts, **memory),
         keys=PublishKeys(clock.seconds, counts, **keys),
         log=MemoryLog(
-            "epoch", clock.seconds, crowded=lambda _: counts.limits.max_recent_events.add(), **(LOG_LIMITS | log)
+            "epoch",
+            clock.seconds,
+            crowded=lambda _, number: counts.limits.max_recent_events.add(number),
+            **(LOG_LIMITS | log),
         ),
         ephemeral=Ephemeral(ephemeral),
         max_pending=(QUEUE_LIMITS | queue)["max_pending"],

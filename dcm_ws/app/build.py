@@ -159,7 +159,7 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             keep=settings.log_keep,
             max_events=settings.max_recent_events,
             max_bytes=settings.log_max_bytes,
-            crowded=lambda publisher: counts.limits.max_recent_events.add(),
+            crowded=lambda publisher, number: counts.limits.max_recent_events.add(number),
         ),
         ephemeral=Ephemeral(settings.ephemeral_events),
         max_pending=settings.max_pending,

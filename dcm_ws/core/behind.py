@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.core.log import Entry, Read
+from dcm_ws.core.log import Entry
 
 _NEVER = 1 << 62
 
@@ -36,7 +36,7 @@ class Behind:
         self.missed: dict[str, int] = {}
         self.owed: dict[int, Tracked] = {}
         self.is_full = False
-        self.page: deque[Read] = deque()
+        self.page: deque[Entry] = deque()
 
     def lanes(self, subscriptions: Mapping[str, int]) -> dict[str, int]:
         """

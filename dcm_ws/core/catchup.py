@@ -173,7 +173,7 @@ class CatchUp:
         Read the next page of the log, if there is none.  Returns a gap that the client has to be told of before.
         """
         log, page = self._log, behind.page
-        if page and not page[0].entry.gone:
+        if page and page[0].frame:
             return None
         page.clear()
         lanes = behind.lanes(self._registry.since(session))
@@ -199,17 +199,18 @@ class CatchUp:
         The next event, without frames if the client does not get it, and whether it is tracked.
         """
         page, owed = behind.page, next(iter(behind.owed), None)
-        if owed is not None and (not page or owed <= page[0].entry.pos):
-            if page and page[0].entry.pos == owed:
+        if owed is not None and (not page or owed <= page[0].pos):
+            if page and page[0].pos == owed:
                 page.popleft()
             behind.after = max(behind.after, owed)
             return behind.owed.pop(owed), True
-        entry = page.popleft().entry
+        entry = page.popleft()
         behind.after = entry.pos
         since = self._registry.since(session)
-        frames = tuple(
-            frame
-            for name, frame in ((entry.channel, entry.frame), (_GLOBAL, entry.mirror))
-            if frame and name in since and behind.wants(entry, name, since[name])
-        )
+        frames: tuple[bytes, ...] = ()
+        name = entry.channel
+        if name in since and behind.wants(entry, name, since[name]):
+            frames = (entry.frame,)
+        if entry.mirrored and _GLOBAL in since and behind.wants(entry, _GLOBAL, since[_GLOBAL]):
+            frames += (entry.mirror,)
         return Tracked(entry.pos, entry.id, frames), entry.tracked

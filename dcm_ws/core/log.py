@@ -12,73 +12,66 @@ own channels are gone.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from heapq import merge
 from operator import attrgetter
-from typing import NamedTuple
 
-from dcm_ws.core.fairness import fair_level
-from dcm_ws.protocol.channels import GLOBAL
+from msgspec import Struct
+
+from dcm_ws.core.fairness import shorten
+from dcm_ws.protocol.channels import GLOBAL, Channel
+from dcm_ws.protocol.replies import event_frame, mirror_frame, to_json
 
 _GLOBAL = GLOBAL.name
 _OVERHEAD = 400
 _EMPTY_MIN = 64
 _CHANNELS_LOST_MAX = 10_000
+_ROOM_EVENTS = 1000
+_ROOM_BYTES = 1 << 20
 _by_position = attrgetter("pos")
+_is_kept = attrgetter("frame")
 
 
-class Entry:
+class Entry(Struct, gc=False):
     """
     One event in the log.
 
+    The garbage collector does not track it: it refers to nothing that refers back, and a full collection that visits
+    100,000 entries would stop the service for some 20 ms.
+
     @ivar pos: its position, from 1.
-    @ivar channel: the name of the channel that it was published to.
+    @ivar channel: the channel that it was published to.
     @ivar frame: the event as the subscribers of that channel get it; empty once it has left the log.
-    @ivar mirror: as the subscribers of C{global} get it; empty if it is not mirrored.
+    @ivar mirrored: the subscribers of C{global} get it, too.
     @ivar tracked: clients acknowledge it.
     @ivar publisher: who pays for its room: an agent, or what stands for a source such as the database.
     @ivar logged_at: monotonic seconds.
     """
 
-    __slots__ = ("channel", "frame", "gone", "id", "logged_at", "mirror", "pos", "publisher", "size", "tracked")
+    pos: int
+    id: str
+    channel: str
+    frame: bytes
+    mirrored: bool
+    tracked: bool
+    publisher: str
+    logged_at: float
 
-    def __init__(
-        self,
-        pos: int,
-        event_id: str,
-        channel: str,
-        frame: bytes,
-        mirror: bytes,
-        tracked: bool,
-        publisher: str,
-        logged_at: float,
-    ) -> None:
-        self.pos = pos
-        self.id = event_id
-        self.channel = channel
-        self.frame = frame
-        self.mirror = mirror
-        self.tracked = tracked
-        self.publisher = publisher
-        self.logged_at = logged_at
-        self.size = len(frame) + len(mirror) + len(channel) + _OVERHEAD
-        self.gone = False
+    @property
+    def gone(self) -> bool:
+        """
+        It has left the log.
+        """
+        return not self.frame
 
-
-Encode = Callable[[int], tuple[bytes, bytes]]
-"""
-Makes the frame of an event, and the one for C{global} or nothing, given its position.
-"""
-
-
-class Read(NamedTuple):
-    """
-    @ivar frames: what a reader of certain channels gets of the entry.
-    """
-
-    entry: Entry
-    frames: tuple[bytes, ...]
+    @property
+    def mirror(self) -> bytes:
+        """
+        The event as the subscribers of C{global} get it; made each time, since few ask for it and it would take as much
+        room as the frame.  Empty if it is not mirrored, or has left the log.
+        """
+        return mirror_frame(self.frame, self.id, to_json(self.channel)) if self.mirrored and self.frame else b""
 
 
 class MemoryLog:
@@ -88,7 +81,7 @@ class MemoryLog:
     @param keep: seconds for which an event is kept.
     @param max_events: events kept.
     @param max_bytes: bytes kept: of frames, and some hundred for each event.
-    @param crowded: called with the publisher of each event that leaves before its time.
+    @param crowded: called with a publisher and the number of its events that have just left before their time.
 
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
@@ -103,7 +96,7 @@ class MemoryLog:
         keep: float,
         max_events: int,
         max_bytes: int,
-        crowded: Callable[[str], object] | None = None,
+        crowded: Callable[[str, int], object] | None = None,
     ) -> None:
         self.epoch = epoch
         self.head = 0
@@ -114,7 +107,7 @@ class MemoryLog:
         self._crowded = crowded
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._kept = 0
+        self._dropped = 0
         # some of them are gone
         self._order: deque[Entry] = deque()
         self._lanes: dict[str, _Lane] = {}
@@ -128,7 +121,7 @@ class MemoryLog:
         """
         How many events are kept.
         """
-        return self._kept
+        return self.head - self._dropped
 
     @property
     def first(self) -> int:
@@ -138,31 +131,49 @@ class MemoryLog:
         self._skip_gone()
         return self._order[0].pos if self._order else self.head + 1
 
-    def append(self, event_id: str, channel: str, tracked: bool, publisher: str, encode: Encode) -> Entry:
+    def append(
+        self,
+        event_id: str,
+        channel: Channel,
+        event: str,
+        data: bytes,
+        timestamp: int,
+        sender: bytes,
+        mirrored: bool,
+        tracked: bool,
+        publisher: str,
+    ) -> Entry:
         """
         Log an event under the next position.
 
-        @param encode: makes its frame, and the one for C{global}, given the position.
+        @param event_id: and what comes after it up to C{sender}: as in L{event_frame}.
+        @param mirrored: as in L{Entry}, as is what comes after it.
         """
         self.head = pos = self.head + 1
-        frame, mirror = encode(pos)
-        entry = Entry(pos, event_id, channel, frame, mirror, tracked, publisher, self._now())
-        self.bytes += entry.size
-        self._kept += 1
+        name = channel.name
+        frame = event_frame(event_id, channel.json, event, data, timestamp, sender, pos)
+        entry = Entry(pos, event_id, name, frame, mirrored, tracked, publisher, self._now())
+        size = len(frame) + len(name) + _OVERHEAD
+        if self.bytes + size > self._max_bytes or pos - self._dropped > self._max_events:
+            self._make_room(size)
+        self.bytes += size
         self._order.append(entry)
-        lanes, shares = self._lanes, self._shares
-        for name in (channel, _GLOBAL) if mirror else (channel,):
-            lane = lanes.get(name)
-            if lane is None:
-                lane = lanes[name] = _Lane()
-            lane.entries.append(entry)
-        share = shares.get(publisher)
-        if share is None:
-            share = shares[publisher] = _Share()
-        share.entries.append(entry)
-        share.bytes += entry.size
-        if self.bytes > self._max_bytes or self._kept > self._max_events:
-            self._make_room()
+        lanes = self._lanes
+        try:
+            lanes[name].entries.append(entry)
+        except KeyError:
+            lanes[name] = _Lane(entry)
+        if mirrored:
+            try:
+                lanes[_GLOBAL].entries.append(entry)
+            except KeyError:
+                lanes[_GLOBAL] = _Lane(entry)
+        try:
+            share = self._shares[publisher]
+            share.entries.append(entry)
+            share.bytes += size
+        except KeyError:
+            self._shares[publisher] = _Share(entry, size)
         return entry
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
@@ -171,7 +182,7 @@ class MemoryLog:
         """
         return all(self._lost_of(name) <= max(after, since) for name, since in channels.items())
 
-    def page(self, after: int, channels: Mapping[str, int], most: int) -> list[Read]:
+    def page(self, after: int, channels: Mapping[str, int], most: int) -> list[Entry]:
         """
         The next events of some channels, in the order of the log.  Costs what it returns, and the number of channels.
 
@@ -180,20 +191,19 @@ class MemoryLog:
         @param most: events, at most.
         """
         lanes = [
-            _marked(lane.after(max(after, since)), name == _GLOBAL)
+            lane.after(start)
             for name, since in channels.items()
-            if (lane := self._lanes.get(name)) is not None and lane.entries[-1].pos > max(after, since)
+            if (lane := self._lanes.get(name)) is not None and lane.entries[-1].pos > (start := max(after, since))
         ]
-        found: list[Read] = []
-        # by position, and the channel's own frame before the one for global: entries are never compared
-        for _, mirrored, entry in lanes[0] if len(lanes) == 1 else merge(*lanes):
-            frame = entry.mirror if mirrored and entry.mirror else entry.frame
-            if found and found[-1].entry is entry:
-                found[-1] = Read(entry, (*found[-1].frames, frame))
-            elif len(found) == most:
-                break
-            else:
-                found.append(Read(entry, (frame,)))
+        found: list[Entry] = []
+        last = None
+        for entry in lanes[0] if len(lanes) == 1 else merge(*lanes, key=_by_position):
+            # an event comes twice if both its channel and global are read
+            if entry is not last:
+                if len(found) == most:
+                    break
+                found.append(entry)
+                last = entry
         return found
 
     def expire(self, most: int) -> bool:
@@ -205,55 +215,78 @@ class MemoryLog:
             self._skip_gone()
             if not self._order or self._order[0].logged_at > oldest:
                 return False
-            self._drop(self._order.popleft())
+            # the oldest of all is the oldest of its publisher
+            self._drop(self._shares[self._order.popleft().publisher])
         return True
 
     def _skip_gone(self) -> None:
-        while self._order and self._order[0].gone:
-            self._order.popleft()
+        order = self._order
+        while order and not order[0].frame:
+            order.popleft()
 
-    def _make_room(self) -> None:
+    def _make_room(self, size: int) -> None:
         """
-        Shorten the largest shares until there is room for some more, so that this is done seldom.
-        """
-        self._shorten(self._max_bytes * 63 // 64, attrgetter("bytes"))
-        self._shorten(self._max_events * 63 // 64, len)
-        if len(self._order) > 2 * self._kept + _EMPTY_MIN:
-            self._order = deque(entry for entry in self._order if not entry.gone)
+        Shorten the largest shares until there is room for one more event, and for some others, so that this is done
+        seldom; but not for so many that it takes long.
 
-    def _shorten(self, total: int, weight: Callable[[_Share], int]) -> None:
-        level = fair_level(map(weight, self._shares.values()), total)
-        for share in [share for share in self._shares.values() if weight(share) > level]:
-            while weight(share) > level:
-                entry = share.entries[0]
-                self._drop(entry)
-                self.crowded_out += 1
-                if self._crowded is not None:
-                    self._crowded(entry.publisher)
+        @param size: bytes of that event.
+        """
+        if self.bytes + size > self._max_bytes:
+            room = size + min(self._max_bytes // 64, _ROOM_BYTES)
+            self._shorten({name: share.bytes for name, share in self._shares.items()}, self._max_bytes - room, int)
+        if len(self) > self._max_events:
+            room = 1 + min(self._max_events // 64, _ROOM_EVENTS)
+            shares = {name: len(share.entries) for name, share in self._shares.items()}
+            self._shorten(shares, self._max_events - room, bool)
+        self._skip_gone()
+        if len(self._order) > 2 * len(self) + _EMPTY_MIN:
+            self._order = deque(filter(_is_kept, self._order))
 
-    def _drop(self, entry: Entry) -> None:
+    def _shorten(self, weights: Mapping[str, int], total: int, weight: Callable[[int], int]) -> None:
         """
-        Forget an entry: the oldest of its publisher, as it is whenever the oldest of all is.
+        @param weights: what each publisher has.
+        @param weight: of an event of so many bytes.
         """
-        self.bytes -= entry.size
-        self._kept -= 1
-        share = self._shares[entry.publisher]
-        share.entries.popleft()
-        share.bytes -= entry.size
+        lost: defaultdict[str, int] = defaultdict(int)
+
+        def drop(publisher: str) -> int:
+            lost[publisher] += 1
+            return weight(self._drop(self._shares[publisher]))
+
+        shorten(weights, max(total, 0), drop)
+        for publisher, number in lost.items():
+            self.crowded_out += number
+            if self._crowded is not None:
+                self._crowded(publisher, number)
+
+    def _drop(self, share: _Share) -> int:
+        """
+        Forget the oldest entry of a publisher; return the bytes that it took.
+        """
+        entry = share.entries.popleft()
+        size = len(entry.frame) + len(entry.channel) + _OVERHEAD
+        self.bytes -= size
+        self._dropped += 1
+        share.bytes -= size
         if not share.entries:
             del self._shares[entry.publisher]
-        entry.gone = True
-        for name in (entry.channel, _GLOBAL) if entry.mirror else (entry.channel,):
-            lane = self._lanes[name]
-            lane.gone += 1
-            lane.lost = max(lane.lost, entry.pos)
-            if lane.gone == len(lane.entries):
-                del self._lanes[name]
-                self._remember_lost(name, lane.lost)
-            elif lane.gone > _EMPTY_MIN + len(lane.entries) // 2:
-                lane.compact()
         # whoever still holds the entry must not hold its bytes
-        entry.frame = entry.mirror = b""
+        entry.frame = b""
+        self._drop_from(entry.channel, entry.pos)
+        if entry.mirrored:
+            self._drop_from(_GLOBAL, entry.pos)
+        return size
+
+    def _drop_from(self, channel: str, pos: int) -> None:
+        lane = self._lanes[channel]
+        lane.gone += 1
+        if pos > lane.lost:
+            lane.lost = pos
+        if lane.gone == len(lane.entries):
+            del self._lanes[channel]
+            self._remember_lost(channel, lane.lost)
+        elif lane.gone > _EMPTY_MIN + len(lane.entries) // 2:
+            lane.compact()
 
     def _remember_lost(self, channel: str, pos: int) -> None:
         self._lost[channel] = max(pos, self._lost.get(channel, 0))
@@ -279,8 +312,8 @@ class _Lane:
 
     __slots__ = ("entries", "gone", "lost")
 
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
+    def __init__(self, entry: Entry) -> None:
+        self.entries = [entry]
         self.gone = 0
         self.lost = 0
 
@@ -290,11 +323,12 @@ class _Lane:
         """
         entries = self.entries
         for index in range(bisect_right(entries, pos, key=_by_position), len(entries)):
-            if not entries[index].gone:
-                yield entries[index]
+            entry = entries[index]
+            if entry.frame:
+                yield entry
 
     def compact(self) -> None:
-        self.entries = [entry for entry in self.entries if not entry.gone]
+        self.entries = list(filter(_is_kept, self.entries))
         self.gone = 0
 
 
@@ -307,13 +341,6 @@ class _Share:
 
     __slots__ = ("bytes", "entries")
 
-    def __init__(self) -> None:
-        self.entries: deque[Entry] = deque()
-        self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-
-def _marked(entries: Iterator[Entry], mirrored: bool) -> Iterator[tuple[int, bool, Entry]]:
-    return ((entry.pos, mirrored, entry) for entry in entries)
+    def __init__(self, entry: Entry, size: int) -> None:
+        self.entries = deque((entry,))
+        self.bytes = size

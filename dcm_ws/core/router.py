@@ -23,7 +23,7 @@ from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Ephemeral, traits_of
 from dcm_ws.protocol.notifications import decode_notification
 from dcm_ws.protocol.rawjson import check_data
-from dcm_ws.protocol.replies import event_frame, mirror_frame, position_field, to_json
+from dcm_ws.protocol.replies import event_frame, mirror_frame, to_json
 
 _NOBODY: frozenset[Session] = frozenset()
 _GLOBAL = GLOBAL.name
@@ -166,27 +166,17 @@ class Router:
         if self._strangers and is_private(named):
             listeners, everyone = listeners - self._strangers, everyone - self._strangers
         subject_of = None if tracked else self._latest.subject_of(event)
-        frame = copy = b""
+        frame = b""
         pos = 0
         if subject_of is None and (tracked or not self._is_ephemeral(event)):
-
-            def encode(pos: int) -> tuple[bytes, bytes]:
-                more = sender + position_field(pos)
-                return (
-                    event_frame(event_id, channel.json, event, data, timestamp, more),
-                    mirror_frame(event_id, channel.json, event, data, timestamp, more) if mirrored else b"",
-                )
-
-            entry = self._log.append(event_id, channel.name, tracked, publisher, encode)
-            pos, frame, copy = entry.pos, entry.frame, entry.mirror
+            entry = self._log.append(event_id, channel, event, data, timestamp, sender, mirrored, tracked, publisher)
+            pos, frame = entry.pos, entry.frame
             if self._behind:
                 # they get it from the log, in its order
                 listeners, everyone = listeners - self._behind, everyone - self._behind
-        else:
-            if listeners:
-                frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
-            if everyone:
-                copy = mirror_frame(event_id, channel.json, event, data, timestamp, sender)
+        elif listeners or everyone:
+            frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
+        copy = mirror_frame(frame, event_id, channel.json) if everyone else b""
         counts[category] += 1
         self._counts.audiences[len(listeners) + len(everyone)] += 1
         if tracked:

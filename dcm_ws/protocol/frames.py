@@ -34,6 +34,16 @@ def text_frame(payload: bytes) -> bytes:
     return _header(_TEXT, size) + payload
 
 
+def header_size(frame: bytes) -> int:
+    """
+    Bytes of a frame that come before its payload.
+
+    @param frame: made by L{text_frame}.
+    """
+    length = frame[1]
+    return 2 if length < _SHORT else 4 if length == _SHORT else 10
+
+
 def binary_frame(payload: bytes) -> bytes:
     """
     One binary message in one frame.

@@ -14,9 +14,10 @@ from msgspec import Raw
 
 from dcm_ws.protocol.commands import NULL
 from dcm_ws.protocol.errors import ProtocolError
-from dcm_ws.protocol.frames import PING_FRAME, text_frame
+from dcm_ws.protocol.frames import PING_FRAME, header_size, text_frame
 
 _encode = msgspec.json.encode
+_BEFORE_CHANNEL = len('{"id":"","channel":')
 
 
 class Gap(NamedTuple):
@@ -150,14 +151,9 @@ def from_field(agent: str) -> bytes:
     return b',"from":' + _encode(agent)
 
 
-def position_field(pos: int) -> bytes:
-    """
-    The field of an event's frame that has its position.
-    """
-    return b',"pos":%d' % pos
-
-
-def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
+def event_frame(
+    event_id: str, channel: bytes, event: str, data: bytes, timestamp: int, sender: bytes = b"", pos: int = 0
+) -> bytes:
     """
     An event as the subscribers of its channel receive it.
 
@@ -166,24 +162,31 @@ def event_frame(event_id: str, channel: bytes, event: str, data: bytes, timestam
     @param event: fits its grammar: needs no escaping.
     @param data: JSON, UTF-8.
     @param timestamp: ms since the epoch.
-    @param more: what L{from_field} and L{position_field} make, or empty.
+    @param sender: made by L{from_field}, or empty.
+    @param pos: its position; 0 if it is not logged.
     """
+    if pos:
+        return text_frame(
+            b'{"id":"%b","channel":%b,"event":"%b","data":%b,"timestamp":%d%b,"pos":%d}'
+            % (event_id.encode(), channel, event.encode(), data, timestamp, sender, pos)
+        )
     return text_frame(
         b'{"id":"%b","channel":%b,"event":"%b","data":%b,"timestamp":%d%b}'
-        % (event_id.encode(), channel, event.encode(), data, timestamp, more)
+        % (event_id.encode(), channel, event.encode(), data, timestamp, sender)
     )
 
 
-def mirror_frame(event_id: str, origin: bytes, event: str, data: bytes, timestamp: int, more: bytes = b"") -> bytes:
+def mirror_frame(frame: bytes, event_id: str, origin: bytes) -> bytes:
     """
     An event as the subscribers of C{global} receive it, if it was published to another channel.
 
-    @param origin: the name of that channel as JSON.
+    @param frame: made by L{event_frame}, with that C{event_id}.
+    @param origin: the name of the other channel as JSON.
     """
-    return text_frame(
-        b'{"id":"%b","channel":"global","event":"%b","data":%b,"timestamp":%d%b,"origin":%b}'
-        % (event_id.encode(), event.encode(), data, timestamp, more, origin)
-    )
+    # up to the name of the channel, and what comes after it
+    start = header_size(frame)
+    name = start + len(event_id) + _BEFORE_CHANNEL
+    return text_frame(b'%b"global"%b,"origin":%b}' % (frame[start:name], frame[name + len(origin) : -1], origin))
 
 
 def to_json(value: object) -> bytes:

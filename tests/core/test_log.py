@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from dcm_ws.core.log import Entry, MemoryLog
+from dcm_ws.protocol.channels import Channels
 
 ALL = {"global": 0}
 
@@ -20,16 +21,15 @@ def make(clock: Clock, *, keep: float = 60.0, max_events: int = 1000, max_bytes:
 def add(
     log: MemoryLog, channel: str = "topics/t", publisher: str = "ann", *, size: int = 10, mirrored: bool = True
 ) -> Entry:
-    def encode(pos: int) -> tuple[bytes, bytes]:
-        frame = b"%d".ljust(size) % pos
-        return frame, b"m" + frame if mirrored and channel != "global" else b""
-
-    return log.append(f"msg_{log.head + 1}", channel, True, publisher, encode)
+    where = Channels().parse(channel)
+    data = b"1" * size
+    event_id = f"msg_{log.head + 1}"
+    return log.append(event_id, where, "x.y", data, 0, b"", mirrored and where.mirrored, True, publisher)
 
 
 def read(log: MemoryLog, after: int = 0, most: int = 10_000, **since: int) -> list[int]:
     channels = {name.replace("_", "/"): pos for name, pos in since.items()} or ALL
-    return [item.entry.pos for item in log.page(after, channels, most)]
+    return [entry.pos for entry in log.page(after, channels, most)]
 
 
 def test_positions_are_dense_and_begin_at_one(clock: Clock) -> None:
@@ -42,23 +42,34 @@ def test_positions_are_dense_and_begin_at_one(clock: Clock) -> None:
     assert (log.head, log.first, len(log)) == (3, 1, 3)
 
 
-def test_reader_gets_the_frames_of_its_channels(clock: Clock) -> None:
+def test_reader_gets_the_events_of_its_channels(clock: Clock) -> None:
     """
-    The subscriber of a channel and of global gets both frames at once; the private one is not mirrored.
+    The subscriber of a channel and of global gets an event of both once; the private one is not mirrored.
     """
     log = make(clock)
     add(log, "topics/a")
     add(log, "sessions/s", mirrored=False)
     add(log, "global")
 
-    def frames(**since: int) -> list[tuple[int, ...]]:
-        channels = {name.replace("_", "/"): pos for name, pos in since.items()}
-        return [(item.entry.pos, len(item.frames)) for item in log.page(0, channels, 9)]
+    assert read(log, topics_a=0) == [1]
+    assert read(log, topics_a=0, **{"global": 0}) == [1, 3]
+    assert read(log, sessions_s=0, topics_a=0) == [1, 2]
+    assert read(log, topics_b=0) == []
 
-    assert frames(topics_a=0) == [(1, 1)]
-    assert frames(topics_a=0, **{"global": 0}) == [(1, 2), (3, 1)]
-    assert frames(sessions_s=0, topics_a=0) == [(1, 1), (2, 1)]
-    assert frames(topics_b=0) == []
+
+def test_frames_of_an_event(clock: Clock) -> None:
+    """
+    The frame for global names the channel that the event was published to; one that has left the log has none.
+    """
+    log = make(clock, keep=60.0)
+    entry, private = add(log, "topics/a"), add(log, "sessions/s", mirrored=False)
+
+    assert b'"channel":"topics/a"' in entry.frame
+    assert b'"channel":"global"' in entry.mirror and entry.mirror.endswith(b',"pos":1,"origin":"topics/a"}')
+    assert private.mirror == b""
+    clock.advance(61)
+    assert not log.expire(5)
+    assert entry.gone and entry.frame == entry.mirror == b""
 
 
 def test_channel_is_read_from_where_it_was_subscribed(clock: Clock) -> None:
@@ -134,18 +145,21 @@ def test_number_of_events_is_limited(clock: Clock) -> None:
     for number in range(400):
         add(log, publisher="ann" if number % 4 else "bob")
     assert 150 <= len(log) <= 160
-    kept = [item.entry.publisher for item in log.page(0, ALL, 1000)]
+    kept = [entry.publisher for entry in log.page(0, ALL, 1000)]
     assert abs(kept.count("ann") - kept.count("bob")) <= 12
 
 
 def test_one_event_larger_than_the_log(clock: Clock) -> None:
     """
-    An event that does not fit is logged, has its position, and is gone.
+    An event that does not fit is kept until the next one: it has to be delivered.
     """
     log = make(clock, max_bytes=1000)
-    assert add(log, size=2000).pos == 1
-    assert (len(log), log.bytes, log.head) == (0, 0, 1)
-    assert not log.complete(0, ALL)
+    add(log)
+    assert add(log, size=2000).frame
+    assert read(log) == [2]
+    add(log)
+    assert (read(log), log.first, log.head) == ([3], 3, 3)
+    assert log.complete(2, ALL) and not log.complete(1, ALL)
 
 
 def test_lost_channels_are_remembered_up_to_a_number(clock: Clock) -> None:
@@ -218,11 +232,12 @@ def test_a_reader_gets_everything_or_knows_better(
     ]
     found, at = [], after
     while page := log.page(at, channels, 7):
-        found += [item.entry.pos for item in page]
+        found += [entry.pos for entry in page]
         at = found[-1]
     assert found == sorted(set(found))
     assert set(found) <= set(wanted)
     if log.complete(after, channels):
         assert found == wanted
-    assert len(log) == sum(not entry.gone for entry in log._order)
-    assert log.bytes == sum(entry.size for entry in log._order if not entry.gone)
+    kept = [entry for entry in log._order if not entry.gone]
+    assert len(log) == len(kept)
+    assert log.bytes == sum(len(entry.frame) + len(entry.channel) + 400 for entry in kept)

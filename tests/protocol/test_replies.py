@@ -10,8 +10,10 @@ from dcm_ws.protocol.replies import (
     connected_frame,
     done_frame,
     event_frame,
+    from_field,
     gap_frame,
     heartbeat_frames,
+    mirror_frame,
     place_fields,
     pong_frame,
     published_frame,
@@ -127,6 +129,21 @@ def test_event() -> None:
         "data": {"é": 1},
         "timestamp": NOW,
     }
+
+
+@pytest.mark.parametrize("size", [1, 100, 70_000])
+@pytest.mark.parametrize("pos", [0, 7])
+def test_mirrored_event(size: int, pos: int) -> None:
+    """
+    The frame for global is the other one, with its own channel, and the name of the other one as the origin.
+    """
+    frame = event_frame(
+        "msg_1", '"topics/ä"'.encode(), "task.created", b'"%b"' % (b"1" * size), NOW, from_field("é"), pos
+    )
+
+    mirror = read(mirror_frame(frame, "msg_1", '"topics/ä"'.encode()))
+    assert mirror == read(frame) | {"channel": "global", "origin": "topics/ä"}
+    assert (mirror["from"], mirror.get("pos", 0)) == ("é", pos)
 
 
 def test_json_of_our_own_is_compact() -> None:
