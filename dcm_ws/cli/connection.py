@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import click
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
@@ -21,6 +22,8 @@ from dcm_ws.client import ClosedError, DCMError, State
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.client.errors import NotAvailableError, RateLimitedError
 from dcm_ws.client.reasons import REFUSED
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 15.0
 """
@@ -168,7 +171,7 @@ async def connected(client: DCMClient, server: Server) -> AsyncIterator[DCMClien
         await client.close()
 
 
-async def repeat_until_accepted(request: Callable[[], Awaitable[str]]) -> tuple[str, bool]:
+async def repeat_until_accepted(request: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
     """
     Call C{request} again, after the pause that the service names, as long as the service answers C{RATE_LIMITED}, and
     up to L{ATTEMPTS} times while it answers C{NOT_AVAILABLE}.

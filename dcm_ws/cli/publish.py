@@ -10,6 +10,7 @@ import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from io import FileIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from dcm_ws.cli.options import ServerOptions, SettingsFiles, json_option, server
 from dcm_ws.cli.publish_events import EventToPublish, InvalidEventError, from_arguments, from_line
 from dcm_ws.cli.publish_ways import Send, by_database, by_websocket
 from dcm_ws.cli.terminal import INTERRUPTED, harmless, json_line, progress_bar
+
+if TYPE_CHECKING:
+    from dcm_ws.client import Published
 
 
 @dataclass(slots=True)
@@ -55,6 +59,10 @@ class Tally:
     help="Publish each line of this file, or with - of standard input: JSON with channel, event and data.",
 )
 @click.option(
+    "--key",
+    help="Publish nothing if the same agent has used this key within the last 10 minutes; 1 to 128 characters.",
+)
+@click.option(
     "--via",
     type=click.Choice(["ws", "db"]),
     default="ws",
@@ -69,6 +77,7 @@ def command(
     event: str | None,
     data: str | None,
     lines: str | None,
+    key: str | None,
     via: str,
     as_json: bool,
     server: ServerOptions,
@@ -79,6 +88,9 @@ def command(
     publish the events in a file instead: invalid lines are reported by number, and the others are published.  It slows
     down to the service's rate limit.  It prints the id of each event; with --via db there is none, because the service
     makes the id later.
+
+    With --key, and a token or --agent-id, it is safe to run the command again if it is not known whether the event was
+    published: it prints the id of the event that was published first.
 
     --config and --env-file are for --via db; --url, --token-file and --agent-id are for --via ws.
 
@@ -91,12 +103,15 @@ def command(
       date +%s | dcm-ws publish topics/clock agent.heartbeat -
       dcm-ws publish --via db agents/backend task.created '{"id": "t1"}'
       dcm-ws publish --lines events.jsonl
+      dcm-ws publish --agent-id ci --key deploy-7 topics/deploys task.completed '{"version": 7}'
     """
     if (lines is None) == (channel is None):
         raise click.UsageError("give either CHANNEL and EVENT, or --lines FILE")
+    if lines is not None and key is not None:
+        raise click.UsageError("--key is for one event: with --lines, each line may have a `key`")
     tally, began, done = Tally(), time.monotonic(), False
     try:
-        events = _one(channel, event, data) if lines is None else _open(lines)
+        events = _one(channel, event, data, key) if lines is None else _open(lines)
         way = by_database(_database(files)) if via == "db" else by_websocket(server.server())
         asyncio.run(_publish(way, events, as_json, tally))
         done = True
@@ -118,7 +133,7 @@ def _database(files: SettingsFiles) -> str:
     return find_database(files)
 
 
-def _one(channel: str | None, event: str | None, data: str | None) -> EventToPublish:
+def _one(channel: str | None, event: str | None, data: str | None, key: str | None) -> EventToPublish:
     """
     The event that the arguments give.
 
@@ -127,7 +142,7 @@ def _one(channel: str | None, event: str | None, data: str | None) -> EventToPub
     if channel is None or event is None:
         raise click.UsageError("EVENT is missing")
     try:
-        return from_arguments(channel, event, _standard_input() if data == "-" else data or "")
+        return from_arguments(channel, event, _standard_input() if data == "-" else data or "", key)
     except InvalidEventError as error:
         raise click.UsageError(str(error)) from None
 
@@ -184,8 +199,12 @@ async def _publish_lines(send: Send, file: FileIO, as_json: bool, tally: Tally) 
             progress.advance(task, line.size)
 
 
-def _print_id(message_id: str, as_json: bool) -> None:
+def _print_id(published: Published | None, as_json: bool) -> None:
+    duplicate = published is not None and published.duplicate
     if as_json:
-        click.echo(json_line({"published": True, "message_id": message_id or None}))
-    else:
-        click.echo(harmless(message_id) or "notified")
+        line = {"published": True, "message_id": published}
+        click.echo(json_line(line | {"duplicate": True} if duplicate else line))
+        return
+    click.echo("notified" if published is None else harmless(published))
+    if duplicate:
+        click.echo("published before, with the same key", err=True)

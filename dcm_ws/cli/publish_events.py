@@ -11,6 +11,7 @@ import msgspec
 from dcm_ws.cli.lines import LINE_MAX
 from dcm_ws.cli.options import check_channel
 from dcm_ws.cli.terminal import harmless
+from dcm_ws.protocol.commands import KEY_MAX
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.protocol.events import EVENT_RULE, is_event
 
@@ -18,11 +19,14 @@ from dcm_ws.protocol.events import EVENT_RULE, is_event
 class EventToPublish(msgspec.Struct, forbid_unknown_fields=True):
     """
     An event to publish.
+
+    @ivar key: the same agent publishes an event with the same key once within 10 minutes.
     """
 
     channel: str
     event: str
     data: Any = None
+    key: str | None = None
 
 
 class InvalidEventError(ValueError):
@@ -34,10 +38,10 @@ class InvalidEventError(ValueError):
 _decoder = msgspec.json.Decoder(EventToPublish)
 
 
-def from_arguments(channel: str, event: str, data: str | bytes) -> EventToPublish:
+def from_arguments(channel: str, event: str, data: str | bytes, key: str | None = None) -> EventToPublish:
     """
     @param data: JSON; blank for null.
-    @raise InvalidEventError: the channel or the event is invalid, or C{data} is not JSON.
+    @raise InvalidEventError: the channel, the event or the key is invalid, or C{data} is not JSON.
     """
     try:
         # a text that is not UTF-8 is not JSON either
@@ -46,7 +50,7 @@ def from_arguments(channel: str, event: str, data: str | bytes) -> EventToPublis
     except (ValueError, RecursionError) as error:
         text = harmless(str(error))
         raise InvalidEventError(f"DATA is not JSON ({text}); a string needs quotes of its own: '\"text\"'") from None
-    return _checked(EventToPublish(channel, event, value))
+    return _checked(EventToPublish(channel, event, value, key))
 
 
 def from_line(text: bytes) -> EventToPublish:
@@ -69,4 +73,6 @@ def _checked(event: EventToPublish) -> EventToPublish:
         raise InvalidEventError(harmless(error.reason)) from None
     if not is_event(event.event):
         raise InvalidEventError(f"{harmless(event.event)!r} is not an event name: use {EVENT_RULE}")
+    if event.key is not None and not 1 <= len(event.key) <= KEY_MAX:
+        raise InvalidEventError(f"a key must have 1 to {KEY_MAX} characters, not {len(event.key)}")
     return event

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,9 +17,12 @@ from dcm_ws.cli.publish_events import EventToPublish, InvalidEventError
 from dcm_ws.cli.terminal import harmless, one_line
 from dcm_ws.postgres.triggers import PAYLOAD_MAX
 
-Send = Callable[[EventToPublish], Awaitable[str]]
+if TYPE_CHECKING:
+    from dcm_ws.client import Published
+
+Send = Callable[[EventToPublish], Awaitable["Published | None"]]
 """
-Publishes one event and returns its id, which is empty if it went by NOTIFY.
+Publishes one event and returns its id; None if it went by NOTIFY.
 
 @raise InvalidEventError: this event is refused.
 @raise click.ClickException: no event can be published any more.
@@ -43,8 +47,10 @@ async def by_database(url: str) -> AsyncIterator[Send]:
     with closing(connection):
         connection.autocommit = True
 
-        async def send(event: EventToPublish) -> str:
-            payload = msgspec.json.encode(event)
+        async def send(event: EventToPublish) -> None:
+            if event.key is not None:
+                raise InvalidEventError("NOTIFY takes no key: publish it with --via ws")
+            payload = msgspec.json.encode({"channel": event.channel, "event": event.event, "data": event.data})
             if len(payload) > PAYLOAD_MAX:
                 raise InvalidEventError(
                     f"{len(payload)} bytes are too long, NOTIFY takes {PAYLOAD_MAX}: publish it with --via ws"
@@ -53,7 +59,6 @@ async def by_database(url: str) -> AsyncIterator[Send]:
                 cursor.execute("select pg_notify('dcm_events', %s)", (payload.decode(),))
             # Ctrl-C is handled here, between two events
             await asyncio.sleep(0)
-            return ""
 
         try:
             yield send
@@ -71,9 +76,17 @@ async def by_websocket(server: Server) -> AsyncIterator[Send]:
 
     async with connected(make_client(server), server) as client:
 
-        async def send(event: EventToPublish) -> str:
+        async def send(event: EventToPublish) -> Published:
+            if event.key is not None and not (server.token or server.agent_id):
+                raise InvalidEventError(
+                    "a key needs a token or --agent-id: without an agent it ends with the connection"
+                )
+
+            def publish() -> Awaitable[Published]:
+                return client.publish(event.channel, event.event, event.data, key=event.key)
+
             try:
-                return (await repeat_until_accepted(lambda: client.publish(event.channel, event.event, event.data)))[0]
+                return (await repeat_until_accepted(publish))[0]
             except (ClosedError, NotConnectedError, RequestTimeoutError) as error:
                 raise click.ClickException(
                     f"{harmless(server.url)}: {harmless(str(error))}; the event may have been published"

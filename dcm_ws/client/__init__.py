@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dcm_ws.client.core import State
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, RequestTimeoutError
 from dcm_ws.client.events import Event
+from dcm_ws.client.published import Published
 
 if TYPE_CHECKING:
     from dcm_ws.client.tx import DCMClient
@@ -19,6 +20,7 @@ __all__ = [
     "DCMError",
     "Event",
     "NotConnectedError",
+    "Published",
     "RefusedError",
     "RequestTimeoutError",
     "State",

@@ -26,6 +26,7 @@ from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, 
 from dcm_ws.client.core import QUEUE_MAX, Reply, State
 from dcm_ws.client.errors import DCMError
 from dcm_ws.client.events import Queue
+from dcm_ws.client.published import Published
 from dcm_ws.client.reasons import reason_of
 from dcm_ws.client.urls import is_loopback, is_proxied, place_of
 
@@ -232,11 +233,13 @@ class DCMClient(Client):
         """
         await self._unsubscribe(channel)
 
-    async def publish(self, channel: str, event: str, data: object = None) -> str:
+    async def publish(self, channel: str, event: str, data: object = None, *, key: str | None = None) -> Published:
         """
         Publish an event.
 
-        @return: the event's id.
+        @param key: 1 to 128 characters.  Of all calls of an agent with the same key within 10 minutes, only the first
+            publishes an event, so a call that failed without an answer can be repeated.
+        @return: the event's id, with its position and whether it had been published before.
         @raise RefusedError: the server's reason, in a class for each code.
         @raise RequestTimeoutError: the event may have been published.
         @raise NotConnectedError: there is no connection; or it ended before the answer, and the event may have been
@@ -244,7 +247,7 @@ class DCMClient(Client):
         @raise TypeError: JSON cannot represent C{data}.
         @raise ValueError: a number in C{data} is not finite.
         """
-        return await self._publish(channel, event, data)
+        return await self._publish(channel, event, data, key)
 
     async def ping(self) -> float:
         """

@@ -16,6 +16,7 @@ from dcm_ws.client.conversation import converse, drive
 from dcm_ws.client.core import ClientCore, Reply, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, InvalidChannelError, RequestTimeoutError
 from dcm_ws.client.events import Event, Queue
+from dcm_ws.client.published import Published
 from dcm_ws.client.status import Status
 from dcm_ws.client.streams import Events, Signal
 from dcm_ws.client.urls import as_observer
@@ -198,9 +199,9 @@ class Client(Status):
         if self.state is State.CONNECTED:
             await self._request({"type": "unsubscribe", "channel": channel})
 
-    async def _publish(self, channel: str, event: str, data: object) -> str:
-        answer = await self._request({"type": "publish", "channel": channel, "event": event, "data": data})
-        return str(answer["message_id"])
+    async def _publish(self, channel: str, event: str, data: object, key: str | None) -> Published:
+        message = {"type": "publish", "channel": channel, "event": event, "data": data}
+        return Published(await self._request(message if key is None else message | {"key": key}))
 
     async def _ping(self) -> float:
         began = self._now()

@@ -28,6 +28,7 @@ from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, 
 from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, Reply, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError
 from dcm_ws.client.events import Queue
+from dcm_ws.client.published import Published
 from dcm_ws.client.tx_connection import Connection, make_endpoint, make_factory
 from dcm_ws.client.urls import place_of
 
@@ -284,14 +285,19 @@ class DCMClient(Client, Service):
         """
         return Deferred.fromCoroutine(self._unsubscribe(channel))
 
-    def publish(self, channel: str, event: str, data: object = None) -> Deferred[str]:
+    def publish(self, channel: str, event: str, data: object = None, *, key: str | None = None) -> Deferred[Published]:
         """
-        Publish an event; fires with its id.  Fails with a L{RefusedError<dcm_ws.client.errors.RefusedError>} in a class
-        for each code of the server, with L{RequestTimeoutError<dcm_ws.client.errors.RequestTimeoutError>}, or with
-        L{NotConnectedError}; after the last two the event may have been published.  Fails with C{TypeError} or
-        C{ValueError} if JSON cannot represent C{data}.
+        Publish an event; fires with its id, its position, and whether it had been published before.
+
+        Fails with a L{RefusedError<dcm_ws.client.errors.RefusedError>} in a class for each code of the server, with
+        L{RequestTimeoutError<dcm_ws.client.errors.RequestTimeoutError>}, or with L{NotConnectedError}; after the last
+        two the event may have been published.  Fails with C{TypeError} or C{ValueError} if JSON cannot represent
+        C{data}.
+
+        @param key: 1 to 128 characters.  Of all calls of an agent with the same key within 10 minutes, only the first
+            publishes an event, so a call that failed without an answer can be repeated.
         """
-        return Deferred.fromCoroutine(self._publish(channel, event, data))
+        return Deferred.fromCoroutine(self._publish(channel, event, data, key))
 
     def ping(self) -> Deferred[float]:
         """

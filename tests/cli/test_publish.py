@@ -41,7 +41,8 @@ def test_publish(tmp_path: Path, running: Service) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [(), ("global",), ("global", "a.b", "{no json"), ("agents/", "a.b"), ("global", "no dots"),
-     ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b")],
+     ("global", "a.b", "--lines", "x"), ("--lines", "/none/such"), ("--via", "pigeon", "global", "a.b"),
+     ("--key", "", "global", "a.b"), ("--key", "x" * 129, "global", "a.b"), ("--key", "k", "--lines", "-")],
 )  # fmt: skip
 def test_invalid_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """
@@ -49,6 +50,28 @@ def test_invalid_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """
     done = run(tmp_path, "publish", "--url", "ws://127.0.0.1:1/", *arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
+
+
+def test_publish_once(tmp_path: Path, running: Service) -> None:
+    """
+    The same agent publishes an event with the same key once, in arguments and in lines; and needs to be an agent.
+    """
+    client = running.connect()
+    ours = ("--agent-id", "ci")
+    first = publish(tmp_path, running, "--key", "k", *ours, *INFO.values(), "1")
+    assert "before" not in first.stderr
+    again = publish(tmp_path, running, "--key", "k", *ours, *INFO.values(), "2")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "published before, with the same key" in again.stderr
+    line = json.dumps(INFO | {"key": "k", "data": 3})
+    done = run(tmp_path, "publish", "--url", url(running), *ours, "--json", "--lines", "-", stdin=line)
+    assert json.loads(done.stdout) == {"published": True, "message_id": first.stdout.strip(), "duplicate": True}
+    other = publish(tmp_path, running, "--key", "k", "--agent-id", "other", *INFO.values(), "4")
+    assert other.stdout != first.stdout
+    assert [hear(client)["data"] for _ in range(2)] == [1, 4]
+    nobody = publish(tmp_path, running, "--key", "k", *INFO.values())
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert "--agent-id" in nobody.stderr
 
 
 def test_publish_lines(tmp_path: Path, running: Service) -> None:
@@ -204,6 +227,8 @@ def test_publish_by_the_database(tmp_path: Path, database: PostgresServer) -> No
         client = running.connect()
         variables = {"DATABASE_URL": database.url}
         assert run(tmp_path, "publish", "--via", "db", "global", "any.event", '"\u00fc"', **variables).returncode == 0
+        done = run(tmp_path, "publish", "--via", "db", "--key", "k", "global", "any.event", **variables)
+        assert (done.returncode, "--via ws" in done.stderr) == (1, True)
         assert hear(client)["data"] == "\u00fc"
         big = json.dumps("\u00fc" * 3990)
         done = run(tmp_path, "publish", "--via", "db", "global", "any.event", "-", stdin=big, **variables)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_twisted
@@ -267,6 +268,32 @@ async def test_publish_and_hear(world: Any, running: Service, database: Postgres
         assert "topics/t" not in running.stats()["channelStats"]
 
     await played(world, client, program=program)
+
+
+@pytest_twisted.ensureDeferred
+async def test_publish_once(world: Any, running: Service) -> None:
+    """
+    A publish that is repeated with the same key, also on another connection, returns the first event.
+    """
+    clients = [world.client(at(running), agent_id="ann") for _ in range(2)]
+    # the service has served others
+    key = str(uuid4())
+
+    async def program() -> None:
+        published = []
+        for client in clients:
+            await world.connect(client)
+            published.append(await client.publish("topics/once", "task.created", 1, key=key))
+        first, again = published
+        assert (first, first.pos, first.duplicate) == (again, again.pos, False)
+        assert first.pos > 0
+        assert again.duplicate
+        other = await clients[0].publish("topics/once", "metric.update", 1, key=f"{key} 2")
+        assert (other.pos, other.duplicate) == (None, False)
+        with pytest.raises(errors.InvalidMessageError):
+            await clients[0].publish("topics/once", "task.created", key="x" * 129)
+
+    await played(world, *clients, program=program)
 
 
 @pytest.mark.parametrize(
