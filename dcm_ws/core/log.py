@@ -11,11 +11,11 @@ own channels are gone.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
-from heapq import merge
-from operator import attrgetter
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Container, Mapping
+from itertools import islice
 
 from msgspec import Struct
 
@@ -29,16 +29,15 @@ _EMPTY_MIN = 64
 _CHANNELS_LOST_MAX = 10_000
 _ROOM_EVENTS = 1000
 _ROOM_BYTES = 1 << 20
-_by_position = attrgetter("pos")
-_is_kept = attrgetter("frame")
+_LANE_PART = 16
 
 
 class Entry(Struct, gc=False):
     """
     One event in the log.
 
-    The garbage collector does not track it: it refers to nothing that refers back, and a full collection that visits
-    100,000 entries would stop the service for some 20 ms.
+    The garbage collector does not track it: it refers to nothing that refers back, and a full collection would visit
+    100,000 entries.
 
     @ivar pos: its position, from 1.
     @ivar channel: the channel that it was published to.
@@ -107,9 +106,8 @@ class MemoryLog:
         self._crowded = crowded
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._dropped = 0
-        # some of them are gone
-        self._order: deque[Entry] = deque()
+        # what is kept, in the order of positions
+        self._entries: dict[int, Entry] = {}
         self._lanes: dict[str, _Lane] = {}
         self._shares: dict[str, _Share] = {}
         # the last position lost by channels that have nothing left, in the order of losing
@@ -121,15 +119,14 @@ class MemoryLog:
         """
         How many events are kept.
         """
-        return self.head - self._dropped
+        return len(self._entries)
 
     @property
     def first(self) -> int:
         """
         The oldest position that is kept; the one after the head if none is.
         """
-        self._skip_gone()
-        return self._order[0].pos if self._order else self.head + 1
+        return next(iter(self._entries), self.head + 1)
 
     def append(
         self,
@@ -152,28 +149,27 @@ class MemoryLog:
         self.head = pos = self.head + 1
         name = channel.name
         frame = event_frame(event_id, channel.json, event, data, timestamp, sender, pos)
-        entry = Entry(pos, event_id, name, frame, mirrored, tracked, publisher, self._now())
         size = len(frame) + len(name) + _OVERHEAD
-        if self.bytes + size > self._max_bytes or pos - self._dropped > self._max_events:
+        entries, lanes = self._entries, self._lanes
+        if self.bytes + size > self._max_bytes or len(entries) >= self._max_events:
             self._make_room(size)
         self.bytes += size
-        self._order.append(entry)
-        lanes = self._lanes
+        entries[pos] = entry = Entry(pos, event_id, name, frame, mirrored, tracked, publisher, self._now())
         try:
-            lanes[name].entries.append(entry)
+            lanes[name].positions.append(pos)
         except KeyError:
-            lanes[name] = _Lane(entry)
+            lanes[name] = _Lane(pos)
         if mirrored:
             try:
-                lanes[_GLOBAL].entries.append(entry)
+                lanes[_GLOBAL].positions.append(pos)
             except KeyError:
-                lanes[_GLOBAL] = _Lane(entry)
+                lanes[_GLOBAL] = _Lane(pos)
         try:
             share = self._shares[publisher]
-            share.entries.append(entry)
+            share.positions.append(pos)
             share.bytes += size
         except KeyError:
-            self._shares[publisher] = _Share(entry, size)
+            self._shares[publisher] = _Share(pos, size)
         return entry
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
@@ -190,39 +186,37 @@ class MemoryLog:
         @param channels: by name, the position after which each is read.
         @param most: events, at most.
         """
-        lanes = [
-            lane.after(start)
-            for name, since in channels.items()
-            if (lane := self._lanes.get(name)) is not None and lane.entries[-1].pos > (start := max(after, since))
-        ]
-        found: list[Entry] = []
-        last = None
-        for entry in lanes[0] if len(lanes) == 1 else merge(*lanes, key=_by_position):
+        lanes = [(lane, since) for name, since in channels.items() if (lane := self._lanes.get(name)) is not None]
+        kept = self._entries
+        # what so many lanes have: no less than the page, and not much more
+        part = max(_LANE_PART, 2 * most // max(1, len(lanes)))
+        while True:
+            end = self.head
             # an event comes twice if both its channel and global are read
-            if entry is not last:
-                if len(found) == most:
-                    break
-                found.append(entry)
-                last = entry
-        return found
+            found: set[int] = set()
+            for lane, since in lanes:
+                positions = lane.positions
+                first = bisect_right(positions, max(after, since), lane.start)
+                some = positions[first : first + part]
+                found.update(some)
+                if len(some) == part:
+                    # beyond its last one there may be others that come first
+                    end = min(end, some[-1])
+            page = [kept[pos] for pos in sorted(found) if pos <= end and pos in kept]
+            if page or end == self.head:
+                return page[:most]
+            after = end
 
     def expire(self, most: int) -> bool:
         """
         Drop events that have been kept for long enough, C{most} at a time.  Returns if there may be more.
         """
         oldest = self._now() - self._keep
-        for _ in range(most):
-            self._skip_gone()
-            if not self._order or self._order[0].logged_at > oldest:
-                return False
+        expired = [entry for entry in islice(self._entries.values(), most) if entry.logged_at <= oldest]
+        for entry in expired:
             # the oldest of all is the oldest of its publisher
-            self._drop(self._shares[self._order.popleft().publisher])
-        return True
-
-    def _skip_gone(self) -> None:
-        order = self._order
-        while order and not order[0].frame:
-            order.popleft()
+            self._drop(self._shares[entry.publisher])
+        return len(expired) == most
 
     def _make_room(self, size: int) -> None:
         """
@@ -234,13 +228,10 @@ class MemoryLog:
         if self.bytes + size > self._max_bytes:
             room = size + min(self._max_bytes // 64, _ROOM_BYTES)
             self._shorten({name: share.bytes for name, share in self._shares.items()}, self._max_bytes - room, int)
-        if len(self) > self._max_events:
+        if len(self) >= self._max_events:
             room = 1 + min(self._max_events // 64, _ROOM_EVENTS)
-            shares = {name: len(share.entries) for name, share in self._shares.items()}
+            shares = {name: len(share) for name, share in self._shares.items()}
             self._shorten(shares, self._max_events - room, bool)
-        self._skip_gone()
-        if len(self._order) > 2 * len(self) + _EMPTY_MIN:
-            self._order = deque(filter(_is_kept, self._order))
 
     def _shorten(self, weights: Mapping[str, int], total: int, weight: Callable[[int], int]) -> None:
         """
@@ -263,30 +254,21 @@ class MemoryLog:
         """
         Forget the oldest entry of a publisher; return the bytes that it took.
         """
-        entry = share.entries.popleft()
+        pos = share.positions[share.start]
+        entry = self._entries.pop(pos)
         size = len(entry.frame) + len(entry.channel) + _OVERHEAD
         self.bytes -= size
-        self._dropped += 1
         share.bytes -= size
-        if not share.entries:
+        if share.drop(pos, self._entries):
             del self._shares[entry.publisher]
         # whoever still holds the entry must not hold its bytes
         entry.frame = b""
-        self._drop_from(entry.channel, entry.pos)
-        if entry.mirrored:
-            self._drop_from(_GLOBAL, entry.pos)
+        for name in (entry.channel, _GLOBAL) if entry.mirrored else (entry.channel,):
+            lane = self._lanes[name]
+            if lane.drop(pos, self._entries):
+                del self._lanes[name]
+                self._remember_lost(name, lane.lost)
         return size
-
-    def _drop_from(self, channel: str, pos: int) -> None:
-        lane = self._lanes[channel]
-        lane.gone += 1
-        if pos > lane.lost:
-            lane.lost = pos
-        if lane.gone == len(lane.entries):
-            del self._lanes[channel]
-            self._remember_lost(channel, lane.lost)
-        elif lane.gone > _EMPTY_MIN + len(lane.entries) // 2:
-            lane.compact()
 
     def _remember_lost(self, channel: str, pos: int) -> None:
         self._lost[channel] = max(pos, self._lost.get(channel, 0))
@@ -302,45 +284,64 @@ class MemoryLog:
 
 class _Lane:
     """
-    The entries that the subscribers of one channel get, in the order of their positions.
+    The positions of the events that the subscribers of one channel get, in their order.
 
-    Entries that are gone stay in the list until they are half of it.
+    They are numbers in an array, and not references to the entries: what looks for one, or drops some, touches only the
+    array and not objects all over the memory, and the garbage collector has nothing to visit.
 
-    @ivar gone: how many of them are gone.
-    @ivar lost: the last position that is gone.
+    @ivar start: where the first one is that has not gone.
+    @ivar gone: how many have gone after that one.
+    @ivar lost: the last position that has gone.
     """
 
-    __slots__ = ("entries", "gone", "lost")
+    __slots__ = ("gone", "lost", "positions", "start")
 
-    def __init__(self, entry: Entry) -> None:
-        self.entries = [entry]
+    def __init__(self, pos: int) -> None:
+        self.positions = array("Q", (pos,))
+        self.start = 0
         self.gone = 0
         self.lost = 0
 
-    def after(self, pos: int) -> Iterator[Entry]:
+    def __len__(self) -> int:
+        return len(self.positions) - self.start - self.gone
+
+    def drop(self, pos: int, kept: Container[int]) -> bool:
         """
-        Those beyond a position.
+        C{pos} has gone.  Returns if it was the only one.
+
+        @param kept: the positions that have not gone.
         """
-        entries = self.entries
-        for index in range(bisect_right(entries, pos, key=_by_position), len(entries)):
-            entry = entries[index]
-            if entry.frame:
-                yield entry
+        positions, start = self.positions, self.start
+        if pos > self.lost:
+            self.lost = pos
+        if positions[start] != pos:
+            self.gone += 1
+            if self.gone > _EMPTY_MIN + len(positions) // 2:
+                self.positions = array("Q", [one for one in positions[start:] if one in kept])
+                self.start = self.gone = 0
+            return False
+        start += 1
+        while self.gone and positions[start] not in kept:
+            self.gone -= 1
+            start += 1
+        if start == len(positions):
+            return True
+        if start > _EMPTY_MIN + len(positions) // 2:
+            del positions[:start]
+            start = 0
+        self.start = start
+        return False
 
-    def compact(self) -> None:
-        self.entries = list(filter(_is_kept, self.entries))
-        self.gone = 0
 
-
-class _Share:
+class _Share(_Lane):
     """
-    What one publisher has in the log.
+    What one publisher has in the log; its oldest events go first.
 
-    @ivar bytes: of its entries.
+    @ivar bytes: of its events.
     """
 
-    __slots__ = ("bytes", "entries")
+    __slots__ = ("bytes",)
 
-    def __init__(self, entry: Entry, size: int) -> None:
-        self.entries = deque((entry,))
+    def __init__(self, pos: int, size: int) -> None:
+        super().__init__(pos)
         self.bytes = size
