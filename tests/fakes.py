@@ -95,7 +95,7 @@ def make_core(
         log=MemoryLog(
             "epoch",
             clock.seconds,
-            crowded=lambda _, number: counts.limits.max_recent_events.add(number),
+            crowded=counts.limits.max_recent_events.add_of,
             **(LOG_LIMITS | log),
         ),
         ephemeral=Ephemeral(ephemeral),

@@ -325,6 +325,12 @@ class Fields:
         "agents whose subscriptions are remembered; beyond it, one that shared a connection with most others is"
         " forgotten, or the one absent for longest",
     )
+    max_agent_bytes: int = setting(
+        64 << 20,
+        BYTES,
+        "maximum size of the subscriptions remembered; beyond it, agents of the connections that were subscribed to"
+        " most are forgotten",
+    )
     max_kept: int = setting(
         500_000,
         COUNT,

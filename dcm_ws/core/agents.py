@@ -7,17 +7,23 @@ What absent agents miss is in the log, and not held for each of them.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.core.fairness import fair_level
+from dcm_ws.core.fairness import shorten
 
 NOTHING_MISSED = 1 << 62
 """
 In place of a position: the channel is subscribed to, and nothing is replayed.
+"""
+
+_OVERHEAD = 500
+_CHANNEL_OVERHEAD = 200
+"""
+Bytes that an agent, and each of its channels, takes beside its name.
 """
 
 
@@ -43,6 +49,21 @@ class Absence(NamedTuple):
         return sum(event.size for event in self.owed)
 
 
+class _Remembered(NamedTuple):
+    """
+    The subscriptions of an agent.
+
+    @ivar until: how long they are remembered (monotonic seconds).
+    @ivar connection: the connection of the agent that had them.
+    @ivar size: bytes that count as taken by them.
+    """
+
+    until: float
+    channels: frozenset[str]
+    connection: str
+    size: int
+
+
 class AgentMemory:
     """
     Remembers agents that are away.
@@ -53,6 +74,8 @@ class AgentMemory:
     @param keep_subscriptions: how long its subscriptions are, in seconds.
     @param max_agents: maximum agents remembered; beyond it an agent of the connection that was most of them is
         forgotten, and if none was several, the one that was away longest.
+    @param max_agent_bytes: maximum bytes of the subscriptions remembered; beyond it, agents of the connections that
+        were subscribed to most are forgotten.
     @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.
     @param max_bytes: maximum bytes of the frames of the deliveries kept; beyond it as with C{max_kept}.
 
@@ -65,6 +88,7 @@ class AgentMemory:
         counts: Counts,
         *,
         max_agents: int,
+        max_agent_bytes: int,
         max_kept: int,
         max_bytes: int,
         keep_deliveries: float = 300.0,
@@ -75,10 +99,11 @@ class AgentMemory:
         self._keep_deliveries = keep_deliveries
         self._keep_subscriptions = keep_subscriptions
         self._max_agents = max_agents
+        self._max_agent_bytes = max_agent_bytes
         self._max_kept = max_kept
         self._max_bytes = max_bytes
         # both in the order of leaving, so that what ends first is in front
-        self._subscriptions: OrderedDict[str, tuple[float, frozenset[str], str]] = OrderedDict()
+        self._subscriptions: OrderedDict[str, _Remembered] = OrderedDict()
         # the agents that were each one connection, the first one first, and the connections that were several
         self._agents_of: dict[str, dict[str, None]] = {}
         self._several: set[str] = set()
@@ -86,6 +111,7 @@ class AgentMemory:
         # agents that have acknowledged something, and until when that is remembered
         self._acknowledging: OrderedDict[str, float] = OrderedDict()
         self._kept_bytes = 0
+        self._subscription_bytes = 0
         self.kept = 0
 
     def __len__(self) -> int:
@@ -125,10 +151,10 @@ class AgentMemory:
         now = self._now()
         if absence.acknowledges:
             self.acknowledged(agent)
-        self.remember(agent, frozenset(absence.channels), connection)
         self._absences[agent] = (now + self._keep_deliveries, absence)
         self.kept += len(absence.owed)
         self._kept_bytes += absence.size
+        self.remember(agent, frozenset(absence.channels), connection)
         if self.kept > self._max_kept:
             self._shorten(self._max_kept, lambda event: 1)
         if self._kept_bytes > self._max_bytes:
@@ -140,7 +166,9 @@ class AgentMemory:
         """
         if agent in self._subscriptions:
             self._forget(agent)
-        self._subscriptions[agent] = (self._now() + self._keep_subscriptions, subscriptions, connection)
+        until, size = self._now() + self._keep_subscriptions, _OVERHEAD + sum(map(_size_of, subscriptions))
+        self._subscriptions[agent] = _Remembered(until, subscriptions, connection, size)
+        self._subscription_bytes += size
         agents = self._agents_of.setdefault(connection, {})
         agents[agent] = None
         if connection and len(agents) > 1:
@@ -149,17 +177,41 @@ class AgentMemory:
             most = max(self._several, key=lambda name: len(self._agents_of[name]), default=None)
             loser = next(iter(self._subscriptions if most is None else self._agents_of[most]))
             self._forget(loser)
-            self._counts.limits.max_agents.add()
+            self._counts.limits.max_agents.add_of(loser)
             self._give_up(loser)
+        if self._subscription_bytes > self._max_agent_bytes:
+            self._forget_largest()
 
-    def _forget(self, agent: str) -> None:
-        _, _, connection = self._subscriptions.pop(agent)
+    def _forget_largest(self) -> None:
+        """
+        Forget agents of the connections with the largest subscriptions until there is room for some more, so that this
+        is done seldom.
+        """
+        sizes: defaultdict[str, int] = defaultdict(int)
+        for one in self._subscriptions.values():
+            sizes[one.connection] += one.size
+        shorten(sizes, self._max_agent_bytes - self._max_agent_bytes // 64, self._forget_oldest)
+
+    def _forget_oldest(self, connection: str) -> int:
+        loser = next(iter(self._agents_of[connection]))
+        size = self._forget(loser)
+        self._counts.limits.max_agent_bytes.add_of(loser)
+        self._give_up(loser)
+        return size
+
+    def _forget(self, agent: str) -> int:
+        """
+        Forget the subscriptions of C{agent}, and return the bytes that they took.
+        """
+        _, _, connection, size = self._subscriptions.pop(agent)
+        self._subscription_bytes -= size
         agents = self._agents_of[connection]
         del agents[agent]
         if len(agents) < 2:
             self._several.discard(connection)
         if not agents:
             del self._agents_of[connection]
+        return size
 
     def returned(self, agent: str) -> Absence | None:
         """
@@ -171,7 +223,7 @@ class AgentMemory:
         if remembered is None:
             return None
         if absence is None:
-            return Absence(dict.fromkeys(remembered[1], NOTHING_MISSED), ())
+            return Absence(dict.fromkeys(remembered.channels, NOTHING_MISSED), ())
         return absence
 
     def expire(self) -> None:
@@ -180,8 +232,8 @@ class AgentMemory:
         """
         now = self._now()
         while self._subscriptions:
-            agent, (until, _, _) = next(iter(self._subscriptions.items()))
-            if until > now:
+            agent, remembered = next(iter(self._subscriptions.items()))
+            if remembered.until > now:
                 break
             self._forget(agent)
         while self._acknowledging:
@@ -209,19 +261,21 @@ class AgentMemory:
 
     def _shorten(self, total: int, weight: Callable[[Tracked], int]) -> None:
         """
-        Give up the oldest deliveries of those agents that have most, until there is room.
+        Give up the oldest deliveries of those agents that have most, until there is room for some more, so that this is
+        done seldom.
         """
         weights = {agent: sum(map(weight, absence.owed)) for agent, (_, absence) in self._absences.items()}
-        level = fair_level(weights.values(), total)
-        for agent, most in weights.items():
-            if most <= level:
-                continue
+        numbers: defaultdict[str, int] = defaultdict(int)
+
+        def drop(agent: str) -> int:
+            event = self._absences[agent][1].owed[numbers[agent]]
+            numbers[agent] += 1
+            return weight(event)
+
+        shorten(weights, total - total // 64, drop)
+        for agent, lost in numbers.items():
             until, absence = self._absences[agent]
-            lost = 0
-            while most > level:
-                most -= weight(absence.owed[lost])
-                lost += 1
-            self._counts.limits.max_kept.add(lost)
+            self._counts.limits.max_kept.add_of(agent, lost)
             self.kept -= lost
             self._kept_bytes -= sum(event.size for event in absence.owed[:lost])
             self._count_lost(absence, lost)
@@ -232,3 +286,7 @@ class AgentMemory:
             self._counts.deliveries.given_up += lost
         else:
             self._counts.deliveries.never_acknowledged += lost
+
+
+def _size_of(channel: str) -> int:
+    return _CHANNEL_OVERHEAD + len(channel) * (1 if channel.isascii() else 4)

@@ -73,6 +73,41 @@ class Count:
         self.value += times
 
 
+LOSERS_MAX = 100
+"""
+Names that a L{SharedCount} keeps, at most.
+"""
+
+
+@dataclass(slots=True)
+class SharedCount(Count):
+    """
+    How often something was taken from a share of a budget that is full, and whose shares these were lately.
+
+    @ivar losers: how much was taken from each since L{take_losers}; of the first L{LOSERS_MAX} that lost something.
+    """
+
+    losers: dict[str, int] = field(default_factory=dict)
+
+    def add_of(self, name: str, times: int = 1) -> None:
+        """
+        Something was taken from the share of C{name}, so many times.
+
+        @param name: an agent, or what begins with a space and stands for another publisher or client.
+        """
+        self.value += times
+        losers = self.losers
+        if name in losers or len(losers) < LOSERS_MAX:
+            losers[name] = losers.get(name, 0) + times
+
+    def take_losers(self) -> dict[str, int]:
+        """
+        Return who has lost how much since the last call.
+        """
+        losers, self.losers = self.losers, {}
+        return losers
+
+
 @dataclass(slots=True, frozen=True)
 class LimitCounts:
     """
@@ -103,11 +138,12 @@ class LimitCounts:
     shed: Count = field(default_factory=Count)
     latest_dropped: Count = field(default_factory=Count)
     max_pending: Count = field(default_factory=Count)
-    max_pending_bytes: Count = field(default_factory=Count)
-    max_kept: Count = field(default_factory=Count)
-    max_agents: Count = field(default_factory=Count)
-    max_recent_events: Count = field(default_factory=Count)
-    max_keys: Count = field(default_factory=Count)
+    max_pending_bytes: SharedCount = field(default_factory=SharedCount)
+    max_kept: SharedCount = field(default_factory=SharedCount)
+    max_agents: SharedCount = field(default_factory=SharedCount)
+    max_agent_bytes: SharedCount = field(default_factory=SharedCount)
+    max_recent_events: SharedCount = field(default_factory=SharedCount)
+    max_keys: SharedCount = field(default_factory=SharedCount)
     log_buffer: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:

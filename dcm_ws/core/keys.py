@@ -13,6 +13,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.fairness import shorten
 
@@ -31,23 +33,23 @@ class Published(NamedTuple):
     duplicate: bool = False
 
 
-class _Key:
+class _Key(Struct, gc=False):
     """
-    One key that was used.
+    One key that was used.  The garbage collector does not visit it: there may be very many.
 
     @ivar digest: of the publisher and the key, which has the same size whatever they have.
+    @ivar id: the event's.
+    @ivar pos: the event's, as in L{Published}.
     @ivar until: how long it is remembered (monotonic seconds).
     @ivar gone: it was forgotten before.
     """
 
-    __slots__ = ("digest", "gone", "published", "publisher", "until")
-
-    def __init__(self, publisher: str, digest: bytes, published: Published, until: float) -> None:
-        self.publisher = publisher
-        self.digest = digest
-        self.published = published
-        self.until = until
-        self.gone = False
+    publisher: str
+    digest: bytes
+    id: str
+    pos: int
+    until: float
+    gone: bool = False
 
 
 class _Share:
@@ -118,9 +120,9 @@ class PublishKeys:
         known = self._known.get(digest)
         if known is not None and known.until > self._now():
             self._counts.keys.duplicates += 1
-            return known.published._replace(duplicate=True)
+            return Published(known.id, known.pos, duplicate=True)
         published = publish()
-        self._remember(_Key(publisher, digest, published, self._now() + self._keep))
+        self._remember(_Key(publisher, digest, published.id, published.pos, self._now() + self._keep))
         return published
 
     def expire(self, most: int) -> bool:
@@ -152,13 +154,13 @@ class PublishKeys:
         Shorten the largest shares until there is room for some more, so that this is done seldom.
         """
         sizes = {publisher: len(share) for publisher, share in self._shares.items()}
-        shorten(sizes, self._max_keys * 63 // 64, self._crowd_out)
+        shorten(sizes, self._max_keys - self._max_keys // 64, self._crowd_out)
         if len(self._order) > 2 * len(self._known) + _EMPTY_MIN:
             self._order = deque(key for key in self._order if not key.gone)
 
     def _crowd_out(self, publisher: str) -> int:
         self._drop_oldest(publisher)
-        self._counts.limits.max_keys.add()
+        self._counts.limits.max_keys.add_of(publisher)
         return 1
 
     def _drop_oldest(self, publisher: str) -> None:

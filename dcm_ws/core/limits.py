@@ -197,6 +197,13 @@ _STATE = (
         "--max-agents",
     ),
     Limit(
+        "maxAgentBytes",
+        "bytes of the subscriptions remembered of agents",
+        "service",
+        "of the connections that were subscribed to most, the agents are forgotten",
+        "--max-agent-bytes",
+    ),
+    Limit(
         "maxRecentEvents",
         "events in the log; bytes: `--log-max-bytes`",
         "service",

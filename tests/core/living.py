@@ -34,6 +34,7 @@ RULES: dict[str, Any] = {
 QUEUE_LIMITS: dict[str, Any] = {"ack_timeout": 5.0, "max_attempts": 3, "max_pending": 10_000, "max_bytes": 256 << 20}
 MEMORY_LIMITS: dict[str, Any] = {
     "max_agents": 10_000,
+    "max_agent_bytes": 64 << 20,
     "max_kept": 500_000,
     "max_bytes": 64 << 20,
 }

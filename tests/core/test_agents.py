@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -133,8 +134,10 @@ def test_kept_deliveries_are_bounded(clock: Clock, counts: Counts) -> None:
     memory.left("ann", absence(["global"], [1, 2]))
     memory.left("bob", absence(["global"], [1, 2]))
 
-    assert (memory.kept, counts.deliveries.given_up) == (2, 2)
+    assert (memory.kept, counts.deliveries.given_up) == (3, 1)
     assert memory.returned("ann") == absence(["global"], [2])
+    assert memory.returned("bob") == absence(["global"], [1, 2])
+    assert counts.limits.max_kept.take_losers() == {"ann": 1}
 
 
 def test_kept_bytes_are_bounded(clock: Clock, counts: Counts) -> None:
@@ -195,4 +198,58 @@ def test_connection_that_was_many_agents_loses_its_own(clock: Clock, counts: Cou
     assert counts.limits.max_agents.value == 3
     memory.left("mallory-3", absence(["global"]), "ws_other")
     memory.left("bob", absence(["global"]), "ws_bob")
+    assert memory.returned("ann") is None
+
+
+def long_names(number: int) -> list[str]:
+    return [f"topics/{number:04}-{channel:04}".ljust(128, "x") for channel in range(990)]
+
+
+def test_remembered_subscriptions_are_bounded_in_bytes(clock: Clock, counts: Counts) -> None:
+    """
+    Regression: 216 KiB for each agent with 990 long channel names, for a day.  Who has most loses first.
+    """
+    memory = make_memory(clock, counts, max_agent_bytes=4 << 20)
+    memory.left("ann", absence(["global", "topics/a"], [1]), "ws_ann")
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            memory.left(f"mallory-{number}", absence(long_names(number)), f"ws_{number}")
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 4 << 20
+    left = len(memory)
+    assert 10 < left < 20
+    assert counts.limits.max_agent_bytes.value == 101 - left
+    assert counts.limits.max_agents.value == 0
+    assert memory.returned("ann") == absence(["global", "topics/a"], [1])
+    # the one that is away for the longest goes first
+    assert memory.returned("mallory-0") is None
+    assert memory.returned("mallory-99") is not None
+    assert "ann" not in counts.limits.max_agent_bytes.take_losers()
+
+
+def test_connection_that_was_many_agents_loses_its_own_bytes(clock: Clock, counts: Counts) -> None:
+    """
+    Many agents of one connection count together, although each of them has less than others.
+    """
+    memory = make_memory(clock, counts, max_agent_bytes=1 << 20)
+    memory.left("ann", absence(long_names(0)), "ws_ann")
+    for number in range(100):
+        memory.left(f"mallory-{number}", absence(long_names(number)[:100]), "ws_mallory")
+    assert memory.returned("ann") is not None
+    assert memory.returned("mallory-0") is None
+
+
+def test_agent_that_is_too_large_by_itself(clock: Clock, counts: Counts) -> None:
+    """
+    It is forgotten with its deliveries, which count as given up.
+    """
+    memory = make_memory(clock, counts, max_agent_bytes=1000)
+    memory.left("ann", absence(["\u00e9" * 70], [1, 2]), "ws_ann")
+    assert (len(memory), memory.kept, memory.absent, counts.deliveries.given_up) == (1, 2, 1, 0)
+    memory.returned("ann")
+    memory.left("ann", absence(["\u00e9" * 80], [1, 2]), "ws_ann")
+    assert (len(memory), memory.kept, memory.absent, counts.deliveries.given_up) == (0, 0, 0, 2)
     assert memory.returned("ann") is None
