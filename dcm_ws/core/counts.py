@@ -165,6 +165,7 @@ class Received:
 
     @ivar ping: each was answered with a pong.
     @ivar ack: without those that settled a delivery, which L{DeliveryCounts} has.
+    @ivar nack: without those of an event that was owed, which L{DeliveryCounts} has.
     @ivar invalid: messages that could not be decoded.
     @ivar limited: messages that were over the rate limit.
     """
@@ -177,6 +178,7 @@ class Received:
     ping: int = 0
     pong: int = 0
     ack: int = 0
+    nack: int = 0
     invalid: int = 0
     limited: int = 0
     bytes: int = 0
@@ -229,6 +231,7 @@ class DeliveryCounts:
 
     @ivar begun: sent for the first time.
     @ivar acked: acknowledged.
+    @ivar nacked: refused by the client, to be sent again.
     @ivar retried: sends beyond each delivery's first.
     @ivar given_up: deliveries that were dropped, to clients that acknowledge.
     @ivar never_acknowledged: the same to clients, such as dashboards, that have never acknowledged anything.
@@ -236,6 +239,7 @@ class DeliveryCounts:
 
     begun: int = 0
     acked: int = 0
+    nacked: int = 0
     retried: int = 0
     given_up: int = 0
     never_acknowledged: int = 0

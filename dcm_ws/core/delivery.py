@@ -2,17 +2,20 @@
 Tracked events that await an ack, and which of them are due to be sent again (protocol, section 4).
 
 One L{Delivery} covers all clients that were sent the same frames at the same time.  All time-outs are equal, so
-the order of sending is the order of due times, and a plain queue has the earliest in front.
+the order of sending is the order of due times, and a plain queue has the earliest in front.  Only what a client refuses
+is due when the client says so; that is in a schedule of its own.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Set
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.fairness import fair_level
+from dcm_ws.core.schedule import Schedule
 
 
 class Recipient(Protocol):
@@ -52,7 +55,7 @@ class Delivery:
     One sending of one event to all clients that receive the same frames.
     """
 
-    __slots__ = ("due", "event", "sends", "waiting", "weight")
+    __slots__ = ("due", "event", "refused", "sends", "waiting", "weight")
 
     def __init__(self, event: Tracked, sends: int, due: float) -> None:
         self.event = event
@@ -61,10 +64,13 @@ class Delivery:
         self.due = due
         #: bytes that count as held by it
         self.weight = 0
+        #: its client has refused it, and gets it again when it is due
+        self.refused = False
 
 
 _GONE = Tracked(0, "", ())
 _NOBODY: set[Recipient] = set()
+_RESOLUTION = 0.25
 _EMPTY_MIN = 1000
 """
 Acknowledged deliveries that may always stay in the queue; beyond them, they may be half of it.
@@ -109,6 +115,7 @@ class DeliveryQueue:
         self._max_pending = max_pending
         self._max_bytes = max_bytes
         self._due: deque[Delivery] = deque()
+        self._refused: Schedule[Delivery] = Schedule(_RESOLUTION)
         self._emptied = 0
         self.full: dict[Recipient, int] = {}
         self.held = 0
@@ -162,6 +169,29 @@ class DeliveryQueue:
             self.ack(client, name)
         return bool(names)
 
+    def nack(self, client: Recipient, event_id: str, delay: float) -> bool:
+        """
+        C{client} refuses the event, and gets it again after C{delay} seconds; at once it is given up if that was its
+        last send.  False if it owed no ack for it, or has refused it since it was sent.
+        """
+        old = client.owed.get(event_id)
+        if old is None or old.refused:
+            return False
+        event, sends = old.event, old.sends
+        again = Delivery(event, sends, self._now() + (delay if sends < self._max_attempts else 0.0))
+        again.refused = True
+        again.waiting = {client}
+        if len(old.waiting) == 1 and old.weight:
+            again.weight, old.weight = old.weight, 0
+        else:
+            again.weight = self._hold(event)
+        self._strike(old, client)
+        self.pending += 1
+        client.owed[event_id] = again
+        self._refused.put(again, again.due)
+        self._counts.nacked += 1
+        return True
+
     def forget(self, client: Recipient, event_id: str) -> None:
         """
         C{client} will receive the event again, and owes no ack for it until then.
@@ -187,6 +217,9 @@ class DeliveryQueue:
         may change in any way between two steps.
         """
         now, queue = self._now(), self._due
+        for refused in self._refused.take(now):
+            refused.refused = False
+            queue.appendleft(refused)
         while queue and queue[0].due <= now:
             old = queue.popleft()
             event, waiting = old.event, old.waiting
@@ -250,7 +283,7 @@ class DeliveryQueue:
         if self.held + size <= self._max_bytes:
             return
         weights: dict[Recipient, int] = {}
-        for delivery in self._due:
+        for delivery in chain(self._due, self._refused):
             for client in delivery.waiting:
                 weights[client] = weights.get(client, 0) + delivery.event.size
         # some more than is needed, so that this is done seldom
@@ -277,6 +310,9 @@ class DeliveryQueue:
         delivery.event = _GONE
         # an empty set keeps the memory of its largest size
         delivery.waiting = _NOBODY
+        if delivery.refused:
+            self._refused.drop(delivery)
+            return
         self._emptied += 1
         if self._emptied > _EMPTY_MIN + len(self._due) // 2:
             self._emptied = 0

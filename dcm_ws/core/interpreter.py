@@ -27,6 +27,7 @@ from dcm_ws.protocol.commands import (
     Ack,
     Auth,
     Command,
+    Nack,
     Ping,
     Pong,
     Publish,
@@ -150,6 +151,9 @@ class Interpreter:
                     raise
             case Resume():
                 self._resume(session, command)
+            case Nack():
+                if not self._resumption.refuse(session, command):
+                    self._received.nack += 1
             case _:  # pragma: no cover - mypy proves that nothing comes here
                 assert_never(command)
 

@@ -17,7 +17,7 @@ from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.commands import Ack, Position
+from dcm_ws.protocol.commands import Ack, Nack, Position
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import authenticated_frame
 
@@ -111,6 +111,22 @@ class Resumption:
         if ack.message_id is not None:
             return self._deliveries.ack(session, ack.message_id)
         return self._deliveries.ack_all(session, ack.pos or 0)
+
+    def refuse(self, session: Session, nack: Nack) -> bool:
+        """
+        C{session} wants an event to be sent again, to the connection of its agent that owes an ack for it.  False if
+        none does.
+        """
+        sessions = [session]
+        if session.present is not None:
+            sessions += self._presence.others(session, session.present)
+        delay = (nack.delay_ms or 0) / 1000
+        if not any(self._deliveries.nack(one, nack.message_id, delay) for one in sessions):
+            return False
+        if not session.acknowledges:
+            # who refuses an event would have acknowledged it
+            self.first_ack(session)
+        return True
 
     def take_over(self, session: Session, agent: str) -> None:
         """

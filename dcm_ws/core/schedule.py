@@ -4,7 +4,7 @@ When items are due: one timer for any number of them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from math import ceil
 from typing import Generic, TypeVar
 
@@ -28,6 +28,12 @@ class Schedule(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._slot_of)
+
+    def __iter__(self) -> Iterator[T]:
+        """
+        Iterate over all items, in no order.
+        """
+        return iter(self._slot_of)
 
     def put(self, item: T, due: float) -> None:
         """

@@ -39,6 +39,7 @@ class DeliveryStats(TypedDict):
     """
 
     acked: int
+    nacked: int
     retried: int
     givenUp: int
     neverAcknowledged: int
@@ -190,6 +191,7 @@ class Stats:
             },
             "deliveries": {
                 "acked": deliveries.acked,
+                "nacked": deliveries.nacked,
                 "retried": deliveries.retried,
                 "givenUp": deliveries.given_up,
                 "neverAcknowledged": deliveries.never_acknowledged,

@@ -170,9 +170,11 @@ def _received(counts: Counts) -> dict[str, int]:
         "unsubscribe": received.unsubscribe,
         "publish": received.publish,
         "auth": received.auth,
+        "resume": received.resume,
         "ping": received.ping,
         "pong": received.pong,
         "ack": received.ack + counts.deliveries.acked,
+        "nack": received.nack + counts.deliveries.nacked,
         "invalid": received.invalid,
         "limited": received.limited,
     }

@@ -43,6 +43,11 @@ POSITION_MAX = 2**53 - 1
 The last position that every client can read exactly.
 """
 
+DELAY_MAX = 3_600_000
+"""
+Milliseconds after which an event is sent again at the latest, if a client asks for that.
+"""
+
 NULL = Raw(b"null")
 
 
@@ -113,7 +118,17 @@ class Ack(Struct, tag="ack", frozen=True, gc=False):
             raise ValueError("it takes either `message_id` or `pos`")
 
 
-Command = Subscribe | Unsubscribe | Publish | Auth | Resume | Ping | Pong | Ack
+class Nack(Struct, tag="nack", frozen=True, gc=False):
+    message_id: Annotated[str, Meta(max_length=128)]
+    delay_ms: Annotated[int, Meta(ge=0, le=DELAY_MAX)] | Literal[""] | None = 0
+    id: Raw = NO_REQUEST
+
+    def __post_init__(self) -> None:
+        if not self.delay_ms:
+            force_setattr(self, "delay_ms", 0)
+
+
+Command = Subscribe | Unsubscribe | Publish | Auth | Resume | Ping | Pong | Ack | Nack
 
 
 def check_identifiers(struct: Struct, *names: str) -> None:
@@ -139,7 +154,7 @@ _commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 _QUOTE = ord('"')
-_TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "resume", "ping", "pong", "ack"})
+_TYPES = frozenset({"subscribe", "unsubscribe", "publish", "auth", "resume", "ping", "pong", "ack", "nack"})
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError, ValueError)
 """

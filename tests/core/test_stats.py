@@ -60,7 +60,14 @@ def test_counts(core: Core) -> None:
         "agentStats": {},
         "totalConnections": 2,
         "events": {"client": 1, "database": 1, "badNotifications": 0},
-        "deliveries": {"acked": 0, "retried": 0, "givenUp": 0, "neverAcknowledged": 0, "keptForAbsentAgents": 2},
+        "deliveries": {
+            "acked": 0,
+            "nacked": 0,
+            "retried": 0,
+            "givenUp": 0,
+            "neverAcknowledged": 0,
+            "keptForAbsentAgents": 2,
+        },
         "agents": {"connected": 0, "absent": 1, "remembered": 1},
         "log": {
             "epoch": "epoch",

@@ -12,11 +12,11 @@ from typing import Any
 
 _NAMES = (
     *("type", "id", "timestamp", "channel", "event", "data", "token", "agent_id", "session_id", "message_id"),
-    *("epoch", "pos", "channels", "resume", "observer"),
+    *("epoch", "pos", "channels", "resume", "observer", "delay_ms"),
     *("issued_at", "expires_at", "", "é", "\ud83d"),
 )
 _TEXTS = (
-    *("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "resume"),
+    *("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "nack", "resume"),
     *("global", "metrics", "agents/a", "sessions/s", "topics/a/b", "topics//", "projects", "agents/", "topics/a\n"),
     *("task.created", "pipeline.done", "metric.update", "task.", ".", "Task.Created", "task.created\n"),
     *("", "a", "a" * 65, "a" * 128, "a" * 129, "\0", "\x7f", "\u2028", "é", "\U0001f600", "\ud83d", "\ude00\ud83d"),

@@ -29,7 +29,7 @@ from dcm_ws.protocol.tokens import Claims, verify
 from tests.fakes import SECRET, WALL_MS, RecordingPeer, make_core, split_frames
 from tests.fuzz.oracle import CannotTellError, depth_of, fields, has_infinity, message_of, same, value_of
 
-_TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "resume")
+_TYPES = ("subscribe", "unsubscribe", "publish", "auth", "ping", "pong", "ack", "nack", "resume")
 _DEEP = 3
 _EVENT_FIELDS = {"id", "channel", "event", "data", "timestamp"}
 

@@ -248,6 +248,22 @@ def test_acknowledged_event_is_not_sent_again(strict: Service) -> None:
     assert hear(client) == later
 
 
+def test_refused_event_is_sent_again(strict: Service) -> None:
+    """
+    A refused event comes again, three times in all; to refuse the last one gives it up.
+    """
+    client, before = strict.connect(), strict.stats()
+    say(client, type="publish", channel="global", event="task.created", data=1)
+    first = hear(client)
+    for _ in range(2):
+        say(client, type="nack", message_id=first["id"])
+        assert hear(client) == first
+    say(client, type="nack", message_id=first["id"], delay_ms=3_600_000)
+    until(lambda: strict.stats()["failedDeliveries"] == before["failedDeliveries"] + 1)
+    assert strict.stats()["deliveries"]["nacked"] == before["deliveries"]["nacked"] + 3
+    silence(client)
+
+
 def test_untracked_event_is_not_sent_again(strict: Service) -> None:
     """
     An event other than of tasks, subtasks and messages needs no ack.
