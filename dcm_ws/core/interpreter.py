@@ -177,31 +177,33 @@ class Interpreter:
             check_data(data, self._rules.max_depth, self._too_deep)
         except ProtocolError as error:
             raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
-        if received.publish % SAMPLED == 1:
-            began = self._now()
-            published = self._publish_event(session, channel, command, data)
-            self._counts.publish_seconds.observe(self._now() - began)
-        else:
-            published = self._publish_event(session, channel, command, data)
-        if command.id:
-            self._sent.ack += 1
-            event_id, pos, duplicate = published
-            session.peer.send(published_frame(command.id, event_id, self._wall_ms(), pos, duplicate=duplicate))
-
-    def _publish_event(self, session: Session, channel: Channel, command: Publish, data: bytes) -> Published:
+        is_sample = received.publish % SAMPLED == 1
+        began = self._now() if is_sample else 0.0
         try:
-            if not command.key:
-                return self._router.publish(channel, command.event, data, session.sender, session.agent)
-            # clients without an agent must not learn of each other's keys; a space is in no agent's name
-            publisher = session.agent or f" {session.client_id}"
-            return self._keys.once(
-                publisher,
-                command.key,
-                lambda: self._router.publish(channel, command.event, data, session.sender, session.agent),
-            )
+            if command.key:
+                published = self._publish_once(session, channel, command, command.key, data)
+            else:
+                published = self._router.publish(channel, event, data, session.sender, session.agent)
         except ProtocolError as error:
             error.request = command.id
             raise
+        if is_sample:
+            self._counts.publish_seconds.observe(self._now() - began)
+        if command.id:
+            self._sent.ack += 1
+            frame = published_frame(
+                command.id, published.id, self._wall_ms(), published.pos, duplicate=published.duplicate
+            )
+            session.peer.send(frame)
+
+    def _publish_once(self, session: Session, channel: Channel, command: Publish, key: str, data: bytes) -> Published:
+        # clients without an agent must not learn of each other's keys; a space is in no agent's name
+        publisher = session.agent or f" {session.client_id}"
+        return self._keys.once(
+            publisher,
+            key,
+            lambda: self._router.publish(channel, command.event, data, session.sender, session.agent),
+        )
 
     # subscribe and unsubscribe
 

@@ -5,6 +5,7 @@ Where every event enters, and its way to the subscribers.
 from __future__ import annotations
 
 from collections.abc import Set
+from functools import lru_cache
 
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
@@ -12,7 +13,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.ids import event_prefix
 from dcm_ws.core.keys import Published
-from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.latest import LatestEvents, Subject
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
@@ -27,6 +28,11 @@ from dcm_ws.protocol.replies import event_frame, mirror_frame, to_json
 
 _NOBODY: frozenset[Session] = frozenset()
 _GLOBAL = GLOBAL.name
+_KINDS_MAX = 4096
+
+# what the name of an event implies: its category, if it is tracked, if it is logged, and what reads its subject if only
+# the latest of each subject matters
+_Kind = tuple[str, bool, bool, Subject | None]
 
 # names that no agent can have: they begin with a space
 ANONYMOUS = " anonymous"
@@ -72,13 +78,19 @@ class Router:
         self._too_deep = counts.limits.max_depth.add
         self._counts = counts.events
         self._channels = channels
-        self._latest = latest
         self._observers = clients.observers
         self._strangers = clients.strangers
         self._members = registry.members
         self._deliveries = deliveries
         self._log = log
-        self._is_ephemeral = ephemeral.includes
+
+        def kind_of(event: str) -> _Kind:
+            category, tracked, _ = traits_of(event)
+            subject_of = None if tracked else latest.subject_of(event)
+            return category, tracked, subject_of is None and not ephemeral.includes(event), subject_of
+
+        # events have few names, of 64 characters at most
+        self._kind_of = lru_cache(maxsize=_KINDS_MAX)(kind_of)
         self._behind = clients.behind
         self._catch_up = catch_up
         self.draining = False
@@ -158,17 +170,16 @@ class Router:
         """
         self.published = seq = self.published + 1
         event_id = f"{self._prefix}{seq}"
-        category, tracked, _ = traits_of(event)
+        category, tracked, logged, subject_of = self._kind_of(event)
         members = self._members
         listeners = members(channel.name)
         mirrored = channel.mirrored and mirror
         everyone = members(_GLOBAL) if mirrored else _NOBODY
         if self._strangers and is_private(named):
             listeners, everyone = listeners - self._strangers, everyone - self._strangers
-        subject_of = None if tracked else self._latest.subject_of(event)
         frame = b""
         pos = 0
-        if subject_of is None and (tracked or not self._is_ephemeral(event)):
+        if logged:
             entry = self._log.append(event_id, channel, event, data, timestamp, sender, mirrored, tracked, publisher)
             pos, frame = entry.pos, entry.frame
             if self._behind:
