@@ -9,15 +9,28 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from dcm_ws.app.logs import Seldom, shown
-from dcm_ws.core.counts import Counts
+from dcm_ws.core.counts import LOSERS_MAX, Counts, SharedCount
 from dcm_ws.http.origins import Target
+
+_LOSSES = {
+    "max_pending_bytes": ("deliveries that awaited an ack were given up", "--max-pending-bytes"),
+    "max_kept": ("deliveries kept for absent agents were given up", "--max-kept and --max-recent-bytes"),
+    "max_agents": ("remembered agents were forgotten", "--max-agents"),
+    "max_agent_bytes": ("remembered agents were forgotten", "--max-agent-bytes"),
+    "max_recent_events": ("events left the log before their time", "--max-recent-events and --log-max-bytes"),
+    "max_keys": ("keys of publishes were forgotten before their time", "--max-keys"),
+}
+"""
+What is lost if a budget is full that many share, and the options that set it, by the names of L{LimitCounts}.
+"""
 
 _log = Logger(namespace="dcm_ws.service.DCMService")
 
 
 class Summary:
     """
-    Logs how many deliveries were given up, and how many notifications were bad; and web pages that may not connect.
+    Logs how many deliveries were given up, how many notifications were bad, and whose shares of which budgets were cut;
+    and web pages that may not connect.
 
     @param counts: of the service.
     @param now: monotonic seconds.
@@ -32,6 +45,7 @@ class Summary:
         self._given_up = 0
         self._bad = 0
         self._why_bad = ""
+        self._lost = dict.fromkeys(_LOSSES, 0)
         self._pages = Seldom(now, self.interval)
 
     def bad_notification(self, reason: str) -> None:
@@ -66,3 +80,22 @@ class Summary:
             _log.warn("{n} deliveries given up in the last minute", n=given_up)
         if bad:
             _log.warn("{n} bad notifications in the last minute; the last one: {reason!a}", n=bad, reason=self._why_bad)
+        for name, (what, options) in _LOSSES.items():
+            self._write_losses(name, what, options)
+
+    def _write_losses(self, name: str, what: str, options: str) -> None:
+        count: SharedCount = getattr(self._counts.limits, name)
+        before, self._lost[name] = self._lost[name], count.value
+        losers = count.take_losers()
+        if losers:
+            most = max(losers, key=losers.__getitem__)
+            others = f"{'at least ' if len(losers) == LOSERS_MAX else ''}{len(losers) - 1}"
+            _log.warn(
+                "{n} {what} in the last minute, because of {options}: {most} of {who}{rest}",
+                n=count.value - before,
+                what=what,
+                options=options,
+                most=losers[most],
+                who=most.strip() if most.startswith(" ") else f"agent {shown(most)}",
+                rest=f"; {others} more lost some" if len(losers) > 1 else "",
+            )

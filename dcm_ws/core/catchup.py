@@ -96,10 +96,11 @@ class CatchUp:
             session.behind = behind = Behind(self._log.head if live is None else live)
             self._behind.add(session)
         else:
-            # what it has had it must not get again when its place is moved back
-            behind.live = max(behind.live, behind.after)
-            behind.resumed = {name: max(pos, behind.after) for name, pos in behind.resumed.items()}
-            behind.missed = {name: max(pos, behind.after) for name, pos in behind.missed.items()}
+            # what it has had it must not get again when its place is moved back, and what it has left it need not
+            after, channels = behind.after, self._registry.since(session)
+            behind.live = max(behind.live, after)
+            behind.resumed = {name: max(pos, after) for name, pos in behind.resumed.items() if name in channels}
+            behind.missed = {name: max(pos, after) for name, pos in behind.missed.items() if name in channels}
             behind.page.clear()
         behind.resumed.update(resumed or {})
         behind.missed.update(missed or {})

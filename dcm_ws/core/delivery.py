@@ -30,6 +30,12 @@ class Recipient(Protocol):
     #: it has not, although it has had time to
     is_silent: bool
 
+    @property
+    def name(self) -> str:
+        """
+        Its agent, or what stands for a client without one.
+        """
+
 
 class Tracked(NamedTuple):
     """
@@ -294,7 +300,7 @@ class DeliveryQueue:
                 weight -= delivery.event.size
                 self._settle(client, name)
                 self._give_up(client)
-                self._crowded_out.add()
+                self._crowded_out.add_of(client.name)
 
     def _hold(self, event: Tracked) -> int:
         self.held += event.size

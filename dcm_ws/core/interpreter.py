@@ -197,10 +197,9 @@ class Interpreter:
             session.peer.send(frame)
 
     def _publish_once(self, session: Session, channel: Channel, command: Publish, key: str, data: bytes) -> Published:
-        # clients without an agent must not learn of each other's keys; a space is in no agent's name
-        publisher = session.agent or f" {session.client_id}"
+        # clients without an agent must not learn of each other's keys
         return self._keys.once(
-            publisher,
+            session.name,
             key,
             lambda: self._router.publish(channel, command.event, data, session.sender, session.agent),
         )

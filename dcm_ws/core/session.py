@@ -147,6 +147,13 @@ class Session:
         """
         return None if self.observer else self.agent
 
+    @property
+    def name(self) -> str:
+        """
+        Who it is: its agent, or without one a name that begins with a space, as no agent's does.
+        """
+        return self.agent or f" {self.client_id}"
+
     def may_listen(self, agent: str | None) -> bool:
         """
         May it subscribe to the channel of C{agent}, or of none?

@@ -4,7 +4,9 @@ Log lines once a minute.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 from twisted.internet.task import Clock
@@ -12,9 +14,10 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from dcm_ws.app.summary import Summary
 from dcm_ws.core.assembly import Core
+from dcm_ws.core.counts import Counts, SharedCount
 from dcm_ws.http.origins import Target
 from dcm_ws.protocol.errors import ProtocolError
-from tests.fakes import make_core
+from tests.fakes import Client, make_core
 
 
 @pytest.fixture
@@ -70,3 +73,72 @@ def test_refused_pages(clock: Clock, warnings: list[str]) -> None:
     clock.advance(60)
     summary.page_refused("https://evil.example", Target("a.com"))
     assert warnings[1].endswith("(2 more in the last minute)")
+
+
+def test_whose_shares_were_cut(clock: Clock, warnings: list[str]) -> None:
+    """
+    One line a minute for each budget names the agent that lost most, and how much was lost in all.
+    """
+    core = make_core(clock, max_events=100, max_keys=10)
+    summary = Summary(core.counts, clock.seconds)
+    for agent, number in (("ann", 5), ("bob", 60), ("mallory", 300)):
+        client = Client(core)
+        client.auth(agent)
+        for key in range(number):
+            client.say(type="publish", channel="topics/t", event="task.created", key=str(key))
+    assert warnings == []
+    summary.write()
+    assert len(warnings) == 2
+    for line, what, options, kept in zip(
+        sorted(warnings),
+        ("events left the log before their time", "keys of publishes were forgotten before their time"),
+        ("--max-recent-events and --log-max-bytes", "--max-keys"),
+        (len(core.log), len(core.keys)),
+        strict=True,
+    ):
+        of_mallory, others = re.fullmatch(
+            f"{365 - kept} {what} in the last minute, because of {options}: (\\d+) of agent 'mallory';"
+            r" (\d) more lost some",
+            line,
+        ).groups()  # type: ignore[union-attr]
+        assert 240 < int(of_mallory) < 300
+        assert others in "12"
+    summary.write()
+    assert len(warnings) == 2
+
+
+def test_publishers_that_are_not_agents_are_named(clock: Clock, warnings: list[str]) -> None:
+    core = make_core(clock, max_events=1)
+    summary = Summary(core.counts, clock.seconds)
+    for number in range(3):
+        core.router.notified(f'{{"channel":"global","event":"task.created","data":{number}}}')
+    summary.write()
+    assert warnings[0].endswith(": 2 of database")
+
+
+def test_many_losers(clock: Clock, warnings: list[str], counts: Counts) -> None:
+    """
+    The names are limited in number; how much was lost is not.
+    """
+    summary = Summary(counts, clock.seconds)
+    for number in range(1000):
+        counts.limits.max_agents.add_of(f"agent-{number}")
+    counts.limits.max_agents.add_of("agent-7")
+    summary.write()
+    assert warnings == [
+        "1001 remembered agents were forgotten in the last minute, because of --max-agents: 2 of agent 'agent-7';"
+        " at least 99 more lost some"
+    ]
+
+
+def test_every_shared_budget_has_a_line(clock: Clock, warnings: list[str], counts: Counts) -> None:
+    shared = [
+        name
+        for name, limit in ((field.name, getattr(counts.limits, field.name)) for field in fields(counts.limits))
+        if isinstance(limit, SharedCount)
+    ]
+    for name in shared:
+        getattr(counts.limits, name).add_of("mallory")
+    Summary(counts, clock.seconds).write()
+    assert len(warnings) == len(shared) > 4
+    assert all("mallory" in line for line in warnings)

@@ -461,3 +461,19 @@ def test_unknown_positions_are_no_acks(core: Core) -> None:
     assert client.say(type="ack", pos=3) == []
     assert stats(core)["deliveries"]["acked"] == 0
     assert core.counts.received.ack == 1
+
+
+def test_channels_that_a_client_has_left_take_no_memory(core: Core) -> None:
+    """
+    Regression: a client that never got to the end of the log, and resumed one channel after the other, collected them.
+    """
+    published(core, 1, 2, 3)
+    client = slow(core)
+    for number in range(50):
+        resume(client, 0, f"topics/{number}")
+        client.say(type="unsubscribe", channel=f"topics/{number}")
+    resume(client, 0, "topics/t")
+
+    behind = client.session.behind
+    assert behind is not None
+    assert behind.resumed == {"topics/t": 0}

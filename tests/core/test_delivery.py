@@ -19,6 +19,7 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.acknowledges = True
         self.is_silent = True
+        self.name = "client"
 
 
 def event(number: int) -> Tracked:

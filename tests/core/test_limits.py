@@ -291,6 +291,7 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.acknowledges = True
         self.is_silent = True
+        self.name = "client"
 
 
 @given(
