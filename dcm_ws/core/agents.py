@@ -34,12 +34,12 @@ class Absence(NamedTuple):
     @ivar channels: what its last connection was subscribed to, with the position in each after which it has missed
         what was published.
     @ivar owed: what it had been sent and not acknowledged, oldest first.
-    @ivar acknowledges: it has acknowledged something, on this connection or before.
+    @ivar durable: it has acknowledged something, on this connection or before, or has said that it will.
     """
 
     channels: Mapping[str, int]
     owed: Sequence[Tracked]
-    acknowledges: bool = False
+    durable: bool = False
 
     @property
     def size(self) -> int:
@@ -53,6 +53,7 @@ class _Remembered(NamedTuple):
     """
     The subscriptions of an agent.
 
+    @ivar durable: as in L{Absence}.
     @ivar until: how long they are remembered (monotonic seconds).
     @ivar connection: the connection of the agent that had them.
     @ivar size: bytes that count as taken by them.
@@ -61,6 +62,7 @@ class _Remembered(NamedTuple):
     until: float
     channels: frozenset[str]
     connection: str
+    durable: bool
     size: int
 
 
@@ -108,8 +110,6 @@ class AgentMemory:
         self._agents_of: dict[str, dict[str, None]] = {}
         self._several: set[str] = set()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
-        # agents that have acknowledged something, and until when that is remembered
-        self._acknowledging: OrderedDict[str, float] = OrderedDict()
         self._kept_bytes = 0
         self._subscription_bytes = 0
         self.kept = 0
@@ -127,20 +127,12 @@ class AgentMemory:
         """
         return len(self._absences)
 
-    def acknowledged(self, agent: str) -> None:
+    def is_durable(self, agent: str) -> bool:
         """
-        C{agent} has acknowledged something.  Remembered as long as subscriptions, and of as many agents.
+        True if it is remembered that C{agent} is durable: as long as its subscriptions are.
         """
-        self._acknowledging[agent] = self._now() + self._keep_subscriptions
-        self._acknowledging.move_to_end(agent)
-        if len(self._acknowledging) > self._max_agents:
-            self._acknowledging.popitem(last=False)
-
-    def acknowledges(self, agent: str) -> bool:
-        """
-        True if it is remembered that C{agent} has acknowledged something.
-        """
-        return self._acknowledging.get(agent, 0.0) > self._now()
+        remembered = self._subscriptions.get(agent)
+        return remembered is not None and remembered.durable and remembered.until > self._now()
 
     def left(self, agent: str, absence: Absence, connection: str = "") -> None:
         """
@@ -149,25 +141,27 @@ class AgentMemory:
         @param connection: names it; empty if that does not matter.
         """
         now = self._now()
-        if absence.acknowledges:
-            self.acknowledged(agent)
         self._absences[agent] = (now + self._keep_deliveries, absence)
         self.kept += len(absence.owed)
         self._kept_bytes += absence.size
-        self.remember(agent, frozenset(absence.channels), connection)
+        self.remember(agent, frozenset(absence.channels), connection, durable=absence.durable)
         if self.kept > self._max_kept:
             self._shorten(self._max_kept, lambda event: 1)
         if self._kept_bytes > self._max_bytes:
             self._shorten(self._max_bytes, lambda event: event.size)
 
-    def remember(self, agent: str, subscriptions: frozenset[str], connection: str = "") -> None:
+    def remember(
+        self, agent: str, subscriptions: frozenset[str], connection: str = "", *, durable: bool = False
+    ) -> None:
         """
         Remember what a connection of C{agent} that has ended was subscribed to.
+
+        @param durable: as in L{Absence}.
         """
         if agent in self._subscriptions:
             self._forget(agent)
         until, size = self._now() + self._keep_subscriptions, _OVERHEAD + sum(map(_size_of, subscriptions))
-        self._subscriptions[agent] = _Remembered(until, subscriptions, connection, size)
+        self._subscriptions[agent] = _Remembered(until, subscriptions, connection, durable, size)
         self._subscription_bytes += size
         agents = self._agents_of.setdefault(connection, {})
         agents[agent] = None
@@ -203,7 +197,7 @@ class AgentMemory:
         """
         Forget the subscriptions of C{agent}, and return the bytes that they took.
         """
-        _, _, connection, size = self._subscriptions.pop(agent)
+        _, _, connection, _, size = self._subscriptions.pop(agent)
         self._subscription_bytes -= size
         agents = self._agents_of[connection]
         del agents[agent]
@@ -236,11 +230,6 @@ class AgentMemory:
             if remembered.until > now:
                 break
             self._forget(agent)
-        while self._acknowledging:
-            agent, forget_at = next(iter(self._acknowledging.items()))
-            if forget_at > now:
-                break
-            del self._acknowledging[agent]
         while self._absences:
             agent, (until, _) = next(iter(self._absences.items()))
             if until > now:
@@ -282,7 +271,7 @@ class AgentMemory:
             self._absences[agent] = (until, absence._replace(owed=absence.owed[lost:]))
 
     def _count_lost(self, absence: Absence, lost: int) -> None:
-        if absence.acknowledges:
+        if absence.durable:
             self._counts.deliveries.given_up += lost
         else:
             self._counts.deliveries.never_acknowledged += lost

@@ -25,9 +25,9 @@ class Recipient(Protocol):
 
     #: what the client has not acknowledged yet, by event id, oldest first
     owed: dict[str, Delivery]
-    #: it has acknowledged something, on this connection or before
-    acknowledges: bool
-    #: it has not, although it has had time to
+    #: it has acknowledged something, on this connection or before, or has said that it will
+    durable: bool
+    #: it is not durable, although it has had time to acknowledge something
     is_silent: bool
 
     @property
@@ -260,7 +260,7 @@ class DeliveryQueue:
                 yield client, event.frames
 
     def _give_up(self, client: Recipient) -> None:
-        if client.acknowledges:
+        if client.durable:
             self._counts.given_up += 1
         else:
             client.is_silent = True

@@ -125,7 +125,7 @@ class Identity:
         session.sender = from_field(agent)
         self._give_own_channels(session, agent, claims.session_id or auth.session_id or session.origin.session_id)
         self._liveness.expect_expiry(session, claims.expires_at)
-        self._resumption.take_over(session, agent)
+        self._resumption.take_over(session, agent, says_durable=bool(auth.durable))
         absence = self._resumption.restore(session, agent) if returning else None
         self._resumption.resume(session, auth.resume, absence, auth.id)
         if present is not None:

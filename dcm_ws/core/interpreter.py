@@ -296,8 +296,8 @@ class Interpreter:
         return isinstance(command, Pong) and _is_expected_pong(session)
 
     def _settles_event(self, session: Session, ack: Ack) -> bool:
-        if not session.acknowledges:
-            self._resumption.first_ack(session)
+        if not session.durable:
+            self._resumption.make_durable(session)
         return self._resumption.settle(session, ack) or self._is_spare_ack(session)
 
     def _is_spare_ack(self, session: Session) -> bool:

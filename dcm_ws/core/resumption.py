@@ -68,9 +68,9 @@ class Resumption:
         others = self._presence.others(session, agent)
         if not others:
             ordered = [owed[pos] for pos in sorted(owed)]
-            self._memory.left(agent, Absence(places, ordered, session.acknowledges), session.client_id)
+            self._memory.left(agent, Absence(places, ordered, session.durable), session.client_id)
             return
-        self._memory.remember(agent, frozenset(places), session.client_id)
+        self._memory.remember(agent, frozenset(places), session.client_id, durable=session.durable)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
         self._hand_over(heir, owed)
@@ -82,15 +82,18 @@ class Resumption:
             self._log_counts.takeovers += 1
             self._catch_up.begin(heir, owed=new)
 
-    def first_ack(self, session: Session) -> None:
+    def make_durable(self, session: Session) -> None:
         """
-        C{session}, which has never acknowledged anything, does so now.
+        C{session} has acknowledged something, or said that it will.  That holds for all connections of its agent.
         """
-        if not session.observer:
-            session.acknowledges = True
-            session.is_silent = False
-            if session.agent is not None:
-                self._memory.acknowledged(session.agent)
+        if session.observer:
+            return
+        sessions = [session]
+        if session.agent is not None:
+            sessions += self._presence.others(session, session.agent)
+        for one in sessions:
+            one.durable = True
+            one.is_silent = False
 
     def settle(self, session: Session, ack: Ack) -> bool:
         """
@@ -123,18 +126,21 @@ class Resumption:
         delay = (nack.delay_ms or 0) / 1000
         if not any(self._deliveries.nack(one, nack.message_id, delay) for one in sessions):
             return False
-        if not session.acknowledges:
+        if not session.durable:
             # who refuses an event would have acknowledged it
-            self.first_ack(session)
+            self.make_durable(session)
         return True
 
-    def take_over(self, session: Session, agent: str) -> None:
+    def take_over(self, session: Session, agent: str, *, says_durable: bool) -> None:
         """
-        C{session} has authenticated as C{agent}: whether the one acknowledges, so does the other.
+        C{session} has authenticated as C{agent}: if the one is durable, so is the other.
+
+        @param says_durable: it said so just now.
         """
-        if session.acknowledges:
-            self._memory.acknowledged(agent)
-        session.acknowledges = self._memory.acknowledges(agent)
+        others = self._presence.others(session, agent)
+        known = self._memory.is_durable(agent) or any(other.durable for other in others)
+        if known or says_durable or session.durable:
+            self.make_durable(session)
 
     def restore(self, session: Session, agent: str) -> Absence | None:
         """
@@ -162,7 +168,7 @@ class Resumption:
         if absence is None and not owed:
             return None
         places = {} if absence is None else absence.channels
-        return Absence(places, [owed[pos] for pos in sorted(owed)], session.acknowledges)
+        return Absence(places, [owed[pos] for pos in sorted(owed)], session.durable)
 
     def resume(self, session: Session, position: Position | None, absence: Absence | None, request: Raw) -> None:
         """

@@ -67,7 +67,8 @@ class Session:
     @ivar budgets: what its messages are charged to; empty if there is no limit.
     @ivar agent: the agent that it authenticated as.
     @ivar dcm_session: the DCM session that it authenticated for.
-    @ivar acknowledges: it, or its agent before, has acknowledged something: what it does not acknowledge is a failure.
+    @ivar durable: it, or its agent before, has acknowledged something or said that it will: what it does not
+        acknowledge is a failure.
     @ivar operator: its token is an operator's.
     @ivar sender: the field that names its agent in the events that it publishes; empty until it authenticates.
     @ivar observer: it receives events and owes no acks; its agent is not present by it.
@@ -80,19 +81,19 @@ class Session:
     @ivar acks: acks that it sent and did not owe, counted on from C{published}.
     @ivar owed: its deliveries that await an ack, by event id.
     @ivar behind: how far it is, if it catches up with the log.
-    @ivar is_silent: it has never acknowledged anything, although it has had time to.
+    @ivar is_silent: it is not durable, although it has had time to acknowledge something.
     @ivar expires_at: when its token expires (monotonic seconds); None without an expiry, or if expiry is not enforced.
     @ivar expires_ms: the same in ms since the epoch; 0 without an expiry, or if expiry is not enforced.
     """
 
     __slots__ = (
-        "acknowledges",
         "acks",
         "agent",
         "behind",
         "budgets",
         "client_id",
         "dcm_session",
+        "durable",
         "excused_at",
         "expires_at",
         "expires_ms",
@@ -119,7 +120,7 @@ class Session:
         self.budgets: tuple[Budget, ...] = ()
         self.agent: str | None = None
         self.dcm_session: str | None = None
-        self.acknowledges = False
+        self.durable = False
         self.operator = False
         self.sender = b""
         self.observer = origin.observer

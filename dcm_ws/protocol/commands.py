@@ -91,13 +91,15 @@ class Auth(Struct, tag="auth", frozen=True, gc=False):
     id: Raw = NO_REQUEST
     observer: bool | Literal[""] | None = None
     resume: Position | None = None
+    durable: bool | Literal[""] | None = None
 
     def __post_init__(self) -> None:
         check_identifiers(self, "agent_id", "session_id")
         if not self.token:
             force_setattr(self, "token", None)
-        if self.observer == "":
-            force_setattr(self, "observer", None)
+        for name in ("observer", "durable"):
+            if getattr(self, name) == "":
+                force_setattr(self, name, None)
 
 
 class Ping(Struct, tag="ping", frozen=True, gc=False):

@@ -17,7 +17,7 @@ def event(number: int) -> Tracked:
 
 
 def absence(channels: Iterable[str] = (), owed: Iterable[int] = (), since: int = 0) -> Absence:
-    return Absence(dict.fromkeys(channels, since), [event(number) for number in owed], acknowledges=True)
+    return Absence(dict.fromkeys(channels, since), [event(number) for number in owed], durable=True)
 
 
 def test_stranger_is_not_remembered(clock: Clock) -> None:

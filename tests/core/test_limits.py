@@ -289,7 +289,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.owed: dict[str, Delivery] = {}
-        self.acknowledges = True
+        self.durable = True
         self.is_silent = True
         self.name = "client"
 

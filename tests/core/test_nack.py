@@ -139,11 +139,12 @@ def test_agent_that_refuses_acknowledges(clock: Clock, core: Core) -> None:
     """
     worker, event_id = worker_with_task(core)
     worker.say(type="nack", message_id="msg_unknown")
-    assert not worker.session.acknowledges
+    assert not worker.session.durable
     worker.say(type="nack", message_id=event_id)
 
-    assert worker.session.acknowledges
-    assert core.memory.acknowledges("ann")
+    assert worker.session.durable
+    worker.leave()
+    assert core.memory.is_durable("ann")
 
 
 def test_one_of_many_refuses(clock: Clock, counts: Counts) -> None:

@@ -17,7 +17,7 @@ from dcm_ws.core.session import Origin
 from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import live, make_memory, make_queue
 from tests.core.test_delivery import Reader
-from tests.fakes import Client
+from tests.fakes import Client, make_core
 
 DAY = 86_400.0
 
@@ -95,7 +95,8 @@ def test_ack_before_authenticating_counts_for_the_agent(clock: Clock, core: Core
     event(core)
     live(core, clock, 20)
     assert failures(core) == (1, 0)
-    assert core.memory.acknowledges("ann")
+    client.leave()
+    assert core.memory.is_durable("ann")
 
 
 def test_ack_of_an_observer_says_nothing_of_its_agent(core: Core) -> None:
@@ -105,50 +106,101 @@ def test_ack_of_an_observer_says_nothing_of_its_agent(core: Core) -> None:
     observer = Client(core, Origin(observer=True))
     observer.auth("ann")
     observer.say(type="ack", message_id="msg_1")
-    assert not core.memory.acknowledges("ann")
+    observer.leave()
+    assert not core.memory.is_durable("ann")
 
 
 @pytest.mark.parametrize("limit", ["max_pending", "max_bytes"])
-@pytest.mark.parametrize("acknowledges", [False, True])
-def test_crowded_out_deliveries_are_told_apart_too(
-    clock: Clock, limit: str, acknowledges: bool, counts: Counts
-) -> None:
+@pytest.mark.parametrize("durable", [False, True])
+def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, durable: bool, counts: Counts) -> None:
     """
     It is the same for what goes because too much is owed, by one client or by all.
     """
     limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 100, limit: 1 if limit == "max_pending" else 10}
     queue = make_queue(clock, counts, **limits)
     reader = Reader()
-    reader.acknowledges = acknowledges
+    reader.durable = durable
     for number in range(3):
         queue.sent(Tracked(number, f"msg_{number}", (b"x" * 8,)), {reader})
-    assert (counts.deliveries.given_up, counts.deliveries.never_acknowledged) == ((2, 0) if acknowledges else (0, 2))
+    assert (counts.deliveries.given_up, counts.deliveries.never_acknowledged) == ((2, 0) if durable else (0, 2))
 
 
-def test_agents_that_acknowledge_are_remembered_for_a_day(clock: Clock) -> None:
+def test_durable_agents_are_remembered_for_a_day(clock: Clock) -> None:
     """
-    That is a day from the last ack that was first on its connection, or from the end of a connection that had one.
+    That is as long as their subscriptions are, from the end of their last connection.
     """
     memory = make_memory(clock)
-    memory.acknowledged("ann")
+    memory.left("ann", Absence({}, (), durable=True))
+    memory.left("bob", Absence({}, ()))
     clock.advance(DAY - 1)
-    assert memory.acknowledges("ann")
-    memory.left("ann", Absence({}, (), acknowledges=True))
-    memory.left("bob", Absence(frozenset(), (), 0))
-    clock.advance(DAY - 1)
-    memory.expire()
-    assert (memory.acknowledges("ann"), memory.acknowledges("bob")) == (True, False)
+    assert (memory.is_durable("ann"), memory.is_durable("bob"), memory.is_durable("cid")) == (True, False, False)
     clock.advance(1)
-    assert not memory.acknowledges("ann")
+    assert not memory.is_durable("ann")
     memory.expire()
-    assert not memory.acknowledges("ann")
+    assert not memory.is_durable("ann")
 
 
-def test_so_many_agents_are_remembered(clock: Clock) -> None:
+# agents that say that they will acknowledge
+
+
+def test_agent_says_that_it_is_durable(clock: Clock, core: Core) -> None:
     """
-    Beyond the limit the one is forgotten whose acks are the longest ago.
+    What it does not acknowledge is a failure from the start, also when it has returned without saying so again.
     """
-    memory = make_memory(clock, max_agents=2)
-    for agent in ("ann", "bob", "ann", "cid"):
-        memory.acknowledged(agent)
-    assert [memory.acknowledges(agent) for agent in ("ann", "bob", "cid")] == [True, False, True]
+    client = Client(core)
+    client.auth("ann", durable=True)
+    event(core)
+    live(core, clock, 20)
+    assert failures(core) == (1, 0)
+    client.leave()
+    for durable in (None, False, ""):
+        client = Client(core)
+        client.auth("ann", durable=durable)
+        assert client.session.durable
+        client.leave()
+
+
+@pytest.mark.parametrize("durable", [None, False, ""])
+def test_agent_says_nothing(core: Core, durable: object) -> None:
+    """
+    Without an ack, and without saying so, it is not durable.
+    """
+    client = Client(core)
+    client.auth("ann", durable=durable)
+    assert not client.session.durable
+
+
+def test_observer_is_not_durable(core: Core) -> None:
+    """
+    It owes nothing, whatever it says.
+    """
+    client = Client(core)
+    client.auth("ann", durable=True, observer=True)
+    assert not client.session.durable
+
+
+def test_durable_agent_waits_for_room(clock: Clock) -> None:
+    """
+    It has never acknowledged anything, but will: so it loses nothing when too much is in flight.
+    """
+    core = make_core(clock, max_pending=2, ack_timeout=1000.0)
+    client = Client(core)
+    client.auth("ann", durable=True)
+    ids = [event(core) for _ in range(4)]
+    live(core, clock, 30)
+    assert list(client.session.owed) == ids[:2]
+    assert failures(core) == (0, 0)
+
+
+def test_all_connections_of_an_agent_are_durable(core: Core) -> None:
+    """
+    That one of them acknowledges holds for the others, also for later ones.
+    """
+    first, second = Client(core), Client(core)
+    first.auth("ann")
+    second.auth("ann")
+    first.say(type="ack", message_id=event(core))
+    assert second.session.durable
+    third = Client(core)
+    third.auth("ann")
+    assert third.session.durable
