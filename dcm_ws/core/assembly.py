@@ -20,8 +20,7 @@ from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
-from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import Log, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
@@ -47,7 +46,7 @@ class Core:
     deliveries: DeliveryQueue
     memory: AgentMemory
     keys: PublishKeys
-    log: MemoryLog
+    log: Log
     grants: Grants
     router: Router
     liveness: Liveness
@@ -73,7 +72,7 @@ def assemble(
     deliveries: DeliveryQueue,
     memory: AgentMemory,
     keys: PublishKeys,
-    log: MemoryLog,
+    log: Log,
     ephemeral: Ephemeral,
     max_pending: int,
     hub: type[Hub] = Hub,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from dcm_ws.core.delivery import Tracked
-from dcm_ws.core.log import Entry
+from dcm_ws.core.entries import Entry
 
 _NEVER = 1 << 62
 
@@ -25,9 +25,12 @@ class Behind:
     @ivar told: up to this position it knows of the gaps.
     @ivar is_full: so much is in flight that it waits for acks.
     @ivar page: what has been read in the log, and not been sent yet.
+    @ivar upto: the position up to which that is everything; -1 if the log has to be read, or is being read.
+    @ivar lost: the last position of what should be in C{page} and is gone.
+    @ivar reading: stands for the page that the log is being asked for; None if it is not.
     """
 
-    __slots__ = ("after", "is_full", "live", "missed", "owed", "page", "resumed", "told")
+    __slots__ = ("after", "is_full", "live", "lost", "missed", "owed", "page", "reading", "resumed", "told", "upto")
 
     def __init__(self, live: int) -> None:
         self.after = self.live = live
@@ -37,6 +40,17 @@ class Behind:
         self.owed: dict[int, Tracked] = {}
         self.is_full = False
         self.page: deque[Entry] = deque()
+        self.upto = -1
+        self.lost = 0
+        self.reading: object | None = None
+
+    def read_again(self) -> None:
+        """
+        Forget what has been read, and what is being read.
+        """
+        self.page.clear()
+        self.upto = -1
+        self.reading = None
 
     def lanes(self, subscriptions: Mapping[str, int]) -> dict[str, int]:
         """

@@ -15,7 +15,8 @@ from dcm_ws.core.behind import Behind
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
-from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.entries import Page
+from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import GLOBAL
@@ -34,7 +35,7 @@ class CatchUp:
         self,
         counts: Counts,
         *,
-        log: MemoryLog,
+        log: Log,
         clients: Clients,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
@@ -101,7 +102,7 @@ class CatchUp:
             behind.live = max(behind.live, after)
             behind.resumed = {name: max(pos, after) for name, pos in behind.resumed.items() if name in channels}
             behind.missed = {name: max(pos, after) for name, pos in behind.missed.items() if name in channels}
-            behind.page.clear()
+            behind.read_again()
         behind.resumed.update(resumed or {})
         behind.missed.update(missed or {})
         if owed:
@@ -147,17 +148,24 @@ class CatchUp:
         room in flight.
         """
         while session.behind is behind:
-            gap = self._fill(session, behind)
-            if gap is not None:
-                yield gap_frame(gap, place_fields(self._log.epoch, behind.told))
+            if not self._fill(session, behind):
+                yield b""
+                continue
+            if behind.lost > behind.told:
+                behind.told = self._log.head
+                self._counts.gaps += 1
+                yield gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, behind.told))
                 continue
             if self._is_full(session, behind):
                 yield b""
                 continue
-            if not behind.page and not behind.owed:
-                session.behind = None
-                self._behind.discard(session)
-                return
+            if not behind.page:
+                if behind.upto < self._log.head:
+                    continue
+                if not behind.owed:
+                    session.behind = None
+                    self._behind.discard(session)
+                    return
             event, tracked = self._next(session, behind)
             if not event.frames:
                 continue
@@ -169,21 +177,38 @@ class CatchUp:
             self._sent.again += len(event.frames)
             yield b"".join(event.frames)
 
-    def _fill(self, session: Session, behind: Behind) -> Gap | None:
+    def _fill(self, session: Session, behind: Behind) -> bool:
         """
-        Read the next page of the log, if there is none.  Returns a gap that the client has to be told of before.
+        Have the next page of the log, or none if the client has everything up to the head.  False if the log has not
+        answered yet, or could not: then it is asked again at the next look.
         """
-        log, page = self._log, behind.page
-        if page and page[0].frame:
-            return None
-        page.clear()
-        lanes = behind.lanes(self._registry.since(session))
-        if not log.complete(max(behind.after, behind.told), lanes):
-            behind.told = log.head
-            self._counts.gaps += 1
-            return Gap("expired", log.first)
-        page.extend(log.page(behind.after, lanes, _PAGE))
-        return None
+        if behind.page:
+            if behind.page[0].frame:
+                return True
+            # it has left the log since it was read
+            behind.read_again()
+        elif behind.upto >= 0:
+            behind.after = max(behind.after, behind.upto)
+            if behind.upto >= self._log.head:
+                return True
+            behind.upto = -1
+        if behind.reading is None:
+            self._read(session, behind)
+        return behind.upto >= 0
+
+    def _read(self, session: Session, behind: Behind) -> None:
+        reading = behind.reading = object()
+
+        def ready(page: Page | None) -> None:
+            if behind.reading is not reading:
+                # the client's place was moved
+                return
+            behind.reading = None
+            if page is not None:
+                behind.page.extend(page.entries)
+                behind.upto, behind.lost = page.upto, page.lost
+
+        self._log.page(behind.after, behind.lanes(self._registry.since(session)), _PAGE, ready)
 
     def _is_full(self, session: Session, behind: Behind) -> bool:
         if session.is_silent:

@@ -16,8 +16,7 @@ from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.liveness import Liveness
-from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import Peer, World
+from dcm_ws.core.ports import Log, Peer, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
@@ -55,7 +54,7 @@ class Hub:
         deliveries: DeliveryQueue,
         memory: AgentMemory,
         keys: PublishKeys,
-        log: MemoryLog,
+        log: Log,
         catch_up: CatchUp,
         grants: Grants,
         router: Router,

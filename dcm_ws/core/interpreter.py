@@ -5,6 +5,7 @@ How the commands of clients are executed (protocol, sections 2, 4 and 5).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import assert_never
 
@@ -15,11 +16,12 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.delivery import DeliveryQueue
-from dcm_ws.core.keys import Published, PublishKeys
+from dcm_ws.core.entries import Published
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
-from dcm_ws.core.router import Router
+from dcm_ws.core.router import Router, not_logged
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import Channel, Channels, is_private
@@ -112,12 +114,15 @@ class Interpreter:
                 raise
             self._execute(session, command, size)
         except ProtocolError as error:
-            self._counts.refusals[error.code] += 1
-            if error.request:
-                self._sent.ack += 1
-            else:
-                self._sent.error += 1
-            session.peer.send(refused_frame(error, self._wall_ms()))
+            self._refuse(session, error)
+
+    def _refuse(self, session: Session, error: ProtocolError) -> None:
+        self._counts.refusals[error.code] += 1
+        if error.request:
+            self._sent.ack += 1
+        else:
+            self._sent.error += 1
+        session.peer.send(refused_frame(error, self._wall_ms()))
 
     def _execute(self, session: Session, command: Command, size: int) -> None:
         if isinstance(command, Ack):
@@ -189,10 +194,23 @@ class Interpreter:
             raise
         if is_sample:
             self._counts.publish_seconds.observe(self._now() - began)
-        if command.id:
+        if published.waiting:
+            published.then(partial(self._answered, session, command.id, published))
+        else:
+            self._answered(session, command.id, published)
+
+    def _answered(self, session: Session, request: Raw, published: Published) -> None:
+        """
+        The log has answered a publish of C{session}, which may be closed by now.
+        """
+        if session.state is _CLOSED:
+            return
+        if published.pos is None:
+            self._refuse(session, not_logged(request))
+        elif request:
             self._sent.ack += 1
             frame = published_frame(
-                command.id, published.id, self._wall_ms(), published.pos, duplicate=published.duplicate
+                request, published.id, self._wall_ms(), published.pos, duplicate=published.duplicate
             )
             session.peer.send(frame)
 

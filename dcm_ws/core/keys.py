@@ -10,27 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.entries import Published
 from dcm_ws.core.fairness import shorten
 
 _EMPTY_MIN = 64
 _DIGEST = 16
-
-
-class Published(NamedTuple):
-    """
-    @ivar pos: the event's position in the log; 0 if it is not logged.
-    @ivar duplicate: it was published before, with the same key.
-    """
-
-    id: str
-    pos: int
-    duplicate: bool = False
 
 
 class _Key(Struct, gc=False):
@@ -97,6 +87,8 @@ class PublishKeys:
         self._max_keys = max_keys
         self._keep = keep
         self._known: dict[bytes, _Key] = {}
+        # under which the log has not answered yet
+        self._waiting: dict[bytes, Published] = {}
         # in the order of use; some of them are gone
         self._order: deque[_Key] = deque()
         self._shares: dict[str, _Share] = {}
@@ -121,9 +113,26 @@ class PublishKeys:
         if known is not None and known.until > self._now():
             self._counts.keys.duplicates += 1
             return Published(known.id, known.pos, duplicate=True)
+        first = self._waiting.get(digest)
+        if first is not None:
+            self._counts.keys.duplicates += 1
+            again = Published(first.id, duplicate=True, waiting=True)
+            first.then(lambda: again.answer(first.pos))
+            return again
         published = publish()
-        self._remember(_Key(publisher, digest, published.id, published.pos, self._now() + self._keep))
+        if published.waiting:
+            self._waiting[digest] = published
+            published.then(partial(self._answered, publisher, digest))
+        else:
+            self._keep_key(publisher, digest, published)
         return published
+
+    def _answered(self, publisher: str, digest: bytes) -> None:
+        self._keep_key(publisher, digest, self._waiting.pop(digest))
+
+    def _keep_key(self, publisher: str, digest: bytes, published: Published) -> None:
+        if published.pos is not None:
+            self._remember(_Key(publisher, digest, published.id, published.pos, self._now() + self._keep))
 
     def expire(self, most: int) -> bool:
         """

@@ -17,11 +17,11 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Container, Mapping
 from itertools import islice
 
-from msgspec import Struct
-
+from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.fairness import shorten
-from dcm_ws.protocol.channels import GLOBAL, Channel
-from dcm_ws.protocol.replies import event_frame, mirror_frame, to_json
+from dcm_ws.core.ports import Deliver
+from dcm_ws.protocol.channels import GLOBAL
+from dcm_ws.protocol.replies import event_frame
 
 _GLOBAL = GLOBAL.name
 _OVERHEAD = 400
@@ -32,49 +32,10 @@ _ROOM_BYTES = 1 << 20
 _LANE_PART = 16
 
 
-class Entry(Struct, gc=False):
-    """
-    One event in the log.
-
-    The garbage collector does not track it: it refers to nothing that refers back, and a full collection would visit
-    100,000 entries.
-
-    @ivar pos: its position, from 1.
-    @ivar channel: the channel that it was published to.
-    @ivar frame: the event as the subscribers of that channel get it; empty once it has left the log.
-    @ivar mirrored: the subscribers of C{global} get it, too.
-    @ivar tracked: clients acknowledge it.
-    @ivar publisher: who pays for its room: an agent, or what stands for a source such as the database.
-    @ivar logged_at: monotonic seconds.
-    """
-
-    pos: int
-    id: str
-    channel: str
-    frame: bytes
-    mirrored: bool
-    tracked: bool
-    publisher: str
-    logged_at: float
-
-    @property
-    def gone(self) -> bool:
-        """
-        It has left the log.
-        """
-        return not self.frame
-
-    @property
-    def mirror(self) -> bytes:
-        """
-        The event as the subscribers of C{global} get it; made each time, since few ask for it and it would take as much
-        room as the frame.  Empty if it is not mirrored, or has left the log.
-        """
-        return mirror_frame(self.frame, self.id, to_json(self.channel)) if self.mirrored and self.frame else b""
-
-
 class MemoryLog:
     """
+    The L{Log} of one process.  It answers everything at once, and refuses nothing.
+
     @param epoch: names this log: positions mean nothing in another one.
     @param now: monotonic seconds.
     @param keep: seconds for which an event is kept.
@@ -102,6 +63,7 @@ class MemoryLog:
         self.bytes = 0
         self.crowded_out = 0
         self._now = now
+        self._deliver: Deliver = _nobody
         self._keep = keep
         self._crowded = crowded
         self._max_events = max_events
@@ -128,33 +90,26 @@ class MemoryLog:
         """
         return next(iter(self._entries), self.head + 1)
 
-    def append(
-        self,
-        event_id: str,
-        channel: Channel,
-        event: str,
-        data: bytes,
-        timestamp: int,
-        sender: bytes,
-        mirrored: bool,
-        tracked: bool,
-        publisher: str,
-    ) -> Entry:
+    def attach(self, deliver: Deliver) -> None:
         """
-        Log an event under the next position.
+        Have C{deliver} called with each event that gets a position.
+        """
+        self._deliver = deliver
 
-        @param event_id: and what comes after it up to C{sender}: as in L{event_frame}.
-        @param mirrored: as in L{Entry}, as is what comes after it.
+    def append(self, draft: Draft, published: Published) -> None:
+        """
+        Log an event under the next position, and deliver it.
         """
         self.head = pos = self.head + 1
+        event_id, channel, publisher, mirrored = draft.id, draft.channel, draft.publisher, draft.mirrored
         name = channel.name
-        frame = event_frame(event_id, channel.json, event, data, timestamp, sender, pos)
+        frame = event_frame(event_id, channel.json, draft.event, draft.data, draft.timestamp, draft.sender, pos)
         size = len(frame) + len(name) + _OVERHEAD
         entries, lanes = self._entries, self._lanes
         if self.bytes + size > self._max_bytes or len(entries) >= self._max_events:
             self._make_room(size)
         self.bytes += size
-        entries[pos] = entry = Entry(pos, event_id, name, frame, mirrored, tracked, publisher, self._now())
+        entries[pos] = Entry(pos, event_id, name, frame, mirrored, draft.tracked, publisher, self._now())
         try:
             lanes[name].positions.append(pos)
         except KeyError:
@@ -170,21 +125,31 @@ class MemoryLog:
             share.bytes += size
         except KeyError:
             self._shares[publisher] = _Share(pos, size)
-        return entry
+        self._deliver(draft, pos, frame)
+        published.pos = pos
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
         """
         Are all events of these channels kept that a reader of L{page} would get?
         """
-        return all(self._lost_of(name) <= max(after, since) for name, since in channels.items())
+        return not self._lost_after(after, channels)
 
-    def page(self, after: int, channels: Mapping[str, int], most: int) -> list[Entry]:
+    def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
         """
-        The next events of some channels, in the order of the log.  Costs what it returns, and the number of channels.
+        Read the next events of some channels, in the order of the log.  Costs what it returns, and the number of
+        channels.
 
         @param after: the last position that the reader has.
         @param channels: by name, the position after which each is read.
         @param most: events, at most.
+        @param ready: receives them at once.
+        """
+        entries, upto = self._read(after, channels, most)
+        ready(Page(entries, upto, self._lost_after(after, channels)))
+
+    def _read(self, after: int, channels: Mapping[str, int], most: int) -> tuple[list[Entry], int]:
+        """
+        The entries of a page, and the position up to which these are all.
         """
         lanes = [(lane, since) for name, since in channels.items() if (lane := self._lanes.get(name)) is not None]
         kept = self._entries
@@ -203,8 +168,10 @@ class MemoryLog:
                     # beyond its last one there may be others that come first
                     end = min(end, some[-1])
             page = [kept[pos] for pos in sorted(found) if pos <= end and pos in kept]
+            if len(page) > most:
+                return page[:most], page[most - 1].pos
             if page or end == self.head:
-                return page[:most]
+                return page, end
             after = end
 
     def expire(self, most: int) -> bool:
@@ -277,9 +244,20 @@ class MemoryLog:
             _, lost = self._lost.popitem(last=False)
             self._all_lost = max(lost, self._all_lost)
 
+    def _lost_after(self, after: int, channels: Mapping[str, int]) -> int:
+        """
+        The last position of what a reader would get and is gone; 0 if nothing is.
+        """
+        lost = ((self._lost_of(name), since) for name, since in channels.items())
+        return max((pos for pos, since in lost if pos > max(after, since)), default=0)
+
     def _lost_of(self, channel: str) -> int:
         lane = self._lanes.get(channel)
         return max(lane.lost if lane else 0, self._lost.get(channel, 0), self._all_lost)
+
+
+def _nobody(draft: Draft, pos: int, frame: bytes) -> None:
+    pass
 
 
 class _Lane:

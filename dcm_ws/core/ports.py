@@ -1,13 +1,14 @@
 """
-What the core needs of the world outside it: clocks, randomness, and the far ends of connections.
+What the core needs of the world outside it: clocks, randomness, the far ends of connections, and the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from dcm_ws.core.entries import Draft, Page, Published
 from dcm_ws.protocol.errors import CloseCode
 
 
@@ -62,4 +63,94 @@ class Peer(Protocol):
     def trust(self) -> None:
         """
         The client has authenticated: it may send messages of full length.
+        """
+
+
+Deliver = Callable[[Draft, int, bytes], object]
+"""
+Receives an event that has got a position, its position, and its frame for the subscribers of its channel.  It neither
+appends to the log nor raises.
+"""
+
+
+class Log(Protocol):
+    """
+    Every logged event once, in one order, under its position (protocol, section 10).
+
+    An engine may do its work in the same call, or later: it answers in a turn of its own then.  It calls nothing of the
+    core in between, and none of its methods raises: what fails is an answer, too.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """
+        The name of this log: positions mean nothing in another one.
+        """
+
+    @property
+    def head(self) -> int:
+        """
+        The position of the last event that was delivered here; 0 before the first.  It changes only right before an
+        event is delivered, so there is no time at which an event is up to the head and has not been delivered.
+        """
+
+    @property
+    def first(self) -> int:
+        """
+        The oldest position that is kept; the one after the head if none is.
+        """
+
+    @property
+    def bytes(self) -> int:
+        """
+        Bytes kept.
+        """
+
+    def __len__(self) -> int:
+        """
+        How many events are kept.
+        """
+
+    def attach(self, deliver: Deliver) -> None:
+        """
+        Have C{deliver} called once with each event of the log, in the order of positions and without a hole, whoever
+        published it: this process, another one, or the database.  Called once, before anything else.
+        """
+
+    def append(self, draft: Draft, published: Published) -> None:
+        """
+        Log an event.
+
+        The engine answers once, within a second, and if the event is in the log only after it was delivered.  Either it
+        sets C{published.pos} before it returns; or it sets C{published.waiting} before it returns, and calls
+        C{published.answer} later.  Events whose answers wait need not get positions in the order of the calls.
+
+        The answer is None if the event could not be logged.  Then it is never delivered, as far as the engine can know:
+        if a commit was sent and its outcome is unknown, the event may still come, and the publisher who repeats it
+        needs a key.  An engine limits how many answers wait, and refuses what is beyond at once.
+        """
+
+    def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
+        """
+        Read the next events of some channels, up to the head at the time of the call.
+
+        What is near the head should be ready at once: a client gets events directly again only in a turn in which it
+        has read up to the head, which on a busy log is seldom true a turn later.
+
+        @param after: the last position that the reader has.
+        @param channels: by name, the position after which each is read.
+        @param most: events, at most.
+        @param ready: called once, maybe before this returns, with what is next, or None if it could not be read.  The
+            page has an entry, or goes further than C{after}, unless C{after} is the head.
+        """
+
+    def complete(self, after: int, channels: Mapping[str, int]) -> bool:
+        """
+        Are all events of these channels kept that a reader of L{page} would get?  As far as is known here without
+        asking: the page has the last word.
+        """
+
+    def expire(self, most: int) -> bool:
+        """
+        Drop events that have been kept for long enough, C{most} at a time.  Returns if there may be more.
         """

@@ -7,20 +7,21 @@ from __future__ import annotations
 from collections.abc import Set
 from functools import lru_cache
 
+from msgspec import Raw
+
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.entries import Draft, Published
 from dcm_ws.core.ids import event_prefix
-from dcm_ws.core.keys import Published
 from dcm_ws.core.latest import LatestEvents, Subject
-from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import Log, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import GLOBAL, Channel, Channels, is_private
-from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Ephemeral, traits_of
 from dcm_ws.protocol.notifications import decode_notification
 from dcm_ws.protocol.rawjson import check_data
@@ -53,7 +54,7 @@ class Router:
     C{global}.
 
     @ivar draining: the service stops, and accepts no events of clients any more.
-    @ivar published: events published since the start.
+    @ivar published: events delivered since the start.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Router:
         clients: Clients,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
-        log: MemoryLog,
+        log: Log,
         ephemeral: Ephemeral,
         catch_up: CatchUp,
     ) -> None:
@@ -77,6 +78,8 @@ class Router:
         self._max_depth = rules.max_depth
         self._too_deep = counts.limits.max_depth.add
         self._counts = counts.events
+        # by publisher; all others are clients
+        self._sources = {_DATABASE: counts.events.database, SERVICE: counts.events.service}
         self._channels = channels
         self._observers = clients.observers
         self._strangers = clients.strangers
@@ -95,13 +98,15 @@ class Router:
         self._catch_up = catch_up
         self.draining = False
         self.published = 0
+        self._number = 0
+        log.attach(self.deliver)
 
     def announce(self, channel: Channel, event: str, data: object) -> str:
         """
         Publish an event of the service's own; return its id.
         """
         data, now_ms = to_json(data), self._wall_ms()
-        return self._publish(self._counts.service, channel, event, data, now_ms, channel.name, SERVICE).id
+        return self._publish(channel, event, data, now_ms, channel.name, SERVICE).id
 
     def publish(
         self, channel: Channel, event: str, data: bytes, sender: bytes = b"", publisher: str | None = None
@@ -112,14 +117,17 @@ class Router:
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         @param publisher: the agent, who pays for the event's room in the log; None without one.
-        @raise ProtocolError: C{NOT_AVAILABLE}: the event would be in no log when the service is gone.
+        @return: what the log answers; it may still be waiting for that.
+        @raise ProtocolError: C{NOT_AVAILABLE}: the log refuses the event at once, or it would be in no log when the
+            service is gone.
         """
         if self.draining:
             raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
-        counts, mirror = self._counts.client, self._mirror_clients
-        return self._publish(
-            counts, channel, event, data, self._wall_ms(), channel.name, publisher or ANONYMOUS, sender, mirror
-        )
+        publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
+        published = self._publish(channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror)
+        if published.pos is None:
+            raise not_logged()
+        return published
 
     def notified(self, payload: str) -> str:
         """
@@ -141,7 +149,6 @@ class Router:
             channel = GLOBAL
         timestamp = notification.timestamp
         return self._publish(
-            self._counts.database,
             channel,
             notification.event,
             data,
@@ -153,7 +160,6 @@ class Router:
 
     def _publish(
         self,
-        counts: dict[str, int],
         channel: Channel,
         event: str,
         data: bytes,
@@ -164,36 +170,49 @@ class Router:
         mirror: bool = True,
     ) -> Published:
         """
-        @param counts: the events of the same source, by category.
-        @param named: the channel's name as it was given; if that is private, strangers do not receive the event.
+        @param named: and C{sender}: as in L{Draft}.
         @param mirror: C{global} carries the event, too, if it carries the events of its channel.
         """
-        self.published = seq = self.published + 1
-        event_id = f"{self._prefix}{seq}"
+        self._number = number = self._number + 1
+        event_id = f"{self._prefix}{number}"
         category, tracked, logged, subject_of = self._kind_of(event)
+        mirrored = channel.mirrored and mirror
+        draft = Draft(event_id, channel, event, data, timestamp, sender, named, category, tracked, mirrored, publisher)
+        published = Published(event_id)
+        if logged:
+            self._log.append(draft, published)
+        else:
+            self.deliver(draft, 0, b"", subject_of)
+        return published
+
+    def deliver(self, draft: Draft, pos: int, frame: bytes, subject_of: Subject | None = None) -> None:
+        """
+        Give an event to the subscribers of its channel and of C{global}.
+
+        @param pos: its position; 0 if it is not logged.
+        @param frame: for the subscribers of its channel; empty if it is not logged: it may not be needed.
+        @param subject_of: reads its subject, if only the latest event of each matters.
+        """
+        self.published += 1
+        event_id, channel = draft.id, draft.channel
         members = self._members
         listeners = members(channel.name)
-        mirrored = channel.mirrored and mirror
-        everyone = members(_GLOBAL) if mirrored else _NOBODY
-        if self._strangers and is_private(named):
+        everyone = members(_GLOBAL) if draft.mirrored else _NOBODY
+        if self._strangers and is_private(draft.named):
             listeners, everyone = listeners - self._strangers, everyone - self._strangers
-        frame = b""
-        pos = 0
-        if logged:
-            entry = self._log.append(event_id, channel, event, data, timestamp, sender, mirrored, tracked, publisher)
-            pos, frame = entry.pos, entry.frame
+        if pos:
             if self._behind:
                 # they get it from the log, in its order
                 listeners, everyone = listeners - self._behind, everyone - self._behind
         elif listeners or everyone:
-            frame = event_frame(event_id, channel.json, event, data, timestamp, sender)
+            frame = event_frame(event_id, channel.json, draft.event, draft.data, draft.timestamp, draft.sender)
         copy = mirror_frame(frame, event_id, channel.json) if everyone else b""
-        counts[category] += 1
+        self._sources.get(draft.publisher, self._counts.client)[draft.category] += 1
         self._counts.audiences[len(listeners) + len(everyone)] += 1
-        if tracked:
-            self._deliver(pos, event_id, listeners, frame, everyone, copy)
+        if draft.tracked:
+            self._deliver_tracked(pos, event_id, listeners, frame, everyone, copy)
         elif subject_of is not None:
-            subject = f"{event} {subject_of(data)}"
+            subject = f"{draft.event} {subject_of(draft.data)}"
             for session in listeners:
                 session.peer.offer(f"{channel.name} {subject}", frame)
             for session in everyone:
@@ -203,9 +222,8 @@ class Router:
                 session.peer.send(frame)
             for session in everyone:
                 session.peer.send(copy)
-        return Published(event_id, pos)
 
-    def _deliver(
+    def _deliver_tracked(
         self,
         pos: int,
         event_id: str,
@@ -229,3 +247,12 @@ class Router:
                     self._deliveries.sent(Tracked(pos, event_id, frames), owing)
         if self._deliveries.full:
             self._catch_up.wait()
+
+
+def not_logged(request: Raw = NO_REQUEST) -> ProtocolError:
+    """
+    The refusal of an event that the log could not take.
+    """
+    return ProtocolError(
+        ErrorCode.NOT_AVAILABLE, "The log cannot be written: the event was not published; publish it again", request
+    )

@@ -12,7 +12,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.keys import PublishKeys
-from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.ports import Log
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
@@ -141,7 +141,7 @@ class Stats:
         deliveries: DeliveryQueue,
         memory: AgentMemory,
         keys: PublishKeys,
-        log: MemoryLog,
+        log: Log,
         presence: Presence,
     ) -> None:
         self._counts = counts

@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.keys import Published, PublishKeys
+from dcm_ws.core.entries import Published
+from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.router import SERVICE
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.errors import ErrorCode
