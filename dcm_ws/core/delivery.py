@@ -162,7 +162,12 @@ class DeliveryQueue:
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
             return False
-        self._strike(delivery, client)
+        # as L{_strike} does: acks come by the thousand
+        waiting = delivery.waiting
+        waiting.remove(client)
+        self.pending -= 1
+        if not waiting:
+            self._let_go(delivery)
         self._counts.acked += 1
         return True
 

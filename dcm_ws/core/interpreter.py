@@ -27,6 +27,7 @@ from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import Channel, Channels, is_private
 from dcm_ws.protocol.commands import (
     Ack,
+    AckUpTo,
     Auth,
     Command,
     Nack,
@@ -47,6 +48,7 @@ from dcm_ws.protocol.replies import done_frame, pong_frame, published_frame, ref
 _EXPECTED_MAX = 512
 # to look up the member of an enumeration takes as long as a call
 _AUTHENTICATED, _CLOSED = State.AUTHENTICATED, State.CLOSED
+_ACKS = (Ack, AckUpTo)
 
 
 class Interpreter:
@@ -125,7 +127,7 @@ class Interpreter:
         session.peer.send(refused_frame(error, self._wall_ms()))
 
     def _execute(self, session: Session, command: Command, size: int) -> None:
-        if isinstance(command, Ack):
+        if isinstance(command, _ACKS):
             if self._settles_event(session, command):
                 session.give_back(size)
             else:
@@ -309,11 +311,11 @@ class Interpreter:
             command = decode_command(message)
         except ProtocolError:
             return False
-        if isinstance(command, Ack):
+        if isinstance(command, _ACKS):
             return self._settles_event(session, command)
         return isinstance(command, Pong) and _is_expected_pong(session)
 
-    def _settles_event(self, session: Session, ack: Ack) -> bool:
+    def _settles_event(self, session: Session, ack: Ack | AckUpTo) -> bool:
         if not session.durable:
             self._resumption.make_durable(session)
         return self._resumption.settle(session, ack) or self._is_spare_ack(session)

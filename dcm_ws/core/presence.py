@@ -17,19 +17,24 @@ class Presence:
 
     @ivar agents: the number of connections of each agent that has any.
     @ivar connections: the connections of each agent that has any, the oldest first.
+    @ivar shared: the agents that have several.
     """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.agents: Counter[str] = Counter()
         self.connections: dict[str, dict[Session, None]] = {}
+        self.shared: set[str] = set()
 
     def begin(self, session: Session, agent: str) -> None:
         """
         C{session} is one more connection of C{agent}.
         """
         self.agents[agent] += 1
-        self.connections.setdefault(agent, {})[session] = None
+        connections = self.connections.setdefault(agent, {})
+        connections[session] = None
+        if len(connections) == 2:
+            self.shared.add(agent)
 
     def others(self, session: Session, agent: str) -> list[Session]:
         """
@@ -46,6 +51,8 @@ class Presence:
         """
         self.agents[agent] -= 1
         del self.connections[agent][session]
+        if len(self.connections[agent]) == 1:
+            self.shared.remove(agent)
         if not self.agents[agent]:
             del self.agents[agent]
             del self.connections[agent]

@@ -17,7 +17,7 @@ from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.commands import Ack, Nack, Position
+from dcm_ws.protocol.commands import Ack, AckUpTo, Nack, Position
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import authenticated_frame
 
@@ -50,6 +50,7 @@ class Resumption:
         self._deliveries = deliveries
         self._memory = memory
         self._presence = presence
+        self._shared = presence.shared
         self._catch_up = catch_up
 
     def keep(self, session: Session, *, stays: bool = False) -> None:
@@ -95,18 +96,22 @@ class Resumption:
             one.durable = True
             one.is_silent = False
 
-    def settle(self, session: Session, ack: Ack) -> bool:
+    def settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
         """
         C{session} has acknowledged something, which settles it for all connections of its agent.  False if none of them
         owed an ack for it.
         """
+        message_id = ack.message_id
+        if message_id is not None and session.behind is None and session.agent not in self._shared:
+            # nearly all acks
+            return self._deliveries.ack(session, message_id)
         settled = self._settle(session, ack)
         if session.present is not None:
             for other in self._presence.others(session, session.present):
                 settled = self._settle(other, ack) or settled
         return settled
 
-    def _settle(self, session: Session, ack: Ack) -> bool:
+    def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
         if session.behind is not None and (owed := session.behind.owed):
             settled = [pos for pos, event in owed.items() if event.id == ack.message_id or pos <= (ack.pos or 0)]
             for pos in settled:

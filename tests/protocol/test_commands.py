@@ -11,6 +11,7 @@ from msgspec import Raw
 from dcm_ws.protocol.commands import (
     TOKEN_MAX,
     Ack,
+    AckUpTo,
     Auth,
     Command,
     Nack,
@@ -489,4 +490,4 @@ def test_ack_is_of_a_message_or_of_a_position(fields: str) -> None:
         decode_command('{"type":"ack"' + fields + "}")
 
     assert caught.value.code is ErrorCode.INVALID_MESSAGE
-    assert decode_command('{"type":"ack","pos":1}') == Ack(pos=1)
+    assert decode_command('{"type":"ack","pos":1}') == AckUpTo(1)
