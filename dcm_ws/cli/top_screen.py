@@ -30,6 +30,16 @@ _COUNTS = (
     ("redelivered", "deliveries.retried"),
     ("dropped", "failedDeliveries"),
     ("kept for absent agents", "deliveries.keptForAbsentAgents"),
+    ("owed in all", "log.owed"),
+    ("last position", "log.head"),
+    ("events in the log", "log.events"),
+    ("bytes of the log", "log.bytes"),
+    ("clients catching up", "log.catchingUp"),
+    ("events behind, at most", "log.behind"),
+    ("replays", "log.replays"),
+    ("gaps told", "log.gaps"),
+    ("takeovers", "log.takeovers"),
+    ("repeated publishes", "keys.duplicates"),
 )
 """
 The labels of the rows, and the places of their numbers in C{/stats}.
@@ -77,6 +87,8 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str, 
         _by_name("channel", "subscribers", stats.get("channelStats")),
         "",
         _by_name("agent", "connections", stats.get("agentStats")),
+        "",
+        _by_name("agent", "owed", _owed(stats.get("agentLoads"))),
     )
     counts = _counts(stats, before["stats"] if before else None, elapsed)
     return Group(_head(report["health"], where), Text(trouble, "bold red"), _Columns(counts, names))
@@ -116,6 +128,15 @@ def _by_name(what: str, count: str, counts: object) -> Table | Text:
     for name, number in sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:_NAMES_MAX]:
         table.add_row(Text(harmless(name), "cyan"), f"{number:,}")
     return table
+
+
+def _owed(loads: object) -> object:
+    """
+    How much each agent owes; None if the service does not say, or if nobody owes anything.
+    """
+    if not isinstance(loads, dict) or not loads:
+        return None
+    return {name: load.get("owed") for name, load in loads.items() if isinstance(load, dict)}
 
 
 def _problems(stats: Part) -> Iterator[tuple[str, str]]:

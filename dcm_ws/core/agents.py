@@ -8,7 +8,8 @@ What absent agents miss is in the log, and not held for each of them.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from dcm_ws.core.counts import Counts
@@ -133,6 +134,13 @@ class AgentMemory:
         """
         remembered = self._subscriptions.get(agent)
         return remembered is not None and remembered.durable and remembered.until > self._now()
+
+    def kept_of(self, most: int) -> Iterator[tuple[str, int]]:
+        """
+        How many deliveries are kept for each absent agent, of C{most} agents at the most.
+        """
+        for agent, (_, absence) in islice(self._absences.items(), most):
+            yield agent, len(absence.owed)
 
     def left(self, agent: str, absence: Absence, connection: str = "") -> None:
         """

@@ -12,6 +12,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.keys import PublishKeys
+from dcm_ws.core.loads import Load, Loads
 from dcm_ws.core.ports import Log
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -19,7 +20,8 @@ from dcm_ws.core.session import Session
 
 NAMES_SHOWN = 1000
 """
-Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists.
+Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists; C{agentLoads} lists as many
+connected agents, and as many absent ones.
 """
 
 
@@ -67,7 +69,9 @@ class LogStats(TypedDict):
     events: int
     bytes: int
     inFlight: int
+    owed: int
     catchingUp: int
+    behind: int
     replays: int
     gaps: int
     takeovers: int
@@ -102,10 +106,11 @@ class Sizes(ChannelFigures):
 
 class AgentNames(TypedDict, total=False):
     """
-    The connections of each agent, if names are included.
+    The connections and the load of each agent, if names are included.
     """
 
     agentStats: dict[str, int]
+    agentLoads: dict[str, Load]
 
 
 class CoreStats(Sizes, AgentNames):
@@ -152,6 +157,7 @@ class Stats:
         self._keys = keys
         self._log = log
         self._presence = presence
+        self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, log=log, presence=presence)
 
     def sizes(self, *, names: bool) -> Sizes:
         """
@@ -177,6 +183,7 @@ class Stats:
         named: AgentNames = {}
         if names:
             named["agentStats"] = dict(islice(self._presence.agents.items(), NAMES_SHOWN))
+            named["agentLoads"] = dict(self._loads.of_agents(NAMES_SHOWN))
         return {
             **self.sizes(names=names),
             **named,
@@ -209,7 +216,9 @@ class Stats:
                 "events": len(self._log),
                 "bytes": self._log.bytes,
                 "inFlight": self._deliveries.pending,
+                "owed": self._loads.owed,
                 "catchingUp": len(self._clients.behind),
+                "behind": self._loads.behind,
                 "replays": counts.log.replays,
                 "gaps": counts.log.gaps,
                 "takeovers": counts.log.takeovers,

@@ -80,6 +80,7 @@ class ServiceCollector(Collector):
         yield from self._connections(stats)
         yield from self._messages()
         yield from self._tracked(stats)
+        yield from self._log(stats)
         yield from self._database(stats)
         yield _counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
         yield _histogram("reactor_lag_seconds", "How late the reactor runs its timers", self._lag.seconds)
@@ -140,6 +141,23 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily(
             "dcm_ws_agents_absent", "Agents for which deliveries are kept", stats["agents"]["absent"]
         )
+
+    def _log(self, stats: StatsReport) -> Iterator[Metric]:
+        log, keys = stats["log"], stats["keys"]
+        yield GaugeMetricFamily("dcm_ws_log_head", "The last position of the log", log["head"])
+        yield GaugeMetricFamily("dcm_ws_log_first", "The oldest position that is kept", log["first"])
+        yield GaugeMetricFamily("dcm_ws_log_events", "Events in the log", log["events"])
+        yield GaugeMetricFamily("dcm_ws_log_bytes", "Bytes of the log", log["bytes"])
+        yield GaugeMetricFamily("dcm_ws_clients_catching_up", "Clients that catch up with the log", log["catchingUp"])
+        yield GaugeMetricFamily(
+            "dcm_ws_log_behind", "Events of the log that the slowest client has not passed yet", log["behind"]
+        )
+        yield GaugeMetricFamily("dcm_ws_deliveries_owed", "Deliveries that clients and agents owe", log["owed"])
+        yield _plain("log_replays", "Times that a client began to catch up", log["replays"])
+        yield _plain("log_gaps", "Times that a client was told of a gap", log["gaps"])
+        yield _plain("log_takeovers", "Connections that took over what their agent owed", log["takeovers"])
+        yield GaugeMetricFamily("dcm_ws_publish_keys", "Keys of publishes that are remembered", keys["remembered"])
+        yield _plain("publish_duplicates", "Publishes that repeated one with the same key", keys["duplicates"])
 
     def _database(self, stats: StatsReport) -> Iterator[Metric]:
         database = stats["database"]

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -55,8 +56,15 @@ def test_top(tmp_path: Path, running: Service) -> None:
     page = run(tmp_path, "top", "--once", "--url", url(running)).stdout
     rows = [" ".join(line.split()) for line in page.splitlines()]
     assert "agents/ann" in page and any(row.startswith("clients 1 ") for row in rows), page
-    for row in ("events of clients 1", "pending deliveries 1", "refused: UNKNOWN_MESSAGE_TYPE 1"):
+    for row in (
+        "events of clients 1",
+        "pending deliveries 1",
+        "events in the log 1",
+        "refused: UNKNOWN_MESSAGE_TYPE 1",
+    ):
         assert any(line.startswith(row) for line in rows), page
+    # its connections, and what it owes
+    assert re.search(r"agent +owed\b", page), page
     client.close()
 
 
@@ -134,10 +142,12 @@ def test_top_of_odd_values(odd: str) -> None:
     value = json.loads(odd)
     stats = {
         "connectedClients": 1, "events": value, "channelStats": value, "agentStats": value, "refusals": value,
-        "closes": {"a": value}, "pendingDeliveries": value,
+        "closes": {"a": value}, "pendingDeliveries": value, "agentLoads": value, "log": value,
     }  # fmt: skip
     report = {"health": {"status": value, "database": value, "uptime_s": value}, "stats": stats}
     console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(report, report, 1.0, ""))
+    report["stats"]["agentLoads"] = {"ann": value, "bob": {"owed": value}}
     console.print(screen(report, report, 1.0, ""))
     assert "clients" in console.export_text()
 

@@ -58,6 +58,7 @@ def test_counts(core: Core) -> None:
         "authenticatedClients": 0,
         "observers": 0,
         "agentStats": {},
+        "agentLoads": {"ann": {"inFlight": 0, "owed": 2, "behind": 0}},
         "totalConnections": 2,
         "events": {"client": 1, "database": 1, "badNotifications": 0},
         "deliveries": {
@@ -76,7 +77,9 @@ def test_counts(core: Core) -> None:
             "events": 2,
             "bytes": core.log.bytes,
             "inFlight": stats(core)["pendingDeliveries"],
+            "owed": 2,
             "catchingUp": 0,
+            "behind": 0,
             "replays": 0,
             "gaps": 0,
             "takeovers": 0,

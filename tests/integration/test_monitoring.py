@@ -86,11 +86,16 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     Whatever clients, the database and the service do is in the metrics afterwards.
     """
     before = metrics(http(running))
-    running.connect("/ws?observer=1")
-    client = running.connect()
+    observer, client = running.connect("/ws?observer=1"), running.connect()
     ask_past_events(client, type="auth", agent_id="agent-name", id=1)
     ask_past_events(client, type="subscribe", channel="topics/t", id=2)
     ask_past_events(client, type="publish", channel="topics/t", event="task.created", id=3)
+    for number in range(2):
+        ask_past_events(
+            client, type="publish", channel="topics/t", event="session.created", key="k", id=f"once {number}"
+        )
+    gap = ask_past_events(observer, type="resume", epoch="another", pos=0, id=1)
+    ask_past_events(observer, type="resume", epoch=gap["epoch"], pos=0, channels=["topics/t"], id=2)
     say(client, type="nonsense")
     say(client, type="publish", channel="topics/t", event="system.info", data=[[[[[[1]]]]]], id=4)
     assert answer_to(client, 4)["success"] is False
@@ -107,7 +112,8 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     found = changes()
     assert found["dcm_ws_deliveries_given_up_total"] == 0
     assert found['dcm_ws_connections{state="authenticated"}'] == 1
-    assert found['dcm_ws_messages_received_total{type="publish"}'] == 2
+    assert found['dcm_ws_messages_received_total{type="publish"}'] == 4
+    assert found['dcm_ws_messages_received_total{type="resume"}'] == 2
     assert found['dcm_ws_messages_received_total{type="invalid"}'] == 1
     assert found['dcm_ws_refusals_total{code="UNKNOWN_MESSAGE_TYPE"}'] == 1
     assert found['dcm_ws_events_total{category="task",source="client"}'] == 1
@@ -115,6 +121,10 @@ def test_what_happens_is_counted(running: Service, database: PostgresServer) -> 
     assert found['dcm_ws_events_total{category="agent",source="service"}'] == 1
     assert found["dcm_ws_observers"] == 1
     assert found["dcm_ws_deliveries_sent_total"] == 1
+    assert found["dcm_ws_log_head"] == found["dcm_ws_log_events"] == 3
+    assert found["dcm_ws_log_bytes"] > 200
+    assert found["dcm_ws_publish_duplicates_total"] == found["dcm_ws_publish_keys"] == 1
+    assert found["dcm_ws_log_replays_total"] == found["dcm_ws_log_gaps_total"] == 1
     assert found["dcm_ws_deliveries_retried_total"] == 1
     assert found['dcm_ws_limits_hit_total{limit="maxDepth"}'] == 1
     assert found["dcm_ws_notifications_total"] == 1
@@ -163,6 +173,14 @@ def expressions(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from expressions(part)
+
+
+def test_alerts_are_yaml() -> None:
+    """
+    A text with a colon and a space in it must be quoted or folded.
+    """
+    lines = (CONTRIB / "prometheus-alerts.yml").read_text().splitlines()
+    assert [line for line in lines if re.match(r" *[\w-]+: [^\s'\"{>].*: ", line) and " expr: " not in line] == []
 
 
 @pytest.mark.parametrize("file", ["grafana-dashboard.json", "prometheus-alerts.yml"])
