@@ -54,5 +54,5 @@ export function useAgentChannel(
   messages: DCMEvent[];
   error: DCMError | null;
   /** Publishes `message.new`, or another event, to the agent's channel. */
-  sendMessage(data: unknown, event?: string): Promise<Answer & { message_id: string }>;
+  sendMessage(data: unknown, event?: string, choices?: { key?: string }): Promise<Answer & { message_id: string }>;
 };

@@ -250,9 +250,9 @@ export function useAgentChannel(agentId, { maxMessages = 100 } = {}) {
   });
   const messages = useMemo(() => (kept.channel === channel ? [...kept.newest].reverse() : NONE), [kept, channel]);
   const sendMessage = useCallback(
-    async (data, event = "message.new") => {
+    async (data, event = "message.new", choices = {}) => {
       if (!agentId) throw new DCMError("INVALID_CHANNEL", "There is no agent to send a message to");
-      return shared.client.publish(channel, event, data);
+      return shared.client.publish(channel, event, data, choices);
     },
     [shared, channel, agentId],
   );

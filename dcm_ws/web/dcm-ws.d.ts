@@ -25,6 +25,10 @@ export interface Answer {
   timestamp: number;
   /** Of a published event. */
   message_id?: string;
+  /** The position of a published event in the log, if it is logged. */
+  pos?: number;
+  /** The agent had published the event before, with the same key. */
+  duplicate?: true;
   /** After `auth`. */
   subscriptions?: string[];
 }
@@ -90,7 +94,8 @@ export class DCMClient {
   /** Undefined without a connection: the subscription follows as soon as there is one. */
   subscribe(channel: string): Promise<Answer | undefined>;
   unsubscribe(channel: string): Promise<Answer | undefined>;
-  publish(channel: string, event: string, data?: unknown): Promise<Answer & { message_id: string }>;
+  /** Of all calls of an agent with the same `key` within 10 minutes, only the first publishes an event. */
+  publish(channel: string, event: string, data?: unknown, choices?: { key?: string }): Promise<Answer & { message_id: string }>;
   /** Milliseconds there and back. */
   ping(): Promise<number>;
   authenticate(token?: Options["token"]): Promise<Answer>;

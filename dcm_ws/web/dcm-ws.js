@@ -193,12 +193,14 @@ export class DCMClient {
   }
 
   /**
+   * @param {string} [choices.key] of all calls of an agent with the same one within 10 minutes, only the first publishes:
+   *   a call that failed without an answer can be repeated
    * @returns {Promise<{message_id: string}>} the answer, with the id of the event
    * @throws {DCMError} the server's reason; `NOT_CONNECTED`; `TIMEOUT`, after which it may have been published
    */
-  async publish(channel, event, data = null) {
+  async publish(channel, event, data = null, { key } = {}) {
     if (this.#state !== "connected") throw this.#notConnected();
-    return this.#request({ type: "publish", channel, event, data });
+    return this.#request({ type: "publish", channel, event, data, key });
   }
 
   /** @returns {Promise<number>} milliseconds there and back */

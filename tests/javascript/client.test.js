@@ -30,6 +30,20 @@ describe("asking", () => {
     expect(came).toMatchObject([{ id: answer.message_id, channel: "topics/answers", event: "system.info", data: { n: 1 } }]);
   });
 
+  test("a publish that is repeated with the same key, also on another connection, publishes nothing", async () => {
+    const { came } = await pair("topics/once");
+    const [one, again] = [1, 2].map(() => client(service.url, { channels: [], agentId: "once", observer: true }));
+    await Promise.all([one.connect(), again.connect()]);
+    const first = await one.publish("topics/once", "task.created", 1, { key: "k" });
+    const second = await again.publish("topics/once", "task.created", 2, { key: "k" });
+    expect([second.message_id, second.pos, second.duplicate]).toEqual([first.message_id, first.pos, true]);
+    expect(first.duplicate).toBeUndefined();
+    await one.publish("topics/once", "task.created", 3, { key: "another" });
+    await until(() => came.length === 2);
+    expect(came.map(({ data }) => data)).toEqual([1, 3]);
+    await expect(again.publish("topics/once", "task.created", 4, { key: "x".repeat(129) })).rejects.toMatchObject({ code: "INVALID_MESSAGE" });
+  });
+
   test("what the server refuses is an error with its code", async () => {
     const asking = client(service.url);
     await asking.connect();

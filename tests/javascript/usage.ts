@@ -7,6 +7,7 @@ const end: () => void = client.on("event:task.*", async (event: DCMEvent<{ id: s
 client.on("state", (state) => state === "waiting" && console.log(client.retryAt! - Date.now()));
 client.on("error", (error: DCMError) => console.log(error.code, error.retryAfterMs));
 const answer = await client.publish("global", "system.info", { text: "…" });
+const again: true | undefined = (await client.publish("global", "system.info", null, { key: "k" })).duplicate;
 const id: string = answer.message_id;
 client.on("channel:metrics", (event) => console.log(event.raw.length));
 new DCMClient("ws://127.0.0.1:3849/ws", { parse: (text) => JSON.parse(text) });
