@@ -62,6 +62,7 @@ def make_core(
     extra: tuple[str, ...] = (),
     hub: type[Hub] = Hub,
     interpreter: type[Interpreter] = Interpreter,
+    log: type[MemoryLog] = MemoryLog,
     ephemeral: tuple[str, ...] = (),
     now: Callable[[], float] | None = None,
     **choices: Any,
@@ -75,7 +76,7 @@ def make_core(
     rules = {name: value for name, value in choices.items() if name in RULES}
     # both limit bytes by that name
     queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS and name != "max_bytes"}
-    log = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}
+    kept = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}
     keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts = Counts()
@@ -92,11 +93,11 @@ def make_core(
         deliveries=make_queue(clock, counts, **queue),
         memory=make_memory(clock, counts, **memory),
         keys=PublishKeys(clock.seconds, counts, **keys),
-        log=MemoryLog(
+        log=log(
             "epoch",
             clock.seconds,
             crowded=counts.limits.max_recent_events.add_of,
-            **(LOG_LIMITS | log),
+            **(LOG_LIMITS | kept),
         ),
         ephemeral=Ephemeral(ephemeral),
         max_pending=(QUEUE_LIMITS | queue)["max_pending"],

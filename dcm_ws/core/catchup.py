@@ -182,6 +182,9 @@ class CatchUp:
         Have the next page of the log, or none if the client has everything up to the head.  False if the log has not
         answered yet, or could not: then it is asked again at the next look.
         """
+        if behind.lost > behind.told:
+            # it has to be told before it goes on
+            return True
         if behind.page:
             if behind.page[0].frame:
                 return True

@@ -13,7 +13,7 @@ from dcm_ws.protocol.channels import Channel
 from dcm_ws.protocol.replies import mirror_frame, to_json
 
 
-class Draft(Struct, frozen=True):
+class Draft(Struct, frozen=True, gc=False):
     """
     An event that has no position yet.
 
@@ -39,9 +39,11 @@ class Draft(Struct, frozen=True):
     publisher: str
 
 
-class Published(Struct):
+class Published(Struct, gc=False):
     """
     What became of a publish.
+
+    The garbage collector does not track it: what it refers to is forgotten when the log answers.
 
     @ivar id: the event's.
     @ivar pos: the event's position in the log; 0 if it has none, or not yet; None if it is not in the log and was not

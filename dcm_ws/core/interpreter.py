@@ -198,8 +198,9 @@ class Interpreter:
             self._counts.publish_seconds.observe(self._now() - began)
         if published.waiting:
             published.then(partial(self._answered, session, command.id, published))
-        else:
-            self._answered(session, command.id, published)
+        elif command.id:
+            self._sent.ack += 1
+            session.peer.send(self._published_frame(command.id, published))
 
     def _answered(self, session: Session, request: Raw, published: Published) -> None:
         """
@@ -211,10 +212,12 @@ class Interpreter:
             self._refuse(session, not_logged(request))
         elif request:
             self._sent.ack += 1
-            frame = published_frame(
-                request, published.id, self._wall_ms(), published.pos, duplicate=published.duplicate
-            )
-            session.peer.send(frame)
+            session.peer.send(self._published_frame(request, published))
+
+    def _published_frame(self, request: Raw, published: Published) -> bytes:
+        return published_frame(
+            request, published.id, self._wall_ms(), published.pos or 0, duplicate=published.duplicate
+        )
 
     def _publish_once(self, session: Session, channel: Channel, command: Publish, key: str, data: bytes) -> Published:
         # clients without an agent must not learn of each other's keys

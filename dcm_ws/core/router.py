@@ -79,6 +79,7 @@ class Router:
         self._too_deep = counts.limits.max_depth.add
         self._counts = counts.events
         # by publisher; all others are clients
+        self._client_counts = counts.events.client
         self._sources = {_DATABASE: counts.events.database, SERVICE: counts.events.service}
         self._channels = channels
         self._observers = clients.observers
@@ -207,7 +208,7 @@ class Router:
         elif listeners or everyone:
             frame = event_frame(event_id, channel.json, draft.event, draft.data, draft.timestamp, draft.sender)
         copy = mirror_frame(frame, event_id, channel.json) if everyone else b""
-        self._sources.get(draft.publisher, self._counts.client)[draft.category] += 1
+        self._sources.get(draft.publisher, self._client_counts)[draft.category] += 1
         self._counts.audiences[len(listeners) + len(everyone)] += 1
         if draft.tracked:
             self._deliver_tracked(pos, event_id, listeners, frame, everyone, copy)

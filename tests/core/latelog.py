@@ -1,0 +1,118 @@
+"""
+A log that answers later, in any order, and not always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dcm_ws.core.entries import Draft, Page, Published
+from dcm_ws.core.log import MemoryLog
+
+
+class Asked(NamedTuple):
+    """
+    A page that somebody waits for.
+    """
+
+    after: int
+    channels: Mapping[str, int]
+    most: int
+    head: int
+    ready: Callable[[Page | None], object]
+
+
+class LateLog(MemoryLog):
+    """
+    The log of a database, as the core sees it: an event gets its position in a later turn, others publish, too, and
+    pages take their time.  The test says when things happen.
+
+    @ivar tail: pages are ready at once for who has everything but so many of the last positions.  Negative for never.
+    @ivar most_waiting: appends beyond that are refused at once.
+
+    @ivar appends: events that are not in the log yet.
+    @ivar answers: events that have been delivered, and their publishers not answered.
+    @ivar pages: what is being read.
+    """
+
+    def __init__(self, *args: Any, **limits: Any) -> None:
+        super().__init__(*args, **limits)
+        self.tail = 0
+        self.most_waiting = 1000
+        self.appends: list[tuple[Draft, Published]] = []
+        self.answers: list[tuple[Published, int]] = []
+        self.pages: list[Asked] = []
+
+    def append(self, draft: Draft, published: Published) -> None:
+        if len(self.appends) == self.most_waiting:
+            published.pos = None
+            return
+        published.waiting = True
+        self.appends.append((draft, published))
+
+    def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
+        if after >= self.head - self.tail:
+            super().page(after, channels, most, ready)
+        else:
+            self.pages.append(Asked(after, channels, most, self.head, ready))
+
+    # what the test lets happen
+
+    def commit(self, index: int = 0) -> None:
+        """
+        An event gets its position, and is delivered.
+        """
+        draft, published = self.appends.pop(index)
+        placed = Published(draft.id)
+        super().append(draft, placed)
+        assert placed.pos is not None
+        self.answers.append((published, placed.pos))
+
+    def answer(self, index: int = 0) -> None:
+        """
+        The publisher of an event that was delivered is answered.
+        """
+        published, pos = self.answers.pop(index)
+        published.answer(pos)
+
+    def refuse(self, index: int = 0) -> None:
+        """
+        An event could not be written within a second.
+        """
+        _, published = self.appends.pop(index)
+        published.answer(None)
+
+    def hear(self, draft: Draft) -> int:
+        """
+        Another process, or the database, has published an event.  Returns its position.
+        """
+        super().append(draft, Published(draft.id))
+        return self.head
+
+    def read(self, index: int = 0, *, fails: bool = False) -> None:
+        """
+        A page is ready.
+        """
+        asked = self.pages.pop(index)
+
+        def ready(page: Page | None) -> None:
+            assert page is not None
+            entries = [entry for entry in page.entries if entry.pos <= asked.head]
+            asked.ready(Page(entries, min(page.upto, asked.head), page.lost))
+
+        if fails:
+            asked.ready(None)
+        else:
+            super().page(asked.after, asked.channels, asked.most, ready)
+
+    def settle(self) -> None:
+        """
+        Everything that waits happens, in order.
+        """
+        while self.appends:
+            self.commit()
+        while self.answers:
+            self.answer()
+        while self.pages:
+            self.read()
