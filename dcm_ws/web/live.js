@@ -19,6 +19,7 @@ const WATCHED = 100;
 const QUIET_MS = 300_000;
 const AGENTS_SHOWN = 500;
 
+const figure = new Intl.NumberFormat();
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const stream = new Stream();
@@ -42,12 +43,17 @@ function receive(event) {
   stream.add(event);
 }
 
-/** @param {string[]} names @param {number} count of all, of which not all may be named */
-function showAgents(names, count) {
+/**
+ * @param {string[]} names
+ * @param {number} count of all, of which not all may be named
+ * @param {Object<string, {owed: number}>} loads what they have not acknowledged
+ */
+function showAgents(names, count, loads) {
   $("agents").replaceChildren(
     ...names.slice(0, AGENTS_SHOWN).map((name) => {
       const item = element("li");
       item.append(element("span", name));
+      if (Object.hasOwn(loads, name) && loads[name].owed) item.append(element("small", `${figure.format(loads[name].owed)} owed`));
       return item;
     }),
   );
@@ -67,11 +73,14 @@ async function look() {
   if (!status.current) return;
   $("clients").textContent = stats?.connectedClients ?? "–";
   $("database").textContent = stats?.database.state ?? "–";
+  // /health has no log
+  $("logged").textContent = stats?.log ? figure.format(stats.log.events) : "–";
+  $("owed").textContent = stats?.log ? figure.format(stats.log.owed) : "–";
   if (!stats) return;
   // everyone with a valid token may see the names
   const named = "channelStats" in stats;
   status.refused(named || !identity.token ? "" : "the service does not accept the token");
-  if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected);
+  if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected, stats.agentLoads ?? {});
   else $("agent-count").textContent = "–";
   $("no-agents").textContent = whyNone(named, stats.agents);
   watch(Object.entries(stats.channelStats ?? {}));
@@ -115,7 +124,7 @@ status.onChange((current) => {
   $("published").textContent = current ? "" : "Publishing is disabled: the page is not connected.";
   if (current) return;
   // their current values are unknown
-  for (const fact of ["clients", "database", "latency", "rate"]) $(fact).textContent = "–";
+  for (const fact of ["clients", "database", "latency", "logged", "owed", "rate"]) $(fact).textContent = "–";
   $("agent-count").textContent = `as of ${status.since}`;
 });
 client.on("state", (state) => {

@@ -89,6 +89,21 @@ describe("/live", () => {
     expect(await page.isVisible("#publish")).toBe(true);
   });
 
+  test("shows how much is in the log, and what each agent owes", async () => {
+    const owing = client(service.url, { agentId: "owing", channels: ["topics/owed"] });
+    await owing.connect();
+    // never settled, so never acknowledged
+    owing.on("channel:topics/owed", () => new Promise(() => {}));
+    const speaking = await speak();
+    await speaking.publish("topics/owed", "task.created", 1);
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    await page.locator("#agents li").filter({ hasText: "owing" }).filter({ hasText: "1 owed" }).waitFor();
+    expect(Number(await page.textContent("#logged"))).toBeGreaterThan(0);
+    expect(Number(await page.textContent("#owed"))).toBeGreaterThan(0);
+    owing.close();
+  });
+
   test("a browser that asks for / gets there", async () => {
     const page = await open(service.http);
     expect(new URL(page.url()).pathname).toBe("/live");
@@ -442,13 +457,13 @@ describe("a page that is not connected", () => {
     await mortal.stop();
     await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
     const facts = () => page.locator(".facts dd").allTextContents();
-    expect(await facts()).toEqual(["–", "–", "–", "–"]);
+    expect(await facts()).toEqual(Array(6).fill("–"));
     expect(await page.textContent("#agent-count")).toMatch(/^as of \d\d:\d\d:\d\d$/);
     expect(await page.isDisabled("#publish-form button")).toBe(true);
     expect(await page.textContent("#published")).toBe("Publishing is disabled: the page is not connected.");
     // what runs every second and every five does not bring them back
     await page.locator("#banner-next", { hasText: /^for [6-9] s/ }).waitFor();
-    expect(await facts()).toEqual(["–", "–", "–", "–"]);
+    expect(await facts()).toEqual(Array(6).fill("–"));
     await page.context().close();
   });
 
