@@ -67,6 +67,15 @@ def test_other_keys_and_none(core: Core) -> None:
     assert len(ids) == 10
 
 
+def test_unpaired_surrogates_in_a_key(core: Core) -> None:
+    """
+    They are replaced by U+FFFD, as in other texts.
+    """
+    ann = agent(core, "ann")
+    assert publish(ann, "\ud83d")["message_id"] == publish(ann, "\ufffd")["message_id"]
+    assert publish(ann, "\U0001f600" * 128)["success"] is True
+
+
 @pytest.mark.parametrize("key", ["x" * 129, 1, True, ["k"]])
 def test_invalid_key(core: Core, key: object) -> None:
     answer = publish(agent(core, "ann"), key)

@@ -12,7 +12,7 @@ from typing import Any
 
 _NAMES = (
     *("type", "id", "timestamp", "channel", "event", "data", "token", "agent_id", "session_id", "message_id"),
-    *("epoch", "pos", "channels", "resume", "observer", "durable", "delay_ms"),
+    *("epoch", "pos", "channels", "resume", "observer", "durable", "delay_ms", "key"),
     *("issued_at", "expires_at", "", "é", "\ud83d"),
 )
 _TEXTS = (

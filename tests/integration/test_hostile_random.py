@@ -151,6 +151,10 @@ class Attack:
             frame(b'{"type":"ack","message_id":"msg_unknown"}'),
             frame(b'{"type":"subscribe","channel":"topics/%d","id":1}' % self._chance.randrange(5000)),
             frame(b'{"type":"publish","channel":"global","event":"task.created","data":{}}'),
+            frame(
+                b'{"type":"publish","channel":"topics/1","event":"system.info","key":"%d"}'
+                % self._chance.randrange(5000)
+            ),
             frame(b'{"type":"publish","channel":"global","event":"agent.heartbeat","data":{"agent_id":"x"}}'),
             frame(b"nonsense"),
             frame(b'{"type":"ping","x":"\\ud83d"}'),
@@ -282,6 +286,7 @@ def test_random_hostile_clients(mode: str, database: PostgresServer) -> None:
     """
     # what is kept for agents that were there is limited, and no leak: so little here that it does not show
     options = ["--compression", "on", "--max-recent-bytes", "1000000", "--max-agents", "50", "--max-kept", "100"]
+    options += ["--max-keys", "1000"]
     if mode == "production":
         options += ["--production", "--database-url", database.url, "--auth-timeout", "3"]
     else:

@@ -786,6 +786,44 @@ def test_max_kept() -> None:
         assert running.stats()["deliveries"]["neverAcknowledged"] == 1
 
 
+def test_max_agent_bytes() -> None:
+    """
+    Who is subscribed to most is forgotten; the others keep their subscriptions.
+    """
+    with service("--max-agent-bytes", "20000") as running:
+        for agent, channels in (("ann", 1), ("mallory", 100)):
+            client = running.connect()
+            ask_past_events(client, type="auth", agent_id=agent, id="in")
+            for number in range(channels):
+                ask_past_events(client, type="subscribe", channel=f"topics/{number}", id="topic")
+            client.close()
+            until(lambda: running.stats()["connectedClients"] == 0)
+        assert count(running, "maxAgentBytes") == 1
+        assert running.stats()["agents"]["remembered"] == 1
+        back = running.connect()
+        say(back, type="auth", agent_id="ann")
+        assert "topics/0" in hear(back)["subscriptions"]
+
+
+def test_max_keys() -> None:
+    """
+    The publisher with most keys loses its oldest; the same key publishes again then.
+    """
+    with service("--max-keys", "10") as running:
+        client = connect_deaf(running)
+        ask_past_events(client, type="auth", agent_id="ann", id="in")
+
+        def publish_once(key: int) -> dict[str, Any]:
+            more = {"channel": "topics/t", "event": "system.info", "key": str(key), "id": "once"}
+            return ask_past_events(client, type="publish", **more)
+
+        first = [publish_once(key)["message_id"] for key in range(11)]
+        assert publish_once(10)["message_id"] == first[10]
+        assert publish_once(0)["message_id"] != first[0]
+        assert count(running, "maxKeys") == 2
+        assert running.stats()["keys"] == {"remembered": 10, "duplicates": 1}
+
+
 def test_max_recent_events() -> None:
     """
     Of what absent agents miss a limited number of events is remembered, the latest.
