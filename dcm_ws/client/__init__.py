@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from dcm_ws.client.core import State
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, RequestTimeoutError
 from dcm_ws.client.events import Event
+from dcm_ws.client.gaps import Gap, Position
 from dcm_ws.client.published import Published
+from dcm_ws.client.storage import PositionError, PositionFile
 
 if TYPE_CHECKING:
     from dcm_ws.client.tx import DCMClient
@@ -19,7 +21,11 @@ __all__ = [
     "DCMClient",
     "DCMError",
     "Event",
+    "Gap",
     "NotConnectedError",
+    "Position",
+    "PositionError",
+    "PositionFile",
     "Published",
     "RefusedError",
     "RequestTimeoutError",

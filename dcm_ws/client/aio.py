@@ -21,13 +21,15 @@ from websockets.exceptions import WebSocketException
 
 from dcm_ws.client.aio_connection import Connection
 from dcm_ws.client.backoff import STABLE
-from dcm_ws.client.base import Client, Handler, Token
+from dcm_ws.client.base import Client, Handler, Since, Store, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
 from dcm_ws.client.core import QUEUE_MAX, Reply, State
 from dcm_ws.client.errors import DCMError
-from dcm_ws.client.events import Queue
+from dcm_ws.client.events import Event
 from dcm_ws.client.published import Published
+from dcm_ws.client.queues import Queue
 from dcm_ws.client.reasons import reason_of
+from dcm_ws.client.storage import SAVE_SECONDS
 from dcm_ws.client.urls import is_loopback, is_proxied, place_of
 
 _T = TypeVar("_T")
@@ -50,6 +52,11 @@ class DCMClient(Client):
     @param queue_max: maximum number of events that wait for their listeners.  At this number the client stops reading,
         and the server queues events; while an answer is awaited ten times as many may wait.
     @param observer: receive events without acknowledging them, and without being the agent's presence.
+    @param durable: the server keeps what the agent does not acknowledge, even before its first acknowledgement.
+    @param position: where the client keeps its position, to go on there when the program starts again: the path of a
+        file, or an object with C{load} and C{save} (L{PositionStore<dcm_ws.client.storage.PositionStore>}).
+    @param since: where to begin if nothing is stored: a position in the server's log, C{"EPOCH.POS"} or a L{Position}.
+        Without it, the client begins with the events that are published after it has connected.
     @param tls: for C{wss}; by default the certificates of the system are trusted.
     @raise ValueError: C{url} is not the address of a WebSocket.
     """
@@ -71,6 +78,9 @@ class DCMClient(Client):
         timeout: float = 10.0,
         queue_max: int = QUEUE_MAX,
         observer: bool = False,
+        durable: bool = False,
+        position: Store | None = None,
+        since: Since | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         _, host, _ = place_of(url, tls=tls is not None)
@@ -83,6 +93,9 @@ class DCMClient(Client):
             timeout=timeout,
             queue_max=queue_max,
             observer=observer,
+            durable=durable,
+            position=position,
+            since=since,
             now=time.monotonic,
         )
         self._options: dict[str, Any] = {
@@ -115,14 +128,16 @@ class DCMClient(Client):
         Connect, and stay connected.  Returns at the first connection.
 
         @raise ClosedError: the server refuses the authentication.
+        @raise PositionError: the stored position cannot be used.
         @raise RuntimeError: this is not a task of asyncio.
         """
         self._check_loop()
         if self._running is None or self._running.done():
+            self._load_position()
             self._error = None
             self._core.backoff.reset()
             self._become(State.CONNECTING)
-            self._running = asyncio.create_task(self._run())
+            self._running = asyncio.create_task(self._run_and_save())
         try:
             await self.connected()
         except BaseException:
@@ -160,6 +175,18 @@ class DCMClient(Client):
             # what waits for a connection goes on before any task that a watcher of the state wakes
             self._changed.fire()
         super()._become(state)
+
+    async def _run_and_save(self) -> None:
+        saving = asyncio.create_task(self._save())
+        try:
+            await self._run()
+        finally:
+            saving.cancel()
+
+    async def _save(self) -> None:
+        while self._keeper is not None:
+            await asyncio.sleep(SAVE_SECONDS)
+            self._save_position()
 
     async def _run(self) -> None:
         while True:
@@ -277,7 +304,7 @@ class DCMClient(Client):
                 self._workers.add(worker)
                 worker.add_done_callback(self._workers.discard)
 
-        queue = Queue(self._core.events, pattern, channel, arrived)
+        queue: Queue[Event] = Queue(self._core.events, pattern, channel, arrived)
         return queue.end
 
     # the event loop

@@ -5,19 +5,23 @@ What the clients for asyncio and for Twisted have in common: everything that doe
 from __future__ import annotations
 
 import inspect
+import os
 import random
 import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from dcm_ws.client.conversation import converse, drive
 from dcm_ws.client.core import ClientCore, Reply, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, InvalidChannelError, RequestTimeoutError
-from dcm_ws.client.events import Event, Queue
+from dcm_ws.client.events import Event
+from dcm_ws.client.gaps import Gap, Position, number_of
 from dcm_ws.client.published import Published
+from dcm_ws.client.queues import Queue
 from dcm_ws.client.status import Status
+from dcm_ws.client.storage import Keeper, PositionStore, Saved
 from dcm_ws.client.streams import Events, Signal
 from dcm_ws.client.urls import as_observer
 
@@ -26,7 +30,11 @@ if TYPE_CHECKING:
 
 Token = str | Callable[[], "str | Awaitable[str]"]
 Handler = Callable[[Event], object]
+Store = PositionStore | str | os.PathLike[str]
+Since = int | str | Position
 _T = TypeVar("_T")
+
+_NACK_MAX_MS = 3_600_000
 
 
 class Client(Status):
@@ -61,6 +69,9 @@ class Client(Status):
         timeout: float,
         queue_max: int,
         observer: bool,
+        durable: bool,
+        position: Store | None,
+        since: Since | None,
         now: Callable[[], float],
     ) -> None:
         super().__init__()
@@ -77,11 +88,15 @@ class Client(Status):
             random=random.random,
             room=self._room,
             wall_ms=lambda: time.time_ns() // 1_000_000,
+            gap=self._gapped,
             observer=observer,
+            durable=durable,
+            start=None if since is None else _start(since),
         )
+        self._keeper = None if position is None else Keeper(position, self._warn)
         self._error: ClosedError | None = None
         self._changed = self._new_signal()
-        self._streams: weakref.WeakSet[Events] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[Events[Any]] = weakref.WeakSet()
 
     if not TYPE_CHECKING:
 
@@ -115,14 +130,60 @@ class Client(Status):
         """
         return list(self._core.subscriptions.channels)
 
+    @property
+    def position(self) -> Position | None:
+        """
+        The position in the server's log up to which all events have been handled; None if there is none.
+        """
+        return self._core.places.position(self._core.events.unhandled)
+
     # connecting
 
     def _become(self, state: State) -> None:
+        if state is State.CLOSED and state is not self.state:
+            self._put_away()
         super()._become(state)
         self._changed.fire()
         if state is State.CLOSED:
             for stream in list(self._streams):
                 stream.wake()
+
+    def _load_position(self) -> None:
+        """
+        @raise PositionError: the stored position cannot be used.
+        """
+        if self._keeper is None:
+            return
+        saved = self._keeper.load(self._core.agent_id)
+        if saved is not None:
+            wanted = self._core.subscriptions.channels.keys() | saved.own
+            self._core.places.load(saved.epoch, {name: pos for name, pos in saved.channels.items() if name in wanted})
+
+    def _save_position(self) -> None:
+        """
+        Store the position, if there is a store and the position has changed.
+        """
+        if self._keeper is None:
+            return
+        state = self._core.places.state(self._core.events.unhandled)
+        if state is not None:
+            epoch, channels = state
+            own = frozenset(channels) - self._core.subscriptions.channels.keys()
+            self._keeper.save(Saved(epoch, channels, own, self._core.agent_id))
+
+    def _put_away(self) -> None:
+        """
+        The client is closed.  What its user has not handled comes again if it is opened again.
+        """
+        self._save_position()
+        if self._keeper is not None:
+            self._keeper.close()
+        state = self._core.places.state(self._core.events.unhandled)
+        if state is not None:
+            self._core.places.load(*state)
+
+    def _gapped(self, gap: Gap) -> None:
+        self._skipped(gap, is_known=self._core.events.skip(gap))
 
     async def _until_connected(self) -> None:
         """
@@ -185,7 +246,7 @@ class Client(Status):
             self._core.give_up(name)
 
     async def _subscribe(self, channel: str) -> None:
-        self._core.subscriptions.wants(channel, True)
+        self._core.wants(channel, True)
         if self.state is State.CONNECTED:
             try:
                 await self._request({"type": "subscribe", "channel": channel})
@@ -195,7 +256,7 @@ class Client(Status):
                 raise
 
     async def _unsubscribe(self, channel: str) -> None:
-        self._core.subscriptions.wants(channel, False)
+        self._core.wants(channel, False)
         if self.state is State.CONNECTED:
             await self._request({"type": "unsubscribe", "channel": channel})
 
@@ -210,19 +271,45 @@ class Client(Status):
 
     # events
 
-    def events(self, pattern: str = "*", *, channel: str | None = None) -> Events:
+    @overload
+    def events(
+        self, pattern: str = "*", *, channel: str | None = None, gaps: Literal[False] = False
+    ) -> Events[Event]: ...
+
+    @overload
+    def events(self, pattern: str = "*", *, channel: str | None = None, gaps: Literal[True]) -> Events[Event | Gap]: ...
+
+    def events(self, pattern: str = "*", *, channel: str | None = None, gaps: bool = False) -> Events[Any]:
         """
         The events from now on, for C{async for}.  An event is acknowledged when the next one is taken; the one at which
         the loop ends, by C{break} or by an error, is not.  The loop also ends when the client is closed.
 
         @param pattern: of event names; C{*} matches anything.
         @param channel: a pattern of channel names; without it each event comes once, on any channel.
+        @param gaps: a L{Gap} comes in the place of events that the client does not receive.
         """
-        stream = Events(self._core.events, pattern, channel, self._new_signal(), lambda: self.state is State.CLOSED)
+        stream: Events[Any] = Events(
+            self._core.events, pattern, channel, self._new_signal(), lambda: self.state is State.CLOSED, gaps=gaps
+        )
         self._streams.add(stream)
         return stream
 
-    async def _handle(self, queue: Queue, handler: Handler, is_fatal: Callable[[BaseException], bool]) -> None:
+    def nack(self, event: Event, delay: float = 0.0) -> None:
+        """
+        Do not acknowledge a tracked event, also if its handlers succeed: the server sends it again after C{delay}
+        seconds, and handlers receive it again.  That counts as one of the times that the server sends it.
+
+        @param delay: seconds, from 0 to 3,600.
+        @raise ValueError: the event is not tracked, or the delay is out of range.
+        """
+        delay_ms = round(delay * 1000) if delay == delay else -1
+        if not event.tracked:
+            raise ValueError(f"the server does not send {event.event} again: only task.*, subtask.* and message.*")
+        if not 0 <= delay_ms <= _NACK_MAX_MS:
+            raise ValueError(f"the delay must be from 0 to {_NACK_MAX_MS // 1000} seconds, not {delay}")
+        self._core.nack(event.id, delay_ms)
+
+    async def _handle(self, queue: Queue[Event], handler: Handler, is_fatal: Callable[[BaseException], bool]) -> None:
         """
         Call C{handler} with the events of C{queue}, one after the other, until none waits.
 
@@ -270,3 +357,22 @@ class Client(Status):
         """
         Fewer events wait, or more may: reading may go on.
         """
+
+
+def _start(since: Since) -> tuple[str | None, int]:
+    """
+    @param since: a position in the server's log, C{EPOCH.POS} or a L{Position}.
+    @raise ValueError: it is not a position.
+    """
+    epoch: str | None = None
+    pos: object = since
+    if isinstance(since, Position):
+        epoch, pos = since
+    elif isinstance(since, str):
+        text, _, number = since.rpartition(".")
+        epoch = text or None
+        pos = int(number) if number.isdecimal() and number.isascii() else None
+    number_ = number_of(pos)
+    if number_ is None or epoch == "":
+        raise ValueError(f"not a position: {since!r}; use a number, or EPOCH.POS")
+    return epoch, number_

@@ -1,6 +1,6 @@
 """
-What a client says on each new connection, as a generator without I/O: it waits for the greeting, authenticates, and
-subscribes to the channels that its user wants.
+What a client says on each new connection, as a generator without I/O: it waits for the greeting, authenticates, resumes
+where it was, and subscribes to the channels that its user wants.
 
 L{converse} yields requests.  L{drive} has each of them performed, and sends the result or the exception back.
 """
@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcm_ws.client.core import ClientCore
-from dcm_ws.client.errors import RefusedError, TokenFailedError
-from dcm_ws.client.subscriptions import Subscriptions
+from dcm_ws.client.errors import (
+    InvalidChannelError,
+    InvalidMessageError,
+    NotAuthorizedError,
+    RateLimitedError,
+    RefusedError,
+    TokenFailedError,
+    TooManySubscriptionsError,
+)
+from dcm_ws.client.subscriptions import PAUSE, Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ class Ask:
     if it is refused, or if there is no answer.
     """
 
-    message: dict[str, str]
+    message: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,11 @@ class Together:
     parts: list[Steps]
 
 
+_OF_CHANNELS = (InvalidChannelError, InvalidMessageError, NotAuthorizedError, TooManySubscriptionsError)
+"""
+Refusals to resume that are because of a channel.
+"""
+
 Request = Greeting | GetToken | Ask | Pause | Together
 Steps = Generator[Request, Any, None]
 
@@ -75,15 +88,56 @@ def converse(core: ClientCore, *, timeout: float, complain: Callable[[RefusedErr
     @raise NotConnectedError: the connection ended.
     """
     yield Greeting()
+    if core.places.leaving:
+        yield from _leave_global(core)
     message = core.auth((yield from _get_token(timeout)))
     if message is not None:
-        yield Ask(message)
+        yield from _authenticate(core, message)
+    yield from _resume(core, authenticated=message is not None)
     subscriptions = core.subscriptions
     subscriptions.begin()
     # the user may change what is wanted meanwhile
     while subscriptions.unsettled:
         yield Together([_settle(subscriptions, number, complain) for number in range(subscriptions.settlers)])
-    subscriptions.end()
+    core.settled()
+
+
+def _leave_global(core: ClientCore) -> Steps:
+    """
+    Unsubscribe from C{global}, to which the server subscribes each client at once: new events would come before those
+    that the client has missed.
+    """
+    try:
+        yield Ask({"type": "unsubscribe", "channel": "global"})
+    except NotAuthorizedError:
+        # in production, nothing comes before the authentication
+        core.places.leaving = False
+    else:
+        core.subscriptions.has.discard("global")
+
+
+def _authenticate(core: ClientCore, message: dict[str, Any]) -> Steps:
+    try:
+        yield Ask(message)
+    except _OF_CHANNELS:
+        if "resume" not in message:
+            raise
+        core.not_resumed(message["resume"])
+        yield Ask({name: value for name, value in message.items() if name != "resume"})
+
+
+def _resume(core: ClientCore, *, authenticated: bool) -> Steps:
+    """
+    Resume the channels that still wait for it.
+    """
+    while (message := core.resume()) is not None:
+        try:
+            yield Ask(message)
+        except RateLimitedError as error:
+            yield Pause(error.retry_after or PAUSE)
+        except _OF_CHANNELS as error:
+            everything = isinstance(error, NotAuthorizedError) and not authenticated
+            core.not_resumed(message, everything=everything)
 
 
 def _get_token(timeout: float) -> Generator[Request, Any, str | None]:

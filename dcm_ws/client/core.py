@@ -14,6 +14,9 @@ from typing import Any
 from dcm_ws.client.backoff import Backoff
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, refusal
 from dcm_ws.client.events import Dispatcher
+from dcm_ws.client.gaps import Gap, gap_of, number_of
+from dcm_ws.client.moments import moment_of
+from dcm_ws.client.places import Places
 from dcm_ws.client.subscriptions import Subscriptions
 
 Reply = Callable[[dict[str, Any] | DCMError], None]
@@ -71,12 +74,16 @@ class ClientCore:
     @param random: returns a number from 0 to 1.
     @param room: called when fewer events wait.
     @param wall_ms: returns the time, in milliseconds since the epoch.
+    @param gap: called with each gap.
     @param observer: the server expects no acknowledgements.
+    @param durable: the server keeps what the agent does not acknowledge, even before its first acknowledgement.
+    @param start: as in L{Places}.
 
     @ivar agent_id: the agent that the client connects as; without one, the agent of the token, once the server has
         accepted it.
     @ivar greeted: the server has sent its greeting on this connection.
     @ivar client_id: the server's name for this connection; None without a connection.
+    @ivar server_ms: the server's time at its last greeting, in milliseconds since the epoch; None before the first.
     @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
     """
 
@@ -91,7 +98,10 @@ class ClientCore:
         random: Callable[[], float],
         room: Callable[[], object],
         wall_ms: Callable[[], int],
+        gap: Callable[[Gap], object],
         observer: bool = False,
+        durable: bool = False,
+        start: tuple[str | None, int] | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.subscriptions = Subscriptions(channels)
@@ -100,7 +110,12 @@ class ClientCore:
             mirrored=lambda: "global" in self.subscriptions.channels,
             room=room,
             wall_ms=wall_ms,
+            queue_max=queue_max,
         )
+        self.places = Places(self.subscriptions.unwanted, start)
+        self._gap = gap
+        self._observer = observer
+        self._durable = durable
         self._session_id = session_id
         self._fresh_tokens = fresh_tokens
         self._queue_max = queue_max
@@ -114,6 +129,7 @@ class ClientCore:
         self.ended = ""
         self.greeted = False
         self.client_id: str | None = None
+        self.server_ms: int | None = None
 
     # connections
 
@@ -127,6 +143,7 @@ class ClientCore:
         self.greeted = False
         self.ended = ""
         self.subscriptions.has = {"global"}
+        self.places.opened()
 
     def lost(self, code: int | None, reason: str, error: DCMError | None = None) -> Verdict:
         """
@@ -154,10 +171,13 @@ class ClientCore:
 
     # requests
 
-    def auth(self, token: str | None) -> dict[str, str] | None:
+    def auth(self, token: str | None, *, resume: bool = True) -> dict[str, Any] | None:
         """
         The message that authenticates; None without a token and an agent's id.
+
+        @param resume: resume the first channels with the same message.
         """
+        message: dict[str, Any]
         if token is not None:
             message = {"type": "auth", "token": token}
         elif self.agent_id is not None:
@@ -166,7 +186,56 @@ class ClientCore:
             return None
         if self._session_id is not None:
             message["session_id"] = self._session_id
+        if self._durable:
+            message["durable"] = True
+        if resume and (group := self.places.next_group()) is not None:
+            message["resume"] = group
         return message
+
+    def resume(self) -> dict[str, Any] | None:
+        """
+        The message that resumes the next channels; None if none waits.
+        """
+        group = self.places.next_group()
+        return None if group is None else {"type": "resume", **group}
+
+    def not_resumed(self, group: dict[str, Any], *, everything: bool = False) -> None:
+        """
+        The server has refused to resume a group of channels.
+
+        @param everything: it refuses to resume any.
+        """
+        places = self.places
+        if everything:
+            for name in list(places.waiting):
+                places.left(name)
+        if everything or places.refused(group):
+            self._gap(Gap("refused", epoch=places.epoch))
+
+    def settled(self) -> None:
+        """
+        The client has resumed and subscribed.
+        """
+        self.subscriptions.end()
+        self.places.settled(self.subscriptions.has & self.subscriptions.channels.keys())
+
+    def wants(self, channel: str, wanted: bool) -> None:
+        """
+        The user wants to be subscribed to C{channel}, or not.
+        """
+        self.subscriptions.wants(channel, wanted)
+        if not wanted:
+            self.places.left(channel)
+
+    def nack(self, message_id: str, delay_ms: int) -> None:
+        """
+        Do not acknowledge an event, and have the server send it again.
+
+        @param delay_ms: milliseconds until then; a server without positions chooses the time itself.
+        """
+        self.events.refuse(message_id)
+        if self.places.epoch is not None and not self._observer:
+            self._say(encode({"type": "nack", "message_id": message_id, "delay_ms": delay_ms}))
 
     def request(self, message: dict[str, Any], reply: Reply) -> str:
         """
@@ -196,16 +265,34 @@ class ClientCore:
         return name
 
     def _remembering(self, message: dict[str, Any], reply: Reply) -> Reply:
-        if message["type"] != "unsubscribe":
+        """
+        What to call with the answer to a message that changes the subscriptions.
+        """
+        kind = message["type"]
+        if kind not in ("auth", "resume", "subscribe", "unsubscribe"):
             return reply
-        channel = message["channel"]
 
-        def unsubscribed(answer: dict[str, Any] | DCMError) -> None:
+        def answered(answer: dict[str, Any] | DCMError) -> None:
             if isinstance(answer, dict):
-                self.subscriptions.left(channel)
+                if kind == "subscribe":
+                    self.places.subscribed(message["channel"], answer)
+                elif kind == "unsubscribe":
+                    self.subscriptions.left(message["channel"])
+                    if not self.places.leaving:
+                        self.places.left(message["channel"])
+                else:
+                    self._place(answer, message.get("resume") if kind == "auth" else message)
             reply(answer)
 
-        return unsubscribed
+        return answered
+
+    def _place(self, answer: dict[str, Any], group: dict[str, Any] | None) -> None:
+        epoch = self.places.epoch
+        gap = self.places.answered(answer, group)
+        if epoch != self.places.epoch:
+            self.events.forget_positions()
+        if gap is not None:
+            self._gap(gap)
 
     def ping(self, reply: Reply) -> str:
         """
@@ -288,10 +375,11 @@ class ClientCore:
 
     def _dispatch(self, frame: dict[str, Any]) -> DCMError | None:
         if "event" in frame:
-            self.events.take(frame)
+            self._hear(frame)
         elif frame.get("type") == "ack":
             self._answer(frame)
         elif frame.get("type") == "ping":
+            self.places.sent(frame)
             self._say('{"type":"pong"}')
         elif frame.get("type") == "pong":
             if self._pings:
@@ -300,11 +388,34 @@ class ClientCore:
                     reply(frame)
         elif frame.get("type") == "connected":
             self._greet(frame)
+        elif frame.get("type") == "gap":
+            self._skip(frame)
         elif "error" in frame:
             return refusal(frame)
         return None
 
+    def _hear(self, frame: dict[str, Any]) -> None:
+        pos = number_of(frame.get("pos")) if self.places.epoch is not None else None
+        if pos is not None and self.places.is_early(frame.get("channel"), pos):
+            return
+        event = self.events.take(frame)
+        if event is not None and pos is not None:
+            whole = event.channel == "global" or not self.events.is_wanted_on_global(event)
+            self.places.heard(event.channel, pos, whole=whole)
+
+    def _skip(self, frame: dict[str, Any]) -> None:
+        gap = gap_of(frame, frame)
+        if self.places.skipped(gap):
+            self.events.forget_positions()
+        self._gap(gap)
+
     def _greet(self, frame: dict[str, Any]) -> None:
+        if not self.greeted:
+            self.server_ms = moment_of(frame.get("timestamp"))
+            gap = self.places.greeted(frame, self.subscriptions.channels)
+            if gap is not None:
+                self.events.forget_positions()
+                self._gap(gap)
         self.greeted = True
         self.client_id = frame.get("client_id")
         reply, self._greeting = self._greeting, None
@@ -323,6 +434,9 @@ class ClientCore:
                 self.agent_id = own[0].removeprefix("agents/")
         name = frame.get("id") or ""
         reply = self._requests.pop(name, None) or self._pings.pop(name, None)
+        if reply is None and "subscriptions" in frame:
+            # the URL has a token
+            self._place(frame, None)
         if reply is not None:
             reply(frame if frame.get("success") else refusal(frame))
 

@@ -4,13 +4,14 @@ Events on a client's side: which listeners get an event, and when it is acknowle
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
+from dcm_ws.client.gaps import Gap, number_of
 from dcm_ws.client.moments import moment_of
 
 Done = Callable[[bool], None]
@@ -20,7 +21,7 @@ Called once when an event has been handled, with whether that succeeded.
 
 SEEN_MAX = 10_000
 """
-Number of event ids that are remembered, to drop duplicates.
+Number of event ids that are remembered, to drop duplicates.  If more events than that may wait, more are remembered.
 """
 
 _TRACKED = ("task.", "subtask.", "message.")
@@ -59,6 +60,13 @@ class Event:
         return self.frame.get("origin")
 
     @property
+    def pos(self) -> int | None:
+        """
+        Its position in the server's log; None if it is not logged.
+        """
+        return number_of(self.frame.get("pos"))
+
+    @property
     def tracked(self) -> bool:
         """
         Whether the server expects an acknowledgement.
@@ -74,11 +82,13 @@ class Listener:
     @ivar pattern: of event names, such as C{task.*}.
     @ivar channel: a pattern of channel names; None for events on any channel, each only once.
     @ivar take: called with each event, and with what to call when it has been handled.
+    @ivar skip: called with each gap; None if this listener does not want them.
     """
 
     pattern: str
     channel: str | None
     take: Callable[[Event, Done], object]
+    skip: Callable[[Gap], object] | None = None
 
     def wants(self, event: str, channel: str) -> bool:
         """
@@ -107,12 +117,14 @@ class _Seen:
     @ivar channels: where it has come.
     @ivar open: number of listeners that are handling it.
     @ivar awaited: it will come on C{global}, too, where listeners want it.
+    @ivar pos: its position in the log; None if it is not logged, or was in another log.
     """
 
     channels: set[str] = field(default_factory=set)
     open: int = 0
     awaited: bool = False
     fate: _Fate = _Fate.PENDING
+    pos: int | None = None
 
 
 class Dispatcher:
@@ -123,6 +135,7 @@ class Dispatcher:
     @param mirrored: returns whether the client receives the events of its other channels on C{global}, too.
     @param room: called when fewer events wait.
     @param wall_ms: returns the time of arrival, for events without a usable timestamp.
+    @param queue_max: about how many events may wait for their listeners.
 
     @ivar waiting: number of events that wait for listeners, or that listeners are handling.
     """
@@ -134,20 +147,26 @@ class Dispatcher:
         mirrored: Callable[[], bool],
         room: Callable[[], object],
         wall_ms: Callable[[], int],
+        queue_max: int,
     ) -> None:
         self._acknowledge = acknowledge
         self._mirrored = mirrored
         self._room = room
         self._wall_ms = wall_ms
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        # while an answer is awaited, ten times as many may wait
+        self._seen_max = max(SEEN_MAX, 20 * queue_max)
+        # the first position that listeners gave up or failed at, until they have handled a later one
+        self._failed_at: int | None = None
         self.listeners: dict[Listener, None] = {}
         self.waiting = 0
 
-    def take(self, frame: dict[str, Any]) -> None:
+    def take(self, frame: dict[str, Any]) -> Event | None:
         """
         An event has come.
 
         @param frame: as the server sent it.
+        @return: the event; None if it has come on this channel before.
         """
         moment = moment_of(frame.get("timestamp"))
         event = Event(
@@ -161,9 +180,9 @@ class Dispatcher:
         seen = self._seen.get(event.id)
         first = seen is None
         if seen is None:
-            seen = self._seen[event.id] = _Seen()
-            if len(self._seen) > SEEN_MAX:
-                self._seen.popitem(last=False)
+            seen = self._seen[event.id] = _Seen(pos=event.pos)
+            if len(self._seen) > self._seen_max:
+                self._forget_one()
         again = event.channel in seen.channels
         if again and seen.fate is _Fate.DONE:
             # the ack got lost
@@ -172,7 +191,7 @@ class Dispatcher:
             # sent again before it came on global: do not wait for that any longer
             seen.awaited = False
             self._settle_fate(event, seen)
-            return
+            return None
         fresh = first or again
         if again:
             # it failed, so the server delivers it again on all its channels
@@ -190,17 +209,71 @@ class Dispatcher:
         for listener in wanting:
             listener.take(event, self._closer(event, seen))
         self._settle_fate(event, seen)
+        return None if again else event
+
+    def _forget_one(self) -> None:
+        """
+        Forget the oldest event, unless listeners are still handling it.
+        """
+        name, seen = self._seen.popitem(last=False)
+        if seen.open:
+            self._seen[name] = seen
 
     def _comes_on_global(self, event: Event, seen: _Seen) -> bool:
         """
         Whether a listener still has to get the event on C{global}: one acknowledgement counts for all its channels.
         """
-        return (
-            event.tracked
-            and self._mirrored()
-            and "global" not in seen.channels
-            and any(one.channel is not None and one.wants(event.event, "global") for one in self.listeners)
+        return event.tracked and "global" not in seen.channels and self.is_wanted_on_global(event)
+
+    def is_wanted_on_global(self, event: Event) -> bool:
+        """
+        Whether a listener gets the event on C{global}, in addition to its own channel.
+        """
+        return self._mirrored() and any(
+            one.channel is not None and one.wants(event.event, "global") for one in self.listeners
         )
+
+    def skip(self, gap: Gap) -> bool:
+        """
+        There is a gap after the events that have come.
+
+        @return: whether a listener wants to know.
+        """
+        wanting = [one.skip for one in self.listeners if one.skip is not None]
+        for skip in wanting:
+            skip(gap)
+        return bool(wanting)
+
+    # positions
+
+    @property
+    def unhandled(self) -> int | None:
+        """
+        The first position that listeners have not handled yet; None if there is none.
+        """
+        open_ = [seen.pos for seen in self._seen.values() if seen.open and seen.pos is not None]
+        if self._failed_at is not None:
+            open_.append(self._failed_at)
+        return min(open_, default=None)
+
+    def forget_positions(self) -> None:
+        """
+        The positions of the events that have come are those of another log.
+        """
+        self._failed_at = None
+        for seen in self._seen.values():
+            seen.pos = None
+
+    def refuse(self, message_id: str) -> bool:
+        """
+        Do not acknowledge an event.  When it comes again, listeners get it again.
+
+        @return: False if it is not known.
+        """
+        seen = self._seen.get(message_id)
+        if seen is not None:
+            seen.fate = _Fate.FAILED
+        return seen is not None
 
     def _settle_fate(self, event: Event, seen: _Seen) -> None:
         if seen.open == 0 and not seen.awaited and seen.fate is _Fate.PENDING:
@@ -219,9 +292,18 @@ class Dispatcher:
             if not success:
                 # without an acknowledgement the server sends it again
                 seen.fate = _Fate.FAILED
+            if seen.pos is not None:
+                self._pass(seen.pos, success)
             self._settle_fate(event, seen)
 
         return handled
+
+    def _pass(self, pos: int, success: bool) -> None:
+        if not success:
+            self._failed_at = pos if self._failed_at is None else min(pos, self._failed_at)
+        elif self._failed_at is not None and pos >= self._failed_at:
+            # the user goes on
+            self._failed_at = None
 
     def _settle(self, event: Event) -> None:
         if event.tracked:
@@ -233,90 +315,3 @@ class Dispatcher:
         """
         self.waiting -= 1
         self._room()
-
-
-class Queue:
-    """
-    The events that wait for one listener, in order.
-
-    @param pattern: of event names.
-    @param channel: a pattern of channel names; None for events on any channel, each only once.
-    @param arrived: called when an event was added, and at the end.
-
-    @ivar ended: no more events will be added.
-    """
-
-    def __init__(
-        self, dispatcher: Dispatcher, pattern: str, channel: str | None, arrived: Callable[[], object]
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._arrived = arrived
-        self._waiting: deque[tuple[Event, Done]] = deque()
-        self._listener = Listener(pattern, channel, self._take)
-        self.ended = False
-        dispatcher.listeners[self._listener] = None
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def _take(self, event: Event, done: Done) -> None:
-        self._dispatcher.waiting += 1
-        self._waiting.append((event, done))
-        self._arrived()
-
-    def take(self) -> tuple[Event, Done] | None:
-        """
-        The next event, and what to call when it has been handled; None if none waits.
-        """
-        if not self._waiting:
-            return None
-        event, done = self._waiting.popleft()
-
-        def handled(success: bool) -> None:
-            self._dispatcher.one_less()
-            done(success)
-
-        return event, handled
-
-    def end(self) -> None:
-        """
-        Take no more events.  Those that wait are not acknowledged.
-        """
-        if self.ended:
-            return
-        self.ended = True
-        self._dispatcher.listeners.pop(self._listener, None)
-        while (taken := self.take()) is not None:
-            taken[1](False)
-        self._arrived()
-
-
-class Inbox(Queue):
-    """
-    A queue from which events are taken one by one; taking the next event acknowledges the previous one.
-    """
-
-    _done: Done | None = None
-
-    def next(self) -> Event | None:
-        """
-        The next event; None if none waits.
-        """
-        self._finish(True)
-        taken = self.take()
-        if taken is None:
-            return None
-        event, self._done = taken
-        return event
-
-    def end(self) -> None:
-        """
-        Take no more events.  Neither the last one that was taken nor those that wait are acknowledged.
-        """
-        self._finish(False)
-        super().end()
-
-    def _finish(self, success: bool) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(success)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from dcm_ws.client.core import State
 from dcm_ws.client.errors import DCMError
+from dcm_ws.client.gaps import Gap
 
 _T = TypeVar("_T")
 
@@ -27,6 +28,8 @@ class Status(ABC):
     @ivar last_close: the code and the reason of the last close, or why there was no connection.
     @ivar last_error: the exception with which the last attempt to connect failed (asyncio only); None if it was closed
         otherwise.
+    @ivar gaps: number of gaps since the start.
+    @ivar last_gap: the last of them; None if there was none.
     @ivar retry_at: when it connects again (seconds since the epoch); None unless C{waiting}.
     """
 
@@ -35,10 +38,13 @@ class Status(ABC):
         self.last_close: tuple[int | None, str] | None = None
         self.last_error: BaseException | None = None
         self.retry_at: float | None = None
+        self.gaps = 0
+        self.last_gap: Gap | None = None
         self._logged = ""
         self._logged_at = 0.0
         self._state_watchers: list[Callable[[State], object]] = []
         self._error_watchers: list[Callable[[DCMError], object]] = []
+        self._gap_watchers: list[Callable[[Gap], object]] = []
 
     def on_state(self, watcher: Callable[[State], object]) -> Callable[[], None]:
         """
@@ -57,6 +63,15 @@ class Status(ABC):
         """
         return _add(self._error_watchers, watcher)
 
+    def on_gap(self, watcher: Callable[[Gap], object]) -> Callable[[], None]:
+        """
+        Call C{watcher} with each L{Gap}: events that the client does not receive.  Without a watcher, and without a
+        stream that has gaps, they are logged as warnings.
+
+        @return: a function that stops it.
+        """
+        return _add(self._gap_watchers, watcher)
+
     def _become(self, state: State) -> None:
         if state is self.state:
             return
@@ -70,6 +85,17 @@ class Status(ABC):
             self._notify(self._error_watchers, error)
         else:
             self._warn(str(error))
+
+    def _skipped(self, gap: Gap, *, is_known: bool) -> None:
+        """
+        @param is_known: a stream has the gap.
+        """
+        self.gaps += 1
+        self.last_gap = gap
+        if self._gap_watchers:
+            self._notify(self._gap_watchers, gap)
+        elif not is_known:
+            self._warn(str(gap))
 
     def _notify(self, watchers: list[Callable[[_T], object]], value: _T) -> None:
         for watcher in list(watchers):

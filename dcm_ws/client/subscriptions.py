@@ -14,7 +14,7 @@ AT_ONCE = 16
 Maximum number of pending messages while the client subscribes, until the server limits the rate.
 """
 
-_PAUSE = 0.01
+PAUSE = 0.01
 """
 Seconds between two messages if the server limits the rate and does not say how long to wait.
 """
@@ -27,6 +27,7 @@ class Subscriptions:
     @param channels: wanted from the start.
 
     @ivar channels: the channels that the user wants, in order.
+    @ivar unwanted: channels to unsubscribe from, if the server subscribes the client to them.
     @ivar has: the channels that the server has for this connection, while the client subscribes.
     @ivar pause: seconds to wait before each message, because the server limits the rate; 0 otherwise.
     @ivar unsettled: channels to check before the subscriptions are as wanted; None except while the client subscribes.
@@ -34,10 +35,9 @@ class Subscriptions:
 
     def __init__(self, channels: Iterable[str]) -> None:
         self.channels = dict.fromkeys(channels)
-        # unsubscribed channels that the server might restore
-        self._left: dict[str, None] = {}
+        self.unwanted: dict[str, None] = {}
         if "global" not in self.channels:
-            self._left["global"] = None
+            self.unwanted["global"] = None
         self.has: set[str] = set()
         self.unsettled: deque[str] | None = None
         self.pause = 0.0
@@ -46,8 +46,8 @@ class Subscriptions:
         """
         The user wants to be subscribed to C{channel}, or not.
         """
-        (self.channels if wanted else self._left)[channel] = None
-        (self._left if wanted else self.channels).pop(channel, None)
+        (self.channels if wanted else self.unwanted)[channel] = None
+        (self.unwanted if wanted else self.channels).pop(channel, None)
         if self.unsettled is not None:
             self.unsettled.append(channel)
 
@@ -63,13 +63,13 @@ class Subscriptions:
         C{global} again.
         """
         if channel != "global":
-            self._left.pop(channel, None)
+            self.unwanted.pop(channel, None)
 
     def begin(self) -> None:
         """
         A new connection: check all channels.
         """
-        self.unsettled = deque((*self.channels, *self._left))
+        self.unsettled = deque((*self.channels, *self.unwanted))
         self.pause = 0.0
 
     def next_message(self) -> dict[str, str] | None:
@@ -82,7 +82,7 @@ class Subscriptions:
                 # the server executes messages in order, so later messages may count on this one
                 self.has.add(channel)
                 return {"type": "subscribe", "channel": channel}
-            if channel in self._left and channel in self.has:
+            if channel in self.unwanted and channel in self.has:
                 self.has.remove(channel)
                 return {"type": "unsubscribe", "channel": channel}
         return None
@@ -97,7 +97,7 @@ class Subscriptions:
         (self.has.discard if message["type"] == "subscribe" else self.has.add)(error.channel)
         if self.unsettled is None or not isinstance(error, RateLimitedError):
             return False
-        self.pause = max(self.pause, error.retry_after or _PAUSE)
+        self.pause = max(self.pause, error.retry_after or PAUSE)
         self.unsettled.append(error.channel)
         return True
 

@@ -18,17 +18,19 @@ from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, FirstError, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dcm_ws.client.backoff import STABLE
-from dcm_ws.client.base import Client, Handler, Token
+from dcm_ws.client.base import Client, Handler, Since, Store, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
 from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, Reply, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError
-from dcm_ws.client.events import Queue
+from dcm_ws.client.events import Event
 from dcm_ws.client.published import Published
+from dcm_ws.client.queues import Queue
+from dcm_ws.client.storage import SAVE_SECONDS
 from dcm_ws.client.tx_connection import Connection, make_endpoint, make_factory
 from dcm_ws.client.urls import place_of
 
@@ -50,6 +52,11 @@ class DCMClient(Client, Service):
     @param queue_max: maximum number of events that wait for their listeners.  At this number the client stops reading,
         and the server queues events; while an answer is awaited ten times as many may wait.
     @param observer: receive events without acknowledging them, and without being the agent's presence.
+    @param durable: the server keeps what the agent does not acknowledge, even before its first acknowledgement.
+    @param position: where the client keeps its position, to go on there when the program starts again: the path of a
+        file, or an object with C{load} and C{save} (L{PositionStore<dcm_ws.client.storage.PositionStore>}).
+    @param since: where to begin if nothing is stored: a position in the server's log, C{"EPOCH.POS"} or a L{Position}.
+        Without it, the client begins with the events that are published after it has connected.
     @param tls: for C{wss}, the result of C{optionsForClientTLS}; by default the certificates of the system are trusted,
         and the server's must match the host in the URL.
     @param reactor: the global one by default.
@@ -74,6 +81,9 @@ class DCMClient(Client, Service):
         timeout: float = 10.0,
         queue_max: int = QUEUE_MAX,
         observer: bool = False,
+        durable: bool = False,
+        position: Store | None = None,
+        since: Since | None = None,
         tls: Any = None,
         reactor: Any = None,
     ) -> None:
@@ -91,6 +101,9 @@ class DCMClient(Client, Service):
             timeout=timeout,
             queue_max=queue_max,
             observer=observer,
+            durable=durable,
+            position=position,
+            since=since,
             now=reactor.seconds,
         )
         self._reactor: Any = reactor
@@ -103,14 +116,18 @@ class DCMClient(Client, Service):
         self._problem: DCMError | None = None
         self._timers: list[Any] = []
         self._heard_at = 0.0
+        self._saving: LoopingCall | None = None
 
     # connecting
 
     def startService(self) -> None:
         """
         Connect, and stay connected.
+
+        @raise PositionError: the stored position cannot be used.
         """
         _check_reactor(self._reactor)
+        self._load_position()
         super().startService()
         self._error = self._verdict = None
         self._core.backoff.reset()
@@ -119,6 +136,10 @@ class DCMClient(Client, Service):
         self._connections = ClientService(self._endpoint, factory, retryPolicy=self._delay, clock=self._reactor)
         self._become(State.CONNECTING)
         self._connections.startService()
+        if self._keeper is not None:
+            self._saving = LoopingCall(self._save_position)
+            self._saving.clock = self._reactor
+            self._saving.start(SAVE_SECONDS, now=False)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -138,6 +159,9 @@ class DCMClient(Client, Service):
         connection, self._connection = self._connection, None
         self._error = error
         self._cancel_timers()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.stop()
         grace: IDelayedCall | None = None
         if connection is not None:
             # pending requests fail
@@ -329,7 +353,7 @@ class DCMClient(Client, Service):
             nonlocal busy
             busy = False
 
-        queue = Queue(self._core.events, pattern, channel, arrived)
+        queue: Queue[Event] = Queue(self._core.events, pattern, channel, arrived)
         return queue.end
 
     # the reactor

@@ -92,7 +92,12 @@ def begin(**options: Any) -> tuple[ClientCore, Generator[Request, Any, None]]:
     """
     settings: dict[str, Any] = {"agent_id": None, "session_id": None, "channels": ["global"], "fresh_tokens": False}
     core = ClientCore(
-        **settings | options, queue_max=5, random=lambda: 1.0, room=lambda: None, wall_ms=lambda: 1_700_000_000_000
+        **settings | options,
+        queue_max=5,
+        random=lambda: 1.0,
+        room=lambda: None,
+        wall_ms=lambda: 1_700_000_000_000,
+        gap=lambda gap: None,
     )
     core.opened(lambda text: None)
     return core, converse(core, timeout=10, complain=lambda error: None)

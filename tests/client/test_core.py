@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from dcm_ws.client import core, errors, events
 from dcm_ws.client.core import ClientCore
 from dcm_ws.client.errors import DCMError, NotConnectedError, RefusedError
-from dcm_ws.client.events import Event, Inbox, Listener, Queue
+from dcm_ws.client.events import Event, Listener
+from dcm_ws.client.gaps import Gap
+from dcm_ws.client.queues import Inbox, Queue
 from dcm_ws.client.subscriptions import AT_ONCE
 from dcm_ws.client.urls import as_observer
 from dcm_ws.protocol.errors import ErrorCode
@@ -37,7 +39,10 @@ class Side:
             "queue_max": 5,
         }
         self.room = 0
-        self.core = ClientCore(**settings | options, random=lambda: chance, room=self._room, wall_ms=lambda: NOW)
+        self.gaps: list[Gap] = []
+        self.core = ClientCore(
+            **settings | options, random=lambda: chance, room=self._room, wall_ms=lambda: NOW, gap=self.gaps.append
+        )
         self.said: list[Any] = []
         self.replies: list[Any] = []
         self.taken: list[tuple[Event, Callable[[bool], None]]] = []
@@ -412,7 +417,7 @@ def test_what_was_left_is_remembered_until_the_server_knows() -> None:
     side.core.subscriptions.wants("topics/b", False)
     side.core.request({"type": "unsubscribe", "channel": "topics/b"}, side.replies.append)
     side.hear(type="ack", id="r3", success=False, code="RATE_LIMITED")
-    assert "topics/b" in side.core.subscriptions._left
+    assert "topics/b" in side.core.subscriptions.unwanted
     assert len(side.replies) == 3
 
 
@@ -862,16 +867,18 @@ def test_what_does_not_come_on_global_is_not_waited_for_twice() -> None:
 
 def test_memory_of_repetitions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The oldest is forgotten first.
+    The oldest is forgotten first, except for events that are still being handled.
     """
     monkeypatch.setattr(events, "SEEN_MAX", 3)
-    side = Side()
+    side = Side(queue_max=0)
     side.listen()
-    for number in range(4):
+    for number in range(5):
         side.event(f"msg_{number}")
-    side.event("msg_3")
-    side.event("msg_0")
-    assert [event.id for event, _ in side.taken] == ["msg_0", "msg_1", "msg_2", "msg_3", "msg_0"]
+        if number:
+            side.taken[-1][1](True)
+    for number in (4, 0, 1):
+        side.event(f"msg_{number}")
+    assert [event.id for event, _ in side.taken] == ["msg_0", "msg_1", "msg_2", "msg_3", "msg_4", "msg_1"]
 
 
 def test_who_published_an_event() -> None:
