@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.counts import Count, Counts
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.ids import base36
 from dcm_ws.core.interpreter import Interpreter
@@ -74,9 +75,12 @@ def make_core(
     """
     world = make_world(clock)
     rules = {name: value for name, value in choices.items() if name in RULES}
-    # both limit bytes by that name
-    queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS and name != "max_bytes"}
+    queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS}
     kept = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}
+    letters = {
+        "max_letters": choices.pop("max_letters", 10_000),
+        "max_bytes": choices.pop("max_letter_bytes", 64 << 20),
+    }
     keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts = Counts()
@@ -92,6 +96,7 @@ def make_core(
         latest=LatestEvents(),
         deliveries=make_queue(clock, counts, **queue),
         memory=make_memory(clock, counts, **memory),
+        letters=DeadLetters(clock.seconds, world.wall_ms, counts, **letters),
         keys=PublishKeys(clock.seconds, counts, **keys),
         log=log(
             "epoch",

@@ -31,6 +31,7 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.clock import RunningClock
 from dcm_ws.core.counts import Counts, LimitCounts
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
@@ -151,7 +152,13 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             max_agents=settings.max_agents,
             max_agent_bytes=settings.max_agent_bytes,
             max_kept=settings.max_kept,
-            max_bytes=settings.max_recent_bytes,
+        ),
+        letters=DeadLetters(
+            now,
+            base.world.wall_ms,
+            counts,
+            max_letters=settings.max_dead_letters,
+            max_bytes=settings.max_dead_letter_bytes,
         ),
         keys=PublishKeys(now, counts, max_keys=settings.max_keys),
         log=MemoryLog(

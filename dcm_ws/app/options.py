@@ -317,7 +317,8 @@ class Fields:
     max_pending_bytes: int = setting(
         256 << 20,
         BYTES,
-        "maximum size of all unacknowledged events; beyond it, the clients that owe most lose their oldest",
+        "maximum size of all unacknowledged events; beyond it, the clients that owe most get no more until they"
+        " acknowledge some",
     )
     max_agents: int = setting(
         10_000,
@@ -342,8 +343,12 @@ class Fields:
     max_recent_bytes: int = setting(
         64 << 20,
         BYTES,
-        "maximum size of the deliveries kept for absent agents",
+        "no effect: what is kept for absent agents is in the log; accepted so that older settings keep working",
     )
+    max_dead_letters: int = setting(
+        10_000, COUNT, "dead letters kept; beyond it, the agents that have most lose their oldest"
+    )
+    max_dead_letter_bytes: int = setting(64 << 20, BYTES, "maximum size of the dead letters kept")
     max_keys: int = setting(
         100_000,
         COUNT,

@@ -13,24 +13,30 @@ from dcm_ws.core.counts import LOSERS_MAX, Counts, SharedCount
 from dcm_ws.http.origins import Target
 
 _LOSSES = {
-    "max_pending_bytes": ("deliveries that awaited an ack were given up", "--max-pending-bytes"),
-    "max_kept": ("deliveries kept for absent agents were given up", "--max-kept and --max-recent-bytes"),
+    "max_pending_bytes": ("clients had to acknowledge something before they got more", "--max-pending-bytes"),
+    "max_kept": ("deliveries kept for absent agents were given up", "--max-kept"),
     "max_agents": ("remembered agents were forgotten", "--max-agents"),
     "max_agent_bytes": ("remembered agents were forgotten", "--max-agent-bytes"),
     "max_recent_events": ("events left the log before their time", "--max-recent-events and --log-max-bytes"),
+    "max_dead_letters": (
+        "dead letters were dropped before their time",
+        "--max-dead-letters and --max-dead-letter-bytes",
+    ),
     "max_keys": ("keys of publishes were forgotten before their time", "--max-keys"),
 }
 """
 What is lost if a budget is full that many share, and the options that set it, by the names of L{LimitCounts}.
 """
 
+_AGENTS_NAMED = 5
+
 _log = Logger(namespace="dcm_ws.service.DCMService")
 
 
 class Summary:
     """
-    Logs how many deliveries were given up, how many notifications were bad, and whose shares of which budgets were cut;
-    and web pages that may not connect.
+    Logs how many deliveries were given up, which agents have new dead letters, how many notifications were bad, and
+    whose shares of which budgets were cut; and web pages that may not connect.
 
     @param counts: of the service.
     @param now: monotonic seconds.
@@ -43,6 +49,7 @@ class Summary:
     def __init__(self, counts: Counts, now: Callable[[], float]) -> None:
         self._counts = counts
         self._given_up = 0
+        self._died = 0
         self._bad = 0
         self._why_bad = ""
         self._lost = dict.fromkeys(_LOSSES, 0)
@@ -78,10 +85,25 @@ class Summary:
         given_up, bad = self._given_up - given_up_before, self._bad - bad_before
         if given_up:
             _log.warn("{n} deliveries given up in the last minute", n=given_up)
+        self._write_dead_letters()
         if bad:
             _log.warn("{n} bad notifications in the last minute; the last one: {reason!a}", n=bad, reason=self._why_bad)
         for name, (what, options) in _LOSSES.items():
             self._write_losses(name, what, options)
+
+    def _write_dead_letters(self) -> None:
+        died = self._counts.dead_letters.died
+        before, self._died = self._died, died.value
+        agents = died.take_losers()
+        if agents:
+            most = sorted(agents, key=agents.__getitem__, reverse=True)[:_AGENTS_NAMED]
+            rest = len(agents) - len(most)
+            _log.warn(
+                "{n} events became dead letters in the last minute: {agents}{others}",
+                n=died.value - before,
+                agents=", ".join(f"{agents[agent]} of agent {shown(agent)}" for agent in most),
+                others=f", others of {'at least ' if len(agents) == LOSERS_MAX else ''}{rest} more" if rest else "",
+            )
 
     def _write_losses(self, name: str, what: str, options: str) -> None:
         count: SharedCount = getattr(self._counts.limits, name)

@@ -8,12 +8,12 @@ What absent agents miss is in the log, and not held for each of them.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Tracked
+from dcm_ws.core.delivery import Owed
 from dcm_ws.core.fairness import shorten
 
 NOTHING_MISSED = 1 << 62
@@ -34,20 +34,13 @@ class Absence(NamedTuple):
 
     @ivar channels: what its last connection was subscribed to, with the position in each after which it has missed
         what was published.
-    @ivar owed: what it had been sent and not acknowledged, oldest first.
+    @ivar owed: what it had been sent and not acknowledged, by position, oldest first.
     @ivar durable: it has acknowledged something, on this connection or before, or has said that it will.
     """
 
     channels: Mapping[str, int]
-    owed: Sequence[Tracked]
+    owed: Mapping[int, Owed]
     durable: bool = False
-
-    @property
-    def size(self) -> int:
-        """
-        Bytes of the frames in C{owed}.
-        """
-        return sum(event.size for event in self.owed)
 
 
 class _Remembered(NamedTuple):
@@ -79,8 +72,8 @@ class AgentMemory:
         forgotten, and if none was several, the one that was away longest.
     @param max_agent_bytes: maximum bytes of the subscriptions remembered; beyond it, agents of the connections that
         were subscribed to most are forgotten.
-    @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.
-    @param max_bytes: maximum bytes of the frames of the deliveries kept; beyond it as with C{max_kept}.
+    @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.  Their
+        events are in the log.
 
     @ivar kept: deliveries kept now.
     """
@@ -93,7 +86,6 @@ class AgentMemory:
         max_agents: int,
         max_agent_bytes: int,
         max_kept: int,
-        max_bytes: int,
         keep_deliveries: float = 300.0,
         keep_subscriptions: float = 86_400.0,
     ) -> None:
@@ -104,14 +96,12 @@ class AgentMemory:
         self._max_agents = max_agents
         self._max_agent_bytes = max_agent_bytes
         self._max_kept = max_kept
-        self._max_bytes = max_bytes
         # both in the order of leaving, so that what ends first is in front
         self._subscriptions: OrderedDict[str, _Remembered] = OrderedDict()
         # the agents that were each one connection, the first one first, and the connections that were several
         self._agents_of: dict[str, dict[str, None]] = {}
         self._several: set[str] = set()
         self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
-        self._kept_bytes = 0
         self._subscription_bytes = 0
         self.kept = 0
 
@@ -151,12 +141,9 @@ class AgentMemory:
         now = self._now()
         self._absences[agent] = (now + self._keep_deliveries, absence)
         self.kept += len(absence.owed)
-        self._kept_bytes += absence.size
         self.remember(agent, frozenset(absence.channels), connection, durable=absence.durable)
         if self.kept > self._max_kept:
-            self._shorten(self._max_kept, lambda event: 1)
-        if self._kept_bytes > self._max_bytes:
-            self._shorten(self._max_bytes, lambda event: event.size)
+            self._shorten()
 
     def remember(
         self, agent: str, subscriptions: frozenset[str], connection: str = "", *, durable: bool = False
@@ -225,7 +212,7 @@ class AgentMemory:
         if remembered is None:
             return None
         if absence is None:
-            return Absence(dict.fromkeys(remembered.channels, NOTHING_MISSED), ())
+            return Absence(dict.fromkeys(remembered.channels, NOTHING_MISSED), {})
         return absence
 
     def expire(self) -> None:
@@ -249,34 +236,32 @@ class AgentMemory:
         if entry is None:
             return None
         self.kept -= len(entry[1].owed)
-        self._kept_bytes -= entry[1].size
         return entry[1]
 
     def _give_up(self, agent: str) -> None:
         if absence := self._take(agent):
             self._count_lost(absence, len(absence.owed))
 
-    def _shorten(self, total: int, weight: Callable[[Tracked], int]) -> None:
+    def _shorten(self) -> None:
         """
         Give up the oldest deliveries of those agents that have most, until there is room for some more, so that this is
         done seldom.
         """
-        weights = {agent: sum(map(weight, absence.owed)) for agent, (_, absence) in self._absences.items()}
         numbers: defaultdict[str, int] = defaultdict(int)
 
         def drop(agent: str) -> int:
-            event = self._absences[agent][1].owed[numbers[agent]]
             numbers[agent] += 1
-            return weight(event)
+            return 1
 
-        shorten(weights, total - total // 64, drop)
+        weights = {agent: len(absence.owed) for agent, (_, absence) in self._absences.items()}
+        shorten(weights, self._max_kept - self._max_kept // 64, drop)
         for agent, lost in numbers.items():
             until, absence = self._absences[agent]
             self._counts.limits.max_kept.add_of(agent, lost)
             self.kept -= lost
-            self._kept_bytes -= sum(event.size for event in absence.owed[:lost])
             self._count_lost(absence, lost)
-            self._absences[agent] = (until, absence._replace(owed=absence.owed[lost:]))
+            rest = dict(islice(absence.owed.items(), lost, None))
+            self._absences[agent] = (until, absence._replace(owed=rest))
 
     def _count_lost(self, absence: Absence, lost: int) -> None:
         if absence.durable:

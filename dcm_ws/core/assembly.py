@@ -12,7 +12,9 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
@@ -45,6 +47,7 @@ class Core:
     registry: ChannelRegistry[Session]
     deliveries: DeliveryQueue
     memory: AgentMemory
+    letters: DeadLetters
     keys: PublishKeys
     log: Log
     grants: Grants
@@ -71,6 +74,7 @@ def assemble(
     latest: LatestEvents,
     deliveries: DeliveryQueue,
     memory: AgentMemory,
+    letters: DeadLetters,
     keys: PublishKeys,
     log: Log,
     ephemeral: Ephemeral,
@@ -87,7 +91,7 @@ def assemble(
     @param channels: the channels that exist.
     @param publishable: the events that clients may publish.
     @param latest: the events of which only the latest matters.
-    @param deliveries: counts in C{counts}, as does C{memory}.
+    @param deliveries: counts in C{counts}, as do C{memory} and C{letters}.
     @param hub: the class of the hub.
     @param interpreter: the class of the interpreter.
     """
@@ -95,8 +99,15 @@ def assemble(
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now)
     liveness = Liveness(world, rules, counts, clients)
+    giving_up = GivingUp(counts, clients=clients, letters=letters)
     catch_up = CatchUp(
-        counts, log=log, clients=clients, registry=registry, deliveries=deliveries, max_pending=max_pending
+        counts,
+        log=log,
+        clients=clients,
+        registry=registry,
+        deliveries=deliveries,
+        giving_up=giving_up,
+        max_pending=max_pending,
     )
     router = Router(
         world,
@@ -111,7 +122,7 @@ def assemble(
         ephemeral=ephemeral,
         catch_up=catch_up,
     )
-    presence = Presence(router)
+    presence = Presence(router, clients)
     resumption = Resumption(
         world,
         rules,
@@ -120,7 +131,8 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
-        presence=presence,
+        clients=clients,
+        letters=letters,
         catch_up=catch_up,
     )
     identity = Identity(
@@ -146,6 +158,8 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        letters=letters,
+        giving_up=giving_up,
         keys=keys,
         log=log,
         catch_up=catch_up,
@@ -165,6 +179,7 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         memory=memory,
+        letters=letters,
         keys=keys,
         log=log,
         grants=grants,
@@ -195,6 +210,7 @@ def assemble(
             registry=registry,
             deliveries=deliveries,
             memory=memory,
+            letters=letters,
             keys=keys,
             log=log,
             presence=presence,

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 
-from dcm_ws.core.delivery import Tracked
+from dcm_ws.core.delivery import Owed
 from dcm_ws.core.entries import Entry
 
-_NEVER = 1 << 62
+NEVER = 1 << 62
+"""
+More than any position, and more than any number of deliveries.
+"""
 
 
 class Behind:
@@ -21,24 +25,44 @@ class Behind:
     @ivar live: up to this position the client has got the events of its subscriptions directly.
     @ivar resumed: the position that the client has in the channels that it has resumed.
     @ivar missed: the position in each channel after which its agent has missed tracked events.
-    @ivar owed: what its agent has not acknowledged, by position.
+    @ivar owed: what its agent has not acknowledged, by position, in the order of these.
+    @ivar found: what the log has of the first ones of C{owed}, by position: None for what has left it.
     @ivar told: up to this position it knows of the gaps.
-    @ivar is_full: so much is in flight that it waits for acks.
+    @ivar go_on: it waits until no more than so many deliveries are in flight.
     @ivar page: what has been read in the log, and not been sent yet.
     @ivar upto: the position up to which that is everything; -1 if the log has to be read, or is being read.
     @ivar lost: the last position of what should be in C{page} and is gone.
     @ivar reading: stands for the page that the log is being asked for; None if it is not.
+    @ivar finding: the same for C{found}.
     """
 
-    __slots__ = ("after", "is_full", "live", "lost", "missed", "owed", "page", "reading", "resumed", "told", "upto")
+    __slots__ = (
+        "_ids",
+        "after",
+        "finding",
+        "found",
+        "go_on",
+        "live",
+        "lost",
+        "missed",
+        "owed",
+        "page",
+        "reading",
+        "resumed",
+        "told",
+        "upto",
+    )
 
     def __init__(self, live: int) -> None:
         self.after = self.live = live
         self.told = 0
         self.resumed: dict[str, int] = {}
         self.missed: dict[str, int] = {}
-        self.owed: dict[int, Tracked] = {}
-        self.is_full = False
+        self.owed: dict[int, Owed] = {}
+        self._ids: dict[str, int] = {}
+        self.found: dict[int, Entry | None] = {}
+        self.finding: object | None = None
+        self.go_on = NEVER
         self.page: deque[Entry] = deque()
         self.upto = -1
         self.lost = 0
@@ -52,13 +76,40 @@ class Behind:
         self.upto = -1
         self.reading = None
 
+    def owe(self, owed: Mapping[int, Owed]) -> None:
+        """
+        Have the client get what its agent has not acknowledged, by position.
+        """
+        self.owed = dict(sorted((self.owed | dict(owed)).items()))
+        self._ids = {one.id: pos for pos, one in self.owed.items()}
+        self.found.clear()
+        self.finding = None
+
+    def settle(self, event_id: str | None, pos: int) -> None:
+        """
+        The agent has acknowledged an event, or all up to a position.  That does not hold for what was redriven and has
+        not been sent since: the agent cannot mean that by a position.
+        """
+        owed = self.owed
+        if event_id is not None:
+            owed.pop(self._ids.get(event_id, 0), None)
+            return
+        for settled in [one for one in owed if one <= pos and owed[one].event is None]:
+            del owed[settled]
+
+    def to_find(self, most: int) -> list[int]:
+        """
+        The positions of the next events that are owed and have to be looked up in the log.
+        """
+        return [pos for pos, owed in islice(self.owed.items(), most) if owed.event is None]
+
     def lanes(self, subscriptions: Mapping[str, int]) -> dict[str, int]:
         """
         The position in each channel after which there may be something for the client.
         """
         live, resumed, missed = self.live, self.resumed, self.missed
         return {
-            name: min(max(live, since), resumed.get(name, _NEVER), missed.get(name, _NEVER))
+            name: min(max(live, since), resumed.get(name, NEVER), missed.get(name, NEVER))
             for name, since in subscriptions.items()
         }
 
@@ -69,4 +120,4 @@ class Behind:
         pos = entry.pos
         if pos > since:
             return pos > self.live
-        return self.resumed.get(channel, _NEVER) < pos or (entry.tracked and self.missed.get(channel, _NEVER) < pos)
+        return self.resumed.get(channel, NEVER) < pos or (entry.tracked and self.missed.get(channel, NEVER) < pos)

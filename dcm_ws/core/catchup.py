@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dcm_ws.core.behind import Behind
+from dcm_ws.core.behind import NEVER, Behind
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import DeliveryQueue, Tracked
-from dcm_ws.core.entries import Page
+from dcm_ws.core.dead_letters import POISON
+from dcm_ws.core.delivery import CROWDED, DeliveryQueue, Owed, Tracked
+from dcm_ws.core.entries import Entry, Page
+from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
@@ -39,6 +41,7 @@ class CatchUp:
         clients: Clients,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
+        giving_up: GivingUp,
         max_pending: int,
     ) -> None:
         self._sent = counts.sent
@@ -47,6 +50,7 @@ class CatchUp:
         self._behind = clients.behind
         self._registry = registry
         self._deliveries = deliveries
+        self._giving_up = giving_up
         self._max_pending = max_pending
 
     @property
@@ -81,7 +85,8 @@ class CatchUp:
         live: int | None = None,
         resumed: Mapping[str, int] | None = None,
         missed: Mapping[str, int] | None = None,
-        owed: Mapping[int, Tracked] | None = None,
+        owed: Mapping[int, Owed] | None = None,
+        go_on: int = NEVER,
     ) -> None:
         """
         Send C{session} some things from the log, before all events that are still to come.
@@ -90,6 +95,7 @@ class CatchUp:
         @param resumed: the positions that it has in some channels.
         @param missed: the position in each channel after which it gets tracked events.
         @param owed: what its agent has not acknowledged, by position.
+        @param go_on: as in L{Behind}.
         """
         behind = session.behind
         begins = behind is None
@@ -103,10 +109,11 @@ class CatchUp:
             behind.resumed = {name: max(pos, after) for name, pos in behind.resumed.items() if name in channels}
             behind.missed = {name: max(pos, after) for name, pos in behind.missed.items() if name in channels}
             behind.read_again()
+        behind.go_on = min(behind.go_on, go_on)
         behind.resumed.update(resumed or {})
         behind.missed.update(missed or {})
         if owed:
-            behind.owed = dict(sorted((behind.owed | dict(owed)).items()))
+            behind.owe(owed)
         behind.after = min([behind.after, *(resumed or {}).values(), *(missed or {}).values()])
         if begins:
             self._counts.replays += 1
@@ -120,10 +127,13 @@ class CatchUp:
         while full:
             session, pos = full.popitem()
             assert isinstance(session, Session)
-            # it gets events directly, or it would not be here
-            self.begin(session, live=pos)
+            if pos == CROWDED:
+                # until it has acknowledged a quarter of what it holds
+                self.begin(session, go_on=len(session.owed) * 3 // 4)
+            elif session.behind is None:
+                self.begin(session, live=pos)
 
-    def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Tracked], dict[str, int]]:
+    def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Owed], dict[str, int]]:
         """
         C{session} is not a connection of its agent any more: what it has not been sent of what its agent owed, and the
         position in each of its channels after which it has not been sent anything.
@@ -152,9 +162,7 @@ class CatchUp:
                 yield b""
                 continue
             if behind.lost > behind.told:
-                behind.told = self._log.head
-                self._counts.gaps += 1
-                yield gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, behind.told))
+                yield self._tell_gap(behind)
                 continue
             if self._is_full(session, behind):
                 yield b""
@@ -166,16 +174,83 @@ class CatchUp:
                     session.behind = None
                     self._behind.discard(session)
                     return
-            event, tracked = self._next(session, behind)
-            if not event.frames:
+            pos = next(iter(behind.owed), None)
+            if pos is None or (behind.page and behind.page[0].pos < pos):
+                event, tracked = self._next(session, behind)
+            elif not self._find(behind, pos):
+                yield b""
                 continue
-            if tracked and not session.observer:
-                self._deliveries.forget(session, event.id)
-                self._deliveries.sent(event, {session})
-                # it is behind already
-                self._deliveries.full.pop(session, None)
-            self._sent.again += len(event.frames)
-            yield b"".join(event.frames)
+            else:
+                frame = self._next_owed(session, behind, pos)
+                if frame:
+                    yield frame
+                continue
+            if event.frames:
+                yield self._send(session, event, tracked)
+
+    def _next_owed(self, session: Session, behind: Behind, pos: int) -> bytes:
+        """
+        What C{session} gets of the next event that its agent has not acknowledged; nothing if it gets it no more.
+        """
+        owed, entry = behind.owed.pop(pos), behind.found.get(pos)
+        if behind.page and behind.page[0].pos == pos:
+            behind.page.popleft()
+        behind.after = max(behind.after, pos)
+        if owed.event is not None:
+            event = owed.event._replace(sends=owed.sends, earlier=owed.earlier)
+        elif entry is not None and entry.frame:
+            event = Tracked(pos, entry.id, self._frames_of(session, entry), owed.sends, owed.earlier)
+        else:
+            self._giving_up.count(session)
+            return self._tell_gap(behind) if pos > behind.told else b""
+        if owed.sends + owed.earlier >= POISON:
+            self._giving_up.give_up(session, event, owed.sends + owed.earlier, "poison")
+            return b""
+        return self._send(session, event, tracked=True)
+
+    def _frames_of(self, session: Session, entry: Entry) -> tuple[bytes, ...]:
+        """
+        What a client with these subscriptions gets of an event that its agent owes an ack for; what the subscribers of
+        its channel get, if it is not subscribed to anything that has it any more.
+        """
+        since = self._registry.since(session)
+        frames: tuple[bytes, ...] = (entry.mirror,) if entry.mirrored and _GLOBAL in since else ()
+        return frames if frames and entry.channel not in since else (entry.frame, *frames)
+
+    def _send(self, session: Session, event: Tracked, tracked: bool) -> bytes:
+        if tracked and not session.observer:
+            self._deliveries.forget(session, event.id)
+            self._deliveries.sent(event, {session})
+            if self._deliveries.full:
+                self.wait()
+        self._sent.again += len(event.frames)
+        return b"".join(event.frames)
+
+    def _tell_gap(self, behind: Behind) -> bytes:
+        behind.told = self._log.head
+        self._counts.gaps += 1
+        return gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, behind.told))
+
+    def _find(self, behind: Behind, pos: int) -> bool:
+        """
+        Look up in the log what is owed from C{pos} on.  False if the log has not answered yet, or could not.
+        """
+        if pos in behind.found or behind.owed[pos].event is not None:
+            return True
+        if behind.finding is None:
+            positions = behind.to_find(_PAGE)
+            finding = behind.finding = object()
+
+            def ready(found: Mapping[int, Entry] | None) -> None:
+                if behind.finding is not finding:
+                    # more is owed since
+                    return
+                behind.finding = None
+                if found is not None:
+                    behind.found = {pos: found.get(pos) for pos in positions}
+
+            self._log.find(positions, ready)
+        return pos in behind.found
 
     def _fill(self, session: Session, behind: Behind) -> bool:
         """
@@ -218,22 +293,16 @@ class CatchUp:
             return False
         owed = len(session.owed)
         if owed >= self._max_pending:
-            behind.is_full = True
-        elif owed <= self._max_pending * 3 // 4:
-            behind.is_full = False
-        return behind.is_full
+            behind.go_on = min(behind.go_on, self._max_pending * 3 // 4)
+        elif owed <= behind.go_on:
+            behind.go_on = NEVER
+        return owed > behind.go_on
 
     def _next(self, session: Session, behind: Behind) -> tuple[Tracked, bool]:
         """
         The next event, without frames if the client does not get it, and whether it is tracked.
         """
-        page, owed = behind.page, next(iter(behind.owed), None)
-        if owed is not None and (not page or owed <= page[0].pos):
-            if page and page[0].pos == owed:
-                page.popleft()
-            behind.after = max(behind.after, owed)
-            return behind.owed.pop(owed), True
-        entry = page.popleft()
+        entry = behind.page.popleft()
         behind.after = entry.pos
         since = self._registry.since(session)
         frames: tuple[bytes, ...] = ()

@@ -18,6 +18,8 @@ class Clients:
     @ivar observers: those that owe no acks, and whose agents are not present by them.
     @ivar strangers: those of the observers that listen in production without having authenticated.
     @ivar behind: those that catch up with the log, and get what is logged from there.
+    @ivar connections: the connections of each agent that has any, the oldest first.
+    @ivar shared: the agents that have several.
     @ivar authenticated: how many have authenticated.
     """
 
@@ -25,7 +27,18 @@ class Clients:
     observers: set[Session] = field(default_factory=set)
     strangers: set[Session] = field(default_factory=set)
     behind: set[Session] = field(default_factory=set)
+    connections: dict[str, dict[Session, None]] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
     authenticated: int = 0
+
+    def others(self, session: Session, agent: str) -> list[Session]:
+        """
+        The connections of C{agent} other than C{session}.
+        """
+        connections = self.connections.get(agent)
+        if connections is None or (len(connections) == 1 and session in connections):
+            return []
+        return [one for one in connections if one is not session]
 
     def remove(self, session: Session) -> None:
         """

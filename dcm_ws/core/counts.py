@@ -143,6 +143,7 @@ class LimitCounts:
     max_agents: SharedCount = field(default_factory=SharedCount)
     max_agent_bytes: SharedCount = field(default_factory=SharedCount)
     max_recent_events: SharedCount = field(default_factory=SharedCount)
+    max_dead_letters: SharedCount = field(default_factory=SharedCount)
     max_keys: SharedCount = field(default_factory=SharedCount)
     log_buffer: Count = field(default_factory=Count)
 
@@ -261,6 +262,21 @@ class LogCounts:
 
 
 @dataclass(slots=True)
+class DeadLetterCounts:
+    """
+    Dead letters.
+
+    @ivar died: events that became dead letters, and of which agents lately.
+    @ivar poison: those of them that were sent too often over the returns of their agents.
+    @ivar redriven: dead letters that were sent again.
+    """
+
+    died: SharedCount = field(default_factory=SharedCount)
+    poison: int = 0
+    redriven: int = 0
+
+
+@dataclass(slots=True)
 class KeyCounts:
     """
     What became of publishes with a key.
@@ -293,6 +309,7 @@ class Counts:
     events: EventCounts = field(default_factory=EventCounts)
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
     log: LogCounts = field(default_factory=LogCounts)
+    dead_letters: DeadLetterCounts = field(default_factory=DeadLetterCounts)
     keys: KeyCounts = field(default_factory=KeyCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)

@@ -42,11 +42,15 @@ class Tracked(NamedTuple):
     A tracked event, as the frames that certain clients receive.
 
     @ivar seq: the event's position in the log.
+    @ivar sends: how often it was sent before to the agent of these clients, since the agent was last away.
+    @ivar earlier: how often before that.
     """
 
     seq: int
     id: str
     frames: tuple[bytes, ...]
+    sends: int = 0
+    earlier: int = 0
 
     @property
     def size(self) -> int:
@@ -54,6 +58,19 @@ class Tracked(NamedTuple):
         Bytes of the frames.
         """
         return sum(map(len, self.frames))
+
+
+class Owed(NamedTuple):
+    """
+    A tracked event that an agent has not acknowledged and gets again; C{sends} and C{earlier} are as in L{Tracked}.
+
+    @ivar event: with its frames, if they need not be in the log.
+    """
+
+    id: str
+    sends: int
+    earlier: int
+    event: Tracked | None = None
 
 
 class Delivery:
@@ -74,8 +91,26 @@ class Delivery:
         self.refused = False
 
 
+class Late(NamedTuple):
+    """
+    A delivery that is due.
+
+    @ivar frames: what to send again; nothing if the delivery has been given up instead.
+    @ivar deliveries: how often it was sent, if it has been given up.
+    """
+
+    client: Recipient
+    frames: tuple[bytes, ...]
+    event: Tracked
+    deliveries: int = 0
+
+
 _GONE = Tracked(0, "", ())
 _NOBODY: set[Recipient] = set()
+CROWDED = -1
+"""
+In place of a position: the client has been sent everything, and holds too much of what all clients may hold.
+"""
 _RESOLUTION = 0.25
 _EMPTY_MIN = 1000
 """
@@ -93,12 +128,11 @@ class DeliveryQueue:
     @param max_attempts: sends in all.
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
         acknowledged anything although it has had time to, the oldest is given up.
-    @param max_bytes: maximum bytes of frames held, in all; beyond it the clients that hold most lose their oldest
-        deliveries.
+    @param max_bytes: maximum bytes of frames held, in all; beyond it the clients that hold most have to get no more.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
-    @ivar full: clients that have to get no more for now, with the position of the last event that they were sent.  The
-        caller empties it.
+    @ivar full: clients that have to get no more for now, with the position of the last event that they were sent, or
+        L{CROWDED}.  The caller empties it.
     @ivar held: bytes of frames held now.
     """
 
@@ -123,6 +157,8 @@ class DeliveryQueue:
         self._due: deque[Delivery] = deque()
         self._refused: Schedule[Delivery] = Schedule(_RESOLUTION)
         self._emptied = 0
+        # bytes held at which to look again for those who hold most
+        self._look_at = max_bytes
         self.full: dict[Recipient, int] = {}
         self.held = 0
         self.pending = 0
@@ -131,7 +167,7 @@ class DeliveryQueue:
         """
         C{event} has just gone out to C{audience}, of which none owed an ack for it before.
         """
-        delivery = Delivery(event, 1, self._now() + self._ack_timeout)
+        delivery = Delivery(event, event.sends + 1, self._now() + self._ack_timeout)
         delivery.waiting = waiting = set(audience)
         delivery.weight = self._hold(event)
         self._due.append(delivery)
@@ -150,10 +186,10 @@ class DeliveryQueue:
                 continue
             if len(client.owed) == most:
                 continue
-            self._settle(client, next(iter(client.owed)))
-            self._give_up(client)
+            self._drop_oldest(client)
             self._overflowed.add()
-        self._make_room(0)
+        if self.held > self._max_bytes:
+            self._make_room()
 
     def ack(self, client: Recipient, event_id: str) -> bool:
         """
@@ -211,10 +247,10 @@ class DeliveryQueue:
 
     def release(self, client: Recipient) -> list[Tracked]:
         """
-        C{client} leaves; return what it still owed an ack for, the oldest first.
+        C{client} leaves; return what it still owed an ack for, and how often that was sent, the oldest first.
         """
         owed, client.owed = client.owed, {}
-        events = [delivery.event for delivery in owed.values()]
+        events = [delivery.event._replace(sends=delivery.sends) for delivery in owed.values()]
         self.pending -= len(events)
         for delivery in owed.values():
             delivery.waiting.remove(client)
@@ -222,10 +258,9 @@ class DeliveryQueue:
                 self._let_go(delivery)
         return events
 
-    def late(self) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
+    def late(self) -> Iterator[Late]:
         """
-        Yield the frames to send again, with their clients; no frames if the delivery is given up instead.  The queue
-        may change in any way between two steps.
+        Yield what is due.  The queue may change in any way between two steps.
         """
         now, queue = self._now(), self._due
         for refused in self._refused.take(now):
@@ -241,8 +276,8 @@ class DeliveryQueue:
                         self._let_go(old)
                     del client.owed[event.id]
                     self.pending -= 1
-                    self._give_up(client)
-                    yield client, ()
+                    client.is_silent = not client.durable
+                    yield Late(client, (), event, old.sends + event.earlier)
                 continue
             if not waiting:
                 continue
@@ -254,22 +289,13 @@ class DeliveryQueue:
                 if again is None or not again.waiting:
                     # the first one, or the first after all before it have left, acknowledged it or been crowded out
                     again = Delivery(event, old.sends + 1, now + self._ack_timeout)
-                    if not old.weight:
-                        self._make_room(event.size)
                     # the bytes are the same, and count once
                     again.weight, old.weight = old.weight or self._hold(event), 0
                     queue.append(again)
                 again.waiting.add(client)
                 client.owed[event.id] = again
                 self._counts.retried += 1
-                yield client, event.frames
-
-    def _give_up(self, client: Recipient) -> None:
-        if client.durable:
-            self._counts.given_up += 1
-        else:
-            client.is_silent = True
-            self._counts.never_acknowledged += 1
+                yield Late(client, event.frames, event)
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)
@@ -287,25 +313,40 @@ class DeliveryQueue:
         if not delivery.waiting:
             self._let_go(delivery)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self) -> None:
         """
-        Give up the oldest deliveries of those clients that hold most, until there is room for C{size} bytes.
+        Have those clients that hold most get no more.  What they hold is sent again, given up or acknowledged soon;
+        only those that never acknowledge anything lose their oldest deliveries.
         """
-        if self.held + size <= self._max_bytes:
+        if self.held < self._look_at:
             return
         weights: dict[Recipient, int] = {}
         for delivery in chain(self._due, self._refused):
             for client in delivery.waiting:
                 weights[client] = weights.get(client, 0) + delivery.event.size
-        # some more than is needed, so that this is done seldom
-        level = fair_level(weights.values(), max(0, self._max_bytes - self._max_bytes // 64 - size))
+        level = fair_level(weights.values(), self._max_bytes - self._max_bytes // 64)
         for client, weight in weights.items():
+            if weight <= level:
+                continue
+            self._crowded_out.add_of(client.name)
+            if not client.is_silent:
+                self.full.setdefault(client, CROWDED)
+                continue
             while weight > level:
-                name, delivery = next(iter(client.owed.items()))
-                weight -= delivery.event.size
-                self._settle(client, name)
-                self._give_up(client)
-                self._crowded_out.add_of(client.name)
+                weight -= self._drop_oldest(client)
+        if self.held > self._max_bytes:
+            # to look again costs much, and changes little before there is much more
+            self._look_at = self.held + self._max_bytes // 64 + 1
+
+    def _drop_oldest(self, client: Recipient) -> int:
+        """
+        Give up the oldest delivery of a client that never acknowledges anything, and return its bytes.
+        """
+        name, delivery = next(iter(client.owed.items()))
+        size = delivery.event.size
+        self._settle(client, name)
+        self._counts.never_acknowledged += 1
+        return size
 
     def _hold(self, event: Tracked) -> int:
         self.held += event.size
@@ -317,6 +358,8 @@ class DeliveryQueue:
         due.
         """
         self.held -= delivery.weight
+        if self.held <= self._max_bytes:
+            self._look_at = self._max_bytes
         delivery.weight = 0
         delivery.event = _GONE
         # an empty set keeps the memory of its largest size

@@ -5,12 +5,15 @@ All clients together: they connect, authenticate and leave, and periodic passes 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Count, Counts
+from dcm_ws.core.dead_letters import DeadLetters, Listed, listed
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
@@ -19,7 +22,7 @@ from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ports import Log, Peer, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
-from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.resumption import Redriven, Resumption
 from dcm_ws.core.router import SERVICE, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
@@ -53,6 +56,8 @@ class Hub:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        letters: DeadLetters,
+        giving_up: GivingUp,
         keys: PublishKeys,
         log: Log,
         catch_up: CatchUp,
@@ -78,6 +83,8 @@ class Hub:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._letters = letters
+        self._giving_up = giving_up
         self._keys = keys
         self._log = log
         self._catch_up = catch_up
@@ -206,6 +213,42 @@ class Hub:
             return self._router.publish(channel, event, data, sender).id
         return self._keys.once(SERVICE, key, lambda: self._router.publish(channel, event, data, sender)).id
 
+    def dead_letters(
+        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
+    ) -> list[Listed]:
+        """
+        List dead letters, in the order of dying.
+
+        @param agent: whose; None for those of all agents.
+        @param since: died at this time or later, in ms since the epoch; None for any time.
+        @param until: died before this time; None for any time.
+        @param most: dead letters, at most.
+        """
+        return [listed(letter) for letter in islice(self._letters.find(agent, since, until), most)]
+
+    def redrive(
+        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
+    ) -> Redriven:
+        """
+        Send events that became dead letters again, each to its agent only and with the same id.
+
+        @param agent: this and the other parameters are as in L{dead_letters}, without what was redriven already.
+        """
+        return self._resumption.redrive(agent, since, until, most)
+
+    def purge(
+        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
+    ) -> int:
+        """
+        Forget dead letters; return how many there were.  What was redriven, and is in flight, is not affected.
+
+        @param agent: this and the other parameters are as in L{dead_letters}.
+        """
+        letters = list(islice(self._letters.find(agent, since, until), most))
+        for letter in letters:
+            self._letters.drop(letter)
+        return len(letters)
+
     # periodic passes
 
     def sweep(self) -> Iterator[None]:
@@ -214,7 +257,7 @@ class Hub:
         """
         self._memory.expire()
         self._grants.forget()
-        for expire in (self._log.expire, self._keys.expire):
+        for expire in (self._log.expire, self._keys.expire, self._letters.expire):
             while expire(_EXPIRED_AT_ONCE):
                 yield
         now = self._world.now()
@@ -247,11 +290,13 @@ class Hub:
         """
         Send again, or give up, the deliveries that are due, one a step.
         """
-        for client, frames in self._deliveries.late():
+        for client, frames, event, deliveries in self._deliveries.late():
+            assert isinstance(client, Session)
             if frames:
-                assert isinstance(client, Session)
                 self._counts.sent.again += len(frames)
                 client.peer.send(b"".join(frames))
+            else:
+                self._giving_up.give_up(client, event, deliveries, "attempts")
             yield
 
     def drain(self) -> None:

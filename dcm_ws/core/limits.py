@@ -178,16 +178,15 @@ _STATE = (
         "maxPendingBytes",
         "bytes of events that await an ack",
         "service",
-        "the clients that owe most lose their oldest",
+        "the clients that owe most get no more until they acknowledge; those that never do lose their oldest",
         "--max-pending-bytes",
     ),
     Limit(
         "maxKept",
-        "deliveries kept for absent agents; bytes: `--max-recent-bytes`",
+        "deliveries kept for absent agents",
         "service",
         "the agents that have most lose their oldest",
         "--max-kept",
-        "{max-kept}, {max-recent-bytes}",
     ),
     Limit(
         "maxAgents",
@@ -210,6 +209,14 @@ _STATE = (
         "the publisher that has most there loses its oldest: who has not received them is told of a gap",
         "--max-recent-events",
         "{max-recent-events}, {log-max-bytes}",
+    ),
+    Limit(
+        "maxDeadLetters",
+        "dead letters; bytes: `--max-dead-letter-bytes`",
+        "service",
+        "the agents that have most lose their oldest",
+        "--max-dead-letters",
+        "{max-dead-letters}, {max-dead-letter-bytes}",
     ),
     Limit(
         "maxKeys",

@@ -12,7 +12,6 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.ports import Log
-from dcm_ws.core.presence import Presence
 
 
 class Load(TypedDict):
@@ -34,14 +33,12 @@ class Loads:
     Computes the loads of agents when it is asked: nothing is counted for them.
     """
 
-    def __init__(
-        self, *, clients: Clients, deliveries: DeliveryQueue, memory: AgentMemory, log: Log, presence: Presence
-    ) -> None:
+    def __init__(self, *, clients: Clients, deliveries: DeliveryQueue, memory: AgentMemory, log: Log) -> None:
         self._behind = clients.behind
         self._deliveries = deliveries
         self._memory = memory
         self._log = log
-        self._presence = presence
+        self._connections = clients.connections
 
     @property
     def owed(self) -> int:
@@ -64,7 +61,7 @@ class Loads:
         The agents that have something to acknowledge or are behind, of C{most} connected and C{most} absent ones.
         """
         head = self._log.head
-        for agent, sessions in islice(self._presence.connections.items(), most):
+        for agent, sessions in islice(self._connections.items(), most):
             in_flight = waiting = behind = 0
             for session in sessions:
                 in_flight += len(session.owed)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import islice
 
 from dcm_ws.core.entries import Draft, Entry, Page, Published
@@ -173,6 +173,15 @@ class MemoryLog:
             if page or end == self.head:
                 return page, end
             after = end
+
+    def find(self, positions: Sequence[int], ready: Callable[[Mapping[int, Entry] | None], object]) -> None:
+        """
+        Read single events.
+
+        @param ready: receives at once those of them that are in the log.
+        """
+        kept = self._entries
+        ready({pos: kept[pos] for pos in positions if pos in kept})
 
     def expire(self, most: int) -> bool:
         """

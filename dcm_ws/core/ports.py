@@ -4,11 +4,11 @@ What the core needs of the world outside it: clocks, randomness, the far ends of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dcm_ws.core.entries import Draft, Page, Published
+from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.protocol.errors import CloseCode
 
 
@@ -142,6 +142,15 @@ class Log(Protocol):
         @param most: events, at most.
         @param ready: called once, maybe before this returns, with what is next, or None if it could not be read.  The
             page has an entry, or goes further than C{after}, unless C{after} is the head.
+        """
+
+    def find(self, positions: Sequence[int], ready: Callable[[Mapping[int, Entry] | None], object]) -> None:
+        """
+        Read single events.
+
+        @param positions: in their order.
+        @param ready: called once, maybe before this returns, with those of them that are in the log, or None if it
+            could not be read.
         """
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:

@@ -5,14 +5,19 @@ resume (protocol, sections 4, 5 and 10).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
 from msgspec import Raw
 
 from dcm_ws.core.agents import Absence, AgentMemory
 from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.dead_letters import DeadLetters
+from dcm_ws.core.delivery import DeliveryQueue, Owed
 from dcm_ws.core.ports import World
-from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
@@ -20,6 +25,18 @@ from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.commands import Ack, AckUpTo, Nack, Position
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import authenticated_frame
+
+
+class Redriven(NamedTuple):
+    """
+    What became of dead letters that were redriven.
+
+    @ivar letters: how many there were.
+    @ivar reached: how many of them went to a connection; the others wait for their agents.
+    """
+
+    letters: int
+    reached: int
 
 
 class Resumption:
@@ -37,7 +54,8 @@ class Resumption:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
-        presence: Presence,
+        clients: Clients,
+        letters: DeadLetters,
         catch_up: CatchUp,
     ) -> None:
         self._wall_ms = world.wall_ms
@@ -49,8 +67,9 @@ class Resumption:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
-        self._presence = presence
-        self._shared = presence.shared
+        self._clients = clients
+        self._shared = clients.shared
+        self._letters = letters
         self._catch_up = catch_up
 
     def keep(self, session: Session, *, stays: bool = False) -> None:
@@ -60,25 +79,32 @@ class Resumption:
 
         @param stays: its connection goes on, as another agent's or as an observer's.
         """
-        owed = {event.seq: event for event in self._deliveries.release(session)}
+        events = self._deliveries.release(session)
         waiting, places = self._catch_up.end(session, stays=stays)
         agent = session.present
         if agent is None:
             return
-        owed |= waiting
-        others = self._presence.others(session, agent)
+        owed = {event.seq: Owed(event.id, event.sends, event.earlier) for event in events} | waiting
+        redriven = self._letters.redriven_of(agent)
+        others = self._clients.others(session, agent)
         if not others:
-            ordered = [owed[pos] for pos in sorted(owed)]
-            self._memory.left(agent, Absence(places, ordered, session.durable), session.client_id)
+            for pos in redriven.keys() & owed.keys():
+                # it waits where it is
+                one = owed.pop(pos)
+                redriven[pos].deliveries = one.sends + one.earlier
+            kept = {pos: Owed(owed[pos].id, 0, owed[pos].sends + owed[pos].earlier) for pos in sorted(owed)}
+            self._memory.left(agent, Absence(places, kept, session.durable), session.client_id)
             return
         self._memory.remember(agent, frozenset(places), session.client_id, durable=session.durable)
+        for pos in redriven.keys() & owed.keys():
+            owed[pos] = owed[pos]._replace(event=redriven[pos].event)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
         self._hand_over(heir, owed)
 
-    def _hand_over(self, heir: Session, owed: dict[int, Tracked]) -> None:
+    def _hand_over(self, heir: Session, owed: Mapping[int, Owed]) -> None:
         waiting = heir.behind.owed if heir.behind is not None else {}
-        new = {pos: event for pos, event in owed.items() if event.id not in heir.owed and pos not in waiting}
+        new = {pos: one for pos, one in owed.items() if one.id not in heir.owed and pos not in waiting}
         if new:
             self._log_counts.takeovers += 1
             self._catch_up.begin(heir, owed=new)
@@ -91,7 +117,7 @@ class Resumption:
             return
         sessions = [session]
         if session.agent is not None:
-            sessions += self._presence.others(session, session.agent)
+            sessions += self._clients.others(session, session.agent)
         for one in sessions:
             one.durable = True
             one.is_silent = False
@@ -102,23 +128,41 @@ class Resumption:
         owed an ack for it.
         """
         message_id = ack.message_id
-        if message_id is not None and session.behind is None and session.agent not in self._shared:
+        is_alone = session.behind is None and session.agent not in self._shared and not self._letters.redriven
+        if is_alone and message_id is not None:
             # nearly all acks
             return self._deliveries.ack(session, message_id)
-        settled = self._settle(session, ack)
-        if session.present is not None:
-            for other in self._presence.others(session, session.present):
-                settled = self._settle(other, ack) or settled
+        agent = session.present
+        sessions = [session]
+        if agent is not None:
+            sessions += self._clients.others(session, agent)
+        settled = False
+        for one in sessions:
+            settled = self._settle(one, ack) or settled
+        if agent is not None and self._letters.redriven:
+            self._settle_redriven(agent, sessions, ack)
         return settled
 
     def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
-        if session.behind is not None and (owed := session.behind.owed):
-            settled = [pos for pos, event in owed.items() if event.id == ack.message_id or pos <= (ack.pos or 0)]
-            for pos in settled:
-                del owed[pos]
+        pos = ack.pos or 0
+        if session.behind is not None and session.behind.owed:
+            session.behind.settle(ack.message_id, pos)
         if ack.message_id is not None:
             return self._deliveries.ack(session, ack.message_id)
-        return self._deliveries.ack_all(session, ack.pos or 0)
+        return self._deliveries.ack_all(session, pos)
+
+    def _settle_redriven(self, agent: str, sessions: Sequence[Session], ack: Ack | AckUpTo) -> None:
+        """
+        What was redriven and is acknowledged need not be kept any more.
+        """
+        for pos, letter in self._letters.redriven_of(agent).items():
+            if ack.message_id is not None:
+                settled = letter.event.id == ack.message_id
+            else:
+                waits = any(one.behind is not None and pos in one.behind.owed for one in sessions)
+                settled = pos <= (ack.pos or 0) and not waits
+            if settled:
+                self._letters.drop(letter)
 
     def refuse(self, session: Session, nack: Nack) -> bool:
         """
@@ -127,7 +171,7 @@ class Resumption:
         """
         sessions = [session]
         if session.present is not None:
-            sessions += self._presence.others(session, session.present)
+            sessions += self._clients.others(session, session.present)
         delay = (nack.delay_ms or 0) / 1000
         if not any(self._deliveries.nack(one, nack.message_id, delay) for one in sessions):
             return False
@@ -142,7 +186,7 @@ class Resumption:
 
         @param says_durable: it said so just now.
         """
-        others = self._presence.others(session, agent)
+        others = self._clients.others(session, agent)
         known = self._memory.is_durable(agent) or any(other.durable for other in others)
         if known or says_durable or session.durable:
             self.make_durable(session)
@@ -162,18 +206,23 @@ class Resumption:
                 self._limits.max_subscriptions.add()
                 break
             self._registry.join(session, channel)
-        owed = {event.seq: event for event in absence.owed} if absence else {}
+        owed = dict(absence.owed) if absence else {}
         known = len(owed)
-        for other in self._presence.others(session, agent):
-            owed |= {delivery.event.seq: delivery.event for delivery in other.owed.values()}
+        for other in self._clients.others(session, agent):
+            for delivery in other.owed.values():
+                event = delivery.event
+                owed[event.seq] = Owed(event.id, delivery.sends, event.earlier)
             if other.behind is not None:
                 owed |= other.behind.owed
         if len(owed) > known:
             self._log_counts.takeovers += 1
+        for pos, letter in self._letters.redriven_of(agent).items():
+            taken_over = owed.get(pos, Owed(letter.event.id, 0, letter.deliveries))
+            owed[pos] = taken_over._replace(event=letter.event)
         if absence is None and not owed:
             return None
         places = {} if absence is None else absence.channels
-        return Absence(places, [owed[pos] for pos in sorted(owed)], session.durable)
+        return Absence(places, owed, session.durable)
 
     def resume(self, session: Session, position: Position | None, absence: Absence | None, request: Raw) -> None:
         """
@@ -201,9 +250,32 @@ class Resumption:
         session.peer.send(authenticated_frame(request, subscriptions, now_ms, place, resumed=wants, gap=gap))
         if absence is not None or resumed:
             missed = absence.channels if absence is not None else {}
-            owed = {event.seq: event for event in absence.owed} if absence is not None else {}
+            owed = absence.owed if absence is not None else {}
             if any(pos < self._catch_up.head for pos in (*missed.values(), *resumed.values())) or owed:
                 self._catch_up.begin(session, resumed=resumed, missed=missed, owed=owed)
+
+    def redrive(self, agent: str | None, since: int | None, until: int | None, most: int) -> Redriven:
+        """
+        Send dead letters to their agents again: now, to all connections of an agent that is connected, and when it
+        returns to one that is away.
+
+        @param agent: and C{since} and C{until} as in L{DeadLetters.find}.
+        @param most: dead letters, at most.
+        """
+        letters = list(islice(self._letters.find(agent, since, until, waiting=True), most))
+        by_agent: dict[str, dict[int, Owed]] = {}
+        for letter in letters:
+            self._letters.redrive(letter)
+            event = letter.event
+            by_agent.setdefault(letter.agent, {})[event.seq] = Owed(event.id, 0, 0, event)
+        reached = 0
+        for name, owed in by_agent.items():
+            connections = list(self._clients.connections.get(name, ()))
+            for session in connections:
+                self._catch_up.begin(session, owed=owed)
+            if connections:
+                reached += len(owed)
+        return Redriven(len(letters), reached)
 
     def check(self, session: Session, position: Position, *, authenticated: bool) -> None:
         """

@@ -10,6 +10,7 @@ from typing import NotRequired, TypedDict
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.loads import Load, Loads
@@ -87,6 +88,19 @@ class ChannelFigures(TypedDict):
     channelStats: NotRequired[dict[str, int]]
 
 
+class DeadLetterStats(TypedDict):
+    """
+    Dead letters that are kept, and how many events died or were redriven since the start.
+    """
+
+    kept: int
+    bytes: int
+    waiting: int
+    died: int
+    poison: int
+    redriven: int
+
+
 class KeyStats(TypedDict):
     """
     Keys of publishes that are remembered, and publishes that repeated one.
@@ -126,6 +140,7 @@ class CoreStats(Sizes, AgentNames):
     deliveries: DeliveryStats
     agents: AgentStats
     log: LogStats
+    deadLetters: DeadLetterStats
     keys: KeyStats
     refusals: dict[str, int]
     closes: dict[str, int]
@@ -145,6 +160,7 @@ class Stats:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         memory: AgentMemory,
+        letters: DeadLetters,
         keys: PublishKeys,
         log: Log,
         presence: Presence,
@@ -154,10 +170,11 @@ class Stats:
         self._registry = registry
         self._deliveries = deliveries
         self._memory = memory
+        self._letters = letters
         self._keys = keys
         self._log = log
         self._presence = presence
-        self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, log=log, presence=presence)
+        self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, log=log)
 
     def sizes(self, *, names: bool) -> Sizes:
         """
@@ -222,6 +239,14 @@ class Stats:
                 "replays": counts.log.replays,
                 "gaps": counts.log.gaps,
                 "takeovers": counts.log.takeovers,
+            },
+            "deadLetters": {
+                "kept": len(self._letters),
+                "bytes": self._letters.bytes,
+                "waiting": self._letters.redriven,
+                "died": counts.dead_letters.died.value,
+                "poison": counts.dead_letters.poison,
+                "redriven": counts.dead_letters.redriven,
             },
             "keys": {"remembered": len(self._keys), "duplicates": counts.keys.duplicates},
             "refusals": {str(code): times for code, times in counts.refusals.items()},

@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from dcm_ws.app.summary import Summary
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts, SharedCount
+from dcm_ws.core.delivery import Tracked
 from dcm_ws.http.origins import Target
 from dcm_ws.protocol.errors import ProtocolError
 from tests.fakes import Client, make_core
@@ -73,6 +74,27 @@ def test_refused_pages(clock: Clock, warnings: list[str]) -> None:
     clock.advance(60)
     summary.page_refused("https://evil.example", Target("a.com"))
     assert warnings[1].endswith("(2 more in the last minute)")
+
+
+def test_dead_letters(clock: Clock, warnings: list[str]) -> None:
+    """
+    One line a minute says how many events became dead letters, and of which agents.
+    """
+    core = make_core(clock)
+    summary = Summary(core.counts, clock.seconds)
+    for number in range(7):
+        for pos in range(number + 1):
+            core.letters.bury(f"agent-{number}", Tracked(pos, f"msg_{pos}", (b"frame",)), 3, "attempts")
+    summary.write()
+    summary.write()
+    core.letters.bury("ann", Tracked(1, "msg_1", (b"frame",)), 3, "attempts")
+    summary.write()
+
+    assert warnings == [
+        "28 events became dead letters in the last minute: 7 of agent 'agent-6', 6 of agent 'agent-5',"
+        " 5 of agent 'agent-4', 4 of agent 'agent-3', 3 of agent 'agent-2', others of 2 more",
+        "1 events became dead letters in the last minute: 1 of agent 'ann'",
+    ]
 
 
 def test_whose_shares_were_cut(clock: Clock, warnings: list[str]) -> None:

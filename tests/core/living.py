@@ -36,7 +36,6 @@ MEMORY_LIMITS: dict[str, Any] = {
     "max_agents": 10_000,
     "max_agent_bytes": 64 << 20,
     "max_kept": 500_000,
-    "max_bytes": 64 << 20,
 }
 LOG_LIMITS: dict[str, Any] = {"keep": 86_400.0, "max_events": 100_000, "max_bytes": 64 << 20}
 

@@ -8,16 +8,12 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.agents import NOTHING_MISSED, Absence
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Tracked
+from dcm_ws.core.delivery import Owed
 from tests.core.living import make_memory
 
 
-def event(number: int) -> Tracked:
-    return Tracked(number, f"msg_{number}", (b"frame %d" % number,))
-
-
 def absence(channels: Iterable[str] = (), owed: Iterable[int] = (), since: int = 0) -> Absence:
-    return Absence(dict.fromkeys(channels, since), [event(number) for number in owed], durable=True)
+    return Absence(dict.fromkeys(channels, since), {pos: Owed(f"msg_{pos}", 0, 1) for pos in owed}, durable=True)
 
 
 def test_stranger_is_not_remembered(clock: Clock) -> None:
@@ -50,7 +46,7 @@ def test_deliveries_are_given_back_once(clock: Clock) -> None:
 
     again = memory.returned("ann")
     assert again is not None
-    assert again == Absence({"global": NOTHING_MISSED}, ())
+    assert again == Absence({"global": NOTHING_MISSED}, {})
 
 
 def test_deliveries_are_kept_for_five_minutes(clock: Clock, counts: Counts) -> None:
@@ -66,7 +62,7 @@ def test_deliveries_are_kept_for_five_minutes(clock: Clock, counts: Counts) -> N
     memory.expire()
 
     assert (memory.kept, counts.deliveries.given_up, memory.absent, len(memory)) == (0, 2, 0, 2)
-    assert memory.returned("ann") == Absence({"global": NOTHING_MISSED}, ())
+    assert memory.returned("ann") == Absence({"global": NOTHING_MISSED}, {})
 
 
 def test_expired_deliveries_do_not_come_back_without_a_sweep(clock: Clock) -> None:
@@ -140,21 +136,6 @@ def test_kept_deliveries_are_bounded(clock: Clock, counts: Counts) -> None:
     assert counts.limits.max_kept.take_losers() == {"ann": 1}
 
 
-def test_kept_bytes_are_bounded(clock: Clock, counts: Counts) -> None:
-    """
-    The memory that kept deliveries take is limited, too; what went before its time is counted.
-    """
-    memory = make_memory(clock, counts, max_bytes=20)
-    memory.left("ann", absence(["global"], [1, 2]))
-    assert (memory.kept, counts.limits.max_kept.value) == (2, 0)
-    memory.left("bob", absence(["global"], [3]))
-    assert (memory.kept, counts.deliveries.given_up, counts.limits.max_kept.value) == (2, 1, 1)
-    memory.returned("bob")
-    memory.left("cid", absence(["global"], [4]))
-
-    assert (memory.kept, counts.deliveries.given_up, counts.limits.max_kept.value) == (2, 1, 1)
-
-
 @pytest.mark.parametrize(("agents", "forgotten"), [(2, 0), (3, 0), (4, 1)])
 def test_agents_remembered_may_reach_the_limit(clock: Clock, agents: int, forgotten: int, counts: Counts) -> None:
     """
@@ -168,15 +149,12 @@ def test_agents_remembered_may_reach_the_limit(clock: Clock, agents: int, forgot
     assert (memory.returned("agent-0") is None) == bool(forgotten)
 
 
-@pytest.mark.parametrize("limit", [{"max_kept": 3}, {"max_bytes": 21}])
 @pytest.mark.parametrize(("owed", "given_up"), [(2, 0), (3, 0), (4, 1)])
-def test_deliveries_kept_may_reach_the_limit(
-    clock: Clock, limit: dict[str, int], owed: int, given_up: int, counts: Counts
-) -> None:
+def test_deliveries_kept_may_reach_the_limit(clock: Clock, owed: int, given_up: int, counts: Counts) -> None:
     """
-    Exactly as many deliveries or bytes as the limit are kept; with more the agents that have most lose their oldest.
+    Exactly as many deliveries as the limit are kept; with more the agents that have most lose their oldest.
     """
-    memory = make_memory(clock, counts, **limit)
+    memory = make_memory(clock, counts, max_kept=3)
     first = owed - 1
     memory.left("ann", absence(["global"], range(1, first + 1)))
     memory.left("bob", absence(["global"], [first + 1]))

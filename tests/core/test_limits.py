@@ -289,7 +289,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.owed: dict[str, Delivery] = {}
-        self.durable = True
+        self.durable = False
         self.is_silent = True
         self.name = "client"
 
@@ -326,27 +326,6 @@ def test_bytes_held_are_those_of_what_is_owed(steps: list[tuple[str, int, int]])
     for reader in readers:
         queue.release(reader)
     assert (queue.held, queue.pending) == (0, 0)
-
-
-def event(number: int, size: int) -> Tracked:
-    return Tracked(number, f"msg_{number}", (b"x" * size,))
-
-
-def test_kept_bytes_are_bounded(clock: Clock, counts: Counts) -> None:
-    """
-    Where absent agents' deliveries come to too many bytes, the agents that have most lose their oldest.
-    """
-    memory = make_memory(clock, counts, max_bytes=100)
-    memory.left("ann", Absence({}, [event(1, 60)]))
-    memory.left("bob", Absence({}, [event(2, 40)]))
-    assert (memory.kept, counts.limits.max_kept.value) == (2, 0)
-    memory.left("cy", Absence({}, [event(3, 10)]))
-    assert (memory.kept, counts.limits.max_kept.value, counts.deliveries.never_acknowledged) == (2, 1, 1)
-    back = memory.returned("bob")
-    assert back is not None and [owed.id for owed in back.owed] == ["msg_2"]
-    # too much by itself
-    memory.left("dan", Absence({}, [event(4, 101)]))
-    assert (memory.kept, counts.limits.max_kept.value) == (1, 2)
 
 
 def test_forgotten_agents_are_counted(clock: Clock, counts: Counts) -> None:

@@ -11,7 +11,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from tests.core.clients import TASK, joined, stats
 from tests.core.living import finish, live, make_queue
-from tests.core.test_delivery import Reader, event
+from tests.core.test_delivery import Reader, event, late
 from tests.fakes import Client, make_core
 
 
@@ -102,7 +102,9 @@ def test_refused_event_is_owed_by_the_agent(clock: Clock, core: Core) -> None:
     worker.leave()
     again = Client(core)
 
-    assert [message["id"] for message in again.auth("ann") if "pos" in message and "event" in message] == [event_id]
+    # on its channel and on global, to which it is subscribed anew
+    events = [message for message in again.auth("ann") if "event" in message and "pos" in message]
+    assert [(one["id"], one["channel"]) for one in events] == [(event_id, "topics/t"), (event_id, "global")]
 
 
 def test_nack_on_another_connection_of_the_agent(clock: Clock, core: Core) -> None:
@@ -117,6 +119,17 @@ def test_nack_on_another_connection_of_the_agent(clock: Clock, core: Core) -> No
     live(core, clock, 1)
 
     assert ids(worker) == [event_id]
+
+
+def test_nack_of_an_anonymous_client(clock: Clock, client: Client) -> None:
+    """
+    In development it is sent the event again as any other client is.
+    """
+    first = client.say(**TASK)
+    client.say(type="nack", message_id=first[0]["id"])
+    live(client.core, clock, 1)
+
+    assert client.peer.take() == first
 
 
 def test_nacks_are_charged(clock: Clock) -> None:
@@ -158,11 +171,11 @@ def test_one_of_many_refuses(clock: Clock, counts: Counts) -> None:
     assert queue.nack(ann, "msg_1", 30)
     assert (queue.pending, queue.held, list(ann.owed)) == (3, 21, ["msg_1", "msg_2"])
     clock.advance(5)
-    assert [(client, frames) for client, frames in queue.late()] == [(bob, (b"frame 1",)), (ann, (b"frame 2",))]
+    assert [(client, frames) for client, frames in late(queue)] == [(bob, (b"frame 1",)), (ann, (b"frame 2",))]
     queue.ack(bob, "msg_1")
     queue.ack(ann, "msg_2")
     clock.advance(26)
-    assert list(queue.late()) == [(ann, (b"frame 1",))]
+    assert list(late(queue)) == [(ann, (b"frame 1",))]
     queue.ack(ann, "msg_1")
 
     assert (queue.pending, queue.held) == (0, 0)
@@ -191,7 +204,7 @@ def test_refusing_while_late_deliveries_are_sent(clock: Clock, counts: Counts) -
     readers = [Reader() for _ in range(4)]
     queue.sent(event(1), set(readers))
     clock.advance(5)
-    steps = queue.late()
+    steps = late(queue)
     next(steps)
     next(steps)
     for reader in readers:
@@ -199,7 +212,7 @@ def test_refusing_while_late_deliveries_are_sent(clock: Clock, counts: Counts) -
 
     assert list(steps) == []
     clock.advance(1.25)
-    assert {client for client, _ in queue.late()} == set(readers)
+    assert {client for client, _ in late(queue)} == set(readers)
     for reader in readers:
         queue.ack(reader, "msg_1")
     assert (queue.pending, queue.held) == (0, 0)

@@ -111,18 +111,16 @@ def test_ack_of_an_observer_says_nothing_of_its_agent(core: Core) -> None:
 
 
 @pytest.mark.parametrize("limit", ["max_pending", "max_bytes"])
-@pytest.mark.parametrize("durable", [False, True])
-def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, durable: bool, counts: Counts) -> None:
+def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, counts: Counts) -> None:
     """
     It is the same for what goes because too much is owed, by one client or by all.
     """
     limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 100, limit: 1 if limit == "max_pending" else 10}
     queue = make_queue(clock, counts, **limits)
     reader = Reader()
-    reader.durable = durable
     for number in range(3):
         queue.sent(Tracked(number, f"msg_{number}", (b"x" * 8,)), {reader})
-    assert (counts.deliveries.given_up, counts.deliveries.never_acknowledged) == ((2, 0) if durable else (0, 2))
+    assert (counts.deliveries.given_up, counts.deliveries.never_acknowledged) == (0, 2)
 
 
 def test_durable_agents_are_remembered_for_a_day(clock: Clock) -> None:
@@ -130,8 +128,8 @@ def test_durable_agents_are_remembered_for_a_day(clock: Clock) -> None:
     That is as long as their subscriptions are, from the end of their last connection.
     """
     memory = make_memory(clock)
-    memory.left("ann", Absence({}, (), durable=True))
-    memory.left("bob", Absence({}, ()))
+    memory.left("ann", Absence({}, {}, durable=True))
+    memory.left("bob", Absence({}, {}))
     clock.advance(DAY - 1)
     assert (memory.is_durable("ann"), memory.is_durable("bob"), memory.is_durable("cid")) == (True, False, False)
     clock.advance(1)

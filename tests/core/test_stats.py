@@ -84,6 +84,7 @@ def test_counts(core: Core) -> None:
             "gaps": 0,
             "takeovers": 0,
         },
+        "deadLetters": {"kept": 0, "bytes": 0, "waiting": 0, "died": 0, "poison": 0, "redriven": 0},
         "keys": {"remembered": 0, "duplicates": 0},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},

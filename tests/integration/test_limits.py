@@ -740,15 +740,20 @@ def test_max_pending() -> None:
 
 def test_max_pending_bytes() -> None:
     """
-    Where all clients together have too much to acknowledge, the clients that owe most lose their oldest.
+    Where all clients together have too much to acknowledge, the clients that owe most get no more until they
+    acknowledge some, and lose nothing.
     """
     with service("--max-pending-bytes", "100000", "--ack-timeout", "60") as running:
-        running.connect()
-        publisher = connect_deaf(running)
-        for _ in range(5):
-            publish(publisher, "task.created", "x" * 30_000)
-        assert count(running, "maxPendingBytes") == 2
-        assert running.stats()["pendingDeliveries"] == 3
+        client, publisher = running.connect(), connect_deaf(running)
+        for number in range(5):
+            publish(publisher, "task.created", f"{number}" * 30_000)
+        assert count(running, "maxPendingBytes") == 1
+        assert running.stats()["pendingDeliveries"] == 4
+        for number in range(5):
+            task = hear(client)
+            assert task["data"][0] == f"{number}"
+            say(client, type="ack", message_id=task["id"])
+        until(lambda: running.stats()["pendingDeliveries"] == 0)
 
 
 # being away
