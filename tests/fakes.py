@@ -196,7 +196,7 @@ class RecordingPeer:
         self.closed: CloseCode | None = None
         self.unread = False
         self.trusted = False
-        self.replaying: Iterator[bytes] | None = None
+        self.replaying: Iterator[bytes | None] | None = None
 
     def send(self, frame: bytes) -> None:
         if self.closed is None:
@@ -205,7 +205,7 @@ class RecordingPeer:
     def offer(self, name: str, frame: bytes) -> None:
         self.send(frame)
 
-    def replay(self, frames: Iterator[bytes]) -> None:
+    def replay(self, frames: Iterator[bytes | None]) -> None:
         self.replaying = frames
         self.read()
 
@@ -215,7 +215,10 @@ class RecordingPeer:
         """
         assert self.replaying is not None
         for _ in range(most):
-            frame = next(self.replaying, None)
+            frame = next(self.replaying, b"")
+            if frame is None:
+                # it goes on at once
+                continue
             if not frame:
                 # all, or all that there is room for
                 break

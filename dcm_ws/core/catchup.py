@@ -152,7 +152,7 @@ class CatchUp:
             self._behind.discard(session)
         return owed, places
 
-    def _frames(self, session: Session, behind: Behind) -> Iterator[bytes]:
+    def _frames(self, session: Session, behind: Behind) -> Iterator[bytes | None]:
         """
         What C{session} gets, until nothing is left: then it is not behind any more.  Nothing is sent while there is no
         room in flight.
@@ -187,6 +187,9 @@ class CatchUp:
                 continue
             if event.frames:
                 yield self._send(session, event, tracked)
+            elif not behind.page:
+                # a log full of events that are not for the client must not stop the others
+                yield None
 
     def _next_owed(self, session: Session, behind: Behind, pos: int) -> bytes:
         """

@@ -43,11 +43,11 @@ class Peer(Protocol):
         that C{name}, once it has caught up.
         """
 
-    def replay(self, frames: Iterator[bytes]) -> None:
+    def replay(self, frames: Iterator[bytes | None]) -> None:
         """
-        Send C{frames} after all that was sent before taking them one by one
-        as fast as the far end reads.  An empty one means that there is nothing for now, and has to be followed by
-        another look a little later.
+        Send C{frames} after all that was sent before, taking them one by one as fast as the far end reads.  An empty
+        one means that there is nothing for now, and has to be followed by another look a little later; None that it has
+        taken a while, and others have their turn first.
         """
 
     def has_unread(self) -> bool:

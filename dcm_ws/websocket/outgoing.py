@@ -13,6 +13,8 @@ from dcm_ws.websocket.autobahn import LeanProtocol
 
 _FLUSH_AT = 64 << 10
 _REPLAY_CHUNK = 256 << 10
+_PART_BYTES = 64 << 10
+_PART_FRAMES = 128
 _LATEST_MAX = 1000
 _PIECES = 4
 
@@ -33,7 +35,7 @@ class Outgoing(LeanProtocol):
     _limits: LimitCounts
     _sent: Sent
 
-    _replay: Iterator[bytes] | None = None
+    _replay: Iterator[bytes | None] | None = None
     #: by subject, in the order in which they came
     _latest: dict[str, bytes] | None = None
     _latest_size = 0
@@ -59,7 +61,7 @@ class Outgoing(LeanProtocol):
             self._pacing.touch(self)
         outgoing.append(frame)
         self._queued += len(frame)
-        if self._queued > _FLUSH_AT and self._replay is None:
+        if self._queued > _FLUSH_AT:
             self._write_queue()
 
     def offer(self, name: str, frame: bytes) -> None:
@@ -80,11 +82,11 @@ class Outgoing(LeanProtocol):
             self._latest_size -= len(latest.pop(next(iter(latest))))
             self._limits.latest_dropped.add()
 
-    def replay(self, frames: Iterator[bytes]) -> None:
+    def replay(self, frames: Iterator[bytes | None]) -> None:
         self._write_queue()
         self._replay = frames
-        if not self._refill():
-            self._pacing.look_after(self)
+        self._pacing.look_after(self)
+        self._pacing.go_on(self)
 
     # writing
 
@@ -92,9 +94,7 @@ class Outgoing(LeanProtocol):
         """
         Write what is queued, and check that not too much is waiting.
         """
-        if self._replay is None and self._write_queue():
-            return
-        if self._queued + unsent(self.transport) > self._send_buffer:
+        if not self._write_queue() and unsent(self.transport) > self._send_buffer:
             self.too_slow()
 
     def _write_queue(self) -> bool:
@@ -108,6 +108,12 @@ class Outgoing(LeanProtocol):
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
         self._queued = 0
+        return self._write(data)
+
+    def _write(self, data: bytes) -> bool:
+        """
+        Write whole frames; return True if nothing is left waiting.
+        """
         self._sent.bytes += len(data)
         if self._direct:
             sent = send_now(self.transport, data)
@@ -142,8 +148,7 @@ class Outgoing(LeanProtocol):
         self._queued = 0
 
     def finish_writing(self) -> None:
-        if self._replay is None:
-            self._write_queue()
+        self._write_queue()
 
     def discard_waiting(self) -> None:
         """
@@ -155,34 +160,31 @@ class Outgoing(LeanProtocol):
 
     def _refill(self) -> bool:
         """
-        Write the next part of the replay; return True if that was the last.
+        Write the next part of the replay; return True if there may be more at once.
         """
         self._write_queue()
-        part, size = [], 0
+        part: list[bytes] = []
+        size, most = 0, min(_PART_BYTES, self._chunk)
+        more = True
         assert self._replay is not None
         for frame in self._replay:
             if not frame:
-                # nothing for now
+                more = frame is None
                 break
             part.append(frame)
             size += len(frame)
-            if size >= self._chunk:
+            if size >= most or len(part) == _PART_FRAMES:
                 break
         else:
             self._replay = None
-        if not part:
-            return self._replay is None
-        data = b"".join(part)
-        self._sent.bytes += len(data)
-        if self.window_bits is not None:
-            data = _compressed(data, self.window_bits)
-        self.transport.write(data)
-        return self._replay is None
+        if part:
+            self._write(b"".join(part))
+        return more
 
     @property
     def _chunk(self) -> int:
         """
-        Bytes of a replay that are written at once: well below what may wait.
+        Bytes of a replay that wait for the client to read them: well below what may wait in all.
         """
         return min(_REPLAY_CHUNK, self._send_buffer // 8)
 
@@ -199,9 +201,11 @@ class Outgoing(LeanProtocol):
         """
         if not self.behind:
             return
-        if unsent(self.transport) > self._chunk or (self._replay is not None and not self._refill()):
-            # what is new waits too, and must not be too much
-            self.flush()
+        if unsent(self.transport) > self._chunk:
+            return
+        if self._replay is not None:
+            if self._refill():
+                self._pacing.go_on(self)
             return
         latest = self._latest or {}
         # all at once might be too much to wait

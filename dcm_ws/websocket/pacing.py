@@ -24,6 +24,8 @@ Lost connections whose sessions are released in one turn of the reactor.
 """
 
 _CATCH_UP_INTERVAL = 0.05
+_PARTS_A_TURN = 32
+_PARTS_SECONDS = 0.004
 _ABORT_INTERVAL = 0.02
 
 
@@ -61,6 +63,10 @@ class Pacing:
         self.releases = Turns(reactor, RELEASES_A_TURN)
         self._touched: list[Paced] = []
         self._behind: set[Paced] = set()
+        self._seconds = reactor.seconds
+        # in the order of their turns
+        self._ready: dict[Paced, None] = {}
+        self._goes_on = False
         self._doomed: deque[Any] = deque()
 
     def touch(self, connection: Paced) -> None:
@@ -89,14 +95,37 @@ class Pacing:
         C{connection} is lost: it has nothing more to catch up with.
         """
         self._behind.discard(connection)
+        self._ready.pop(connection, None)
 
     def _catch_up(self) -> None:
-        # one of them may be closed for being too slow, and the event of that may put others behind
-        for connection in list(self._behind):
-            connection.catch_up()
         self._behind = {connection for connection in self._behind if connection.behind}
+        for connection in self._behind:
+            self.go_on(connection)
         if self._behind:
             self._call_later(_CATCH_UP_INTERVAL, self._catch_up)
+
+    def go_on(self, connection: Paced) -> None:
+        """
+        Call C{catch_up()} of C{connection} when those that asked before have had their turn: a thousand may be behind,
+        and other clients do not wait until each of them has got its next part.
+        """
+        self._ready[connection] = None
+        if not self._goes_on:
+            self._goes_on = True
+            self._call_later(0, self._go_on)
+
+    def _go_on(self) -> None:
+        end = self._seconds() + _PARTS_SECONDS
+        for _ in range(min(_PARTS_A_TURN, len(self._ready))):
+            # one of them may be closed for being too slow, and the event of that may put others behind
+            connection = next(iter(self._ready), None)
+            if connection is None or self._seconds() > end:
+                break
+            del self._ready[connection]
+            connection.catch_up()
+        self._goes_on = bool(self._ready)
+        if self._goes_on:
+            self._call_later(0, self._go_on)
 
     def abort_later(self, transport: Any) -> None:
         """

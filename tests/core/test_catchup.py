@@ -477,3 +477,18 @@ def test_channels_that_a_client_has_left_take_no_memory(core: Core) -> None:
     behind = client.session.behind
     assert behind is not None
     assert behind.resumed == {"topics/t": 0}
+
+
+def test_events_that_are_not_for_the_client_do_not_stop_the_others(core: Core) -> None:
+    """
+    An agent misses tracked events only; a replay that finds none in a page of the log lets others have their turn.
+    """
+    joined(core, "topics/t", agent="ann", quiet=True).leave()
+    published(core, *range(300))
+    client = Client(core)
+    client.peer.replay = lambda frames: setattr(client.peer, "replaying", frames)  # type: ignore[method-assign]
+    client.auth("ann")
+
+    assert client.peer.replaying is not None
+    assert list(client.peer.replaying) == [None, None]
+    assert client.session.behind is None

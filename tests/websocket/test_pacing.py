@@ -106,6 +106,50 @@ def test_looked_after_while_behind() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_those_that_go_on_take_turns() -> None:
+    """
+    If very many connections can go on, each gets one part after the other, some in each turn, and what is lost none.
+    """
+    clock = MemoryReactorClock()
+    pace = Pacing(clock)
+    connections = [Connection(1) for _ in range(40)]
+    for connection in connections:
+        pace.go_on(connection)
+        pace.go_on(connection)
+    pace.forget(connections[0])
+    # what another client wants in the same turn
+    clock.callLater(0, lambda: seen.extend(connection.left for connection in connections))
+    seen: list[int] = []
+    clock.advance(0)
+    assert seen == [1] + [0] * 32 + [1] * 7
+    assert [connection.left for connection in connections] == [1] + [0] * 39
+    assert clock.getDelayedCalls() == []
+
+
+def test_those_that_go_on_do_not_take_long() -> None:
+    """
+    A part that takes long is the last one of its turn; those that remain may be lost meanwhile.
+    """
+    clock = MemoryReactorClock()
+    pace = Pacing(clock)
+    slow, lost = Connection(1), Connection(1)
+
+    def catch_up() -> None:
+        clock.rightNow += 0.01
+        pace.forget(lost)
+        slow.left -= 1
+
+    slow.catch_up = catch_up  # type: ignore[method-assign]
+    quick = Connection(1)
+    for connection in (slow, lost, quick):
+        pace.go_on(connection)
+    seen: list[int] = []
+    clock.callLater(0, lambda: seen.append(quick.left))
+    clock.advance(0)
+    assert seen == [1]
+    assert (slow.left, lost.left, quick.left) == (0, 1, 0)
+
+
 def test_aborted_one_after_the_other() -> None:
     """
     Connections that do not read are aborted 20 ms apart, and those that have ended by then are left out.
