@@ -39,6 +39,7 @@ _COUNTS = (
     ("replays", "log.replays"),
     ("gaps told", "log.gaps"),
     ("takeovers", "log.takeovers"),
+    ("dead letters", "deadLetters.kept"),
     ("repeated publishes", "keys.duplicates"),
 )
 """
@@ -88,7 +89,9 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str, 
         "",
         _by_name("agent", "connections", stats.get("agentStats")),
         "",
-        _by_name("agent", "owed", _owed(stats.get("agentLoads"))),
+        _by_name("agent", "owed", _loads(stats, "owed")),
+        "",
+        _by_name("agent", "dead letters", _loads(stats, "dead")),
     )
     counts = _counts(stats, before["stats"] if before else None, elapsed)
     return Group(_head(report["health"], where), Text(trouble, "bold red"), _Columns(counts, names))
@@ -130,13 +133,15 @@ def _by_name(what: str, count: str, counts: object) -> Table | Text:
     return table
 
 
-def _owed(loads: object) -> object:
+def _loads(stats: Part, figure: str) -> dict[str, object] | None:
     """
-    How much each agent owes; None if the service does not say, or if nobody owes anything.
+    One figure of the agents' loads, where it is not 0; None if there is none.
     """
-    if not isinstance(loads, dict) or not loads:
+    loads = stats.get("agentLoads")
+    if not isinstance(loads, dict):
         return None
-    return {name: load.get("owed") for name, load in loads.items() if isinstance(load, dict)}
+    figures = {name: load.get(figure) for name, load in loads.items() if isinstance(load, dict)}
+    return {name: number for name, number in figures.items() if number} or None
 
 
 def _problems(stats: Part) -> Iterator[tuple[str, str]]:

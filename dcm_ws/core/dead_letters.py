@@ -199,6 +199,13 @@ class DeadLetters:
             return {}
         return {pos: letter for pos, letter in self._of.get(agent, {}).items() if letter.redriven_at}
 
+    def by_agent(self, most: int) -> Iterator[tuple[str, int]]:
+        """
+        How many dead letters each agent has, of C{most} agents at the most.
+        """
+        for agent, letters in islice(self._of.items(), most):
+            yield agent, len(letters)
+
     def expire(self, most: int) -> bool:
         """
         Forget dead letters that have been kept for long enough, C{most} at a time.  Returns if there may be more.

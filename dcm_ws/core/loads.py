@@ -4,28 +4,30 @@ What agents still have to get and to acknowledge, and how far clients are behind
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import TypedDict
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.clients import Clients
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.ports import Log
 
 
 class Load(TypedDict):
     """
-    What an agent has to acknowledge.
+    What an agent has to acknowledge, or has not.
 
     @ivar inFlight: deliveries that were sent to its connections and await an ack.
     @ivar owed: these, and what it was sent before, and is sent again.
     @ivar behind: events of the log that its slowest connection has not passed yet.
+    @ivar dead: its dead letters.
     """
 
     inFlight: int
     owed: int
     behind: int
+    dead: int
 
 
 class Loads:
@@ -33,10 +35,13 @@ class Loads:
     Computes the loads of agents when it is asked: nothing is counted for them.
     """
 
-    def __init__(self, *, clients: Clients, deliveries: DeliveryQueue, memory: AgentMemory, log: Log) -> None:
+    def __init__(
+        self, *, clients: Clients, deliveries: DeliveryQueue, memory: AgentMemory, letters: DeadLetters, log: Log
+    ) -> None:
         self._behind = clients.behind
         self._deliveries = deliveries
         self._memory = memory
+        self._letters = letters
         self._log = log
         self._connections = clients.connections
 
@@ -56,11 +61,12 @@ class Loads:
         head = self._log.head
         return max((head - client.behind.after for client in self._behind if client.behind is not None), default=0)
 
-    def of_agents(self, most: int) -> Iterator[tuple[str, Load]]:
+    def of_agents(self, most: int) -> dict[str, Load]:
         """
-        The agents that have something to acknowledge or are behind, of C{most} connected and C{most} absent ones.
+        The agents that have something to acknowledge, are behind or have dead letters: of C{most} connected
+        ones, C{most} absent ones, and C{most} with dead letters.
         """
-        head = self._log.head
+        head, loads = self._log.head, dict[str, Load]()
         for agent, sessions in islice(self._connections.items(), most):
             in_flight = waiting = behind = 0
             for session in sessions:
@@ -69,7 +75,11 @@ class Loads:
                     waiting += len(session.behind.owed)
                     behind = max(behind, head - session.behind.after)
             if in_flight or waiting or behind:
-                yield agent, {"inFlight": in_flight, "owed": in_flight + waiting, "behind": behind}
+                loads[agent] = {"inFlight": in_flight, "owed": in_flight + waiting, "behind": behind, "dead": 0}
         for agent, kept in self._memory.kept_of(most):
             if kept:
-                yield agent, {"inFlight": 0, "owed": kept, "behind": 0}
+                loads[agent] = {"inFlight": 0, "owed": kept, "behind": 0, "dead": 0}
+        for agent, dead in self._letters.by_agent(most):
+            load = loads.setdefault(agent, {"inFlight": 0, "owed": 0, "behind": 0, "dead": 0})
+            load["dead"] = dead
+        return loads

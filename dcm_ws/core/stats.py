@@ -22,7 +22,7 @@ from dcm_ws.core.session import Session
 NAMES_SHOWN = 1000
 """
 Channels that C{channelStats} lists, at most, and agents that C{agentStats} lists; C{agentLoads} lists as many
-connected agents, and as many absent ones.
+connected agents, as many absent ones, and as many with dead letters.
 """
 
 
@@ -174,7 +174,7 @@ class Stats:
         self._keys = keys
         self._log = log
         self._presence = presence
-        self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, log=log)
+        self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, letters=letters, log=log)
 
     def sizes(self, *, names: bool) -> Sizes:
         """
@@ -200,7 +200,7 @@ class Stats:
         named: AgentNames = {}
         if names:
             named["agentStats"] = dict(islice(self._presence.agents.items(), NAMES_SHOWN))
-            named["agentLoads"] = dict(self._loads.of_agents(NAMES_SHOWN))
+            named["agentLoads"] = self._loads.of_agents(NAMES_SHOWN)
         return {
             **self.sizes(names=names),
             **named,

@@ -143,7 +143,7 @@ class ServiceCollector(Collector):
         )
 
     def _log(self, stats: StatsReport) -> Iterator[Metric]:
-        log, keys = stats["log"], stats["keys"]
+        log, letters, keys = stats["log"], stats["deadLetters"], stats["keys"]
         yield GaugeMetricFamily("dcm_ws_log_head", "The last position of the log", log["head"])
         yield GaugeMetricFamily("dcm_ws_log_first", "The oldest position that is kept", log["first"])
         yield GaugeMetricFamily("dcm_ws_log_events", "Events in the log", log["events"])
@@ -156,6 +156,11 @@ class ServiceCollector(Collector):
         yield _plain("log_replays", "Times that a client began to catch up", log["replays"])
         yield _plain("log_gaps", "Times that a client was told of a gap", log["gaps"])
         yield _plain("log_takeovers", "Connections that took over what their agent owed", log["takeovers"])
+        yield GaugeMetricFamily("dcm_ws_dead_letters", "Dead letters that are kept", letters["kept"])
+        yield GaugeMetricFamily("dcm_ws_dead_letter_bytes", "Bytes of the dead letters", letters["bytes"])
+        yield _plain("dead_letters_died", "Events that became dead letters", letters["died"])
+        yield _plain("dead_letters_poison", "Those of them that were sent too often over returns", letters["poison"])
+        yield _plain("dead_letters_redriven", "Dead letters that were sent again", letters["redriven"])
         yield GaugeMetricFamily("dcm_ws_publish_keys", "Keys of publishes that are remembered", keys["remembered"])
         yield _plain("publish_duplicates", "Publishes that repeated one with the same key", keys["duplicates"])
 

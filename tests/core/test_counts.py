@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from dcm_ws.core.counts import AUDIENCES, LATENCIES, SAMPLED, Histogram, Received, Sent
+from dcm_ws.core.counts import (
+    AUDIENCES,
+    LATENCIES,
+    LOSERS_MAX,
+    SAMPLED,
+    Histogram,
+    Received,
+    Sent,
+    SharedCount,
+)
 from dcm_ws.protocol.events import CATALOGUE, CATEGORIES, traits_of
 from tests.fakes import Client, make_core
 
@@ -143,3 +152,18 @@ def test_one_of_some_publishings_is_timed() -> None:
     for _ in range(2 * SAMPLED + 1):
         client.say(type="publish", channel="global", event="system.info")
     assert sum(core.counts.publish_seconds.counts) == 3
+
+
+def test_losers_are_limited_in_number() -> None:
+    """
+    What those beyond the limit lose counts, and their names are not kept.
+    """
+    count = SharedCount()
+    for number in range(LOSERS_MAX + 5):
+        count.add_of(f"agent-{number}", 2)
+    count.add_of("agent-0")
+    count.add(7)
+    assert count.value == 2 * (LOSERS_MAX + 5) + 1 + 7
+    losers = count.take_losers()
+    assert (len(losers), losers["agent-0"], losers["agent-1"]) == (LOSERS_MAX, 3, 2)
+    assert count.take_losers() == {}

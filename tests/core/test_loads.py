@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from dcm_ws.core import stats as stats_module
 from dcm_ws.core.assembly import Core
 from tests.core.clients import TASK, away, joined, stats
+from tests.core.living import live
 from tests.fakes import Client, make_core
 
 
@@ -48,9 +49,9 @@ def test_deliveries_in_flight(core: Core) -> None:
     """
     one, _ = (joined(core, "topics/t", agent="ann", quiet=True) for _ in range(2))
     publish(core, 3)
-    assert loads(core) == {"ann": {"inFlight": 6, "owed": 6, "behind": 0}}
+    assert loads(core) == {"ann": {"inFlight": 6, "owed": 6, "behind": 0, "dead": 0}}
     one.say(type="ack", pos=2)
-    assert loads(core) == {"ann": {"inFlight": 2, "owed": 2, "behind": 0}}
+    assert loads(core) == {"ann": {"inFlight": 2, "owed": 2, "behind": 0, "dead": 0}}
     assert stats(core)["log"]["owed"] == 2
 
 
@@ -63,7 +64,7 @@ def test_deliveries_of_absent_agents(core: Core) -> None:
     ann.leave()
     publish(core, 4)
     away(core, "bob", 2)
-    assert loads(core) == {"ann": {"inFlight": 0, "owed": 3, "behind": 0}}
+    assert loads(core) == {"ann": {"inFlight": 0, "owed": 3, "behind": 0, "dead": 0}}
     assert stats(core)["log"]["owed"] == 3
 
 
@@ -77,7 +78,7 @@ def test_clients_that_catch_up(core: Core) -> None:
     publish(core, 4)
     slow(core, "ann")
     publish(core, 1)
-    assert loads(core) == {"ann": {"inFlight": 0, "owed": 3, "behind": 5}}
+    assert loads(core) == {"ann": {"inFlight": 0, "owed": 3, "behind": 5, "dead": 0}}
     log = stats(core)["log"]
     assert (log["owed"], log["behind"], log["catchingUp"], log["head"]) == (3, 5, 1, 8)
 
@@ -90,6 +91,23 @@ def test_slowest_connection_counts(core: Core) -> None:
     assert core.log.head == core_head + 5
     assert {agent: load["behind"] for agent, load in loads(core).items()} == {"ann": 5, "bob": 4}
     assert stats(core)["log"]["behind"] == 5
+
+
+def test_dead_letters(core: Core, clock: Clock) -> None:
+    """
+    Those of an agent are listed whether it is connected, away, or not known any more.
+    """
+    ann = joined(core, "topics/t", agent="ann", quiet=True)
+    ann.auth("ann", durable=True)
+    publish(core, 2)
+    live(core, clock, 30)
+    assert loads(core) == {"ann": {"inFlight": 0, "owed": 0, "behind": 0, "dead": 2}}
+    publish(core, 1)
+    assert loads(core) == {"ann": {"inFlight": 1, "owed": 1, "behind": 0, "dead": 2}}
+    ann.leave()
+    assert loads(core) == {"ann": {"inFlight": 0, "owed": 1, "behind": 0, "dead": 2}}
+    live(core, clock, 2 * 86_400, 3600)
+    assert loads(core) == {"ann": {"inFlight": 0, "owed": 0, "behind": 0, "dead": 2}}
 
 
 def test_so_many_agents_are_listed_at_most(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

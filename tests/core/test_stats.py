@@ -58,7 +58,7 @@ def test_counts(core: Core) -> None:
         "authenticatedClients": 0,
         "observers": 0,
         "agentStats": {},
-        "agentLoads": {"ann": {"inFlight": 0, "owed": 2, "behind": 0}},
+        "agentLoads": {"ann": {"inFlight": 0, "owed": 2, "behind": 0, "dead": 0}},
         "totalConnections": 2,
         "events": {"client": 1, "database": 1, "badNotifications": 0},
         "deliveries": {
