@@ -604,9 +604,13 @@ class Pair:
         tell(client, type="publish", id=1, channel=channel, event=event, data=self.published)
         self.model.publish(client.twin, channel, event, str(self.published))
 
+    def burst(self, client: Client, events: list[str]) -> None:
+        for event in events:
+            self.publish(client, "topics/t", event)
+
     def ack(self, client: Client, which: int) -> None:
         ids = {number: event_id for event_id, number in self.numbers.items()}
-        owed = list(client.twin.owed)
+        owed = list(client.twin.owed) or sorted({number for twin in self.model.clients for number in twin.owed})
         number = owed[which % len(owed)] if owed else -1
         tell(client, type="ack", message_id=ids.get(number, "msg_unknown"))
         self.model.ack(client.twin, number)
@@ -746,6 +750,8 @@ positions = st.tuples(epochs, backs, several)
 passing = st.tuples(st.just("advance"), st.sampled_from((1, 4, 5, 5, 10)))
 waiting = st.tuples(st.just("advance"), st.sampled_from((29, 30, 59, 60, 61, 289, 299, 300, 86_399, 86_400)))
 publishing = st.tuples(st.just("publish"), which, channels, st.sampled_from((*TRACKED, *EVENTS)))
+# more than may be in flight
+bursting = st.tuples(st.just("burst"), which, st.lists(st.sampled_from(LOGGED), min_size=2, max_size=6))
 authenticating = st.tuples(st.just("auth"), which, agents, sessions, st.booleans())
 operations = st.one_of(
     st.tuples(st.just("connect"), st.none() | agents, st.sampled_from((False, False, True))),
@@ -757,7 +763,8 @@ operations = st.one_of(
     st.tuples(st.just("unsubscribe"), which, channels),
     publishing,
     publishing,
-    publishing,
+    bursting,
+    st.tuples(st.just("ack"), which, which),
     st.tuples(st.just("ack"), which, which),
     st.tuples(st.just("ack_all"), which, st.integers(0, 4)),
     st.tuples(st.just("resume"), which, epochs, backs, several),
