@@ -63,6 +63,7 @@ class Owed:
     frames: list[Message]
     due: float = 0
     sends: int = 1
+    refused: bool = False
 
 
 @dataclass(eq=False)
@@ -83,7 +84,7 @@ class ModelClient:
     pinged_at: float = -1
     excused_at: float = -1
     observer: bool = False
-    acknowledges: bool = False
+    durable: bool = False
     silent: bool = False
     agent: str | None = None
     session: str | None = None
@@ -112,7 +113,7 @@ class ModelAbsence:
     owed: dict[int, list[Message]]
     places: dict[str, int]
     until: float
-    acknowledges: bool
+    durable: bool
 
 
 class Model:
@@ -128,12 +129,12 @@ class Model:
         self.head = 0
         # the connections of each agent, the newest last
         self.connections: dict[str, list[ModelClient]] = {agent: [] for agent in AGENTS}
-        self.remembered: dict[str, tuple[float, set[str]]] = {}
+        # until when, the subscriptions, and whether the agent is durable
+        self.remembered: dict[str, tuple[float, set[str], bool]] = {}
         self.absences: dict[str, ModelAbsence] = {}
         self.given_up = 0
         self.resumed_at = self.admits_since = now
         self.never_acknowledged = 0
-        self.acknowledging: dict[str, float] = {}
 
     # connections
 
@@ -171,7 +172,7 @@ class Model:
             happened = self.history[number]
             if happened.event in TRACKED:
                 places |= {name: min(places[name], happened.pos - 1) for name in names}
-        self.remembered[agent] = (self.now + 86_400, set(client.channels))
+        self.remembered[agent] = (self.now + 86_400, set(client.channels), client.durable)
         others = [other for other in self.connections[agent] if other is not client]
         if others:
             heir = others[-1]
@@ -179,9 +180,7 @@ class Model:
             if new:
                 self.catch_up(heir, {}, new | heir.inherited)
             return
-        if client.acknowledges:
-            self.acknowledging[agent] = self.now + 86_400
-        self.absences[agent] = ModelAbsence(owed, places, self.now + 300, client.acknowledges)
+        self.absences[agent] = ModelAbsence(owed, places, self.now + 300, client.durable)
 
     # commands
 
@@ -191,7 +190,8 @@ class Model:
         agent: str,
         session: str | None,
         observer: bool | None,
-        position: tuple[str, int, list[str]] | None = None,
+        position: tuple[str, int, list[str]] | None,
+        durable: bool,
     ) -> None:
         if position is not None and self.has_too_many(client, position[2]):
             client.inbox.append(("refused", None, "TOO_MANY_SUBSCRIPTIONS"))
@@ -214,24 +214,23 @@ class Model:
         if len(client.channels) >= MAX_SUBSCRIPTIONS and client.session not in (None, session):
             self.unjoin(client, f"sessions/{client.session}")
         client.agent, client.session, client.observer = agent, session, observer
-        if client.acknowledges:
-            self.acknowledging[agent] = self.now + 86_400
-        client.acknowledges = self.acknowledging.get(agent, 0) > self.now
+        until, channels, known = self.remembered.get(agent, (0.0, set[str](), False))
+        others = [other for other in self.connections[agent] if other is not client]
+        if durable or client.durable or (known and until > self.now) or any(other.durable for other in others):
+            self.make_durable(client)
         client.channels.setdefault(f"agents/{agent}", self.head)
         if session is not None:
             client.channels.setdefault(f"sessions/{session}", self.head)
         missed: dict[str, int] = {}
         owed: dict[int, list[Message]] = {}
         if returning:
-            until, channels = self.remembered.get(agent, (0.0, set()))
             if until > self.now:
                 self.restore(client, channels)
             absence = self.absences.pop(agent, None)
             if absence is not None and absence.until > self.now:
                 missed, owed = absence.places, absence.owed
-            for other in self.connections[agent]:
-                if other is not client:
-                    owed |= {each.number: each.frames for each in other.owed.values()} | other.inherited
+            for other in others:
+                owed |= {each.number: each.frames for each in other.owed.values()} | other.inherited
         self.resume_from(client, position, missed, owed)
         if not observer:
             self.tell("agent.connected", client)
@@ -302,8 +301,8 @@ class Model:
 
     def unjoin(self, client: ModelClient, channel: str) -> None:
         client.channels.pop(channel, None)
-        for names in client.waiting.values():
-            names.discard(channel)
+        waiting = {number: names - {channel} for number, names in client.waiting.items()}
+        client.waiting = {number: names for number, names in waiting.items() if names}
 
     def publish(self, client: ModelClient, channel: str, event: str, data: str) -> None:
         if self.refused(client):
@@ -322,24 +321,38 @@ class Model:
         self.acknowledge(client, {number for number, happened in enumerate(self.history) if happened.pos <= pos})
 
     def acknowledge(self, client: ModelClient, numbers: set[int]) -> None:
-        if not client.observer and not client.acknowledges:
-            client.acknowledges = True
-            client.silent = False
-            if client.agent is not None:
-                self.acknowledging[client.agent] = self.now + 86_400
+        if not client.durable:
+            self.make_durable(client)
         for each in {client, *self.connections.get(client.present or "", ())}:
             for number in numbers:
                 each.owed.pop(number, None)
                 each.inherited.pop(number, None)
 
+    def nack(self, client: ModelClient, number: int, delay: int) -> None:
+        others = [other for other in self.connections.get(client.present or "", ()) if other is not client]
+        for each in (client, *others):
+            owed = each.owed.get(number)
+            if owed is not None and not owed.refused:
+                owed.refused = True
+                owed.due = self.now + (delay if owed.sends < 3 else 0)
+                if not client.durable:
+                    self.make_durable(client)
+                break
+
+    def make_durable(self, client: ModelClient) -> None:
+        if not client.observer:
+            for each in {client, *self.connections.get(client.agent or "", ())}:
+                each.durable = True
+                each.silent = False
+
     def give_up(self, client: ModelClient, number: int) -> None:
         del client.owed[number]
-        self.count_lost(client.acknowledges, 1)
-        if not client.acknowledges:
+        self.count_lost(client.durable, 1)
+        if not client.durable:
             client.silent = True
 
-    def count_lost(self, acknowledges: bool, deliveries: int) -> None:
-        if acknowledges:
+    def count_lost(self, durable: bool, deliveries: int) -> None:
+        if durable:
             self.given_up += deliveries
         else:
             self.never_acknowledged += deliveries
@@ -459,7 +472,7 @@ class Model:
             self.resumed_at = self.now
         for agent, absence in list(self.absences.items()):
             if absence.until <= self.now:
-                self.count_lost(absence.acknowledges, len(absence.owed))
+                self.count_lost(absence.durable, len(absence.owed))
                 del self.absences[agent]
         closing = {}
         for client in self.clients:
@@ -486,6 +499,7 @@ class Model:
                     self.give_up(client, owed.number)
                 else:
                     owed.sends += 1
+                    owed.refused = False
                     owed.due = self.now + 5
                     client.inbox += owed.frames
 
@@ -574,8 +588,9 @@ class Pair:
         by_token: bool,
         observer: bool | None = None,
         position: tuple[str, int, list[str]] | None = None,
+        durable: bool = False,
     ) -> None:
-        more: dict[str, Any] = {"observer": observer}
+        more: dict[str, Any] = {"observer": observer, "durable": durable or None}
         if position is not None:
             epoch, back, channels = position
             position = epoch, max(0, self.model.head - back), channels
@@ -584,7 +599,7 @@ class Pair:
             tell(client, type="auth", token=sign(SECRET, agent, session, self.core.world.wall_ms()), **more)
         else:
             tell(client, type="auth", agent_id=agent, session_id=session, **more)
-        self.model.auth(client.twin, agent, session, observer, position)
+        self.model.auth(client.twin, agent, session, observer, position, durable)
 
     def resume(self, client: Client, epoch: str, back: int, channels: list[str]) -> None:
         pos = max(0, self.model.head - back)
@@ -609,11 +624,23 @@ class Pair:
             self.publish(client, "topics/t", event)
 
     def ack(self, client: Client, which: int) -> None:
+        number, event_id = self.owed_by(client, which)
+        tell(client, type="ack", message_id=event_id)
+        self.model.ack(client.twin, number)
+
+    def nack(self, client: Client, which: int, delay: int) -> None:
+        number, event_id = self.owed_by(client, which)
+        tell(client, type="nack", message_id=event_id, delay_ms=delay * 1000)
+        self.model.nack(client.twin, number, delay)
+
+    def owed_by(self, client: Client, which: int) -> tuple[int, str]:
+        """
+        An event that the client owes an ack for, or else one that others do, if there is any: its number and its id.
+        """
         ids = {number: event_id for event_id, number in self.numbers.items()}
         owed = list(client.twin.owed) or sorted({number for twin in self.model.clients for number in twin.owed})
         number = owed[which % len(owed)] if owed else -1
-        tell(client, type="ack", message_id=ids.get(number, "msg_unknown"))
-        self.model.ack(client.twin, number)
+        return number, ids.get(number, "msg_unknown")
 
     def ack_all(self, client: Client, back: int) -> None:
         pos = max(0, self.model.head - back)
@@ -767,8 +794,9 @@ operations = st.one_of(
     st.tuples(st.just("ack"), which, which),
     st.tuples(st.just("ack"), which, which),
     st.tuples(st.just("ack_all"), which, st.integers(0, 4)),
+    st.tuples(st.just("nack"), which, which, st.sampled_from((0, 1, 6, 20))),
     st.tuples(st.just("resume"), which, epochs, backs, several),
-    st.tuples(st.just("auth"), which, agents, sessions, st.booleans(), st.none(), positions),
+    st.tuples(st.just("auth"), which, agents, sessions, st.booleans(), st.none(), st.none() | positions, st.booleans()),
     passing,
     passing,
     passing,
