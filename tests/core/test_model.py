@@ -73,6 +73,7 @@ class ModelClient:
     @ivar behind: it catches up with the log.
     @ivar full: so much is in flight that it gets no more of the log.
     @ivar waiting: the events that wait for it in the log, each with the channels on which it gets them.
+    @ivar missed: the same, of what its agent missed while it was away.
     @ivar inherited: the events that its agent owes, and that it has not been sent yet.
     """
 
@@ -94,7 +95,16 @@ class ModelClient:
     behind: bool = False
     full: bool = False
     waiting: dict[int, set[str]] = field(default_factory=dict)
+    missed: dict[int, set[str]] = field(default_factory=dict)
     inherited: dict[int, list[Message]] = field(default_factory=dict)
+
+    @property
+    def in_log(self) -> dict[int, set[str]]:
+        """
+        All that waits for it in the log.
+        """
+        numbers = {*self.waiting, *self.missed}
+        return {number: self.waiting.get(number, set()) | self.missed.get(number, set()) for number in numbers}
 
     @property
     def present(self) -> str | None:
@@ -164,11 +174,12 @@ class Model:
         owed = {owed.number: owed.frames for owed in client.owed.values()} | client.inherited
         client.owed.clear()
         client.inherited = {}
+        in_log, client.missed = client.in_log, {}
         agent = client.present
         if agent is None:
             return
         places = dict.fromkeys(client.channels, self.head)
-        for number, names in client.waiting.items():
+        for number, names in in_log.items():
             happened = self.history[number]
             if happened.event in TRACKED:
                 places |= {name: min(places[name], happened.pos - 1) for name in names}
@@ -178,7 +189,7 @@ class Model:
             heir = others[-1]
             new = {number: owed[number] for number in owed if number not in heir.owed}
             if new:
-                self.catch_up(heir, {}, new | heir.inherited)
+                self.catch_up(heir, {}, {}, new)
             return
         self.absences[agent] = ModelAbsence(owed, places, self.now + 300, client.durable)
 
@@ -271,17 +282,22 @@ class Model:
                 resumed = dict.fromkeys(channels, pos)
         is_resumed = None if position is None else gap is None
         client.inbox.append(("authenticated", None, is_resumed, gap, *sorted(client.channels), self.place(client)))
-        found: dict[int, set[str]] = {}
+        self.catch_up(client, self.until_now(client, resumed), self.until_now(client, missed, TRACKED), owed)
+
+    def until_now(
+        self, client: ModelClient, places: dict[str, int], events: Collection[str] = LOGGED
+    ) -> dict[int, set[str]]:
+        """
+        What a client gets after certain positions in its channels.  What is later than its subscriptions has come
+        directly, or waits already.
+        """
+        found = {}
         for number, happened in enumerate(self.history):
-            for name in self.heard_on(number, client.channels):
-                # what is later has come directly, or waits already
-                asked = resumed.get(name, self.head)
-                if happened.event in TRACKED:
-                    asked = min(asked, missed.get(name, self.head))
-                if asked < happened.pos <= client.channels[name]:
-                    found.setdefault(number, set()).add(name)
-        if found or owed:
-            self.catch_up(client, found, owed | client.inherited)
+            names = self.heard_on(number, client.channels) if happened.event in events else ()
+            some = {name for name in names if places.get(name, self.head) < happened.pos <= client.channels[name]}
+            if some:
+                found[number] = some
+        return found
 
     def subscribe(self, client: ModelClient, channel: str) -> None:
         if self.refused(client):
@@ -301,8 +317,11 @@ class Model:
 
     def unjoin(self, client: ModelClient, channel: str) -> None:
         client.channels.pop(channel, None)
-        waiting = {number: names - {channel} for number, names in client.waiting.items()}
-        client.waiting = {number: names for number, names in waiting.items() if names}
+        for waiting in (client.waiting, client.missed):
+            for number in list(waiting):
+                waiting[number].discard(channel)
+                if not waiting[number]:
+                    del waiting[number]
 
     def publish(self, client: ModelClient, channel: str, event: str, data: str) -> None:
         if self.refused(client):
@@ -425,15 +444,24 @@ class Model:
         """
         if not client.behind:
             return range(self.head, self.head + 1)
-        return range(min((self.history[number].pos for number in client.waiting), default=self.head + 1))
+        return range(min((self.history[number].pos for number in client.in_log), default=self.head + 1))
 
-    def catch_up(self, client: ModelClient, found: dict[int, set[str]], owed: dict[int, list[Message]]) -> None:
+    def catch_up(
+        self,
+        client: ModelClient,
+        resumed: dict[int, set[str]],
+        missed: dict[int, set[str]],
+        owed: dict[int, list[Message]],
+    ) -> None:
         """
-        Send a client what it finds in the log, and what its agent owes, before all that is still to come.
+        Send a client what it resumes, and what its agent has missed and owes, before all that is still to come.
         """
-        for number, names in found.items():
-            client.waiting.setdefault(number, set()).update(names)
-        client.inherited = owed
+        if not resumed and not missed and not owed:
+            return
+        for waiting, new in ((client.waiting, resumed), (client.missed, missed)):
+            for number, names in new.items():
+                waiting.setdefault(number, set()).update(names)
+        client.inherited |= owed
         if not client.behind:
             client.behind = True
             self.send_waiting(client)
@@ -449,14 +477,15 @@ class Model:
                 client.full = True
             if client.full:
                 return
-            if not client.waiting and not client.inherited:
+            in_log = client.in_log
+            if not in_log and not client.inherited:
                 client.behind = False
                 return
-            number = min((*client.waiting, *client.inherited))
-            names = client.waiting.pop(number, set())
-            frames = client.inherited.pop(number, None) or self.frames_for(names, number)
-            if frames:
-                self.deliver(client, number, frames)
+            number = min((*in_log, *client.inherited))
+            client.waiting.pop(number, None)
+            client.missed.pop(number, None)
+            frames = client.inherited.pop(number, None) or self.frames_for(in_log[number], number)
+            self.deliver(client, number, frames)
 
     # time
 
