@@ -119,5 +119,9 @@ class Behind:
         """
         pos = entry.pos
         if pos > since:
-            return pos > self.live
-        return self.resumed.get(channel, NEVER) < pos or (entry.tracked and self.missed.get(channel, NEVER) < pos)
+            if pos > self.live:
+                return True
+        elif self.resumed.get(channel, NEVER) < pos:
+            return True
+        # also what came directly before the client authenticated as the agent
+        return entry.tracked and self.missed.get(channel, NEVER) < pos

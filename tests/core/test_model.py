@@ -282,19 +282,20 @@ class Model:
                 resumed = dict.fromkeys(channels, pos)
         is_resumed = None if position is None else gap is None
         client.inbox.append(("authenticated", None, is_resumed, gap, *sorted(client.channels), self.place(client)))
-        self.catch_up(client, self.until_now(client, resumed), self.until_now(client, missed, TRACKED), owed)
+        # what is later than the subscriptions has come directly, or waits already
+        asked = {name: range(pos + 1, client.channels[name] + 1) for name, pos in resumed.items()}
+        # what the agent has missed comes also to a client that it has come to before it authenticated
+        lost = {name: range(pos + 1, self.head + 1) for name, pos in missed.items()}
+        self.catch_up(client, self.logged(client, asked, LOGGED), self.logged(client, lost, TRACKED), owed)
 
-    def until_now(
-        self, client: ModelClient, places: dict[str, int], events: Collection[str] = LOGGED
-    ) -> dict[int, set[str]]:
+    def logged(self, client: ModelClient, places: dict[str, range], events: Collection[str]) -> dict[int, set[str]]:
         """
-        What a client gets after certain positions in its channels.  What is later than its subscriptions has come
-        directly, or waits already.
+        The events of certain positions in the channels of a client, each with the channels.
         """
         found = {}
         for number, happened in enumerate(self.history):
             names = self.heard_on(number, client.channels) if happened.event in events else ()
-            some = {name for name in names if places.get(name, self.head) < happened.pos <= client.channels[name]}
+            some = {name for name in names if happened.pos in places.get(name, ())}
             if some:
                 found[number] = some
         return found
