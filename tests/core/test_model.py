@@ -31,6 +31,7 @@ EVENTS = (*LOGGED, "system.info", "agent.heartbeat")
 RESERVED = ("system.info",)
 EPOCH = "epoch"
 MAX_PENDING = 3
+POISON = 15
 MAX_SUBSCRIPTIONS = 4
 
 Message = tuple[Any, ...]
@@ -57,13 +58,26 @@ class Happened(NamedTuple):
 class Owed:
     """
     A tracked event that a client has not acknowledged.
+
+    @ivar sends: how often it was sent to the agent since the agent was last away.
+    @ivar earlier: how often before that.
     """
 
     number: int
     frames: list[Message]
-    due: float = 0
-    sends: int = 1
+    due: float
+    sends: int
+    earlier: int
     refused: bool = False
+
+
+class Sends(NamedTuple):
+    """
+    How often an event was sent that an agent owes an ack for, as in L{Owed}.
+    """
+
+    sends: int
+    earlier: int
 
 
 @dataclass(eq=False)
@@ -96,7 +110,7 @@ class ModelClient:
     full: bool = False
     waiting: dict[int, set[str]] = field(default_factory=dict)
     missed: dict[int, set[str]] = field(default_factory=dict)
-    inherited: dict[int, list[Message]] = field(default_factory=dict)
+    inherited: dict[int, Sends] = field(default_factory=dict)
 
     @property
     def in_log(self) -> dict[int, set[str]]:
@@ -120,7 +134,7 @@ class ModelAbsence:
     @ivar places: what the agent was subscribed to, and the position after which it has missed events there.
     """
 
-    owed: dict[int, list[Message]]
+    owed: dict[int, Sends]
     places: dict[str, int]
     until: float
     durable: bool
@@ -171,7 +185,7 @@ class Model:
         """
         It is not a connection of its agent any more.
         """
-        owed = {owed.number: owed.frames for owed in client.owed.values()} | client.inherited
+        owed = what_is_owed(client)
         client.owed.clear()
         client.inherited = {}
         in_log, client.missed = client.in_log, {}
@@ -191,6 +205,7 @@ class Model:
             if new:
                 self.catch_up(heir, {}, {}, new)
             return
+        owed = {number: Sends(0, sum(sends)) for number, sends in owed.items()}
         self.absences[agent] = ModelAbsence(owed, places, self.now + 300, client.durable)
 
     # commands
@@ -233,15 +248,15 @@ class Model:
         if session is not None:
             client.channels.setdefault(f"sessions/{session}", self.head)
         missed: dict[str, int] = {}
-        owed: dict[int, list[Message]] = {}
+        owed: dict[int, Sends] = {}
         if returning:
             if until > self.now:
                 self.restore(client, channels)
             absence = self.absences.pop(agent, None)
             if absence is not None and absence.until > self.now:
-                missed, owed = absence.places, absence.owed
+                missed, owed = absence.places, dict(absence.owed)
             for other in others:
-                owed |= {each.number: each.frames for each in other.owed.values()} | other.inherited
+                owed |= what_is_owed(other)
         self.resume_from(client, position, missed, owed)
         if not observer:
             self.tell("agent.connected", client)
@@ -267,7 +282,7 @@ class Model:
         client: ModelClient,
         position: tuple[str, int, list[str]] | None,
         missed: dict[str, int],
-        owed: dict[int, list[Message]],
+        owed: dict[int, Sends],
     ) -> None:
         gap, resumed = None, {}
         if position is not None:
@@ -366,10 +381,12 @@ class Model:
                 each.silent = False
 
     def give_up(self, client: ModelClient, number: int) -> None:
-        del client.owed[number]
-        self.count_lost(client.durable, 1)
-        if not client.durable:
-            client.silent = True
+        """
+        The client does not get an event again.  That is no failure while another connection of its agent owes it.
+        """
+        others = [other for other in self.connections.get(client.present or "", ()) if other is not client]
+        if not any(number in what_is_owed(other) for other in others):
+            self.count_lost(client.durable, 1)
 
     def count_lost(self, durable: bool, deliveries: int) -> None:
         if durable:
@@ -428,14 +445,21 @@ class Model:
             for name in self.heard_on(number, channels)
         ]
 
-    def deliver(self, client: ModelClient, number: int, frames: list[Message]) -> None:
+    def deliver(
+        self,
+        client: ModelClient,
+        number: int,
+        frames: list[Message],
+        sent: Sends = Sends(0, 0),  # noqa: B008
+    ) -> None:
         client.inbox += frames
         if client.observer or self.history[number].event not in TRACKED:
             return
         client.owed.pop(number, None)
-        client.owed[number] = Owed(number, frames, self.now + 5)
+        client.owed[number] = Owed(number, frames, self.now + 5, sent.sends + 1, sent.earlier)
         if client.silent and len(client.owed) > MAX_PENDING:
-            self.give_up(client, next(iter(client.owed)))
+            del client.owed[next(iter(client.owed))]
+            self.count_lost(client.durable, 1)
 
     # the log
 
@@ -452,7 +476,7 @@ class Model:
         client: ModelClient,
         resumed: dict[int, set[str]],
         missed: dict[int, set[str]],
-        owed: dict[int, list[Message]],
+        owed: dict[int, Sends],
     ) -> None:
         """
         Send a client what it resumes, and what its agent has missed and owes, before all that is still to come.
@@ -485,8 +509,16 @@ class Model:
             number = min((*in_log, *client.inherited))
             client.waiting.pop(number, None)
             client.missed.pop(number, None)
-            frames = client.inherited.pop(number, None) or self.frames_for(in_log[number], number)
-            self.deliver(client, number, frames)
+            if number not in client.inherited:
+                self.deliver(client, number, self.frames_for(in_log[number], number))
+                continue
+            sent = client.inherited.pop(number)
+            if sum(sent) >= POISON:
+                self.give_up(client, number)
+                continue
+            # if it has left all channels that have the event, as a subscriber of the channel gets it
+            names = self.heard_on(number, client.channels) or [self.history[number].channel]
+            self.deliver(client, number, self.frames_for(names, number), sent)
 
     # time
 
@@ -525,13 +557,22 @@ class Model:
             for owed in list(client.owed.values()):
                 if owed.due > self.now:
                     continue
-                if owed.sends == 3:
+                if owed.sends >= 3:
+                    del client.owed[owed.number]
+                    client.silent = not client.durable
                     self.give_up(client, owed.number)
                 else:
                     owed.sends += 1
                     owed.refused = False
                     owed.due = self.now + 5
                     client.inbox += owed.frames
+
+
+def what_is_owed(client: ModelClient) -> dict[int, Sends]:
+    """
+    What the agent of a client owes acks for on this connection, whether it has been sent there or not.
+    """
+    return {number: Sends(owed.sends, owed.earlier) for number, owed in client.owed.items()} | client.inherited
 
 
 class Peer(RecordingPeer):
