@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import islice
+from itertools import islice, takewhile
 
 from dcm_ws.core.delivery import Owed
 from dcm_ws.core.entries import Entry
@@ -94,7 +94,7 @@ class Behind:
         if event_id is not None:
             owed.pop(self._ids.get(event_id, 0), None)
             return
-        for settled in [one for one in owed if one <= pos and owed[one].event is None]:
+        for settled in [one for one in takewhile(pos.__ge__, owed) if owed[one].event is None]:
             del owed[settled]
 
     def to_find(self, most: int) -> list[int]:

@@ -121,6 +121,13 @@ class Budget:
         self._bytes -= size
         return left
 
+    def charge(self, messages: float) -> None:
+        """
+        Take so many messages more for the one that was just taken, also if there are not as many left.
+        """
+        if self._allowance.rate:
+            self._messages -= messages
+
     def refused(self, size: int) -> bool:
         """
         Count C{size} bytes that were refused.  True if too much has been refused lately.

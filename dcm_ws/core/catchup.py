@@ -223,6 +223,9 @@ class CatchUp:
     def _send(self, session: Session, event: Tracked, tracked: bool) -> bytes:
         if tracked and not session.observer:
             self._deliveries.forget(session, event.id)
+            last = next(reversed(session.owed.values()), None)
+            if last is not None and last.event.seq > event.seq:
+                session.owes_in_order = False
             self._deliveries.sent(event, {session})
             if self._deliveries.full:
                 self.wait()

@@ -11,6 +11,16 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.errors import CloseCode
 
+RESUME = 10.0
+"""
+Messages that a C{resume} counts as, beyond its own: a short one may be answered with 256 KiB of events.
+"""
+
+RESUMED_FOR_ONE = 20
+"""
+Channels that make it count as one message more.
+"""
+
 
 class Charges:
     """
@@ -39,6 +49,15 @@ class Charges:
             if refusal is not None:
                 return refusal
         return None
+
+    def resume(self, session: Session, channels: int) -> None:
+        """
+        Charge a C{resume}, beyond its message, for what it makes the server read and send.
+
+        @param channels: those of the client, or those that it names, if they are more.
+        """
+        for budget in session.budgets:
+            budget.charge(RESUME + channels / RESUMED_FOR_ONE)
 
     def control(self, session: Session, size: int) -> bool:
         """

@@ -29,6 +29,8 @@ class Recipient(Protocol):
     durable: bool
     #: it is not durable, although it has had time to acknowledge something
     is_silent: bool
+    #: what it has not acknowledged is in the order of the log
+    owes_in_order: bool
 
     @property
     def name(self) -> str:
@@ -211,9 +213,16 @@ class DeliveryQueue:
         """
         C{client} has acknowledged all events up to a position.  False if it owed no ack for any of them.
         """
-        names = [name for name, delivery in client.owed.items() if delivery.event.seq <= pos]
+        names: list[str] = []
+        for name, delivery in client.owed.items():
+            if delivery.event.seq <= pos:
+                names.append(name)
+            elif client.owes_in_order:
+                # one that acknowledges each of its events this way must not have all of them looked at each time
+                break
         for name in names:
             self.ack(client, name)
+        client.owes_in_order = client.owes_in_order or not client.owed
         return bool(names)
 
     def nack(self, client: Recipient, event_id: str, delay: float) -> bool:

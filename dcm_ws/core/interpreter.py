@@ -33,6 +33,7 @@ from dcm_ws.protocol.commands import (
     Nack,
     Ping,
     Pong,
+    Position,
     Publish,
     Resume,
     Subscribe,
@@ -151,6 +152,9 @@ class Interpreter:
                 self._unsubscribe(session, command)
             case Auth():
                 self._received.auth += 1
+                if command.resume is not None and session.agent is not None:
+                    # the first one on a connection is charged with the connection
+                    self._charge_resume(session, command.resume)
                 try:
                     self._authenticate(session, command)
                 except ProtocolError as error:
@@ -258,12 +262,17 @@ class Interpreter:
         self._received.resume += 1
         if session.is_stranger:
             raise _not_authenticated(command.id)
+        self._charge_resume(session, command)
         try:
             self._resumption.check(session, command, authenticated=False)
         except ProtocolError as error:
             error.request = command.id
             raise
         self._resumption.resume(session, command, None, command.id)
+
+    def _charge_resume(self, session: Session, position: Position) -> None:
+        if session.budgets:
+            self._charges.resume(session, max(len(self._registry.channels(session)), len(position.channels)))
 
     def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
         self._received.unsubscribe += 1

@@ -284,12 +284,15 @@ class Resumption:
         @param authenticated: it has authenticated, or is just about to.
         @raise ProtocolError: C{INVALID_CHANNEL}, C{NOT_AUTHORIZED} or C{TOO_MANY_SUBSCRIPTIONS}.
         """
-        for name in position.channels:
-            agent = self._parse_channel(name).agent
-            if not authenticated and not session.may_listen(agent):
-                raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel")
-        mine = self._registry.channels(session)
-        if len(mine | set(position.channels)) > max(len(mine), self._max_subscriptions):
+        mine, names = self._registry.channels(session), position.channels
+        most = max(len(mine), self._max_subscriptions)
+        # a message has room for many more names than may be read in one turn
+        if len(names) <= most:
+            for name in names:
+                agent = self._parse_channel(name).agent
+                if not authenticated and not session.may_listen(agent):
+                    raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel")
+        if len(names) > most or len(mine | set(names)) > most:
             self._limits.max_subscriptions.add()
             raise ProtocolError(
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS,

@@ -81,6 +81,7 @@ class Session:
     @ivar acks: acks that it sent and did not owe, counted on from C{published}.
     @ivar owed: its deliveries that await an ack, by event id.
     @ivar behind: how far it is, if it catches up with the log.
+    @ivar owes_in_order: what it owes acks for is in the order of the log.
     @ivar is_silent: it is not durable, although it has had time to acknowledge something.
     @ivar expires_at: when its token expires (monotonic seconds); None without an expiry, or if expiry is not enforced.
     @ivar expires_ms: the same in ms since the epoch; 0 without an expiry, or if expiry is not enforced.
@@ -104,6 +105,7 @@ class Session:
         "operator",
         "origin",
         "owed",
+        "owes_in_order",
         "peer",
         "ping_at",
         "pinged_at",
@@ -131,6 +133,7 @@ class Session:
         self.owed: dict[str, Delivery] = {}
         self.behind: Behind | None = None
         self.is_silent = False
+        self.owes_in_order = True
         self.expires_at: float | None = None
         self.expires_ms = 0
 

@@ -53,6 +53,29 @@ def test_messages_over_the_rate_are_refused(clock: Clock, message: dict[str, Any
     assert client.peer.closed is None
 
 
+@pytest.mark.parametrize("kind", ["resume", "auth"])
+def test_resuming_costs_more_than_its_message(clock: Clock, kind: str) -> None:
+    """
+    A short message that has much sent cannot be repeated as often as others.
+    """
+    core = make_core(clock, rate_limit=2.0, rate_burst=4.0)
+    client = Client(core)
+    client.auth("ann")
+    client.peer.take()
+    position = {"epoch": "epoch", "pos": 0, "channels": [f"topics/{number}" for number in range(40)]}
+    client.say(**({"type": "resume", **position} if kind == "resume" else auth_with(position)))
+    # 4 were left, and 1 and 12 are taken
+    clock.advance(4.5)
+    answer = only(client.say(type="ping"))
+    assert (answer["code"], answer["retry_after_ms"]) == ("RATE_LIMITED", 500)
+    clock.advance(0.5)
+    assert only(client.say(type="ping"))["type"] == "pong"
+
+
+def auth_with(position: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "auth", "agent_id": "ann", "resume": position}
+
+
 def test_waiting_as_told_is_enough(clock: Clock) -> None:
     """
     The next message is executed after the time that the refusal names, and not before.

@@ -20,6 +20,7 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.durable = False
         self.is_silent = True
+        self.owes_in_order = True
         self.name = "client"
 
 
