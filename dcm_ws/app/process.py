@@ -5,6 +5,7 @@ What belongs to the process of C{twistd dcm-ws}: signals, exit status, log file 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -83,6 +84,10 @@ def install_signals(reactor: Any, hang_up: Callable[[], object]) -> None:
     signal.signal(signal.SIGHUP, call_hang_up)
 
 
+# of the middle generation, before a full one
+_COLLECTIONS = 10_000
+
+
 class _PlainLog:
     """
     Replaces C{twisted.python.log} in the epoll reactor: it calls without giving the old logging system a context, which
@@ -107,6 +112,18 @@ def tune() -> None:
         from twisted.internet import epollreactor
 
         setattr(epollreactor, "log", _PlainLog())  # noqa: B010 - for mypy it is the module that it replaces
+
+
+def spare_full_collections() -> None:
+    """
+    Have the garbage collector visit all objects almost never: a full collection stops the service for as long as it
+    takes, and finds nothing (docs/decisions/0013).  To be called when everything is built.
+    """
+    gc.collect()
+    # what is there now stays until the end
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _COLLECTIONS)
 
 
 def raise_file_limit() -> int | None:

@@ -35,6 +35,7 @@ def makeService(options: Options) -> IService:
     service.ready.addErrback(process.end, reactor)
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
+    reactor.callWhenRunning(process.spare_full_collections)
     reactor.callWhenRunning(process.install_signals, reactor, partial(_read_secrets_again, options, service))
     logged = _LoggedService(options, reactor, service.counts.limits.log_buffer.add)
     service.setServiceParent(logged)

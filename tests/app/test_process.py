@@ -4,6 +4,7 @@ The command, as a process of its own.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dcm_ws.app.process import too_few_files
+from dcm_ws.app.process import spare_full_collections, too_few_files
 from dcm_ws.app.settings import Settings
 
 VARIABLES = (
@@ -230,3 +231,17 @@ def run_limited(files: int, *options: str) -> str:
         finally:
             ran.terminate()
         return said
+
+
+def test_full_collections_are_rare() -> None:
+    """
+    What has been built is visited by no collection, and the others come as seldom as they can find something.
+    """
+    before = gc.get_threshold()
+    try:
+        spare_full_collections()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold() == (*before[:2], 10_000)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
