@@ -30,6 +30,7 @@ class LateLog(MemoryLog):
 
     @ivar tail: pages are ready at once for who has everything but so many of the last positions.  Negative for never.
     @ivar most_waiting: appends beyond that are refused at once.
+    @ivar span: pages go no further than so many positions.
 
     @ivar appends: events that are not in the log yet.
     @ivar answers: events that have been delivered, and their publishers not answered.
@@ -40,6 +41,7 @@ class LateLog(MemoryLog):
         super().__init__(*args, **limits)
         self.tail = 0
         self.most_waiting = 1000
+        self.span = 1000
         self.appends: list[tuple[Draft, Published]] = []
         self.answers: list[tuple[Published, int]] = []
         self.pages: list[Asked] = []
@@ -52,10 +54,21 @@ class LateLog(MemoryLog):
         self.appends.append((draft, published))
 
     def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
+        asked = Asked(after, channels, most, self.head, ready)
         if after >= self.head - self.tail:
-            super().page(after, channels, most, ready)
+            self._read_now(asked)
         else:
-            self.pages.append(Asked(after, channels, most, self.head, ready))
+            self.pages.append(asked)
+
+    def _read_now(self, asked: Asked) -> None:
+        upto = min(asked.head, asked.after + self.span)
+
+        def ready(page: Page | None) -> None:
+            assert page is not None
+            entries = [entry for entry in page.entries if entry.pos <= upto]
+            asked.ready(Page(entries, min(page.upto, upto), page.lost))
+
+        super().page(asked.after, asked.channels, asked.most, ready)
 
     # what the test lets happen
 
@@ -95,16 +108,10 @@ class LateLog(MemoryLog):
         A page is ready.
         """
         asked = self.pages.pop(index)
-
-        def ready(page: Page | None) -> None:
-            assert page is not None
-            entries = [entry for entry in page.entries if entry.pos <= asked.head]
-            asked.ready(Page(entries, min(page.upto, asked.head), page.lost))
-
         if fails:
             asked.ready(None)
         else:
-            super().page(asked.after, asked.channels, asked.most, ready)
+            self._read_now(asked)
 
     def settle(self) -> None:
         """
