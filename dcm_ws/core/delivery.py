@@ -113,6 +113,11 @@ CROWDED = -1
 """
 In place of a position: the client has been sent everything, and holds too much of what all clients may hold.
 """
+PAIR_BYTES = 64
+"""
+Bytes that one delivery takes of one client, beside the frames, which all clients share.
+"""
+
 _RESOLUTION = 0.25
 _EMPTY_MIN = 1000
 """
@@ -130,7 +135,8 @@ class DeliveryQueue:
     @param max_attempts: sends in all.
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
         acknowledged anything although it has had time to, the oldest is given up.
-    @param max_bytes: maximum bytes of frames held, in all; beyond it the clients that hold most have to get no more.
+    @param max_bytes: maximum bytes of frames held, and some for each client of each delivery, in all; beyond it the
+        clients that hold most have to get no more.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar full: clients that have to get no more for now, with the position of the last event that they were sent, or
@@ -165,6 +171,13 @@ class DeliveryQueue:
         self.held = 0
         self.pending = 0
 
+    @property
+    def used(self) -> int:
+        """
+        Bytes that count for the limit: many small events of many clients take more than their frames.
+        """
+        return self.held + PAIR_BYTES * self.pending
+
     def sent(self, event: Tracked, audience: Set[Recipient]) -> None:
         """
         C{event} has just gone out to C{audience}, of which none owed an ack for it before.
@@ -190,7 +203,8 @@ class DeliveryQueue:
                 continue
             self._drop_oldest(client)
             self._overflowed.add()
-        if self.held > self._max_bytes:
+        # as in L{used}
+        if self.held + PAIR_BYTES * self.pending > self._max_bytes:
             self._make_room()
 
     def ack(self, client: Recipient, event_id: str) -> bool:
@@ -327,12 +341,12 @@ class DeliveryQueue:
         Have those clients that hold most get no more.  What they hold is sent again, given up or acknowledged soon;
         only those that never acknowledge anything lose their oldest deliveries.
         """
-        if self.held < self._look_at:
+        if self.used < self._look_at:
             return
         weights: dict[Recipient, int] = {}
         for delivery in chain(self._due, self._refused):
             for client in delivery.waiting:
-                weights[client] = weights.get(client, 0) + delivery.event.size
+                weights[client] = weights.get(client, 0) + delivery.event.size + PAIR_BYTES
         level = fair_level(weights.values(), self._max_bytes - self._max_bytes // 64)
         for client, weight in weights.items():
             if weight <= level:
@@ -343,9 +357,9 @@ class DeliveryQueue:
                 continue
             while weight > level:
                 weight -= self._drop_oldest(client)
-        if self.held > self._max_bytes:
+        if self.used > self._max_bytes:
             # to look again costs much, and changes little before there is much more
-            self._look_at = self.held + self._max_bytes // 64 + 1
+            self._look_at = self.used + self._max_bytes // 64 + 1
 
     def _drop_oldest(self, client: Recipient) -> int:
         """
@@ -355,7 +369,7 @@ class DeliveryQueue:
         size = delivery.event.size
         self._settle(client, name)
         self._counts.never_acknowledged += 1
-        return size
+        return size + PAIR_BYTES
 
     def _hold(self, event: Tracked) -> int:
         self.held += event.size
@@ -367,7 +381,7 @@ class DeliveryQueue:
         due.
         """
         self.held -= delivery.weight
-        if self.held <= self._max_bytes:
+        if self._look_at > self._max_bytes and self.used <= self._max_bytes:
             self._look_at = self._max_bytes
         delivery.weight = 0
         delivery.event = _GONE

@@ -176,7 +176,7 @@ _STATE = (
     ),
     Limit(
         "maxPendingBytes",
-        "bytes of events that await an ack",
+        "bytes of events that await an ack, and 64 for each client that owes one",
         "service",
         "the clients that owe most get no more until they acknowledge; those that never do lose their oldest",
         "--max-pending-bytes",

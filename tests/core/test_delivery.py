@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.task import Clock
 
+from dcm_ws.core import delivery
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import CROWDED, Delivery, DeliveryQueue, Recipient, Tracked
 from tests.core.living import make_queue
@@ -33,6 +34,14 @@ def late(queue: DeliveryQueue) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
     The clients and the frames of what is due.
     """
     return ((one.client, one.frames) for one in queue.late())
+
+
+@pytest.fixture(autouse=True)
+def only_frames_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Limits in these tests are small, and in frames.
+    """
+    monkeypatch.setattr(delivery, "PAIR_BYTES", 0)
 
 
 @pytest.fixture
@@ -509,3 +518,43 @@ def test_who_holds_most_is_looked_for_again_when_there_is_much_more(clock: Clock
     for number in range(70, 80):
         queue.sent(Tracked(number, f"msg_{number}", (b"x" * 10,)), {ann})
     assert counts.limits.max_pending_bytes.value == 3
+
+
+def test_many_small_events_of_many_clients_count(clock: Clock, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Regression: only the frames counted, which all clients share, and not what is kept for each client.
+    """
+    monkeypatch.undo()
+    queue = make_queue(clock, counts, max_bytes=100_000)
+    crowd = {durable() for _ in range(100)}
+    victim = durable()
+    queue.sent(event(0), {victim})
+    number = 0
+    while not queue.full:
+        number += 1
+        queue.sent(event(number), crowd)
+    assert queue.full == dict.fromkeys(crowd, CROWDED)
+    assert queue.held < 1000 < 100_000 < queue.used < 107_000
+    # the one that never acknowledges loses what is too much, and the others nothing
+    silent = Reader()
+    for number in range(2000, 4000):
+        queue.sent(event(number), {silent})
+    assert len(silent.owed) < 2000
+    assert all(len(client.owed) == len(next(iter(crowd)).owed) for client in crowd)
+    assert len(victim.owed) == 1
+
+
+def test_memory_of_a_delivery_of_a_client(clock: Clock, counts: Counts) -> None:
+    """
+    It is what the limit counts.
+    """
+    queue = make_queue(clock, counts, max_bytes=1 << 30)
+    crowd = {Reader() for _ in range(100)}
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            queue.sent(event(number), crowd)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 32 < size / queue.pending < 80

@@ -115,7 +115,7 @@ def test_crowded_out_deliveries_are_told_apart_too(clock: Clock, limit: str, cou
     """
     It is the same for what goes because too much is owed, by one client or by all.
     """
-    limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 100, limit: 1 if limit == "max_pending" else 10}
+    limits: dict[str, Any] = {"max_pending": 10, "max_bytes": 1000, limit: 1 if limit == "max_pending" else 80}
     queue = make_queue(clock, counts, **limits)
     reader = Reader()
     for number in range(3):
