@@ -52,16 +52,24 @@ _UNAUTHENTICATED = 4001
 _SERVER_ERROR = 500
 
 
-def make_client(server: Server, channels: Iterable[str] = ()) -> DCMClient:
+def make_client(server: Server, channels: Iterable[str] = (), since: str | None = None) -> DCMClient:
     """
     A client that connects as an observer: what the service keeps for the agent stays kept.
 
+    @param since: the position to begin at; None for new events.
     @raise click.UsageError: the URL is not a WebSocket URL.
     """
     # the commands report themselves what the client would log
     logging.getLogger("dcm_ws.client").setLevel(logging.ERROR)
     try:
-        return DCMClient(server.url, token=server.token, agent_id=server.agent_id, channels=channels, observer=True)
+        return DCMClient(
+            server.url,
+            token=server.token,
+            agent_id=server.agent_id,
+            channels=channels,
+            observer=True,
+            since=since,
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

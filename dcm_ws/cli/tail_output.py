@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dcm_ws.cli.terminal import compact, harmless, json_line
-from dcm_ws.client import Event
+from dcm_ws.client import Event, Gap
 
 _COLOURS = {
     "task": "green",
@@ -45,30 +45,30 @@ class Printer:
             # the encoding of the terminal may lack characters of an event
             sys.stdout.reconfigure(errors="backslashreplace")
 
-    def print(self, event: Event) -> None:
+    def print(self, item: Event | Gap) -> None:
         """
-        Print the event, unless C{count} events have been printed.
+        Print an event, or a gap, which does not count, unless C{count} events have been printed.
         """
         if self._left == 0:
             return
         try:
-            sys.stdout.write(self._text(event))
+            sys.stdout.write(self._text(item))
             sys.stdout.flush()
         except BrokenPipeError:
             # Python would report the error again when it flushes at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._end()
-        if self._left is not None:
+        if self._left is not None and isinstance(item, Event):
             self._left -= 1
             if self._left == 0:
                 self._end()
 
-    def _text(self, event: Event) -> str:
+    def _text(self, item: Event | Gap) -> str:
         if self._as_json:
-            return json_line(fields_of(event)) + "\n"
+            return json_line(gap_fields(item) if isinstance(item, Gap) else fields_of(item)) + "\n"
         # rich does not print it itself, because it ends the process if the pipe is closed
         with self._console.capture() as captured:
-            self._console.print(line_of(event), soft_wrap=True)
+            self._console.print(gap_line(item) if isinstance(item, Gap) else line_of(item), soft_wrap=True)
         return captured.get()
 
 
@@ -76,7 +76,7 @@ def fields_of(event: Event) -> dict[str, object]:
     """
     An event as C{--json} prints it.
     """
-    more = {"from": event.sender, "origin": event.origin}
+    more = {"from": event.sender, "origin": event.origin, "pos": event.pos}
     return {
         "id": event.id,
         "channel": event.channel,
@@ -103,3 +103,17 @@ def line_of(event: Event) -> Text:
         " ",
         compact(event.data),
     )
+
+
+def gap_fields(gap: Gap) -> dict[str, object]:
+    """
+    A gap as C{--json} prints it.
+    """
+    return {"type": "gap", "reason": gap.reason, "first": gap.first, "epoch": gap.epoch, "pos": gap.pos}
+
+
+def gap_line(gap: Gap) -> Text:
+    """
+    A gap as a line.
+    """
+    return Text(f"--- gap: {harmless(str(gap))} ---", "bold yellow")

@@ -131,6 +131,13 @@ class Client(Status):
         return list(self._core.subscriptions.channels)
 
     @property
+    def greeting(self) -> dict[str, Any]:
+        """
+        The server's last greeting, with its C{server}, C{timestamp}, C{epoch} and C{pos}; empty before the first.
+        """
+        return self._core.greeting
+
+    @property
     def position(self) -> Position | None:
         """
         The position in the server's log up to which all events have been handled; None if there is none.

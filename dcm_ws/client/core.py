@@ -15,7 +15,6 @@ from dcm_ws.client.backoff import Backoff
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, RefusedError, refusal
 from dcm_ws.client.events import Dispatcher
 from dcm_ws.client.gaps import Gap, gap_of, number_of
-from dcm_ws.client.moments import moment_of
 from dcm_ws.client.places import Places
 from dcm_ws.client.subscriptions import Subscriptions
 
@@ -83,7 +82,7 @@ class ClientCore:
         accepted it.
     @ivar greeted: the server has sent its greeting on this connection.
     @ivar client_id: the server's name for this connection; None without a connection.
-    @ivar server_ms: the server's time at its last greeting, in milliseconds since the epoch; None before the first.
+    @ivar greeting: the server's last greeting; empty before the first.
     @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
     """
 
@@ -129,7 +128,7 @@ class ClientCore:
         self.ended = ""
         self.greeted = False
         self.client_id: str | None = None
-        self.server_ms: int | None = None
+        self.greeting: dict[str, Any] = {}
 
     # connections
 
@@ -411,7 +410,7 @@ class ClientCore:
 
     def _greet(self, frame: dict[str, Any]) -> None:
         if not self.greeted:
-            self.server_ms = moment_of(frame.get("timestamp"))
+            self.greeting = frame
             gap = self.places.greeted(frame, self.subscriptions.channels)
             if gap is not None:
                 self.events.forget_positions()

@@ -246,6 +246,7 @@ class Places:
                 self._start_gap = self._start_gap or gap
                 return None
         self._start_gap = None
+        self._starting = None
         if epoch != self.epoch:
             self._restart(epoch, pos, group["channels"])
             return gap

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from dcm_ws.cli import tail_since
 from dcm_ws.cli.tail_filter import Filter
 from dcm_ws.cli.tail_output import fields_of, line_of
-from dcm_ws.client import Event
+from dcm_ws.client import Event, Gap
 from tests.cli.commands import Tail, lines_of, publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
 from tests.integration.databases import UNREACHABLE
@@ -254,7 +256,8 @@ def test_filters() -> None:
 
 def test_restarts_of_the_service(tmp_path: Path) -> None:
     """
-    While the service is restarted, it misses no event that was sent while it was connected.
+    While the service is restarted, it misses no event that was sent while it was connected, and says that the service
+    has another log each time.
     """
     port, sent = free_port(), []
     tail = Tail(tmp_path, "--url", f"ws://127.0.0.1:{port}/", "--json", "--event", "task.*")
@@ -269,10 +272,12 @@ def test_restarts_of_the_service(tmp_path: Path) -> None:
                 assert done.returncode == 0, done.stderr
                 sent += names
                 assert running.stop() == 0
-        until(lambda: len(tail.lines) >= len(sent))
+        until(lambda: len(tail.lines) >= len(sent) + RESTARTS)
     finally:
         status = tail.stop()
-    got = [json.loads(line)["data"] for line in tail.lines]
+    items = [json.loads(line) for line in tail.lines]
+    got = [item["data"] for item in items if "event" in item]
+    assert [item["reason"] for item in items if item.get("type") == "gap"] == ["epoch"] * RESTARTS
     print(f"{RESTARTS} restarts: {len(sent)} sent, {len(got)} shown, {len(set(sent) - set(got))} missing")
     assert (status, got) == (0, sent)
     assert sum(line.startswith("connected again") for line in tail.errors) >= RESTARTS
@@ -303,3 +308,110 @@ def test_a_token_that_expires(tmp_path: Path) -> None:
         assert tail.end() == 1
     assert tail.errors[0].startswith("connected to ") and len(tail.errors) == 2, tail.errors
     assert "the token has expired; `dcm-ws token NAME` makes another" in tail.errors[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "seconds"),
+    [
+        ("30s", "0", 30),
+        ("10m", "0", 600),
+        ("1.5h", "0", 5400),
+        ("1d", "0", 86_400),
+        ("118", "118", None),
+        ("k3v9x2mt.118", "k3v9x2mt.118", None),
+    ],
+)
+def test_where_it_begins(text: str, start: str, seconds: float | None) -> None:
+    """
+    --since takes a period, a position, or a position with its epoch.
+    """
+    assert tail_since.read(text) == tail_since.Since(start, seconds)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "10x", "-5", ".5", "k3.", "a b.5", "10 m", "1.2.3"])
+def test_where_it_cannot_begin(text: str) -> None:
+    """
+    Anything else is a usage error that names the formats.
+    """
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        tail_since.read(text)
+
+
+def test_invalid_since(tmp_path: Path) -> None:
+    """
+    The error of the command says what is allowed.
+    """
+    done = run(tmp_path, "tail", "--since", "yesterday")
+    assert done.returncode == 2
+    assert "neither a period (30s, 10m, 2h, 1d) nor a position (POS or EPOCH.POS)" in " ".join(done.stderr.split())
+
+
+def test_window() -> None:
+    """
+    With a period, older events of the log are left out; a gap is shown only if the log does not reach back so far.
+    """
+    greeting = {"timestamp": 1_700_000_600_000, "pos": 5}
+    gap = Gap("expired", 2, "k3", 5)
+
+    def event(pos: int | None, seconds: int) -> Event:
+        return Event("m", "global", "task.created", None, 1_700_000_000_000 + seconds * 1000, {"pos": pos})
+
+    window = tail_since.Window(tail_since.read("5m"))
+    assert window.choose(gap, greeting) == []
+    assert window.choose(event(2, 299), greeting) == []
+    assert window.choose(event(3, 300), greeting) == [event(3, 300)]
+    # new events, whatever their time
+    assert window.choose(event(6, 0), greeting) == [event(6, 0)]
+    assert window.choose(event(None, 0), greeting) == [event(None, 0)]
+    assert window.choose(Gap("epoch", 1, "k4", 0), greeting) == [Gap("epoch", 1, "k4", 0)]
+    window = tail_since.Window(tail_since.read("5m"))
+    assert window.choose(gap, greeting) == []
+    assert window.choose(event(2, 400), greeting) == [gap, event(2, 400)]
+    assert tail_since.Window(None).choose(gap, greeting) == [gap]
+
+
+def test_since(tmp_path: Path) -> None:
+    """
+    --since shows what is in the log, and then new events, each once; a position of another log is a gap.
+    """
+    with service() as running:
+        names = [str(number) for number in range(4)]
+        text = lines_of(*({"channel": "topics/s", "event": "session.created", "data": name} for name in names))
+        assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+        client = running.connect()
+        epoch = client.connected["epoch"]
+        tails = [
+            Tail(tmp_path, "--url", url(running), "--json", "--since", since, "topics/s")
+            for since in ("0", "10m", "2", f"{epoch}.3", "old.3", "9")
+        ]
+        until(lambda: subscribers(running, "topics/s") == len(tails))
+        assert publish(tmp_path, running, "topics/s", "session.created", '"new"').returncode == 0
+        until(lambda: all('"new"' in "".join(tail.lines) for tail in tails), 60)
+        assert [tail.stop() for tail in tails] == [0] * len(tails)
+    items = [[json.loads(line) for line in tail.lines] for tail in tails]
+    got = [[item["data"] if "event" in item else item["reason"] for item in one] for one in items]
+    assert got == [
+        [*names, "new"],
+        [*names, "new"],
+        ["2", "3", "new"],
+        ["3", "new"],
+        ["epoch", *names, "new"],
+        ["ahead", "new"],
+    ]
+    assert [item["pos"] for item in items[0]] == [1, 2, 3, 4, 5]
+
+
+def test_since_before_the_log(tmp_path: Path) -> None:
+    """
+    If the log does not reach back as far, a line says so, and the rest follows.
+    """
+    with service("--max-recent-events", "64") as running:
+        text = lines_of(*({"channel": "topics/s", "event": "session.created", "data": one} for one in range(100)))
+        assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
+        tail = Tail(tmp_path, "--url", url(running), "--since", "5", "topics/s")
+        until(lambda: len(tail.lines) > 20)
+        until(lambda: tail.lines[-1].endswith(" 99"))
+        assert tail.stop() == 0
+    assert tail.lines[0] == "--- gap: events may be missing: the server no longer keeps them ---"
+    numbers = [int(line.split()[-1]) for line in tail.lines[1:]]
+    assert numbers == list(range(numbers[0], 100)) and numbers[0] > 5

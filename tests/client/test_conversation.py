@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dcm_ws.client.conversation import GetToken, Greeting, Request, converse
+from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, converse
 from dcm_ws.client.core import ClientCore
-from dcm_ws.client.errors import TokenFailedError
+from dcm_ws.client.errors import NotAvailableError, RefusedError, TokenFailedError, refusal
+from dcm_ws.client.subscriptions import PAUSE
 from tests.client.players import InAsyncio, InTwisted, Player, play
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "conversation-cases.json").read_text())
@@ -168,3 +169,83 @@ def test_connect_returns_before_what_a_watcher_wakes() -> None:
 
     play(InAsyncio, {}, program)
     assert seen == [True]
+
+
+def refuse(steps: Generator[Request, Any, None], code: str, **fields: Any) -> Request:
+    """
+    The server refuses what the client has just asked; returns the next request.
+    """
+    return steps.throw(refusal({"code": code, "error": "no", **fields}))
+
+
+def returning(**options: Any) -> tuple[ClientCore, Generator[Request, Any, None], Request]:
+    """
+    A client with a position whose server has greeted, with its next request.
+    """
+    core, steps = begin(**options)
+    core.places.load("k1", {"global": 5, "topics/a": 5})
+    core.opened(lambda text: None)
+    assert next(steps) == Greeting()
+    core.received('{"type":"connected","client_id":"ws_1","epoch":"k1","pos":9}')
+    return core, steps, steps.send({})
+
+
+def test_global_is_left_first() -> None:
+    """
+    Before a client resumes, it leaves global, so that no new event comes before those that it has missed.
+    """
+    core, steps, request = returning()
+    assert request == Ask({"type": "unsubscribe", "channel": "global"})
+    assert steps.send({}) == GetToken()
+    assert core.subscriptions.has == set()
+    resume = Ask({"type": "resume", "epoch": "k1", "pos": 5, "channels": ["global", "topics/a"]})
+    assert steps.send(None) == resume
+    assert refuse(steps, "RATE_LIMITED", retry_after_ms=500) == Pause(0.5)
+    assert steps.send(None) == resume
+    assert refuse(steps, "RATE_LIMITED") == Pause(PAUSE)
+    assert steps.send(None) == resume
+    with pytest.raises(NotAvailableError):
+        refuse(steps, "NOT_AVAILABLE")
+
+
+def test_strangers_who_may_not_resume() -> None:
+    """
+    A client that the server lets neither leave global nor resume is connected all the same, and has a gap.
+    """
+    core, steps, _ = returning()
+    gaps: list[Any] = []
+    core._gap = gaps.append
+    assert refuse(steps, "NOT_AUTHORIZED") == GetToken()
+    assert not core.places.leaving
+    assert isinstance(steps.send(None), Ask)
+    assert isinstance(refuse(steps, "NOT_AUTHORIZED"), Together)
+    assert core.resume() is None
+    assert [gap.reason for gap in gaps] == ["refused"]
+
+
+def test_channels_that_may_not_be_resumed() -> None:
+    """
+    If the authentication is refused because of a channel, the client authenticates without resuming, and then resumes
+    its channels one by one.
+    """
+    _, steps, _ = returning(agent_id="ann", channels=["global", "topics/a"])
+    assert steps.send({}) == GetToken()
+    group = {"epoch": "k1", "pos": 5, "channels": ["global", "topics/a"]}
+    assert steps.send(None) == Ask({"type": "auth", "agent_id": "ann", "resume": group})
+    assert refuse(steps, "NOT_AUTHORIZED") == Ask({"type": "auth", "agent_id": "ann"})
+    assert steps.send({}) == Ask({"type": "resume", "epoch": "k1", "pos": 5, "channels": ["global"]})
+    assert refuse(steps, "INVALID_CHANNEL") == Ask(
+        {"type": "resume", "epoch": "k1", "pos": 5, "channels": ["topics/a"]}
+    )
+
+
+@pytest.mark.parametrize("code", ["TOKEN_INVALID", "RATE_LIMITED", "NOT_AUTHORIZED"])
+def test_authentication_that_is_refused(code: str) -> None:
+    """
+    Any other refusal, and one of an authentication that resumes nothing, ends the conversation.
+    """
+    _, steps = begin(agent_id="ann")
+    assert [next(steps), steps.send({})] == [Greeting(), GetToken()]
+    assert steps.send(None) == Ask({"type": "auth", "agent_id": "ann"})
+    with pytest.raises(RefusedError):
+        refuse(steps, code)

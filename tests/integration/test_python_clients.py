@@ -160,6 +160,7 @@ class Way:
     def __init__(self, port: int) -> None:
         self._port = port
         self._ends: list[socket.socket] = []
+        self._stalled: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}/ws"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -176,10 +177,17 @@ class Way:
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65536):
-                other.sendall(data)
+                if one not in self._stalled:
+                    other.sendall(data)
         for end in (one, other):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def stall(self) -> None:
+        """
+        From now on, nothing passes on the connections that there are.
+        """
+        self._stalled = list(self._ends)
 
     def cut(self) -> None:
         """
