@@ -4,10 +4,10 @@ A log that answers later, in any order, and not always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dcm_ws.core.entries import Draft, Page, Published
+from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 
 
@@ -35,6 +35,8 @@ class LateLog(MemoryLog):
     @ivar appends: events that are not in the log yet.
     @ivar answers: events that have been delivered, and their publishers not answered.
     @ivar pages: what is being read.
+    @ivar finds_late: single events take their time, too.
+    @ivar finds: those that are being read.
     """
 
     def __init__(self, *args: Any, **limits: Any) -> None:
@@ -45,6 +47,8 @@ class LateLog(MemoryLog):
         self.appends: list[tuple[Draft, Published]] = []
         self.answers: list[tuple[Published, int]] = []
         self.pages: list[Asked] = []
+        self.finds_late = False
+        self.finds: list[tuple[Sequence[int], Callable[[Mapping[int, Entry] | None], object]]] = []
 
     def append(self, draft: Draft, published: Published) -> None:
         if len(self.appends) == self.most_waiting:
@@ -59,6 +63,12 @@ class LateLog(MemoryLog):
             self._read_now(asked)
         else:
             self.pages.append(asked)
+
+    def find(self, positions: Sequence[int], ready: Callable[[Mapping[int, Entry] | None], object]) -> None:
+        if self.finds_late:
+            self.finds.append((positions, ready))
+        else:
+            super().find(positions, ready)
 
     def _read_now(self, asked: Asked) -> None:
         upto = min(asked.head, asked.after + self.span)
@@ -113,6 +123,16 @@ class LateLog(MemoryLog):
         else:
             self._read_now(asked)
 
+    def found(self, index: int = 0, *, fails: bool = False) -> None:
+        """
+        Single events have been read.
+        """
+        positions, ready = self.finds.pop(index)
+        if fails:
+            ready(None)
+        else:
+            super().find(positions, ready)
+
     def settle(self) -> None:
         """
         Everything that waits happens, in order.
@@ -123,3 +143,5 @@ class LateLog(MemoryLog):
             self.answer()
         while self.pages:
             self.read()
+        while self.finds:
+            self.found()

@@ -147,7 +147,7 @@ class World:
         self.core = make_core(clock, log=Ledger, max_events=max_events)
         assert isinstance(self.core.log, Ledger)
         self.log = self.core.log
-        self.log.tail, self.log.span = tail, span
+        self.log.tail, self.log.span, self.log.finds_late = tail, span, True
         self.publishers = [joined(self.core, quiet=True) for _ in range(2)]
         self.sent = 0
         self.accepted: dict[int, str] = {}
@@ -172,6 +172,8 @@ class World:
                 log.answer(one % len(log.answers))
             case "read" if log.pages:
                 log.read(one % len(log.pages), fails=two == 0)
+            case "find" if log.finds:
+                log.found(one % len(log.finds), fails=two == 0)
             case "hear":
                 channel = parse_channel(CHANNELS[two % 2])
                 event_id, event = f"other_{log.head + 1}", EVENTS[one % 2]
@@ -214,7 +216,7 @@ class World:
             for follower in self.followers:
                 follower.look()
                 follower.acknowledge()
-            if not self.core.clients.behind and not self.log.pages:
+            if not self.core.clients.behind and not self.log.pages and not self.log.finds:
                 break
         for index in range(2):
             self.hear_answers(index)
@@ -228,7 +230,7 @@ STEPS = st.tuples(
     st.sampled_from(
         (
             *("publish", "publish", "hear", "commit", "commit", "commit", "refuse", "answer", "publisher leaves"),
-            *("read", "read", "look", "look", "look", "ack", "subscribe", "drop", "come", "come"),
+            *("read", "read", "find", "look", "look", "look", "ack", "subscribe", "drop", "come", "come"),
         )
     ),
     st.integers(0, 5),
