@@ -44,6 +44,8 @@ export class Chart {
 
   /** Seconds of a column that this page has seen; at least one, or a first event would tower over all. */
   #seconds(column, now) {
+    // its events came from the log
+    if ((column + 1) * SECONDS <= this.#began / 1000) return SECONDS;
     return Math.max(1, Math.min((column + 1) * SECONDS, now / 1000) - Math.max(column * SECONDS, this.#began / 1000));
   }
 

@@ -22,10 +22,11 @@ export async function ask(path, token) {
  * Returns a connected client, with a token if the service requires one.
  *
  * @param {(client: DCMClient) => void} prepare called with the client before it connects, for each token tried
+ * @param {number} last positions in the log to begin with
  * @returns {Promise<{client: DCMClient, identity: {token?: string}, development: boolean, status: Status}>}
  *   `identity` has the token that was given last
  */
-export async function join(prepare) {
+export async function join(prepare, last = 0) {
   showTheme();
   // not /stats: a proxy may block it
   let health = await ask("health");
@@ -38,13 +39,13 @@ export async function join(prepare) {
   // in production only users with a token may see the channel names
   const development = "channelStats" in health;
   if (development || health.anonymousListeners) {
-    const client = open(prepare);
+    const client = open(prepare, last);
     client.connect().catch(() => {});
     return joined(client, {}, development);
   }
   for (let wrong = ""; ; ) {
     const token = await askForToken(wrong);
-    const client = open(prepare, token);
+    const client = open(prepare, last, token);
     try {
       await client.connect();
       status.token(token);
@@ -56,8 +57,8 @@ export async function join(prepare) {
   }
 }
 
-function open(prepare, token) {
-  const client = new DCMClient("ws", { channels: ["global", "metrics"], token, observer: true });
+function open(prepare, last, token) {
+  const client = new DCMClient("ws", { channels: ["global", "metrics"], token, observer: true, last });
   client.on("state", (state) => status.connection(state, client));
   client.on("error", (error) => ($("state").title = error.message));
   prepare(client);

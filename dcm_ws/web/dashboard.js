@@ -6,7 +6,11 @@ import { $ } from "./dom.js";
 import { Kpis } from "./kpis.js";
 
 const kpis = new Kpis($("kpis"));
-await join((client) => client.on("channel:metrics", (event) => kpis.show(event.data)));
+await join((client) => {
+  client.on("channel:metrics", (event) => kpis.show(event.data));
+  // the next snapshot has all that the page shows
+  client.on("gap", () => {});
+});
 
 const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const tick = () => ($("clock").textContent = time.format(new Date()));

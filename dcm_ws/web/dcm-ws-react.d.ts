@@ -1,5 +1,5 @@
 import type { ReactElement, ReactNode } from "react";
-import type { Answer, DCMError, DCMEvent, Options } from "./dcm-ws.js";
+import type { Answer, DCMError, DCMEvent, Gap, Options } from "./dcm-ws.js";
 
 /** Keeps the one connection that all hooks below it share. */
 export function DCMProvider(props: {
@@ -16,6 +16,8 @@ export function useWebSocket(choices?: { channels?: string[]; onEvent?: (event: 
   connecting: boolean;
   lastMessage: DCMEvent | null;
   error: DCMError | null;
+  /** The last one: what was loaded before it has to be loaded again. */
+  gap: Gap | null;
   /** False without a connection. */
   send(message: object): boolean;
   subscribe(channel: string): void;
@@ -44,7 +46,7 @@ export function useRealtimeEvents(choices?: {
   eventTypes?: string[];
   /** 100 by default. */
   maxEvents?: number;
-}): { events: DCMEvent[]; connected: boolean; error: DCMError | null; clearEvents(): void };
+}): { events: DCMEvent[]; connected: boolean; error: DCMError | null; gap: Gap | null; clearEvents(): void };
 
 export function useAgentChannel(
   agentId: string | null | undefined,
@@ -53,6 +55,7 @@ export function useAgentChannel(
   connected: boolean;
   messages: DCMEvent[];
   error: DCMError | null;
+  gap: Gap | null;
   /** Publishes `message.new`, or another event, to the agent's channel. */
   sendMessage(data: unknown, event?: string, choices?: { key?: string }): Promise<Answer & { message_id: string }>;
 };

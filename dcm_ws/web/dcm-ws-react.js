@@ -22,7 +22,7 @@ class Shared {
   #token;
   #wanted = new Map();
   #users = 0;
-  #snapshot = { state: "idle", error: null, refused: new Map() };
+  #snapshot = { state: "idle", error: null, gap: null, refused: new Map() };
   #watchers = new Set();
 
   constructor(url, token, options) {
@@ -36,6 +36,7 @@ class Shared {
       this.#client = this.#make();
       this.#client.on("state", (state) => this.#follow(state));
       this.#client.on("error", (error) => this.#note(error));
+      this.#client.on("gap", (gap) => this.#change({ gap }));
     }
     return this.#client;
   }
@@ -156,10 +157,10 @@ function useShared() {
   return shared;
 }
 
-/** The connection's state, and what went wrong with it or with one of `channels`. */
+/** The connection's state, the last gap, and what went wrong with the connection or with one of `channels`. */
 function useStatus(shared, channels) {
-  const { state, error, refused } = useSyncExternalStore(shared.watch, shared.snapshot, shared.snapshot);
-  return { state, error: error ?? channels.map((channel) => refused.get(channel)).find(Boolean) ?? null };
+  const { state, error, gap, refused } = useSyncExternalStore(shared.watch, shared.snapshot, shared.snapshot);
+  return { state, gap, error: error ?? channels.map((channel) => refused.get(channel)).find(Boolean) ?? null };
 }
 
 /** Subscribe to `channels` as long as the component is there, and call `listener` with each of their events, once. */
@@ -189,7 +190,7 @@ export function useWebSocket({ channels = NONE, onEvent } = {}) {
   const [lastMessage, setLastMessage] = useState(null);
   const [more, setMore] = useState(NONE);
   const all = [...channels, ...more];
-  const { state, error } = useStatus(shared, all);
+  const { state, error, gap } = useStatus(shared, all);
   useChannels(shared, all, (event) => {
     setLastMessage(event);
     return onEvent?.(event);
@@ -205,6 +206,7 @@ export function useWebSocket({ channels = NONE, onEvent } = {}) {
     connecting: state === "connecting" || state === "waiting",
     lastMessage,
     error,
+    gap,
     send,
     subscribe,
     unsubscribe,
@@ -226,7 +228,7 @@ export function useRealtimeMetrics() {
 /** The last events, the newest first, each once. */
 export function useRealtimeEvents({ channels = GLOBAL, eventTypes, maxEvents = 100 } = {}) {
   const shared = useShared();
-  const { state, error } = useStatus(shared, channels);
+  const { state, error, gap } = useStatus(shared, channels);
   const choice = JSON.stringify([channels, eventTypes]);
   const [kept, setKept] = useState({ choice, events: NONE });
   useChannels(shared, channels, (event) => {
@@ -235,7 +237,7 @@ export function useRealtimeEvents({ channels = GLOBAL, eventTypes, maxEvents = 1
   });
   const clearEvents = useCallback(() => setKept({ choice, events: NONE }), [choice]);
   const events = kept.choice === choice ? kept.events : NONE;
-  return { events: events.length > maxEvents ? events.slice(0, maxEvents) : events, connected: state === "connected", error, clearEvents };
+  return { events: events.length > maxEvents ? events.slice(0, maxEvents) : events, connected: state === "connected", error, gap, clearEvents };
 }
 
 /** What is said to one agent, the newest last, and a way to say something to it. */
@@ -243,7 +245,7 @@ export function useAgentChannel(agentId, { maxMessages = 100 } = {}) {
   const shared = useShared();
   const channel = `agents/${agentId}`;
   const channels = agentId ? [channel] : NONE;
-  const { state, error } = useStatus(shared, channels);
+  const { state, error, gap } = useStatus(shared, channels);
   const [kept, setKept] = useState({ channel, newest: NONE });
   useChannels(shared, channels, (event) => {
     setKept((known) => ({ channel, newest: added(event, known.channel === channel ? known.newest : NONE, maxMessages) }));
@@ -256,7 +258,7 @@ export function useAgentChannel(agentId, { maxMessages = 100 } = {}) {
     },
     [shared, channel, agentId],
   );
-  return { connected: state === "connected", messages, error, sendMessage };
+  return { connected: state === "connected", messages, error, gap, sendMessage };
 }
 
 /** The events with one more, the newest first, each once. */

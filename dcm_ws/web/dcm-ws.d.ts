@@ -8,6 +8,8 @@ export interface DCMEvent<Data = any> {
   from?: string;
   /** On `global`, the channel that it was published to. */
   origin?: string;
+  /** Its position in the server's log; absent if it is not logged. */
+  pos?: number;
   event: string;
   data: Data;
   /** Milliseconds since the epoch; the time of arrival if the event has no valid timestamp. */
@@ -16,6 +18,25 @@ export interface DCMEvent<Data = any> {
   readonly raw: string;
   /** Acknowledge the event; only needed if `autoAck` is false. */
   ack(): void;
+  /** Do not acknowledge the event: the server sends it again after `delayMs` (0 by default, one hour at most). */
+  nack(delayMs?: number): void;
+}
+
+/** How far a client is in the server's log. */
+export interface Position {
+  epoch: string;
+  pos: number;
+}
+
+/** There are events that the client has not received, and will not: load the state again. */
+export interface Gap {
+  /** `epoch`: the log is another one; `expired`: they are not kept any more; `ahead`: the log ends before the position. */
+  reason: "epoch" | "expired" | "ahead";
+  /** The oldest position that is kept. */
+  first?: number;
+  /** Where the client goes on from; absent if the server has no log. */
+  epoch?: string;
+  pos?: number;
 }
 
 export interface Answer {
@@ -45,6 +66,17 @@ export interface Options {
   autoAck?: boolean;
   /** Receive events without acknowledging them, and without being the agent's presence; false by default. */
   observer?: boolean;
+  /** The server keeps what the agent does not acknowledge, also before its first acknowledgement. */
+  durable?: boolean;
+  /**
+   * At the first connection, receive the last events again: those of the client's channels among so many of the log.  0
+   * by default.
+   */
+  last?: number;
+  /** Keeps the position, to go on from it after a reload: `sessionStorage`, `localStorage`, or what has their methods. */
+  storage?: { getItem(key: string): string | null; setItem(key: string, value: string): void };
+  /** By default the address of the server and `agentId`. */
+  storageKey?: string;
   /** 10,000 by default. */
   requestTimeoutMs?: number;
   /** 10,000 by default. */
@@ -67,7 +99,7 @@ export interface Options {
 
 export class DCMError extends Error {
   constructor(code: string, message: string, details?: any);
-  /** One of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`. */
+  /** One of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`, `STORAGE_FAILED`. */
   code: string;
   details?: any;
   /** That a subscription was refused to, after connecting. */
@@ -79,6 +111,8 @@ export class DCMClient {
   constructor(url: string | URL, options?: Options);
   readonly state: State;
   readonly channels: string[];
+  /** Null before the first connection, and if the server keeps no log. */
+  readonly position: Position | null;
   clientId: string | null;
   agentId: string | null;
   lastClose: { code: number; reason: string } | null;
@@ -89,6 +123,7 @@ export class DCMClient {
   close(): void;
   on(what: "state", listener: (state: State, client: DCMClient) => void): () => void;
   on(what: "error", listener: (error: DCMError) => void): () => void;
+  on(what: "gap", listener: (gap: Gap, client: DCMClient) => void): () => void;
   on(what: "message", listener: (frame: any) => void): () => void;
   on(what: "event" | `event:${string}` | `channel:${string}`, listener: (event: DCMEvent, client: DCMClient) => unknown): () => void;
   /** Undefined without a connection: the subscription follows as soon as there is one. */

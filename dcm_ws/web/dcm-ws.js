@@ -21,11 +21,17 @@ const PAUSE_MS = 10;
 const WAIT_MAX_MS = 2 ** 31 - 1;
 // milliseconds to wait for the server's close frame
 const CLOSE_GRACE_MS = 1000;
+// between two writes to the storage
+const STORE_MS = 500;
+// characters of channels in one message: a client that has not authenticated may send 64 KiB
+const TOGETHER = 12_000;
+// one channel that is refused makes the server refuse to resume all that are named with it
+const ABOUT_A_CHANNEL = new Set(["INVALID_CHANNEL", "INVALID_MESSAGE", "NOT_AUTHORIZED", "TOO_MANY_SUBSCRIPTIONS"]);
 
 /** A failure, with the server's `code` or one of the client's own. */
 export class DCMError extends Error {
   /**
-   * @param {string} code one of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`
+   * @param {string} code one of the protocol's, or `NOT_CONNECTED`, `TIMEOUT`, `CLOSED`, `LISTENER_FAILED`, `TOKEN_FAILED`, `STORAGE_FAILED`
    * @param {string} message for people
    * @param {object} [details] the frame, or what else there is
    */
@@ -45,6 +51,10 @@ const DEFAULTS = {
   channels: ["global"],
   autoAck: true,
   observer: false,
+  durable: undefined,
+  last: 0,
+  storage: undefined,
+  storageKey: undefined,
   requestTimeoutMs: 10_000,
   connectTimeoutMs: 10_000,
   // the server pings every 30 s
@@ -72,6 +82,13 @@ export class DCMClient {
   // a pong says not which ping it answers, but they come in order
   #pings = new Map();
   #seen = new Map();
+  #place;
+  // the position to resume from, until the server has answered that; null at other times
+  #from = null;
+  // channels that have been resumed on this connection: until then, their events come once more
+  #resumed = new Set();
+  // channels that it was subscribed to, whether they were wanted or the server gave them
+  #had = new Set();
   #nextId = 1;
   #attempt = 0;
   #heardAt = 0;
@@ -80,8 +97,10 @@ export class DCMClient {
   #sleepers = new Set();
   #waiters = [];
   #wake = () => {
-    if (this.#state === "waiting" && globalThis.document?.visibilityState !== "hidden") this.#open();
+    if (globalThis.document?.visibilityState === "hidden") this.#place.store();
+    else if (this.#state === "waiting") this.#open();
   };
+  #leavePage = () => this.#place.store();
 
   /**
    * @param {string | URL} url `ws:`, `wss:`, `http:` or `https:`; in a browser it may be relative to the page
@@ -100,6 +119,8 @@ export class DCMClient {
     }
     if (this.#options.observer) this.#url.searchParams.set("observer", "1");
     this.#wanted = new Set(this.#options.channels);
+    const { storage, storageKey, agentId } = this.#options;
+    this.#place = new Place(storage, storageKey ?? `dcm-ws ${this.#url.origin}${this.#url.pathname} ${agentId ?? ""}`.trim(), (error) => this.#tell("error", error));
     this.clientId = null;
     this.agentId = null;
     this.lastClose = null;
@@ -116,6 +137,11 @@ export class DCMClient {
     return [...this.#wanted];
   }
 
+  /** How far it is in the server's log: `epoch` and `pos`; null before it has connected, and if the server keeps no log. */
+  get position() {
+    return this.#place.epoch === null ? null : { epoch: this.#place.epoch, pos: this.#place.from };
+  }
+
   /**
    * Connect, and stay connected until `close()`.
    *
@@ -128,6 +154,7 @@ export class DCMClient {
     connected.catch(() => {});
     if (this.#state === "idle" || this.#state === "closed") {
       globalThis.addEventListener?.("online", this.#wake);
+      globalThis.addEventListener?.("pagehide", this.#leavePage);
       globalThis.document?.addEventListener("visibilitychange", this.#wake);
       this.#attempt = 0;
       this.#open();
@@ -152,13 +179,13 @@ export class DCMClient {
   /**
    * Listen.
    *
-   * @param {string} what `state`, `event`, `message`, `error`, `event:NAME` or `channel:NAME`; a NAME may end in `*`
+   * @param {string} what `state`, `event`, `message`, `error`, `gap`, `event:NAME` or `channel:NAME`; a NAME may end in `*`
    * @param {(...values: any[]) => any} listener
    * @returns {() => void} ends it
    */
   on(what, listener) {
-    if (!/^(state|event|message|error|event:.+|channel:.+)$/.test(what)) {
-      throw new TypeError(`Unknown event ${what}: use state, event, message, error, event:NAME or channel:NAME`);
+    if (!/^(state|event|message|error|gap|event:.+|channel:.+)$/.test(what)) {
+      throw new TypeError(`Unknown event ${what}: use state, event, message, error, gap, event:NAME or channel:NAME`);
     }
     const listeners = this.#listeners.get(what) ?? new Set();
     this.#listeners.set(what, listeners);
@@ -178,7 +205,10 @@ export class DCMClient {
     this.#unsettled?.push(channel);
     if (this.#state !== "connected") return undefined;
     try {
-      return await this.#request({ type: "subscribe", channel });
+      const answer = await this.#request({ type: "subscribe", channel });
+      this.#had.add(channel);
+      this.#place.sent(answer);
+      return answer;
     } catch (error) {
       if (error.code === "INVALID_CHANNEL") this.#wanted.delete(channel);
       throw error;
@@ -260,20 +290,41 @@ export class DCMClient {
     this.#setState("connecting");
   }
 
+  /** Decide where to go on from, at the greeting of a server. */
+  #begin({ epoch, pos }) {
+    const place = this.#place;
+    this.#resumed = new Set();
+    this.#from = null;
+    if (epoch === undefined) {
+      // a server without a log: what was missed cannot be known
+      if (place.epoch !== null) this.#skip({ reason: "epoch" });
+    } else if (place.epoch !== null) this.#from = { epoch: place.epoch, pos: place.from };
+    else {
+      const { last } = this.#options;
+      place.move(epoch, pos);
+      // how far the log reaches back is known only from the answer
+      if (last > 0) this.#from = { epoch, pos: Math.max(0, pos - last), isGuess: true };
+    }
+  }
+
   async #welcome(frame) {
     // a second greeting changes nothing
     if (this.clientId !== null) return;
+    this.#begin(frame);
     const socket = this.#socket;
     this.clientId = frame.client_id;
     // from here on each request has a time of its own: very many channels take longer than that
     clearTimeout(this.#timers.connect);
     this.#listenForLife();
     try {
+      // the server subscribes all clients to it at once, and would not send what came before that
+      const leaving = this.#from && this.#request({ type: "unsubscribe", channel: "global" }).catch(() => {});
       const token = await this.#getToken();
-      const known = token !== undefined || this.#options.agentId !== undefined;
-      const answer = known ? await this.#authenticate(token) : undefined;
+      const answer = await this.#comeBack(token);
+      await leaving;
       if (this.#socket !== socket) return;
-      const has = new Set(answer?.subscriptions ?? ["global"]);
+      const has = new Set(answer?.subscriptions ?? (leaving ? [] : ["global"]));
+      this.#had = has;
       if (!this.#wanted.has("global")) this.#left.add("global");
       this.#unsettled = [...this.#wanted, ...this.#left];
       this.#pause = 0;
@@ -290,6 +341,97 @@ export class DCMClient {
     for (const { resolve } of this.#waiters.splice(0)) resolve();
   }
 
+  /**
+   * Authenticate, if the client is anyone's, and resume all channels at once.
+   *
+   * @returns {Promise<object | undefined>} the server's answer; undefined if there was nothing to ask for
+   */
+  async #comeBack(token) {
+    const known = token !== undefined || this.#options.agentId !== undefined;
+    const from = this.#from;
+    const channels = from && this.#resumable(token);
+    const request = from && { epoch: from.epoch, pos: from.pos, channels };
+    // as soon as the answer is there: what was missed may come in the same turn
+    const resumed = (answer) => {
+      if (from.isGuess && answer.gap?.reason === "expired") return;
+      this.#cameBack(answer, channels, from.isGuess);
+      this.#from = null;
+    };
+    try {
+      if (!from) return known ? await this.#authenticate(token) : undefined;
+      const groups = grouped(channels);
+      if (groups.length > 1) return await this.#resumeGroups(from, groups, known ? await this.#authenticate(token) : undefined);
+      const answer = known ? await this.#authenticate(token, request, resumed) : await this.#request({ type: "resume", ...request }, resumed);
+      if (this.#from) {
+        // as far back as the log goes: what is before that, nobody has missed
+        request.pos = answer.gap.first - 1;
+        from.isGuess = false;
+        await this.#request({ type: "resume", ...request }, (again) => {
+          this.#cameBack(again, channels, true);
+          this.#from = null;
+        });
+      }
+      return answer;
+    } catch (error) {
+      if (!from || !ABOUT_A_CHANNEL.has(error.code) || error.details?.type !== "ack") throw error;
+      const apart = channels.map((channel) => [channel]);
+      return this.#resumeGroups(from, apart, known ? await this.#authenticate(token) : undefined);
+    }
+  }
+
+  /**
+   * Resume one group of channels after the other.  Those that are refused are left to `#settle`.
+   *
+   * @returns {Promise<object>} `answer`, with all subscriptions
+   */
+  async #resumeGroups(from, groups, answer) {
+    const has = new Set(answer?.subscriptions);
+    // what is new there comes already
+    for (const channel of has) this.#resumed.add(channel);
+    let isTold = from.isGuess;
+    for (const queue = [...groups]; queue.length; ) {
+      const channels = queue.shift();
+      try {
+        await this.#request({ type: "resume", epoch: from.epoch, pos: from.pos, channels }, (resumed) => {
+          for (const channel of channels) has.add(channel);
+          this.#cameBack(resumed, channels, isTold);
+          isTold ||= resumed.gap !== undefined;
+        });
+      } catch (error) {
+        if (error.code === "RATE_LIMITED") {
+          queue.unshift(channels);
+          await this.#sleep(pauseOf(error));
+        } else if (!ABOUT_A_CHANNEL.has(error.code)) throw error;
+        else if (channels.length > 1) queue.unshift(...channels.map((channel) => [channel]));
+      }
+    }
+    this.#from = null;
+    return { subscriptions: [...has] };
+  }
+
+  /** The channels that it may have missed something on. */
+  #resumable(token) {
+    const agent = token === undefined ? this.#options.agentId : agentIn(token);
+    const { sessionId } = this.#options;
+    const own = [agent !== undefined && `agents/${agent}`, agent !== undefined && sessionId !== undefined && `sessions/${sessionId}`].filter(Boolean);
+    return [...new Set([...this.#wanted, ...this.#had, ...own])].filter((channel) => !this.#left.has(channel) || this.#wanted.has(channel));
+  }
+
+  /** The server has answered a request to resume `channels`. */
+  #cameBack({ epoch, pos, gap }, channels, isGuess = false) {
+    for (const channel of channels) this.#resumed.add(channel);
+    if (gap === undefined) return;
+    this.#place.move(epoch, pos);
+    if (!isGuess) this.#skip({ ...gap, epoch, pos });
+  }
+
+  /** There are events that the client does not get. */
+  #skip(gap) {
+    if (gap.epoch !== this.#place.epoch) this.#place.move(gap.epoch ?? null, gap.pos ?? 0);
+    if (this.#listeners.has("gap")) this.#tell("gap", gap, this);
+    else console.warn(`dcm-ws: events are missing (${gap.reason}); listen for "gap", and load the state again`);
+  }
+
   /** Ask for what is wanted, some at a time, and one at a time once that was over the server's rate limit. */
   async #settle(has) {
     const socket = this.#socket;
@@ -304,7 +446,8 @@ export class DCMClient {
         // messages are executed in order: what is requested after this one may rely on it
         note(has, channel, wanted);
         try {
-          await (wanted ? this.#request({ type: "subscribe", channel }) : this.#leave(channel));
+          if (wanted) this.#place.sent(await this.#request({ type: "subscribe", channel }));
+          else await this.#leave(channel);
         } catch (error) {
           if (error.code === "NOT_CONNECTED" || error.code === "TIMEOUT") throw error;
           note(has, channel, !wanted);
@@ -312,9 +455,7 @@ export class DCMClient {
           if (error.code !== "RATE_LIMITED") this.#tell("error", error);
           else {
             queue.push(channel);
-            // a parser of the user's own may make it a bigint
-            const after = Number(error.retryAfterMs);
-            this.#pause = Math.max(this.#pause, after > 0 && after <= WAIT_MAX_MS ? after : PAUSE_MS);
+            this.#pause = Math.max(this.#pause, pauseOf(error));
           }
         }
       }
@@ -324,6 +465,7 @@ export class DCMClient {
   }
 
   async #leave(channel) {
+    this.#had.delete(channel);
     const answer = await this.#request({ type: "unsubscribe", channel });
     // what the server knows to be left it does not give back, but for global, which all get
     if (channel !== "global") this.#left.delete(channel);
@@ -365,13 +507,10 @@ export class DCMClient {
     return fresh ?? undefined;
   }
 
-  async #authenticate(fresh) {
-    const { agentId, sessionId } = this.#options;
-    const answer = await this.#request({
-      type: "auth",
-      ...(fresh === undefined ? { agent_id: agentId } : { token: fresh }),
-      ...(sessionId === undefined ? {} : { session_id: sessionId }),
-    });
+  async #authenticate(fresh, resume, resumed) {
+    const { agentId, sessionId, durable } = this.#options;
+    const who = fresh === undefined ? { agent_id: agentId } : { token: fresh };
+    const answer = await this.#request({ type: "auth", ...who, ...given({ session_id: sessionId, durable, resume }) }, resumed);
     this.agentId = fresh === undefined ? agentId : (agentIn(fresh) ?? null);
     return answer;
   }
@@ -419,7 +558,9 @@ export class DCMClient {
     const socket = this.#socket;
     this.#socket = null;
     this.#unsettled = null;
+    this.#from = null;
     this.clientId = null;
+    this.#place.store();
     for (const { timer, resolve } of this.#sleepers) {
       clearTimeout(timer);
       resolve();
@@ -439,6 +580,7 @@ export class DCMClient {
 
   #end(error) {
     globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.removeEventListener?.("pagehide", this.#leavePage);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.#drop(1000, "");
     this.retryAt = null;
@@ -463,7 +605,8 @@ export class DCMClient {
     return `r${this.#nextId++}`;
   }
 
-  #request(message) {
+  /** @param {(answer: object) => void} [answered] called with the answer before the next frame is read */
+  #request(message, answered) {
     return new Promise((resolve, reject) => {
       const id = this.#nextName();
       if (!this.send({ ...message, id })) {
@@ -474,7 +617,7 @@ export class DCMClient {
         this.#requests.delete(id);
         reject(new DCMError("TIMEOUT", `No answer to ${message.type}`));
       }, this.#options.requestTimeoutMs);
-      this.#requests.set(id, { resolve, reject, timer });
+      this.#requests.set(id, { resolve, reject, timer, answered });
     });
   }
 
@@ -494,7 +637,10 @@ export class DCMClient {
     this.#tell("message", frame);
     if (typeof frame.event === "string") this.#receive(frame, text);
     else if (frame.type === "ack") this.#answer(frame);
-    else if (frame.type === "ping") this.send({ type: "pong" });
+    else if (frame.type === "ping") {
+      if (!this.#from) this.#place.sent(frame);
+      this.send({ type: "pong" });
+    } else if (frame.type === "gap") this.#skip({ reason: frame.reason, first: frame.first, epoch: frame.epoch, pos: frame.pos });
     else if (frame.type === "pong") this.#pong();
     else if (frame.type === "connected") this.#welcome(frame);
     else if (frame.error !== undefined) this.#tell("error", new DCMError(frame.code, frame.error, frame));
@@ -506,8 +652,10 @@ export class DCMClient {
       if (request === undefined) continue;
       waiting.delete(frame.id);
       clearTimeout(request.timer);
-      if (frame.success) request.resolve(frame);
-      else request.reject(new DCMError(frame.code, frame.error, frame));
+      if (frame.success) {
+        request.answered?.(frame);
+        request.resolve(frame);
+      } else request.reject(new DCMError(frame.code, frame.error, frame));
     }
   }
 
@@ -527,6 +675,8 @@ export class DCMClient {
    * @param {string} raw the frame's text
    */
   #receive(event, raw) {
+    // it comes again, in its order
+    if (this.#from && event.pos !== undefined && !this.#resumed.has(event.channel)) return;
     event.timestamp = momentOf(event.timestamp) ?? Date.now();
     let seen = this.#seen.get(event.id);
     const first = seen === undefined;
@@ -536,6 +686,11 @@ export class DCMClient {
       if (this.#seen.size > this.#options.seenMax) this.#seen.delete(this.#seen.keys().next().value);
     }
     const again = seen.channels.has(event.channel);
+    const nack = (delayMs = 0) => {
+      if (seen.state === "done") return;
+      seen.state = "failed";
+      if (!this.#options.observer && TRACKED.test(event.event)) this.send({ type: "nack", message_id: event.id, delay_ms: delayMs });
+    };
     const ack = () => {
       // one ack settles all channels; a second would count as a message of ours, and is needed where the first got lost
       const needed = seen.state !== "done" || again;
@@ -556,9 +711,15 @@ export class DCMClient {
     const fresh = first || again;
     if (fresh) seen.state = "given";
     seen.awaited = this.#comesOnGlobal(event, seen);
-    // neither is part of the event when it is copied or written as JSON
-    Object.defineProperties(event, { ack: { value: ack }, raw: { value: raw } });
-    this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
+    // none of them is part of the event when it is copied or written as JSON
+    Object.defineProperties(event, { ack: { value: ack }, nack: { value: nack }, raw: { value: raw } });
+    // while it resumes one channel after the other, events of others come at positions that are still missing here
+    const moves = event.pos !== undefined && !this.#from;
+    if (moves) this.#place.hold(event.pos);
+    const finished = this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
+    if (!moves) return;
+    this.#place.heard(event.pos, event.channel === "global" || !this.#wanted.has("global"));
+    finished.then(() => this.#place.release(event.pos));
   }
 
   /** One ack settles an event on all its channels: is there a listener that has yet to get it on `global`? */
@@ -571,6 +732,7 @@ export class DCMClient {
     if (this.#options.autoAck && seen.open === 0 && !seen.awaited && seen.state === "given") ack();
   }
 
+  /** @returns {PromiseLike<void>} resolves when all listeners have finished */
   #give(event, seen, kinds, ack) {
     const results = [];
     // a listener may add listeners, for what comes after this
@@ -588,10 +750,10 @@ export class DCMClient {
     }
     if (!results.some((result) => typeof result?.then === "function")) {
       this.#settleFate(seen, ack);
-      return;
+      return DONE;
     }
     seen.open += 1;
-    Promise.all(results).then(
+    return Promise.all(results).then(
       () => {
         seen.open -= 1;
         this.#settleFate(seen, ack);
@@ -619,6 +781,113 @@ export class DCMClient {
   }
 }
 
+// what has finished: unlike a promise, it calls at once
+const DONE = { then: (call) => call() };
+
+/**
+ * How far a client is in the server's log, and the copy of that in a storage.
+ *
+ * What is stored is behind the events whose listeners have not finished: whoever goes on from there misses none.
+ */
+class Place {
+  #storage;
+  #key;
+  #fail;
+  #timer;
+  #stored = "";
+  // the last position of which all frames have come, and the last of which any has
+  #whole = 0;
+  #pos = 0;
+  // positions of events whose listeners have not finished, with their number
+  #open = new Map();
+  epoch = null;
+
+  constructor(storage, key, fail) {
+    this.#storage = storage;
+    this.#key = key;
+    this.#fail = fail;
+    this.#load();
+  }
+
+  /** The position to go on from on another connection: an event of which a second frame may be missing comes again. */
+  get from() {
+    return this.#whole;
+  }
+
+  /** It is now there, whatever it was before. */
+  move(epoch, pos) {
+    this.epoch = epoch;
+    this.#whole = this.#pos = pos;
+    this.#open.clear();
+    this.#storeSoon();
+  }
+
+  /** The server has sent everything up to the position in `frame`. */
+  sent({ epoch, pos }) {
+    if (epoch !== undefined && epoch === this.epoch) this.heard(pos, true);
+  }
+
+  /** @param {boolean} whole there is no second frame of it, for `global` */
+  heard(pos, whole) {
+    this.#whole = Math.max(this.#whole, whole ? pos : pos - 1);
+    this.#pos = Math.max(this.#pos, pos);
+    this.#storeSoon();
+  }
+
+  /** The listeners have been given the event at this position, and have not finished. */
+  hold(pos) {
+    this.#open.set(pos, (this.#open.get(pos) ?? 0) + 1);
+  }
+
+  release(pos) {
+    const count = this.#open.get(pos);
+    if (count === undefined) return;
+    if (count > 1) this.#open.set(pos, count - 1);
+    else this.#open.delete(pos);
+    this.#storeSoon();
+  }
+
+  store() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (!this.#storage || this.epoch === null) return;
+    let pos = this.#pos;
+    for (const open of this.#open.keys()) pos = Math.min(pos, open - 1);
+    const text = JSON.stringify({ epoch: this.epoch, pos });
+    if (text === this.#stored) return;
+    try {
+      this.#storage.setItem(this.#key, text);
+      this.#stored = text;
+    } catch (cause) {
+      this.#storage = undefined;
+      this.#fail(new DCMError("STORAGE_FAILED", `The position is not stored from now on: ${cause?.message ?? cause}`, { cause }));
+    }
+  }
+
+  #storeSoon() {
+    if (!this.#storage || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => this.store(), STORE_MS);
+    // does not keep Node running
+    this.#timer.unref?.();
+  }
+
+  #load() {
+    try {
+      const text = this.#storage?.getItem(this.#key) ?? null;
+      if (text === null) return;
+      const { epoch, pos } = JSON.parse(text);
+      if (typeof epoch !== "string" || !Number.isSafeInteger(pos) || pos < 0) throw new Error("it is something else");
+      this.epoch = epoch;
+      this.#whole = this.#pos = pos;
+      this.#stored = text;
+    } catch (cause) {
+      const error = new DCMError("STORAGE_FAILED", `What is stored as ${JSON.stringify(this.#key)} is not used: ${cause?.message ?? cause}`, { cause });
+      // there are no listeners yet: the client is just being made
+      queueMicrotask(() => this.#fail(error));
+    }
+  }
+}
+
 function listenerFailed(cause, event) {
   return new DCMError("LISTENER_FAILED", `A listener failed: ${cause?.message ?? cause}`, { cause, event });
 }
@@ -636,6 +905,28 @@ function agentIn(token) {
   } catch {
     return undefined;
   }
+}
+
+/** Channels in groups that fit into one message each; one group if there is none. */
+function grouped(channels) {
+  const groups = [[]];
+  let size = 0;
+  for (const channel of channels) {
+    size += channel.length + 3;
+    if (size > TOGETHER && groups.at(-1).length) {
+      groups.push([]);
+      size = channel.length + 3;
+    }
+    groups.at(-1).push(channel);
+  }
+  return groups;
+}
+
+/** How long the server wants a client to wait, in ms. */
+function pauseOf(error) {
+  // a parser of the user's own may make it a bigint
+  const after = Number(error.retryAfterMs);
+  return after > 0 && after <= WAIT_MAX_MS ? after : PAUSE_MS;
 }
 
 function hangUp(socket, code, reason) {

@@ -15,6 +15,8 @@ const CATALOGUE = [
   ...["session.created", "session.ended", "metric.update", "system.error", "system.info"],
 ];
 const WATCHED = 100;
+// positions in the log that the page shows when it is opened, as far as they are of its channels
+const LAST = 500;
 // unsubscribe from a channel after this much silence, and stay unsubscribed as long: otherwise two pages would keep it alive
 const QUIET_MS = 300_000;
 const AGENTS_SHOWN = 500;
@@ -23,6 +25,7 @@ const figure = new Intl.NumberFormat();
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const stream = new Stream();
+let head = 0;
 const recent = [];
 const heardOn = new Map();
 const resting = new Map();
@@ -35,9 +38,12 @@ function receive(event) {
   shownIds.add(event.id);
   if (shownIds.size > 2000) shownIds.delete(shownIds.values().next().value);
   if (event.channel === "metrics" && event.event === "metric.update") kpis.show(event.data);
-  chart.count(categoryOf(event.event), Date.now());
-  recent.push(performance.now());
-  if (heardOn.has(event.channel)) heardOn.set(event.channel, Date.now());
+  const now = Date.now();
+  // it happened before the page was connected
+  const isOld = event.pos <= head;
+  chart.count(categoryOf(event.event), isOld ? event.timestamp : now);
+  if (!isOld) recent.push(performance.now());
+  if (heardOn.has(event.channel)) heardOn.set(event.channel, now);
   // only the service knows whether an agent has another connection still
   if (/^agent\.(dis)?connected$/.test(event.event)) lookSoon ??= setTimeout(look, 300);
   stream.add(event);
@@ -61,7 +67,13 @@ function showAgents(names, count, loads) {
   $("no-agents").hidden = names.length > 0;
 }
 
-const { client, identity, development, status } = await join((joining) => joining.on("event", receive));
+const { client, identity, development, status } = await join((joining) => {
+  joining.on("event", receive);
+  joining.on("gap", (gap) => stream.gap(gap));
+  joining.on("message", (frame) => {
+    if (frame.type === "connected") head = frame.pos ?? 0;
+  });
+}, LAST);
 $("publish").hidden = !development;
 
 /** Reads what only HTTP provides: counts, the state of the database, and the existing channels. */

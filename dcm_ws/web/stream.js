@@ -9,6 +9,10 @@ const KEPT = 1000;
 const KEPT_SIZE = 16_000_000;
 const ROWS = 150;
 const CHOICES = 200;
+const GAPS = {
+  epoch: "what was published while the service restarted, or this page was away",
+  expired: "what the service does not keep any more",
+};
 // characters of an event whose text is kept for searching
 const SEARCHED_AGAIN = 2000;
 
@@ -136,6 +140,11 @@ export class Stream {
     this.#paint();
   }
 
+  /** Events are missing here. */
+  gap(gap) {
+    this.add({ event: "gap", channel: "–", data: { missing: GAPS[gap.reason] ?? gap.reason, ...gap }, timestamp: Date.now(), id: "" });
+  }
+
   #keep(entry) {
     entry.fits = this.#fits(entry);
     if (entry.fits) {
@@ -238,7 +247,7 @@ export class Stream {
 
   #row(entry, chosen) {
     const { event } = entry;
-    const row = element("div", undefined, /\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
+    const row = element("div", undefined, /^gap$|\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
     const time = element("time", clock.format(event.timestamp) + `.${String(Math.floor(event.timestamp) % 1000).padStart(3, "0")}`);
     row.append(time, element("b", event.event), element("span", event.channel), element("code", entry.brief));
     row.style.setProperty("--c", `var(--${entry.category})`);

@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { connected, launch } from "./browser.js";
-import { client, closeClients, start, token, until } from "./running.js";
+import { client, closeClients, proxy, start, token, until } from "./running.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -245,6 +245,61 @@ describe("/live", () => {
     expect(await page.textContent("#shown")).toMatch(/^1,000 events$|of 1,000 match$/);
   });
 
+  test("shows the last events at once, and after a reconnection what it has missed, each once", async () => {
+    const own = await start();
+    const way = await proxy(own.port);
+    const speaking = client(own.url, { channels: [] });
+    await speaking.connect();
+    const say = (number) => speaking.publish(number % 2 ? "global" : "topics/away", number % 3 ? "task.created" : "session.created", { number: `n${number}.` });
+    for (let number = 0; number < 20; number += 1) await say(number);
+    const page = await open(way.url.replace("ws:", "http:").replace("/ws", "/live"), { allowed: /ERR_|WebSocket connection/ });
+    await rows(page).filter({ hasText: "n19." }).waitFor();
+    for (let number = 20; number < 40; number += 1) {
+      await say(number);
+      if (number === 25) way.cut();
+    }
+    await rows(page).filter({ hasText: "n39." }).waitFor({ timeout: 15_000 });
+    await connected(page);
+    const shown = (await page.locator("#rows .row code").allTextContents()).map((text) => /n(\d+)\./.exec(text)?.[1]).filter(Boolean).map(Number);
+    expect(shown.reverse()).toEqual(Array.from({ length: 40 }, (_, number) => number));
+    expect(await names(page)).not.toContain("gap");
+    way.close();
+    await own.stop();
+  });
+
+  test("has a line where events are missing", async () => {
+    const mortal = await start();
+    const page = await open(`${mortal.http}/live`, { allowed: /ERR_|WebSocket connection|503/ });
+    await connected(page);
+    await mortal.stop();
+    const next = await start({ port: mortal.port });
+    await rows(page).filter({ hasText: "while the service restarted" }).waitFor({ timeout: 40_000 });
+    expect(await names(page)).toContain("gap");
+    await next.stop();
+  });
+
+  test("the client in a page goes on after a reload, with what is in the storage", async () => {
+    const page = await open(`${service.http}/live`);
+    const listen = String.raw`(async () => {
+      const { DCMClient } = await import("/dcm-ws.js");
+      window.heard = [];
+      window.client = new DCMClient("/ws", { channels: ["topics/reload"], storage: sessionStorage, storageKey: "test" });
+      window.client.on("channel:topics/reload", (event) => window.heard.push(event.data));
+      await window.client.connect();
+    })()`;
+    await page.evaluate(listen);
+    const speaking = await speak();
+    await speaking.publish("topics/reload", "task.created", 1);
+    await page.waitForFunction(() => window.heard.length === 1);
+    await page.reload();
+    await speaking.publish("topics/reload", "task.created", 2);
+    await page.evaluate(listen);
+    await page.waitForFunction(() => window.heard.length >= 1);
+    await speaking.publish("topics/reload", "task.created", 3);
+    await page.waitForFunction(() => window.heard.includes(3));
+    expect(await page.evaluate(() => window.heard)).toEqual([2, 3]);
+  });
+
   test("survives a restart of the service", async () => {
     let mortal = await start();
     const page = await open(`${mortal.http}/live`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
@@ -316,6 +371,10 @@ describe("the list of events", () => {
     const page = await open(`${service.http}/live`);
     await connected(page);
     const speaking = await speak();
+    // what other tests published comes first
+    await speaking.publish("global", "system.info", "from here on");
+    await rows(page).filter({ hasText: "from here on" }).waitFor();
+    await page.click("#clear");
     await page.check('#categories input[value="session"]', { force: true });
     const publish = (event, count) => Promise.all(Array.from({ length: count }, (_, n) => speaking.publish("global", event, { n })));
     await publish("session.created", 20);
