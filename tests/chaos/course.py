@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.chaos.disturbances import ConnectionTrouble, DatabaseTrouble
 from tests.chaos.publishers import ClientPublisher, DatabasePublisher
+from tests.chaos.readers import Reader
 from tests.chaos.records import Records
 from tests.chaos.subscribers import Agent, Witness
 from tests.integration.databases import PostgresServer, postgres
@@ -54,6 +55,15 @@ async def _course(service: Service, server: PostgresServer, seconds: float, seed
         Agent("agent-e", ("global",), port, records, by_token=False),
         Agent("agent-f", (TOPICS[3], "global"), port, records, by_token=False),
     ]
+    several = [
+        Agent("agent-g", (*TOPICS[:3], "global"), port, records, by_token=by_token, is_one_of_several=True)
+        for by_token in (True, False)
+    ] + [Agent("agent-h", TOPICS, port, records, by_token=True, is_one_of_several=True)]
+    readers = [
+        Reader("reader-a", TOPICS, port, records),
+        Reader("reader-b", ("global",), port, records),
+        Reader("reader-c", TOPICS[1:3], port, records),
+    ]
     # metrics, so that the service has its other connection to the database, too
     witness = Witness("witness", (*TOPICS, "global", "metrics"), port, records, by_token=True)
     clients = [ClientPublisher(f"client-{name}", TOPICS, _RATE, seed, records, port=port) for name in "abc"]
@@ -61,36 +71,37 @@ async def _course(service: Service, server: PostgresServer, seconds: float, seed
         DatabasePublisher(f"database-{name}", TOPICS, _RATE / 2, seed, records, url=server.url) for name in "ab"
     ]
     async with asyncio.TaskGroup() as listening:
-        for agent in (*agents, witness):
-            listening.create_task(agent.live())
-        await _all_here((*agents, witness))
+        everybody = (*agents, *several, *readers, witness)
+        for each in everybody:
+            listening.create_task(each.live())
+        await _all_here(everybody)
         until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as acting:
             actors: list[ClientPublisher | DatabasePublisher | DatabaseTrouble | ConnectionTrouble] = [
                 *clients,
                 *databases,
                 DatabaseTrouble(seed, server, records),
-                ConnectionTrouble(seed, agents, clients, records),
+                ConnectionTrouble(seed, (*agents, *several), readers, clients, records),
             ]
             for actor in actors:
                 acting.create_task(actor.live(until))
-        await _quiet(service, (*agents, witness), records)
-        for agent in (*agents, witness):
-            await agent.stop()
+        await _quiet(service, everybody, records)
+        for each in everybody:
+            await each.stop()
     await _left_clean(service, records)
 
 
-async def _all_here(agents: Sequence[Agent]) -> None:
+async def _all_here(everybody: Sequence[Agent | Reader]) -> None:
     async with asyncio.timeout(20):
-        for agent in agents:
-            await agent.here.wait()
+        for each in everybody:
+            await each.here.wait()
 
 
-async def _quiet(service: Service, agents: Sequence[Agent], records: Records) -> None:
+async def _quiet(service: Service, everybody: Sequence[Agent | Reader], records: Records) -> None:
     """
     Wait until all are back, nothing is pending, and the database is listened to.
     """
-    await _all_here(agents)
+    await _all_here(everybody)
     last: dict[str, Any] = {}
 
     def quiet() -> bool:

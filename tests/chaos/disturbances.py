@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from tests.chaos.publishers import ClientPublisher
+from tests.chaos.readers import Reader
 from tests.chaos.records import Records
 from tests.chaos.subscribers import Agent
 from tests.integration.databases import PostgresServer
@@ -83,14 +84,20 @@ class DatabaseTrouble:
 
 class ConnectionTrouble:
     """
-    Resets the connections of agents and of publishers.
+    Resets the connections of agents, of readers and of publishers, and has agents leave connections half open.
     """
 
     def __init__(
-        self, seed: int, agents: Sequence[Agent], publishers: Sequence[ClientPublisher], records: Records
+        self,
+        seed: int,
+        agents: Sequence[Agent],
+        readers: Sequence[Reader],
+        publishers: Sequence[ClientPublisher],
+        records: Records,
     ) -> None:
         self._random = random.Random(f"{seed} connections")
         self._agents = agents
+        self._readers = readers
         self._publishers = publishers
         self._records = records
 
@@ -102,7 +109,7 @@ class ConnectionTrouble:
         step = self._random.uniform(0.1, 1.0)
         while now() + step < until:
             await asyncio.sleep(step)
-            match self._random.randrange(10):
+            match self._random.randrange(14):
                 case 0:
                     await self._agents_all_at_once()
                 case 1:
@@ -112,6 +119,12 @@ class ConnectionTrouble:
                 case 4 | 5:
                     publisher = self._random.choice(self._publishers)
                     self._count("publishers reset", publisher.drop())
+                case 6 | 7:
+                    reader = self._random.choice(self._readers)
+                    self._count("readers reset", reader.drop(self._away()))
+                case 8:
+                    agent = self._random.choice([one for one in self._agents if one.name in self._records.several])
+                    self._count("agents hung", agent.hang())
                 case _:
                     agent = self._random.choice(self._agents)
                     self._count("agents reset", agent.drop(self._away()))

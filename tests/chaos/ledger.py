@@ -7,7 +7,8 @@ What must hold (protocol, sections 3 and 4):
  - an untracked one reaches every agent that was connected all the while;
  - an agent gets the events of one publisher on one channel, each for the first time, in the order of their publishing:
    on one connection, and across several, since what it missed comes before anything newer;
- - what comes again comes under the same id;
+ - what comes again comes under the same id and the same position, and what is logged has a position;
+ - a reader that resumes gets each logged event once, or is told of a gap where it was;
  - a tracked event that an agent does not acknowledge comes again.
 
 What cannot hold is counted apart: an event whose publisher was cut off before it knew (C{unknown}), and a NOTIFY while
@@ -21,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.chaos.records import Publication, Receipt, Records, Stay, is_tracked
+from tests.chaos.records import Publication, Receipt, Records, Stay, is_logged, is_tracked
 
 SLACK = 1.0
 """
@@ -100,8 +101,10 @@ def settle(records: Records) -> Ledger:
         f"{agent}: {event_id} on {channel} was not acknowledged, and did not come again"
         for (agent, event_id), channel in records.unanswered.items()
     ]
-    _count_order(ledger, published, records.receipts)
+    in_order = [receipt for receipt in records.receipts if receipt.agent not in records.several]
+    _count_order(ledger, published, in_order)
     _count_receipts(ledger, records)
+    ledger.wrongs += _misread(records)
     return ledger
 
 
@@ -130,6 +133,7 @@ def _impostors(published: dict[_Key, Publication], receipts: list[Receipt]) -> I
     """
     names: dict[_Key, str] = {key: each.id for key, each in published.items() if each.id is not None}
     keys: dict[str, _Key] = {}
+    places = {each.id: each.pos for each in published.values() if each.id is not None}
     for receipt in receipts:
         key = receipt.publisher, receipt.number
         shown = f"{receipt.agent}: event {receipt.number} of {receipt.publisher} on {receipt.channel}"
@@ -142,6 +146,10 @@ def _impostors(published: dict[_Key, Publication], receipts: list[Receipt]) -> I
             yield f"{shown} was changed on its way"
         if names.setdefault(key, receipt.id) != receipt.id:
             yield f"{shown} came as {receipt.id}, and is {names[key]}"
+        if places.setdefault(receipt.id, receipt.pos) != receipt.pos:
+            yield f"{shown} came from position {receipt.pos}, and is at {places[receipt.id]}"
+        if (receipt.pos is not None) != is_logged(receipt.event):
+            yield f"{shown} came with position {receipt.pos}"
         if keys.setdefault(receipt.id, key) != key:
             yield f"{shown} came as {receipt.id}, and that is another event"
 
@@ -191,6 +199,27 @@ def _count_receipts(ledger: Ledger, records: Records) -> None:
                     lost = _count_due(row, publication, times, stays[agent])
                     if lost:
                         ledger.wrongs.append(f"{agent}: {_shown(publication)} on {channel} was lost")
+
+
+def _misread(records: Records) -> Iterator[str]:
+    """
+    What readers did not get, or got twice.
+    """
+    deaf = deaf_times(records)
+    for publication in records.publications:
+        unheard = publication.from_database and publication.ended is not None and _during(publication, deaf)
+        for name, reading in records.readings.items():
+            times = reading.counts[publication.publisher, publication.number]
+            if times > 1:
+                yield f"{name}: {_shown(publication)} came {times} times"
+            if not is_logged(publication.event) or not {publication.channel, "global"}.intersection(reading.channels):
+                continue
+            if times or unheard or publication.ended is None:
+                continue
+            # nobody knows the position of a NOTIFY that did not come
+            told = any(publication.pos is None or publication.pos in gap for gap in reading.gaps)
+            if not told:
+                yield f"{name}: {_shown(publication)} did not come, and no gap was told"
 
 
 def _count_due(row: Row, publication: Publication, times: int, stays: list[Stay]) -> bool:

@@ -19,7 +19,7 @@ from websockets.exceptions import WebSocketException
 from tests.chaos.records import Publication, Records, is_tracked, padding
 from tests.chaos.subscribers import OPTIONS, reset, say
 
-_EVENTS = ("task.created", "subtask.running", "message.new", "agent.heartbeat", "metric.update")
+_EVENTS = ("task.created", "subtask.running", "message.new", "session.created", "agent.heartbeat", "metric.update")
 _RETRY = 0.1
 
 
@@ -115,6 +115,7 @@ class ClientPublisher(_Publisher):
                     continue
                 publication = self._awaited.pop(message["id"])
                 publication.id, publication.ended = message["message_id"], time.time()
+                publication.pos = message.get("pos")
             elif is_tracked(message.get("event", "")):
                 # what came before it had left global
                 await say(connection, type="ack", message_id=message["id"])

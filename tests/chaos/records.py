@@ -10,6 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+_NOT_LOGGED = ("agent.heartbeat", "agent.connected", "agent.disconnected")
+
 
 @dataclass(slots=True)
 class Publication:
@@ -20,6 +22,7 @@ class Publication:
     @ivar began: when it was sent.
     @ivar ended: when it was known to be published (a client's ack, a transaction's commit); None where it never was.
     @ivar id: what the service called it, as far as the publisher was told.
+    @ivar pos: its position in the log, as far as the publisher was told.
     """
 
     publisher: str
@@ -30,6 +33,7 @@ class Publication:
     began: float
     ended: float | None = None
     id: str | None = None
+    pos: int | None = None
 
 
 class Receipt(NamedTuple):
@@ -37,6 +41,7 @@ class Receipt(NamedTuple):
     One event frame as an agent got it.
 
     @ivar intact: it says what its publisher said.
+    @ivar pos: its position in the log; None if it has none.
     """
 
     agent: str
@@ -46,6 +51,22 @@ class Receipt(NamedTuple):
     publisher: str
     number: int
     intact: bool
+    pos: int | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """
+    What a reader that resumes has read.
+
+    @ivar channels: those that it reads, from before the first event to the end.
+    @ivar counts: how often each event came, by publisher and number.
+    @ivar gaps: the positions of which it was told that they may be missing.
+    """
+
+    channels: Collection[str]
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    gaps: list[range] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -72,6 +93,8 @@ class Records:
     @ivar disturbances: how often each was done.
     @ivar unanswered: the tracked events that agents left without an ack on purpose and have not been sent again since:
         the channel of the first frame, by agent and event id.
+    @ivar several: the agents that have several connections at once, and so get events in no order.
+    @ivar readings: what each reader has read.
     @ivar early: frames that came to a connection before it had authenticated: those are an anonymous client's.
     @ivar wrongs: what went wrong in any other way, in words.
     """
@@ -84,6 +107,8 @@ class Records:
     database: list[tuple[float, bool]] = field(default_factory=list)
     disturbances: Counter[str] = field(default_factory=Counter)
     unanswered: dict[tuple[str, str], str] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)
+    readings: dict[str, Reading] = field(default_factory=dict)
     early: int = 0
     wrongs: list[str] = field(default_factory=list)
 
@@ -94,6 +119,13 @@ def is_tracked(event: str) -> bool:
     time, so that the judge does not rely on the code that it judges.
     """
     return event.partition(".")[0] in ("task", "subtask", "message")
+
+
+def is_logged(event: str) -> bool:
+    """
+    Must the event have a position (protocol, section 10)?
+    """
+    return event.partition(".")[0] not in ("metric", "system") and event not in _NOT_LOGGED
 
 
 def padding(number: int) -> str:

@@ -33,11 +33,21 @@ class Agent:
     One agent, which reconnects until the test stops it.
 
     @param channels: what it listens to; it leaves C{global} where that is not among them.
+    @param is_one_of_several: other connections of the same agent may exist at the same time.
     @param by_token: it authenticates by a token while connecting; else by an C{auth} message.
     @ivar here: it is connected, authenticated, and subscribed to all that it wants.
     """
 
-    def __init__(self, name: str, channels: Collection[str], port: int, records: Records, *, by_token: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        channels: Collection[str],
+        port: int,
+        records: Records,
+        *,
+        by_token: bool,
+        is_one_of_several: bool = False,
+    ) -> None:
         self.name = name
         self.here = asyncio.Event()
         self._channels = channels
@@ -51,6 +61,12 @@ class Agent:
         self._away = 0.0
         self._known = self._stopping = False
         records.wanted[name] = channels
+        # an ack of the other connection would settle what this one leaves
+        self._unacked = 0.0 if is_one_of_several else _UNACKED
+        if is_one_of_several:
+            records.several.add(name)
+        self._listening: asyncio.Task[None] | None = None
+        self._hung: list[ClientConnection] = []
 
     async def live(self) -> None:
         """
@@ -59,11 +75,14 @@ class Agent:
         while not self._stopping:
             url = f"ws://127.0.0.1:{self._port}/{self._query}"
             try:
-                async with connect(url, **OPTIONS) as connection:
-                    self._connection = connection
+                connection = self._connection = await connect(url, **OPTIONS)
+                self._listening = asyncio.create_task(self._listen(connection))
+                await asyncio.wait([self._listening])
+                if connection not in self._hung:
                     # a connection that was reset ends in this
                     with suppress(ConnectionClosed):
-                        await self._listen(connection)
+                        self._listening.result()
+                    await connection.close()
             except (WebSocketException, OSError) as error:
                 self._records.wrongs.append(f"{self.name} could not connect: {error!r}")
                 self._away = max(self._away, 0.1)
@@ -86,6 +105,19 @@ class Agent:
         self._connection = None
         return True
 
+    def hang(self) -> bool:
+        """
+        Read nothing more of the connection, which stays open, and come back on another one.  False if there is none.
+        """
+        if self._connection is None or self._listening is None:
+            return False
+        self._left()
+        self._away = 0.0
+        self._hung.append(self._connection)
+        self._connection = None
+        self._listening.cancel()
+        return True
+
     async def leave(self, away: float) -> bool:
         """
         Close the connection as one should, and stay away for so many seconds.  False where there is none.
@@ -104,6 +136,8 @@ class Agent:
         """
         self._stopping = True
         await self.leave(0)
+        for connection in self._hung:
+            reset(connection)
 
     def _left(self) -> None:
         self.here.clear()
@@ -151,7 +185,7 @@ class Agent:
             publisher, number = data["publisher"], data["number"]
             intact = data["padding"] == padding(number)
             self._records.receipts.append(
-                Receipt(self.name, message["channel"], event, event_id, publisher, number, intact)
+                Receipt(self.name, message["channel"], event, event_id, publisher, number, intact, message.get("pos"))
             )
         elif "publisher" in data:
             self._records.early += 1
@@ -166,7 +200,7 @@ class Agent:
         new = event_id not in self._seen
         self._seen.add(event_id)
         unanswered = self._records.unanswered
-        if new and authenticated and self._random.random() < _UNACKED:
+        if new and authenticated and self._random.random() < self._unacked:
             unanswered[self.name, event_id] = channel
         elif unanswered.get((self.name, event_id)) == channel:
             del unanswered[self.name, event_id]

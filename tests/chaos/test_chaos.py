@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from tests.chaos.course import disturbed
 from tests.chaos.ledger import SLACK, Ledger, settle
-from tests.chaos.records import Publication, Receipt, Records, Stay
+from tests.chaos.records import Publication, Reading, Receipt, Records, Stay
 from tests.chaos.run import report
 
 
@@ -20,16 +23,21 @@ def test_promises_hold_while_everything_breaks() -> None:
     assert records.disturbances.total() > 5
 
 
+LOGGED = ("task.created", "task.failed", "session.created")
+
+
 def publication(number: int, event: str = "task.created", *, from_database: bool = False) -> Publication:
     """
     One that took from second C{number * 10} to the next.
     """
     at = number * 10.0
-    return Publication("p", number, "topics/t", event, from_database, at, at + 1, f"msg_{number}")
+    pos = number if event in LOGGED else None
+    return Publication("p", number, "topics/t", event, from_database, at, at + 1, f"msg_{number}", pos)
 
 
 def receipt(number: int, event: str = "task.created", *, name: str = "", publisher: str = "p") -> Receipt:
-    return Receipt("a", "topics/t", event, name or f"msg_{number}", publisher, number, intact=True)
+    pos = number if event in LOGGED else None
+    return Receipt("a", "topics/t", event, name or f"msg_{number}", publisher, number, True, pos)
 
 
 def made_up(*receipts: Receipt, publications: tuple[Publication, ...] | None = None) -> Records:
@@ -86,6 +94,8 @@ def test_ledger_finds_disorder() -> None:
         (receipt(1)._replace(number=4), "was never published"),
         (receipt(1, publisher="q"), "was never published"),
         (receipt(1)._replace(intact=False), "was changed on its way"),
+        (receipt(1)._replace(pos=2), "came from position 2, and is at 1"),
+        (receipt(1)._replace(pos=None), "came with position None"),
         (receipt(1, "task.failed"), "is not what was published"),
         (receipt(1)._replace(channel="topics/u"), "is not what was published"),
     ],
@@ -105,7 +115,7 @@ def test_ledger_finds_one_id_for_two_events() -> None:
     unnamed = tuple(map(publication, (1, 2)))
     for each in unnamed:
         each.id = None
-    ledger = settle(made_up(receipt(1), receipt(2, name="msg_1"), publications=unnamed))
+    ledger = settle(made_up(receipt(1), receipt(2, name="msg_1")._replace(pos=1), publications=unnamed))
     assert "that is another event" in only_wrong(ledger)
 
 
@@ -151,6 +161,52 @@ def test_notification_to_a_deaf_service_is_counted_apart() -> None:
     for each in notified:
         each.from_database = False
     assert "was lost" in only_wrong(settle(records))
+
+
+def read_by(*numbers: int, gap: range = range(0)) -> Records:
+    """
+    Records of three events of which a reader got some.
+    """
+    records = made_up(receipt(1), receipt(2), receipt(3))
+    records.readings["r"] = Reading({"topics/t"}, Counter(("p", number) for number in numbers), [gap])
+    return records
+
+
+def test_reader_gets_each_event_once_or_is_told_of_a_gap() -> None:
+    """
+    What a reader did not get must be in a gap of which it was told, and nothing may come twice.
+    """
+    assert not settle(read_by(1, 2, 3)).wrongs
+    assert "event 2 of p" in only_wrong(settle(read_by(1, 3)))
+    assert not settle(read_by(1, 3, gap=range(2, 3))).wrongs
+    assert "did not come, and no gap was told" in only_wrong(settle(read_by(1, 3, gap=range(1, 2))))
+    assert "came 2 times" in only_wrong(settle(read_by(1, 2, 2, 3)))
+
+
+def test_events_that_readers_need_not_get() -> None:
+    """
+    Readers get no events of other channels, none that are not logged, and perhaps some of which nobody knows.
+    """
+    for strange in (
+        publication(2, "agent.heartbeat"),
+        replace(publication(2), channel="topics/u"),
+        replace(publication(2), ended=None, id=None, pos=None),
+    ):
+        records = read_by(1, 3)
+        records.wanted.clear()
+        records.publications[1] = strange
+        records.receipts[1:2] = []
+        assert not settle(records).wrongs
+
+
+def test_agent_with_several_connections_has_no_order() -> None:
+    """
+    One connection of an agent may get an older event after another one got a newer one.
+    """
+    records = made_up(receipt(2), receipt(1), receipt(3))
+    assert "came first after" in only_wrong(settle(records))
+    records.several.add("a")
+    assert not settle(records).wrongs
 
 
 def test_event_without_an_ack_must_come_again() -> None:

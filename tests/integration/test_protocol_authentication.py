@@ -231,14 +231,15 @@ def test_missed_events_come_back(both: Service) -> None:
     two = answer_to(other, **message, data=2, id=2)["message_id"]
     client = both.connect()
     assert ask(client, type="auth", token=token)["success"] is True
-    events = [hear(client) for _ in range(4)]
-    assert [(event["id"], event["channel"], event["data"]) for event in events] == [
+    events = [hear(client) for _ in range(5)]
+    # what is not logged does not wait for what is
+    assert [event["event"] for event in events].count("agent.connected") == 1
+    assert [(event["id"], event["channel"], event["data"]) for event in events if "pos" in event] == [
         (one, "agents/absent", 1),
         (one, "global", 1),
         (two, "agents/absent", 2),
         (two, "global", 2),
     ]
-    assert hear(client)["event"] == "agent.connected"
     for event_id in (one, two):
         say(client, type="ack", message_id=event_id)
     silence(client)
