@@ -98,7 +98,7 @@ class Late(NamedTuple):
     A delivery that is due.
 
     @ivar frames: what to send again; nothing if the delivery has been given up instead.
-    @ivar deliveries: how often it was sent, if it has been given up.
+    @ivar deliveries: how often it was sent, if it is not sent to the client again after this.
     """
 
     client: Recipient
@@ -318,7 +318,8 @@ class DeliveryQueue:
                 again.waiting.add(client)
                 client.owed[event.id] = again
                 self._counts.retried += 1
-                yield Late(client, event.frames, event)
+                is_last = again.sends >= self._max_attempts
+                yield Late(client, event.frames, event, again.sends + event.earlier if is_last else 0)
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)

@@ -295,6 +295,8 @@ class Hub:
             if frames:
                 self._counts.sent.again += len(frames)
                 client.peer.send(b"".join(frames))
+                if deliveries:
+                    self._resumption.pass_on(client, event, deliveries)
             else:
                 self._giving_up.give_up(client, event, deliveries, "attempts")
             yield

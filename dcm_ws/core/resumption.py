@@ -16,7 +16,7 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
-from dcm_ws.core.delivery import DeliveryQueue, Owed
+from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
@@ -108,6 +108,19 @@ class Resumption:
         if new:
             self._log_counts.takeovers += 1
             self._catch_up.begin(heir, owed=new)
+
+    def pass_on(self, session: Session, event: Tracked, deliveries: int) -> None:
+        """
+        What a durable agent has not acknowledged on an old connection when it is sent there for the last time goes to
+        its newest one as well, unless that one owes an ack for it, too: the old one may be dead.
+
+        @param deliveries: how often it was sent.
+        """
+        agent = session.present
+        if agent in self._shared and session.durable:
+            newest = next(reversed(self._clients.connections[agent]))
+            if newest is not session:
+                self._hand_over(newest, {event.seq: Owed(event.id, deliveries - event.earlier, event.earlier)})
 
     def make_durable(self, session: Session) -> None:
         """

@@ -454,6 +454,26 @@ def test_observers_owe_nothing_for_what_they_resume(core: Core) -> None:
     assert stats(core)["pendingDeliveries"] == 0
 
 
+def test_last_redelivery_goes_to_the_newest_connection_too(clock: Clock, core: Core) -> None:
+    """
+    An event that was sent only to a connection that is dead reaches the agent on another one, and is given up there if
+    nobody acknowledges it.
+    """
+    dead = joined(core, "topics/t", agent="ann", quiet=True)
+    newest = joined(core, agent="ann", quiet=True)
+    newest.say(type="ack", message_id="msg_of_before")
+    joined(core, quiet=True).say(type="publish", channel="topics/t", event="task.created")
+    live(core, clock, 9)
+    assert (len(dead.peer.take()), newest.peer.take()) == (2, [])
+    live(core, clock, 1)
+    (event,) = newest.peer.take()
+    assert (event["channel"], len(dead.peer.take())) == ("topics/t", 1)
+    live(core, clock, 5)
+    # both have given it up, and that is one failure
+    assert (stats(core)["pendingDeliveries"], stats(core)["failedDeliveries"]) == (0, 1)
+    assert newest.peer.take() == dead.peer.take() == []
+
+
 def test_ack_of_positions_that_came_out_of_order(core: Core) -> None:
     """
     An ack up to a position also settles older events that came after newer ones, because another connection left them.

@@ -566,6 +566,16 @@ class Model:
                     owed.refused = False
                     owed.due = self.now + 5
                     client.inbox += owed.frames
+                    if owed.sends == 3:
+                        self.pass_on(client, owed)
+
+    def pass_on(self, client: ModelClient, owed: Owed) -> None:
+        """
+        What is sent for the last time to an old connection goes to the newest one, too.
+        """
+        newest = self.connections.get(client.present or "", [client])[-1]
+        if client.durable and newest is not client and owed.number not in what_is_owed(newest):
+            self.catch_up(newest, {}, {}, {owed.number: Sends(owed.sends, owed.earlier)})
 
 
 def what_is_owed(client: ModelClient) -> dict[int, Sends]:
