@@ -206,7 +206,7 @@ class CatchUp:
         else:
             self._giving_up.count(session)
             return self._tell_gap(behind) if pos > behind.told else b""
-        if owed.sends + owed.earlier >= POISON:
+        if session.durable and owed.sends + owed.earlier >= POISON:
             self._giving_up.give_up(session, event, owed.sends + owed.earlier, "poison")
             return b""
         return self._send(session, event, tracked=True)

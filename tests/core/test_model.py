@@ -513,7 +513,7 @@ class Model:
                 self.deliver(client, number, self.frames_for(in_log[number], number))
                 continue
             sent = client.inherited.pop(number)
-            if sum(sent) >= POISON:
+            if client.durable and sum(sent) >= POISON:
                 self.give_up(client, number)
                 continue
             # if it has left all channels that have the event, as a subscriber of the channel gets it
