@@ -87,8 +87,11 @@ export class DCMClient {
   #from = null;
   // channels that have been resumed on this connection: until then, their events come once more
   #resumed = new Set();
-  // channels that it was subscribed to, whether they were wanted or the server gave them
-  #had = new Set();
+  // channels that it was subscribed to, whether they were wanted or the server gave them; null before it has been connected
+  #had = null;
+  // the agent that the position is of: undefined before the first connection, null without an agent
+  #owner;
+  #greeted = null;
   #nextId = 1;
   #attempt = 0;
   #heardAt = 0;
@@ -206,7 +209,7 @@ export class DCMClient {
     if (this.#state !== "connected") return undefined;
     try {
       const answer = await this.#request({ type: "subscribe", channel });
-      this.#had.add(channel);
+      this.#had?.add(channel);
       this.#place.sent(answer);
       return answer;
     } catch (error) {
@@ -293,6 +296,7 @@ export class DCMClient {
   /** Decide where to go on from, at the greeting of a server. */
   #begin({ epoch, pos }) {
     const place = this.#place;
+    this.#greeted = { epoch, pos };
     this.#resumed = new Set();
     this.#from = null;
     if (epoch === undefined) {
@@ -348,6 +352,7 @@ export class DCMClient {
    */
   async #comeBack(token) {
     const known = token !== undefined || this.#options.agentId !== undefined;
+    this.#belongTo(this.#agentOf(token) ?? null);
     const from = this.#from;
     const channels = from && this.#resumable(token);
     const request = from && { epoch: from.epoch, pos: from.pos, channels };
@@ -409,12 +414,26 @@ export class DCMClient {
     return { subscriptions: [...has] };
   }
 
-  /** The channels that it may have missed something on. */
+  #agentOf(token) {
+    return token === undefined ? this.#options.agentId : agentIn(token);
+  }
+
+  /** What one agent has missed does not concern another: it begins with what came since the server's greeting. */
+  #belongTo(agent) {
+    if (this.#from && this.#owner !== undefined && this.#owner !== agent) {
+      this.#had = null;
+      this.#from = { ...this.#greeted };
+      this.#place.move(this.#greeted.epoch, this.#greeted.pos);
+    }
+    this.#owner = agent;
+  }
+
+  /** The channels that it may have missed something on: not those that are wanted since the last connection ended. */
   #resumable(token) {
-    const agent = token === undefined ? this.#options.agentId : agentIn(token);
+    const agent = this.#agentOf(token);
     const { sessionId } = this.#options;
     const own = [agent !== undefined && `agents/${agent}`, agent !== undefined && sessionId !== undefined && `sessions/${sessionId}`].filter(Boolean);
-    return [...new Set([...this.#wanted, ...this.#had, ...own])].filter((channel) => !this.#left.has(channel) || this.#wanted.has(channel));
+    return [...new Set([...(this.#had ?? this.#wanted), ...own])].filter((channel) => !this.#left.has(channel) || this.#wanted.has(channel));
   }
 
   /** The server has answered a request to resume `channels`. */
@@ -465,7 +484,7 @@ export class DCMClient {
   }
 
   async #leave(channel) {
-    this.#had.delete(channel);
+    this.#had?.delete(channel);
     const answer = await this.#request({ type: "unsubscribe", channel });
     // what the server knows to be left it does not give back, but for global, which all get
     if (channel !== "global") this.#left.delete(channel);
