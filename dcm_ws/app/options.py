@@ -317,8 +317,8 @@ class Fields:
     max_pending_bytes: int = setting(
         256 << 20,
         BYTES,
-        "maximum size of all unacknowledged events; beyond it, the clients that owe most get no more until they"
-        " acknowledge some",
+        "maximum size of all unacknowledged events; beyond it, the agents that owe most get no more until they"
+        " acknowledge some, and a quarter beyond it they lose their oldest, which become dead letters",
     )
     max_agents: int = setting(
         10_000,

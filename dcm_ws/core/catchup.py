@@ -132,6 +132,10 @@ class CatchUp:
                 self.begin(session, go_on=len(session.owed) * 3 // 4)
             elif session.behind is None:
                 self.begin(session, live=pos)
+        dropped, self._deliveries.dropped = self._deliveries.dropped, []
+        for client, _, event, deliveries in dropped:
+            assert isinstance(client, Session)
+            self._giving_up.give_up(client, event, deliveries, "overflow")
 
     def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Owed], dict[str, int]]:
         """

@@ -19,10 +19,10 @@ from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.fairness import shorten
 from dcm_ws.protocol.frames import header_size
 
-Reason = Literal["attempts", "poison"]
+Reason = Literal["attempts", "poison", "overflow"]
 """
-Why an event became a dead letter: it was sent as often as the service does while its agent was connected, or too often
-over all its returns.
+Why an event became a dead letter: it was sent as often as the service does while its agent was connected; too often
+over all its returns; or the agent owed acks for far too many bytes.
 """
 
 POISON = 15
@@ -154,7 +154,7 @@ class DeadLetters:
             self._counts.poison += 1
         if len(self) > self._max_letters:
             numbers = {name: len(letters) for name, letters in self._of.items()}
-            shorten(numbers, self._max_letters - self._max_letters // 64, lambda name: self._crowd_out(name) and 1)
+            shorten(numbers, self._max_letters - self._max_letters // 64, lambda name: bool(self._crowd_out(name)))
         if self.bytes > self._max_bytes:
             sizes = {name: sum(one.size for one in letters.values()) for name, letters in self._of.items()}
             shorten(sizes, self._max_bytes - self._max_bytes // 64, self._crowd_out)

@@ -8,7 +8,7 @@ is due when the client says so; that is in a schedule of its own.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Set
 from itertools import chain
 from typing import NamedTuple, Protocol
@@ -136,11 +136,12 @@ class DeliveryQueue:
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
         acknowledged anything although it has had time to, the oldest is given up.
     @param max_bytes: maximum bytes of frames held, and some for each client of each delivery, in all; beyond it the
-        clients that hold most have to get no more.
+        agents that hold most have to get no more; if it is a quarter more, they lose their oldest deliveries.
 
     @ivar pending: deliveries awaiting an ack, one for each client and event.
     @ivar full: clients that have to get no more for now, with the position of the last event that they were sent, or
-        L{CROWDED}.  The caller empties it.
+        L{CROWDED}.  The caller empties it, and C{dropped} then.
+    @ivar dropped: what durable clients lost, because far too much was held.
     @ivar held: bytes of frames held now.
     """
 
@@ -168,6 +169,7 @@ class DeliveryQueue:
         # bytes held at which to look again for those who hold most
         self._look_at = max_bytes
         self.full: dict[Recipient, int] = {}
+        self.dropped: list[Late] = []
         self.held = 0
         self.pending = 0
 
@@ -339,38 +341,45 @@ class DeliveryQueue:
 
     def _make_room(self) -> None:
         """
-        Have those clients that hold most get no more.  What they hold is sent again, given up or acknowledged soon;
-        only those that never acknowledge anything lose their oldest deliveries.
+        Have those clients get no more that hold most, all clients of an agent together.  What they hold is
+        acknowledged or given up soon, so they lose nothing, unless there is a quarter too much; only those that never
+        acknowledge anything lose their oldest deliveries at once.
         """
         if self.used < self._look_at:
             return
-        weights: dict[Recipient, int] = {}
+        weights: defaultdict[str, int] = defaultdict(int)
+        clients: dict[Recipient, None] = {}
         for delivery in chain(self._due, self._refused):
             for client in delivery.waiting:
-                weights[client] = weights.get(client, 0) + delivery.event.size + PAIR_BYTES
+                clients[client] = None
+                weights[client.name] += delivery.event.size + PAIR_BYTES
         level = fair_level(weights.values(), self._max_bytes - self._max_bytes // 64)
-        for client, weight in weights.items():
-            if weight <= level:
+        far_too_much = self.used > self._max_bytes + self._max_bytes // 4
+        for client in clients:
+            name = client.name
+            if weights[name] <= level:
                 continue
-            self._crowded_out.add_of(client.name)
+            self._crowded_out.add_of(name)
             if not client.is_silent:
                 self.full.setdefault(client, CROWDED)
-                continue
-            while weight > level:
-                weight -= self._drop_oldest(client)
+            while (client.is_silent or far_too_much) and client.owed and weights[name] > level:
+                weights[name] -= self._drop_oldest(client)
         if self.used > self._max_bytes:
             # to look again costs much, and changes little before there is much more
             self._look_at = self.used + self._max_bytes // 64 + 1
 
     def _drop_oldest(self, client: Recipient) -> int:
         """
-        Give up the oldest delivery of a client that never acknowledges anything, and return its bytes.
+        Give up the oldest delivery of a client, and return its bytes.
         """
         name, delivery = next(iter(client.owed.items()))
-        size = delivery.event.size
+        event = delivery.event
+        if client.durable:
+            self.dropped.append(Late(client, (), event, delivery.sends + event.earlier))
+        else:
+            self._counts.never_acknowledged += 1
         self._settle(client, name)
-        self._counts.never_acknowledged += 1
-        return size + PAIR_BYTES
+        return event.size + PAIR_BYTES
 
     def _hold(self, event: Tracked) -> int:
         self.held += event.size

@@ -178,7 +178,7 @@ _STATE = (
         "maxPendingBytes",
         "bytes of events that await an ack, and 64 for each client that owes one",
         "service",
-        "the clients that owe most get no more until they acknowledge; those that never do lose their oldest",
+        "the agents that owe most get no more until they acknowledge; a quarter beyond it, they lose their oldest",
         "--max-pending-bytes",
     ),
     Limit(

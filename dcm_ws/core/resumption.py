@@ -201,7 +201,8 @@ class Resumption:
         """
         others = self._clients.others(session, agent)
         known = self._memory.is_durable(agent) or any(other.durable for other in others)
-        if known or says_durable or session.durable:
+        # an agent that has dead letters was durable once
+        if known or says_durable or session.durable or self._letters.redriven_of(agent):
             self.make_durable(session)
 
     def restore(self, session: Session, agent: str) -> Absence | None:

@@ -13,7 +13,11 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import Tracked
+from dcm_ws.core.entries import Page
+from dcm_ws.core.log import MemoryLog
+from dcm_ws.protocol.replies import event_frame
 from tests.core.clients import TASK, joined, stats
+from tests.core.latelog import LateLog
 from tests.core.living import finish, live
 from tests.fakes import WALL_MS, Client, make_core, make_world
 
@@ -538,6 +542,77 @@ def test_event_that_is_acknowledged_before_it_is_sent_again(core: Core) -> None:
     reading(held.pop())
 
     assert ids(back.peer.take()) == [third]
+
+
+def test_far_too_many_bytes_in_flight_are_dead_letters(clock: Clock) -> None:
+    """
+    The agent that holds most loses its oldest if making it wait is not enough.
+    """
+    core = make_core(clock, max_bytes=100_000)
+    bob = worker(core, "bob", "topics/u")
+    other = publish(core, channel="topics/u")
+    clients = [worker(core, channel=f"topics/{number}") for number in range(5)]
+    tasks = [publish(core, channel=f"topics/{number}", data="x" * 30_000) for number in range(5)]
+
+    assert [(letter.event_id, letter.reason) for letter in core.hub.dead_letters()] == [
+        (task, "overflow") for task in tasks[:2]
+    ]
+    assert [list(client.session.owed) for client in (*clients, bob)] == [
+        [],
+        [],
+        *([task] for task in tasks[2:]),
+        [other],
+    ]
+    assert core.deliveries.held < 100_000
+    assert failures(core) == (2, 0)
+
+
+def test_late_answers_of_the_log(clock: Clock) -> None:
+    """
+    What an agent owes comes when the log has answered; if it could not, or if more is owed since, it is asked again.
+    """
+    core = make_core(clock, log=LateLog)
+    log = core.log
+    assert isinstance(log, LateLog)
+    log.finds_late = True
+    client = worker(core)
+    tasks = []
+    for _ in range(2):
+        publisher = joined(core, quiet=True)
+        publisher.say(**TASK)
+        log.commit()
+        tasks += ids(client.peer.take())
+    client.leave()
+    log.tail = -1
+    back = joined(core, quiet=True)
+    back.auth("ann")
+    log.tail = 0
+    (asked,) = log.pages
+    log.tail = -1
+    log.pages.clear()
+    asked.ready(Page([], asked.head, 0))
+    back.peer.read()
+    back.peer.read()
+    (first,) = log.finds
+    first[1](None)
+    back.peer.read()
+    _, second = log.finds
+    frame = event_frame("msg_redriven", b'"topics/t"', "task.created", b"1", WALL_MS, b"", 99)
+    core.letters.bury("ann", Tracked(99, "msg_redriven", (frame,)), 3, "attempts")
+    core.hub.redrive()
+    second[1]({})
+    back.peer.read()
+    assert ids(back.peer.take()) == []
+    for asked in log.pages:
+        asked.ready(Page([], asked.head, 0))
+    back.peer.read()
+    positions, ready = log.finds[2]
+    assert positions == [1, 2]
+    MemoryLog.find(log, positions, ready)
+    back.peer.read()
+    back.peer.read()
+
+    assert ids(back.peer.take()) == [*tasks, "msg_redriven"]
 
 
 def test_too_many_bytes_in_flight_make_a_client_wait(clock: Clock) -> None:

@@ -291,7 +291,7 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.durable = False
         self.is_silent = True
-        self.name = "client"
+        self.name = f"client-{id(self)}"
 
 
 @given(

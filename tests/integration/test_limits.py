@@ -829,6 +829,20 @@ def test_max_keys() -> None:
         assert running.stats()["keys"] == {"remembered": 10, "duplicates": 1}
 
 
+def test_max_dead_letters() -> None:
+    """
+    The agent with most dead letters loses its oldest.
+    """
+    with service("--max-dead-letters", "3", "--ack-timeout", "0.2", "--retry-interval", "0.05") as running:
+        client, publisher = running.connect(), connect_deaf(running)
+        say(client, type="auth", agent_id="ann", durable=True)
+        for number in range(5):
+            publish(publisher, "task.created", number, "agents/ann")
+        until(lambda: running.stats()["deadLetters"]["died"] == 5)
+        assert count(running, "maxDeadLetters") == 2
+        assert running.stats()["deadLetters"]["kept"] == 3
+
+
 def test_max_recent_events() -> None:
     """
     Of what absent agents miss a limited number of events is remembered, the latest.
