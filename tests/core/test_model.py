@@ -908,7 +908,7 @@ def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ..
 # anything at all
 
 
-KINDS = ("subscribe", "unsubscribe", "publish", "auth", "resume", "ping", "pong", "ack", "hello")
+KINDS = ("subscribe", "unsubscribe", "publish", "auth", "resume", "ping", "pong", "ack", "nack", "hello")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -920,7 +920,7 @@ likenesses = st.fixed_dictionaries(
     optional=dict.fromkeys(
         (
             *("id", "channel", "event", "data", "token", "agent_id", "session_id", "message_id", "timestamp"),
-            *("epoch", "pos", "channels", "resume", "observer"),
+            *("epoch", "pos", "channels", "resume", "observer", "durable", "key", "delay_ms"),
         ),
         likely,
     ),

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.integration.attacks import besieged, deaf, frame, push, resident, serve_at_once
+from tests.integration.attacks import (
+    AT_ONCE,
+    besieged,
+    deaf,
+    frame,
+    processor_seconds,
+    push,
+    resident,
+    serve_at_once,
+)
 from tests.integration.clients import RawClient, ask, close_of, hear, say
 from tests.integration.machine import until
 from tests.integration.running import Service, service
@@ -256,6 +265,36 @@ def test_flood_of_unknown_acks(running: Service) -> None:
         client.socket.sendall(b"".join(acks))
     assert answers(client, b'{"type":"ping"}')["type"] == "pong"
     assert running.stats()["deliveries"]["acked"] == before
+
+
+def test_resuming_again_and_again(running: Service) -> None:
+    """
+    A client that resumes from the beginning of the log all the time, and reads nothing, gets no more than it may leave
+    unread, and others are served.
+    """
+    publisher, client = deaf(running), deaf(running)
+    event = {"type": "publish", "channel": "topics/t", "event": "session.created", "data": "x" * 1000}
+    publisher.socket.sendall(said(**event) * 2000)
+    assert answers(publisher, b'{"type":"ping"}')["type"] == "pong"
+    position = {"epoch": client.connected["epoch"], "pos": 0, "channels": ["topics/t"]}
+    before = resident(running)
+    assert push(client.socket, said(type="resume", **position) * 1000)
+    serve_at_once(running)
+    assert resident(running) - before < 32 * MIB
+
+
+def test_resuming_more_channels_than_there_may_be(running: Service) -> None:
+    """
+    A list of channels that is longer than the limit is refused before its names are read.
+    """
+    client = deaf(running)
+    position = {"epoch": client.connected["epoch"], "pos": 0, "channels": [f"topics/{n}" for n in range(50_000)]}
+    used = processor_seconds(running)
+    for _ in range(10):
+        answer = answers(client, json.dumps({"type": "resume", "id": 1, **position}).encode())
+        assert answer["code"] == "TOO_MANY_SUBSCRIPTIONS"
+    assert processor_seconds(running) - used < AT_ONCE
+    assert running.health()["activeChannels"] == 0
 
 
 def test_flood_of_bad_tokens(running: Service) -> None:

@@ -156,6 +156,9 @@ class Attack:
                 % self._chance.randrange(5000)
             ),
             frame(b'{"type":"publish","channel":"global","event":"agent.heartbeat","data":{"agent_id":"x"}}'),
+            frame(b'{"type":"resume","epoch":"x","pos":0,"channels":["global"]}'),
+            frame(b'{"type":"nack","message_id":"msg_unknown"}'),
+            frame(b'{"type":"ack","pos":%d}' % self._chance.randrange(5000)),
             frame(b"nonsense"),
             frame(b'{"type":"ping","x":"\\ud83d"}'),
         )
