@@ -103,7 +103,10 @@ class Identity:
         present = None if observer else agent
         if former is None:
             self._clients.authenticated += 1
-            self._clients.strangers.discard(session)
+            if session in self._clients.strangers:
+                self._clients.strangers.remove(session)
+                # while it only listened it was not sent private events, and owed no acks
+                self._registry.begin_anew(session)
             if self._rules.production and not self._rules.anonymous_listeners:
                 self._registry.join(session, GLOBAL.name)
         if was_present not in (None, present) or (observer and not session.observer):

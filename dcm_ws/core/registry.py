@@ -51,6 +51,14 @@ class ChannelRegistry(Generic[T]):
             del self._channels[member]
         self._forget(member, channel)
 
+    def begin_anew(self, member: T) -> None:
+        """
+        Make it as if C{member} joined all its channels just now.
+        """
+        channels, position = self._channels.get(member, {}), self._position()
+        for channel in channels:
+            channels[channel] = position
+
     def drop(self, member: T) -> Set[str]:
         """
         Leave all channels; return them.

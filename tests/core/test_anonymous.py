@@ -204,3 +204,32 @@ def test_strangers_are_only_where_they_are_allowed(clock: Clock, production: boo
     assert core.clients.strangers == set()
     live(core, clock, 11)
     assert client.peer.closed is (CloseCode.AUTHENTICATION_REQUIRED if production else None)
+
+
+# from listening to taking part
+
+
+def test_what_a_listener_was_not_shown_comes_when_it_resumes(core: Core) -> None:
+    """
+    A client that listens, and then authenticates and resumes, gets the private events that it was not shown before.
+    """
+    listener = stranger(core)
+    core.router.notified('{"channel":"sessions/s","event":"session.created","data":1}')
+    assert data(listener) == []
+
+    token = sign(SECRET, "ann", None, core.world.wall_ms())
+    frames = listener.say(type="auth", token=token, resume={"epoch": "epoch", "pos": 0, "channels": ["global"]})
+    assert [frame["data"] for frame in frames if frame.get("event") == "session.created"] == [1]
+
+
+def test_what_a_listener_was_sent_is_owed_to_its_agent(core: Core) -> None:
+    """
+    A listener owes no acks, so what its agent has missed comes again when it authenticates, until it is acknowledged.
+    """
+    known(core, "ann").leave()
+    listener = stranger(core)
+    core.router.notified('{"channel":"topics/t","event":"task.created","data":1}')
+    assert data(listener) == [("global", 1)]
+
+    listener.say(type="auth", token=sign(SECRET, "ann", None, core.world.wall_ms()))
+    assert core.stats.report(names=True)["pendingDeliveries"] == 1
