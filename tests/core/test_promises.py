@@ -1,0 +1,21 @@
+"""
+Whatever publishers, clients, agents, networks and retention do: what the protocol promises is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+
+from tests.core.promises.operations import Operation, operations, play
+from tests.core.promises.operations import settings as choices
+
+
+@settings(max_examples=200, database=None, report_multiple_bugs=False)
+@given(choices, operations)
+def test_promises_are_kept(chosen: dict[str, Any], todo: list[Operation]) -> None:
+    """
+    What was acknowledged to a publisher is applied, or a gap is told.
+    """
+    play(chosen, todo)
