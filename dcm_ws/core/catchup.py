@@ -166,7 +166,7 @@ class CatchUp:
                 yield b""
                 continue
             if behind.lost > behind.told:
-                yield self._tell_gap(behind)
+                yield self._tell_gap(behind, behind.lost)
                 continue
             if self._is_full(session, behind):
                 yield b""
@@ -208,9 +208,14 @@ class CatchUp:
         elif entry is not None and entry.frame:
             event = Tracked(pos, entry.id, self._frames_of(session, entry), owed.sends, owed.earlier)
         else:
+<<<<<<< HEAD
             self._giving_up.count(session)
             return self._tell_gap(behind) if pos > behind.told else b""
         if session.durable and owed.sends + owed.earlier >= POISON:
+=======
+            return self._lose(session, behind, pos)
+        if owed.sends + owed.earlier >= POISON:
+>>>>>>> 883d9fa (Tell of another gap if more leaves the log after a gap was told, and check promises over random courses of events)
             self._giving_up.give_up(session, event, owed.sends + owed.earlier, "poison")
             return b""
         return self._send(session, event, tracked=True)
@@ -236,10 +241,26 @@ class CatchUp:
         self._sent.again += len(event.frames)
         return b"".join(event.frames)
 
-    def _tell_gap(self, behind: Behind) -> bytes:
-        behind.told = self._log.head
+    def _lose(self, session: Session, behind: Behind, pos: int) -> bytes:
+        """
+        What is owed at C{pos} has left the log, and maybe more with it: that is one gap.
+        """
+        last = pos
+        self._giving_up.count(session)
+        for other, entry in behind.found.items():
+            if other in behind.owed and (entry is None or not entry.frame) and behind.owed[other].event is None:
+                del behind.owed[other]
+                self._giving_up.count(session)
+                last = other
+        return self._tell_gap(behind, last) if last > behind.told else b""
+
+    def _tell_gap(self, behind: Behind, lost: int) -> bytes:
+        """
+        @param lost: the last position that is gone; what is lost beyond it later is told later.
+        """
+        behind.told = lost
         self._counts.gaps += 1
-        return gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, behind.told))
+        return gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, self._log.head))
 
     def _find(self, behind: Behind, pos: int) -> bool:
         """

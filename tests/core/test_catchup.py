@@ -317,6 +317,25 @@ def test_page_is_truncated_under_a_client(clock: Clock) -> None:
     assert [message["type"] for message in client.peer.take()] == ["gap"]
 
 
+def test_log_is_truncated_again_after_a_gap_was_told(clock: Clock) -> None:
+    """
+    What leaves the log after a client was told of a gap, and before it got it, is told as another gap.
+    """
+    core = make_core(clock, keep=100.0)
+    published(core, 1)
+    clock.advance(60)
+    published(core, 2)
+    client = slow(core)
+    resume(client, 0, "topics/t")
+    for seconds in (50, 60):
+        clock.advance(seconds)
+        finish(core.hub.sweep())
+        client.peer.read(1)
+
+    gaps = [message for message in client.peer.take() if message.get("type") == "gap"]
+    assert [gap["first"] for gap in gaps] == [2, 3]
+
+
 def test_many_old_events_leave_the_log_in_slices(clock: Clock) -> None:
     """
     The sweep stops between them, so that clients are served.

@@ -4,6 +4,7 @@ Whatever publishers, clients, agents, networks and retention do: what the protoc
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from tests.core.promises.operations import Operation, operations, play
 from tests.core.promises.operations import settings as choices
 
+COURSES = int(os.environ.get("DCM_WS_TEST_COURSES", "60"))
 
-@settings(max_examples=200, database=None, report_multiple_bugs=False)
+
+@settings(max_examples=COURSES, database=None, report_multiple_bugs=False)
 @given(choices, operations)
 def test_promises_are_kept(chosen: dict[str, Any], todo: list[Operation]) -> None:
     """
-    What was acknowledged to a publisher is applied, or a gap is told.
+    What was acknowledged to a publisher is applied, or a gap is told; and nothing else comes that may not.
     """
     play(chosen, todo)

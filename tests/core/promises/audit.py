@@ -88,9 +88,7 @@ class Audit:
             if event.pos and not (agent and event in agent.sent):
                 promise(event.pos > connection.last.get(channel, 0), f"{where}: after {connection.last.get(channel)}")
                 connection.last[channel] = event.pos
-        # what another connection of the agent owed comes as it was sent there, and once
-        for each in event.lanes if agent and event in agent.sent else (channel,):
-            connection.due.pop((event.pos, each), None)
+        connection.due.pop((event.pos, channel), None)
         self._count(connection, agent, key, where)
 
     def _count(self, connection: Connection, agent: Agent | None, key: tuple[Event, str], where: str) -> None:
@@ -108,10 +106,20 @@ class Audit:
         if event.pos > connection.resumed.get(channel, 1 << 62):
             return True
         agent = connection.agent
-        if agent is None or (agent, channel) not in event.agents:
+        if agent is None or not self._is_kept(connection, agent, event, channel):
             return False
         # what it has acknowledged on another connection in the meantime may still come
         return agent not in event.acked or event in connection.inherited
+
+    def _is_kept(self, connection: Connection, agent: str, event: Event, channel: str) -> bool:
+        """
+        Is the event kept for an agent, which is subscribed to a channel, or was so when the event was published?
+        """
+        assert self.core is not None and connection.session is not None
+        if (agent, channel) in event.agents:
+            return True
+        subscribed = channel in self.core.registry.channels(connection.session)
+        return subscribed and any((agent, each) in event.agents for each in event.lanes)
 
     def _presence(self, connection: Connection) -> None:
         assert self.core is not None
@@ -140,20 +148,25 @@ class Audit:
         promise(message["first"] == self.first(), "a gap with a wrong first position")
         promise(message["reason"] == "expired" and message["pos"] <= len(self.logged), "a wrong gap")
         agent = self._agents.get(connection.agent or "")
-        missing = [event for event in lost - connection.told if self._misses(connection, agent, event)]
+        missing = [event for event in lost if self._misses(connection, agent, event)]
         promise(missing, f"{connection.owner!r} is told of a gap that it does not have")
         connection.told |= lost
+        # what is lost before that position later counts as told: a log that expires by age loses in order
+        upto = max(event.pos for event in lost)
+        connection.told_upto = max(upto, connection.told_upto)
         connection.due = {key: event for key, event in connection.due.items() if event not in lost}
         if agent is not None:
             agent.owed = {event: None for event in agent.owed if event not in lost}
+            agent.told_upto = max(upto, agent.told_upto)
         return Arrival(message, lost)
 
     def _misses(self, connection: Connection, agent: Agent | None, event: Event) -> bool:
-        if agent is not None and event in agent.owed:
+        if agent is not None and any(name == agent.name for name, _ in event.agents) and agent.name not in event.acked:
             return True
         assert self.core is not None and connection.session is not None
         return any(
             (event, channel) not in connection.shown
+            and event not in connection.told
             and ((event.pos, channel) in connection.due or event.pos > connection.floor)
             for channel in self.core.registry.channels(connection.session) & set(event.lanes)
         )

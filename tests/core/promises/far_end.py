@@ -46,6 +46,7 @@ class Connection:
     @ivar resumed: the position after which it resumed each channel.
     @ivar gap: the gap that the answer to its resume has to tell of.
     @ivar told: events that it knows to have left the log.
+    @ivar told_upto: the last position of those.
     @ivar alone: its agent had no other connection during its time.
     @ivar inherited: what its agent had to get when it authenticated.
     @ivar floor: everything up to this position was sent to its agent before.
@@ -70,6 +71,7 @@ class Connection:
         self.resumed: dict[str, int] = {}
         self.gap: tuple[str, int] | None = None
         self.told: set[Event] = set()
+        self.told_upto = 0
         self.alone = True
         self.floor = 1 << 62
         self.inherited: set[Event] = set()

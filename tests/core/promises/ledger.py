@@ -70,6 +70,7 @@ class Agent:
     @ivar left_at: when its last connection ended; None while it has one, and before the first.
     @ivar channels: what its last connection was subscribed to when that ended.
     @ivar floor: everything up to this position was sent to the connection that ended last.
+    @ivar told_upto: the last position that it was told to have left the log.
     """
 
     name: str
@@ -81,3 +82,4 @@ class Agent:
     left_at: float | None = None
     channels: frozenset[str] = frozenset()
     floor: int = 0
+    told_upto: int = 0

@@ -18,7 +18,7 @@ settings = st.fixed_dictionaries(
         "max_events": st.sampled_from((4, 10, 10_000)),
         "keep": st.sampled_from((20.0, 86_400.0, 86_400.0)),
         "max_pending": st.sampled_from((1, 2, 4, 10_000)),
-        "max_attempts": st.sampled_from((3, 30)),
+        "max_attempts": st.sampled_from((3, 14)),
         "production": st.booleans(),
         "anonymous_listeners": st.booleans(),
         "mirror_clients": st.sampled_from((True, True, False)),
