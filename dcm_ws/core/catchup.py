@@ -208,14 +208,8 @@ class CatchUp:
         elif entry is not None and entry.frame:
             event = Tracked(pos, entry.id, self._frames_of(session, entry), owed.sends, owed.earlier)
         else:
-<<<<<<< HEAD
-            self._giving_up.count(session)
-            return self._tell_gap(behind) if pos > behind.told else b""
-        if session.durable and owed.sends + owed.earlier >= POISON:
-=======
             return self._lose(session, behind, pos)
-        if owed.sends + owed.earlier >= POISON:
->>>>>>> 883d9fa (Tell of another gap if more leaves the log after a gap was told, and check promises over random courses of events)
+        if session.durable and owed.sends + owed.earlier >= POISON:
             self._giving_up.give_up(session, event, owed.sends + owed.earlier, "poison")
             return b""
         return self._send(session, event, tracked=True)
