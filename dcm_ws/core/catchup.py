@@ -21,7 +21,7 @@ from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
-from dcm_ws.protocol.channels import GLOBAL
+from dcm_ws.protocol.channels import GLOBAL, is_private
 from dcm_ws.protocol.replies import Gap, gap_frame, place_fields
 
 _GLOBAL = GLOBAL.name
@@ -48,6 +48,7 @@ class CatchUp:
         self._counts = counts.log
         self._log = log
         self._behind = clients.behind
+        self._strangers = clients.strangers
         self._registry = registry
         self._deliveries = deliveries
         self._giving_up = giving_up
@@ -329,8 +330,10 @@ class CatchUp:
         """
         entry = behind.page.popleft()
         behind.after = entry.pos
-        since = self._registry.since(session)
         frames: tuple[bytes, ...] = ()
+        if session in self._strangers and is_private(entry.named):
+            return Tracked(entry.pos, entry.id, frames), entry.tracked
+        since = self._registry.since(session)
         name = entry.channel
         if name in since and behind.wants(entry, name, since[name]):
             frames = (entry.frame,)

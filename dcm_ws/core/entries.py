@@ -86,6 +86,7 @@ class Entry(Struct, gc=False):
 
     @ivar pos: its position, from 1.
     @ivar channel: the channel that it was published to.
+    @ivar named: as in L{Draft}.
     @ivar frame: the event as the subscribers of that channel get it; empty once it has left the log.
     @ivar mirrored: the subscribers of C{global} get it, too.
     @ivar tracked: clients acknowledge it.
@@ -96,6 +97,7 @@ class Entry(Struct, gc=False):
     pos: int
     id: str
     channel: str
+    named: str
     frame: bytes
     mirrored: bool
     tracked: bool

@@ -260,8 +260,7 @@ class Interpreter:
 
     def _resume(self, session: Session, command: Resume) -> None:
         self._received.resume += 1
-        if session.is_stranger:
-            raise _not_authenticated(command.id)
+        self._demand_right_to_listen(session, command.id)
         self._charge_resume(session, command)
         try:
             self._resumption.check(session, command, authenticated=False)

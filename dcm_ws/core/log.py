@@ -109,7 +109,7 @@ class MemoryLog:
         if self.bytes + size > self._max_bytes or len(entries) >= self._max_events:
             self._make_room(size)
         self.bytes += size
-        entries[pos] = Entry(pos, event_id, name, frame, mirrored, draft.tracked, publisher, self._now())
+        entries[pos] = Entry(pos, event_id, name, draft.named, frame, mirrored, draft.tracked, publisher, self._now())
         try:
             lanes[name].positions.append(pos)
         except KeyError:

@@ -21,7 +21,7 @@ from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
-from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.channels import Channels, is_private
 from dcm_ws.protocol.commands import Ack, AckUpTo, Nack, Position
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import authenticated_frame
@@ -304,7 +304,11 @@ class Resumption:
         if len(names) <= most:
             for name in names:
                 agent = self._parse_channel(name).agent
-                if not authenticated and not session.may_listen(agent):
+                if authenticated:
+                    continue
+                if session.is_stranger and agent is None and is_private(name):
+                    raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: authenticate first")
+                if not session.may_listen(agent):
                     raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel")
         if len(names) > most or len(mine | set(names)) > most:
             self._limits.max_subscriptions.add()

@@ -111,6 +111,9 @@ def test_stranger_may_not_listen_to_what_is_private(core: Core, channel: str, or
     client = stranger(core, origin)
     refused = client.say(type="subscribe", channel=channel, id=1)[-1]
     assert (refused["code"], refused["success"]) == ("NOT_AUTHORIZED", False)
+    position = {"epoch": core.log.epoch, "pos": 0, "channels": ["topics/t", channel]}
+    refused = client.say(type="resume", **position, id=2)[-1]
+    assert (refused["code"], refused["success"]) == ("NOT_AUTHORIZED", False)
     assert core.registry.channels(client.session) == {"global"}
 
 
@@ -141,6 +144,21 @@ def test_stranger_does_not_hear_private_events_on_global(core: Core, channel: st
     for public in ("projects", "epic-sessions/x", "agents", "user/agents/x", ""):
         core.router.notified(json.dumps({"channel": public, "event": event, "data": 4}))
         assert data(first) == [("global", 4)]
+
+
+@pytest.mark.parametrize("channel", [*PRIVATE, "agents/not\tvalid", " agents/ann"])
+def test_stranger_resumes_what_is_public(core: Core, channel: str) -> None:
+    """
+    A stranger gets what it has missed, but for events that it would not have got.
+    """
+    core.router.notified(json.dumps({"channel": channel, "event": "task.created", "data": "private"}))
+    core.router.notified('{"channel":"topics/t","event":"task.created","data":"public"}')
+    client, agent = stranger(core), known(core)
+    for reader, gets in ((client, ["public"]), (agent, ["private", "public"])):
+        reader.say(type="unsubscribe", channel="global")
+        answer, *events = reader.say(type="resume", epoch=core.log.epoch, pos=0, channels=["global"], id=1)
+        assert answer["resumed"]
+        assert [event["data"] for event in events] == gets
 
 
 def test_stranger_may_not_publish(core: Core) -> None:

@@ -268,3 +268,20 @@ test("with a token it resumes in production, too", async () => {
   way.close();
   await production.stop();
 });
+
+test("without a token it resumes where anybody may listen", async () => {
+  const open = await start({ production: true, options: ["--anonymous", "listen"] });
+  const speaking = client(open.url, { token: token("bob"), channels: [] });
+  await speaking.connect();
+  for (const number of count(5)) await speaking.publish(number ? "topics/open" : "agents/bob", "session.created", number);
+  const { way, shown, gaps } = await listener({ channels: ["topics/open", "global"], last: 100 }, open);
+  for (const number of [5, 6, 7, 8, 9]) {
+    await speaking.publish("topics/open", "session.created", number);
+    if (number === 6) way.cut();
+  }
+  await until(() => shown.length === 9);
+  expect(shown).toEqual(count(10).slice(1));
+  expect(gaps).toEqual([]);
+  way.close();
+  await open.stop();
+});
