@@ -76,6 +76,13 @@ class Behind:
         self.upto = -1
         self.reading = None
 
+    def leave(self, channel: str) -> None:
+        """
+        The client unsubscribes: if it subscribes to the channel again, it gets only what is new there.
+        """
+        self.resumed.pop(channel, None)
+        self.missed.pop(channel, None)
+
     def owe(self, owed: Mapping[int, Owed]) -> None:
         """
         Have the client get what its agent has not acknowledged, by position.

@@ -120,6 +120,14 @@ class CatchUp:
             self._counts.replays += 1
             session.peer.replay(self._frames(session, behind))
 
+    def leave(self, session: Session, channel: str) -> None:
+        """
+        Unsubscribe C{session} from a channel.
+        """
+        self._registry.leave(session, channel)
+        if session.behind is not None:
+            session.behind.leave(channel)
+
     def wait(self) -> None:
         """
         Have the clients to which so much is in flight that they get no more catch up from there.

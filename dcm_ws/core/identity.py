@@ -112,7 +112,7 @@ class Identity:
         if was_present not in (None, present) or (observer and not session.observer):
             self._resumption.keep(session, stays=True)
         if former is not None and former != agent:
-            self._registry.leave(session, agent_channel(former).name)
+            self._catch_up.leave(session, agent_channel(former).name)
         if was_present is not None and was_present != present:
             self._presence.end(session, was_present)
         returning = present is not None and present != was_present
@@ -149,7 +149,7 @@ class Identity:
         full = len(self._registry.channels(session)) >= self._rules.max_subscriptions
         if full and former not in (None, dcm_session):
             # or else a client that names many sessions, one after the other, would collect their channels
-            self._registry.leave(session, session_channel(former).name)
+            self._catch_up.leave(session, session_channel(former).name)
         self._registry.join(session, agent_channel(agent).name)
         if dcm_session is not None:
             self._registry.join(session, session_channel(dcm_session).name)

@@ -276,7 +276,7 @@ class Interpreter:
     def _unsubscribe(self, session: Session, command: Unsubscribe) -> None:
         self._received.unsubscribe += 1
         self._demand_right_to_listen(session, command.id)
-        self._registry.leave(session, self._channel(command).name)
+        self._catch_up.leave(session, self._channel(command).name)
         self._done(session, command.id)
 
     def _channel(self, command: Subscribe | Unsubscribe | Publish) -> Channel:

@@ -178,14 +178,31 @@ def test_resume_is_refused_as_a_whole(clock: Clock, channels: list[str], code: s
     assert not client.core.registry.channels(client.session)
 
 
-def test_strangers_do_not_resume(clock: Clock) -> None:
+def test_unauthenticated_clients_do_not_resume(clock: Clock) -> None:
     """
     In production a client authenticates first.
     """
-    client = Client(make_core(clock, production=True, anonymous_listeners=True))
+    client = Client(make_core(clock, production=True))
     client.peer.take()
 
     assert only(resume(client, 0, "global"))["code"] == "NOT_AUTHORIZED"
+
+
+def test_channel_that_is_left_and_joined_again_has_only_new_events(core: Core) -> None:
+    """
+    A client that unsubscribes while it catches up, and subscribes again, gets nothing from before that.
+    """
+    for number in range(3):
+        published(core, number)
+        published(core, number, channel="topics/u")
+    client = slow(core)
+    resume(client, 0, "topics/t", "topics/u")
+    published(core, "left")
+    client.say(type="unsubscribe", channel="topics/t")
+    client.say(type="subscribe", channel="topics/t")
+    published(core, "new")
+    client.peer.read()
+    assert [value for _, channel, value in data(client.peer.take()) if channel == "topics/t"] == ["new"]
 
 
 def test_auth_resumes_in_the_same_pass(core: Core) -> None:
