@@ -125,8 +125,7 @@ class Budget:
         """
         Take so many messages more for the one that was just taken, also if there are not as many left.
         """
-        if self._allowance.rate:
-            self._messages -= messages
+        self._messages -= messages
 
     def refused(self, size: int) -> bool:
         """
