@@ -1,11 +1,11 @@
 """
 What agents that return at once do to the other clients: the longest turn of the reactor, and what a return costs.
 
-    python -m benchmarks.returns --agents 1000 --events 100000 --server now=. --server before=../before
+    python -m benchmarks.returns --acks --server 'now=. --log-max-bytes 268435456' --server before=../before
 
-Starts dcm-ws of each checkout, which has an environment in C{.venv}, as a process of its own.  The agents authenticate,
-subscribe to one topic each, and leave; events are published to the topics, and the agents return, all at once.  The
-service reports its longest turn, as CPU time and by the clock (L{benchmarks.turns}).  The figures are the medians of
+Starts dcm-ws of each checkout, which has an environment in C{.venv}, as a process of its own, with the options after
+the checkout.  The agents authenticate, subscribe to one topic each, and leave; events are published to the topics, and
+the agents return, all at once.  The service reports its longest turn, as CPU time and by the clock (L{benchmarks.turns}).  The figures are the medians of
 the rounds, in which the servers take turns.
 """
 
@@ -187,11 +187,12 @@ def publish(service: Service, events: int, family: str, topics: int, size: int) 
     crowd.close()
 
 
-def measure(checkout: Path, choice: argparse.Namespace) -> dict[str, Any]:
+def measure(server: str, choice: argparse.Namespace) -> dict[str, Any]:
     """
     One round on one server.
     """
-    service = Service(checkout, "--log-level", "warn", "--max-connections", "5000")
+    checkout, *options = server.split()
+    service = Service(Path(checkout), "--log-level", "warn", "--max-connections", "5000", *options)
     try:
         crowd = Crowd()
         leave = said(type="unsubscribe", channel="global")
@@ -239,7 +240,7 @@ def main() -> None:
     Run what was asked for, and print a table.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", action="append", required=True, metavar="NAME=CHECKOUT")
+    parser.add_argument("--server", action="append", required=True, metavar="NAME=CHECKOUT OPTIONS")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--agents", type=int, default=1000)
     parser.add_argument("--events", type=int, default=100_000)
@@ -248,11 +249,11 @@ def main() -> None:
     parser.add_argument("--acks", action="store_true", help="the agents acknowledge what they get")
     parser.add_argument("--irrelevant", action="store_true", help="the events are for nobody")
     choice = parser.parse_args()
-    servers = {name: Path(path) for name, _, path in (pair.partition("=") for pair in choice.server)}
+    servers = {name: server for name, _, server in (pair.partition("=") for pair in choice.server)}
     results: dict[str, list[dict[str, float]]] = {}
     for _ in range(choice.rounds):
-        for name, checkout in servers.items():
-            results.setdefault(name, []).append(measure(checkout, choice))
+        for name, server in servers.items():
+            results.setdefault(name, []).append(measure(server, choice))
     print(f"| figure | {' | '.join(servers)} |\n|---|{'---:|' * len(servers)}")
     for figure in results[next(iter(servers))][0]:
         cells = [f"{statistics.median(run[figure] for run in results[name]):.4g}" for name in servers]

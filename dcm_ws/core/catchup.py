@@ -320,7 +320,9 @@ class CatchUp:
                 behind.page.extend(page.entries)
                 behind.upto, behind.lost = page.upto, page.lost
 
-        self._log.page(behind.after, behind.lanes(self._registry.since(session)), _PAGE, ready)
+        lanes = behind.lanes(self._registry.since(session))
+        # a page costs what it has, and the number of channels: with many channels it has more
+        self._log.page(behind.after, lanes, max(_PAGE, 2 * len(lanes)), ready)
 
     def _is_full(self, session: Session, behind: Behind) -> bool:
         if session.is_silent:

@@ -32,6 +32,8 @@ from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.replies import connected_frame, heartbeat_frames
 
 _EXPIRED_AT_ONCE = 256
+# to drop as many things takes as long as to check so many clients, of which a turn of the reactor does some hundred
+_EXPIRY = (None,) * 32
 
 
 class Hub:
@@ -259,7 +261,7 @@ class Hub:
         self._grants.forget()
         for expire in (self._log.expire, self._keys.expire, self._letters.expire):
             while expire(_EXPIRED_AT_ONCE):
-                yield
+                yield from _EXPIRY
         now = self._world.now()
         due = self._liveness.due()
         if not due:
