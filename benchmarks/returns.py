@@ -5,8 +5,8 @@ What agents that return at once do to the other clients: the longest turn of the
 
 Starts dcm-ws of each checkout, which has an environment in C{.venv}, as a process of its own, with the options after
 the checkout.  The agents authenticate, subscribe to one topic each, and leave; events are published to the topics, and
-the agents return, all at once.  The service reports its longest turn, as CPU time and by the clock (L{benchmarks.turns}).  The figures are the medians of
-the rounds, in which the servers take turns.
+the agents return, all at once.  The service reports its longest turn, as CPU time and by the clock
+(L{benchmarks.turns}).  The figures are the medians of the rounds, in which the servers take turns.
 """
 
 from __future__ import annotations
