@@ -187,6 +187,7 @@ class RecordingPeer:
 
     @ivar frames: raw frames, not yet taken.
     @ivar closed: the code it was closed with.
+    @ivar unsent: much of what was sent waits for the far end.
     @ivar unread: what came from the far end has not been read yet.
     @ivar trusted: its client has authenticated.
     """
@@ -195,6 +196,7 @@ class RecordingPeer:
         self.frames: list[bytes] = []
         self.closed: CloseCode | None = None
         self.unread = False
+        self.unsent = False
         self.trusted = False
         self.replaying: Iterator[bytes | None] | None = None
 
@@ -223,6 +225,9 @@ class RecordingPeer:
                 # all, or all that there is room for
                 break
             self.frames.append(frame)
+
+    def has_unsent(self) -> bool:
+        return self.unsent
 
     def has_unread(self) -> bool:
         return self.unread

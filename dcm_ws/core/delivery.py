@@ -38,6 +38,12 @@ class Recipient(Protocol):
         Its agent, or what stands for a client without one.
         """
 
+    @property
+    def has_unsent(self) -> bool:
+        """
+        Much of what it was sent waits for it to read.
+        """
+
 
 class Tracked(NamedTuple):
     """
@@ -283,9 +289,12 @@ class DeliveryQueue:
                 self._let_go(delivery)
         return events
 
-    def late(self) -> Iterator[Late]:
+    def late(self) -> Iterator[Late | None]:
         """
         Yield what is due.  The queue may change in any way between two steps.
+
+        A client that has not read yet what it was sent cannot have acknowledged it: what it owes is put off, and None
+        comes in its place.
         """
         now, queue = self._now(), self._due
         for refused in self._refused.take(now):
@@ -294,11 +303,16 @@ class DeliveryQueue:
         while queue and queue[0].due <= now:
             old = queue.popleft()
             event, waiting = old.event, old.waiting
+            later: Delivery | None = None
             if old.sends >= self._max_attempts:
                 while waiting:
                     client = waiting.pop()
                     if not waiting:
                         self._let_go(old)
+                    if client.has_unsent:
+                        later = self._sent_again(client, event, old, later, old.sends, now)
+                        yield None
+                        continue
                     del client.owed[event.id]
                     self.pending -= 1
                     client.is_silent = not client.durable
@@ -311,17 +325,32 @@ class DeliveryQueue:
                 client = waiting.pop()
                 if not waiting:
                     self._let_go(old)
-                if again is None or not again.waiting:
-                    # the first one, or the first after all before it have left, acknowledged it or been crowded out
-                    again = Delivery(event, old.sends + 1, now + self._ack_timeout)
-                    # the bytes are the same, and count once
-                    again.weight, old.weight = old.weight or self._hold(event), 0
-                    queue.append(again)
-                again.waiting.add(client)
-                client.owed[event.id] = again
+                if client.has_unsent:
+                    later = self._sent_again(client, event, old, later, old.sends, now)
+                    yield None
+                    continue
+                again = self._sent_again(client, event, old, again, old.sends + 1, now)
                 self._counts.retried += 1
                 is_last = again.sends >= self._max_attempts
                 yield Late(client, event.frames, event, again.sends + event.earlier if is_last else 0)
+
+    def _sent_again(
+        self, client: Recipient, event: Tracked, old: Delivery, again: Delivery | None, sends: int, now: float
+    ) -> Delivery:
+        """
+        C{client} owes an ack from now on.
+
+        @param again: the delivery of the clients before it.
+        """
+        if again is None or not again.waiting:
+            # the first one, or the first after all before it have left, acknowledged it or been crowded out
+            again = Delivery(event, sends, now + self._ack_timeout)
+            # the bytes are the same, and count once
+            again.weight, old.weight = old.weight or self._hold(event), 0
+            self._due.append(again)
+        again.waiting.add(client)
+        client.owed[event.id] = again
+        return again
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)

@@ -292,7 +292,11 @@ class Hub:
         """
         Send again, or give up, the deliveries that are due, one a step.
         """
-        for client, frames, event, deliveries in self._deliveries.late():
+        for late in self._deliveries.late():
+            if late is None:
+                yield
+                continue
+            client, frames, event, deliveries = late
             assert isinstance(client, Session)
             if frames:
                 self._counts.sent.again += len(frames)

@@ -50,6 +50,11 @@ class Peer(Protocol):
         taken a while, and others have their turn first.
         """
 
+    def has_unsent(self) -> bool:
+        """
+        True if the far end has to read more than a little before it gets what is sent now.
+        """
+
     def has_unread(self) -> bool:
         """
         True if the far end has sent something that has not been read yet.

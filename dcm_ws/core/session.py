@@ -145,6 +145,13 @@ class Session:
         return self.state is _STRANGER
 
     @property
+    def has_unsent(self) -> bool:
+        """
+        True if much of what it was sent waits for it to read.
+        """
+        return self.peer.has_unsent()
+
+    @property
     def present(self) -> str | None:
         """
         The agent that is connected by this client; None for observers and clients that have not authenticated.

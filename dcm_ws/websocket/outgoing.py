@@ -88,6 +88,12 @@ class Outgoing(LeanProtocol):
         self._pacing.look_after(self)
         self._pacing.go_on(self)
 
+    def has_unsent(self) -> bool:
+        if self._queued > self._chunk:
+            # the socket may take it
+            self._write_queue()
+        return self._queued + unsent(self.transport) > self._chunk
+
     # writing
 
     def flush(self) -> None:
@@ -184,7 +190,8 @@ class Outgoing(LeanProtocol):
     @property
     def _chunk(self) -> int:
         """
-        Bytes of a replay that wait for the client to read them: well below what may wait in all.
+        Bytes of a replay, and of what is sent again, that wait for the client to read them: well below what may wait in
+        all.
         """
         return min(_REPLAY_CHUNK, self._send_buffer // 8)
 

@@ -23,6 +23,7 @@ class Reader:
         self.is_silent = True
         self.owes_in_order = True
         self.name = f"client-{id(self)}"
+        self.has_unsent = False
 
 
 def event(number: int) -> Tracked:
@@ -33,7 +34,7 @@ def late(queue: DeliveryQueue) -> Iterator[tuple[Recipient, tuple[bytes, ...]]]:
     """
     The clients and the frames of what is due.
     """
-    return ((one.client, one.frames) for one in queue.late())
+    return ((one.client, one.frames) for one in queue.late() if one is not None)
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,34 @@ def test_unknown_acks_change_nothing(queue: DeliveryQueue, event_id: str) -> Non
 
     assert not queue.ack(ann, event_id)
     assert queue.pending == 1
+
+
+def test_client_that_has_not_read_what_it_was_sent_gets_nothing_again(
+    clock: Clock, queue: DeliveryQueue, counts: Counts
+) -> None:
+    """
+    It cannot have acknowledged what waits for it: nothing is added, counted or given up until it reads.
+    """
+    ann, bob = Reader(), Reader()
+    queue.sent(event(1), {ann, bob})
+    ann.has_unsent = True
+    for sends in (2, 3, 3):
+        clock.advance(5)
+        gets = [] if counts.deliveries.retried == 2 else [(bob, (b"frame 1",))]
+        assert [one for one in late(queue) if one[0] is not ann] == (gets or [(bob, ())])
+        assert ann.owed["msg_1"].sends == 1
+        assert counts.deliveries.retried == min(sends - 1, 2)
+    ann.has_unsent = False
+    for frames in ((b"frame 1",), (b"frame 1",)):
+        clock.advance(5)
+        assert list(late(queue)) == [(ann, frames)]
+    ann.has_unsent = True
+    clock.advance(5)
+    assert list(late(queue)) == []
+    ann.has_unsent = False
+    clock.advance(5)
+    assert list(late(queue)) == [(ann, ())]
+    assert (ann.owed, queue.pending, queue.held) == ({}, 0, 0)
 
 
 def test_each_client_owes_its_own_ack(clock: Clock, queue: DeliveryQueue) -> None:
@@ -486,7 +515,7 @@ def test_sends_before_count(clock: Clock, queue: DeliveryQueue) -> None:
     queue.sent(event(2)._replace(sends=7), {bob})
     clock.advance(5)
 
-    assert [(one.client, one.frames, one.deliveries) for one in queue.late()] == [(ann, (), 7), (bob, (), 8)]
+    assert [(one.client, one.frames, one.deliveries) for one in queue.late() if one] == [(ann, (), 7), (bob, (), 8)]
 
 
 def test_who_holds_most_gets_no_more(clock: Clock, counts: Counts) -> None:

@@ -291,12 +291,13 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.durable = False
         self.is_silent = True
+        self.has_unsent = False
         self.name = f"client-{id(self)}"
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["send", "ack", "release", "late"]), st.integers(0, 3), st.integers(1, 40)),
+        st.tuples(st.sampled_from(["send", "ack", "release", "read", "late"]), st.integers(0, 3), st.integers(1, 40)),
         max_size=60,
     )
 )
@@ -316,6 +317,8 @@ def test_bytes_held_are_those_of_what_is_owed(steps: list[tuple[str, int, int]])
             queue.ack(reader, next(iter(reader.owed), "msg_none"))
         elif step == "release":
             queue.release(reader)
+        elif step == "read":
+            reader.has_unsent = not reader.has_unsent
         else:
             clock.advance(size / 8)
             for _ in queue.late():

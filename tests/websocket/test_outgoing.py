@@ -333,6 +333,34 @@ def test_news_wait_for_the_replay(ground: Ground) -> None:
     assert [message.get("type") for message in messages].count("pong") == 10
 
 
+def test_what_is_sent_again_does_not_make_a_client_too_slow(ground: Ground) -> None:
+    """
+    A client that owes acks for more than may wait for it gets that again as fast as it reads.
+    """
+    end = ground.connect()
+    end.say(type="auth", agent_id="lara", durable=True)
+    for number in range(10):
+        ground.announce([number, "x" * (SEND_BUFFER // 5)], "task.created")
+        end.turn()
+    assert len(data_of(end.take())) == 10 + 1
+    ground.reactor.advance(5)
+    end.socket.room = 0
+    assert len(list(ground.core.hub.retry())) == 10
+    end.turn()
+    assert ground.core.stats.report(names=False)["closes"] == {}
+    assert ground.core.counts.deliveries.retried == 1
+    end.socket.room = 1 << 40
+    end.turn()
+    assert [number for number, _ in data_of(end.take())] == [0]
+    ground.reactor.advance(4.9)
+    assert list(ground.core.hub.retry()) == []
+    ground.reactor.advance(0.1)
+    list(ground.core.hub.retry())
+    end.turn()
+    assert sorted(number for number, _ in data_of(end.take())) == list(range(10))
+    assert ground.core.counts.deliveries.given_up == 0
+
+
 def test_catching_up_is_not_too_slow(ground: Ground) -> None:
     """
     New logged events wait in the log for an agent that does not read while it catches up, and not in its queue.

@@ -105,6 +105,9 @@ class Connection:
         self._replaying = frames
         self.pump(self._eager)
 
+    def has_unsent(self) -> bool:
+        return False
+
     def has_unread(self) -> bool:
         return False
 
