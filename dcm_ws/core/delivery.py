@@ -276,13 +276,15 @@ class DeliveryQueue:
         """
         self._settle(client, event_id)
 
-    def release(self, client: Recipient) -> list[Tracked]:
+    def release(self, client: Recipient, *, forget: bool = False) -> list[Tracked]:
         """
         C{client} leaves; return what it still owed an ack for, and how often that was sent, the oldest first.
+
+        @param forget: nobody wants to know; nothing is returned.
         """
         owed, client.owed = client.owed, {}
-        events = [delivery.event._replace(sends=delivery.sends) for delivery in owed.values()]
-        self.pending -= len(events)
+        events = [] if forget else [one.event._replace(sends=one.sends) for one in owed.values()]
+        self.pending -= len(owed)
         for delivery in owed.values():
             delivery.waiting.remove(client)
             if not delivery.waiting:

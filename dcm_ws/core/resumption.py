@@ -79,9 +79,9 @@ class Resumption:
 
         @param stays: its connection goes on, as another agent's or as an observer's.
         """
-        events = self._deliveries.release(session)
-        waiting, places = self._catch_up.end(session, stays=stays)
         agent = session.present
+        events = self._deliveries.release(session, forget=agent is None)
+        waiting, places = self._catch_up.end(session, stays=stays)
         if agent is None:
             return
         owed = {event.seq: Owed(event.id, event.sends, event.earlier) for event in events} | waiting
