@@ -272,6 +272,24 @@ def test_ten_thousand_deliveries_may_be_pending(clock: Clock, core: Core) -> Non
     assert stats(core)["limits"]["maxPending"] == 3
 
 
+def test_client_that_has_to_read_is_sent_nothing_again(clock: Clock, core: Core) -> None:
+    """
+    What it has not acknowledged comes again when it has read what it was sent.
+    """
+    client = joined(core)
+    core.router.publish(GLOBAL, "task.created", b"1")
+    client.peer.take()
+    client.peer.unsent = True
+    clock.advance(5)
+    assert finish(core.hub.retry()) == 1
+    assert client.peer.take() == []
+    client.peer.unsent = False
+    clock.advance(5)
+    finish(core.hub.retry())
+
+    assert texts(client.peer.take()) == [("global", 1)]
+
+
 def test_client_that_leaves_during_a_retry(clock: Clock, core: Core) -> None:
     """
     Clients may come, go and acknowledge between two steps of a retry; all others get their frames.

@@ -476,3 +476,38 @@ def test_full_client_waits_for_a_page(clock: Clock) -> None:
         events += [message for message in reader.peer.take() if "event" in message]
 
     assert [event["data"] for event in events] == [0, 1, 2, 3]
+
+
+def test_page_without_events_that_ends_before_the_head(core: Core, log: LateLog) -> None:
+    """
+    A page has nothing for the client, and events came while it was read: the client goes on from its end.
+    """
+    for number in (b"1", b"2"):
+        log.hear(foreign(number, channel="topics/other"))
+    client = returned(core, 0, "topics/t")
+    log.hear(foreign(b"3"))
+    log.read()
+    client.peer.read()
+    while log.pages:
+        log.read()
+        client.peer.read()
+
+    assert got(client) == [(3, 3)]
+    assert core.clients.behind == set()
+
+
+def test_short_pages_that_are_ready_at_once(core: Core, log: LateLog) -> None:
+    """
+    Pages without events for the client follow each other until there is one, or the end.
+    """
+    log.tail, log.span = 1000, 1
+    for number in (b"1", b"2"):
+        log.hear(foreign(number, channel="topics/other"))
+    log.hear(foreign(b"3"))
+    client = joined(core, quiet=True)
+    answer, *came = resume(client, 0, "topics/t")
+    client.peer.read()
+
+    assert answer["resumed"] is True
+    assert [message["data"] for message in came] + [data for _, data in got(client)] == [3]
+    assert core.clients.behind == set()
