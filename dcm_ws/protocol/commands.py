@@ -77,7 +77,14 @@ class Position(Struct, frozen=True, gc=False):
 
     epoch: Annotated[str, Meta(max_length=EPOCH_MAX)]
     pos: Annotated[int, Meta(ge=0, le=POSITION_MAX)]
-    channels: list[str] = []
+    named: list[str] | Literal[""] | None = msgspec.field(default=None, name="channels")
+
+    @property
+    def channels(self) -> list[str]:
+        """
+        The names of the channels; they have not been checked.
+        """
+        return self.named or []
 
 
 class Resume(Position, tag="resume", frozen=True, gc=False, kw_only=True):
@@ -90,7 +97,7 @@ class Auth(Struct, tag="auth", frozen=True, gc=False):
     session_id: str | None = None
     id: Raw = NO_REQUEST
     observer: bool | Literal[""] | None = None
-    resume: Position | None = None
+    asked: Position | Literal[""] | None = msgspec.field(default=None, name="resume")
     durable: bool | Literal[""] | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +107,13 @@ class Auth(Struct, tag="auth", frozen=True, gc=False):
         for name in ("observer", "durable"):
             if getattr(self, name) == "":
                 force_setattr(self, name, None)
+
+    @property
+    def resume(self) -> Position | None:
+        """
+        What the client has, and resumes.
+        """
+        return self.asked or None
 
 
 class Ping(Struct, tag="ping", frozen=True, gc=False):
@@ -117,7 +131,7 @@ class Ack(Struct, tag="ack", frozen=True, gc=False):
 
     message_id: Annotated[str, Meta(max_length=128)]
     id: Raw = NO_REQUEST
-    pos: None = None
+    pos: Literal[""] | None = None
 
 
 class AckUpTo(Struct, tag="ack", frozen=True, gc=False):
@@ -130,7 +144,7 @@ class AckUpTo(Struct, tag="ack", frozen=True, gc=False):
 
     pos: Annotated[int, Meta(ge=0, le=POSITION_MAX)]
     id: Raw = NO_REQUEST
-    message_id: None = None
+    message_id: Literal[""] | None = None
 
 
 class Nack(Struct, tag="nack", frozen=True, gc=False):

@@ -479,6 +479,20 @@ def test_resume_command() -> None:
     assert isinstance(auth, Auth) and auth.resume == Position("k3v9", 3)
 
 
+@pytest.mark.parametrize("empty", ["null", '""'])
+def test_empty_fields_of_positions_are_absent(empty: str) -> None:
+    """
+    This holds for all optional fields.
+    """
+    resume = decode_command('{"type":"resume","epoch":"k3v9","pos":118,"channels":' + empty + "}")
+    assert isinstance(resume, Resume) and resume.channels == []
+    auth = decode_command('{"type":"auth","agent_id":"ann","resume":' + empty + "}")
+    assert isinstance(auth, Auth) and auth.resume is None
+    ack = decode_command('{"type":"ack","message_id":"m","pos":' + empty + "}")
+    assert isinstance(ack, Ack) and ack.message_id == "m"
+    assert isinstance(decode_command('{"type":"ack","pos":1,"message_id":' + empty + "}"), AckUpTo)
+
+
 @pytest.mark.parametrize(
     "fields", ["", ',"message_id":null', ',"message_id":"m","pos":1', ',"pos":-1', ',"pos":9007199254740992']
 )
