@@ -22,6 +22,12 @@ export interface DCMEvent<Data = any> {
   nack(delayMs?: number): void;
 }
 
+/** What keeps a client's position: `sessionStorage`, for example. */
+export interface Storing {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+}
+
 /** How far a client is in the server's log. */
 export interface Position {
   epoch: string;
@@ -73,8 +79,8 @@ export interface Options {
    * by default.
    */
   last?: number;
-  /** Keeps the position, to go on from it after a reload: `sessionStorage`, `localStorage`, or what has their methods. */
-  storage?: { getItem(key: string): string | null; setItem(key: string, value: string): void };
+  /** Keeps the position, to go on from it after a reload: `sessionStorage`, `localStorage`, or what has their methods, or returns it. */
+  storage?: Storing | (() => Storing);
   /** By default the address of the server and `agentId`. */
   storageKey?: string;
   /** 10,000 by default. */

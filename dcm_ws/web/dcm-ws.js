@@ -708,12 +708,15 @@ export class DCMClient {
     const nack = (delayMs = 0) => {
       if (seen.state === "done") return;
       seen.state = "failed";
-      if (!this.#options.observer && TRACKED.test(event.event)) this.send({ type: "nack", message_id: event.id, delay_ms: delayMs });
+      this.#place.settle(event.pos);
+      // a server without positions sends it again by itself
+      if (this.#place.epoch !== null && !this.#options.observer && TRACKED.test(event.event)) this.send({ type: "nack", message_id: event.id, delay_ms: delayMs });
     };
     const ack = () => {
       // one ack settles all channels; a second would count as a message of ours, and is needed where the first got lost
       const needed = seen.state !== "done" || again;
       seen.state = "done";
+      this.#place.settle(event.pos);
       // the server expects none from an observer
       if (needed && !this.#options.observer && TRACKED.test(event.event)) this.send({ type: "ack", message_id: event.id });
     };
@@ -738,7 +741,9 @@ export class DCMClient {
     const finished = this.#give(event, seen, fresh ? ["event", "event:", "channel:"] : ["channel:"], ack);
     if (!moves) return;
     this.#place.heard(event.pos, event.channel === "global" || !this.#wanted.has("global"));
-    finished.then(() => this.#place.release(event.pos));
+    // what the user has to acknowledge is handled only then
+    const waits = !this.#options.autoAck && !this.#options.observer && TRACKED.test(event.event);
+    finished.then(() => (waits && seen.state === "given") || this.#place.release(event.pos));
   }
 
   /** One ack settles an event on all its channels: is there a listener that has yet to get it on `global`? */
@@ -858,6 +863,12 @@ class Place {
     this.#open.set(pos, (this.#open.get(pos) ?? 0) + 1);
   }
 
+  /** The event has been acknowledged, or refused. */
+  settle(pos) {
+    if (this.#open.delete(pos)) this.#storeSoon();
+  }
+
+  /** Some of its listeners have finished. */
   release(pos) {
     const count = this.#open.get(pos);
     if (count === undefined) return;
@@ -892,6 +903,8 @@ class Place {
 
   #load() {
     try {
+      // a page that may not store anything throws when it is only asked for the storage
+      if (typeof this.#storage === "function") this.#storage = this.#storage();
       const text = this.#storage?.getItem(this.#key) ?? null;
       if (text === null) return;
       const { epoch, pos } = JSON.parse(text);
@@ -900,6 +913,7 @@ class Place {
       this.#whole = this.#pos = pos;
       this.#stored = text;
     } catch (cause) {
+      if (typeof this.#storage === "function") this.#storage = undefined;
       const error = new DCMError("STORAGE_FAILED", `What is stored as ${JSON.stringify(this.#key)} is not used: ${cause?.message ?? cause}`, { cause });
       // there are no listeners yet: the client is just being made
       queueMicrotask(() => this.#fail(error));

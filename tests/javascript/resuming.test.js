@@ -216,6 +216,30 @@ describe("a storage", () => {
     way.close();
   });
 
+  test("has no event that the user has to acknowledge and has not", async () => {
+    const kept = storage();
+    const { way, listening } = await listener({ agentId: "late", autoAck: false, channels: ["topics/late", "global"], storage: () => kept, storageKey: "here" });
+    const came = [];
+    listening.on("event:task.*", (event) => came.push(event));
+    const speaking = await speaker();
+    const { pos } = await speaking.publish("topics/late", TASK, 1);
+    await speaking.publish("topics/late", "session.created", 2);
+    await until(() => came.length === 1 && listening.position.pos > pos);
+    await until(() => kept.kept.here && JSON.parse(kept.kept.here).pos === pos - 1);
+    came[0].ack();
+    await until(() => JSON.parse(kept.kept.here).pos > pos);
+    way.close();
+  });
+
+  test("that the page may not use is an error and nothing worse", async () => {
+    const errors = [];
+    const storing = client(service.url, { storage: () => { throw new Error("forbidden"); } });
+    storing.on("error", (error) => errors.push(error.code));
+    await storing.connect();
+    storing.close();
+    expect(errors).toEqual(["STORAGE_FAILED"]);
+  });
+
   test("with something else in it, or one that fails, is an error and nothing worse", async () => {
     const errors = [];
     const full = { getItem: () => "nonsense", setItem: () => { throw new Error("full"); } };
