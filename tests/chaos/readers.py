@@ -109,6 +109,8 @@ class Reader:
         pos, data = message.get("pos"), message["data"]
         if message["channel"] not in self._channels or pos is None:
             return
+        if not self.here.is_set():
+            return  # on global, before it was left: the log has it
         if pos <= self._pos:
             self._records.wrongs.append(f"{self.name}: position {pos} came after {self._pos}")
         self._pos = max(self._pos, pos)
