@@ -47,6 +47,9 @@ class Sink:
     def replay(self, frames: object) -> None:
         pass
 
+    def has_unsent(self) -> bool:
+        return False
+
     def has_unread(self) -> bool:
         return False
 

@@ -8,7 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import count, zip_longest
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hypothesis import example, given, settings
@@ -54,6 +55,9 @@ class Happened(NamedTuple):
     sender: str | None
 
 
+TURNS = count()
+
+
 @dataclass
 class Owed:
     """
@@ -61,6 +65,7 @@ class Owed:
 
     @ivar sends: how often it was sent to the agent since the agent was last away.
     @ivar earlier: how often before that.
+    @ivar turn: orders the last sends of all that is owed.
     """
 
     number: int
@@ -69,6 +74,13 @@ class Owed:
     sends: int
     earlier: int
     refused: bool = False
+    turn: int = field(default_factory=lambda: next(TURNS))
+
+    def sent_again(self, now: float) -> None:
+        self.sends += 1
+        self.refused = False
+        self.due = now + 5
+        self.turn = next(TURNS)
 
 
 class Sends(NamedTuple):
@@ -553,21 +565,25 @@ class Model:
         return closing
 
     def retry(self) -> None:
-        for client in self.clients:
-            for owed in list(client.owed.values()):
-                if owed.due > self.now:
-                    continue
-                if owed.sends >= 3:
-                    del client.owed[owed.number]
-                    client.silent = not client.durable
-                    self.give_up(client, owed.number)
-                else:
-                    owed.sends += 1
-                    owed.refused = False
-                    owed.due = self.now + 5
-                    client.inbox += owed.frames
-                    if owed.sends == 3:
-                        self.pass_on(client, owed)
+        late = [
+            (not owed.refused, owed.turn, client, owed)
+            for client in self.clients
+            for owed in client.owed.values()
+            if owed.due <= self.now
+        ]
+        # what was refused comes first, and all else in the order in which it was sent
+        for _, _, client, owed in sorted(late, key=itemgetter(0, 1)):
+            if client.owed.get(owed.number) is not owed:
+                continue
+            if owed.sends >= 3:
+                del client.owed[owed.number]
+                client.silent = not client.durable
+                self.give_up(client, owed.number)
+            else:
+                owed.sent_again(self.now)
+                client.inbox += owed.frames
+                if owed.sends == 3:
+                    self.pass_on(client, owed)
 
     def pass_on(self, client: ModelClient, owed: Owed) -> None:
         """
