@@ -21,10 +21,11 @@ from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.rights import demand_right_to_listen, not_authenticated, too_many_subscriptions
 from dcm_ws.core.router import Router, not_logged
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
-from dcm_ws.protocol.channels import Channel, Channels, is_private
+from dcm_ws.protocol.channels import Channel, Channels
 from dcm_ws.protocol.commands import (
     Ack,
     AckUpTo,
@@ -174,7 +175,7 @@ class Interpreter:
         received = self._received
         received.publish += 1
         if session.is_stranger:
-            raise _not_authenticated(command.id)
+            raise not_authenticated(command.id)
         channel = self._channel(command)
         event = command.event
         if event not in self._publishable:
@@ -237,24 +238,13 @@ class Interpreter:
         self._received.subscribe += 1
         self._demand_right_to_listen(session, command.id)
         channel = self._channel(command)
-        if session.is_stranger and channel.agent is None and is_private(channel.name):
-            raise _not_authenticated(command.id)
-        if not session.may_listen(channel.agent):
-            raise ProtocolError(
-                ErrorCode.NOT_AUTHORIZED,
-                "Not authorized to subscribe to this agent channel",
-                command.id,
-            )
+        demand_right_to_listen(session, channel, command.id)
         mine = self._registry.channels(session)
         if channel.name not in mine:
             most = self._rules.max_subscriptions
             if len(mine) >= most:
                 self._counts.limits.max_subscriptions.add()
-                raise ProtocolError(
-                    ErrorCode.TOO_MANY_SUBSCRIPTIONS,
-                    f"Too many subscriptions: the limit is {most}; unsubscribe from some",
-                    command.id,
-                )
+                raise too_many_subscriptions(most, command.id)
             self._registry.join(session, channel.name)
         self._done(session, command.id, self._catch_up.place(session))
 
@@ -288,7 +278,7 @@ class Interpreter:
 
     def _demand_right_to_listen(self, session: Session, request: Raw) -> None:
         if session.is_stranger and not self._rules.anonymous_listeners:
-            raise _not_authenticated(request)
+            raise not_authenticated(request)
 
     def _done(self, session: Session, request: Raw, place: bytes = b"") -> None:
         if request:
@@ -351,7 +341,3 @@ def _is_expected_pong(session: Session) -> bool:
         return False
     session.pongs -= 1
     return True
-
-
-def _not_authenticated(request: Raw) -> ProtocolError:
-    return ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: authenticate first", request)

@@ -19,11 +19,11 @@ from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.rights import demand_right_to_listen, too_many_subscriptions
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
-from dcm_ws.protocol.channels import Channels, is_private
+from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.commands import Ack, AckUpTo, Nack, Position
-from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import authenticated_frame
 
 
@@ -303,16 +303,9 @@ class Resumption:
         # a message has room for many more names than may be read in one turn
         if len(names) <= most:
             for name in names:
-                agent = self._parse_channel(name).agent
-                if authenticated:
-                    continue
-                if session.is_stranger and agent is None and is_private(name):
-                    raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: authenticate first")
-                if not session.may_listen(agent):
-                    raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel")
+                channel = self._parse_channel(name)
+                if not authenticated:
+                    demand_right_to_listen(session, channel)
         if len(names) > most or len(mine | set(names)) > most:
             self._limits.max_subscriptions.add()
-            raise ProtocolError(
-                ErrorCode.TOO_MANY_SUBSCRIPTIONS,
-                f"Too many subscriptions: the limit is {self._max_subscriptions}; unsubscribe from some",
-            )
+            raise too_many_subscriptions(self._max_subscriptions)

@@ -53,7 +53,7 @@ class State(Enum):
 
 
 # to look up the member of an enumeration takes as long as a call
-_STRANGER, _AUTHENTICATED = State.STRANGER, State.AUTHENTICATED
+_STRANGER = State.STRANGER
 
 
 class Session:
@@ -164,14 +164,6 @@ class Session:
         Who it is: its agent, or without one a name that begins with a space, as no agent's does.
         """
         return self.agent or f" {self.client_id}"
-
-    def may_listen(self, agent: str | None) -> bool:
-        """
-        May it subscribe to the channel of C{agent}, or of none?
-        """
-        if agent is None or self.state is _AUTHENTICATED:
-            return True
-        return agent == self.origin.agent_id and not self.is_stranger
 
     def give_back(self, size: int) -> None:
         """
