@@ -213,6 +213,5 @@ def assemble(
             letters=letters,
             keys=keys,
             log=log,
-            presence=presence,
         ),
     )

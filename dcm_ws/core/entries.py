@@ -105,13 +105,6 @@ class Entry(Struct, gc=False):
     logged_at: float
 
     @property
-    def gone(self) -> bool:
-        """
-        It has left the log.
-        """
-        return not self.frame
-
-    @property
     def mirror(self) -> bytes:
         """
         The event as the subscribers of C{global} get it; made each time, since few ask for it and it would take as much

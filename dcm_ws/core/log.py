@@ -45,7 +45,6 @@ class MemoryLog:
 
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
-    @ivar crowded_out: events that left before their time, since the start.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class MemoryLog:
         self.epoch = epoch
         self.head = 0
         self.bytes = 0
-        self.crowded_out = 0
         self._now = now
         self._deliver: Deliver = _nobody
         self._keep = keep
@@ -222,7 +220,6 @@ class MemoryLog:
 
         shorten(weights, max(total, 0), drop)
         for publisher, number in lost.items():
-            self.crowded_out += number
             if self._crowded is not None:
                 self._crowded(publisher, number)
 

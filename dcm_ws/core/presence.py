@@ -4,8 +4,6 @@ Which agents are connected (protocol, section 3).
 
 from __future__ import annotations
 
-from collections import Counter
-
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session
@@ -14,22 +12,18 @@ from dcm_ws.protocol.channels import GLOBAL
 
 class Presence:
     """
-    Counts the connections of each agent, and notifies the subscribers of C{global} when agents come and go.
-
-    @ivar agents: the number of connections of each agent that has any.
+    Keeps the connections of each agent, and notifies the subscribers of C{global} when agents come and go.
     """
 
     def __init__(self, router: Router, clients: Clients) -> None:
         self._router = router
         self._connections = clients.connections
         self._shared = clients.shared
-        self.agents: Counter[str] = Counter()
 
     def begin(self, session: Session, agent: str) -> None:
         """
         C{session} is one more connection of C{agent}.
         """
-        self.agents[agent] += 1
         connections = self._connections.setdefault(agent, {})
         connections[session] = None
         if len(connections) == 2:
@@ -39,12 +33,11 @@ class Presence:
         """
         C{session} is not a connection of C{agent} any more.
         """
-        self.agents[agent] -= 1
-        del self._connections[agent][session]
-        if len(self._connections[agent]) == 1:
+        connections = self._connections[agent]
+        del connections[session]
+        if len(connections) == 1:
             self._shared.remove(agent)
-        if not self.agents[agent]:
-            del self.agents[agent]
+        elif not connections:
             del self._connections[agent]
         self.announce("agent.disconnected", session, agent)
 

@@ -15,7 +15,6 @@ from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.loads import Load, Loads
 from dcm_ws.core.ports import Log
-from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.session import Session
 
@@ -163,7 +162,6 @@ class Stats:
         letters: DeadLetters,
         keys: PublishKeys,
         log: Log,
-        presence: Presence,
     ) -> None:
         self._counts = counts
         self._clients = clients
@@ -173,7 +171,6 @@ class Stats:
         self._letters = letters
         self._keys = keys
         self._log = log
-        self._presence = presence
         self._loads = Loads(clients=clients, deliveries=deliveries, memory=memory, letters=letters, log=log)
 
     def sizes(self, *, names: bool) -> Sizes:
@@ -199,7 +196,8 @@ class Stats:
         counts, deliveries = self._counts, self._counts.deliveries
         named: AgentNames = {}
         if names:
-            named["agentStats"] = dict(islice(self._presence.agents.items(), NAMES_SHOWN))
+            connections = islice(self._clients.connections.items(), NAMES_SHOWN)
+            named["agentStats"] = {agent: len(sessions) for agent, sessions in connections}
             named["agentLoads"] = self._loads.of_agents(NAMES_SHOWN)
         return {
             **self.sizes(names=names),
@@ -222,7 +220,7 @@ class Stats:
                 "keptForAbsentAgents": self._memory.kept,
             },
             "agents": {
-                "connected": len(self._presence.agents),
+                "connected": len(self._clients.connections),
                 "absent": self._memory.absent,
                 "remembered": len(self._memory),
             },
