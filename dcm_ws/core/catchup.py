@@ -259,7 +259,7 @@ class CatchUp:
 
     def _tell_gap(self, behind: Behind, lost: int) -> bytes:
         """
-        @param lost: the last position that is gone; what is lost beyond it later is told later.
+        @param lost: the last position that is gone.  If events beyond it leave the log later, there is another gap.
         """
         behind.told = lost
         self._counts.gaps += 1

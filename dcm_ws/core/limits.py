@@ -206,7 +206,7 @@ _STATE = (
         "maxRecentEvents",
         "events in the log; bytes: `--log-max-bytes`",
         "service",
-        "the publisher that has most there loses its oldest: who has not received them is told of a gap",
+        "the publisher that has most there loses its oldest; clients that have not received them get a `gap`",
         "--max-recent-events",
         "{max-recent-events}, {log-max-bytes}",
     ),

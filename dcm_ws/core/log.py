@@ -234,7 +234,7 @@ class MemoryLog:
         share.bytes -= size
         if share.drop(pos, self._entries):
             del self._shares[entry.publisher]
-        # whoever still holds the entry must not hold its bytes
+        # a page that still has the entry must not keep its bytes in memory
         entry.frame = b""
         for name in (entry.channel, _GLOBAL) if entry.mirrored else (entry.channel,):
             lane = self._lanes[name]

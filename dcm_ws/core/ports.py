@@ -118,8 +118,8 @@ class Log(Protocol):
 
     def attach(self, deliver: Deliver) -> None:
         """
-        Have C{deliver} called once with each event of the log, in the order of positions and without a hole, whoever
-        published it: this process, another one, or the database.  Called once, before anything else.
+        Have C{deliver} called once with each event of the log, in the order of positions and without a hole, also with
+        those that another process or the database published.  Called once, before anything else.
         """
 
     def append(self, draft: Draft, published: Published) -> None:

@@ -811,7 +811,8 @@ const DONE = { then: (call) => call() };
 /**
  * How far a client is in the server's log, and the copy of that in a storage.
  *
- * What is stored is behind the events whose listeners have not finished: whoever goes on from there misses none.
+ * The stored position is before the first event whose listeners have not finished, so a client that resumes there
+ * misses none.
  */
 class Place {
   #storage;

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.frames import text_frame
 from tests.fakes import Client
-from tests.websocket.ends import HANDSHAKE, SEND_BUFFER, Ground, KernelSocket, data_of
+from tests.websocket.ends import HANDSHAKE, SEND_BUFFER, End, Ground, KernelSocket, data_of
 
 # the queue
 
@@ -292,6 +292,21 @@ def away(ground: Ground, missed: int, size: int = 1000) -> None:
         ground.announce([number, "x" * size], "task.created")
 
 
+def returned(ground: Ground, event: str) -> End:
+    """
+    An agent that missed 1,000 events is back and reads nothing, while 40 large events are published.
+    """
+    away(ground, 1000)
+    end = ground.connect()
+    end.socket.room = 0
+    end.say(type="auth", agent_id="lara")
+    end.turn()
+    for number in range(1000, 1040):
+        ground.announce([number, "x" * 10_000], event)
+    end.turns(0.1)
+    return end
+
+
 def test_replay_goes_in_parts(ground: Ground) -> None:
     """
     What an agent missed is sent as fast as it reads, not all at once, however much there is.
@@ -365,14 +380,7 @@ def test_catching_up_is_not_too_slow(ground: Ground) -> None:
     """
     New logged events wait in the log for an agent that does not read while it catches up, and not in its queue.
     """
-    away(ground, 1000)
-    end = ground.connect()
-    end.socket.room = 0
-    end.say(type="auth", agent_id="lara")
-    end.turn()
-    for number in range(1000, 1040):
-        ground.announce([number, "x" * 10_000], "task.created")
-    end.turns(0.1)
+    end = returned(ground, "task.created")
     assert ground.core.stats.report(names=False)["closes"] == {}
     end.socket.room = 1 << 40
     end.turns()
@@ -385,14 +393,7 @@ def test_too_slow_for_what_comes_beside_the_replay(ground: Ground) -> None:
     An agent that does not read while it catches up is closed when too much that is not logged waits for it, and loses
     nothing tracked.
     """
-    away(ground, 1000)
-    end = ground.connect()
-    end.socket.room = 0
-    end.say(type="auth", agent_id="lara")
-    end.turn()
-    for number in range(1000, 1040):
-        ground.announce([number, "x" * 10_000], "system.info")
-    end.turns(0.1)
+    end = returned(ground, "system.info")
     assert ground.core.stats.report(names=False)["closes"] == {"4008": 1}
     end.socket.room = 1 << 40
     end.turn()
