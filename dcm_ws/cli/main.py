@@ -16,6 +16,7 @@ _COMMANDS = {
     "token": "Make a token, or verify one.",
     "tail": "Show events as they arrive.",
     "publish": "Publish events.",
+    "dead": "List, redrive and purge dead letters.",
     "top": "Show what a service does, refreshed.",
     "bench": "Put a small load on a service, and measure it.",
 }
