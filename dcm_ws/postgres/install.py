@@ -9,6 +9,7 @@ change it anyway: the role that installs it, a superuser, or the owner of all th
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dcm_ws.postgres.schema import NAMES, definition
@@ -16,8 +17,11 @@ from dcm_ws.postgres.statements import literal, statement
 from dcm_ws.postgres.triggers import BODY, EVENTS, MARK, VERSION, Choice
 
 
-def _names(names: tuple[str, ...]) -> str:
-    return f"array[{', '.join(map(literal, names))}]::name[]"
+def names(texts: Iterable[str]) -> str:
+    """
+    Names as an array in SQL.
+    """
+    return f"array[{', '.join(map(literal, texts))}]::name[]"
 
 
 BEGIN = statement("triggers/begin") + "\n"
@@ -25,11 +29,11 @@ BEGIN = statement("triggers/begin") + "\n"
 The statements that begin each transaction here.
 """
 
-_FOUND = statement("triggers/found", names=_names(NAMES))
-_TRUSTED = statement("triggers/trusted")
-_WRITABLE = statement("triggers/writable")
+_FOUND = statement("triggers/found", names=names(NAMES))
+TRUSTED = statement("triggers/trusted")
+WRITABLE = statement("triggers/writable")
 
-INSTALLED = statement("triggers/installed", found=_FOUND, trusted=_TRUSTED)
+INSTALLED = statement("triggers/installed", found=_FOUND, trusted=TRUSTED)
 """
 Selects one row with one JSON value, from which L{Installed} is made.  L{BEGIN} comes before it.
 """
@@ -119,8 +123,8 @@ def install_sql(choice: Choice) -> str:
     """
     return statement(
         "triggers/install",
-        tables=_names(choice.tables),
-        triggered=_names(choice.triggered),
+        tables=names(choice.tables),
+        triggered=names(choice.triggered),
         firing="A" if choice.replicated else "O",
         argument="null::text" if choice.argument is None else literal(choice.argument),
         body=BODY,
@@ -128,10 +132,10 @@ def install_sql(choice: Choice) -> str:
         version=str(VERSION),
         # PostgreSQL fills in the schema
         definitions=literal(json.dumps({name: definition(name, "{table}") for name in NAMES})),
-        names=_names(NAMES),
+        names=names(NAMES),
         found=_FOUND,
-        trusted=_TRUSTED,
-        writable=_WRITABLE,
+        trusted=TRUSTED,
+        writable=WRITABLE,
         own_home=statement("triggers/own_home"),
     )
 
@@ -140,7 +144,7 @@ def remove_sql() -> str:
     """
     Returns SQL that removes the triggers and leaves the tables.
     """
-    return statement("triggers/remove", found=_FOUND, writable=_WRITABLE, mark=MARK)
+    return statement("triggers/remove", found=_FOUND, writable=WRITABLE, mark=MARK)
 
 
 def in_transaction(sql: str) -> str:

@@ -25,6 +25,8 @@ from dcm_ws.postgres.connection import (
     one_line,
 )
 from dcm_ws.postgres.data_folder import DataFolder, EmbeddedError, read_own, write_secret
+from dcm_ws.postgres.install import in_transaction
+from dcm_ws.postgres.migrations import log_sql
 from dcm_ws.postgres.postmaster import has_children, has_ended, read_lines, ready_port
 from dcm_ws.postgres.programs import Programs
 from dcm_ws.postgres.schema import TABLES
@@ -172,7 +174,7 @@ class Server:
 
     async def _set_up(self, port: int) -> None:
         """
-        Create the database, and the tables that are missing in it.
+        Create the database, the tables that are missing in it, and the schema of the log.
         """
         server = f"host={_HOST} port={port} user={ROLE} password={self._password}"
         try:
@@ -181,6 +183,7 @@ class Server:
                     await connection.runOperation(SQL("create database {}").format(Identifier(DATABASE)))
             async with self._connected(f"{server} dbname={DATABASE}") as connection:
                 await self._add_tables(connection)
+                await self._add_log(connection)
         except DatabaseError as error:
             raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {one_line(error)}") from None
         write_secret(self._folder.port, str(port))
@@ -190,6 +193,12 @@ class Server:
             await connection.runOperation(TABLES)
         except psycopg2.ProgrammingError as error:
             _log.warn("the tables are left as they are: {reason}", reason=one_line(error))
+
+    async def _add_log(self, connection: DatabaseConnection) -> None:
+        try:
+            await connection.runOperation(in_transaction(log_sql()))
+        except psycopg2.Error as error:
+            _log.warn("the schema of the log is left as it is: {reason}", reason=one_line(error))
 
     @asynccontextmanager
     async def _connected(self, dsn: str) -> AsyncIterator[DatabaseConnection]:

@@ -1,0 +1,75 @@
+"""
+The schema C{dcm_ws} of the durable log: its versions, and the SQL that installs, migrates and removes it.
+
+A change of the tables is a new step C{sql/log/N.sql}.  Steps that a release contained are never edited.  The functions
+always have the form that this release needs, and are replaced where they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dcm_ws.postgres.install import TRUSTED, WRITABLE, names
+from dcm_ws.postgres.statements import literal, statement
+
+STEPS = (statement("log/1"),)
+"""
+The steps in their order; the version of the schema is the number of steps.
+"""
+
+VERSION = len(STEPS)
+"""
+The version of the schema that this release uses.
+"""
+
+MARK = "dcm-ws log, version"
+"""
+The beginning of the comment on the schema; the version follows.
+"""
+
+_KINDS = {"text": "text default 'null'", "json": "json", "jsonb": "jsonb"}
+_OPEN = {
+    **{
+        f"dcm_ws.publish(text,text,{kind},text)": statement("log/publish", data=data, checks="")
+        for kind, data in _KINDS.items()
+    },
+    "dcm_ws.head()": statement("log/head"),
+}
+_OWN = {
+    "dcm_ws.known(text,bigint)": statement("log/known"),
+    "dcm_ws.new_epoch()": statement("log/new_epoch"),
+    "dcm_ws.redrive(text,timestamptz,timestamptz,integer)": statement("log/redrive"),
+}
+FUNCTIONS = {**_OWN, **_OPEN}
+"""
+The functions by signature, each with the SQL that creates it.
+"""
+
+
+def log_sql(owner: str | None = None, grantees: Iterable[str] = (), steps: Iterable[str] = STEPS) -> str:
+    """
+    Returns SQL that installs the schema, or migrates it; running it again changes nothing.
+
+    It runs in one transaction that begins with L{dcm_ws.postgres.install.BEGIN}.  If the schema is of a newer version,
+    or is not one of dcm-ws, it raises an exception and changes nothing.
+
+    @param owner: the role that a new schema will belong to; None for the role that runs the SQL.
+    @param grantees: the roles that may publish; C{public} is everybody.  Without any, nothing is changed, and everybody
+        may publish in a new schema.
+    @param steps: the SQL of each step.
+    """
+    steps = list(steps)
+    return statement(
+        "log/install",
+        owner="null::name" if owner is None else literal(owner),
+        grantees=names(sorted(set(grantees))),
+        version=str(len(steps)),
+        mark=MARK,
+        steps="\n".join(
+            f"if version < {number} then\nexecute $step${sql}$step$;\nend if;" for number, sql in enumerate(steps, 1)
+        ),
+        functions=",\n".join(f"({literal(name)}, $code${sql}$code$)" for name, sql in FUNCTIONS.items()),
+        open=f"array[{', '.join(map(literal, _OPEN))}]",
+        writable=WRITABLE,
+        home=statement("log/owner", trusted=TRUSTED, mark=MARK),
+    )
