@@ -14,6 +14,7 @@ from dcm_ws.cli import probes
 from dcm_ws.cli.check_report import Finding
 from dcm_ws.cli.terminal import one_line
 from dcm_ws.postgres.install import BEGIN, INSTALLED, Installed
+from dcm_ws.postgres.log_schema import APPLY, FIND, LogSchema, log_schema
 from dcm_ws.postgres.triggers import VERSION
 
 CLOCK_MAX = 5.0
@@ -21,7 +22,6 @@ CLOCK_MAX = 5.0
 Seconds that the clocks may differ.
 """
 
-_APPLY = "dcm-ws init-db --apply"
 _ERRORS = (psycopg2.Error, probes.SlowError)
 
 
@@ -34,9 +34,10 @@ def database_findings(url: str) -> Iterator[Finding]:
             version = probes.ask(connection, "show server_version")[0]
             yield Finding("database", True, f"PostgreSQL {version} answers")
             yield _listen(url)
-            installed = _installed(connection)
+            installed, schema = _installed(connection)
             yield _tables(installed)
             yield _triggers(installed)
+            yield _log(schema)
             yield compare_clocks(probes.clock_difference(connection))
     except _ERRORS as error:
         yield Finding("database", False, one_line(error), "start the database, or correct DATABASE_URL")
@@ -56,43 +57,56 @@ def _listen(url: str) -> Finding:
         return Finding("listen", False, one_line(error), f"there may be too few connections; {direct}")
 
 
-def _installed(connection: Any) -> Installed:
+def _installed(connection: Any) -> tuple[Installed, LogSchema]:
     with connection.cursor() as cursor:
         cursor.execute("begin")
         cursor.execute(BEGIN)
         cursor.execute(INSTALLED)
         installed = Installed(**cursor.fetchone()[0])
+        cursor.execute(FIND)
+        schema = log_schema(cursor.fetchone()[0])
         cursor.execute("rollback")
-    return installed
+    return installed, schema
 
 
 def _tables(installed: Installed) -> Finding:
     if installed.absent:
         text = f"missing, so the metrics are zero: {', '.join(installed.absent)}"
-        return Finding("tables", False, text, _APPLY)
+        return Finding("tables", False, text, APPLY)
     return Finding("tables", True, "all exist")
 
 
 def _triggers(installed: Installed) -> Finding:
     for name, owner in installed.foreign.items():
         text = f"the function {name} belongs to {owner}, who could change what it does when anyone writes to the tables"
-        return Finding("triggers", False, text, f"dcm-ws init-db --remove --apply or drop it; then {_APPLY}")
+        return Finding("triggers", False, text, f"dcm-ws init-db --remove --apply or drop it; then {APPLY}")
     if not installed.functions:
-        return Finding("triggers", True, f"not installed; they are optional: {_APPLY}")
+        return Finding("triggers", True, f"not installed; they are optional: {APPLY}")
     if not installed.version:
         name = installed.functions[0]["name"]
         return Finding("triggers", False, f"the function {name} was not made by dcm-ws", "rename or drop it")
     if installed.altered:
-        return Finding("triggers", False, "their function has been changed", _APPLY)
+        return Finding("triggers", False, "their function has been changed", APPLY)
     if installed.bare:
-        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", _APPLY)
+        return Finding("triggers", False, f"missing on {', '.join(installed.bare)}", APPLY)
     if disabled := installed.enabled("DR"):
-        return Finding("triggers", False, f"disabled on {', '.join(disabled)}", _APPLY)
+        return Finding("triggers", False, f"disabled on {', '.join(disabled)}", APPLY)
     if installed.unreplicated:
         text = f"rows that logical replication writes to {', '.join(installed.unreplicated)} send no events"
-        return Finding("triggers", False, text, f"{_APPLY} --replicated")
-    newer = f"; version {VERSION} is available: {_APPLY}" if installed.version < VERSION else ""
+        return Finding("triggers", False, text, f"{APPLY} --replicated")
+    newer = f"; version {VERSION} is available: {APPLY}" if installed.version < VERSION else ""
     return Finding("triggers", True, f"installed, version {installed.version}{newer}")
+
+
+def _log(schema: LogSchema) -> Finding:
+    if not schema.usable and not schema.read_only:
+        # a database without the schema is a choice
+        text = f"events are kept in memory, and are lost when dcm-ws restarts: {schema.reason}"
+        return Finding("log", not schema.owner, text, schema.hint)
+    if schema.altered:
+        return Finding("log", False, f"functions that are missing or changed: {', '.join(schema.altered)}", APPLY)
+    text = f"durable, version {schema.version}, in the schema dcm_ws of {schema.owner}"
+    return Finding("log", True, f"{text}; {schema.reason}" if schema.reason else text)
 
 
 def compare_clocks(difference: float) -> Finding:

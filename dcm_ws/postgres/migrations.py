@@ -38,12 +38,19 @@ _OPEN = {
 _OWN = {
     "dcm_ws.known(text,bigint)": statement("log/known"),
     "dcm_ws.new_epoch()": statement("log/new_epoch"),
-    "dcm_ws.redrive(text,timestamptz,timestamptz,integer)": statement("log/redrive"),
+    "dcm_ws.redrive(text,timestamp with time zone,timestamp with time zone,integer)": statement("log/redrive"),
 }
 FUNCTIONS = {**_OWN, **_OPEN}
 """
 The functions by signature, each with the SQL that creates it.
 """
+
+
+def source(sql: str) -> str:
+    """
+    Returns the body of one of the L{FUNCTIONS}, as PostgreSQL keeps it.
+    """
+    return sql.split("$body$")[1]
 
 
 def log_sql(owner: str | None = None, grantees: Iterable[str] = (), steps: Iterable[str] = STEPS) -> str:

@@ -38,7 +38,7 @@ def test_good(tmp_path: Path, database: PostgresServer) -> None:
     assert run(tmp_path, "init-db", "--apply", **variables).returncode == 0
     status, found = check(tmp_path, **variables)
     assert (status, red(found)) == (0, [])
-    assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "triggers", "clock"]
+    assert list(found) == ["settings", "secret", "port", "database", "listen", "tables", "triggers", "log", "clock"]
     assert found["listen"]["text"] == "a notification arrived"
     shown = run(tmp_path, "check", **variables)
     assert shown.returncode == 0 and "RED" not in shown.stdout

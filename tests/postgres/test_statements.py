@@ -16,6 +16,7 @@ import pytest
 
 from dcm_ws.postgres.figures import QUERIES, SCHEMAS, found, guarded, joined, relations, sql_of
 from dcm_ws.postgres.install import BEGIN, INSTALLED, install_sql, remove_sql
+from dcm_ws.postgres.log_schema import FIND
 from dcm_ws.postgres.migrations import log_sql
 from dcm_ws.postgres.schema import TABLES
 from dcm_ws.postgres.statements import literal, statement
@@ -48,6 +49,7 @@ def statements(cursor: Any) -> Iterator[str]:
     yield INSTALLED
     yield remove_sql()
     yield log_sql()
+    yield FIND
 
 
 def pattern(name: str) -> re.Pattern[str]:
