@@ -118,6 +118,14 @@ class AgentMemory:
         """
         return len(self._absences)
 
+    def clear(self) -> None:
+        """
+        Forget all agents.
+        """
+        for kept in (self._subscriptions, self._agents_of, self._several, self._absences):
+            kept.clear()
+        self._subscription_bytes = self.kept = 0
+
     def is_durable(self, agent: str) -> bool:
         """
         True if it is remembered that C{agent} is durable: as long as its subscriptions are.

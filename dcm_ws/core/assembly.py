@@ -170,6 +170,7 @@ def assemble(
         resumption=resumption,
         identity=identity,
     )
+    log.attach(router.deliver, the_hub.reset)
     charges = Charges(world.now, counts, the_hub.close)
     return Core(
         world=world,

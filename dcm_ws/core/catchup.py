@@ -68,6 +68,13 @@ class CatchUp:
         behind = session.behind
         return place_fields(self._log.epoch, self._log.head if behind is None else min(behind.after, self._log.head))
 
+    def new_epoch(self) -> bytes:
+        """
+        The frame that tells a client that the log has become another one.
+        """
+        self._counts.gaps += 1
+        return gap_frame(Gap("epoch", self._log.first), place_fields(self._log.epoch, self._log.head))
+
     def gap(self, epoch: str, pos: int, channels: Mapping[str, int]) -> Gap | None:
         """
         Why a client that has everything up to C{pos} cannot go on from there; None if it can.

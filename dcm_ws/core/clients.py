@@ -40,6 +40,14 @@ class Clients:
             return []
         return [one for one in connections if one is not session]
 
+    def clear(self) -> None:
+        """
+        Forget all clients, which are closed.
+        """
+        for kept in (self.sessions, self.observers, self.strangers, self.behind, self.connections, self.shared):
+            kept.clear()
+        self.authenticated = 0
+
     def remove(self, session: Session) -> None:
         """
         Forget C{session}, which is closed.

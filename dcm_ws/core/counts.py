@@ -291,6 +291,28 @@ _latencies = partial(Histogram, LATENCIES)
 
 
 @dataclass(slots=True)
+class EngineCounts:
+    """
+    What a log in a database does.
+
+    @ivar steps: numbering steps that found something.
+    @ivar numbered: events that got a position.
+    @ivar refused: publishes that were refused, because too many waited for the log, or they did so for too long; and
+        whose they were lately.
+    @ivar reads: pages and single events that were read in the database.
+    @ivar step_seconds: how long the steps took.
+    @ivar lag_seconds: from an event's timestamp to its delivery, of events that were published in the database.
+    """
+
+    steps: int = 0
+    numbered: int = 0
+    refused: SharedCount = field(default_factory=SharedCount)
+    reads: int = 0
+    step_seconds: Histogram = field(default_factory=_latencies)
+    lag_seconds: Histogram = field(default_factory=_latencies)
+
+
+@dataclass(slots=True)
 class Counts:
     """
     All counts of one service.
@@ -311,6 +333,7 @@ class Counts:
     log: LogCounts = field(default_factory=LogCounts)
     dead_letters: DeadLetterCounts = field(default_factory=DeadLetterCounts)
     keys: KeyCounts = field(default_factory=KeyCounts)
+    engine: EngineCounts = field(default_factory=EngineCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

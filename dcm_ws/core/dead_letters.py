@@ -140,6 +140,14 @@ class DeadLetters:
     def __len__(self) -> int:
         return len(self._letters)
 
+    def clear(self) -> None:
+        """
+        Forget all dead letters.
+        """
+        self._letters.clear()
+        self._of.clear()
+        self.bytes = self.redriven = 0
+
     def bury(self, agent: str, event: Tracked, deliveries: int, reason: Reason) -> None:
         """
         C{agent} has not acknowledged the event, which is not sent to it any more.  One that was redriven dies again.

@@ -291,6 +291,18 @@ class DeliveryQueue:
                 self._let_go(delivery)
         return events
 
+    def clear(self) -> None:
+        """
+        Forget everything.  The caller has emptied what each client owes.
+        """
+        # not in place: a pass over it may be under way, and ends then
+        self._due = deque()
+        self._refused.clear()
+        self.full.clear()
+        self.dropped.clear()
+        self.held = self.pending = self._emptied = 0
+        self._look_at = self._max_bytes
+
     def late(self) -> Iterator[Late | None]:
         """
         Yield what is due.  The queue may change in any way between two steps.
@@ -302,12 +314,12 @@ class DeliveryQueue:
         for refused in self._refused.take(now):
             refused.refused = False
             queue.appendleft(refused)
-        while queue and queue[0].due <= now:
+        while queue is self._due and queue and queue[0].due <= now:
             old = queue.popleft()
             event, waiting = old.event, old.waiting
             later: Delivery | None = None
             if old.sends >= self._max_attempts:
-                while waiting:
+                while waiting and queue is self._due:
                     client = waiting.pop()
                     if not waiting:
                         self._let_go(old)
@@ -323,7 +335,7 @@ class DeliveryQueue:
             if not waiting:
                 continue
             again: Delivery | None = None
-            while waiting:
+            while waiting and queue is self._due:
                 client = waiting.pop()
                 if not waiting:
                     self._let_go(old)

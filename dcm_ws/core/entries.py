@@ -24,6 +24,7 @@ class Draft(Struct, frozen=True, gc=False):
     @ivar category: what L{traits_of} returns for C{event}, as is C{tracked}.
     @ivar mirrored: the subscribers of C{global} get it, too.
     @ivar publisher: who pays for its room in the log: an agent, or what stands for a source such as the database.
+    @ivar key: stands for the publisher and the key under which it is published; empty without one.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Draft(Struct, frozen=True, gc=False):
     tracked: bool
     mirrored: bool
     publisher: str
+    key: str = ""
 
 
 class Published(Struct, gc=False):
@@ -45,7 +47,7 @@ class Published(Struct, gc=False):
 
     The garbage collector does not track it: what it refers to is forgotten when the log answers.
 
-    @ivar id: the event's.
+    @ivar id: the event's; while the log has not answered, it may still become that of an event with the same key.
     @ivar pos: the event's position in the log; 0 if it has none, or not yet; None if it is not in the log and was not
         published.
     @ivar duplicate: it was published before, with the same key.
@@ -66,7 +68,8 @@ class Published(Struct, gc=False):
 
     def answer(self, pos: int | None) -> None:
         """
-        The log, which has let the publisher wait, answers.
+        The log, which has let the publisher wait, answers.  If it has found an event with the same key, it has set
+        C{id} and C{duplicate} before.
 
         @param pos: as in L{Published}.
         """

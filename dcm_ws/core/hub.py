@@ -5,6 +5,7 @@ All clients together: they connect, authenticate and leave, and periodic passes 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from dcm_ws.core.agents import AgentMemory
@@ -97,6 +98,8 @@ class Hub:
         self._resumption = resumption
         self._identity = identity
         self._leaving: dict[Session, None] = {}
+        # closed by a reset, and not told so yet
+        self._outdated: dict[Session, None] = {}
         self.draining = False
 
     # coming and going
@@ -160,6 +163,7 @@ class Hub:
         """
         self._leaving.pop(session, None)
         if session.state is State.CLOSED:
+            self._outdated.pop(session, None)
             return
         agent = session.present
         self._resumption.keep(session)
@@ -194,6 +198,34 @@ class Hub:
             self.disconnect(session)
             session.peer.close(code)
 
+    def reset(self) -> None:
+        """
+        The log has become another one: forget all agents, dead letters and keys, and close all clients, which resume
+        when they come back.
+
+        From now on they neither receive events nor execute commands.  That they are closed they learn with the next
+        sweep, since there may be very many: here each takes a microsecond.
+        """
+        clients = self._clients
+        for session in clients.sessions:
+            session.state = State.CLOSED
+            session.behind = None
+            session.owed = {}
+            self._grants.end(session)
+        self._outdated.update(dict.fromkeys(clients.sessions))
+        clients.clear()
+        self._leaving.clear()
+        for part in (self._registry, self._liveness, self._deliveries, self._memory, self._letters, self._keys):
+            part.clear()
+
+    def _close_outdated(self) -> Iterator[None]:
+        while self._outdated:
+            session, _ = self._outdated.popitem()
+            self._counts.closes[CloseCode.RESTART] += 1
+            session.peer.send(self._catch_up.new_epoch())
+            session.peer.close(CloseCode.RESTART)
+            yield
+
     # for applications that embed the service
 
     def announce(self, channel: Channel, event: str, data: object) -> str:
@@ -213,7 +245,8 @@ class Hub:
         """
         if not key:
             return self._router.publish(channel, event, data, sender).id
-        return self._keys.once(SERVICE, key, lambda: self._router.publish(channel, event, data, sender)).id
+        publish = partial(self._router.publish, channel, event, data, sender, None)
+        return self._keys.once(SERVICE, key, publish).id
 
     def dead_letters(
         self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
@@ -257,6 +290,7 @@ class Hub:
         """
         Check the clients whose time has come, one a step.
         """
+        yield from self._close_outdated()
         self._memory.expire()
         self._grants.forget()
         for expire in (self._log.expire, self._keys.expire, self._letters.expire):

@@ -229,7 +229,7 @@ class Interpreter:
         return self._keys.once(
             session.name,
             key,
-            lambda: self._router.publish(channel, command.event, data, session.sender, session.agent),
+            partial(self._router.publish, channel, command.event, data, session.sender, session.agent),
         )
 
     # subscribe and unsubscribe

@@ -99,11 +99,21 @@ class PublishKeys:
         """
         return len(self._known)
 
-    def once(self, publisher: str, key: str, publish: Callable[[], Published]) -> Published:
+    def clear(self) -> None:
+        """
+        Forget all keys, except for those that wait for the log.
+        """
+        self._known.clear()
+        self._order.clear()
+        self._shares.clear()
+
+    def once(self, publisher: str, key: str, publish: Callable[[str], Published]) -> Published:
         """
         Publish, unless C{publisher} has done so with this key: then return what was published then.  A publish that
         fails does not use the key.
 
+        @param publish: receives what stands for the publisher and the key, as in L{Draft<dcm_ws.core.entries.Draft>}:
+            the log may know of a publish that is not remembered here.
         @raise Exception: what C{publish} raises.
         """
         # with the length in front, no two publishers with their keys are the same text
@@ -117,9 +127,9 @@ class PublishKeys:
         if first is not None:
             self._counts.keys.duplicates += 1
             again = Published(first.id, duplicate=True, waiting=True)
-            first.then(lambda: again.answer(first.pos))
+            first.then(partial(_answer_again, first, again))
             return again
-        published = publish()
+        published = publish(digest.hex())
         if published.waiting:
             self._waiting[digest] = published
             published.then(partial(self._answered, publisher, digest))
@@ -131,6 +141,8 @@ class PublishKeys:
         self._keep_key(publisher, digest, self._waiting.pop(digest))
 
     def _keep_key(self, publisher: str, digest: bytes, published: Published) -> None:
+        if published.duplicate:
+            self._counts.keys.duplicates += 1
         if published.pos is not None:
             self._remember(_Key(publisher, digest, published.id, published.pos, self._now() + self._keep))
 
@@ -181,3 +193,9 @@ class PublishKeys:
         # the key may have been used again since it expired
         if self._known[key.digest] is key:
             del self._known[key.digest]
+
+
+def _answer_again(first: Published, again: Published) -> None:
+    # the log may have found an event of before
+    again.id = first.id
+    again.answer(first.pos)

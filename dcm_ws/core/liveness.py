@@ -40,6 +40,12 @@ class Liveness:
         session.ping_at = session.joined_at + self._rules.ping_interval
         self._checks.put(session, self._next_check(session))
 
+    def clear(self) -> None:
+        """
+        All clients are closed.
+        """
+        self._checks.clear()
+
     def forget(self, session: Session) -> None:
         """
         C{session} is closed.

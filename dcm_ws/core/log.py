@@ -19,7 +19,7 @@ from itertools import islice
 
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.fairness import shorten
-from dcm_ws.core.ports import Deliver
+from dcm_ws.core.ports import Deliver, LogReport, Reset
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.replies import event_frame
 
@@ -36,12 +36,16 @@ class MemoryLog:
     """
     The L{Log} of one process.  It answers everything at once, and refuses nothing.
 
+    Another engine can keep its last events in it: then it gives them the positions that they have there, with
+    L{start_at} and L{skip}.
+
     @param epoch: names this log: positions mean nothing in another one.
     @param now: monotonic seconds.
     @param keep: seconds for which an event is kept.
     @param max_events: events kept.
     @param max_bytes: bytes kept: of frames, and some hundred for each event.
     @param crowded: called with a publisher and the number of its events that have just left before their time.
+    @param wall_ms: ms since the epoch, for the report; None if it need not know.
 
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
@@ -56,11 +60,13 @@ class MemoryLog:
         max_events: int,
         max_bytes: int,
         crowded: Callable[[str, int], object] | None = None,
+        wall_ms: Callable[[], int] | None = None,
     ) -> None:
         self.epoch = epoch
         self.head = 0
         self.bytes = 0
         self._now = now
+        self._wall_ms = wall_ms
         self._deliver: Deliver = _nobody
         self._keep = keep
         self._crowded = crowded
@@ -88,11 +94,27 @@ class MemoryLog:
         """
         return next(iter(self._entries), self.head + 1)
 
-    def attach(self, deliver: Deliver) -> None:
+    def attach(self, deliver: Deliver, reset: Reset) -> None:
         """
-        Have C{deliver} called with each event that gets a position.
+        Have C{deliver} called with each event that gets a position.  This log never becomes another one by itself.
         """
         self._deliver = deliver
+
+    def start_at(self, head: int) -> None:
+        """
+        Forget everything, and go on after C{head}: what is before counts as gone.
+        """
+        self.head = self._all_lost = head
+        self.bytes = 0
+        self._lost.clear()
+        for kept in (self._entries, self._lanes, self._shares):
+            kept.clear()
+
+    def skip(self) -> None:
+        """
+        Nobody gets an event at the next position.
+        """
+        self.head += 1
 
     def append(self, draft: Draft, published: Published) -> None:
         """
@@ -191,6 +213,32 @@ class MemoryLog:
             # the oldest of all is the oldest of its publisher
             self._drop(self._shares[entry.publisher])
         return len(expired) == most
+
+    def report(self) -> LogReport:
+        """
+        Return the state of the log.
+        """
+        oldest = next(iter(self._entries.values()), None)
+        logged_ms = None
+        if oldest is not None and self._wall_ms is not None:
+            logged_ms = self._wall_ms() - round((self._now() - oldest.logged_at) * 1000)
+        return {
+            "engine": "memory",
+            "state": "up",
+            "reason": "",
+            "epoch": self.epoch,
+            "head": self.head,
+            "first": self.first,
+            "events": len(self),
+            "bytes": self.bytes,
+            "maxBytes": self._max_bytes,
+            "waiting": 0,
+            "waitingBytes": 0,
+            "inboxBytes": 0,
+            "partitions": 0,
+            "oldest": logged_ms,
+            "keep": self._keep,
+        }
 
     def _make_room(self, size: int) -> None:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.protocol.errors import CloseCode
@@ -78,6 +78,41 @@ appends to the log nor raises.
 """
 
 
+Reset = Callable[[], object]
+"""
+Called when the positions that clients and the service remember are not good any more.  It closes all clients, and
+nothing of before is delivered to anyone after it.
+"""
+
+
+class LogReport(TypedDict):
+    """
+    The state of a log.
+
+    C{engine} is C{memory} or C{postgres}; C{state} is C{connecting}, C{up}, C{standby} (another process numbers the
+    events) or C{down}; C{reason} says why it is not up, or why it is in memory.  C{first}, C{events} and C{bytes} are
+    what is kept, of at most C{maxBytes}, for C{keep} seconds; C{oldest} is when the oldest of it was logged, in ms
+    since the epoch.  C{waiting} publishes of C{waitingBytes} have no answer yet.  C{inboxBytes} and C{partitions} are
+    those of the database.
+    """
+
+    engine: str
+    state: str
+    reason: str
+    epoch: str
+    head: int
+    first: int
+    events: int
+    bytes: int
+    maxBytes: int
+    waiting: int
+    waitingBytes: int
+    inboxBytes: int
+    partitions: int
+    oldest: int | None
+    keep: float
+
+
 class Log(Protocol):
     """
     Every logged event once, in one order, under its position (protocol, section 10).
@@ -116,10 +151,13 @@ class Log(Protocol):
         How many events are kept.
         """
 
-    def attach(self, deliver: Deliver) -> None:
+    def attach(self, deliver: Deliver, reset: Reset) -> None:
         """
         Have C{deliver} called once with each event of the log, in the order of positions and without a hole, also with
         those that another process or the database published.  Called once, before anything else.
+
+        @param reset: called when the log has become another one, after C{epoch} and C{head} have changed and before
+            anything is delivered.
         """
 
     def append(self, draft: Draft, published: Published) -> None:
@@ -129,6 +167,9 @@ class Log(Protocol):
         The engine answers once, within a second, and if the event is in the log only after it was delivered.  Either it
         sets C{published.pos} before it returns; or it sets C{published.waiting} before it returns, and calls
         C{published.answer} later.  Events whose answers wait need not get positions in the order of the calls.
+
+        If the log has an event with the same C{draft.key} already, it logs nothing: it sets C{published.id} and
+        C{published.duplicate}, and answers with the position of that event.
 
         The answer is None if the event could not be logged.  Then it is never delivered, as far as the engine can know:
         if a commit was sent and its outcome is unknown, the event may still come, and the publisher who repeats it
@@ -167,4 +208,9 @@ class Log(Protocol):
     def expire(self, most: int) -> bool:
         """
         Drop events that have been kept for long enough, C{most} at a time.  Returns if there may be more.
+        """
+
+    def report(self) -> LogReport:
+        """
+        Return the state of the log.
         """

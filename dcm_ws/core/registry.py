@@ -51,6 +51,13 @@ class ChannelRegistry(Generic[T]):
             del self._channels[member]
         self._forget(member, channel)
 
+    def clear(self) -> None:
+        """
+        Have all members leave all channels.
+        """
+        self._members.clear()
+        self._channels.clear()
+
     def begin_anew(self, member: T) -> None:
         """
         Make it as if C{member} joined all its channels just now.

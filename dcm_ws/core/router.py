@@ -100,7 +100,6 @@ class Router:
         self.draining = False
         self.published = 0
         self._number = 0
-        log.attach(self.deliver)
 
     def announce(self, channel: Channel, event: str, data: object) -> str:
         """
@@ -110,7 +109,13 @@ class Router:
         return self._publish(channel, event, data, now_ms, channel.name, SERVICE).id
 
     def publish(
-        self, channel: Channel, event: str, data: bytes, sender: bytes = b"", publisher: str | None = None
+        self,
+        channel: Channel,
+        event: str,
+        data: bytes,
+        sender: bytes = b"",
+        publisher: str | None = None,
+        key: str = "",
     ) -> Published:
         """
         Publish a client's event.
@@ -118,6 +123,7 @@ class Router:
         @param data: JSON, UTF-8.
         @param sender: who publishes it, made by L{from_field}; empty for a client that has not authenticated.
         @param publisher: the agent, who pays for the event's room in the log; None without one.
+        @param key: as in L{Draft}.
         @return: what the log answers; it may still be waiting for that.
         @raise ProtocolError: C{NOT_AVAILABLE}: the log refuses the event at once, or it would be in no log when the
             service is gone.
@@ -125,7 +131,7 @@ class Router:
         if self.draining:
             raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
         publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
-        published = self._publish(channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror)
+        published = self._publish(channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key)
         if published.pos is None:
             raise not_logged()
         return published
@@ -169,16 +175,20 @@ class Router:
         publisher: str,
         sender: bytes = b"",
         mirror: bool = True,
+        key: str = "",
     ) -> Published:
         """
         @param named: and C{sender}: as in L{Draft}.
         @param mirror: C{global} carries the event, too, if it carries the events of its channel.
+        @param key: as in L{Draft}.
         """
         self._number = number = self._number + 1
         event_id = f"{self._prefix}{number}"
         category, tracked, logged, subject_of = self._kind_of(event)
         mirrored = channel.mirrored and mirror
-        draft = Draft(event_id, channel, event, data, timestamp, sender, named, category, tracked, mirrored, publisher)
+        draft = Draft(
+            event_id, channel, event, data, timestamp, sender, named, category, tracked, mirrored, publisher, key
+        )
         published = Published(event_id)
         if logged:
             self._log.append(draft, published)

@@ -46,6 +46,13 @@ class Schedule(Generic[T]):
         self._slots.setdefault(slot, set()).add(item)
         self._slot_of[item] = slot
 
+    def clear(self) -> None:
+        """
+        Forget all items.
+        """
+        self._slots.clear()
+        self._slot_of.clear()
+
     def drop(self, item: T) -> None:
         """
         Forget C{item}, if it is there.

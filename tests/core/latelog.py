@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.ports import Deliver, Reset
 
 
 class Asked(NamedTuple):
@@ -49,6 +50,10 @@ class LateLog(MemoryLog):
         self.pages: list[Asked] = []
         self.finds_late = False
         self.finds: list[tuple[Sequence[int], Callable[[Mapping[int, Entry] | None], object]]] = []
+
+    def attach(self, deliver: Deliver, reset: Reset) -> None:
+        super().attach(deliver, reset)
+        self._reset = reset
 
     def append(self, draft: Draft, published: Published) -> None:
         if len(self.appends) == self.most_waiting:
@@ -98,6 +103,27 @@ class LateLog(MemoryLog):
         """
         published, pos = self.answers.pop(index)
         published.answer(pos)
+
+    def again(self, event_id: str, pos: int, index: int = 0) -> None:
+        """
+        An event is not logged, since one with the same key is in the log.
+        """
+        _, published = self.appends.pop(index)
+        published.id, published.duplicate = event_id, True
+        published.answer(pos)
+
+    def renew(self, epoch: str, head: int) -> None:
+        """
+        The log becomes another one; what waits for it is not in it.
+        """
+        while self.appends:
+            self.refuse()
+        self.answers.clear()
+        self.pages.clear()
+        self.finds.clear()
+        self.epoch = epoch
+        self.start_at(head)
+        self._reset()
 
     def refuse(self, index: int = 0) -> None:
         """

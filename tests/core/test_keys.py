@@ -184,7 +184,7 @@ def remember(keys: PublishKeys, publisher: str, *names: object) -> list[bool]:
     """
     Publish under some keys; return which of them were known.
     """
-    return [keys.once(publisher, str(name), lambda: Published("id", 1)).duplicate for name in names]
+    return [keys.once(publisher, str(name), lambda digest: Published("id", 1)).duplicate for name in names]
 
 
 def test_publisher_with_most_keys_loses_its_oldest(clock: Clock, counts: Counts) -> None:

@@ -511,3 +511,37 @@ def test_short_pages_that_are_ready_at_once(core: Core, log: LateLog) -> None:
     assert answer["resumed"] is True
     assert [message["data"] for message in came] + [data for _, data in got(client)] == [3]
     assert core.clients.behind == set()
+
+
+# keys that the log knows
+
+
+def test_log_receives_the_key(core: Core, log: LateLog) -> None:
+    """
+    The same for the same publisher and key, another one for others, and none without a key.
+    """
+    ann, bob = joined(core, quiet=True, agent="ann"), joined(core, quiet=True, agent="bob")
+    for publisher, key in ((ann, {"key": "k"}), (bob, {"key": "k"}), (ann, {"key": "l"}), (ann, {})):
+        publisher.say(**NOTE, data="a", **key)
+    *keys, none = (draft.key for draft, _ in log.appends)
+    assert none == ""
+    assert {len(key) for key in keys} == {32}
+    assert len(set(keys)) == 3
+    log.refuse()
+    ann.say(**NOTE, data="a", key="k")
+    assert log.appends[-1][0].key == keys[0]
+
+
+def test_log_finds_the_key(core: Core, log: LateLog) -> None:
+    """
+    All that wait learn of the event of before, and so do those that repeat it later.
+    """
+    ann = joined(core, quiet=True, agent="ann")
+    ann.say(**NOTE, data="a", id=1, key="k")
+    ann.say(**NOTE, data="a", id=2, key="k")
+    log.again("msg_before", 17)
+    answers = [(one["id"], one["message_id"], one["pos"], one["duplicate"]) for one in ann.peer.take()]
+    later = only(ann.say(**NOTE, data="a", id=3, key="k"))
+    assert sorted(answers) == [(1, "msg_before", 17, True), (2, "msg_before", 17, True)]
+    assert (later["message_id"], later["pos"], later["duplicate"]) == ("msg_before", 17, True)
+    assert stats(core)["keys"] == {"remembered": 1, "duplicates": 3}

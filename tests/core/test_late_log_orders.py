@@ -33,13 +33,13 @@ class Ledger(LateLog):
         super().__init__(*args, **limits)
         self.logged: dict[str, tuple[int, str]] = {}
 
-    def attach(self, deliver: Any) -> None:
+    def attach(self, deliver: Any, reset: Any) -> None:
         def noted(draft: Draft, pos: int, frame: bytes) -> None:
             assert pos == self.head == len(self.logged) + 1
             self.logged[draft.id] = (pos, draft.channel.name)
             deliver(draft, pos, frame)
 
-        super().attach(noted)
+        super().attach(noted, reset)
 
 
 class Follower:

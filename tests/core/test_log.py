@@ -285,3 +285,64 @@ def test_a_reader_gets_everything_or_knows_better(
     kept = list(log._entries.values())
     assert all(entry.frame for entry in kept)
     assert log.bytes == sum(len(entry.frame) + len(entry.channel) + 400 for entry in kept)
+
+
+# as the tail of another log
+
+
+def test_start_at_a_position(clock: Clock) -> None:
+    """
+    The next event gets the next position; what was there before, and what is before, is gone.
+    """
+    log = make(clock)
+    for _ in range(3):
+        add(log)
+    log.start_at(1000)
+    assert (log.head, log.first, len(log), log.bytes) == (1000, 1001, 0, 0)
+    assert add(log).pos == 1001
+    assert read(log, 1000) == [1001]
+    assert log.complete(1000, {"topics/t": 0})
+    assert not log.complete(999, {"topics/t": 0})
+    assert page(log, 999, {"topics/t": 0}).lost == 1000
+    assert page(log, 0, {"topics/t": 1000}).lost == 0
+
+
+def test_position_that_nobody_gets(clock: Clock) -> None:
+    log = make(clock)
+    add(log)
+    log.skip()
+    add(log)
+    assert read(log) == [1, 3]
+    log.skip()
+    assert page(log, 3, ALL) == Page([], 4, 0)
+
+
+def test_report(clock: Clock) -> None:
+    log = MemoryLog("e1", clock.seconds, keep=60.0, max_events=10, max_bytes=1000, wall_ms=lambda: 5_000)
+    assert log.report() == {
+        "engine": "memory",
+        "state": "up",
+        "reason": "",
+        "epoch": "e1",
+        "head": 0,
+        "first": 1,
+        "events": 0,
+        "bytes": 0,
+        "maxBytes": 1000,
+        "waiting": 0,
+        "waitingBytes": 0,
+        "inboxBytes": 0,
+        "partitions": 0,
+        "oldest": None,
+        "keep": 60.0,
+    }
+    add(log)
+    clock.advance(2)
+    report = log.report()
+    assert (report["events"], report["bytes"], report["oldest"]) == (1, log.bytes, 3_000)
+
+
+def test_report_without_a_wall_clock(clock: Clock) -> None:
+    log = make(clock)
+    add(log)
+    assert log.report()["oldest"] is None
