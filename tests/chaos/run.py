@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterator
 
 from tests.chaos.course import disturbed
+from tests.chaos.durable import course as durable_course
+from tests.chaos.durable.judge import judge
+from tests.chaos.durable.report import report as durable_report
 from tests.chaos.ledger import Ledger, deaf_times, settle
 from tests.chaos.records import Records
 
@@ -23,12 +26,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1, help="decides who publishes and what is disturbed, and when")
+    parser.add_argument(
+        "--durable", action="store_true", help="disturb the log in PostgreSQL, too, and restore backups"
+    )
+    parser.add_argument("--no-restores", action="store_true", help="with --durable: restore no backups")
+    parser.add_argument("--bug", default="", help="with --durable: plant this bug into the service")
     choice = parser.parse_args()
+    if choice.durable:
+        return durable(choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug)
     records = disturbed(choice.seconds, choice.seed)
     ledger = settle(records)
     print(f"{choice.seconds:g} s, seed {choice.seed}")
     print("\n".join(report(records, ledger)))
     return int(bool(ledger.wrongs))
+
+
+def durable(seconds: float, seed: int, *, restores: bool, bug: str) -> int:
+    """
+    The same for the log in PostgreSQL.
+    """
+    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug)
+    verdict = judge(history)
+    print(f"{seconds:g} s, seed {seed}")
+    print("\n".join(durable_report(history, verdict, log)))
+    return int(bool(verdict.wrongs))
 
 
 def report(records: Records, ledger: Ledger) -> Iterator[str]:

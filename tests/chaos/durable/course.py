@@ -1,0 +1,297 @@
+"""
+One run: everybody starts, is disturbed for a while, and is then waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.durable import nemeses
+from tests.chaos.durable.agents import AgentClient, Habits
+from tests.chaos.durable.connections import Address
+from tests.chaos.durable.database import Database, database
+from tests.chaos.durable.followers import FollowingClient
+from tests.chaos.durable.history import DONE, NEVER, Call, History, Receipt, padding
+from tests.chaos.durable.nemeses import World
+from tests.chaos.durable.scribe import Scribe
+from tests.chaos.durable.service import ServiceProcess
+from tests.chaos.durable.sql_writers import SETUP, SqlWriters
+from tests.chaos.durable.ws_writers import WsWriter
+from tests.integration.machine import ROOT
+
+TOPICS = tuple(f"topics/chaos/{name}" for name in "abcd")
+PRIVATE = ("agents/agent-a", "agents/agent-c", "sessions/chaos")
+BULK = "topics/chaos/bulk"
+CHANNELS = (*TOPICS, *TOPICS, *PRIVATE, "global", "elsewhere")
+OPTIONS = (
+    *("--log", "postgres", "--ack-timeout", "2", "--heartbeat-interval", "2", "--heartbeat-timeout", "10"),
+    *("--max-attempts", "3"),
+)
+_PATIENCE = 60.0
+_BURST = 12_000
+"""
+More notifications than the service takes before it lets the connection wait.
+"""
+_NOTIFY = (
+    "select count(pg_notify('dcm_events', json_build_object('channel', 'topics/chaos/bulk', 'event', 'burst.notified',"
+    " 'data', json_build_object('publisher', 'burst', 'number', n, 'padding', ''))::text))"
+    " from generate_series(%s, %s) as n"
+)
+_WARM_UP = 2.5
+_LONG = 240
+"""
+Seconds from which on a run has the largest transactions.
+"""
+
+
+def disturbed(
+    seconds: float, seed: int, *, bug: str = "", restores: bool = True, options: Sequence[str] = (), calm: bool = False
+) -> tuple[History, str]:
+    """
+    Run for so many seconds.
+
+    @param bug: is planted into the service; empty for none.
+    @param restores: restore backups, too.
+    @param options: further options of the service.
+    @param calm: disturb nothing but clients.
+    @return: what happened, and the log of the service.
+    """
+    history = History()
+    with database(1500 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:
+        program = Path(sys.executable).with_name("dcm-ws")
+        subprocess.run(
+            [program, "init-db", "--apply", "--database-url", server.url],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+        )
+        server.execute(SETUP)
+        service = ServiceProcess(Path(folder), server.url, *OPTIONS, *options, bug=bug)
+        try:
+            service.start()
+            asyncio.run(_course(service, server, seconds, seed, history, restores=restores, calm=calm))
+            service.stop()
+        finally:
+            service.end()
+        log = service.log.read_text(errors="replace")
+    if any(service.statuses):
+        history.wrongs.append(f"the service ended with {service.statuses}")
+    history.wrongs += [f"the service logged: {line}" for line in log.splitlines() if _is_bad(line)]
+    return history, log
+
+
+def _is_bad(line: str) -> bool:
+    return "Traceback" in line or "Unhandled" in line
+
+
+def _followers(address: Address, history: History) -> list[FollowingClient]:
+    return [
+        FollowingClient("follower-a", TOPICS, address, history),
+        FollowingClient("follower-b", ("global",), address, history, by_auth=True),
+        FollowingClient("follower-c", ("global",), address, history, slow=True),
+        FollowingClient("follower-d", (TOPICS[0], *PRIVATE), address, history, by_auth=True, trusts_pings=False),
+        FollowingClient("follower-e", (BULK, TOPICS[1]), address, history),
+    ]
+
+
+def _agents(address: Address, history: History) -> list[AgentClient]:
+    both = (TOPICS[0], TOPICS[1], "global")
+    lazy = Habits(unanswered=0.05, never=0.003)
+    several = Habits(several=True)
+    return [
+        AgentClient("agent-a", TOPICS, address, history),
+        AgentClient("agent-b", both, address, history, lazy),
+        AgentClient("agent-c", TOPICS[:1], address, history, Habits(session="chaos", away_most=8.0)),
+        AgentClient("agent-d", TOPICS[:2], address, history, Habits(cumulative=True)),
+        AgentClient("agent-e", TOPICS[2:], address, history, Habits(refuses=0.05, unanswered=0.02)),
+        AgentClient("agent-f", TOPICS, address, history, several),
+        AgentClient("agent-f", TOPICS, address, history, several),
+        AgentClient("agent-g", both, address, history, Habits(slow=0.3)),
+        AgentClient("agent-h", TOPICS[1:], address, history, several),
+    ]
+
+
+async def _course(
+    service: ServiceProcess,
+    server: Database,
+    seconds: float,
+    seed: int,
+    history: History,
+    *,
+    restores: bool,
+    calm: bool,
+) -> None:
+    address = Address(service.port)
+    followers, agents = _followers(address, history), _agents(address, history)
+    clients: list[FollowingClient | AgentClient] = [*followers, *agents]
+    writers = [
+        WsWriter(f"client-{name}", CHANNELS, address, history, seed=seed, keyed=keyed, rate=15)
+        for name, keyed in (("a", False), ("b", True), ("c", True))
+    ]
+    scribe = Scribe(server.url, history)
+    bulk = 200_000 if seconds >= _LONG else 20_000
+    world = World(service, server, scribe, history, agents, followers, writers, bulk)
+    async with asyncio.TaskGroup() as listening:
+        for each in clients:
+            listening.create_task(each.live())
+        listening.create_task(scribe.live())
+        await _come(history, "all are connected", lambda: all(each.here.is_set() for each in clients))
+        began = time.monotonic()
+        until = began + seconds
+        sql = SqlWriters(server.url, CHANNELS, until=until, seed=seed, processes=2, sessions=3, rate=5)
+        async with asyncio.TaskGroup() as acting:
+            for writer in writers:
+                acting.create_task(writer.live(until))
+            # what agents are subscribed to is in the database after a second
+            await asyncio.sleep(_WARM_UP)
+            acting.create_task(nemeses.trouble_clients(world, seed, until))
+            if not calm:
+                acting.create_task(nemeses.live("service", nemeses.SERVICE, world, seed, until, 5.0))
+                acting.create_task(nemeses.live("database", nemeses.DATABASE, world, seed, until, 3.0))
+            if restores and not calm:
+                acting.create_task(nemeses.live("restores", nemeses.RESTORES, world, seed, until, seconds / 4))
+        calls, wrongs = await asyncio.to_thread(sql.finish)
+        history.calls += calls
+        history.wrongs += wrongs
+        await _settle(world)
+        scribe.stop()
+        for each in clients:
+            await each.stop()
+        for held in world.held:
+            await held
+    history.incidents.sort(key=lambda one: one.began)
+    history.counts["seconds"] = round(time.monotonic() - began)
+
+
+async def _settle(world: World) -> None:
+    """
+    Wait until everybody has everything, and have the dead letters redriven.
+    """
+    history, server = world.history, world.database
+    clients: list[FollowingClient | AgentClient] = [*world.followers, *world.agents]
+    await _come(history, "all are connected again", lambda: all(each.here.is_set() for each in clients))
+    marks = await asyncio.to_thread(_mark, server, history)
+
+    def there() -> bool:
+        ours = [
+            mark
+            in {(step.publisher, step.number) for step in follower.following.steps[-50:] if isinstance(step, Receipt)}
+            for follower in world.followers
+            for channel, mark in marks.items()
+            if channel in follower.following.channels
+        ]
+        theirs = [
+            mark in {(receipt.publisher, receipt.number) for receipt in agent.mine.receipts[-2000:]}
+            for agent in world.agents
+            for channel, mark in marks.items()
+            if channel in agent.mine.since
+        ]
+        return all(ours) and all(theirs)
+
+    await _come(history, "everybody has the last event of every channel", there)
+    never = {
+        (agent.name, event_id)
+        for agent in history.agents.values()
+        for event_id, times in agent.left_unanswered.items()
+        if times >= NEVER
+    }
+    restored = history.restores[-1].ended if history.restores else 0.0
+    recent = {
+        (agent.name, receipt.id)
+        for agent in history.agents.values()
+        for receipt in agent.receipts
+        if receipt.at > restored and (agent.name, receipt.id) in never
+    }
+
+    def buried() -> bool:
+        history.buried = set(server.execute("select agent, event_id from dcm_ws.dead"))
+        return recent <= history.buried
+
+    await _come(history, "what is never acknowledged becomes a dead letter", buried)
+    await _come(history, "nothing is owed but dead letters", lambda: _owed(world.service) == 0)
+    for agent in world.agents:
+        agent.obedient = True
+    history.redriven_at = time.monotonic()
+    await asyncio.to_thread(server.execute, "select dcm_ws.redrive(null, null, null, 1000000)")
+    await _come(
+        history, "the dead letters that are redriven are acknowledged",
+        lambda: not server.execute("select from dcm_ws.dead") and _owed(world.service) == 0,
+    )  # fmt: skip
+    await _notify(world)
+    # acks and numbering are a second behind
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(world.scribe.copy, server.url, all_of_it=True)
+
+
+async def _notify(world: World) -> None:
+    """
+    NOTIFY very much at once, and then something more: nothing is disturbed any more, so the service must hear it.
+    """
+    reader = world.followers[-1].following
+
+    def notify() -> None:
+        for first, last in ((1, _BURST), (_BURST + 1, _BURST + 1)):
+            began = time.monotonic()
+            world.database.execute(_NOTIFY, first, last)
+            ended = time.monotonic()
+            world.history.calls += [
+                Call("burst", number, "notify", "burst", BULK, "burst.notified", began, None, ended, DONE)
+                for number in range(first, last + 1)
+            ]
+
+    await asyncio.to_thread(notify)
+
+    def heard() -> bool:
+        last = reader.steps[-1]
+        return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", _BURST + 1)
+
+    await _come(world.history, "a NOTIFY is heard after very many", heard)
+
+
+def _owed(service: ServiceProcess) -> int:
+    stats = service.get("stats")
+    if stats is None:
+        return -1
+    owed: int = stats["pendingDeliveries"] + stats["deliveries"]["keptForAbsentAgents"]
+    return owed
+
+
+def _mark(server: Database, history: History) -> dict[str, Any]:
+    """
+    Publish a last event on every channel.
+    """
+    marks: dict[str, Any] = {}
+    for number, channel in enumerate(dict.fromkeys((*CHANNELS[:-2], BULK, "global")), start=1):
+        call = Call("mark", number, "sql", "mark", channel, "task.created", time.monotonic())
+        data = f'{{"publisher":"mark","number":{number},"padding":"{padding(number)}"}}'
+        ((call.id,),) = server.execute("select dcm_ws.publish(%s, %s, %s::text)", channel, call.event, data)
+        call.ended, call.outcome = time.monotonic(), DONE
+        history.calls.append(call)
+        marks[channel] = call.name
+    return marks
+
+
+async def _come(history: History, what: str, condition: Callable[[], bool]) -> None:
+    """
+    Wait until something is true; write down if it does not become true.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            if await asyncio.to_thread(condition):
+                return
+        except psycopg2.Error:
+            pass
+        if time.monotonic() > end:
+            history.wrongs.append(f"it did not come true that {what}")
+            return
+        await asyncio.sleep(0.1)

@@ -1,0 +1,169 @@
+"""
+The PostgreSQL that is disturbed: on a small file system of its own where that can be mounted, and with a backup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+
+from tests.integration.databases import TOOLS, PostgresServer
+from tests.integration.machine import free_port
+
+_OPTIONS = (
+    "-c max_prepared_transactions=8",
+    "-c max_connections=60",
+    "-c max_wal_size=96MB",
+    "-c min_wal_size=32MB",
+    "-c checkpoint_timeout=30s",
+    "-c log_min_messages=fatal",
+)
+_REST = 200_000
+
+
+class Database(PostgresServer):
+    """
+    A PostgreSQL server.
+
+    @param folder: where it has its files.
+    @ivar is_small: its file system is its own, and can be filled.
+    """
+
+    def __init__(self, folder: Path, *, is_small: bool) -> None:
+        super().__init__(folder, TOOLS)
+        self.is_small = is_small
+        self._folder = folder
+        self._backup = folder / "backup"
+        self._dump = folder / "dump.sql"
+        self._filling = folder / "filling"
+
+    def start(self) -> None:
+        """
+        Start, and wait until it can be connected to.
+        """
+        self._start_on(self.port)
+
+    def is_up(self) -> bool:
+        """
+        Can it be connected to?
+        """
+        try:
+            psycopg2.connect(self.url, connect_timeout=2).close()
+        except psycopg2.Error:
+            return False
+        return True
+
+    def recover(self) -> None:
+        """
+        Start it if it does not run, or has ended itself.
+        """
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            if self.is_up():
+                return
+            time.sleep(0.2)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.stop("immediate")
+        self.start()
+
+    def back_up(self) -> None:
+        """
+        Copy the data folder of the server, which is stopped meanwhile.
+        """
+        self.stop("fast")
+        shutil.rmtree(self._backup, ignore_errors=True)
+        subprocess.run(["cp", "-a", str(self._data), str(self._backup)], check=True)
+        self.start()
+
+    def dump(self) -> None:
+        """
+        Write a dump of everything, while the server runs.
+        """
+        with self._dump.open("wb") as dump:
+            subprocess.run([TOOLS / "pg_dumpall", "-d", self.url], stdout=dump, check=True, env={"PATH": os.defpath})
+
+    def start_aside(self) -> str:
+        """
+        Start the server where nobody finds it, so that its log can be read before it is replaced; return its URL.
+        """
+        port = free_port()
+        self._start_on(port)
+        return self.url.replace(f":{self.port}/", f":{port}/")
+
+    def restore_copy(self) -> None:
+        """
+        Replace the data folder by the copy.  The server is stopped.
+        """
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", str(self._backup), str(self._data)], check=True)
+
+    def restore_dump(self) -> None:
+        """
+        Replace the server by a new one that has what the dump has.  The server is stopped.
+        """
+        shutil.rmtree(self._data)
+        self._run("initdb", "-D", str(self._data), "-U", "dcm", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        port = free_port()
+        self._start_on(port)
+        url = self.url.replace(f":{self.port}/", f":{port}/")
+        with self._dump.open("rb") as dump:
+            subprocess.run(
+                [TOOLS / "psql", "-q", "-d", url], stdin=dump, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                check=True, env={"PATH": os.defpath},
+            )  # fmt: skip
+        self.stop("fast")
+
+    def fill(self) -> None:
+        """
+        Use up the file system.
+        """
+        assert self.is_small
+        with self._filling.open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+            block = b"\0" * 4096
+            left = os.statvfs(self._folder)
+            os.posix_fallocate(filling.fileno(), 0, max(4096, left.f_bavail * left.f_frsize - _REST))
+            filling.seek(0, os.SEEK_END)
+            while True:
+                filling.write(block)
+
+    def empty(self) -> None:
+        """
+        Give back what L{fill} took.
+        """
+        self._filling.unlink(missing_ok=True)
+
+    def _start_on(self, port: int) -> None:
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        log = str(self._data / "server.log")
+        self._run("pg_ctl", "-D", str(self._data), "-o", " ".join((options, *_OPTIONS)), "-l", log, "-w", "start")
+
+
+@contextlib.contextmanager
+def database(megabytes: int) -> Iterator[Database]:
+    """
+    A running server, with its data folder and its backups on a file system of so many MB, if one can be mounted.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-chaos-"))
+    size = f"size={megabytes}m"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "dcm-ws-chaos", str(folder)], stderr=subprocess.DEVNULL
+    )
+    is_small = mounted.returncode == 0
+    server = Database(folder, is_small=is_small)
+    try:
+        server.start()
+        yield server
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            server.stop("immediate")
+        if is_small:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)

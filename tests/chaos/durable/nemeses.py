@@ -1,0 +1,364 @@
+"""
+What is done to the service, its database and its clients, at times and in an order that a seed decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg2
+
+from tests.chaos.durable.agents import AgentClient
+from tests.chaos.durable.database import Database
+from tests.chaos.durable.followers import FollowingClient
+from tests.chaos.durable.history import DONE, UNDONE, Call, History, Incident, Restore
+from tests.chaos.durable.scribe import Scribe
+from tests.chaos.durable.service import ServiceProcess
+from tests.chaos.durable.ws_writers import WsWriter
+
+_KILL = (
+    "select application_name from (select pg_terminate_backend(pid), application_name from pg_stat_activity"
+    " where backend_type = 'client backend' and pid <> pg_backend_pid() and application_name like %s) as killed"
+)
+_BULK = (
+    "select count(dcm_ws.publish('topics/chaos/bulk', 'bulk.written',"
+    " jsonb_build_object('publisher', 'bulk', 'number', n, 'padding', ''))) from generate_series(%s, %s) as n"
+)
+
+
+@dataclass
+class World:
+    """
+    What can be disturbed.
+
+    @ivar one: held while something is done that nothing else may disturb.
+    @ivar bulk: events of a large transaction.
+    @ivar held: those who keep transactions open.
+    """
+
+    service: ServiceProcess
+    database: Database
+    scribe: Scribe
+    history: History
+    agents: Sequence[AgentClient]
+    followers: Sequence[FollowingClient]
+    writers: Sequence[WsWriter]
+    bulk: int
+    one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    backed_up: float | None = None
+    dumped: float | None = None
+    published_in_bulk: int = 0
+    held: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def note(self, kind: str, what: str, began: float) -> None:
+        """
+        Something was done from C{began} until now.
+        """
+        self.history.incidents.append(Incident(kind, what, began, time.monotonic()))
+        self.history.counts[f"did: {what}"] += 1
+
+
+Nemesis = Callable[[World, random.Random], Awaitable[None]]
+
+
+async def live(name: str, deck: Sequence[Nemesis], world: World, seed: int, until: float, pause: float) -> None:
+    """
+    Do all of C{deck} in random order, and then again, with a random pause after each.
+
+    @param pause: seconds, on average.
+    """
+    source = random.Random(f"{seed} {name}")
+    while True:
+        for nemesis in source.sample(list(deck), len(deck)):
+            await asyncio.sleep(source.uniform(0.3, 1.7) * pause)
+            if time.monotonic() > until:
+                return
+            async with world.one:
+                await nemesis(world, source)
+
+
+# the service
+
+
+async def kill_service(world: World, source: random.Random) -> None:
+    """
+    End the service without warning, and start it again.
+    """
+    began = time.monotonic()
+    world.service.kill()
+    await asyncio.sleep(source.choice((0, 0, 1.0)))
+    await asyncio.to_thread(world.service.start)
+    world.note("service", "kill -9 of the service", began)
+
+
+async def stop_service(world: World, source: random.Random) -> None:
+    """
+    Stop the service, and start it again.
+    """
+    began = time.monotonic()
+    await asyncio.to_thread(world.service.stop)
+    await asyncio.sleep(source.choice((0, 0, 1.0)))
+    await asyncio.to_thread(world.service.start)
+    world.note("stop", "stop of the service", began)
+
+
+async def freeze_service(world: World, source: random.Random) -> None:
+    """
+    The service does not run for a while.
+    """
+    began = time.monotonic()
+    world.service.freeze()
+    await asyncio.sleep(source.uniform(0.3, 4.0))
+    world.service.thaw()
+    world.note("frozen", "the service frozen", began)
+
+
+async def kill_service_without_database(world: World, source: random.Random) -> None:
+    """
+    The service is killed and started again while the database is down.
+    """
+    began = time.monotonic()
+    await asyncio.to_thread(world.database.stop, "immediate")
+    await asyncio.sleep(source.uniform(0, 1.5))
+    world.service.kill()
+    world.note("service", "kill -9 of the service while the database is down", began)
+    starting = asyncio.create_task(asyncio.to_thread(world.service.start))
+    await asyncio.sleep(source.uniform(0.5, 1.5))
+    await asyncio.to_thread(world.database.start)
+    await starting
+    world.note("database", "the database stopped (immediate) meanwhile", began)
+
+
+# the database
+
+
+def stop_database(mode: str) -> Nemesis:
+    """
+    Stop PostgreSQL, and start it again.
+    """
+
+    async def nemesis(world: World, source: random.Random) -> None:
+        began = time.monotonic()
+        await asyncio.to_thread(world.database.stop, mode)
+        await asyncio.sleep(source.choice((0, 0.3, 2.0)))
+        await asyncio.to_thread(world.database.start)
+        world.note("database", f"stop of the database ({mode})", began)
+
+    return nemesis
+
+
+def kill_connections(names: str) -> Nemesis:
+    """
+    End the connections of some applications.
+    """
+
+    async def nemesis(world: World, source: random.Random) -> None:
+        began = time.monotonic()
+        for _ in range(source.choice((1, 1, 3))):
+            rows = await asyncio.to_thread(world.database.execute, _KILL, names)
+            world.history.counts["did: connections to the database ended"] += len(rows)
+            await asyncio.sleep(source.uniform(0, 0.5))
+        world.note("database", f"connections {names} ended", began)
+
+    return nemesis
+
+
+async def publish_in_bulk(world: World, source: random.Random) -> None:
+    """
+    A transaction of very many events.
+    """
+    began = time.monotonic()
+    first, last = world.published_in_bulk + 1, world.published_in_bulk + world.bulk
+    world.published_in_bulk = last
+
+    def publish() -> str:
+        try:
+            world.database.execute(_BULK, first, last)
+        except psycopg2.Error:
+            return UNDONE
+        return DONE
+
+    outcome = await asyncio.to_thread(publish)
+    ended = time.monotonic()
+    for number in range(first, last + 1):
+        call = Call("bulk", number, "sql", "bulk", "topics/chaos/bulk", "bulk.written", began, None, ended, outcome)
+        world.history.calls.append(call)
+    # it takes a while to number them, and others wait meanwhile
+    world.note("frozen", f"a transaction of {world.bulk} events", began)
+
+
+def hold(world: World, seconds: float, *statements: str) -> None:
+    """
+    Keep a transaction open in the background, and end it.
+    """
+
+    def run() -> None:
+        try:
+            connection = psycopg2.connect(world.database.url, application_name="chaos holder")
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            time.sleep(seconds)
+            connection.commit()
+            connection.close()
+        except psycopg2.Error:
+            world.history.counts["transactions held open that were cut"] += 1
+
+    world.held.append(asyncio.create_task(asyncio.to_thread(run)))
+
+
+async def old_snapshot(world: World, source: random.Random) -> None:
+    """
+    A transaction keeps its snapshot, and another one its number, for a long time.
+    """
+    hold(world, 15, "begin isolation level repeatable read", "select count(*) from dcm_ws.log")
+    hold(world, 12, "begin", "select pg_current_xact_id()")
+    world.note("other", "an old snapshot", time.monotonic())
+
+
+async def prepared_transaction(world: World, source: random.Random) -> None:
+    """
+    A prepared transaction is left behind, and committed by the next one.
+    """
+
+    def prepare() -> None:
+        try:
+            for (gid,) in world.database.execute("select gid from pg_prepared_xacts"):
+                world.database.execute(f"commit prepared '{gid}'")
+            connection = psycopg2.connect(world.database.url, application_name="chaos holder")
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute("begin")
+            cursor.execute("insert into chaos_prepared values (1)")
+            cursor.execute(f"prepare transaction 'chaos {time.monotonic()}'")
+            connection.close()
+        except psycopg2.Error:
+            world.history.counts["transactions that could not be prepared"] += 1
+
+    await asyncio.to_thread(prepare)
+    world.note("other", "a prepared transaction", time.monotonic())
+
+
+async def fill_disk(world: World, source: random.Random) -> None:
+    """
+    The disk of the database is full for a while.
+    """
+    if not world.database.is_small:
+        world.history.counts["left out: full disk (no file system could be mounted)"] += 1
+        return
+    began = time.monotonic()
+    await asyncio.to_thread(world.database.fill)
+    await asyncio.sleep(source.uniform(1.0, 2.5))
+    await asyncio.to_thread(world.database.empty)
+    await asyncio.to_thread(world.database.recover)
+    world.note("database", "a full disk", began)
+
+
+async def back_up(world: World, source: random.Random) -> None:
+    """
+    Make a copy of the stopped server, and a dump.
+    """
+    began = time.monotonic()
+    world.backed_up = began
+    await asyncio.to_thread(world.database.back_up)
+    world.dumped = time.monotonic()
+    await asyncio.to_thread(world.database.dump)
+    world.note("database", "a backup", began)
+
+
+def restore(kind: str) -> Nemesis:
+    """
+    Replace the database by what it was at the last backup.
+
+    @param kind: C{copy}: while the service runs, which has to notice it; C{stopped}: while it is stopped, and an
+        operator says so; C{dump}: by another server.
+    """
+
+    async def nemesis(world: World, source: random.Random) -> None:
+        if world.backed_up is None or world.dumped is None:
+            await back_up(world, source)
+            await asyncio.sleep(2)
+        assert world.backed_up is not None and world.dumped is not None
+        database, began = world.database, time.monotonic()
+        if kind == "stopped":
+            await asyncio.to_thread(world.service.stop)
+        await asyncio.to_thread(database.stop, "fast")
+        aside = await asyncio.to_thread(database.start_aside)
+        await asyncio.to_thread(world.scribe.copy, aside)
+        await asyncio.to_thread(database.stop, "fast")
+        await asyncio.to_thread(database.restore_dump if kind == "dump" else database.restore_copy)
+        await asyncio.to_thread(database.start)
+        if kind == "stopped":
+            await asyncio.to_thread(database.execute, "select dcm_ws.new_epoch()")
+            await asyncio.to_thread(world.service.start)
+        await _epoch_renewed(world)
+        backed_up = world.dumped if kind == "dump" else world.backed_up
+        world.history.restores.append(Restore(backed_up, began, time.monotonic()))
+        world.note("database", f"restore of a backup ({kind})", began)
+
+    return nemesis
+
+
+async def _epoch_renewed(world: World) -> None:
+    """
+    Wait until the service says that the log is another one.
+    """
+    known = set(world.history.log)
+    for _ in range(150):
+        health = await asyncio.to_thread(world.service.get, "health")
+        epoch = ((health or {}).get("log") or {}).get("epoch")
+        if epoch is not None and epoch not in known:
+            return
+        await asyncio.sleep(0.2)
+    world.history.wrongs.append("the service did not notice that the database was restored")
+
+
+SERVICE: tuple[Nemesis, ...] = (
+    kill_service, kill_service, stop_service, freeze_service, kill_service_without_database,
+)  # fmt: skip
+DATABASE: tuple[Nemesis, ...] = (
+    kill_connections("dcm-ws%"), kill_connections("%"), stop_database("fast"), stop_database("immediate"),
+    old_snapshot, prepared_transaction, publish_in_bulk, fill_disk,
+)  # fmt: skip
+RESTORES: tuple[Nemesis, ...] = (restore("copy"), restore("stopped"), restore("dump"))
+
+
+# clients
+
+
+async def trouble_clients(world: World, seed: int, until: float) -> None:
+    """
+    Reset the connections of clients, let agents leave, and let some leave their connections half open.
+    """
+    source = random.Random(f"{seed} clients")
+    counts = world.history.counts
+    while time.monotonic() < until:
+        await asyncio.sleep(source.uniform(0.05, 0.8))
+        match source.randrange(12):
+            case 0:
+                clients: list[AgentClient | FollowingClient] = [*world.agents, *world.followers]
+                for client in clients:
+                    counts["did: clients reset, all at once"] += client.drop(source.uniform(0, 2))
+            case 1:
+                agent = source.choice(world.agents)
+                for _ in range(source.randrange(3, 8)):
+                    counts["did: agents reset while they come back"] += agent.drop(source.uniform(0, 0.05))
+                    await asyncio.sleep(source.uniform(0, 0.15))
+            case 2 | 3:
+                agent = source.choice(world.agents)
+                counts["did: agents left"] += await agent.leave(source.uniform(0, agent.habits.away_most))
+            case 4 | 5:
+                counts["did: publishers reset"] += source.choice(world.writers).drop()
+            case 6 | 7 | 8:
+                follower = source.choice(world.followers)
+                counts["did: followers reset"] += follower.drop(source.choice((0, 0.2, 1, 3, 6)))
+            case 9:
+                hanging = [agent for agent in world.agents if agent.habits.several]
+                counts["did: agents hung"] += source.choice(hanging).hang()
+            case _:
+                agent = source.choice(world.agents)
+                counts["did: agents reset"] += agent.drop(source.uniform(0, agent.habits.away_most))
