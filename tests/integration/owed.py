@@ -15,7 +15,7 @@ create table dcm_ws.meta (
     one boolean primary key default true check (one), version int not null, epoch text not null,
     system_id text not null, timeline int not null, slot smallint not null default 0, base bigint not null default 0,
     snapshot pg_snapshot not null default pg_current_snapshot(),
-    max_bytes int not null default 1048576, max_depth int not null default 100);
+    max_bytes int not null default 1048576, max_depth int not null default 100, leader bigint not null default 0);
 insert into dcm_ws.meta (version, epoch, system_id, timeline) values (1, 'abcdefgh', '1', 1);
 create table dcm_ws.log (pos bigint not null primary key, event_id text not null, channel text not null,
     event text not null, data text not null, at bigint not null, sender text, named text, publisher text, key text,
