@@ -50,6 +50,40 @@ def statements(cursor: Any) -> Iterator[str]:
     yield remove_sql()
     yield log_sql()
     yield FIND
+    yield from agent_statements(cursor)
+
+
+def agent_statements(cursor: Any) -> Iterator[str]:
+    """
+    What reads and writes what agents are owed.
+    """
+    leads, chosen = statement("agents/leads").strip(), statement("agents/chosen")
+    parts = {
+        "connection": {},
+        "session": {},
+        "claim": {},
+        "read_agents": {},
+        "read_journal": {},
+        "read_letters": {},
+        "requests": {},
+        "write": {"leads": leads},
+        "done": {"leads": leads},
+        "checkpoint": {"leads": leads},
+        "list": {"chosen": chosen, "data": "data", "unless": "true"},
+        "request": {},
+        "progress": {},
+    }
+    texts = ("agent", "event_id", "epoch", "request")
+    parameters: dict[str, object] = dict.fromkeys(texts, "")
+    parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone")}
+    parameters |= dict.fromkeys(("leader", "upto", "after", "most", "bytes"), 1)
+    parameters |= {"since": None, "until": None, "changes": "{}"}
+    parameters |= dict.fromkeys(("letters", "dropped", "states"), "[]")
+    for name, marks in parts.items():
+        yield cursor.mogrify(statement(f"agents/{name}", **marks), parameters | _AFTER.get(name, {})).decode()
+
+
+_AFTER = {"read_agents": {"after": ""}}
 
 
 def pattern(name: str) -> re.Pattern[str]:
@@ -59,7 +93,7 @@ def pattern(name: str) -> re.Pattern[str]:
     text = re.sub(r"\A(?:--.*\n)+", "", (FOLDER / f"{name}.sql").read_text()).removesuffix("\n")
     if "%(" in text:
         text = text.replace("%%", "%")
-    return re.compile("(.*?)".join(map(re.escape, re.split(r"@[a-z_]+@|%\([a-z]+\)s", text))), re.S)
+    return re.compile("(.*?)".join(map(re.escape, re.split(r"@[a-z_]+@|%\([a-z_]+\)s", text))), re.S)
 
 
 def line_starts(match: re.Match[str]) -> Iterator[int]:

@@ -11,12 +11,14 @@ create table dcm_ws.meta (
     base bigint not null default 0,
     snapshot pg_snapshot not null default pg_current_snapshot(),
     max_bytes int not null default 1048576,
-    max_depth int not null default 100
+    max_depth int not null default 100,
+    leader bigint not null default 0
 ) with (fillfactor = 10, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 comment on table dcm_ws.meta is 'the state of the log: one row';
 comment on column dcm_ws.meta.slot is 'the slot of the inbox that is written now';
 comment on column dcm_ws.meta.base is 'the position of the last event when the newest partition of the log was made';
 comment on column dcm_ws.meta.snapshot is 'the snapshot of the numbering step that ended at base';
+comment on column dcm_ws.meta.leader is 'how often a service became the leader: what earlier ones still write is refused';
 
 create sequence dcm_ws.inbox_id;
 create table dcm_ws.inbox (
