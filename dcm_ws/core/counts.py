@@ -313,6 +313,21 @@ class EngineCounts:
 
 
 @dataclass(slots=True)
+class JournalCounts:
+    """
+    What became of the journal in which a log in the database keeps what agents are owed.
+
+    @ivar flushes: times that it was written.
+    @ivar failures: times that it could not be written; what was to be written is written with the next flush.
+    @ivar flush_seconds: how long the flushes took.
+    """
+
+    flushes: int = 0
+    failures: int = 0
+    flush_seconds: Histogram = field(default_factory=_latencies)
+
+
+@dataclass(slots=True)
 class Counts:
     """
     All counts of one service.
@@ -334,6 +349,7 @@ class Counts:
     dead_letters: DeadLetterCounts = field(default_factory=DeadLetterCounts)
     keys: KeyCounts = field(default_factory=KeyCounts)
     engine: EngineCounts = field(default_factory=EngineCounts)
+    journal: JournalCounts = field(default_factory=JournalCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

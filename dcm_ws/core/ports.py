@@ -113,6 +113,19 @@ class LogReport(TypedDict):
     keep: float
 
 
+class JournalReport(TypedDict):
+    """
+    The state of the journal in which a log in the database keeps what agents are owed.
+
+    C{lastFlush} is when it was last written, in ms since the epoch, also if there was nothing to write; C{pending} is
+    the number of agents with changes that are not written yet; C{rows} those of the journal that no checkpoint covers.
+    """
+
+    lastFlush: int | None
+    pending: int
+    rows: int
+
+
 class Log(Protocol):
     """
     Every logged event once, in one order, under its position (protocol, section 10).

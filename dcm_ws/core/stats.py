@@ -60,7 +60,10 @@ class AgentStats(TypedDict):
 
 class LogStats(TypedDict):
     """
-    What is in the log, and what became of clients that caught up with it.
+    What is in the log, what became of clients that caught up with it, and what its engine does.
+
+    C{fallback} is true if the log is in memory because the database has none; C{reason}, which is there if names are
+    included, says why.  C{lagSeconds} is the sum over C{lagged} events, and C{stepSeconds} that over C{steps}.
     """
 
     epoch: str
@@ -75,6 +78,24 @@ class LogStats(TypedDict):
     replays: int
     gaps: int
     takeovers: int
+    engine: str
+    state: str
+    reason: NotRequired[str]
+    fallback: bool
+    maxBytes: int
+    oldest: int | None
+    keep: float
+    partitions: int
+    inboxBytes: int
+    waiting: int
+    waitingBytes: int
+    refused: int
+    steps: int
+    stepSeconds: float
+    numbered: int
+    lagged: int
+    lagSeconds: float
+    reads: int
 
 
 class ChannelFigures(TypedDict):
@@ -224,20 +245,7 @@ class Stats:
                 "absent": self._memory.absent,
                 "remembered": len(self._memory),
             },
-            "log": {
-                "epoch": self._log.epoch,
-                "head": self._log.head,
-                "first": self._log.first,
-                "events": len(self._log),
-                "bytes": self._log.bytes,
-                "inFlight": self._deliveries.pending,
-                "owed": self._loads.owed,
-                "catchingUp": len(self._clients.behind),
-                "behind": self._loads.behind,
-                "replays": counts.log.replays,
-                "gaps": counts.log.gaps,
-                "takeovers": counts.log.takeovers,
-            },
+            "log": self._of_log(names=names),
             "deadLetters": {
                 "kept": len(self._letters),
                 "bytes": self._letters.bytes,
@@ -251,3 +259,43 @@ class Stats:
             "closes": {str(int(code)): n for code, n in counts.closes.items()},
             "limits": counts.limits.report(),
         }
+
+    def _of_log(self, *, names: bool) -> LogStats:
+        """
+        @param names: include the reason, which may name the database.
+        """
+        log, counts, engine = self._log.report(), self._counts.log, self._counts.engine
+        figures: LogStats = {
+            "epoch": log["epoch"],
+            "head": log["head"],
+            "first": log["first"],
+            "events": log["events"],
+            "bytes": log["bytes"],
+            "inFlight": self._deliveries.pending,
+            "owed": self._loads.owed,
+            "catchingUp": len(self._clients.behind),
+            "behind": self._loads.behind,
+            "replays": counts.replays,
+            "gaps": counts.gaps,
+            "takeovers": counts.takeovers,
+            "engine": log["engine"],
+            "state": log["state"],
+            "fallback": log["engine"] == "memory" and bool(log["reason"]),
+            "maxBytes": log["maxBytes"],
+            "oldest": log["oldest"],
+            "keep": log["keep"],
+            "partitions": log["partitions"],
+            "inboxBytes": log["inboxBytes"],
+            "waiting": log["waiting"],
+            "waitingBytes": log["waitingBytes"],
+            "refused": engine.refused.value,
+            "steps": engine.steps,
+            "stepSeconds": round(engine.step_seconds.sum, 6),
+            "numbered": engine.numbered,
+            "lagged": sum(engine.lag_seconds.counts),
+            "lagSeconds": round(engine.lag_seconds.sum, 6),
+            "reads": engine.reads,
+        }
+        if names:
+            figures["reason"] = log["reason"]
+        return figures

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, Required, TypedDict
 
+from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import JournalReport, LogReport, World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.stats import CoreStats, Sizes, Stats
 from dcm_ws.http.shares import Share
@@ -37,7 +38,48 @@ class ConnectionStats(TypedDict):
     websocket: int
 
 
-class StatsReport(CoreStats):
+class LogHealth(TypedDict):
+    """
+    Where the log is, and what it does; C{reason} says why it is not C{up}, or why it is in memory.
+    """
+
+    engine: str
+    state: str
+    reason: str
+
+
+class JournalStats(TypedDict):
+    """
+    The journal of what agents are owed.
+
+    C{lastFlush} is in ms since the epoch; C{age} is the number of seconds since then.
+    """
+
+    lastFlush: int | None
+    age: float | None
+    pending: int
+    rows: int
+    flushes: int
+    failures: int
+
+
+class JournalPart(TypedDict, total=False):
+    """
+    The journal, if the log is in the database.
+    """
+
+    journal: JournalStats
+
+
+class LogPart(JournalPart, total=False):
+    """
+    The log and the journal, if names are included.
+    """
+
+    log: LogHealth
+
+
+class StatsReport(CoreStats, JournalPart):
     """
     The body of C{/stats}.
     """
@@ -47,7 +89,7 @@ class StatsReport(CoreStats):
     connections: ConnectionStats
 
 
-class HealthReport(Sizes):
+class HealthReport(Sizes, LogPart):
     """
     The body of C{/health}.
     """
@@ -77,6 +119,9 @@ class Report:
 
     @param version: of the service.
     @param database: returns the state of the database.
+    @param log: returns the state of the log.
+    @param journal: returns the state of the journal of what agents are owed; None if there is none.
+    @param journal_counts: what became of the journal.
     @param port: returns the number of the port, once the service listens.
     @param ready_needs_database: the service is not ready while it does not LISTEN.
     @param websockets: counts the WebSockets.
@@ -94,6 +139,9 @@ class Report:
         stats: Stats,
         version: str,
         database: Callable[[], DatabaseStats],
+        log: Callable[[], LogReport],
+        journal: Callable[[], JournalReport | None],
+        journal_counts: JournalCounts,
         port: Callable[[], int | None],
         ready_needs_database: bool,
         websockets: Share,
@@ -107,6 +155,9 @@ class Report:
         self._stats = stats
         self._version = version
         self._database = database
+        self._log = log
+        self._journal = journal
+        self._journal_counts = journal_counts
         self._port = port
         self._ready_needs_database = ready_needs_database
         self._websockets = websockets
@@ -119,22 +170,29 @@ class Report:
         """
         The body of C{/health}.
 
-        @param names: include the names of the channels.
+        @param names: include the names of the channels, and the state of the log.
         """
-        database = self._database()
+        database, log = self._database(), self._log()
         if self._hub.draining:
             status = "draining"
-        elif database["state"] in ("up", "none"):
+        elif database["state"] in ("up", "none") and log["state"] == "up":
             status = "healthy"
         else:
             status = "degraded"
         now = datetime.fromtimestamp(self._world.wall_ms() / 1000, UTC)
+        details: LogPart = {}
+        if names:
+            details = {
+                "log": {"engine": log["engine"], "state": log["state"], "reason": log["reason"]},
+                **self._of_journal(),
+            }
         return {
             "status": status,
             "type": "websocket",
             "port": self._port(),
             **self._stats.sizes(names=names),
             "database": database,
+            **details,
             "anonymousListeners": not self._rules.production or self._rules.anonymous_listeners,
             "version": self._version,
             "uptime_s": round(self._world.now() - self._started, 3),
@@ -150,6 +208,7 @@ class Report:
         return {
             **self._stats.report(names=names),
             "database": self._database(),
+            **self._of_journal(),
             "partialBytes": self._partial.total,
             "connections": {
                 "waiting": sum(map(len, self._waiting)),
@@ -164,6 +223,29 @@ class Report:
         """
         if self._hub.draining:
             return "draining"
-        if self._ready_needs_database and self._database()["state"] != "up":
+        log = self._log()["state"]
+        if log == "standby":
+            # clients would get nothing here
+            return "another dcm-ws has the log of the database"
+        if not self._ready_needs_database:
+            return ""
+        if self._database()["state"] != "up":
             return "the database is not connected"
-        return ""
+        return "" if log == "up" else f"the log in the database is not up ({log})"
+
+    def _of_journal(self) -> JournalPart:
+        journal, counts = self._journal(), self._journal_counts
+        if journal is None:
+            return {}
+        last = journal["lastFlush"]
+        age = None if last is None else max(0.0, (self._world.wall_ms() - last) / 1000)
+        return {
+            "journal": {
+                "lastFlush": last,
+                "age": age,
+                "pending": journal["pending"],
+                "rows": journal["rows"],
+                "flushes": counts.flushes,
+                "failures": counts.failures,
+            }
+        }

@@ -9,6 +9,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.limits import COUNTERS
+from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.ports import LogReport
 from dcm_ws.core.session import Origin
 from dcm_ws.core.stats import NAMES_SHOWN
 from dcm_ws.protocol.channels import METRICS
@@ -83,6 +85,24 @@ def test_counts(core: Core) -> None:
             "replays": 0,
             "gaps": 0,
             "takeovers": 0,
+            "engine": "memory",
+            "state": "up",
+            "reason": "",
+            "fallback": False,
+            "maxBytes": core.log.report()["maxBytes"],
+            "oldest": core.log.report()["oldest"],
+            "keep": core.log.report()["keep"],
+            "partitions": 0,
+            "inboxBytes": 0,
+            "waiting": 0,
+            "waitingBytes": 0,
+            "refused": 0,
+            "steps": 0,
+            "stepSeconds": 0,
+            "numbered": 0,
+            "lagged": 0,
+            "lagSeconds": 0,
+            "reads": 0,
         },
         "deadLetters": {"kept": 0, "bytes": 0, "waiting": 0, "died": 0, "poison": 0, "redriven": 0},
         "keys": {"remembered": 0, "duplicates": 0},
@@ -91,6 +111,49 @@ def test_counts(core: Core) -> None:
         "limits": dict.fromkeys(COUNTERS, 0),
     }
     assert "channelStats" not in core.stats.report(names=False)
+
+
+class Fallen(MemoryLog):
+    """
+    A log that is in memory because the database has none.
+    """
+
+    def report(self) -> LogReport:
+        return {**super().report(), "reason": "database dcm at db.example.com has no schema dcm_ws"}
+
+
+def test_log_that_fell_back_to_memory(clock: Clock) -> None:
+    """
+    Everybody sees that the log fell back to memory; the reason, which may name the database, goes with the names.
+    """
+    core = make_core(clock, log=Fallen)
+    for names in (False, True):
+        log = core.stats.report(names=names)["log"]
+        assert log["fallback"]
+        assert ("reason" in log) is names
+    assert log["reason"].endswith("has no schema dcm_ws")
+
+
+def test_what_the_engine_does_is_reported(core: Core) -> None:
+    """
+    Times are reported as a sum and a number, so that a reader of two reports can compute the mean between them.
+    """
+    engine = core.counts.engine
+    engine.steps, engine.numbered, engine.reads = 2, 3, 4
+    engine.refused.add_of("ann", 5)
+    for seconds in (0.001, 0.002):
+        engine.step_seconds.observe(seconds)
+        engine.lag_seconds.observe(10 * seconds)
+    engine.lag_seconds.observe(1)
+
+    log = stats(core)["log"]
+    assert {name: log[name] for name in ("steps", "numbered", "reads", "refused")} == {
+        "steps": 2,
+        "numbered": 3,
+        "reads": 4,
+        "refused": 5,
+    }
+    assert (log["stepSeconds"], log["lagged"], log["lagSeconds"]) == (0.003, 3, 1.03)
 
 
 def test_so_many_channels_are_listed_at_most(clock: Clock) -> None:
