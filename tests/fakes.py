@@ -34,6 +34,7 @@ from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.factory import WebSocketConnections
+from dcm_ws.websocket.pacing import Pacing
 from dcm_ws.websocket.partial import PartialMessages
 from tests.core.living import LOG_LIMITS, QUEUE_LIMITS, RULES, make_memory, make_queue
 
@@ -141,6 +142,7 @@ def make_connections(
         server="dcm-ws/test",
         limits=limits,
         admission=admit_all(core),
+        pacing=Pacing(reactor),
         connection=connection,
     )
 

@@ -58,6 +58,7 @@ from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.version import SERVER, VERSION
 from dcm_ws.websocket.connection import ConnectionLimits
 from dcm_ws.websocket.factory import PATHS, WebSocketConnections
+from dcm_ws.websocket.pacing import Pacing
 
 REPORTS_A_SECOND = 100.0
 """
@@ -98,9 +99,10 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     clock.longest = 3 * core.liveness.interval
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
-    database = _make_database(base, core, summary)
+    pacing = Pacing(reactor)
+    database = _make_database(base, core, summary, pacing)
     proxies = TrustedProxies(settings.trusted_proxies)
-    websockets = _make_websockets(base, core, proxies, summary)
+    websockets = _make_websockets(base, core, proxies, summary, pacing)
     endpoints = Endpoints(reactor, production=settings.production)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(settings, websockets, counts.limits) for _ in range(2))
@@ -198,7 +200,7 @@ def _make_rules(settings: Settings) -> Rules:
     )
 
 
-def _make_database(base: _Base, core: Core, summary: Summary) -> Database | None:
+def _make_database(base: _Base, core: Core, summary: Summary, pacing: Pacing) -> Database | None:
     settings = base.settings
     if not settings.embedded and settings.database is None:
         return None
@@ -210,6 +212,7 @@ def _make_database(base: _Base, core: Core, summary: Summary) -> Database | None
         registry=core.registry,
         counts=core.counts,
         summary=summary,
+        pacing=pacing,
     )
 
 
@@ -217,7 +220,9 @@ def _no_database() -> DatabaseStats:
     return {"state": "none"}
 
 
-def _make_websockets(base: _Base, core: Core, proxies: TrustedProxies, summary: Summary) -> WebSocketConnections:
+def _make_websockets(
+    base: _Base, core: Core, proxies: TrustedProxies, summary: Summary, pacing: Pacing
+) -> WebSocketConnections:
     settings = base.settings
     admission = Admission(
         core.identity.verify,
@@ -237,6 +242,7 @@ def _make_websockets(base: _Base, core: Core, proxies: TrustedProxies, summary: 
         server=SERVER,
         limits=_connection_limits(settings),
         admission=admission,
+        pacing=pacing,
     )
 
 

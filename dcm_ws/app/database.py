@@ -28,6 +28,7 @@ from dcm_ws.postgres.kpis import KpiPoller
 from dcm_ws.postgres.listener import NotifyListener
 from dcm_ws.protocol.channels import GLOBAL, METRICS
 from dcm_ws.protocol.errors import ProtocolError
+from dcm_ws.websocket.pacing import Pacing
 
 _log = Logger(namespace="dcm_ws.service.DCMService")
 
@@ -37,6 +38,7 @@ class Database(MultiService):
     Publishes what the database notifies, and its metrics.
 
     @param settings: name a database, or ask for the embedded one.
+    @param pacing: of the connections that the events are written to.
     @param summary: receives what is wrong with notifications that are not events.
     """
 
@@ -50,6 +52,7 @@ class Database(MultiService):
         registry: ChannelRegistry[Session],
         counts: Counts,
         summary: Summary,
+        pacing: Pacing,
     ) -> None:
         super().__init__()
         self._router = router
@@ -65,6 +68,7 @@ class Database(MultiService):
             reactor,
             self._place,
             heard=self._heard,
+            together=pacing.together,
             changed=self._changed,
             written=counts.notify_seconds.observe,
             probed=counts.probe_seconds.observe,

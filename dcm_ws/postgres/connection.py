@@ -16,11 +16,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import POLL_WRITE, make_dsn, parse_dsn
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from txpostgres.txpostgres import Connection, Cursor
+
+from dcm_ws.postgres.registration import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +101,9 @@ class DatabaseConnection(Connection):
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor=reactor)
+        self.reactor: Any = reactor
+        self._own_reactor = reactor
+        self._registration: Registration | None = None
         self.lost: Callable[[str], object] | None = None
         self.isolated = False
         self.connecting = False
@@ -111,16 +116,27 @@ class DatabaseConnection(Connection):
         with _no_libpq_environment() if self.isolated else nullcontext():
             super().continuePolling(swallowErrors)
 
+    def connected(self) -> None:
+        """
+        The connection is established: keep its socket registered from now on.
+        """
+        self.isolated = self.connecting = False
+        self.reactor.removeReader(self)
+        self.reactor = self._registration = Registration(self._own_reactor, self.fileno())
+        self.reactor.addReader(self)
+
     def doRead(self) -> BaseException | None:
         try:
-            # not that of Connection, which continues to read although libpq may wait to write, or has closed its socket
-            super(Connection, self).doRead()
+            if self.connecting:
+                # not that of Connection, which continues to read although libpq may wait to write, or has closed its
+                # socket
+                super(Connection, self).doRead()
+            elif self._connection.poll() == POLL_WRITE:
+                self.reactor.addWriter(self)
             self.checkForNotifies()
         except psycopg2.Error as error:
             lost: BaseException = error
             return lost
-        if not self.connecting and not self.pollable().closed and self.fileno() >= 0:
-            self.reactor.addReader(self)
         return None
 
     def connectionLost(self, reason: Failure) -> None:
@@ -135,6 +151,9 @@ class DatabaseConnection(Connection):
             for cursor in self._cursors:
                 self.reactor.removeReader(cursor)
                 self.reactor.removeWriter(cursor)
+            if self._registration is not None:
+                self._registration.close()
+                self.reactor, self._registration = self._own_reactor, None
             super().close()
 
 
@@ -162,7 +181,7 @@ async def connect(
         with _no_libpq_environment() if place.own else nullcontext():
             connected = connection.connect(make_dsn(**wanted))
         await connected
-    connection.isolated = connection.connecting = False
+    connection.connected()
 
 
 def _are_several(dsn: Mapping[str, str], environment: Mapping[str, str]) -> bool:

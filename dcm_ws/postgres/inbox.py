@@ -30,6 +30,7 @@ class Inbox:
     Publishes notifications in order, for a few milliseconds in each turn of the reactor.
 
     @param heard: called with each payload; an exception of it is logged.
+    @param together: calls what it is given, and then writes the events that this published.
     @param written: called with the seconds from the arrival of notifications until their events were written, and with
         the number of these notifications.
     @param now: monotonic seconds.
@@ -44,11 +45,13 @@ class Inbox:
         reactor: Any,
         *,
         heard: Callable[[str], object],
+        together: Callable[[Callable[[], object]], object],
         written: Callable[[float, int], object],
         now: Callable[[], float],
     ) -> None:
         self._reactor = reactor
         self._heard = heard
+        self._together = together
         self._written = written
         self._now = now
         self._waiting: deque[str] = deque()
@@ -78,6 +81,18 @@ class Inbox:
             self._publish()
 
     def _publish(self) -> None:
+        self._together(self._slice)
+        source = self.source
+        if source is not None and source.paused and len(self._waiting) <= _LOW:
+            source.resume()
+        self._publishing = bool(self._waiting)
+        if self._publishing:
+            self._reactor.callLater(0, self._publish)
+        else:
+            arrived, self._arrived = self._arrived, 0
+            self._written(self._now() - self._arrived_at, arrived)
+
+    def _slice(self) -> None:
         waiting, heard = self._waiting, self._heard
         until = self._now() + _SLICE_SECONDS
         count = 0
@@ -89,14 +104,3 @@ class Inbox:
             count += 1
             if count % _SLICE_CHECK == 0 and self._now() >= until:
                 break
-        source = self.source
-        if source is not None and source.paused and len(waiting) <= _LOW:
-            source.resume()
-        self._publishing = bool(waiting)
-        # connections write what was published at the end of the turn
-        self._reactor.callLater(0, self._publish if waiting else self._report_written)
-
-    def _report_written(self) -> None:
-        arrived, self._arrived = self._arrived, 0
-        if arrived:
-            self._written(self._now() - self._arrived_at, arrived)

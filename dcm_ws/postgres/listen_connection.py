@@ -95,7 +95,7 @@ class ListenConnection(DatabaseConnection):
             await arrival
 
     async def _hear_another(self) -> None:
-        other = DatabaseConnection(self.reactor)
+        other = DatabaseConnection(self._own_reactor)
         try:
             await connect(other, self._same_server(), "dcm-ws probe")
             arrival = self._expect()

@@ -52,6 +52,7 @@ class NotifyListener(Service):
 
     @param address: returns where the database is.
     @param heard: called with each payload, in order; an exception of it is logged.
+    @param together: calls what it is given, and then writes the events that this published.
     @param changed: called with whether the database is up, each time that changes.
     @param written: called with the seconds from the arrival of notifications until their events were written, and with
         the number of these notifications.
@@ -70,6 +71,7 @@ class NotifyListener(Service):
         address: Address,
         *,
         heard: Callable[[str], object],
+        together: Callable[[Callable[[], object]], object],
         changed: Callable[[bool], object],
         written: Callable[[float, int], object],
         probed: Callable[[float], object],
@@ -78,7 +80,7 @@ class NotifyListener(Service):
     ) -> None:
         self._reactor = reactor
         self._address = address
-        self._inbox = Inbox(reactor, heard=heard, written=written, now=now)
+        self._inbox = Inbox(reactor, heard=heard, together=together, written=written, now=now)
         self._changed = changed
         self._probed = probed
         self._now = now

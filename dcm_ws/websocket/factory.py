@@ -37,6 +37,7 @@ class WebSocketConnections(WebSocketServerFactory):
     All WebSocket connections of the service.
 
     @param production: clients have to authenticate, and may send less until they have.
+    @param pacing: spreads the work of the connections over the reactor's turns.
     @param server: the value of the C{Server} header.
     @param connection: the class of the connections.
 
@@ -59,6 +60,7 @@ class WebSocketConnections(WebSocketServerFactory):
         server: str,
         limits: ConnectionLimits,
         admission: Admission,
+        pacing: Pacing,
         connection: type[WebSocketConnection] = WebSocketConnection,
     ) -> None:
         # no URL: Autobahn rejects port 0 in one
@@ -70,7 +72,7 @@ class WebSocketConnections(WebSocketServerFactory):
         self.partial: PartialMessages[WebSocketConnection] = PartialMessages(
             limits.partial, counts.limits.max_partial_bytes
         )
-        self._pacing = Pacing(reactor)
+        self._pacing = pacing
         self._open: set[WebSocketConnection] = set()
         self.setProtocolOptions(
             versions=[13],

@@ -100,7 +100,19 @@ class Outgoing(LeanProtocol):
         """
         Write what is queued, and check that not too much is waiting.
         """
-        if not self._write_queue() and unsent(self.transport) > self._send_buffer:
+        outgoing = self._outgoing
+        if len(outgoing) == 1 and self._direct:
+            # nearly every flush at low rates, without further calls
+            data = outgoing.pop()
+            self._queued = 0
+            self._sent.bytes += len(data)
+            sent = send_now(self.transport, data)
+            if sent == len(data):
+                return
+            self._write_rest(data, sent)
+        elif self._write_queue():
+            return
+        if unsent(self.transport) > self._send_buffer:
             self.too_slow()
 
     def _write_queue(self) -> bool:
@@ -125,16 +137,24 @@ class Outgoing(LeanProtocol):
             sent = send_now(self.transport, data)
             if sent == len(data):
                 return True
-            if sent < 0:
-                self._keep_together()
-            else:
-                data = data[sent:]
-        elif not self.may_send:
+            self._write_rest(data, sent)
+            return False
+        if not self.may_send:
             return True
-        elif self.window_bits is not None:
+        if self.window_bits is not None:
             data = _compressed(data, self.window_bits)
         self.transport.write(data)
         return False
+
+    def _write_rest(self, data: bytes, sent: int) -> None:
+        """
+        Give the transport what L{send_now} has left.
+        """
+        if sent < 0:
+            self._keep_together()
+        else:
+            data = data[sent:]
+        self.transport.write(data)
 
     def _keep_together(self) -> None:
         """

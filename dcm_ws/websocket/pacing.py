@@ -62,6 +62,7 @@ class Pacing:
         self._call_later: Callable[..., object] = reactor.callLater
         self.releases = Turns(reactor, RELEASES_A_TURN)
         self._touched: list[Paced] = []
+        self._together = False
         self._behind: set[Paced] = set()
         self._seconds = reactor.seconds
         # in the order of their turns
@@ -73,9 +74,20 @@ class Pacing:
         """
         Flush C{connection} at the end of this turn.
         """
-        if not self._touched:
+        if not self._touched and not self._together:
             self._call_later(0, self._flush)
         self._touched.append(connection)
+
+    def together(self, step: Callable[[], object]) -> None:
+        """
+        Call C{step}, and flush at once what it touched: that is cheaper than the end of the turn if few events arrive.
+        """
+        self._together = True
+        try:
+            step()
+        finally:
+            self._together = False
+            self._flush()
 
     def _flush(self) -> None:
         touched, self._touched = self._touched, []

@@ -67,6 +67,7 @@ async def reader(database: PostgresServer) -> AsyncIterator[Reader]:
         reactor,
         address,
         heard=reader.heard,
+        together=lambda step: step(),
         changed=lambda up: None,
         written=lambda seconds, count: None,
         probed=lambda seconds: None,

@@ -90,6 +90,34 @@ def test_flushed_once_a_turn() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_flushed_after_a_step() -> None:
+    """
+    What one step touches is flushed after it and not again at the end of the turn, also if the step fails.
+    """
+    clock = MemoryReactorClock()
+    pace = Pacing(clock)
+    one, two = Connection(), Connection()
+
+    def step() -> None:
+        pace.touch(one)
+        pace.touch(two)
+        assert (one.flushed, two.flushed) == (0, 0)
+
+    def failing() -> None:
+        pace.touch(two)
+        raise ValueError
+
+    pace.together(step)
+    assert (one.flushed, two.flushed) == (1, 1)
+    with pytest.raises(ValueError):
+        pace.together(failing)
+    assert (one.flushed, two.flushed) == (1, 2)
+    assert clock.getDelayedCalls() == []
+    pace.touch(one)
+    clock.advance(0)
+    assert one.flushed == 2
+
+
 def test_looked_after_while_behind() -> None:
     """
     Connections that are behind catch up every 50 ms until they have, or are lost.

@@ -1,0 +1,97 @@
+"""
+The connection to PostgreSQL under the reactor.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg2
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from dcm_ws.postgres.connection import DatabaseConnection, Place, connect
+from tests.integration.databases import PostgresServer
+
+
+class Registrations:
+    """
+    The reactor, which counts how often something is registered for reading.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.count = 0
+
+    def addReader(self, reader: Any) -> None:
+        self.count += 1
+        self._reactor.addReader(reader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+def descriptors() -> set[str]:
+    """
+    The open sockets of this process.
+    """
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    return {os.readlink(link) + link for link in links if os.path.exists(link)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_its_socket_stays_registered(database: PostgresServer) -> None:
+    """
+    Queries and notifications are read without a change to what the reactor watches.
+    """
+    from twisted.internet import reactor
+
+    heard: Deferred[str] = Deferred()
+
+    class Listener(DatabaseConnection):
+        def checkForNotifies(self) -> None:
+            if self.pollable().notifies:
+                heard.callback(self.pollable().notifies.pop().payload)
+
+    watched = Registrations(reactor)
+    connection = Listener(watched)
+    await connect(connection, Place(database.url), "test")
+    registered = watched.count
+    try:
+        assert await connection.runQuery("select 1") == [(1,)]
+        await connection.runOperation("listen heard")
+        database.execute("notify heard, 'something'")
+        assert await heard == "something"
+        assert await connection.runQuery("select 2") == [(2,)]
+        assert watched.count == registered
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: bool) -> None:
+    """
+    When the server ends a connection, the reactor no longer watches it, its sockets are closed, and the same object
+    can connect again.
+    """
+    from twisted.internet import reactor
+
+    watching, sockets = set(reactor.getReaders()), descriptors()  # type: ignore[attr-defined]
+    connection = DatabaseConnection(reactor)
+    for _ in range(2):
+        lost: Deferred[str] = Deferred()
+        connection.lost = lost.callback
+        await connect(connection, Place(database.url), "test")
+        query = connection.runQuery("select pg_sleep(60)") if busy else None
+        database.execute("select pg_terminate_backend(%s)", connection.pollable().get_backend_pid())
+        if query is not None:
+            with pytest.raises(psycopg2.Error):
+                await query
+        else:
+            assert "closed the connection" in await lost
+        connection.close()
+        assert set(reactor.getReaders()) == watching  # type: ignore[attr-defined]
+        assert descriptors() == sockets
