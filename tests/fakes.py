@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core, assemble
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.hub import Hub
@@ -84,7 +85,7 @@ def make_core(
     }
     keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
-    counts = Counts()
+    counts, changed = Counts(), Changed()
     return assemble(
         world if now is None else replace(world, now=now),
         Rules(**(RULES | rules)),
@@ -95,8 +96,8 @@ def make_core(
         channels=Channels(),
         publishable=Publishable(extra),
         latest=LatestEvents(),
-        deliveries=make_queue(clock, counts, **queue),
-        memory=make_memory(clock, counts, **memory),
+        deliveries=make_queue(clock, counts, changed, **queue),
+        memory=make_memory(clock, counts, changed, **memory),
         letters=DeadLetters(clock.seconds, world.wall_ms, counts, **letters),
         keys=PublishKeys(clock.seconds, counts, **keys),
         log=log(
@@ -106,6 +107,8 @@ def make_core(
             **(LOG_LIMITS | kept),
         ),
         ephemeral=Ephemeral(ephemeral),
+        changed=changed,
+        keep_durable=86_400.0,
         max_pending=(QUEUE_LIMITS | queue)["max_pending"],
         hub=hub,
         interpreter=interpreter,

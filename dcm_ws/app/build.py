@@ -27,8 +27,9 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
-from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.agents import KEEP_DELIVERIES, AgentMemory
 from dcm_ws.core.assembly import Core, assemble
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.clock import RunningClock
 from dcm_ws.core.counts import Counts, LimitCounts
 from dcm_ws.core.dead_letters import DeadLetters
@@ -63,6 +64,11 @@ from dcm_ws.websocket.pacing import Pacing
 REPORTS_A_SECOND = 100.0
 """
 How often C{/health} and C{/stats} each are rendered at most.
+"""
+
+_KEEP_DURABLE = 86_400.0
+"""
+Seconds for which what absent agents miss is kept if the log is durable, and nothing else is set.
 """
 
 
@@ -130,7 +136,8 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
 
 
 def _make_core(base: _Base, counts: Counts) -> Core:
-    settings, now = base.settings, base.world.now
+    settings, now, changed = base.settings, base.world.now, Changed()
+    keep_deliveries = settings.keep_deliveries
     return assemble(
         base.world,
         _make_rules(settings),
@@ -143,6 +150,7 @@ def _make_core(base: _Base, counts: Counts) -> Core:
         deliveries=DeliveryQueue(
             now,
             counts,
+            changed,
             ack_timeout=settings.ack_timeout,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
@@ -151,6 +159,8 @@ def _make_core(base: _Base, counts: Counts) -> Core:
         memory=AgentMemory(
             now,
             counts,
+            changed,
+            keep_deliveries=KEEP_DELIVERIES if keep_deliveries is None else keep_deliveries,
             max_agents=settings.max_agents,
             max_agent_bytes=settings.max_agent_bytes,
             max_kept=settings.max_kept,
@@ -173,6 +183,8 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             wall_ms=base.world.wall_ms,
         ),
         ephemeral=Ephemeral(settings.ephemeral_events),
+        changed=changed,
+        keep_durable=_KEEP_DURABLE if keep_deliveries is None else keep_deliveries,
         max_pending=settings.max_pending,
         max_connections=settings.max_connections,
         hub=EchoHub if settings.testee else Hub,

@@ -320,6 +320,13 @@ class Fields:
         "maximum size of all unacknowledged events; beyond it, the agents that owe most get no more until they"
         " acknowledge some, and a quarter beyond it they lose their oldest, which become dead letters",
     )
+    keep_deliveries: float | None = setting(
+        None,
+        SECONDS,
+        "time for which the events that an absent agent misses or has not acknowledged are kept for it, if it"
+        " acknowledges events; 5 minutes at the most for others",
+        otherwise="24 h with the log in the database, 5 min with it in memory",
+    )
     max_agents: int = setting(
         10_000,
         COUNT,

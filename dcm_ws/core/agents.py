@@ -1,6 +1,6 @@
 """
-What the service remembers of agents that are away: their subscriptions for a day, and for some minutes what they miss
-(protocol, sections 4 and 5).
+What the service remembers of agents that are away: their subscriptions, and for some time what they miss (protocol,
+sections 4 and 5).
 
 What absent agents miss is in the log, and not held for each of them.
 """
@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import NamedTuple, TypeVar
 
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Owed
 from dcm_ws.core.fairness import shorten
+
+KEEP_DELIVERIES = 300.0
+"""
+Seconds for which the deliveries of an absent agent are kept that is not durable.
+"""
 
 NOTHING_MISSED = 1 << 62
 """
@@ -36,11 +42,13 @@ class Absence(NamedTuple):
         what was published.
     @ivar owed: what it had been sent and not acknowledged, by position, oldest first.
     @ivar durable: it has acknowledged something, on this connection or before, or has said that it will.
+    @ivar left: when that connection ended, in ms since the epoch.
     """
 
     channels: Mapping[str, int]
     owed: Mapping[int, Owed]
     durable: bool = False
+    left: int = 0
 
 
 class _Remembered(NamedTuple):
@@ -60,14 +68,21 @@ class _Remembered(NamedTuple):
     size: int
 
 
+# each with the time until which it is kept (monotonic seconds)
+_Absences = OrderedDict[str, tuple[float, Absence]]
+_Kept = TypeVar("_Kept")
+
+
 class AgentMemory:
     """
     Remembers agents that are away.
 
     @param now: monotonic seconds.
     @param counts: receives its counts.
-    @param keep_deliveries: how long an absent agent's deliveries are kept, in seconds.
-    @param keep_subscriptions: how long its subscriptions are, in seconds.
+    @param changed: receives the agents that are forgotten, or lose something.
+    @param keep_deliveries: how long the deliveries of an absent agent that is durable are kept, in seconds.
+    @param keep_subscriptions: how long the subscriptions of an absent agent are kept at least, in seconds; they are
+        kept no shorter than the deliveries.
     @param max_agents: maximum agents remembered; beyond it an agent of the connection that was most of them is
         forgotten, and if none was several, the one that was away longest.
     @param max_agent_bytes: maximum bytes of the subscriptions remembered; beyond it, agents of the connections that
@@ -75,6 +90,7 @@ class AgentMemory:
     @param max_kept: maximum deliveries kept, in all; beyond it the agents that have most lose their oldest.  Their
         events are in the log.
 
+    @ivar keep_deliveries: the parameter; it may be changed.
     @ivar kept: deliveries kept now.
     """
 
@@ -82,26 +98,29 @@ class AgentMemory:
         self,
         now: Callable[[], float],
         counts: Counts,
+        changed: Changed,
         *,
         max_agents: int,
         max_agent_bytes: int,
         max_kept: int,
-        keep_deliveries: float = 300.0,
+        keep_deliveries: float = KEEP_DELIVERIES,
         keep_subscriptions: float = 86_400.0,
     ) -> None:
         self._now = now
         self._counts = counts
-        self._keep_deliveries = keep_deliveries
+        self._changed = changed
+        self.keep_deliveries = keep_deliveries
         self._keep_subscriptions = keep_subscriptions
         self._max_agents = max_agents
         self._max_agent_bytes = max_agent_bytes
         self._max_kept = max_kept
-        # both in the order of leaving, so that what ends first is in front
+        # these are in the order of leaving, so that what ends first is in front
         self._subscriptions: OrderedDict[str, _Remembered] = OrderedDict()
         # the agents that were each one connection, the first one first, and the connections that were several
         self._agents_of: dict[str, dict[str, None]] = {}
         self._several: set[str] = set()
-        self._absences: OrderedDict[str, tuple[float, Absence]] = OrderedDict()
+        # of those that are durable, and of the others, which are kept for different times
+        self._absences: tuple[_Absences, _Absences] = OrderedDict(), OrderedDict()
         self._subscription_bytes = 0
         self.kept = 0
 
@@ -114,15 +133,15 @@ class AgentMemory:
     @property
     def absent(self) -> int:
         """
-        How many agents have left within the last minutes, and not returned.
+        How many agents are away whose deliveries are kept.
         """
-        return len(self._absences)
+        return sum(map(len, self._absences))
 
     def clear(self) -> None:
         """
         Forget all agents.
         """
-        for kept in (self._subscriptions, self._agents_of, self._several, self._absences):
+        for kept in (self._subscriptions, self._agents_of, self._several, *self._absences):
             kept.clear()
         self._subscription_bytes = self.kept = 0
 
@@ -137,8 +156,23 @@ class AgentMemory:
         """
         How many deliveries are kept for each absent agent, of C{most} agents at the most.
         """
-        for agent, (_, absence) in islice(self._absences.items(), most):
+        for agent, (_, absence) in islice(chain(*(kept.items() for kept in self._absences)), most):
             yield agent, len(absence.owed)
+
+    def absence(self, agent: str) -> Absence | None:
+        """
+        What an agent left behind whose deliveries are kept.
+        """
+        for kept in self._absences:
+            if agent in kept:
+                return kept[agent][1]
+        return None
+
+    def remembers(self, agent: str) -> bool:
+        """
+        Are the subscriptions of an agent remembered?
+        """
+        return agent in self._subscriptions
 
     def left(self, agent: str, absence: Absence, connection: str = "") -> None:
         """
@@ -146,24 +180,61 @@ class AgentMemory:
 
         @param connection: names it; empty if that does not matter.
         """
-        now = self._now()
-        self._absences[agent] = (now + self._keep_deliveries, absence)
-        self.kept += len(absence.owed)
+        self._keep(agent, absence, self._now() + self._keep_of(absence))
         self.remember(agent, frozenset(absence.channels), connection, durable=absence.durable)
         if self.kept > self._max_kept:
             self._shorten()
 
+    def load(self, agent: str, absence: Absence, ago: float) -> None:
+        """
+        C{agent} left some time ago, as the database says.  L{loaded} has to be called after the last one.
+
+        @param ago: seconds.
+        """
+        now = self._now() - ago
+        if now + self._keep_of(absence) > self._now():
+            self._keep(agent, absence, now + self._keep_of(absence))
+        # each has a connection of its own: nobody knows any more which of them were one
+        self.remember(agent, frozenset(absence.channels), f" loaded {agent}", durable=absence.durable, ago=ago)
+
+    def loaded(self) -> None:
+        """
+        All have been loaded.
+        """
+        for kept in self._absences:
+            _sort(kept, lambda one: one[0])
+        _sort(self._subscriptions, lambda one: one.until)
+        self.expire()
+        if self.kept > self._max_kept:
+            self._shorten()
+
+    def _keep_of(self, absence: Absence) -> float:
+        return self.keep_deliveries if absence.durable else min(KEEP_DELIVERIES, self.keep_deliveries)
+
+    def _keep(self, agent: str, absence: Absence, until: float) -> None:
+        self._take(agent)
+        self._absences[not absence.durable][agent] = (until, absence)
+        self.kept += len(absence.owed)
+
     def remember(
-        self, agent: str, subscriptions: frozenset[str], connection: str = "", *, durable: bool = False
+        self,
+        agent: str,
+        subscriptions: frozenset[str],
+        connection: str = "",
+        *,
+        durable: bool = False,
+        ago: float = 0.0,
     ) -> None:
         """
         Remember what a connection of C{agent} that has ended was subscribed to.
 
         @param durable: as in L{Absence}.
+        @param ago: seconds since then.
         """
         if agent in self._subscriptions:
             self._forget(agent)
-        until, size = self._now() + self._keep_subscriptions, _OVERHEAD + sum(map(_size_of, subscriptions))
+        until = self._now() - ago + max(self._keep_subscriptions, self.keep_deliveries)
+        size = _OVERHEAD + sum(map(_size_of, subscriptions))
         self._subscriptions[agent] = _Remembered(until, subscriptions, connection, durable, size)
         self._subscription_bytes += size
         agents = self._agents_of.setdefault(connection, {})
@@ -201,6 +272,7 @@ class AgentMemory:
         Forget the subscriptions of C{agent}, and return the bytes that they took.
         """
         _, _, connection, _, size = self._subscriptions.pop(agent)
+        self._changed.agent(agent)
         self._subscription_bytes -= size
         agents = self._agents_of[connection]
         del agents[agent]
@@ -233,18 +305,20 @@ class AgentMemory:
             if remembered.until > now:
                 break
             self._forget(agent)
-        while self._absences:
-            agent, (until, _) = next(iter(self._absences.items()))
-            if until > now:
-                break
-            self._give_up(agent)
+        for kept in self._absences:
+            while kept:
+                agent, (until, _) = next(iter(kept.items()))
+                if until > now:
+                    break
+                self._give_up(agent)
 
     def _take(self, agent: str) -> Absence | None:
-        entry = self._absences.pop(agent, None)
-        if entry is None:
-            return None
-        self.kept -= len(entry[1].owed)
-        return entry[1]
+        for kept in self._absences:
+            entry = kept.pop(agent, None)
+            if entry is not None:
+                self.kept -= len(entry[1].owed)
+                return entry[1]
+        return None
 
     def _give_up(self, agent: str) -> None:
         if absence := self._take(agent):
@@ -261,21 +335,29 @@ class AgentMemory:
             numbers[agent] += 1
             return 1
 
-        weights = {agent: len(absence.owed) for agent, (_, absence) in self._absences.items()}
+        weights = {agent: len(absence.owed) for kept in self._absences for agent, (_, absence) in kept.items()}
         shorten(weights, self._max_kept - self._max_kept // 64, drop)
         for agent, lost in numbers.items():
-            until, absence = self._absences[agent]
+            (kept,) = (one for one in self._absences if agent in one)
+            until, absence = kept[agent]
+            self._changed.agent(agent)
             self._counts.limits.max_kept.add_of(agent, lost)
             self.kept -= lost
             self._count_lost(absence, lost)
             rest = dict(islice(absence.owed.items(), lost, None))
-            self._absences[agent] = (until, absence._replace(owed=rest))
+            kept[agent] = (until, absence._replace(owed=rest))
 
     def _count_lost(self, absence: Absence, lost: int) -> None:
         if absence.durable:
             self._counts.deliveries.given_up += lost
         else:
             self._counts.deliveries.never_acknowledged += lost
+
+
+def _sort(kept: OrderedDict[str, _Kept], until: Callable[[_Kept], float]) -> None:
+    items = sorted(kept.items(), key=lambda item: until(item[1]))
+    kept.clear()
+    kept.update(items)
 
 
 def _size_of(channel: str) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
@@ -19,9 +20,11 @@ from dcm_ws.core.grants import Grants
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.interpreter import Interpreter
+from dcm_ws.core.journal import Journal
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
+from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import Log, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -57,6 +60,8 @@ class Core:
     identity: Identity
     hub: Hub
     charges: Charges
+    journal: Journal
+    loading: Loading
     interpreter: Interpreter
     stats: Stats
 
@@ -78,7 +83,9 @@ def assemble(
     keys: PublishKeys,
     log: Log,
     ephemeral: Ephemeral,
+    changed: Changed,
     max_pending: int,
+    keep_durable: float,
     hub: type[Hub] = Hub,
     interpreter: type[Interpreter] = Interpreter,
 ) -> Core:
@@ -92,6 +99,8 @@ def assemble(
     @param publishable: the events that clients may publish.
     @param latest: the events of which only the latest matters.
     @param deliveries: counts in C{counts}, as do C{memory} and C{letters}.
+    @param changed: what C{deliveries} and C{memory} have got.
+    @param keep_durable: seconds for which the deliveries of absent agents are kept while there is a journal.
     @param hub: the class of the hub.
     @param interpreter: the class of the interpreter.
     """
@@ -99,7 +108,7 @@ def assemble(
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now)
     liveness = Liveness(world, rules, counts, clients)
-    giving_up = GivingUp(counts, clients=clients, letters=letters)
+    giving_up = GivingUp(counts, clients=clients, letters=letters, changed=changed)
     catch_up = CatchUp(
         counts,
         log=log,
@@ -107,6 +116,7 @@ def assemble(
         registry=registry,
         deliveries=deliveries,
         giving_up=giving_up,
+        changed=changed,
         max_pending=max_pending,
     )
     router = Router(
@@ -134,6 +144,7 @@ def assemble(
         clients=clients,
         letters=letters,
         catch_up=catch_up,
+        changed=changed,
     )
     identity = Identity(
         world,
@@ -147,7 +158,9 @@ def assemble(
         presence=presence,
         resumption=resumption,
         catch_up=catch_up,
+        changed=changed,
     )
+    journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
     the_hub = hub(
         world,
         rules,
@@ -169,6 +182,7 @@ def assemble(
         presence=presence,
         resumption=resumption,
         identity=identity,
+        journal=journal,
     )
     log.attach(router.deliver, the_hub.reset)
     charges = Charges(world.now, counts, the_hub.close)
@@ -190,6 +204,18 @@ def assemble(
         identity=identity,
         hub=the_hub,
         charges=charges,
+        journal=journal,
+        loading=Loading(
+            world,
+            channels=channels,
+            clients=clients,
+            memory=memory,
+            letters=letters,
+            resumption=resumption,
+            journal=journal,
+            log=log,
+            keep_deliveries=keep_durable,
+        ),
         interpreter=interpreter(
             world,
             rules,
@@ -203,6 +229,7 @@ def assemble(
             resumption=resumption,
             catch_up=catch_up,
             charges=charges,
+            changed=changed,
             authenticate=the_hub.authenticate,
         ),
         stats=Stats(

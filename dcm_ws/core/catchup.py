@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from dcm_ws.core.behind import NEVER, Behind
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import POISON
@@ -42,6 +43,7 @@ class CatchUp:
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
         giving_up: GivingUp,
+        changed: Changed,
         max_pending: int,
     ) -> None:
         self._sent = counts.sent
@@ -52,6 +54,7 @@ class CatchUp:
         self._registry = registry
         self._deliveries = deliveries
         self._giving_up = giving_up
+        self._changed = changed
         self._max_pending = max_pending
 
     @property
@@ -105,6 +108,7 @@ class CatchUp:
         @param owed: what its agent has not acknowledged, by position.
         @param go_on: as in L{Behind}.
         """
+        self._changed.agent(session.present)
         behind = session.behind
         begins = behind is None
         if behind is None:
@@ -131,6 +135,7 @@ class CatchUp:
         """
         Unsubscribe C{session} from a channel.
         """
+        self._changed.agent(session.present)
         self._registry.leave(session, channel)
         if session.behind is not None:
             session.behind.leave(channel)
@@ -153,6 +158,16 @@ class CatchUp:
             assert isinstance(client, Session)
             self._giving_up.give_up(client, event, deliveries, "overflow")
 
+    def places(self, session: Session) -> tuple[int, dict[str, int]]:
+        """
+        The position up to which C{session} has been sent everything, and that in each of its channels.
+        """
+        subscriptions, behind, head = self._registry.since(session), session.behind, self._log.head
+        if behind is None:
+            return head, dict.fromkeys(subscriptions, head)
+        after = min(behind.after, head)
+        return after, {name: max(after, since) for name, since in behind.lanes(subscriptions).items()}
+
     def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Owed], dict[str, int]]:
         """
         C{session} is not a connection of its agent any more: what it has not been sent of what its agent owed, and the
@@ -160,11 +175,10 @@ class CatchUp:
 
         @param stays: it goes on without the agent, and gets what else waits for it.
         """
-        subscriptions, behind = self._registry.since(session), session.behind
+        behind, (_, places) = session.behind, self.places(session)
         if behind is None:
-            return {}, dict.fromkeys(subscriptions, self._log.head)
-        lanes = behind.lanes(subscriptions)
-        owed, places = behind.owed, {name: max(behind.after, since) for name, since in lanes.items()}
+            return {}, places
+        owed = behind.owed
         if stays:
             behind.owed, behind.missed = {}, {}
         else:

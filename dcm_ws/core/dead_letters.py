@@ -8,7 +8,7 @@ agent is away, or leaves again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.fairness import shorten
 from dcm_ws.protocol.frames import header_size
+from dcm_ws.protocol.replies import event_frame, from_field, to_json
 
 Reason = Literal["attempts", "poison", "overflow"]
 """
@@ -42,19 +43,30 @@ class DeadLetter:
     @ivar died_at: ms since the epoch.
     @ivar redriven_at: the same; 0 if it was not.
     @ivar until: how long it is kept (monotonic seconds).
+    @ivar stored: it may be in the database.
     """
 
-    __slots__ = ("agent", "deliveries", "died_at", "event", "reason", "redriven_at", "until")
+    __slots__ = ("agent", "deliveries", "died_at", "event", "reason", "redriven_at", "stored", "until")
 
     def __init__(
-        self, agent: str, event: Tracked, deliveries: int, reason: Reason, *, died_at: int, until: float
+        self,
+        agent: str,
+        event: Tracked,
+        deliveries: int,
+        reason: Reason,
+        *,
+        died_at: int,
+        until: float,
+        redriven_at: int = 0,
+        stored: bool = False,
     ) -> None:
         self.agent = agent
         self.event = event
         self.deliveries = deliveries
         self.reason: Reason = reason
         self.died_at = died_at
-        self.redriven_at = 0
+        self.redriven_at = redriven_at
+        self.stored = stored
         self.until = until
 
     @property
@@ -67,12 +79,13 @@ class DeadLetter:
 
 class Listed(NamedTuple):
     """
-    A dead letter as it is shown.
+    A dead letter as it is shown, and stored.
 
     @ivar channel: what the event was published to.
     @ivar data: JSON, UTF-8, as it was published.
     @ivar at: the event's timestamp: ms since the epoch, like C{died_at} and C{redriven_at}.
     @ivar redriven_at: None if it was not.
+    @ivar sender: as in L{Draft<dcm_ws.core.entries.Draft>}.
     """
 
     agent: str
@@ -86,6 +99,16 @@ class Listed(NamedTuple):
     reason: Reason
     died_at: int
     redriven_at: int | None
+    sender: bytes = b""
+
+
+class LetterChanges(NamedTuple):
+    """
+    Dead letters that are new or different, and the agents and events of those that have gone.
+    """
+
+    kept: list[Listed]
+    dropped: list[tuple[str, str]]
 
 
 class _Event(msgspec.Struct):
@@ -94,6 +117,7 @@ class _Event(msgspec.Struct):
     data: msgspec.Raw
     timestamp: int
     origin: str = ""
+    sender: str | None = msgspec.field(default=None, name="from")
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -131,9 +155,12 @@ class DeadLetters:
         self._max_letters = max_letters
         self._max_bytes = max_bytes
         self._keep = keep
-        # by agent and position, in the order of dying
-        self._letters: dict[tuple[str, int], DeadLetter] = {}
+        # by agent and event, in the order of dying
+        self._letters: dict[tuple[str, str], DeadLetter] = {}
+        # by agent and position
         self._of: dict[str, dict[int, DeadLetter]] = {}
+        # what the database has to learn, if there is one: None for what has gone
+        self._changed: dict[tuple[str, str], DeadLetter | None] | None = None
         self.bytes = 0
         self.redriven = 0
 
@@ -147,19 +174,90 @@ class DeadLetters:
         self._letters.clear()
         self._of.clear()
         self.bytes = self.redriven = 0
+        self._changed = None
+
+    def load(self, rows: Iterable[Listed]) -> None:
+        """
+        Have what the database has, and note what changes for it from now on.
+
+        @param rows: in the order of dying.
+        """
+        self._changed = {}
+        now, now_ms = self._now(), self._wall_ms()
+        for row in rows:
+            if row.pos in self._of.get(row.agent, ()):
+                # somebody has changed the table
+                continue
+            frame = event_frame(row.event_id, to_json(row.channel), row.event, row.data, row.at, row.sender, row.pos)
+            letter = DeadLetter(
+                row.agent,
+                Tracked(row.pos, row.event_id, (frame,)),
+                row.deliveries,
+                row.reason,
+                died_at=row.died_at,
+                until=now + self._keep - (now_ms - row.died_at) / 1000,
+                redriven_at=row.redriven_at or 0,
+                stored=True,
+            )
+            self._add(letter)
+        self._make_room()
+
+    def changes(self) -> LetterChanges:
+        """
+        What the database has to learn since the last call.
+        """
+        changes = LetterChanges([], [])
+        changed, self._changed = self._changed or {}, None if self._changed is None else {}
+        for key, letter in changed.items():
+            if letter is None:
+                changes.dropped.append(key)
+            else:
+                letter.stored = True
+                changes.kept.append(listed(letter))
+        return changes
+
+    def put_back(self, changes: LetterChanges) -> None:
+        """
+        The database has not learnt of C{changes}, and has to.
+        """
+        if self._changed is None:
+            return
+        for one in changes.kept:
+            key = one.agent, one.event_id
+            if key in self._letters:
+                self._changed.setdefault(key, self._letters[key])
+        for key in changes.dropped:
+            self._changed.setdefault(key, None)
+
+    def _change(self, letter: DeadLetter) -> None:
+        if self._changed is not None:
+            self._changed[letter.agent, letter.event.id] = letter
 
     def bury(self, agent: str, event: Tracked, deliveries: int, reason: Reason) -> None:
         """
         C{agent} has not acknowledged the event, which is not sent to it any more.  One that was redriven dies again.
         """
-        self._drop(agent, event.seq)
         letter = DeadLetter(agent, event, deliveries, reason, died_at=self._wall_ms(), until=self._now() + self._keep)
-        self._letters[agent, event.seq] = letter
-        self._of.setdefault(agent, {})[event.seq] = letter
-        self.bytes += letter.size
+        self._add(letter)
+        self._change(letter)
         self._counts.died.add_of(agent)
         if reason == "poison":
             self._counts.poison += 1
+        self._make_room()
+
+    def _add(self, letter: DeadLetter) -> None:
+        agent, event = letter.agent, letter.event
+        former = self.get(agent, event.id)
+        if former is not None:
+            letter.stored = letter.stored or former.stored
+            self.drop(former)
+        self._letters[agent, event.id] = letter
+        self._of.setdefault(agent, {})[event.seq] = letter
+        self.bytes += letter.size
+        if letter.redriven_at:
+            self.redriven += 1
+
+    def _make_room(self) -> None:
         if len(self) > self._max_letters:
             numbers = {name: len(letters) for name, letters in self._of.items()}
             shorten(numbers, self._max_letters - self._max_letters // 64, lambda name: bool(self._crowd_out(name)))
@@ -184,11 +282,43 @@ class DeadLetters:
             if in_time and not (waiting and letter.redriven_at):
                 yield letter
 
+    def get(self, agent: str, event_id: str) -> DeadLetter | None:
+        """
+        The dead letter of C{agent} that an event has become, if it has and is kept.
+        """
+        return self._letters.get((agent, event_id))
+
+    def of_agent(self, agent: str) -> bool:
+        """
+        Has C{agent} dead letters?
+        """
+        return agent in self._of
+
     def drop(self, letter: DeadLetter) -> None:
         """
-        Forget a dead letter.
+        Forget a dead letter, which is kept.
         """
-        self._drop(letter.agent, letter.event.seq)
+        agent, key = letter.agent, (letter.agent, letter.event.id)
+        del self._letters[key]
+        letters = self._of[agent]
+        del letters[letter.event.seq]
+        if not letters:
+            del self._of[agent]
+        self.bytes -= letter.size
+        if letter.redriven_at:
+            self.redriven -= 1
+        if self._changed is not None:
+            if letter.stored:
+                self._changed[key] = None
+            else:
+                self._changed.pop(key, None)
+
+    def sent(self, letter: DeadLetter, deliveries: int) -> None:
+        """
+        The event, which was redriven, was sent so often until its agent left.
+        """
+        letter.deliveries = deliveries
+        self._change(letter)
 
     def redrive(self, letter: DeadLetter) -> None:
         """
@@ -196,6 +326,7 @@ class DeadLetters:
         """
         letter.redriven_at = self._wall_ms()
         letter.deliveries = 0
+        self._change(letter)
         self.redriven += 1
         self._counts.redriven += 1
 
@@ -230,18 +361,6 @@ class DeadLetters:
         self._crowded_out.add_of(agent)
         return letter.size
 
-    def _drop(self, agent: str, pos: int) -> None:
-        letter = self._letters.pop((agent, pos), None)
-        if letter is None:
-            return
-        letters = self._of[agent]
-        del letters[pos]
-        if not letters:
-            del self._of[agent]
-        self.bytes -= letter.size
-        if letter.redriven_at:
-            self.redriven -= 1
-
 
 def listed(letter: DeadLetter) -> Listed:
     """
@@ -261,4 +380,5 @@ def listed(letter: DeadLetter) -> Listed:
         reason=letter.reason,
         died_at=letter.died_at,
         redriven_at=letter.redriven_at or None,
+        sender=b"" if event.sender is None else from_field(event.sender),
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Set
 from itertools import chain
 from typing import NamedTuple, Protocol
 
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.fairness import fair_level
 from dcm_ws.core.schedule import Schedule
@@ -137,6 +138,7 @@ class DeliveryQueue:
 
     @param now: monotonic seconds.
     @param counts: receives its counts.
+    @param changed: receives the clients whose deliveries change.
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
@@ -155,6 +157,7 @@ class DeliveryQueue:
         self,
         now: Callable[[], float],
         counts: Counts,
+        changed: Changed,
         *,
         ack_timeout: float,
         max_attempts: int,
@@ -163,6 +166,7 @@ class DeliveryQueue:
     ) -> None:
         self._now = now
         self._counts = counts.deliveries
+        self._changed = changed
         self._overflowed = counts.limits.max_pending
         self._crowded_out = counts.limits.max_pending_bytes
         self._ack_timeout = ack_timeout
@@ -192,6 +196,9 @@ class DeliveryQueue:
         """
         delivery = Delivery(event, event.sends + 1, self._now() + self._ack_timeout)
         delivery.waiting = waiting = set(audience)
+        changed = self._changed.clients
+        if changed is not None:
+            changed.update(waiting)
         delivery.weight = self._hold(event)
         self._due.append(delivery)
         self.pending += len(waiting)
@@ -222,6 +229,9 @@ class DeliveryQueue:
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
             return False
+        changed = self._changed.clients
+        if changed is not None:
+            changed.add(client)
         # as L{_strike} does: acks come by the thousand
         waiting = delivery.waiting
         waiting.remove(client)
@@ -266,6 +276,7 @@ class DeliveryQueue:
         self._strike(old, client)
         self.pending += 1
         client.owed[event_id] = again
+        self._change(client)
         self._refused.put(again, again.due)
         self._counts.nacked += 1
         return True
@@ -328,6 +339,7 @@ class DeliveryQueue:
                         yield None
                         continue
                     del client.owed[event.id]
+                    self._change(client)
                     self.pending -= 1
                     client.is_silent = not client.durable
                     yield Late(client, (), event, old.sends + event.earlier)
@@ -364,12 +376,18 @@ class DeliveryQueue:
             self._due.append(again)
         again.waiting.add(client)
         client.owed[event.id] = again
+        self._change(client)
         return again
+
+    def _change(self, client: Recipient) -> None:
+        if self._changed.clients is not None:
+            self._changed.clients.add(client)
 
     def _settle(self, client: Recipient, event_id: str) -> bool:
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
             return False
+        self._change(client)
         self._strike(delivery, client)
         return True
 

@@ -4,6 +4,7 @@ What becomes of an event that a client does not acknowledge in the end (protocol
 
 from __future__ import annotations
 
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters, Reason
@@ -16,8 +17,9 @@ class GivingUp:
     Makes dead letters of what durable agents do not acknowledge, and counts what is given up.
     """
 
-    def __init__(self, counts: Counts, *, clients: Clients, letters: DeadLetters) -> None:
+    def __init__(self, counts: Counts, *, clients: Clients, letters: DeadLetters, changed: Changed) -> None:
         self._counts = counts.deliveries
+        self._changed = changed
         self._clients = clients
         self._letters = letters
 
@@ -39,6 +41,7 @@ class GivingUp:
         """
         An event that C{session} owed an ack for is not sent any more.
         """
+        self._changed.agent(session.present)
         if session.durable:
             self._counts.given_up += 1
         else:

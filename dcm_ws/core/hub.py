@@ -18,6 +18,7 @@ from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
+from dcm_ws.core.journal import Journal
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ports import Log, Peer, World
@@ -70,6 +71,7 @@ class Hub:
         presence: Presence,
         resumption: Resumption,
         identity: Identity,
+        journal: Journal,
     ) -> None:
         self._world = world
         self._rules = rules
@@ -97,6 +99,7 @@ class Hub:
         self._presence = presence
         self._resumption = resumption
         self._identity = identity
+        self._journal = journal
         self._leaving: dict[Session, None] = {}
         # closed by a reset, and not told so yet
         self._outdated: dict[Session, None] = {}
@@ -215,6 +218,8 @@ class Hub:
         self._outdated.update(dict.fromkeys(clients.sessions))
         clients.clear()
         self._leaving.clear()
+        # the journal first: it must not take for a change of agents that they are forgotten here
+        self._journal.clear()
         for part in (self._registry, self._liveness, self._deliveries, self._memory, self._letters, self._keys):
             part.clear()
 
@@ -283,6 +288,21 @@ class Hub:
         for letter in letters:
             self._letters.drop(letter)
         return len(letters)
+
+    def redrive_one(self, agent: str, event_id: str) -> Redriven:
+        """
+        Send one dead letter again.  Nothing happens if there is none, or if it has been redriven already.
+        """
+        return self._resumption.redrive_one(agent, event_id)
+
+    def purge_one(self, agent: str, event_id: str) -> bool:
+        """
+        Forget one dead letter.  False if there is none.
+        """
+        letter = self._letters.get(agent, event_id)
+        if letter is not None:
+            self._letters.drop(letter)
+        return letter is not None
 
     # periodic passes
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.grants import Grants
@@ -45,6 +46,7 @@ class Identity:
         presence: Presence,
         resumption: Resumption,
         catch_up: CatchUp,
+        changed: Changed,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._rules = rules
@@ -57,6 +59,7 @@ class Identity:
         self._presence = presence
         self._resumption = resumption
         self._catch_up = catch_up
+        self._changed = changed
 
     def verify(self, token: str) -> Claims:
         """
@@ -126,6 +129,7 @@ class Identity:
         session.agent = agent
         session.operator = claims.operator
         session.sender = from_field(agent)
+        self._changed.agent(present)
         self._give_own_channels(session, agent, claims.session_id or auth.session_id or session.origin.session_id)
         self._liveness.expect_expiry(session, claims.expires_at)
         self._resumption.take_over(session, agent, says_durable=bool(auth.durable))

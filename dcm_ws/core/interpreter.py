@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from dcm_ws.core.budgets import Refusal
 from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.delivery import DeliveryQueue
@@ -75,6 +76,7 @@ class Interpreter:
         resumption: Resumption,
         catch_up: CatchUp,
         charges: Charges,
+        changed: Changed,
         authenticate: Callable[[Session, Auth], None],
     ) -> None:
         self._now = world.now
@@ -93,6 +95,7 @@ class Interpreter:
         self._resumption = resumption
         self._catch_up = catch_up
         self._charges = charges
+        self._changed = changed
         self._authenticate = authenticate
 
     def receive(self, session: Session, message: str | bytes, size: int | None = None) -> None:
@@ -246,6 +249,7 @@ class Interpreter:
                 self._counts.limits.max_subscriptions.add()
                 raise too_many_subscriptions(most, command.id)
             self._registry.join(session, channel.name)
+            self._changed.agent(session.present)
         self._done(session, command.id, self._catch_up.place(session))
 
     def _resume(self, session: Session, command: Resume) -> None:

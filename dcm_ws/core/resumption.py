@@ -13,9 +13,10 @@ from msgspec import Raw
 
 from dcm_ws.core.agents import Absence, AgentMemory
 from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.dead_letters import DeadLetters
+from dcm_ws.core.dead_letters import DeadLetter, DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
@@ -57,6 +58,7 @@ class Resumption:
         clients: Clients,
         letters: DeadLetters,
         catch_up: CatchUp,
+        changed: Changed,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._max_subscriptions = rules.max_subscriptions
@@ -71,6 +73,7 @@ class Resumption:
         self._shared = clients.shared
         self._letters = letters
         self._catch_up = catch_up
+        self._changed = changed
 
     def keep(self, session: Session, *, stays: bool = False) -> None:
         """
@@ -84,6 +87,7 @@ class Resumption:
         waiting, places = self._catch_up.end(session, stays=stays)
         if agent is None:
             return
+        self._changed.agent(agent)
         owed = {event.seq: Owed(event.id, event.sends, event.earlier) for event in events} | waiting
         redriven = self._letters.redriven_of(agent)
         others = self._clients.others(session, agent)
@@ -91,9 +95,10 @@ class Resumption:
             for pos in redriven.keys() & owed.keys():
                 # it waits where it is
                 one = owed.pop(pos)
-                redriven[pos].deliveries = one.sends + one.earlier
+                self._letters.sent(redriven[pos], one.sends + one.earlier)
             kept = {pos: Owed(owed[pos].id, 0, owed[pos].sends + owed[pos].earlier) for pos in sorted(owed)}
-            self._memory.left(agent, Absence(places, kept, session.durable), session.client_id)
+            absence = Absence(places, kept, session.durable, self._wall_ms())
+            self._memory.left(agent, absence, session.client_id)
             return
         self._memory.remember(agent, frozenset(places), session.client_id, durable=session.durable)
         for pos in redriven.keys() & owed.keys():
@@ -134,6 +139,7 @@ class Resumption:
         for one in sessions:
             one.durable = True
             one.is_silent = False
+        self._changed.agent(session.agent)
 
     def settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
         """
@@ -144,7 +150,7 @@ class Resumption:
         is_alone = session.behind is None and session.agent not in self._shared and not self._letters.redriven
         if is_alone and message_id is not None:
             # nearly all acks
-            return self._deliveries.ack(session, message_id)
+            return self._deliveries.ack(session, message_id) or self._is_late(session, message_id)
         agent = session.present
         sessions = [session]
         if agent is not None:
@@ -152,9 +158,25 @@ class Resumption:
         settled = False
         for one in sessions:
             settled = self._settle(one, ack) or settled
-        if agent is not None and self._letters.redriven:
-            self._settle_redriven(agent, sessions, ack)
+        if agent is not None:
+            if self._letters.redriven:
+                self._settle_redriven(agent, sessions, ack)
+            if settled:
+                self._changed.agent(agent)
+            elif message_id is not None:
+                settled = self._is_late(session, message_id)
         return settled
+
+    def _is_late(self, session: Session, event_id: str) -> bool:
+        """
+        Is the event a dead letter that its agent has acknowledged after all?  Then it is one no more.
+        """
+        agent = session.present
+        letter = None if agent is None else self._letters.get(agent, event_id)
+        if letter is None:
+            return False
+        self._letters.drop(letter)
+        return True
 
     def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
         pos = ack.pos or 0
@@ -238,6 +260,20 @@ class Resumption:
         places = {} if absence is None else absence.channels
         return Absence(places, owed, session.durable)
 
+    def give(self, session: Session, absence: Absence) -> None:
+        """
+        What the agent of C{session} left behind was not known when it connected: it gets that now.
+        """
+        for channel in sorted(absence.channels):
+            if len(self._registry.channels(session)) < self._max_subscriptions:
+                self._registry.join(session, channel)
+        if absence.durable:
+            self.make_durable(session)
+        owed = dict(absence.owed)
+        for pos, letter in self._letters.redriven_of(session.name).items():
+            owed[pos] = Owed(letter.event.id, 0, letter.deliveries, letter.event)
+        self._catch_up.begin(session, missed=absence.channels, owed=owed)
+
     def resume(self, session: Session, position: Position | None, absence: Absence | None, request: Raw) -> None:
         """
         Send C{session} the ack of an C{auth} or a C{resume}, and what follows it in one pass: what its agent owes and
@@ -249,6 +285,7 @@ class Resumption:
         gap = None
         resumed: dict[str, int] = {}
         if position is not None:
+            self._changed.agent(session.present)
             for name in position.channels:
                 self._registry.join(session, name)
             resumed = dict.fromkeys(position.channels, position.pos)
@@ -276,7 +313,16 @@ class Resumption:
         @param agent: and C{since} and C{until} as in L{DeadLetters.find}.
         @param most: dead letters, at most.
         """
-        letters = list(islice(self._letters.find(agent, since, until, waiting=True), most))
+        return self._redrive(list(islice(self._letters.find(agent, since, until, waiting=True), most)))
+
+    def redrive_one(self, agent: str, event_id: str) -> Redriven:
+        """
+        Send one dead letter again, as L{redrive} does, unless there is none or it has been redriven already.
+        """
+        letter = self._letters.get(agent, event_id)
+        return self._redrive([] if letter is None or letter.redriven_at else [letter])
+
+    def _redrive(self, letters: Sequence[DeadLetter]) -> Redriven:
         by_agent: dict[str, dict[int, Owed]] = {}
         for letter in letters:
             self._letters.redrive(letter)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.assembly import Core
+from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
 
@@ -40,18 +41,22 @@ MEMORY_LIMITS: dict[str, Any] = {
 LOG_LIMITS: dict[str, Any] = {"keep": 86_400.0, "max_events": 100_000, "max_bytes": 64 << 20}
 
 
-def make_queue(clock: Clock, counts: Counts | None = None, **limits: Any) -> DeliveryQueue:
+def make_queue(
+    clock: Clock, counts: Counts | None = None, changed: Changed | None = None, **limits: Any
+) -> DeliveryQueue:
     """
     A queue of deliveries on C{clock}, with the limits of production except for those that are given.
     """
-    return DeliveryQueue(clock.seconds, counts or Counts(), **(QUEUE_LIMITS | limits))
+    return DeliveryQueue(clock.seconds, counts or Counts(), changed or Changed(), **(QUEUE_LIMITS | limits))
 
 
-def make_memory(clock: Clock, counts: Counts | None = None, **limits: Any) -> AgentMemory:
+def make_memory(
+    clock: Clock, counts: Counts | None = None, changed: Changed | None = None, **limits: Any
+) -> AgentMemory:
     """
     A memory of absent agents on C{clock}, with the limits of production except for those that are given.
     """
-    return AgentMemory(clock.seconds, counts or Counts(), **(MEMORY_LIMITS | limits))
+    return AgentMemory(clock.seconds, counts or Counts(), changed or Changed(), **(MEMORY_LIMITS | limits))
 
 
 def finish(job: Iterator[None]) -> int:

@@ -82,6 +82,7 @@ def test_event_that_is_never_acknowledged_becomes_a_dead_letter(clock: Clock, co
         "reason": "attempts",
         "died_at": WALL_MS + 15_000,
         "redriven_at": None,
+        "sender": b"",
     }
     assert ids(client.peer.take()) == [event_id] * 3
     assert failures(core) == (1, 0)

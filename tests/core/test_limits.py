@@ -335,7 +335,7 @@ def test_forgotten_agents_are_counted(clock: Clock, counts: Counts) -> None:
     """
     An agent forgotten because others came shows; one whose time was up does not.
     """
-    memory = make_memory(clock, counts, max_agents=2, keep_subscriptions=10)
+    memory = make_memory(clock, counts, max_agents=2, keep_subscriptions=10, keep_deliveries=10)
     for agent in ("ann", "bob", "cy"):
         memory.left(agent, Absence(frozenset(), (), 0))
     clock.advance(11)
