@@ -41,6 +41,7 @@ class LogSchema(NamedTuple):
     @ivar reason: why it is not usable; empty if it is.
     @ivar hint: what to do about it; may be empty.
     @ivar read_only: the only reason is that the server is read-only now, as a standby is.
+    @ivar grantees: the roles that may publish, in the order of their names; C{public} is everybody.
     @ivar altered: functions that are missing, or that differ from those of this release.
     """
 
@@ -50,6 +51,7 @@ class LogSchema(NamedTuple):
     reason: str = ""
     hint: str = ""
     read_only: bool = False
+    grantees: tuple[str, ...] = ()
     altered: tuple[str, ...] = ()
 
 
@@ -59,13 +61,20 @@ def log_schema(found: dict[str, Any]) -> LogSchema:
     """
     version, owner = found["version"] or 0, found["owner"] or ""
     functions = found["functions"] or {}
-    altered = tuple(name for name, digest in _DIGESTS.items() if functions.get(name) != digest) if version else ()
     reason, hint = _objection(found, version, owner)
-    if reason:
-        return LogSchema(version, owner, False, reason, hint, altered=altered)
-    if found["read_only"]:
-        return LogSchema(version, owner, False, "the server is read-only", "", read_only=True, altered=altered)
-    return LogSchema(version, owner, True, altered=altered)
+    standby = not reason and found["read_only"]
+    if standby:
+        reason = "the server is read-only"
+    return LogSchema(
+        version,
+        owner,
+        usable=not reason,
+        reason=reason,
+        hint=hint,
+        read_only=standby,
+        grantees=tuple(found["grantees"] or ()),
+        altered=tuple(name for name, digest in _DIGESTS.items() if functions.get(name) != digest) if version else (),
+    )
 
 
 def _objection(found: dict[str, Any], version: int, owner: str) -> tuple[str, str]:

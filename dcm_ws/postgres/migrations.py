@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from dcm_ws.postgres.install import TRUSTED, WRITABLE, names
 from dcm_ws.postgres.statements import literal, statement
+from dcm_ws.protocol.channels import IDENTIFIER_RULE
+from dcm_ws.protocol.events import EVENT_RULE
 
 STEPS = (statement("log/1"),)
 """
@@ -27,23 +29,42 @@ MARK = "dcm-ws log, version"
 The beginning of the comment on the schema; the version follows.
 """
 
-_KINDS = {"text": "text default 'null'", "json": "json", "jsonb": "jsonb"}
+_SURROGATES = statement("log/surrogates")
+_PUBLISH = {
+    "text": ("text default 'null'", statement("log/json") + "\n" + _SURROGATES),
+    "json": ("json", _SURROGATES),
+    # it has decoded all escapes
+    "jsonb": ("jsonb", ""),
+}
 _OPEN = {
     **{
-        f"dcm_ws.publish(text,text,{kind},text)": statement("log/publish", data=data, checks="")
-        for kind, data in _KINDS.items()
+        f"dcm_ws.publish(text,text,{kind},text)": statement("log/publish", data=data, checks=checks)
+        for kind, (data, checks) in _PUBLISH.items()
     },
     "dcm_ws.head()": statement("log/head"),
 }
 _OWN = {
+    "dcm_ws.check_data(text)": statement("log/check_data"),
+    "dcm_ws.check_size(integer)": statement("log/check_size"),
+    "dcm_ws.check_names(text,text)": statement(
+        "log/check_names", event_rule=EVENT_RULE, identifier_rule=IDENTIFIER_RULE
+    ),
     "dcm_ws.known(text,bigint)": statement("log/known"),
     "dcm_ws.new_epoch()": statement("log/new_epoch"),
     "dcm_ws.redrive(text,timestamp with time zone,timestamp with time zone,integer)": statement("log/redrive"),
+    "dcm_ws.repaired(text)": statement("log/repaired"),
 }
 FUNCTIONS = {**_OWN, **_OPEN}
 """
 The functions by signature, each with the SQL that creates it.
 """
+
+
+_HOME = statement("log/owner", trusted=TRUSTED, mark=MARK)
+
+
+def _role(name: str | None) -> str:
+    return "null::name" if name is None else f"{literal(name)}::name"
 
 
 def source(sql: str) -> str:
@@ -68,7 +89,7 @@ def log_sql(owner: str | None = None, grantees: Iterable[str] = (), steps: Itera
     steps = list(steps)
     return statement(
         "log/install",
-        owner="null::name" if owner is None else literal(owner),
+        owner=_role(owner),
         grantees=names(sorted(set(grantees))),
         version=str(len(steps)),
         mark=MARK,
@@ -78,5 +99,22 @@ def log_sql(owner: str | None = None, grantees: Iterable[str] = (), steps: Itera
         functions=",\n".join(f"({literal(name)}, $code${sql}$code$)" for name, sql in FUNCTIONS.items()),
         open=f"array[{', '.join(map(literal, _OPEN))}]",
         writable=WRITABLE,
-        home=statement("log/owner", trusted=TRUSTED, mark=MARK),
+        home=_HOME,
     )
+
+
+def remove_log_sql(owner: str | None = None) -> str:
+    """
+    Returns SQL that removes the schema with all that is in it.
+
+    It raises an exception if the schema is not one of dcm-ws, or if objects of others depend on it.
+
+    @param owner: as in L{log_sql}.
+    """
+    return statement("log/remove", owner=_role(owner), writable=WRITABLE, home=_HOME)
+
+
+CONTENTS = statement("log/contents")
+"""
+Selects one row with one JSON value: the numbers of events, states of agents and dead letters in the schema.
+"""

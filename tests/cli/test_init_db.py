@@ -203,7 +203,7 @@ def test_again_and_back(tmp_path: Path) -> None:
         variables = {"DATABASE_URL": server.url}
 
         def init(*arguments: str) -> dict[str, int]:
-            done = run(tmp_path, "init-db", "--apply", "--json", *arguments, **variables)
+            done = run(tmp_path, "init-db", "--apply", "--json", "--without-log", *arguments, **variables)
             assert done.returncode == 0, done.stderr
             answer: dict[str, int] = json.loads(done.stdout)
             return answer
@@ -233,9 +233,9 @@ def test_tables_that_were_there(tmp_path: Path) -> None:
 
 def apply(folder: Path, server: PostgresServer, *arguments: str) -> str:
     """
-    What init-db --apply says, which must succeed.
+    What init-db --apply says of the triggers; it must succeed.
     """
-    done = run(folder, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
+    done = run(folder, "init-db", "--apply", "--without-log", *arguments, DATABASE_URL=server.url)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

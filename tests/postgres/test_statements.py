@@ -17,7 +17,7 @@ import pytest
 from dcm_ws.postgres.figures import QUERIES, SCHEMAS, found, guarded, joined, relations, sql_of
 from dcm_ws.postgres.install import BEGIN, INSTALLED, install_sql, remove_sql
 from dcm_ws.postgres.log_schema import FIND
-from dcm_ws.postgres.migrations import log_sql
+from dcm_ws.postgres.migrations import CONTENTS, log_sql, remove_log_sql
 from dcm_ws.postgres.schema import TABLES
 from dcm_ws.postgres.statements import literal, statement
 from dcm_ws.postgres.triggers import Choice
@@ -51,6 +51,8 @@ def statements(cursor: Any) -> Iterator[str]:
     yield log_sql()
     yield FIND
     yield from agent_statements(cursor)
+    yield CONTENTS
+    yield remove_log_sql()
 
 
 def agent_statements(cursor: Any) -> Iterator[str]:

@@ -13,6 +13,9 @@ select json_build_object(
         union all
         select p.proname from pg_proc p where p.pronamespace = n.oid and p.proowner <> n.nspowner
         limit 1),
+    'grantees', (
+        select json_agg(distinct coalesce(pg_get_userbyid(nullif(a.grantee, 0))::text, 'public'))
+        from aclexplode(n.nspacl) as a where a.grantee <> n.nspowner and a.privilege_type = 'USAGE'),
     'functions', (
         select json_object_agg(p.oid::regprocedure::text, md5(p.prosrc)) from pg_proc p where p.pronamespace = n.oid)
 )
