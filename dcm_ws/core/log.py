@@ -236,6 +236,7 @@ class MemoryLog:
             "waitingBytes": 0,
             "inboxBytes": 0,
             "partitions": 0,
+            "heldSince": None,
             "oldest": logged_ms,
             "keep": self._keep,
         }

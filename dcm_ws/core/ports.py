@@ -93,7 +93,8 @@ class LogReport(TypedDict):
     events) or C{down}; C{reason} says why it is not up, or why it is in memory.  C{first}, C{events} and C{bytes} are
     what is kept, of at most C{maxBytes}, for C{keep} seconds; C{oldest} is when the oldest of it was logged, in ms
     since the epoch.  C{waiting} publishes of C{waitingBytes} have no answer yet.  C{inboxBytes} and C{partitions} are
-    those of the database.
+    those of the database; C{heldSince} is since when locks of others have kept its tables from being cleaned up, in ms
+    since the epoch.
     """
 
     engine: str
@@ -109,6 +110,7 @@ class LogReport(TypedDict):
     waitingBytes: int
     inboxBytes: int
     partitions: int
+    heldSince: int | None
     oldest: int | None
     keep: float
 

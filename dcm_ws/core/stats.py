@@ -87,6 +87,7 @@ class LogStats(TypedDict):
     keep: float
     partitions: int
     inboxBytes: int
+    heldSince: int | None
     waiting: int
     waitingBytes: int
     refused: int
@@ -286,6 +287,7 @@ class Stats:
             "keep": log["keep"],
             "partitions": log["partitions"],
             "inboxBytes": log["inboxBytes"],
+            "heldSince": log["heldSince"],
             "waiting": log["waiting"],
             "waitingBytes": log["waitingBytes"],
             "refused": engine.refused.value,

@@ -48,6 +48,11 @@ def _contents(log: LogStats) -> Iterator[Metric]:
     yield gauge(
         "log_inbox_bytes", "Bytes of the inbox of the log in the database, with what is numbered", log["inboxBytes"]
     )
+    yield moment(
+        "log_held_since",
+        "Since when locks of others have kept the tables of the log from being cleaned up",
+        log["heldSince"],
+    )
 
 
 def _engine(log: LogStats, counts: Counts) -> Iterator[Metric]:

@@ -333,6 +333,7 @@ def test_report(clock: Clock) -> None:
         "waitingBytes": 0,
         "inboxBytes": 0,
         "partitions": 0,
+        "heldSince": None,
         "oldest": None,
         "keep": 60.0,
     }

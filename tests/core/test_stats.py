@@ -94,6 +94,7 @@ def test_counts(core: Core) -> None:
             "keep": core.log.report()["keep"],
             "partitions": 0,
             "inboxBytes": 0,
+            "heldSince": None,
             "waiting": 0,
             "waitingBytes": 0,
             "refused": 0,
