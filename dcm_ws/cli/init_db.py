@@ -53,6 +53,7 @@ _LOCK = "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('dcm-ws ini
     help="Owner of the schema dcm_ws: the role that the service connects as.  Default: the role that runs the SQL.",
 )
 @click.option("--without-log", is_flag=True, help="Leave the durable log out: the triggers and tables only.")
+@click.option("--without-triggers", is_flag=True, help="Leave the triggers and tables out: the durable log only.")
 @click.option("--replicated", is_flag=True, help="Send events for rows that logical replication applies here, too.")
 @click.option(
     "--database-url",
@@ -72,6 +73,7 @@ def command(
     grants: tuple[str, ...],
     owner: str | None,
     without_log: bool,
+    without_triggers: bool,
     replicated: bool,
     database_url: str | None,
     as_json: bool,
@@ -87,7 +89,7 @@ def command(
     and remove what differs.  A schema dcm_ws of an older version is migrated; the service may run meanwhile.
 
     If your application already publishes some of these events, they would arrive twice: choose only the others with
-    --table or --event.
+    --table or --event.  If it publishes all of them, use --without-triggers.
 
     Exit codes: 0 shown, or done; 1 it failed, and nothing was changed; 2 invalid usage.
 
@@ -96,6 +98,7 @@ def command(
       dcm-ws init-db                               # show the SQL
       dcm-ws init-db --apply                       # run it
       dcm-ws init-db --apply --owner dcm_ws --grant app
+      dcm-ws init-db --apply --without-triggers
       dcm-ws init-db --apply --without-log --table agent_messages --exclude-column payload
       dcm-ws init-db --apply --event subtask.completed --event subtask.failed
       dcm-ws init-db --remove --apply              # undo it: the events in the log are lost
@@ -107,8 +110,13 @@ def command(
         )
     if without_log and (grants or owner):
         raise click.UsageError("--grant and --owner are about the log, and --without-log leaves it out")
+    if without_triggers and (choice != Choice() or without_log):
+        raise click.UsageError(
+            "--without-triggers leaves only the log; it cannot be combined with a choice of triggers or --without-log"
+        )
     log = "" if without_log else remove_log_sql(owner) if remove else log_sql(owner, grants)
-    sql = f"{remove_sql() if remove else install_sql(choice)}\n{log}"
+    triggers = "" if without_triggers else remove_sql() if remove else install_sql(choice)
+    sql = f"{triggers}\n{log}"
     if not apply:
         sql = in_transaction(sql)
         click.echo(json.dumps({"version": VERSION, "sql": sql}) if as_json else sql.strip())
@@ -120,10 +128,11 @@ def command(
             report["log"] = {"before": before.log.version, "version": after.log.version, **before.contents}
         click.echo(json.dumps(report))
         return
-    if remove:
-        click.echo("triggers removed; the tables stay" if before.triggers.functions else "there were no triggers")
-    else:
-        click.echo(f"triggers, version {VERSION}: {_difference(before.triggers, after.triggers, choice)}")
+    if not without_triggers:
+        if remove:
+            click.echo("triggers removed; the tables stay" if before.triggers.functions else "there were no triggers")
+        else:
+            click.echo(f"triggers, version {VERSION}: {_difference(before.triggers, after.triggers, choice)}")
     if not without_log:
         click.echo(
             _removed(before) if remove else f"log, version {after.log.version}: {_log_difference(before, after)}"
