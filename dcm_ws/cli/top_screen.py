@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from dcm_ws.cli import top_log
 from dcm_ws.cli.terminal import harmless
 from dcm_ws.cli.top_report import Part, Report, is_number, number_at
 
@@ -93,11 +94,14 @@ def screen(report: Report, before: Report | None, elapsed: float, trouble: str, 
         "",
         _by_name("agent", "dead letters", _loads(stats, "dead")),
     )
-    counts = _counts(stats, before["stats"] if before else None, elapsed)
-    return Group(_head(report["health"], where), Text(trouble, "bold red"), _Columns(counts, names))
+    counts = _counts(report, before["stats"] if before else None, elapsed)
+    head = [_head(report["health"], top_log.headline(stats), where), Text(trouble, "bold red")]
+    if log_trouble := top_log.trouble(stats):
+        head.append(Text(log_trouble, "bold yellow"))
+    return Group(*head, _Columns(counts, names))
 
 
-def _head(health: Part, where: str) -> Text:
+def _head(health: Part, log: str, where: str) -> Text:
     status = str(health.get("status"))
     state = health["database"].get("state") if isinstance(health.get("database"), dict) else "none"
     return Text.assemble(
@@ -107,16 +111,23 @@ def _head(health: Part, where: str) -> Text:
         (harmless(status), _STYLES.get(status, "bold red")),
         f"   up {_duration(health.get('uptime_s', 0))}",
         f"   database {harmless(str(state))}",
+        f"   {log}" * bool(log),
         (f"   {harmless(where)}", "dim"),
     )
 
 
-def _counts(stats: Part, before: Part | None, elapsed: float) -> Table:
+def _counts(report: Report, before: Part | None, elapsed: float) -> Table:
+    stats = report["stats"]
     table = _table("", "now", "per second")
-    for label, place in (*_COUNTS, *_problems(stats)):
+    durable = (*top_log.COUNTS, *top_log.JOURNAL_COUNTS) if top_log.is_durable(stats) else ()
+    for label, place in (*_COUNTS, *durable, *_problems(stats)):
         value, earlier = number_at(stats, place), number_at(before, place) if before else None
         if value is not None:
             table.add_row(label, f"{value:,}", _rate(value, earlier, elapsed))
+    for label, seconds in top_log.ages(stats, report["health"]):
+        table.add_row(label, _duration(seconds), "")
+    for label, ms in top_log.means(stats, before):
+        table.add_row(label, f"{ms:,.1f}", "")
     return table
 
 
