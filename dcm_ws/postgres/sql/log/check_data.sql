@@ -22,7 +22,7 @@ begin
     if exists (
         select from regexp_matches(bare, '[0-9][0-9.]{200,}(?:[eE][+-]?[0-9]+)?|[0-9][0-9.]*[eE][+]?[0-9]{3,}', 'g')
             as found (number)
-        where case when number[1] ~ '[eE][+-]?0*[0-9]{5,}$' then number[1] !~ '[eE]-'
+        where case when number[1] ~ '[eE][+-]?0*[1-9][0-9]{4,}$' then number[1] !~ '[eE]-'
             else number[1]::numeric >= 1.797693134862315807937e308 end) then
         raise exception 'dcm_ws.publish: data has a number beyond the range of a 64-bit float' using errcode = '22023';
     end if;

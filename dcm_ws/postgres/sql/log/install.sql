@@ -8,6 +8,7 @@ declare
     version int := 0;
     home record;
     one record;
+    complete boolean := true;
     granted name[];
     role name;
     granted_function text;
@@ -44,13 +45,15 @@ begin
         end if;
         if one.found is null then
             execute format('revoke all on function %s from public', one.name);
+            complete := false;
         end if;
     end loop;
     granted := array(
         select distinct coalesce(pg_get_userbyid(nullif(a.grantee, 0))::name, 'public')
         from pg_namespace n, aclexplode(n.nspacl) as a
         where n.nspname = 'dcm_ws' and a.grantee <> n.nspowner and a.privilege_type = 'USAGE' order by 1);
-    if grantees <> '{}' and grantees <> granted then
+    grantees := coalesce(nullif(grantees, '{}'), granted);
+    if grantees <> granted or not complete then
         foreach role in array granted loop
             execute format('revoke all on schema dcm_ws from %I', role);
             execute format('revoke all on all functions in schema dcm_ws from %I', role);
