@@ -15,7 +15,9 @@ from dcm_ws.app.database import Database
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.modes import (
     connections_per_address,
+    has_durable_log,
     http_per_address,
+    log_bytes,
     origin_patterns,
     rate_burst,
     rate_bytes,
@@ -27,6 +29,8 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
+from dcm_ws.brokers.log_rows import LogRows
+from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.agents import KEEP_DELIVERIES, AgentMemory
 from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.changed import Changed
@@ -40,6 +44,7 @@ from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
+from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
@@ -101,12 +106,14 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     clock = RunningClock(world.now)
     base = _Base(settings, reactor, replace(world, now=clock))
     counts = Counts()
-    core = _make_core(base, counts)
+    channels = Channels(settings.extra_channels)
+    log = _make_log(base, counts, channels)
+    core = _make_core(base, counts, log, channels)
     clock.longest = 3 * core.liveness.interval
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
     pacing = Pacing(reactor)
-    database = _make_database(base, core, summary, pacing)
+    database = _make_database(base, core, log, summary, pacing)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
     endpoints = Endpoints(reactor, production=settings.production)
@@ -135,7 +142,42 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     )
 
 
-def _make_core(base: _Base, counts: Counts) -> Core:
+def _make_log(base: _Base, counts: Counts, channels: Channels) -> MemoryLog | PostgresLog:
+    """
+    The log; where it may be in the database, memory has its end.
+    """
+    settings, now = base.settings, base.world.now
+    durable = has_durable_log(settings)
+    memory = MemoryLog(
+        base.world.random(8),
+        now,
+        keep=settings.log_keep,
+        max_events=settings.max_recent_events,
+        max_bytes=min(log_bytes(settings, durable=False), log_bytes(settings, durable=durable)),
+        crowded=None if durable else counts.limits.max_recent_events.add_of,
+        wall_ms=base.world.wall_ms,
+    )
+    if not durable:
+        return memory
+    queue = PublishQueue(
+        now,
+        counts.limits.max_log_waiting.add_of,
+        max_events=settings.max_log_waiting,
+        max_bytes=64 << 20,
+    )
+    return PostgresLog(
+        memory,
+        LogRows(channels),
+        queue,
+        counts.engine,
+        later=base.reactor.callLater,
+        now=now,
+        keep=settings.log_keep,
+        max_bytes=log_bytes(settings, durable=True),
+    )
+
+
+def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channels: Channels) -> Core:
     settings, now, changed = base.settings, base.world.now, Changed()
     keep_deliveries = settings.keep_deliveries
     return assemble(
@@ -146,7 +188,7 @@ def _make_core(base: _Base, counts: Counts) -> Core:
         secrets=settings.secrets,
         publishable=Publishable(settings.extra_events),
         latest=LatestEvents(settings.latest_events),
-        channels=Channels(settings.extra_channels),
+        channels=channels,
         deliveries=DeliveryQueue(
             now,
             counts,
@@ -173,15 +215,7 @@ def _make_core(base: _Base, counts: Counts) -> Core:
             max_bytes=settings.max_dead_letter_bytes,
         ),
         keys=PublishKeys(now, counts, max_keys=settings.max_keys),
-        log=MemoryLog(
-            base.world.random(8),
-            now,
-            keep=settings.log_keep,
-            max_events=settings.max_recent_events,
-            max_bytes=settings.log_max_bytes,
-            crowded=counts.limits.max_recent_events.add_of,
-            wall_ms=base.world.wall_ms,
-        ),
+        log=log,
         ephemeral=Ephemeral(settings.ephemeral_events),
         changed=changed,
         keep_durable=_KEEP_DURABLE if keep_deliveries is None else keep_deliveries,
@@ -212,7 +246,9 @@ def _make_rules(settings: Settings) -> Rules:
     )
 
 
-def _make_database(base: _Base, core: Core, summary: Summary, pacing: Pacing) -> Database | None:
+def _make_database(
+    base: _Base, core: Core, log: MemoryLog | PostgresLog, summary: Summary, pacing: Pacing
+) -> Database | None:
     settings = base.settings
     if not settings.embedded and settings.database is None:
         return None
@@ -225,6 +261,7 @@ def _make_database(base: _Base, core: Core, summary: Summary, pacing: Pacing) ->
         counts=core.counts,
         summary=summary,
         pacing=pacing,
+        log=log if isinstance(log, PostgresLog) else None,
     )
 
 

@@ -13,8 +13,12 @@ from twisted.logger import Logger
 
 from dcm_ws.app.errors import StartError
 from dcm_ws.app.files import default_folder
+from dcm_ws.app.modes import log_bytes
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
+from dcm_ws.brokers.log_reader import LogReader
+from dcm_ws.brokers.numberer import NoLogError, Numberer
+from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
@@ -26,6 +30,7 @@ from dcm_ws.postgres.data_folder import EmbeddedError
 from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.postgres.kpis import KpiPoller
 from dcm_ws.postgres.listener import NotifyListener
+from dcm_ws.postgres.upkeep import Upkeep
 from dcm_ws.protocol.channels import GLOBAL, METRICS
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.websocket.pacing import Pacing
@@ -40,6 +45,7 @@ class Database(MultiService):
     @param settings: name a database, or ask for the embedded one.
     @param pacing: of the connections that the events are written to.
     @param summary: receives what is wrong with notifications that are not events.
+    @param log: the log, if it may be in the database.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Database(MultiService):
         counts: Counts,
         summary: Summary,
         pacing: Pacing,
+        log: PostgresLog | None,
     ) -> None:
         super().__init__()
         self._router = router
@@ -76,13 +83,50 @@ class Database(MultiService):
             random=random.random,
         )
         self._listener.setServiceParent(self)
+        self._numberer: Numberer | None = None
+        if log is not None:
+            self._numberer = self._make_numberer(log, settings, reactor, world, counts)
+            self._listener.woken = self._numberer.wake
 
-    @property
-    def up(self) -> Deferred[None]:
+    def _make_numberer(
+        self, log: PostgresLog, settings: Settings, reactor: Any, world: World, counts: Counts
+    ) -> Numberer:
+        log.reader = reader = LogReader(reactor, self._place, world.now)
+        reader.setServiceParent(self)
+        numberer = Numberer(
+            reactor,
+            self._place,
+            log,
+            NoStore(),
+            counts.engine,
+            required=settings.log == "postgres",
+            new_epoch=lambda: world.random(8),
+            upkeep=Upkeep(
+                world.now,
+                world.wall_ms,
+                keep=settings.log_keep,
+                max_bytes=log_bytes(settings, durable=True),
+                kept=log.kept,
+            ),
+            now=world.now,
+            wall_ms=world.wall_ms,
+            random=random.random,
+        )
+        numberer.setServiceParent(self)
+        return numberer
+
+    async def up(self) -> None:
         """
-        Fires once the service LISTENs.
+        Wait until the service LISTENs, and the log is there.
+
+        @raise StartError: the settings demand a log that the database does not have.
         """
-        return self._listener.up
+        await self._listener.up
+        if self._numberer is not None:
+            try:
+                await self._numberer.found
+            except NoLogError as error:
+                raise StartError(str(error)) from None
 
     def report(self) -> DatabaseStats:
         """
@@ -144,3 +188,11 @@ class Database(MultiService):
 
     def _took_metrics(self, kpis: object) -> None:
         self._router.announce(METRICS, "metric.update", kpis)
+
+
+class NoStore:
+    async def read(self, connection: object) -> object:
+        return None
+
+    def apply(self, state: object) -> None:
+        pass

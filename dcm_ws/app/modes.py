@@ -51,6 +51,24 @@ def http_per_address(settings: Settings) -> int:
     return min(usual or most, most or usual)
 
 
+def log_bytes(settings: Settings, *, durable: bool) -> int:
+    """
+    Bytes of the log.
+
+    @param durable: of the one in the database.
+    """
+    if settings.log_max_bytes is not None:
+        return settings.log_max_bytes
+    return 4 << 30 if durable else 64 << 20
+
+
+def has_durable_log(settings: Settings) -> bool:
+    """
+    May the log be in the database?
+    """
+    return settings.log != "memory" and (settings.embedded or settings.database is not None)
+
+
 def origin_patterns(settings: Settings) -> tuple[str, ...]:
     """
     The origins of web pages that may connect.

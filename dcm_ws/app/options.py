@@ -345,7 +345,7 @@ class Fields:
         "deliveries kept for absent agents; beyond it, the agents that have most lose their oldest",
     )
     max_recent_events: int = setting(
-        100_000, COUNT, "events in the log; beyond it, the publisher that has most there loses its oldest"
+        100_000, COUNT, "events of the log in memory; beyond it, the publisher that has most there loses its oldest"
     )
     max_recent_bytes: int = setting(
         64 << 20,
@@ -361,9 +361,25 @@ class Fields:
         COUNT,
         "keys of publishes remembered; beyond it, the publishers that have most lose their oldest",
     )
+    log: str = setting(
+        "auto",
+        Choice(words=("auto", "memory", "postgres")),
+        "where the log is; `auto` is the database, if it has the schema `dcm_ws` and this role may use it, and memory"
+        " otherwise; `postgres` refuses to start without that schema",
+    )
     log_keep: float = setting(86_400.0, SECONDS, "time for which an event stays in the log")
-    log_max_bytes: int = setting(
-        64 << 20, BYTES, "maximum size of the log; beyond it, the publisher that has most there loses its oldest"
+    log_max_bytes: int | None = setting(
+        None,
+        BYTES,
+        "maximum size of the log; in memory, the publisher that has most there loses its oldest beyond it; in the"
+        " database, the oldest events are dropped",
+        otherwise="4 GiB in the database, 64 MiB in memory",
+    )
+    max_log_waiting: int = setting(
+        10_000,
+        COUNT,
+        "events of clients that wait to be written to the log in the database; beyond it, and beyond 64 MiB of them,"
+        " the publisher that has most is refused",
     )
 
     allowed_origins: tuple[str, ...] = setting(

@@ -103,7 +103,7 @@ class DCMService(MultiService):
         if self._database is not None:
             await self._database.prepare()
             self._database.setServiceParent(self)
-            await self._database.up
+            await self._database.up()
         # not before a signal would stop it in order
         self._reactor.callWhenRunning(_log.info, "ready")
         return self

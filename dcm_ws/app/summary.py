@@ -22,6 +22,7 @@ _LOSSES = {
         "dead letters were dropped before their time",
         "--max-dead-letters and --max-dead-letter-bytes",
     ),
+    "max_log_waiting": ("events found no room among those that wait for the log", "--max-log-waiting"),
     "max_keys": ("keys of publishes were forgotten before their time", "--max-keys"),
 }
 """
@@ -50,6 +51,7 @@ class Summary:
         self._counts = counts
         self._given_up = 0
         self._died = 0
+        self._refused = 0
         self._bad = 0
         self._why_bad = ""
         self._lost = dict.fromkeys(_LOSSES, 0)
@@ -90,6 +92,20 @@ class Summary:
             _log.warn("{n} bad notifications in the last minute; the last one: {reason!a}", n=bad, reason=self._why_bad)
         for name, (what, options) in _LOSSES.items():
             self._write_losses(name, what, options)
+        self._write_refused()
+
+    def _write_refused(self) -> None:
+        refused = self._counts.engine.refused
+        before, self._refused = self._refused, refused.value
+        publishers = refused.take_losers()
+        if publishers:
+            most = max(publishers, key=publishers.__getitem__)
+            _log.warn(
+                "{n} events could not be written to the log in the last minute: {most} of {who}",
+                n=refused.value - before,
+                most=publishers[most],
+                who=most.strip() if most.startswith(" ") else f"agent {shown(most)}",
+            )
 
     def _write_dead_letters(self) -> None:
         died = self._counts.dead_letters.died

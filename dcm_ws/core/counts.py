@@ -143,6 +143,7 @@ class LimitCounts:
     max_agents: SharedCount = field(default_factory=SharedCount)
     max_agent_bytes: SharedCount = field(default_factory=SharedCount)
     max_recent_events: SharedCount = field(default_factory=SharedCount)
+    max_log_waiting: SharedCount = field(default_factory=SharedCount)
     max_dead_letters: SharedCount = field(default_factory=SharedCount)
     max_keys: SharedCount = field(default_factory=SharedCount)
     log_buffer: Count = field(default_factory=Count)

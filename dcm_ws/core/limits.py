@@ -211,6 +211,13 @@ _STATE = (
         "{max-recent-events}, {log-max-bytes}",
     ),
     Limit(
+        "maxLogWaiting",
+        "events that wait to be written to the log in the database, and 64 MiB of them",
+        "service",
+        "`NOT_AVAILABLE` for the publisher that has most",
+        "--max-log-waiting",
+    ),
+    Limit(
         "maxDeadLetters",
         "dead letters; bytes: `--max-dead-letter-bytes`",
         "service",

@@ -27,6 +27,11 @@ CHANNEL = "dcm_events"
 The channel of the notifications.
 """
 
+WAKE = "dcm_ws_wake"
+"""
+The channel on which C{dcm_ws.publish} says that there is something in the inbox of the log.
+"""
+
 PROBE_TIMEOUT = 3.0
 """
 Seconds until a probe must have arrived.
@@ -44,14 +49,18 @@ class ListenConnection(DatabaseConnection):
 
     @param heard: called with the payloads of one read.
     @param echo: the name of a channel that only this connection uses.
+    @param woken: called when there may be something in the inbox of the log.
 
     @ivar paused: nothing is read now; the notifications stay in the socket's buffers and in the database.
     """
 
-    def __init__(self, reactor: Any, heard: Callable[[list[str]], None], echo: str) -> None:
+    def __init__(
+        self, reactor: Any, heard: Callable[[list[str]], None], echo: str, woken: Callable[[], object]
+    ) -> None:
         super().__init__(reactor)
         self._heard = heard
         self._echo = echo
+        self._woken = woken
         self._arrival: Deferred[None] | None = None
         self._as_bytes = False
         self._direct = False
@@ -71,7 +80,8 @@ class ListenConnection(DatabaseConnection):
             self.close()
             await connect(self, place, "dcm-ws listen", writable=True, encoding="LATIN1")
         with deadline(self, PROBE_TIMEOUT):
-            rows = await self.runQuery(f"listen {CHANNEL}; listen {self._echo}; select pg_catalog.pg_backend_pid()")
+            await self.runOperation(f"listen {CHANNEL}; listen {WAKE}; listen {self._echo}")
+            rows = await self.runQuery("select pg_catalog.pg_backend_pid()")
         # behind a pooler the two differ: the pooler answers the handshake with a number of its own
         self._direct = rows[0][0] == self.pollable().info.backend_pid
         await self._hear_another()
@@ -154,6 +164,8 @@ class ListenConnection(DatabaseConnection):
         notifies = self.pollable().notifies
         if notifies:
             payloads = [notify.payload for notify in notifies if notify.channel == CHANNEL]
+            if len(payloads) < len(notifies) and any(notify.channel == WAKE for notify in notifies):
+                self._woken()
             del notifies[:]
             if self._arrival is not None:
                 arrival, self._arrival = self._arrival, None

@@ -60,6 +60,7 @@ class NotifyListener(Service):
     @param now: monotonic seconds.
     @param random: returns a number from 0 to 1.
 
+    @ivar woken: called when there may be new events in the inbox of the log.
     @ivar up: fires when the service listens for the first time.
     @ivar connects: how often it has connected.
     @ivar reason: why the database is down; empty if it is not.
@@ -90,6 +91,7 @@ class NotifyListener(Service):
         self._sleep: Deferred[None] | None = None
         self._ended: Deferred[None] | None = None
         self._was_down = False
+        self.woken: Callable[[], object] = _nothing
         self.up: Deferred[None] = Deferred()
         self.state = DatabaseState.CONNECTING
         self.connects = 0
@@ -153,7 +155,7 @@ class NotifyListener(Service):
 
     async def _listen(self) -> ListenConnection:
         place = await self._address()
-        connection = ListenConnection(self._reactor, self._inbox.receive, self._echo)
+        connection = ListenConnection(self._reactor, self._inbox.receive, self._echo, self.woken)
         if not self.running:
             raise DatabaseUnavailableError("the service stops")
         self._connection = self._inbox.source = connection
@@ -204,6 +206,10 @@ class NotifyListener(Service):
             _log.warn("database down: {reason}", reason=reason)
             self._was_down = True
             self._changed(False)
+
+
+def _nothing() -> None:
+    pass
 
 
 def backoff(attempt: int, random: float) -> float:

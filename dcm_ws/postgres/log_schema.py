@@ -21,7 +21,7 @@ SERVER_MIN = 130_000
 The oldest server that can have the log, as in C{server_version_num}.
 """
 
-ENCODINGS = ("UTF8", "SQL_ASCII")
+ENCODINGS = ("UTF8",)
 """
 The encodings of databases that can have the log.
 """

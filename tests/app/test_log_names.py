@@ -13,6 +13,7 @@ NAMES = {
     "dcm_ws.embedded.EmbeddedPostgres",
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",
+    "dcm_ws.log",
     "dcm_ws.service.DCMService",
     "dcm_ws.strict_http",
     "dcm_ws.tap",

@@ -164,3 +164,15 @@ def test_every_shared_budget_has_a_line(clock: Clock, warnings: list[str], count
     Summary(counts, clock.seconds).write()
     assert len(warnings) == len(shared) > 4
     assert all("mallory" in line for line in warnings)
+
+
+def test_events_that_could_not_be_logged(clock: Clock, warnings: list[str], counts: Counts) -> None:
+    """
+    One line names the publisher that lost most; there is none while nothing is refused.
+    """
+    summary = Summary(counts, clock.seconds)
+    for publisher in ("ann", " database", " database"):
+        counts.engine.refused.add_of(publisher)
+    summary.write()
+    summary.write()
+    assert warnings == ["3 events could not be written to the log in the last minute: 2 of database"]

@@ -17,7 +17,7 @@ begin
 @home@
     if current_setting('server_version_num')::int < 130000 then
         raise exception 'the durable log needs PostgreSQL 13 or newer' using hint = 'use --without-log';
-    elsif getdatabaseencoding() not in ('UTF8', 'SQL_ASCII') then
+    elsif getdatabaseencoding() <> 'UTF8' then
         raise exception 'the durable log needs a database in UTF8; this one is in %', getdatabaseencoding()
             using hint = 'use --without-log, or a database in UTF8';
     elsif version > @version@ then

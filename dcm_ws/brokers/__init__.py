@@ -1,0 +1,3 @@
+"""
+The engines behind the ports of the core.
+"""

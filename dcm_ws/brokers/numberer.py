@@ -1,0 +1,485 @@
+"""
+Gives events their positions in the log: the service that holds the leader's lock of the database.
+
+Each step is one statement, which finds what was committed since the last step, and writes it to the log together with
+what clients have published here.  The lock belongs to the session, so it ends with the session, and a process that is
+stopped for longer than C{idle_session_timeout} loses both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import psycopg2
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dcm_ws.brokers.log_rows import Row, to_json
+from dcm_ws.brokers.postgres_log import LogState, PostgresLog
+from dcm_ws.core.counts import EngineCounts
+from dcm_ws.core.entries import Draft
+from dcm_ws.core.publish_queue import Waiting
+from dcm_ws.postgres.connection import (
+    Address,
+    DatabaseConnection,
+    DatabaseError,
+    DatabaseUnavailableError,
+    connect,
+    deadline,
+    one_line,
+)
+from dcm_ws.postgres.listener import backoff
+from dcm_ws.postgres.log_place import LogPlace, Snapshot
+from dcm_ws.postgres.log_schema import FIND, log_schema
+from dcm_ws.postgres.pace import Pace
+from dcm_ws.postgres.statements import statement
+from dcm_ws.postgres.upkeep import LogEnd, Upkeep
+
+_log = Logger(namespace="dcm_ws.log")
+
+LEADER = 1
+GATE = 2
+"""
+The locks of the leader, and of the gate in front of NOTIFY.
+"""
+
+LOCK_SECONDS = 0.1
+"""
+Seconds between two tries to get the leader's lock.  To wait in SQL would hold back VACUUM.
+"""
+
+_LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
+_UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
+_STEP = statement("numbering/step")
+_AFTER = statement("reading/after")
+_STEP_SECONDS = 120.0
+_ASK_SECONDS = 10.0
+_BATCH = 2000
+_BATCH_BYTES = 8 << 20
+_ROWS = 1000
+_ROWS_BYTES = 4 << 20
+_PAUSE = 0.1
+
+
+class AgentStore(Protocol):
+    """
+    What agents are owed, in the database.
+    """
+
+    def read(self, connection: DatabaseConnection) -> Awaitable[object]:
+        """
+        Read everything.
+        """
+
+    def apply(self, state: Any) -> object:
+        """
+        Hand what was read to the core.
+        """
+
+
+class NoLogError(Exception):
+    """
+    The database has no log that can be used, and the settings demand one.
+    """
+
+
+class _Placed(NamedTuple):
+    """
+    What a step returns.
+
+    @ivar head: the last position.
+    @ivar others: how many events were not published by clients here.
+    @ivar snapshot: what was visible.
+    @ivar rows: the events that were not published by clients here, if they are few; with positions.
+    @ivar clients: the positions of those that were, by their number in the batch.
+    @ivar again: by number, the position and the id of the event that was published before with the same key.
+    """
+
+    head: int
+    others: int
+    snapshot: Snapshot
+    rows: list[Row]
+    clients: dict[int, int]
+    again: dict[int, tuple[int, str]]
+
+
+class Numberer(Service):
+    """
+    Numbers events.
+
+    @param address: returns where the database is.
+    @param log: receives them.
+    @param store: has what agents are owed.
+    @param required: fail where the database has no log, instead of keeping it in memory.
+    @param new_epoch: makes the name of a log.
+    @param now: monotonic seconds.
+    @param wall_ms: ms since the epoch.
+    @param random: returns a number from 0 to 1.
+
+    @ivar found: fires when the log was opened, or is in memory; fails with L{NoLogError}.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        log: PostgresLog,
+        store: AgentStore,
+        counts: EngineCounts,
+        *,
+        required: bool,
+        new_epoch: Callable[[], str],
+        upkeep: Upkeep,
+        now: Callable[[], float],
+        wall_ms: Callable[[], int],
+        random: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._log = log
+        self._store = store
+        self._counts = counts
+        self._required = required
+        self._new_epoch = new_epoch
+        self._upkeep = upkeep
+        self._now = now
+        self._wall_ms = wall_ms
+        self._random = random
+        self._session: DatabaseConnection | None = None
+        self._pace = Pace()
+        self._gated = False
+        self._nap: Deferred[None] | None = None
+        self._timer: Any = None
+        self._woken = False
+        self._waking = False
+        self._ended: Deferred[None] | None = None
+        self._turned: _Placed | None = None
+        self._retry: deque[list[Waiting]] = deque()
+        self._head = 0
+        self._snapshot = Snapshot("0", "{}")
+        self._place: LogPlace | None = None
+        self.leads = False
+        self.found: Deferred[None] = Deferred()
+        log.wake = self._wake_soon
+
+    def startService(self) -> None:
+        super().startService()
+        self._ended = Deferred.fromCoroutine(self._serve())
+        self._ended.addErrback(lambda failure: _log.failure("the numbering of events failed", failure))
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.wake()
+        if self._ended is not None:
+            await self._ended
+
+    def wake(self) -> None:
+        """
+        There may be something new: look now.
+        """
+        self._woken = True
+        nap, self._nap = self._nap, None
+        if nap is not None:
+            if self._timer.active():
+                self._timer.cancel()
+            nap.callback(None)
+
+    def _wake_soon(self) -> None:
+        # with what else comes in this turn
+        self._woken = True
+        if self._nap is not None and not self._waking:
+            self._waking = True
+            self._reactor.callLater(0, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = False
+        self.wake()
+
+    async def _sleep(self, seconds: float) -> None:
+        """
+        Until something happens, and so many seconds at most.
+        """
+        if self._woken or not self.running:
+            self._woken = False
+            return
+        nap: Deferred[None] = Deferred()
+        self._nap = nap
+        self._timer = self._reactor.callLater(seconds, self.wake)
+        await nap
+        self._woken = False
+
+    async def _serve(self) -> None:
+        attempt = 0
+        while self.running:
+            since, reason = self._now(), ""
+            try:
+                session = await self._connect()
+                if not await self._has_log(session):
+                    return
+                await self._get_lock(session)
+                await self._open(session)
+                await self._number(session)
+            except DatabaseError as error:
+                reason = one_line(error)
+            except NoLogError as error:
+                self.found.errback(error)
+                return
+            except Exception as error:
+                _log.failure("the numbering of events failed")
+                reason = one_line(error)
+            finally:
+                self._close()
+            if not self.running:
+                return
+            if self._now() - since > 10.0:
+                attempt = 0
+            self._change_to(LogState.DOWN, reason)
+            await self._rest(backoff(attempt, self._random()))
+            attempt += 1
+
+    async def _rest(self, seconds: float) -> None:
+        until = self._now() + seconds
+        while self.running and (left := until - self._now()) > 0:
+            await self._sleep(left)
+
+    def _change_to(self, state: LogState, reason: str = "") -> None:
+        before = self._log.state
+        self._log.change_to(state, reason)
+        if state is before:
+            return
+        if state is LogState.UP:
+            _log.info("log: epoch {epoch}, position {head}", epoch=self._log.epoch, head=self._log.head)
+        elif state is LogState.STANDBY:
+            _log.warn("another dcm-ws numbers the events of this database; this one waits until it ends")
+        elif self._log.is_open or before is not LogState.CONNECTING:
+            _log.warn("the log cannot be written: {reason}", reason=reason)
+
+    async def _connect(self) -> DatabaseConnection:
+        place = await self._address()
+        if not self.running:
+            raise DatabaseUnavailableError("the service stops")
+        self._session = session = DatabaseConnection(self._reactor)
+        await connect(session, place, "dcm-ws log", writable=True)
+        session.lost = lambda reason: self.wake()
+        return session
+
+    def _close(self) -> None:
+        self.leads = self._gated = False
+        session, self._session = self._session, None
+        if session is not None:
+            session.lost = None
+            session.close()
+
+    async def _has_log(self, session: DatabaseConnection) -> bool:
+        """
+        Can the log of this database be used?  If it cannot, the log is in memory, or the service does not start.
+
+        @raise NoLogError: the log is needed.
+        """
+        with deadline(session, _ASK_SECONDS):
+            await session.runOperation("set search_path = pg_catalog, pg_temp")
+            schema = log_schema((await session.runQuery(FIND))[0][0])
+        if schema.usable:
+            return True
+        reason = f"{schema.reason} ({schema.hint})" if schema.hint else schema.reason
+        if schema.read_only or self._log.is_open:
+            # it may be a standby that is promoted soon; or the log was there before
+            raise DatabaseUnavailableError(reason)
+        if self._required:
+            raise NoLogError(f"--log postgres: {reason}")
+        _log.info("the log is in memory: {reason}", reason=reason)
+        self._log.use_memory(reason)
+        if not self.found.called:
+            self.found.callback(None)
+        return False
+
+    async def _get_lock(self, session: DatabaseConnection) -> None:
+        version = session.pollable().server_version
+        with deadline(session, _ASK_SECONDS):
+            await session.runOperation(statement("numbering/session"))
+            if version >= 140000:
+                # the session of a process that is stopped must end, so that another one can go on
+                await session.runOperation("set idle_session_timeout = '5s'")
+        while self.running:
+            with deadline(session, _ASK_SECONDS):
+                if (await session.runQuery(_LOCK, (LEADER,)))[0][0]:
+                    return
+            self._change_to(LogState.STANDBY, "another dcm-ws numbers the events of this database")
+            await self._rest(LOCK_SECONDS)
+        raise DatabaseUnavailableError("the service stops")
+
+    async def _open(self, session: DatabaseConnection) -> None:
+        """
+        Find where the log ends, and whether it is the same one as before.
+        """
+        log = self._log
+        with deadline(session, _STEP_SECONDS):
+            place = await LogPlace.find(session, log.last if log.is_open else None, log.epoch, self._new_epoch)
+            await session.runOperation(statement("numbering/prepare"))
+            await self._upkeep.begin(session, place)
+        self._head, self._snapshot, self._place = place.head, place.snapshot, place
+        if not log.is_open or place.epoch != log.epoch:
+            if log.is_open:
+                _log.warn("the log is another one than before: clients are told to load their state again")
+            with deadline(session, _STEP_SECONDS):
+                state = await self._store.read(session)
+            log.open(place, self._upkeep.first)
+            self._store.apply(state)
+        self.leads = True
+        self._change_to(LogState.UP)
+        if not self.found.called:
+            self.found.callback(None)
+
+    async def _number(self, session: DatabaseConnection) -> None:
+        """
+        Number events until the service stops and nothing waits any more.
+        """
+        log = self._log
+        while self.running or log.has_waiting:
+            self._woken = False
+            found = await self._step(session)
+            self._pace.found(self._now(), found)
+            if self._pace.polls is not self._gated:
+                await self._use_gate(session)
+            if self._upkeep.is_due():
+                await self._keep_up(session)
+            if log.fetched < self._head and not log.is_delivering:
+                await self._read_on(session)
+                continue
+            if not log.has_waiting and not self._retry:
+                await self._sleep(self._pace.nap)
+
+    async def _use_gate(self, session: DatabaseConnection) -> None:
+        """
+        Close or open the gate in front of NOTIFY.
+        """
+        with deadline(session, _ASK_SECONDS):
+            if self._pace.polls:
+                # somebody may be about to pass
+                self._gated = (await session.runQuery(_LOCK, (GATE,)))[0][0]
+            else:
+                await session.runQuery(_UNLOCK, (GATE,))
+                self._gated = False
+                # what was published until now has not notified
+                self._woken = True
+
+    async def _step(self, session: DatabaseConnection) -> int:
+        """
+        One numbering step; returns how many events of others it found.
+        """
+        batch = self._retry.popleft() if self._retry else self._log.take(_BATCH, _BATCH_BYTES)
+        batch = [waiting for waiting in batch if waiting.published.waiting]
+        began = self._now()
+        try:
+            with deadline(session, _STEP_SECONDS):
+                rows = await session.runQuery(_STEP, self._parameters(batch))
+        except psycopg2.Error as error:
+            if session.pollable().closed:
+                raise
+            await self._step_failed(batch, error)
+            return 0
+        placed = _read(rows)
+        self._counts.steps += 1
+        self._counts.step_seconds.observe(self._now() - began)
+        self._take(batch, placed)
+        return placed.others
+
+    def _parameters(self, batch: Sequence[Waiting]) -> tuple[object, ...]:
+        drafts = [waiting.draft for waiting in batch]
+        snapshot = self._snapshot
+        return (
+            snapshot.xmax,
+            snapshot.xip,
+            self._head,
+            self._upkeep.ten_minutes_ago,
+            to_json(drafts) if drafts else "[]",
+            _ROWS,
+            _ROWS_BYTES,
+        )
+
+    async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
+        """
+        The database has refused a step, and nothing of it was done.
+        """
+        is_of_data = (error.pgcode or "")[:2] in ("22", "23", "54")
+        if is_of_data and len(batch) > 1:
+            # find the one that it refuses
+            half = len(batch) // 2
+            self._retry.extendleft((batch[half:], batch[:half]))
+            return
+        _log.warn("a step of the log failed: {reason}", reason=one_line(error))
+        self._log.change_to(LogState.DOWN, one_line(error))
+        if is_of_data and batch:
+            self._log.refuse(batch[0])
+        elif batch:
+            self._retry.appendleft(batch)
+        await self._rest(_PAUSE)
+
+    def _take(self, batch: Sequence[Waiting], placed: _Placed) -> None:
+        """
+        A step was committed.
+        """
+        log, before = self._log, self._head
+        self._head, self._snapshot = placed.head, placed.snapshot
+        self._counts.numbered += placed.head - before
+        if log.state is not LogState.UP:
+            self._change_to(LogState.UP)
+        for number, (pos, event_id) in placed.again.items():
+            log.again(batch[number - 1].draft.id, pos, event_id)
+        if len(placed.rows) == placed.others:
+            events: list[tuple[int, Draft | None]] = [(row.pos, log.event_of(row)) for row in placed.rows]
+            events += [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()]
+            log.place(events)
+            now_ms = self._wall_ms()
+            for row in placed.rows:
+                self._counts.lag_seconds.observe(max(0, now_ms - row.at) / 1000)
+
+    async def _read_on(self, session: DatabaseConnection) -> None:
+        """
+        Read what was numbered and is not here.
+        """
+        with deadline(session, _STEP_SECONDS):
+            rows = await session.runQuery(_AFTER, (self._log.fetched, self._head, _ROWS, _ROWS_BYTES))
+        self._log.read([Row(*row) for row in rows], self._head)
+
+    async def _keep_up(self, session: DatabaseConnection) -> None:
+        self._turned = None
+        with deadline(session, _STEP_SECONDS):
+            end = LogEnd(self._head, str(self._snapshot), self._log.fetched)
+            epoch = await self._upkeep.run(session, end, self._turn)
+        if self._turned is not None:
+            self._take((), self._turned)
+        if epoch != self._log.epoch:
+            raise DatabaseUnavailableError("the log was given another epoch")
+
+    async def _turn(self, session: DatabaseConnection) -> None:
+        """
+        Number what is in the inbox, within the transaction that empties a slot of it.
+        """
+        self._turned = _read(await session.runQuery(_STEP, self._parameters(())))
+
+
+def _read(rows: Sequence[tuple[Any, ...]]) -> _Placed:
+    head, others, snapshot = 0, 0, Snapshot("0", "{}")
+    events: list[Row] = []
+    clients: dict[int, int] = {}
+    again: dict[int, tuple[int, str]] = {}
+    for kind, pos, number, *fields in rows:
+        if kind == "other":
+            event_id, channel, event, data, at, sender = fields
+            mirrored = channel not in ("global", "metrics")
+            events.append(Row(pos, event_id, channel, event, data, at, sender, None, None, mirrored))
+        elif kind == "client":
+            clients[number] = pos
+        elif kind == "again":
+            again[number] = (pos, fields[0])
+        else:
+            head, others, snapshot = pos, number, Snapshot.parse(fields[0])
+    events.sort()
+    return _Placed(head, others, snapshot, events, dict(sorted(clients.items())), again)

@@ -1,0 +1,449 @@
+"""
+The log in PostgreSQL, as the core sees it (protocol, section 10).
+
+What clients publish waits in a queue for the next numbering step, which the L{Numberer} runs.  What the step has put
+into the log is delivered here, a few milliseconds in each turn of the reactor, in the order of positions.  The last
+events are kept in memory as well, so readers near the head are answered at once; all others are answered from the
+database.
+
+Where a database has no log, the same memory is the whole log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from dcm_ws.brokers.log_rows import LogRows, Row
+from dcm_ws.core.counts import EngineCounts
+from dcm_ws.core.entries import Draft, Entry, Page, Published
+from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.ports import Deliver, LogReport
+from dcm_ws.core.publish_queue import PublishQueue, Waiting
+from dcm_ws.postgres.log_place import LogPlace
+from dcm_ws.postgres.upkeep import Kept
+
+_log = Logger(namespace="dcm_ws.log")
+
+_SLICE_SECONDS = 0.005
+_SLICE_CHECK = 16
+_FAR = 2000
+"""
+Events that may wait to be delivered; beyond that, they are read again from the log when they are due.
+"""
+
+
+class LogState(Enum):
+    """
+    What the log does.
+    """
+
+    CONNECTING = "connecting"
+    UP = "up"
+    #: another process numbers the events
+    STANDBY = "standby"
+    DOWN = "down"
+
+
+class Reader(Protocol):
+    """
+    Reads the log in the database.
+    """
+
+    def page(self, lanes: Mapping[str, int], head: int, most: int, ready: Callable[[list[Row] | None], object]) -> None:
+        """
+        Read the next events of some channels, each after its own position, up to C{head}.
+        """
+
+    def find(self, positions: Sequence[int], ready: Callable[[list[Row] | None], object]) -> None:
+        """
+        Read single events.
+        """
+
+
+class PostgresLog:
+    """
+    The L{Log<dcm_ws.core.ports.Log>} in PostgreSQL.
+
+    @param tail: keeps the last events in memory; its epoch and limits are those of the log if the database has none.
+    @param later: calls something after so many seconds, in a turn of its own.
+    @param now: monotonic seconds.
+    @param keep: seconds for which an event is kept.
+    @param max_bytes: bytes of the log in the database.
+
+    @ivar reader: reads the log in the database.
+    @ivar wake: called when something waits to be logged.
+    @ivar fetched: the last position of which the event is here; what is beyond has to be read in the log.
+    @ivar in_memory: the database has no log, and this one is in memory.
+    """
+
+    reader: Reader
+
+    def __init__(
+        self,
+        tail: MemoryLog,
+        rows: LogRows,
+        queue: PublishQueue,
+        counts: EngineCounts,
+        *,
+        later: Callable[[float, Callable[[], object]], object],
+        now: Callable[[], float],
+        keep: float,
+        max_bytes: int,
+    ) -> None:
+        self.epoch = tail.epoch
+        self.first = 1
+        self.bytes = 0
+        self._tail = tail
+        # the tail has everything after this position, but for what it had no room for
+        self._from = 0
+        self._rows = rows
+        self._queue = queue
+        self._counts = counts
+        self._later = later
+        self._now = now
+        self._keep = keep
+        self._max_bytes = max_bytes
+        self._reset: Callable[[], object] = _nothing
+        self.wake: Callable[[], object] = _nothing
+        self.in_memory = False
+        self.is_open = False
+        self._state = LogState.CONNECTING
+        self._reason = ""
+        self.fetched = 0
+        # events that have positions and are not delivered yet
+        self._placed: deque[tuple[int, Draft | None]] = deque()
+        self._delivering = False
+        # what has been given to the numberer and may be in the log
+        self._sent: dict[str, Published] = {}
+        self._timing = False
+        self.last: tuple[int, str] = (0, "")
+        self._kept = Kept()
+
+    # what the core asks
+
+    @property
+    def head(self) -> int:
+        """
+        The position of the last event that was delivered here.
+        """
+        return self._tail.head
+
+    def __len__(self) -> int:
+        """
+        How many events are kept.
+        """
+        return len(self._tail) if self.in_memory else max(0, self.head - self.first + 1)
+
+    def attach(self, deliver: Deliver, reset: Callable[[], object]) -> None:
+        """
+        Have C{deliver} called with each event, and C{reset} when positions of before are not good any more.
+        """
+        self._tail.attach(deliver, reset)
+        self._reset = reset
+
+    def append(self, draft: Draft, published: Published) -> None:
+        """
+        Log an event with the next numbering step.
+        """
+        if self.in_memory:
+            self._tail.append(draft, published)
+        elif self._queue.put(draft, published):
+            published.waiting = True
+            self._watch()
+            self.wake()
+        else:
+            self._counts.refused.add_of(draft.publisher)
+            published.pos = None
+
+    def complete(self, after: int, channels: Mapping[str, int]) -> bool:
+        """
+        Are all events of these channels kept?
+        """
+        if self.in_memory:
+            return self._tail.complete(after, channels)
+        return all(max(after, since) >= self.first - 1 for since in channels.values())
+
+    def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
+        """
+        Read the next events of some channels: at once if they are in memory.
+        """
+        if self.in_memory or self._is_near(after, channels):
+            self._tail.page(after, channels, most, ready)
+            return
+        head, first, epoch = self.head, self.first, self.epoch
+        lanes = {name: max(after, since) for name, since in channels.items() if since < head}
+        if not lanes or after >= head:
+            ready(Page([], head, 0))
+            return
+        lost = max((first - 1 for since in lanes.values() if since < first - 1), default=0)
+        self._counts.reads += 1
+
+        def take(rows: list[Row] | None) -> None:
+            if rows is None or epoch != self.epoch:
+                ready(None)
+                return
+            now = self._now()
+            entries = [entry for row in rows if (entry := self._rows.entry(row, now)) is not None]
+            ready(Page(entries, rows[-1].pos if rows and not self._is_all(rows, most) else head, lost))
+
+        self.reader.page(lanes, head, most, take)
+
+    def find(self, positions: Sequence[int], ready: Callable[[Mapping[int, Entry] | None], object]) -> None:
+        """
+        Read single events: at once if they are in memory.
+        """
+        found: dict[int, Entry] = {}
+        self._tail.find(positions, lambda kept: found.update(kept or {}))
+        missing = [pos for pos in positions if pos not in found and self.first <= pos <= self.head]
+        if self.in_memory or not missing:
+            ready(found)
+            return
+        self._counts.reads += 1
+
+        def take(rows: list[Row] | None) -> None:
+            if rows is None:
+                ready(None)
+                return
+            now = self._now()
+            found.update({row.pos: entry for row in rows if (entry := self._rows.entry(row, now)) is not None})
+            ready(found)
+
+        self.reader.find(missing, take)
+
+    def expire(self, most: int) -> bool:
+        """
+        Drop events from memory that have been kept for long enough.  The database is the numberer's.
+        """
+        return self._tail.expire(most)
+
+    def report(self) -> LogReport:
+        """
+        The state of the log.
+        """
+        if self.in_memory:
+            report = self._tail.report()
+            report["reason"] = self._reason
+            return report
+        return {
+            "engine": "postgres",
+            "state": self._state.value,
+            "reason": self._reason,
+            "epoch": self.epoch,
+            "head": self.head,
+            "first": self.first,
+            "events": len(self),
+            "bytes": self.bytes,
+            "maxBytes": self._max_bytes,
+            "waiting": len(self._queue),
+            "waitingBytes": self._queue.weight,
+            "inboxBytes": self._kept.inbox,
+            "partitions": self._kept.partitions,
+            "oldest": self._kept.oldest,
+            "keep": self._keep,
+            "heldSince": self._kept.held_since,
+        }
+
+    # what the numberer says
+
+    def use_memory(self, reason: str) -> None:
+        """
+        The database has no log that can be used: this one is in memory.
+        """
+        self.in_memory = True
+        self._reason = reason
+        self._max_bytes = 0
+        for waiting in self._queue.take(len(self._queue), 1 << 62):
+            published = waiting.published
+            placed = Published(waiting.draft.id)
+            self._tail.append(waiting.draft, placed)
+            published.answer(placed.pos)
+
+    @property
+    def state(self) -> LogState:
+        """
+        What the log does.
+        """
+        return self._state
+
+    def change_to(self, state: LogState, reason: str = "") -> None:
+        """
+        The state of the log has changed.
+        """
+        self._state, self._reason = state, reason
+
+    def open(self, place: LogPlace, first: int) -> None:
+        """
+        The log was found, or is another one than before: go on from its end.
+
+        @param first: its oldest position.
+        """
+        self.epoch = self._tail.epoch = place.epoch
+        self._placed.clear()
+        self._tail.start_at(place.head)
+        self._from = self.fetched = place.head
+        self.first = first
+        self.last = place.last
+        self.is_open = True
+        self._reset()
+
+    def kept(self, kept: Kept) -> None:
+        """
+        What is in the database now.
+        """
+        self.first, self.bytes, self._kept = kept.first, kept.bytes, kept
+
+    def take(self, most: int, most_bytes: int) -> list[Waiting]:
+        """
+        What is to be logged with the next step.
+        """
+        batch = self._queue.take(most, most_bytes)
+        for waiting in batch:
+            self._sent[waiting.draft.id] = waiting.published
+        return batch
+
+    @property
+    def has_waiting(self) -> bool:
+        """
+        True if something is to be logged.
+        """
+        return bool(len(self._queue))
+
+    @property
+    def is_delivering(self) -> bool:
+        """
+        True if events that have positions wait to be delivered.
+        """
+        return bool(self._placed)
+
+    def place(self, events: Sequence[tuple[int, Draft | None]]) -> None:
+        """
+        A step has given these positions; they follow each other.
+        """
+        if not events or events[0][0] != self.fetched + 1 or len(self._placed) > _FAR:
+            # there are others before them, and these have to be read with those
+            return
+        self._placed.extend(events)
+        self.fetched = events[-1][0]
+        if not self._delivering:
+            self._deliver()
+
+    def read(self, rows: Sequence[Row], head: int) -> None:
+        """
+        These events are the next ones in the log.
+
+        @param head: there is nothing beyond that.
+        """
+        for row in rows:
+            self._skip_to(row.pos - 1)
+            self._placed.append((row.pos, self._rows.draft(row)))
+            self.fetched = row.pos
+        if not rows:
+            self._skip_to(head)
+        if not self._delivering:
+            self._deliver()
+
+    def _skip_to(self, pos: int) -> None:
+        """
+        There is a hole in the log: somebody has deleted rows.
+        """
+        while self.fetched < pos:
+            self.fetched += 1
+            self._placed.append((self.fetched, None))
+
+    def event_of(self, row: Row) -> Draft | None:
+        """
+        The event of a row.
+        """
+        return self._rows.draft(row)
+
+    def again(self, event_id: str, pos: int, first_id: str) -> None:
+        """
+        An event was not logged, because one was published before with the same key.
+
+        @param pos: that one's position.
+        @param first_id: its id.
+        """
+        published = self._sent.pop(event_id, None)
+        if published is not None and published.waiting:
+            published.id, published.duplicate = first_id, True
+            published.answer(pos)
+
+    def refuse(self, waiting: Waiting) -> None:
+        """
+        An event cannot be logged.
+        """
+        self._sent.pop(waiting.draft.id, None)
+        if waiting.published.waiting:
+            self._counts.refused.add_of(waiting.draft.publisher)
+            waiting.published.answer(None)
+
+    def _is_near(self, after: int, channels: Mapping[str, int]) -> bool:
+        return all(max(after, since) >= self._from for since in channels.values()) and self._tail.complete(
+            after, channels
+        )
+
+    @staticmethod
+    def _is_all(rows: list[Row], most: int) -> bool:
+        return len(rows) < most and not isinstance(rows, Cut)
+
+    def _deliver(self) -> None:
+        placed, tail = self._placed, self._tail
+        until, count = self._now() + _SLICE_SECONDS, 0
+        while placed:
+            pos, draft = placed.popleft()
+            try:
+                self._deliver_one(pos, draft)
+            except Exception:
+                _log.failure("an event could not be delivered")
+            if tail.head < pos:
+                tail.skip()
+            count += 1
+            if count % _SLICE_CHECK == 0 and self._now() >= until:
+                break
+        self._delivering = bool(placed)
+        if placed:
+            self._later(0, self._deliver)
+        else:
+            # the numberer may have to read on
+            self.wake()
+
+    def _deliver_one(self, pos: int, draft: Draft | None) -> None:
+        if draft is None:
+            self._tail.skip()
+            return
+        self._tail.append(draft, Published(draft.id))
+        self.last = (pos, draft.id)
+        published = self._sent.pop(draft.id, None)
+        if published is not None and published.waiting:
+            published.answer(pos)
+
+    def _watch(self) -> None:
+        """
+        See to it that what waits is answered in time.
+        """
+        if not self._timing:
+            deadline = self._queue.next_deadline()
+            if deadline is not None:
+                self._timing = True
+                self._later(max(0.01, deadline - self._now()), self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._timing = False
+        for waiting in self._queue.expire():
+            self.refuse(waiting)
+        self._watch()
+
+
+class Cut(list[Row]):
+    """
+    Rows of which there are more, although they are fewer than were asked for.
+    """
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,133 @@
+"""
+Where the log in the database ends, and whether its positions still mean what they meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dcm_ws.postgres.connection import DatabaseConnection
+from dcm_ws.postgres.statements import statement
+
+_PLACE = statement("numbering/place")
+_EVENT_AT = statement("numbering/event_at")
+_ADOPT = "update dcm_ws.meta set epoch = %s, system_id = %s, timeline = %s"
+
+
+class Snapshot(NamedTuple):
+    """
+    Which transactions had ended at some time.
+
+    @ivar xmax: those from this one on had not begun.
+    @ivar xip: of those before it, these were open; as an array of PostgreSQL.
+    """
+
+    xmax: str
+    xip: str
+
+    def __str__(self) -> str:
+        """
+        As a C{pg_snapshot}.
+        """
+        xip = self.xip.strip("{}")
+        return f"{xip.partition(',')[0] or self.xmax}:{self.xmax}:{xip}"
+
+    @classmethod
+    def parse(cls, text: str) -> Snapshot:
+        """
+        Read a C{pg_snapshot}.
+        """
+        _, xmax, xip = text.split(":")
+        return cls(xmax, f"{{{xip}}}")
+
+
+class LogPlace(NamedTuple):
+    """
+    The end of the log.
+
+    @ivar epoch: names it.
+    @ivar head: its last position.
+    @ivar snapshot: of the last step that has put something into it.
+    @ivar slot: the slot of the inbox that is written now.
+    @ivar last: the position and the id of the last event; 0 and nothing if it is not kept.
+    """
+
+    epoch: str
+    head: int
+    snapshot: Snapshot
+    slot: int
+    last: tuple[int, str]
+
+    @classmethod
+    async def find(
+        cls, session: DatabaseConnection, last: tuple[int, str] | None, known: str, new_epoch: Callable[[], str]
+    ) -> LogPlace:
+        """
+        Find the end of the log, in a session that holds the leader's lock.
+
+        The log gets a new epoch on a server that is another one (a restored dump, a copy), if it does not have the
+        event that this process has seen last, and on a new timeline (a failover, a restored backup) if no such event
+        says that nothing is missing.
+
+        @param last: the position and the id of the event that was delivered last here; None if this process does not
+            know the log yet.
+        @param known: the epoch in which that was.
+        """
+        (
+            (epoch, system, timeline, slot, base, snapshot, system_now, timeline_now, pos, log_snapshot, last_id),
+        ) = await session.runQuery(_PLACE)
+        if pos is not None and pos > base:
+            head, snapshot = pos, log_snapshot
+        else:
+            head = base
+        vouched = False
+        if last is not None and epoch == known and last[0]:
+            vouched = await _has(session, last, head)
+        is_foreign = bool(system) and system != system_now
+        is_lost = last is not None and epoch == known and bool(last[0]) and not vouched
+        is_unknown = bool(system) and timeline != timeline_now and not vouched
+        if is_foreign or is_lost or is_unknown:
+            epoch = new_epoch()
+        if is_foreign:
+            snapshot = await _take_over_inbox(session, head, epoch, system_now, timeline_now)
+        elif (system, timeline) != (system_now, timeline_now) or is_lost or is_unknown:
+            await session.runOperation(_ADOPT, (epoch, system_now, timeline_now))
+        return cls(epoch, head, Snapshot.parse(snapshot), slot, (head, last_id) if pos == head else (0, ""))
+
+
+async def _has(session: DatabaseConnection, last: tuple[int, str], head: int) -> bool:
+    pos, event_id = last
+    if pos > head:
+        return False
+    rows = await session.runQuery(_EVENT_AT, (pos,))
+    # what is not kept any more was there
+    return not rows or rows[0][0] == event_id
+
+
+async def _take_over_inbox(session: DatabaseConnection, head: int, epoch: str, system: str, timeline: int) -> str:
+    """
+    The numbers of transactions in the inbox are those of another server: give its events numbers of this one, without
+    those that have positions already.  Returns the snapshot from which to go on.
+    """
+    await session.runOperation("begin")
+    try:
+        # before this transaction has a number: it must be one of those that are new
+        ((snapshot,),) = await session.runQuery("select pg_current_snapshot()::text")
+        await session.runOperation(
+            statement("numbering/take_over"),
+            {
+                "head": head,
+                "snapshot": snapshot,
+                "epoch": epoch,
+                "system": system,
+                "timeline": timeline,
+            },
+        )
+        await session.runOperation("commit")
+    except BaseException:
+        if not session.pollable().closed:
+            await session.runOperation("rollback")
+        raise
+    result: Any = snapshot
+    return str(result)

@@ -1,0 +1,1 @@
+select event_id from dcm_ws.log where pos = %s

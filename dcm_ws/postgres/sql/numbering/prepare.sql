@@ -1,0 +1,63 @@
+-- One numbering step: gives positions to all events that were committed since the last step, and to what clients have
+-- published here.  It is the only thing that writes to dcm_ws.log, in the session that holds the leader's lock.
+-- What is new since a snapshot: what was written by transactions that began after it, and by those that were open then and
+-- are not any more.  So it waits for nobody, and a transaction that is open for hours hides nothing and costs nothing.
+-- Within a step, events are in the order in which publish() was called, never in that of their transactions' numbers.
+-- $1, $2: xmax and xip of the snapshot of the last step; $3: the last position; $4: an older position, ten minutes ago
+-- or longer; $5: what clients have published, as JSON; $6, $7: the most rows and bytes of others' events to return.
+prepare dcm_ws_step (xid8, xid8[], bigint, bigint, json, bigint, bigint) as
+with cur as materialized (
+    select pg_current_snapshot() as snapshot, clock_timestamp() as now
+), ended as materialized (
+    select array(
+        select open from unnest($2) as open except select pg_snapshot_xip(snapshot) from cur
+    ) as transactions
+), given as materialized (
+    select 0 as source, id as number, event_id, channel, event, data, at, sender, null::text as named,
+        null::text as publisher, key, channel not in ('global', 'metrics') as mirrored
+    from dcm_ws.inbox where xid >= $1
+    union all
+    select 0, id, event_id, channel, event, data, at, sender, null, null, key, channel not in ('global', 'metrics')
+    from dcm_ws.inbox where xid = any ((select transactions from ended)::xid8[])
+    union all
+    select 1, number, event_id, channel, event, data, at, sender, named, publisher, key, mirrored
+    from rows from (json_to_recordset($5) as (event_id text, channel text, event text, data text, at bigint, sender text,
+        named text, publisher text, key text, mirrored boolean)) with ordinality
+        as client (event_id, channel, event, data, at, sender, named, publisher, key, mirrored, number)
+), keyed as materialized (
+    select source, number, key, row_number() over (partition by key order by source, number) as nth, (
+        select log.pos from dcm_ws.log as log
+        where log.key = given.key and log.pos > $4 and log.logged_at > now - interval '10 minutes'
+        order by log.pos limit 1) as first
+    from given, cur where key is not null
+), placed as materialized (
+    select $3 + row_number() over (order by source, number) as pos, given.*
+    from given
+    where key is null or (source, number) in (select source, number from keyed where nth = 1 and first is null)
+), total as materialized (
+    select count(*) as events, count(*) filter (where source = 0) as others,
+        coalesce(sum(octet_length(data)) filter (where source = 0), 0) as bytes
+    from placed
+), put as (
+    insert into dcm_ws.log
+        (pos, event_id, channel, event, data, at, sender, named, publisher, key, mirrored, logged_at, snapshot)
+    select pos, event_id, channel, event, data, at, sender, named, publisher, key, mirrored, now,
+        case when pos = $3 + events then snapshot end
+    from placed, total, cur
+)
+-- first the step itself, then the events
+select 'step' as kind, $3 + events as pos, others as number, snapshot::text as event_id, null::text as channel,
+    null::text as event, null::text as data, null::bigint as at, null::text as sender
+from total, cur
+union all
+select case source when 0 then 'other' else 'client' end, pos, number,
+    case source when 0 then event_id end, case source when 0 then channel end, case source when 0 then event end,
+    case source when 0 then data end, at, case source when 0 then sender end
+from placed, total
+where source = 1 or (others <= $6 and bytes <= $7)
+union all
+select 'again', coalesce(first, (select pos from placed where placed.key = keyed.key)), number,
+    coalesce((select event_id from dcm_ws.log where pos = first),
+        (select event_id from placed where placed.key = keyed.key)),
+    null, null, null, null, null
+from keyed where source = 1 and (nth > 1 or first is not null)

@@ -1,0 +1,6 @@
+-- Settings of the session that reads the log.
+set enable_seqscan = off;
+set jit = off;
+set search_path = pg_catalog, pg_temp;
+set default_transaction_read_only = on;
+set statement_timeout = '10s';

@@ -1,0 +1,247 @@
+"""
+The log in PostgreSQL as a service runs it, without clients.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from dcm_ws.brokers.log_reader import LogReader
+from dcm_ws.brokers.log_rows import LogRows
+from dcm_ws.brokers.numberer import Numberer
+from dcm_ws.brokers.postgres_log import LogState, PostgresLog
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.entries import Draft, Entry, Page, Published
+from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.publish_queue import PublishQueue
+from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.install import BEGIN
+from dcm_ws.postgres.migrations import log_sql
+from dcm_ws.postgres.upkeep import Kept, Upkeep
+from dcm_ws.protocol.channels import Channels, parse_channel
+from dcm_ws.protocol.events import traits_of
+from tests.integration.databases import PostgresServer
+
+_numbers = itertools.count(1)
+
+
+class Engine:
+    """
+    A log in a database, and what it does.
+
+    @param url: the database's.
+    @param limits: of the upkeep and of memory.
+
+    @ivar delivered: the position, id, channel, event and data of each event that was delivered, in this order.
+    @ivar opened: the head at each reset.
+    @ivar ahead_ms: how far its wall clock is ahead.
+    @ivar looks: how often it has looked after the tables.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keep: float = 3600.0,
+        max_bytes: int = 1 << 30,
+        tail_events: int = 10_000,
+        required: bool = False,
+    ) -> None:
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        self.counts = Counts()
+        self.delivered: list[tuple[int, str, str, str, str]] = []
+        self.opened: list[int] = []
+        self.ahead_ms = 0
+        now = self._reactor.seconds
+
+        async def address() -> Place:
+            return Place(url)
+
+        tail = MemoryLog("provided", now, keep=keep, max_events=tail_events, max_bytes=64 << 20)
+        queue = PublishQueue(now, self.counts.limits.max_log_waiting.add_of, max_events=10_000, max_bytes=64 << 20)
+        self.log = PostgresLog(
+            tail,
+            LogRows(Channels()),
+            queue,
+            self.counts.engine,
+            later=self._reactor.callLater,
+            now=now,
+            keep=keep,
+            max_bytes=max_bytes,
+        )
+        self.log.attach(self._deliver, lambda: self.opened.append(self.log.head))
+        self.log.reader = self.reader = LogReader(reactor, address, now)
+        self.looks = 0
+        self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept)
+        epochs = itertools.count(1)
+        self.numberer = Numberer(
+            reactor,
+            address,
+            self.log,
+            Nothing(),
+            self.counts.engine,
+            required=required,
+            new_epoch=lambda: f"epoch{next(epochs)}",
+            upkeep=self.upkeep,
+            now=now,
+            wall_ms=self.wall_ms,
+            random=lambda: 0.5,
+        )
+
+    def wall_ms(self) -> int:
+        """
+        Ms since the epoch.
+        """
+        return int(self._reactor.seconds() * 1000) + self.ahead_ms
+
+    async def start(self) -> None:
+        """
+        Start, and wait until the log is there.
+        """
+        self.reader.startService()
+        self.numberer.startService()
+        await self.numberer.found
+
+    async def stop(self) -> None:
+        """
+        Stop.
+        """
+        await self.numberer.stopService()
+        working = self.reader.stopService()
+        if working is not None:
+            await working
+
+    def publish(
+        self, data: str, channel: str = "topics/a", event: str = "task.created", publisher: str = "ann", key: str = ""
+    ) -> Published:
+        """
+        Publish as a client does.
+        """
+        category, tracked, _ = traits_of(event)
+        parsed = parse_channel(channel)
+        draft = Draft(
+            f"msg_client{next(_numbers)}",
+            parsed,
+            event,
+            data.encode(),
+            1_700_000_000_000,
+            b"",
+            channel,
+            category,
+            tracked,
+            parsed.mirrored,
+            publisher,
+            key,
+        )
+        published = Published(draft.id)
+        self.log.append(draft, published)
+        return published
+
+    async def answered(self, *published: Published) -> None:
+        """
+        Wait until the log has answered.
+        """
+        await self.until(lambda: not any(one.waiting for one in published))
+
+    async def has_looked(self) -> None:
+        """
+        Wait until the tables have been looked after.
+        """
+        looks = self.looks
+        await self.until(lambda: self.looks >= looks + 2)
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """
+        Wait until something is the case.
+        """
+        for _ in range(2000):
+            if holds():
+                return
+            await deferLater(self._reactor, 0.01)
+        raise AssertionError("it never was the case")
+
+    async def head_is(self, head: int) -> None:
+        """
+        Wait until so many events have been delivered.
+        """
+        await self.until(lambda: self.log.head >= head)
+        assert self.log.head == head
+
+    def data(self) -> list[str]:
+        """
+        The data of what was delivered.
+        """
+        return [data for *_, data in self.delivered]
+
+    async def has_data(self, data: str) -> None:
+        """
+        Wait until an event with this data has been delivered.
+        """
+        await self.until(lambda: data in self.data())
+
+    async def page(self, after: int, channels: Mapping[str, int], most: int = 256) -> Page | None:
+        """
+        Read a page.
+        """
+        answer: Deferred[Page | None] = Deferred()
+        self.log.page(after, channels, most, answer.callback)
+        return await answer
+
+    async def find(self, *positions: int) -> Mapping[int, Entry] | None:
+        """
+        Read single events.
+        """
+        answer: Deferred[Mapping[int, Entry] | None] = Deferred()
+        self.log.find(positions, answer.callback)
+        return await answer
+
+    async def is_up(self) -> None:
+        """
+        Wait until the log can be written.
+        """
+        await self.until(lambda: self.log.state is LogState.UP)
+
+    def _kept(self, kept: Kept) -> None:
+        self.looks += 1
+        self.log.kept(kept)
+
+    def _deliver(self, draft: Draft, pos: int, frame: bytes) -> None:
+        assert f'"pos":{pos}}}'.encode() in frame
+        self.delivered.append((pos, draft.id, draft.channel.name, draft.event, draft.data.decode()))
+
+
+class Nothing:
+    """
+    Agents are owed nothing.
+    """
+
+    async def read(self, connection: object) -> None:
+        pass
+
+    def apply(self, state: None) -> None:
+        pass
+
+
+def install(database: PostgresServer) -> None:
+    """
+    Make the schema of the log.
+    """
+    with closing(psycopg2.connect(database.url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"{BEGIN}{log_sql()}")
+
+
+def logged(database: PostgresServer) -> list[tuple[Any, ...]]:
+    """
+    What is in the log, as L{Engine.delivered} has it.
+    """
+    rows = database.execute("select pos, event_id, channel, event, data from dcm_ws.log order by pos")
+    return [tuple(row) for row in rows]
