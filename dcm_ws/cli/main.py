@@ -17,6 +17,7 @@ _COMMANDS = {
     "tail": "Show events as they arrive.",
     "publish": "Publish events.",
     "dead": "List, redrive and purge dead letters.",
+    "agents": "Show what agents are owed.",
     "top": "Show what a service does, refreshed.",
     "bench": "Put a small load on a service, and measure it.",
 }

@@ -60,7 +60,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     What reads and writes what agents are owed.
     """
     leads, chosen = statement("agents/leads").strip(), statement("agents/chosen")
-    parts = {
+    parts: dict[str, dict[str, str]] = {
         "connection": {},
         "session": {},
         "claim": {},
@@ -74,13 +74,19 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "list": {"chosen": chosen, "data": "data", "unless": "true"},
         "request": {},
         "progress": {},
+        "states_of": {},
+        "changes_of": {},
+        "letters_of": {},
+        "waiting": {},
+        "events_at": {},
+        "has_leader": {},
     }
     texts = ("agent", "event_id", "epoch", "request")
     parameters: dict[str, object] = dict.fromkeys(texts, "")
-    parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone")}
+    parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions")}
     parameters |= dict.fromkeys(("leader", "upto", "after", "most", "bytes"), 1)
     parameters |= {"since": None, "until": None, "changes": "{}"}
-    parameters |= dict.fromkeys(("letters", "dropped", "states"), "[]")
+    parameters |= dict.fromkeys(("letters", "dropped", "states", "places"), "[]")
     for name, marks in parts.items():
         yield cursor.mogrify(statement(f"agents/{name}", **marks), parameters | _AFTER.get(name, {})).decode()
 
