@@ -131,6 +131,13 @@ class Journal:
 
     # the changes
 
+    @property
+    def pending(self) -> int:
+        """
+        How many agents have changes that were found and are to be written.
+        """
+        return len(self._pending)
+
     def collect(self) -> Iterator[None]:
         """
         Find out what has changed, one agent a step.

@@ -29,6 +29,7 @@ Seconds until a statement is given up.  The server gives it up before that.
 
 _LEADS = statement("agents/leads").strip()
 _CLAIM = statement("agents/claim")
+_HOLDS = f"with {_LEADS} select exists (select from leads)"
 _WRITE = statement("agents/write", leads=_LEADS)
 _DONE = statement("agents/done", leads=_LEADS)
 _CHECKPOINT = statement("agents/checkpoint", leads=_LEADS)
@@ -107,6 +108,14 @@ async def claim(session: DatabaseConnection) -> Lease:
         return Lease(*(await session.runQuery(_CLAIM))[0])
 
 
+async def holds(session: DatabaseConnection, lease: Lease) -> bool:
+    """
+    Is a lease still valid?
+    """
+    with deadline(session, ANSWER_SECONDS):
+        return bool((await session.runQuery(_HOLDS, lease._asdict()))[0][0])
+
+
 async def states(connection: DatabaseConnection) -> AsyncIterator[Sequence[tuple[str, str]]]:
     """
     Read the agents and their states (JSON), a page at a time.
@@ -177,7 +186,7 @@ async def checkpoint(
     """
     Write the states of agents, in one transaction.
 
-    @param states: a JSON array of objects with the fields C{agent} and C{state}.
+    @param states: a JSON object with the states by agent.
     @param gone: agents that are forgotten.
     @param upto: rows of the journal up to this number are covered, and deleted; 0 for none.
     @raise NotLeadingError: nothing was written.

@@ -121,11 +121,11 @@ async def test_checkpoints(connection: DatabaseConnection) -> None:
     lease = await agent_rows.claim(connection)
     numbers = [await agent_rows.write(connection, lease, json.dumps({"a": {"sent": n}})) for n in range(3)]
     assert numbers[1] is not None
-    both = '[{"agent":"a","state":{"sent":1}},{"agent":"b","state":{"sent":7}}]'
+    both = '{"a":{"sent":1},"b":{"sent":7}}'
     await agent_rows.checkpoint(connection, lease, both, [], numbers[1])
     assert await states(connection) == {"a": {"sent": 1}, "b": {"sent": 7}}
     assert await journal(connection) == [(numbers[2], {"a": {"sent": 2}})]
-    await agent_rows.checkpoint(connection, lease, '[{"agent":"a","state":{"sent":2}}]', ["b", "c"], 0)
+    await agent_rows.checkpoint(connection, lease, '{"a":{"sent":2}}', ["b", "c"], 0)
     assert await states(connection) == {"a": {"sent": 2}}
     assert len(await journal(connection)) == 1
 
@@ -173,7 +173,7 @@ async def write_all(connection: DatabaseConnection, lease: Lease) -> list[bool]:
     refused = []
     for attempt in (
         agent_rows.write(connection, lease, '{"a":{"sent":1}}', [letter("a", 5)], [LetterKey("a", "msg_1")]),
-        agent_rows.checkpoint(connection, lease, '[{"agent":"a","state":{}}]', ["b"], 1),
+        agent_rows.checkpoint(connection, lease, '{"a":{}}', ["b"], 1),
     ):
         try:
             await attempt
@@ -191,7 +191,7 @@ async def test_a_former_leader_writes_nothing(connection: DatabaseConnection, ta
     """
     first = await agent_rows.claim(connection)
     await agent_rows.write(connection, first, '{"a":{"sent":0}}', [letter("a", 1), letter("a", 2)])
-    await agent_rows.checkpoint(connection, first, '[{"agent":"b","state":{}}]', [], 0)
+    await agent_rows.checkpoint(connection, first, '{"b":{}}', [], 0)
     tables.execute("update dcm_ws.dead set request = 'redrive' where pos = 2")
     second = await agent_rows.claim(connection)
     assert second.leader > first.leader and second.epoch == first.epoch

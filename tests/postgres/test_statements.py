@@ -85,8 +85,8 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     parameters: dict[str, object] = dict.fromkeys(texts, "")
     parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions")}
     parameters |= dict.fromkeys(("leader", "upto", "after", "most", "bytes"), 1)
-    parameters |= {"since": None, "until": None, "changes": "{}"}
-    parameters |= dict.fromkeys(("letters", "dropped", "states", "places"), "[]")
+    parameters |= {"since": None, "until": None, "changes": "{}", "states": "{}"}
+    parameters |= dict.fromkeys(("letters", "dropped", "places"), "[]")
     for name, marks in parts.items():
         yield cursor.mogrify(statement(f"agents/{name}", **marks), parameters | _AFTER.get(name, {})).decode()
 

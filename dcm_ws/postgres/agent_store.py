@@ -1,0 +1,444 @@
+"""
+Keeps what agents are owed in the database: reads it when this service becomes the leader, and writes what changes, once
+a second.
+
+While the service runs, its memory is what holds.  If the database is away, the changes of an agent are merged until
+they can be written, so nothing is lost and nothing grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from dcm_ws.core.agent_states import AgentState, AgentStates, encode
+from dcm_ws.core.counts import JournalCounts
+from dcm_ws.core.dead_letters import Listed, Reason
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.journal import Changes, Checkpoint, Journal
+from dcm_ws.core.loading import Loading
+from dcm_ws.core.ports import JournalReport
+from dcm_ws.postgres import agent_rows
+from dcm_ws.postgres.agent_rows import Lease, LetterKey, NotLeadingError, Request, StoredLetter
+from dcm_ws.postgres.connection import (
+    Address,
+    DatabaseConnection,
+    DatabaseError,
+    connect,
+    deadline,
+    one_line,
+)
+from dcm_ws.postgres.listener import backoff
+from dcm_ws.postgres.statements import statement
+
+_log = Logger(namespace="dcm_ws.postgres.agents")
+
+FLUSH_SECONDS = 1.0
+"""
+Seconds between two flushes.
+"""
+
+CHECKPOINT_TICKS = 60
+"""
+Flushes between two checkpoints, each of which shortens the journal.
+"""
+
+STOP_SECONDS = 2.0
+"""
+Seconds that the last flush may take when the service stops.
+"""
+
+REQUESTS_AT_ONCE = 1000
+"""
+Requests of operators that are executed with one flush.
+"""
+
+_STEPS_A_TURN = 256
+_SETTINGS = statement("agents/connection")
+
+
+class Stored(NamedTuple):
+    """
+    What was read in the database.
+
+    @ivar letters: in the order of dying.
+    """
+
+    lease: Lease
+    states: dict[str, AgentState]
+    letters: list[Listed]
+
+
+class AgentStore(Service):
+    """
+    Reads and writes what agents are owed, on a connection of its own.
+
+    @param address: returns where the database is.
+    @param journal: knows what has to be written.
+    @param loading: receives what was read.
+    @param hub: executes what operators want to be done with dead letters.
+    @param leads: returns if this service is the leader.
+    @param now: monotonic seconds.
+    @param wall_ms: ms since the epoch.
+    @param random: returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        counts: JournalCounts,
+        *,
+        journal: Journal,
+        loading: Loading,
+        hub: Hub,
+        leads: Callable[[], bool],
+        now: Callable[[], float],
+        wall_ms: Callable[[], int],
+        random: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._counts = counts
+        self._journal = journal
+        self._loading = loading
+        self._hub = hub
+        self._leads = leads
+        self._now = now
+        self._wall_ms = wall_ms
+        self._random = random
+        self._connection: DatabaseConnection | None = None
+        self._lease: Lease | None = None
+        self._steps: Iterator[None] | None = None
+        self._working: Deferred[None] | None = None
+        self._ticks = 0
+        self._attempt = 0
+        self._not_before = 0.0
+        self._last = 0
+        self._covered = 0
+        self._flushed_at: int | None = None
+
+    @property
+    def is_working(self) -> bool:
+        """
+        True while something is written.
+        """
+        return self._working is not None
+
+    def report(self) -> JournalReport | None:
+        """
+        The state of the journal; None if there is none.
+        """
+        if self._lease is None:
+            return None
+        return {"lastFlush": self._flushed_at, "pending": self._journal.pending, "rows": self._last - self._covered}
+
+    # what the engine calls
+
+    async def read(self, session: DatabaseConnection) -> Stored:
+        """
+        Read everything, and become the only one that writes it.
+
+        @param session: a connection that has the leader's lock.
+        """
+        lease = await agent_rows.claim(session)
+        states = AgentStates()
+        async for page in agent_rows.states(session):
+            for agent, state in page:
+                states.add_state(agent, state)
+        before, last = dict(states.states), 0
+        async for rows in agent_rows.journal(session):
+            for _, changes in rows:
+                states.add_changes(changes)
+            last = rows[-1][0]
+        letters = [_listed(letter) async for letters in agent_rows.letters(session) for letter in letters]
+        letters.sort(key=lambda letter: (letter.died_at, letter.agent, letter.pos))
+        for error in states.errors:
+            _log.warn("{error}; it is left out", error=error)
+        if last:
+            # the journal begins again, because the next checkpoints have only what changes from now on
+            changed = [(name, encode(state)) for name, state in states.states.items() if before.get(name) is not state]
+            gone = list(before.keys() - states.states.keys())
+            await _save(session, lease, Checkpoint(changed, gone, True, 0), last)
+        return Stored(lease, states.states, letters)
+
+    async def is_current(self, session: DatabaseConnection) -> bool:
+        """
+        Has nobody else been the leader since L{read}?
+
+        @param session: a connection that has the leader's lock.
+        """
+        return self._lease is not None and await agent_rows.holds(session, self._lease)
+
+    def apply(self, stored: Stored) -> None:
+        """
+        Load what was read, in this turn of the reactor and in the next ones.
+        """
+        self._lease = None
+        self._last = self._covered = 0
+        self._steps = self._loading.load(stored.states, stored.letters)
+        self._load(stored.lease, self._steps)
+
+    def _load(self, lease: Lease, steps: Iterator[None]) -> None:
+        if steps is not self._steps:
+            # the log has become another one, and something else was read
+            return
+        if _take(steps):
+            self._reactor.callLater(0, self._load, lease, steps)
+        else:
+            self._steps = None
+            self._lease = lease
+
+    # the flushes
+
+    def tick(self) -> None:
+        """
+        Write what has changed, unless the last flush is not finished, or the database is away.
+        """
+        if self.running and self._working is None and self._now() >= self._not_before:
+            self._start()
+
+    def _start(self) -> None:
+        lease = self._lease
+        if lease is None or not self._leads():
+            return
+        self._working = Deferred.fromCoroutine(self._work(lease))
+        self._working.addBoth(self._done)
+
+    def _done(self, _: object) -> None:
+        self._working = None
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Write what has changed a last time, within L{STOP_SECONDS}.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        limit = self._reactor.callLater(STOP_SECONDS, self._close)
+        while self._working is not None:
+            await self._until_done()
+        if limit.active() and self._attempt == 0:
+            self._start()
+            await self._until_done()
+        if limit.active():
+            limit.cancel()
+        self._close()
+
+    async def _until_done(self) -> None:
+        if self._working is not None:
+            done: Deferred[None] = Deferred()
+            self._working.addBoth(lambda _: done.callback(None))
+            await done
+
+    async def _work(self, lease: Lease) -> None:
+        began = self._now()
+        try:
+            await self._in_turns(self._journal.collect())
+            connection = self._connection or await self._connect()
+            redriven = await self._execute(connection, lease)
+            await self._flush(connection, lease)
+            if redriven:
+                await agent_rows.redriven(connection, lease, redriven)
+            self._counts.flushes += 1
+            self._counts.flush_seconds.observe(self._now() - began)
+            self._flushed_at = self._wall_ms()
+            self._ticks += 1
+            if self._ticks % CHECKPOINT_TICKS == 0:
+                await self._checkpoint(connection, lease)
+        except NotLeadingError:
+            # until the engine has read what the new leader wrote
+            if self._lease is lease:
+                self._lease = None
+            _log.warn("another service has become the leader: what agents are owed is not written here any more")
+        except DatabaseError as error:
+            self._fail(one_line(error))
+        except Exception as error:
+            _log.failure("what agents are owed could not be written")
+            self._fail(type(error).__name__)
+        else:
+            if self._attempt:
+                _log.info("what agents are owed is written again")
+            self._attempt = 0
+
+    def _fail(self, reason: str) -> None:
+        self._counts.failures += 1
+        if self._attempt == 0:
+            _log.warn("what agents are owed cannot be written now: {reason}", reason=reason)
+        self._not_before = self._now() + backoff(self._attempt, self._random())
+        self._attempt += 1
+        self._close()
+
+    async def _connect(self) -> DatabaseConnection:
+        place = await self._address()
+        self._connection = connection = DatabaseConnection(self._reactor)
+        await connect(connection, place, "dcm-ws agents", writable=True)
+        connection.lost = lambda reason: self._close()
+        with deadline(connection, agent_rows.ANSWER_SECONDS):
+            await connection.runOperation(_SETTINGS)
+        return connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.lost = None
+            connection.close()
+
+    async def _execute(self, connection: DatabaseConnection, lease: Lease) -> list[LetterKey]:
+        """
+        Do what operators want to be done with dead letters; returns those that were to be redriven.
+        """
+        wanted = await agent_rows.requests(connection, REQUESTS_AT_ONCE)
+        unknown: list[LetterKey] = []
+        await self._in_turns(self._execute_each(wanted, unknown))
+        if unknown:
+            await agent_rows.write(connection, lease, None, dropped=unknown)
+        return [LetterKey(one.agent, one.event_id) for one in wanted if one.request == "redrive"]
+
+    def _execute_each(self, wanted: Sequence[Request], unknown: list[LetterKey]) -> Iterator[None]:
+        for one in wanted:
+            if one.request == "redrive":
+                self._hub.redrive_one(one.agent, one.event_id)
+            elif not self._hub.purge_one(one.agent, one.event_id):
+                unknown.append(LetterKey(one.agent, one.event_id))
+            yield
+
+    async def _flush(self, connection: DatabaseConnection, lease: Lease) -> None:
+        changes = self._journal.take()
+        if changes is None:
+            return
+        written = False
+        try:
+            for part, buried, dropped in _parts(changes):
+                number = await agent_rows.write(connection, lease, part, buried, dropped)
+                if number is not None:
+                    self._covered = self._covered or number - 1
+                    self._last = number
+            written = True
+        finally:
+            if not written:
+                self._journal.put_back(changes)
+
+    async def _checkpoint(self, connection: DatabaseConnection, lease: Lease) -> None:
+        upto = self._last
+        complete = False
+        while not complete:
+            await self._in_turns(self._journal.checkpoint())
+            checkpoint = self._journal.take_checkpoint()
+            if checkpoint is None:
+                return
+            complete = checkpoint.complete
+            saved = False
+            try:
+                await _save(connection, lease, checkpoint, upto)
+                saved = True
+            finally:
+                if not saved:
+                    self._journal.put_back_checkpoint(checkpoint)
+        self._covered = upto
+
+    async def _in_turns(self, steps: Iterator[None]) -> None:
+        """
+        Take steps, some of them in each turn of the reactor.
+        """
+        while _take(steps):
+            await deferLater(self._reactor, 0)
+
+
+def _take(steps: Iterator[None]) -> bool:
+    """
+    Take some steps; returns if there may be more.
+    """
+    return sum(1 for _ in islice(steps, _STEPS_A_TURN)) == _STEPS_A_TURN
+
+
+def _parts(changes: Changes) -> Iterator[tuple[str | None, list[StoredLetter], list[LetterKey]]]:
+    """
+    Split what is to be written into parts of limited size.
+
+    Dead letters are written before the changes of the agents that owe their events no more: if only a part is written,
+    an event may be sent again, and is not lost.
+    """
+    buried: list[StoredLetter] = []
+    size = 0
+    for one in changes.letters.kept:
+        buried.append(_stored(one))
+        size += len(one.data)
+        if size >= agent_rows.PAGE_BYTES or len(buried) >= agent_rows.PAGE_ROWS:
+            yield None, buried, []
+            buried, size = [], 0
+    dropped = [LetterKey(*key) for key in changes.letters.dropped]
+    pages = [b"{" + b",".join(page) + b"}" for page in _pages(changes.agents)]
+    for page in pages[:-1]:
+        yield page.decode(), buried, []
+        buried = []
+    if pages or buried or dropped:
+        yield pages[-1].decode() if pages else None, buried, dropped
+
+
+def _pages(agents: Sequence[tuple[str, bytes]]) -> Iterator[list[bytes]]:
+    """
+    Split agents with something of each (JSON) into pages of limited size: of JSON, each a name, a colon, and the rest.
+    """
+    page: list[bytes] = []
+    size = 0
+    for name, data in agents:
+        page.append(encode(name) + b":" + data)
+        size += len(page[-1])
+        if size >= agent_rows.PAGE_BYTES or len(page) >= agent_rows.PAGE_ROWS:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
+async def _save(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:
+    """
+    Write a checkpoint in parts of limited size; the journal is only shortened after the last one.
+    """
+    pages = [b"{" + b",".join(page) + b"}" for page in _pages(checkpoint.agents)] or [b"{}"]
+    for page in pages[:-1]:
+        await agent_rows.checkpoint(connection, lease, page.decode(), (), 0)
+    last = upto if checkpoint.complete else 0
+    await agent_rows.checkpoint(connection, lease, pages[-1].decode(), checkpoint.gone, last)
+
+
+def _stored(letter: Listed) -> StoredLetter:
+    return StoredLetter(
+        letter.agent,
+        letter.event_id,
+        letter.pos,
+        letter.channel,
+        letter.event,
+        letter.data.decode(),
+        letter.at,
+        letter.sender.decode() or None,
+        letter.deliveries,
+        letter.reason,
+        letter.died_at,
+        letter.redriven_at,
+    )
+
+
+def _listed(letter: StoredLetter) -> Listed:
+    return Listed(
+        letter.agent,
+        letter.pos,
+        letter.event_id,
+        letter.channel,
+        letter.event,
+        letter.data.encode(),
+        letter.at,
+        letter.deliveries,
+        cast(Reason, letter.reason),
+        letter.died_at,
+        letter.redriven_at,
+        (letter.sender or "").encode(),
+    )
