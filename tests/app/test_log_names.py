@@ -10,6 +10,7 @@ from pathlib import Path
 import dcm_ws
 
 NAMES = {
+    "dcm_ws.agents",
     "dcm_ws.embedded.EmbeddedPostgres",
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",

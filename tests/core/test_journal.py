@@ -149,3 +149,17 @@ def test_crash(clock: Clock, core: Core, database: Database) -> None:
     answer, *replayed = back.auth("ann", id=1)
     assert answer["subscriptions"] == ["agents/ann", "topics/t"]
     assert texts(replayed) == [("topics/t", data) for data in (1, 2, 3)]
+
+
+def test_how_many_agents_are_to_be_written(core: Core) -> None:
+    """
+    What was found and is not written yet is counted, for those who watch the service.
+    """
+    worker(core, agent="ann")
+    worker(core, agent="ben")
+    finish(core.journal.collect())
+    assert core.journal.pending == 2
+    changes = core.journal.take()
+    assert changes is not None and core.journal.pending == 0
+    core.journal.put_back(changes)
+    assert core.journal.pending == 2

@@ -16,10 +16,11 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
+from dcm_ws.brokers import agent_store
+from dcm_ws.brokers.agent_store import AgentStore
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.log import MemoryLog
-from dcm_ws.postgres import agent_rows, agent_store
-from dcm_ws.postgres.agent_store import AgentStore
+from dcm_ws.postgres import agent_rows
 from dcm_ws.postgres.connection import DatabaseConnection, Place, connect
 from tests.core.clients import TASK, joined, texts
 from tests.core.living import live

@@ -37,7 +37,7 @@ from dcm_ws.postgres.connection import (
 from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.statements import statement
 
-_log = Logger(namespace="dcm_ws.postgres.agents")
+_log = Logger(namespace="dcm_ws.agents")
 
 FLUSH_SECONDS = 1.0
 """
