@@ -30,6 +30,8 @@ const recent = [];
 const heardOn = new Map();
 const resting = new Map();
 let lookSoon;
+// the log in PostgreSQL when it was looked at last
+let lagBefore;
 const shownIds = new Set();
 
 function receive(event) {
@@ -85,9 +87,8 @@ async function look() {
   if (!status.current) return;
   $("clients").textContent = stats?.connectedClients ?? "–";
   $("database").textContent = stats?.database.state ?? "–";
-  // /health has no log
-  $("logged").textContent = stats?.log ? figure.format(stats.log.events) : "–";
-  $("owed").textContent = stats?.log ? figure.format(stats.log.owed) : "–";
+  // /health has no figures of the log
+  showLog(stats?.log?.events === undefined ? undefined : stats.log);
   if (!stats) return;
   // everyone with a valid token may see the names
   const named = "channelStats" in stats;
@@ -96,6 +97,27 @@ async function look() {
   else $("agent-count").textContent = "–";
   $("no-agents").textContent = whyNone(named, stats.agents);
   watch(Object.entries(stats.channelStats ?? {}));
+}
+
+/** @param {object | undefined} log the state and the figures of the log; undefined if they are not known */
+function showLog(log) {
+  for (const [fact, value] of [["logged", log?.events], ["position", log?.head], ["owed", log?.owed]]) {
+    $(fact).textContent = value === undefined ? "–" : figure.format(value);
+  }
+  const durable = log?.engine === "postgres";
+  $("log-place").textContent = durable ? " in PostgreSQL" : log?.engine ? " in memory" : "";
+  // why it is there, or not up
+  $("logged").title = log?.reason ?? "";
+  if (durable && log.state !== "up") $("logged").textContent = log.state;
+  $("lag-fact").hidden = !durable;
+  const count = durable && lagBefore ? log.lagged - lagBefore.lagged : 0;
+  // a service that has restarted counts from 0
+  $("lag").textContent = count > 0 ? milliseconds(((log.lagSeconds - lagBefore.lagSeconds) / count) * 1000) : "–";
+  lagBefore = durable ? log : undefined;
+}
+
+function milliseconds(ms) {
+  return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
 }
 
 function whyNone(named, agents) {
@@ -124,8 +146,7 @@ function watch(channels) {
 
 async function measure() {
   try {
-    const ms = await client.ping();
-    $("latency").textContent = ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
+    $("latency").textContent = milliseconds(await client.ping());
   } catch {
     $("latency").textContent = "–";
   }
@@ -136,7 +157,7 @@ status.onChange((current) => {
   $("published").textContent = current ? "" : "Publishing is disabled: the page is not connected.";
   if (current) return;
   // their current values are unknown
-  for (const fact of ["clients", "database", "latency", "logged", "owed", "rate"]) $(fact).textContent = "–";
+  for (const fact of ["clients", "database", "latency", "logged", "position", "lag", "owed", "rate"]) $(fact).textContent = "–";
   $("agent-count").textContent = `as of ${status.since}`;
 });
 client.on("state", (state) => {

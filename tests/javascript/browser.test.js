@@ -101,6 +101,10 @@ describe("/live", () => {
     await page.locator("#agents li").filter({ hasText: "owing" }).filter({ hasText: "1 owed" }).waitFor();
     expect(Number(await page.textContent("#logged"))).toBeGreaterThan(0);
     expect(Number(await page.textContent("#owed"))).toBeGreaterThan(0);
+    expect(Number(await page.textContent("#position"))).toBeGreaterThan(0);
+    expect(await page.textContent("#log-place")).toBe(" in memory");
+    // only events of the database have one
+    expect(await page.isVisible("#lag")).toBe(false);
     owing.close();
   });
 
@@ -516,13 +520,13 @@ describe("a page that is not connected", () => {
     await mortal.stop();
     await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
     const facts = () => page.locator(".facts dd").allTextContents();
-    expect(await facts()).toEqual(Array(6).fill("–"));
+    expect(await facts()).toEqual(Array(8).fill("–"));
     expect(await page.textContent("#agent-count")).toMatch(/^as of \d\d:\d\d:\d\d$/);
     expect(await page.isDisabled("#publish-form button")).toBe(true);
     expect(await page.textContent("#published")).toBe("Publishing is disabled: the page is not connected.");
     // what runs every second and every five does not bring them back
     await page.locator("#banner-next", { hasText: /^for [6-9] s/ }).waitFor();
-    expect(await facts()).toEqual(Array(6).fill("–"));
+    expect(await facts()).toEqual(Array(8).fill("–"));
     await page.context().close();
   });
 
