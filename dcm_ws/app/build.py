@@ -174,6 +174,7 @@ def _make_log(base: _Base, counts: Counts, channels: Channels) -> MemoryLog | Po
         now=now,
         keep=settings.log_keep,
         max_bytes=log_bytes(settings, durable=True),
+        crowded=counts.limits.max_recent_events.add_of,
     )
 
 

@@ -75,6 +75,8 @@ class PostgresLog:
     @param keep: seconds for which an event is kept.
     @param max_bytes: bytes of the log in the database.
 
+    @param crowded: as in L{MemoryLog}, for a log in memory.
+
     @ivar reader: reads the log in the database.
     @ivar wake: called when something waits to be logged.
     @ivar fetched: the last position of which the event is here; what is beyond has to be read in the log.
@@ -94,6 +96,7 @@ class PostgresLog:
         now: Callable[[], float],
         keep: float,
         max_bytes: int,
+        crowded: Callable[[str, int], object],
     ) -> None:
         self.epoch = tail.epoch
         self.first = 1
@@ -108,6 +111,7 @@ class PostgresLog:
         self._now = now
         self._keep = keep
         self._max_bytes = max_bytes
+        self._crowded = crowded
         self._reset: Callable[[], object] = _nothing
         self.wake: Callable[[], object] = _nothing
         self.in_memory = False
@@ -256,7 +260,8 @@ class PostgresLog:
         """
         self.in_memory = True
         self._reason = reason
-        self._max_bytes = 0
+        # from now on it is a loss
+        self._tail.crowded = self._crowded
         for waiting in self._queue.take(len(self._queue), 1 << 62):
             published = waiting.published
             placed = Published(waiting.draft.id)

@@ -49,6 +49,7 @@ class MemoryLog:
 
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
+    @ivar crowded: as the parameter.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class MemoryLog:
         self._wall_ms = wall_ms
         self._deliver: Deliver = _nobody
         self._keep = keep
-        self._crowded = crowded
+        self.crowded = crowded
         self._max_events = max_events
         self._max_bytes = max_bytes
         # what is kept, in the order of positions
@@ -269,8 +270,8 @@ class MemoryLog:
 
         shorten(weights, max(total, 0), drop)
         for publisher, number in lost.items():
-            if self._crowded is not None:
-                self._crowded(publisher, number)
+            if self.crowded is not None:
+                self.crowded(publisher, number)
 
     def _drop(self, share: _Share) -> int:
         """

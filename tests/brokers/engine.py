@@ -77,6 +77,7 @@ class Engine:
             now=now,
             keep=keep,
             max_bytes=max_bytes,
+            crowded=self.counts.limits.max_recent_events.add_of,
         )
         self.log.attach(self._deliver, lambda: self.opened.append(self.log.head))
         self.log.reader = self.reader = LogReader(reactor, address, now)
