@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPResponse
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.clients import answer_to, ask_past_events, handshake, hear, say
 from tests.integration.databases import PostgresServer, postgres
 from tests.integration.machine import free_port, until
+from tests.integration.pages import get, http, metrics, names
 from tests.integration.running import Service, service
 
 ROOT = Path(__file__).parents[2]
@@ -37,48 +36,6 @@ def running(database: PostgresServer) -> Iterator[Service]:
     options = ("--ack-timeout", "0.2", "--retry-interval", "0.1", "--max-attempts", "2", "--max-depth", "5")
     with service("--database-url", database.url, *options) as found:
         yield found
-
-
-def get(url: str, **headers: str) -> tuple[int, str]:
-    """
-    The status and the body of an answer.
-    """
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def metrics(url: str) -> dict[str, float]:
-    """
-    Each sample by its name and labels, as they would stand in a query.
-    """
-    status, text = get(f"{url}/metrics")
-    assert status == 200
-    samples = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
-            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return samples
-
-
-def http(running: Service) -> str:
-    """
-    Where its pages are.
-    """
-    return f"http://127.0.0.1:{running.port}"
-
-
-def names(url: str) -> set[str]:
-    """
-    The metrics that there are, as queries name them.
-    """
-    found = set()
-    for family in text_string_to_metric_families(get(f"{url}/metrics")[1]):
-        found |= {family.name} if family.type in ("gauge", "histogram") else {f"{family.name}_total"}
-    return found
 
 
 def test_what_happens_is_counted(running: Service, database: PostgresServer) -> None:
