@@ -25,6 +25,8 @@ class Behind:
     @ivar live: up to this position the client has got the events of its subscriptions directly.
     @ivar resumed: the position that the client has in the channels that it has resumed.
     @ivar missed: the position in each channel after which its agent has missed tracked events.
+    @ivar inherited: the channels in which another connection of its agent had not been sent everything when it ended:
+        tracked events after the first of these positions, up to the second, are still to be sent.
     @ivar owed: what its agent has not acknowledged, by position, in the order of these.
     @ivar found: what the log has of the first ones of C{owed}, by position: None for what has left it.
     @ivar told: up to this position it knows of the gaps.
@@ -42,6 +44,7 @@ class Behind:
         "finding",
         "found",
         "go_on",
+        "inherited",
         "live",
         "lost",
         "missed",
@@ -58,6 +61,7 @@ class Behind:
         self.told = 0
         self.resumed: dict[str, int] = {}
         self.missed: dict[str, int] = {}
+        self.inherited: dict[str, tuple[int, int]] = {}
         self.owed: dict[int, Owed] = {}
         self._ids: dict[str, int] = {}
         self.found: dict[int, Entry | None] = {}
@@ -76,12 +80,35 @@ class Behind:
         self.upto = -1
         self.reading = None
 
+    def move_back(self, subscriptions: Mapping[str, int]) -> None:
+        """
+        It may be sent older events from now on.  What it has had it must not get again, and what it has left it need
+        not.
+
+        @param subscriptions: its channels.
+        """
+        after = self.after
+        self.live = max(self.live, after)
+        self.resumed = {name: max(pos, after) for name, pos in self.resumed.items() if name in subscriptions}
+        self.missed = {name: max(pos, after) for name, pos in self.missed.items() if name in subscriptions}
+        self.inherited = {name: (max(pos, after), upto) for name, (pos, upto) in self.inherited.items() if after < upto}
+        self.read_again()
+
+    def inherit(self, spans: Mapping[str, tuple[int, int]]) -> None:
+        """
+        Have the client get tracked events of some channels, as in C{inherited}.
+        """
+        for name, (pos, upto) in spans.items():
+            after, until = self.inherited.get(name, (pos, upto))
+            self.inherited[name] = min(after, pos), max(until, upto)
+
     def leave(self, channel: str) -> None:
         """
         The client unsubscribes: if it subscribes to the channel again, it gets only what is new there.
         """
         self.resumed.pop(channel, None)
         self.missed.pop(channel, None)
+        self.inherited.pop(channel, None)
 
     def owe(self, owed: Mapping[int, Owed]) -> None:
         """
@@ -115,10 +142,21 @@ class Behind:
         The position in each channel after which there may be something for the client.
         """
         live, resumed, missed = self.live, self.resumed, self.missed
-        return {
+        lanes = {
             name: min(max(live, since), resumed.get(name, NEVER), missed.get(name, NEVER))
             for name, since in subscriptions.items()
         }
+        for name, (pos, upto) in self.inherited.items():
+            if self.after < upto:
+                lanes[name] = min(pos, lanes.get(name, pos))
+        return lanes
+
+    def inherits(self, entry: Entry, channel: str) -> bool:
+        """
+        Does the client get C{entry} because another connection was subscribed to C{channel}?
+        """
+        after, upto = self.inherited.get(channel, (0, 0))
+        return entry.tracked and after < entry.pos <= upto
 
     def wants(self, entry: Entry, channel: str, since: int) -> bool:
         """

@@ -97,6 +97,7 @@ class CatchUp:
         resumed: Mapping[str, int] | None = None,
         missed: Mapping[str, int] | None = None,
         owed: Mapping[int, Owed] | None = None,
+        inherited: Mapping[str, tuple[int, int]] | None = None,
         go_on: int = NEVER,
     ) -> None:
         """
@@ -106,6 +107,7 @@ class CatchUp:
         @param resumed: the positions that it has in some channels.
         @param missed: the position in each channel after which it gets tracked events.
         @param owed: what its agent has not acknowledged, by position.
+        @param inherited: as in L{Behind}.
         @param go_on: as in L{Behind}.
         """
         self._changed.agent(session.present)
@@ -115,18 +117,15 @@ class CatchUp:
             session.behind = behind = Behind(self._log.head if live is None else live)
             self._behind.add(session)
         else:
-            # what it has had it must not get again when its place is moved back, and what it has left it need not
-            after, channels = behind.after, self._registry.since(session)
-            behind.live = max(behind.live, after)
-            behind.resumed = {name: max(pos, after) for name, pos in behind.resumed.items() if name in channels}
-            behind.missed = {name: max(pos, after) for name, pos in behind.missed.items() if name in channels}
-            behind.read_again()
+            behind.move_back(self._registry.since(session))
         behind.go_on = min(behind.go_on, go_on)
         behind.resumed.update(resumed or {})
         behind.missed.update(missed or {})
+        behind.inherit(inherited or {})
         if owed:
             behind.owe(owed)
-        behind.after = min([behind.after, *(resumed or {}).values(), *(missed or {}).values()])
+        places = (*(resumed or {}).values(), *(missed or {}).values(), *(pos for pos, _ in (inherited or {}).values()))
+        behind.after = min(behind.after, *places) if places else behind.after
         if begins:
             self._counts.replays += 1
             session.peer.replay(self._frames(session, behind))
@@ -180,7 +179,7 @@ class CatchUp:
             return {}, places
         owed = behind.owed
         if stays:
-            behind.owed, behind.missed = {}, {}
+            behind.owed, behind.missed, behind.inherited = {}, {}, {}
         else:
             session.behind = None
             self._behind.discard(session)
@@ -365,9 +364,12 @@ class CatchUp:
         if session in self._strangers and is_private(entry.named):
             return Tracked(entry.pos, entry.id, frames), entry.tracked
         since = self._registry.since(session)
-        name = entry.channel
-        if name in since and behind.wants(entry, name, since[name]):
+        name, inherited = entry.channel, behind.inherited
+        if (name in since and behind.wants(entry, name, since[name])) or (inherited and behind.inherits(entry, name)):
             frames = (entry.frame,)
-        if entry.mirrored and _GLOBAL in since and behind.wants(entry, _GLOBAL, since[_GLOBAL]):
+        if entry.mirrored and (
+            (_GLOBAL in since and behind.wants(entry, _GLOBAL, since[_GLOBAL]))
+            or (inherited and behind.inherits(entry, _GLOBAL))
+        ):
             frames += (entry.mirror,)
         return Tracked(entry.pos, entry.id, frames), entry.tracked

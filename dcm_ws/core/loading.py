@@ -54,6 +54,8 @@ class Loading:
 
         An agent that is connected already gets what was kept of it.
 
+        @param states: what the database has.  The changes that they come from have to be written there as states
+            before: checkpoints have only what changes from now on.
         @param letters: the dead letters, in the order of dying.
         """
         self._memory.keep_deliveries = self._keep_deliveries

@@ -105,14 +105,19 @@ class Resumption:
             owed[pos] = owed[pos]._replace(event=redriven[pos].event)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
-        self._hand_over(heir, owed)
+        since, head = self._registry.since(heir), self._catch_up.head
+        # what waits in the log for this one and not for the heir, which is not subscribed, or was not yet
+        spans = {name: (pos, min(since.get(name, head), head)) for name, pos in places.items()}
+        self._hand_over(heir, owed, {name: (pos, upto) for name, (pos, upto) in spans.items() if pos < upto})
 
-    def _hand_over(self, heir: Session, owed: Mapping[int, Owed]) -> None:
+    def _hand_over(
+        self, heir: Session, owed: Mapping[int, Owed], inherited: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
         waiting = heir.behind.owed if heir.behind is not None else {}
         new = {pos: one for pos, one in owed.items() if one.id not in heir.owed and pos not in waiting}
-        if new:
+        if new or inherited:
             self._log_counts.takeovers += 1
-            self._catch_up.begin(heir, owed=new)
+            self._catch_up.begin(heir, owed=new, inherited=inherited)
 
     def pass_on(self, session: Session, event: Tracked, deliveries: int) -> None:
         """
