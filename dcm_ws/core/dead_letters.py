@@ -220,8 +220,7 @@ class DeadLetters:
         """
         The database has not learnt of C{changes}, and has to.
         """
-        if self._changed is None:
-            return
+        assert self._changed is not None
         for one in changes.kept:
             key = one.agent, one.event_id
             if key in self._letters:
@@ -287,12 +286,6 @@ class DeadLetters:
         The dead letter of C{agent} that an event has become, if it has and is kept.
         """
         return self._letters.get((agent, event_id))
-
-    def of_agent(self, agent: str) -> bool:
-        """
-        Has C{agent} dead letters?
-        """
-        return agent in self._of
 
     def drop(self, letter: DeadLetter) -> None:
         """

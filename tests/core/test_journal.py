@@ -98,9 +98,10 @@ def test_nothing_to_write(clock: Clock, core: Core, database: Database) -> None:
     An agent that is not sent anything, and changes nothing, costs nothing; and neither do clients without an agent.
     """
     worker(core)
-    joined(core, "topics/t")
+    joined(core, "topics/v")
     database.flush(core)
     assert core.journal.pending == 0
+    publish(core, 0, channel="topics/v")
     publish(core, 1, channel="topics/u")
     live(core, clock, 30)
     assert database.flush(core) == {}

@@ -158,7 +158,12 @@ def courses_until_found(where: Any, name: str, bug: Any, most: int) -> int | Non
 
     @seed(1)
     @settings(
-        max_examples=most, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
+        max_examples=most,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=[*HealthCheck],
     )
     @given(pending, operations)
     def find(max_pending: int, todo: list[Operation]) -> None:
