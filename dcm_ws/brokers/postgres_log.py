@@ -412,9 +412,12 @@ class PostgresLog:
                 break
         self._delivering = bool(placed)
         if placed:
-            self._later(0, self._deliver)
-        else:
-            # the numberer may have to read on
+            self._later(0, self._deliver_on)
+
+    def _deliver_on(self) -> None:
+        self._deliver()
+        if not self._delivering:
+            # the numberer may have to read on; it looks by itself if it has not waited for this
             self.wake()
 
     def _deliver_one(self, pos: int, draft: Draft | None) -> None:

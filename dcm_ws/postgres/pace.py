@@ -12,7 +12,7 @@ MANY = 300.0
 Events a second from which on the log looks by itself.
 """
 
-LOOK = 0.004
+LOOK = 0.002
 """
 Seconds between two looks then.
 """

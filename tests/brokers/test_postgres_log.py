@@ -16,7 +16,7 @@ import pytest_twisted
 
 from dcm_ws.brokers.numberer import NoLogError
 from dcm_ws.brokers.postgres_log import LogState
-from dcm_ws.postgres import upkeep
+from dcm_ws.postgres import pace, upkeep
 from tests.brokers.engine import Engine, install, logged
 from tests.integration.databases import PostgresServer
 
@@ -82,6 +82,23 @@ async def test_what_is_committed_is_delivered(schema: PostgresServer, engine: En
     ]
     assert logged(schema) == engine.delivered
     assert engine.counts.engine.numbered == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_step_for_each_event(schema: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Events that come one by one take one numbering step each.
+    """
+    monkeypatch.setattr(pace, "IDLE", 60.0)
+    engine = Engine(schema.url)
+    await engine.start()
+    await engine.until(lambda: engine.counts.engine.steps)
+    before = engine.counts.engine.steps
+    for number in (1, 2, 3):
+        engine.publish(str(number))
+        await engine.head_is(number)
+    assert engine.counts.engine.steps == before + 3
+    await engine.stop()
 
 
 @pytest_twisted.ensureDeferred
