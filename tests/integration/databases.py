@@ -30,14 +30,18 @@ class PostgresServer:
     A PostgreSQL of the test's own, which may be stopped, killed and started again on the same port.
 
     @param primary: the server that it is a hot standby of; None for a primary.
+    @param fsync: it syncs its commits to the disk, as for a measurement.
 
     @ivar url: its URL.
     """
 
     url: str
 
-    def __init__(self, folder: Path, tools: Path = TOOLS, primary: PostgresServer | None = None) -> None:
+    def __init__(
+        self, folder: Path, tools: Path = TOOLS, primary: PostgresServer | None = None, *, fsync: bool = False
+    ) -> None:
         self._tools = tools
+        self._fsync = "on" if fsync else "off"
         # PostgreSQL refuses root
         self._account = unprivileged(folder)
         self._data = folder / "data"
@@ -52,7 +56,7 @@ class PostgresServer:
         """
         Start, and wait until it can be connected to.
         """
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync={self._fsync}"
         log = str(self._data / "server.log")
         self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "start")
 
