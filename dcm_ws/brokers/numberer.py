@@ -53,6 +53,7 @@ Seconds between two tries to get the leader's lock.  To wait in SQL would hold b
 
 _LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
 _UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
+_OPENED = "update dcm_ws.meta set opened_at = now() where opened_at is null"
 _STEP = statement("numbering/step")
 _AFTER = statement("reading/after")
 _STEP_SECONDS = 120.0
@@ -322,6 +323,7 @@ class Numberer(Service):
         with deadline(session, _STEP_SECONDS):
             place = await LogPlace.find(session, log.last if log.is_open else None, log.epoch, self._new_epoch)
             await session.runOperation(statement("numbering/prepare"))
+            await session.runOperation(_OPENED)
             await self._upkeep.begin(session, place)
         self._head, self._snapshot, self._place = place.head, place.snapshot, place
         if not log.is_open or place.epoch != log.epoch:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple
 
 import click
@@ -114,6 +115,7 @@ def command(
         raise click.UsageError(
             "--without-triggers leaves only the log; it cannot be combined with a choice of triggers or --without-log"
         )
+    choice = replace(choice, publisher=owner or "")
     log = "" if without_log else remove_log_sql(owner) if remove else log_sql(owner, grants)
     triggers = "" if without_triggers else remove_sql() if remove else install_sql(choice)
     sql = f"{triggers}\n{log}"
@@ -162,7 +164,7 @@ def _choice(
     @raise click.UsageError: the choice is invalid, or chooses no event.
     """
     try:
-        choice = Choice(tables or NAMES, events, exclude, include, replicated)
+        choice = Choice(tables or NAMES, events, exclude, include, replicated=replicated)
     except ChoiceError as error:
         raise click.UsageError(str(error)) from None
     if events and not choice.triggered:

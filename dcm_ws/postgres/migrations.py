@@ -42,6 +42,7 @@ _OPEN = {
         for kind, (data, checks) in _PUBLISH.items()
     },
     "dcm_ws.head()": statement("log/head"),
+    "dcm_ws.in_use()": statement("log/in_use"),
 }
 _OWN = {
     "dcm_ws.check_data(text)": statement("log/check_data"),

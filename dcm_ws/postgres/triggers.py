@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from dcm_ws.postgres.schema import NAMES
 from dcm_ws.postgres.statements import statement
 
-VERSION = 3
+VERSION = 4
 """
 The version of the triggers, raised with each change of the function or of the triggers.
 """
@@ -65,6 +65,7 @@ class Choice:
     @ivar events: the events that are sent; empty for all.
     @ivar exclude: columns, or C{table.column}, that are never sent.
     @ivar include: columns, or C{table.column}, that are sent whatever their size.
+    @ivar publisher: the owner of C{dcm_ws.publish()}, if it is neither that of the tables nor who runs C{init-db}.
     @ivar replicated: the triggers also fire for rows that logical replication applies.
     """
 
@@ -72,6 +73,7 @@ class Choice:
     events: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    publisher: str = ""
     replicated: bool = False
 
     def __post_init__(self) -> None:

@@ -17,13 +17,20 @@ from tests.cli.running import run
 from tests.integration.databases import PostgresServer
 
 
-def init(folder: Path, server: PostgresServer, *arguments: str) -> str:
+def init_db(folder: Path, server: PostgresServer, *arguments: str) -> str:
     """
     Apply init-db to a database, and return what it prints.
     """
     done = run(folder, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def init(folder: Path, server: PostgresServer, *arguments: str) -> str:
+    """
+    The same without the log, so that the triggers notify.
+    """
+    return init_db(folder, server, "--without-log", *arguments)
 
 
 def sent(server: PostgresServer, *statements: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.installing import init
+from tests.cli.installing import init_db
 from tests.cli.running import run
 from tests.integration.databases import PostgresServer
 
@@ -23,13 +23,13 @@ def test_only_the_log(tmp_path: Path, server: PostgresServer) -> None:
     """
     With --without-triggers, the schema of the log is created, and nothing else; it is removed in the same way.
     """
-    said = init(tmp_path, server, "--without-triggers")
+    said = init_db(tmp_path, server, "--without-triggers")
     assert said.startswith("log, version") and "triggers" not in said
     assert server.execute(_TABLES) == [(0,)]
     assert server.execute("select dcm_ws.publish('global', 'task.created', '{}')")[0][0].startswith("msg_")
-    init(tmp_path, server)
+    init_db(tmp_path, server)
     assert server.execute(_TRIGGERS) != [(0,)]
-    said = init(tmp_path, server, "--remove", "--without-triggers")
+    said = init_db(tmp_path, server, "--remove", "--without-triggers")
     assert said.startswith("log removed") and "triggers" not in said
     assert server.execute(_LOG) == [(False,)]
     assert server.execute(_TRIGGERS) != [(0,)]

@@ -12,13 +12,15 @@ create table dcm_ws.meta (
     snapshot pg_snapshot not null default pg_current_snapshot(),
     max_bytes int not null default 1048576,
     max_depth int not null default 100,
-    leader bigint not null default 0
+    leader bigint not null default 0,
+    opened_at timestamptz
 ) with (fillfactor = 10, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0);
 comment on table dcm_ws.meta is 'the state of the log: one row';
 comment on column dcm_ws.meta.slot is 'the slot of the inbox that is written now';
 comment on column dcm_ws.meta.base is 'the position of the last event when the newest partition of the log was made';
 comment on column dcm_ws.meta.snapshot is 'the snapshot of the numbering step that ended at base';
 comment on column dcm_ws.meta.leader is 'how often a service became the leader: what earlier ones still write is refused';
+comment on column dcm_ws.meta.opened_at is 'when a service used the log for the first time';
 
 create sequence dcm_ws.inbox_id;
 create table dcm_ws.inbox (

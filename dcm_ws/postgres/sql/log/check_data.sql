@@ -16,7 +16,7 @@ begin
             exit when nested = '';
         end loop;
         if nested <> '' then
-            raise exception 'dcm_ws.publish: data is nested deeper than % levels', most using errcode = '22023';
+            raise exception 'dcm_ws.publish: data is nested deeper than % levels', most using errcode = '54000';
         end if;
     end if;
     if exists (
@@ -24,7 +24,7 @@ begin
             as found (number)
         where case when number[1] ~ '[eE][+-]?0*[1-9][0-9]{4,}$' then number[1] !~ '[eE]-'
             else number[1]::numeric >= 1.797693134862315807937e308 end) then
-        raise exception 'dcm_ws.publish: data has a number beyond the range of a 64-bit float' using errcode = '22023';
+        raise exception 'dcm_ws.publish: data has a number beyond the range of a 64-bit float' using errcode = '22003';
     end if;
 end
 $body$

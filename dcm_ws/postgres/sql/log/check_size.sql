@@ -7,7 +7,7 @@ begin
     select m.max_bytes into strict most from dcm_ws.meta m;
     if size > most then
         raise exception 'dcm_ws.publish: data has % bytes; at most % are allowed', size, most
-            using errcode = '22023', hint = 'publish where the data is, or raise --max-message-size of dcm-ws';
+            using errcode = '54000', hint = 'publish where the data is, or raise --max-message-size of dcm-ws';
     end if;
 end
 $body$
