@@ -180,7 +180,9 @@ def test_subscriptions_outlast_deliveries(clock: Clock, core: Core, database: Da
     finish(core.hub.sweep())
     assert stats(core)["agents"] == {"connected": 0, "absent": 1, "remembered": 2}
     assert database.flush(core) == {}
-    for again in (core, restarted(clock, core, database)):
+    new = restarted(clock, core, database)
+    assert database.flush(new) == {}
+    for again in (core, new):
         for agent, gets in (("dash", []), ("ann", [("topics/t", 0)])):
             back = joined(again, quiet=True)
             answer, *replayed = back.auth(agent, id=1)
@@ -340,6 +342,23 @@ def test_connections_that_wait(clock: Clock, core: Core, database: Database) -> 
     fresh.auth("ann")
     database.flush(core)
     assert set(database.states()["ann"].owed) == {1}
+
+
+def test_owed_events_that_wait(clock: Clock, core: Core, database: Database) -> None:
+    """
+    What an agent owes and has not been sent again is owed after the next crash, too.
+    """
+    ann = worker(core)
+    publish(core, 0, 1)
+    ann.leave()
+    database.flush(core)
+    new = restarted(clock, core, database, max_pending=1)
+    back = joined(new, quiet=True)
+    assert texts(back.auth("ann")) == [("topics/t", 0)]
+    database.flush(new)
+    assert [sends for _, sends in database.states()["ann"].owed.values()] == [2, 1]
+    last = joined(restarted(clock, new, database), quiet=True)
+    assert texts(last.auth("ann")) == [("topics/t", 0), ("topics/t", 1)]
 
 
 def test_changes_that_could_not_be_written(core: Core, database: Database) -> None:
