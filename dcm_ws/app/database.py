@@ -87,6 +87,8 @@ class Database(MultiService):
         if log is not None:
             self._numberer = self._make_numberer(log, settings, reactor, world, counts)
             self._listener.woken = self._numberer.wake
+            # the log first: where a pool has only one connection, and the database no log, the other one needs it
+            self._listener.after = self._numberer.tried
 
     def _make_numberer(
         self, log: PostgresLog, settings: Settings, reactor: Any, world: World, counts: Counts
@@ -183,6 +185,8 @@ class Database(MultiService):
             self._summary.bad_notification(error.reason)
 
     def _changed(self, up: bool) -> None:
+        if up and self._numberer is not None:
+            self._numberer.hurry()
         event, state = ("system.info", "up") if up else ("system.error", "down")
         self._router.announce(GLOBAL, event, {"component": "database", "state": state})
 

@@ -120,6 +120,7 @@ class Numberer(Service):
     @param wall_ms: ms since the epoch.
     @param random: returns a number from 0 to 1.
 
+    @ivar tried: fires after the first look at the database, whatever came of it.
     @ivar found: fires when the log was opened, or is in memory; fails with L{NoLogError}.
     """
 
@@ -163,6 +164,8 @@ class Numberer(Service):
         self._snapshot = Snapshot("0", "{}")
         self._place: LogPlace | None = None
         self.leads = False
+        self._until = 0.0
+        self.tried: Deferred[None] = Deferred()
         self.found: Deferred[None] = Deferred()
         log.wake = self._wake_soon
 
@@ -215,7 +218,17 @@ class Numberer(Service):
         await nap
         self._woken = False
 
+    def _has_tried(self) -> None:
+        if not self.tried.called:
+            self.tried.callback(None)
+
     async def _serve(self) -> None:
+        try:
+            await self._lead_again_and_again()
+        finally:
+            self._has_tried()
+
+    async def _lead_again_and_again(self) -> None:
         attempt = 0
         while self.running:
             since, reason = self._now(), ""
@@ -245,13 +258,24 @@ class Numberer(Service):
             attempt += 1
 
     async def _rest(self, seconds: float) -> None:
-        until = self._now() + seconds
-        while self.running and (left := until - self._now()) > 0:
+        """
+        So many seconds, whatever happens; unless there is a reason to hurry.
+        """
+        self._until = self._now() + seconds
+        while self.running and (left := self._until - self._now()) > 0:
             await self._sleep(left)
+
+    def hurry(self) -> None:
+        """
+        The database can be reached again.
+        """
+        self._until = 0.0
+        self.wake()
 
     def _change_to(self, state: LogState, reason: str = "") -> None:
         before = self._log.state
         self._log.change_to(state, reason)
+        self._has_tried()
         if state is before:
             return
         if state is LogState.UP:

@@ -60,6 +60,7 @@ class NotifyListener(Service):
     @param now: monotonic seconds.
     @param random: returns a number from 0 to 1.
 
+    @ivar after: fires when the first connection may be made; None for at once.
     @ivar woken: called when there may be new events in the inbox of the log.
     @ivar up: fires when the service listens for the first time.
     @ivar connects: how often it has connected.
@@ -91,6 +92,7 @@ class NotifyListener(Service):
         self._sleep: Deferred[None] | None = None
         self._ended: Deferred[None] | None = None
         self._was_down = False
+        self.after: Deferred[None] | None = None
         self.woken: Callable[[], object] = _nothing
         self.up: Deferred[None] = Deferred()
         self.state = DatabaseState.CONNECTING
@@ -129,6 +131,8 @@ class NotifyListener(Service):
 
     async def _serve(self) -> None:
         attempt = 0
+        if self.after is not None:
+            await self.after
         while self.running:
             since = None
             try:

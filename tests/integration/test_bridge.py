@@ -385,14 +385,19 @@ def test_database_restarted_under_load(stoppable: PostgresServer, mode: str) -> 
 
 def test_service_starts_before_its_database(stoppable: PostgresServer) -> None:
     """
-    Started while the database is down, the service serves at once, says degraded, and is healthy once it is up.
+    Started while the database is down, the service serves at once, says degraded, and is healthy once it is up.  Until
+    then it does not know whether the log is in the database, so what would be logged is refused.
     """
     stoppable.stop()
     try:
         with service("--database-url", stoppable.url, wait="database down") as running:
             assert running.health()["status"] == "degraded"
             client = running.connect()
-            assert ask(client, type="publish", channel="global", event="task.created", id=1)["event"] == "task.created"
+            refused = ask(client, type="publish", channel="global", event="task.created", id=1)
+            assert (refused["success"], refused["code"]) == (False, "NOT_AVAILABLE")
+            assert (
+                ask(client, type="publish", channel="global", event="metric.update", id=2)["event"] == "metric.update"
+            )
             assert hear(client)["success"] is True
             stoppable.start()
             running.read_log_until("] ready")

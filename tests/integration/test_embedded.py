@@ -302,7 +302,7 @@ def test_killed_postgres_is_started_again(made: Path) -> None:
         for event, state in (("system.error", "down"), ("system.info", "up")):
             told = hear(client, 30)
             assert (told["event"], told["data"]) == (event, {"component": "database", "state": state})
-        assert running.health()["status"] == "healthy"
+        until(lambda: running.health()["status"] == "healthy")
         assert postmaster(made) not in (None, pid)
         notify(where, 5)
         assert hear(client)["data"] == 5
