@@ -134,9 +134,15 @@ def test_the_tutorial_twice(folder: Path, repository: Path) -> None:
         "worked on task.created {'id': 'task-1', 'sum': 1}",
         '"event":"subtask.created"',
         "worked on subtask.created {'id': 'row-",
+        "of the transaction that was rolled back, nothing arrived",
+        "worked on task.created {'id': 'task-committed', 'sum': 42}",
+        "worked on task.created {'id': 'task-without-service', 'sum': 42}",
+        '"data":{"id":"task-committed","numbers":[20,22]}',
+        '"data":{"id":"task-without-service","numbers":[20,22]}',
     ):
         assert said.count(line) >= 2, f"{line}\n{said}"
     assert "gave up" not in said
+    assert "task-rolled-back" not in said
 
 
 def test_the_first_page(folder: Path, repository: Path) -> None:
