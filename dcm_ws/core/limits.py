@@ -204,11 +204,11 @@ _STATE = (
     ),
     Limit(
         "maxRecentEvents",
-        "events in the log; bytes: `--log-max-bytes`",
+        "events in the log in memory; bytes: `--log-max-bytes`",
         "service",
         "the publisher that has most there loses its oldest; clients that have not received them get a `gap`",
         "--max-recent-events",
-        "{max-recent-events}, {log-max-bytes}",
+        "{max-recent-events}, 64 MiB",
     ),
     Limit(
         "maxLogWaiting",
