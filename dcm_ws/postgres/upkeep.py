@@ -169,6 +169,7 @@ class Upkeep:
         is_large = newest.bytes >= self._max_bytes / (2 * PARTS)
         if newest.first <= end.head and (is_old or is_large):
             await self._attempt(session, partial(self._roll, session, newest, end))
+        is_held = False
         size = sum(partition.bytes for partition in partitions)
         for partition in partitions[:-1]:
             expired = partition.newest is None or partition.newest >= self._keep
@@ -178,15 +179,20 @@ class Upkeep:
                 # not everything in it was delivered yet
                 break
             if not await self._attempt(session, partial(self._drop, session, partition.name)):
+                is_held = True
                 break
             size -= partition.bytes
         await self._look(session)
         is_due = self._now() - self._turned >= TURN_SECONDS or self._inbox >= _SLOTS * _TURN_BYTES
         if is_due and self._inbox > _EMPTY:
             if await self._attempt(session, partial(self._turn, session, turn)):
-                self._turned, self._held_since = self._now(), None
-            elif self._held_since is None:
-                self._held_since = self._wall_ms()
+                self._turned = self._now()
+            else:
+                is_held = True
+        if not is_held:
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = self._wall_ms()
         return self._epoch
 
     async def _look(self, session: DatabaseConnection) -> list[Partition]:

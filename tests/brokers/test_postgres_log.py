@@ -435,6 +435,44 @@ async def test_retention(schema: PostgresServer, hurried: None) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_inbox_that_cannot_be_emptied_is_reported(schema: PostgresServer, hurried: None, engine: Engine) -> None:
+    """
+    An open transaction that has published keeps its slot of the inbox from being emptied; the report says since when.
+    """
+    with connected(schema) as connection, connection.cursor() as cursor:
+        cursor.execute(PUBLISH, ("topics/a", "1"))
+        began = engine.wall_ms()
+        await engine.until(lambda: engine.log.report()["heldSince"])
+        held = engine.log.report()["heldSince"]
+        assert held is not None and began - 1000 < held <= engine.wall_ms()
+        await engine.has_looked()
+        assert engine.log.report()["heldSince"] == held
+        connection.commit()
+    await engine.until(lambda: engine.log.report()["heldSince"] is None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_partition_that_cannot_be_dropped_is_reported(schema: PostgresServer, hurried: None) -> None:
+    """
+    What reads the log for long, such as a backup, keeps its oldest partitions; the report says since when.
+    """
+    engine = Engine(schema.url, keep=160.0)
+    await engine.start()
+    for number in range(3):
+        await engine.answered(engine.publish(str(number)))
+        schema.execute("update dcm_ws.log set logged_at = logged_at - interval '20 s'")
+        await engine.has_looked()
+    await engine.until(lambda: engine.log.report()["partitions"] > 1)
+    with connected(schema) as connection, connection.cursor() as cursor:
+        cursor.execute("lock table dcm_ws.log_1 in access share mode")
+        schema.execute("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+        await engine.until(lambda: engine.log.report()["heldSince"])
+        assert engine.log.first == 1
+    await engine.until(lambda: engine.log.report()["heldSince"] is None and engine.log.first > 1)
+    await engine.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_log_is_bounded_in_bytes(schema: PostgresServer, hurried: None) -> None:
     """
     Beyond its size, the log loses its oldest events before their time.
