@@ -18,7 +18,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, reset, say
+from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end, reset, say
 from tests.chaos.durable.history import NEVER, AgentHistory, Gap, History, Receipt, SentAck, is_tracked, padding
 
 _PING_SECONDS = 0.3
@@ -210,9 +210,10 @@ class AgentClient:
             since.setdefault(message["id"], (message["epoch"], message["pos"]))
 
     def _gap(self, message: dict[str, Any]) -> None:
-        gap = Gap(time.monotonic(), self._number, message["reason"], self._epoch, 0, message["epoch"], message["pos"])
+        epoch, end = message["epoch"], gap_end(message)
+        gap = Gap(time.monotonic(), self._number, message["reason"], self._epoch, 0, epoch, end)
         self.mine.gaps.append(gap)
-        self._epoch = message["epoch"]
+        self._epoch = epoch
         if gap.epoch != gap.since_epoch:
             self._pos = 0
 

@@ -64,3 +64,12 @@ async def say(connection: ClientConnection, **message: Any) -> None:
     Send one message.
     """
     await connection.send(json.dumps(message))
+
+
+def gap_end(message: dict[str, Any]) -> int:
+    """
+    The last position that a C{gap} frame says may be missing: what is still in the log follows, unless the log is
+    another one.
+    """
+    end: int = message["first"] - 1 if message["reason"] == "expired" else message["pos"]
+    return end

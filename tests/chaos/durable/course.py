@@ -31,11 +31,20 @@ from tests.integration.machine import ROOT
 TOPICS = tuple(f"topics/chaos/{name}" for name in "abcd")
 PRIVATE = ("agents/agent-a", "agents/agent-c", "sessions/chaos")
 BULK = "topics/chaos/bulk"
-CHANNELS = (*TOPICS, *TOPICS, *PRIVATE, "global", "elsewhere")
+CHANNELS = (*TOPICS, *TOPICS, *PRIVATE, "global")
+ELSEWHERE = "elsewhere"
+"""
+Not the name of a channel: the database may publish there, and that is global.
+"""
 OPTIONS = (
     *("--log", "postgres", "--ack-timeout", "2", "--heartbeat-interval", "2", "--heartbeat-timeout", "10"),
     *("--max-attempts", "3"),
 )
+TURN = 3.0
+"""
+Seconds after which the service writes another slot of the inbox.
+"""
+
 _PATIENCE = 60.0
 _BURST = 12_000
 """
@@ -65,7 +74,8 @@ def disturbed(
     @param calm: disturb nothing but clients.
     @return: what happened, and the log of the service.
     """
-    history = History()
+    # a slot of the inbox is emptied before the third turn after its last event
+    history = History(key_seconds=2 * TURN - 1)
     with database(1500 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:
         program = Path(sys.executable).with_name("dcm-ws")
         subprocess.run(
@@ -75,7 +85,7 @@ def disturbed(
             cwd=ROOT,
         )
         server.execute(SETUP)
-        service = ServiceProcess(Path(folder), server.url, *OPTIONS, *options, bug=bug)
+        service = ServiceProcess(Path(folder), server.url, *OPTIONS, *options, turn=TURN, bug=bug)
         try:
             service.start()
             asyncio.run(_course(service, server, seconds, seed, history, restores=restores, calm=calm))
@@ -147,7 +157,7 @@ async def _course(
         await _come(history, "all are connected", lambda: all(each.here.is_set() for each in clients))
         began = time.monotonic()
         until = began + seconds
-        sql = SqlWriters(server.url, CHANNELS, until=until, seed=seed, processes=2, sessions=3, rate=5)
+        sql = SqlWriters(server.url, (*CHANNELS, ELSEWHERE), until=until, seed=seed, processes=2, sessions=3, rate=5)
         async with asyncio.TaskGroup() as acting:
             for writer in writers:
                 acting.create_task(writer.live(until))
@@ -179,25 +189,7 @@ async def _settle(world: World) -> None:
     history, server = world.history, world.database
     clients: list[FollowingClient | AgentClient] = [*world.followers, *world.agents]
     await _come(history, "all are connected again", lambda: all(each.here.is_set() for each in clients))
-    marks = await asyncio.to_thread(_mark, server, history)
-
-    def there() -> bool:
-        ours = [
-            mark
-            in {(step.publisher, step.number) for step in follower.following.steps[-50:] if isinstance(step, Receipt)}
-            for follower in world.followers
-            for channel, mark in marks.items()
-            if channel in follower.following.channels
-        ]
-        theirs = [
-            mark in {(receipt.publisher, receipt.number) for receipt in agent.mine.receipts[-2000:]}
-            for agent in world.agents
-            for channel, mark in marks.items()
-            if channel in agent.mine.since
-        ]
-        return all(ours) and all(theirs)
-
-    await _come(history, "everybody has the last event of every channel", there)
+    await _marked(world)
     never = {
         (agent.name, event_id)
         for agent in history.agents.values()
@@ -232,6 +224,30 @@ async def _settle(world: World) -> None:
     await asyncio.to_thread(world.scribe.copy, server.url, all_of_it=True)
 
 
+async def _marked(world: World) -> None:
+    """
+    Publish a last event on every channel, and wait until everybody has it.
+    """
+    marks = await asyncio.to_thread(_mark, world.database, world.history)
+
+    def there() -> bool:
+        ours = [
+            mark in {step[7:9] for step in follower.following.steps[-50:] if isinstance(step, Receipt)}
+            for follower in world.followers
+            for channel, mark in marks.items()
+            if channel in follower.following.channels
+        ]
+        theirs = [
+            mark in {receipt[7:9] for receipt in agent.mine.receipts[-2000:]}
+            for agent in world.agents
+            for channel, mark in marks.items()
+            if channel in agent.mine.since
+        ]
+        return all(ours) and all(theirs)
+
+    await _come(world.history, "everybody has the last event of every channel", there)
+
+
 async def _notify(world: World) -> None:
     """
     NOTIFY very much at once, and then something more: nothing is disturbed any more, so the service must hear it.
@@ -255,6 +271,7 @@ async def _notify(world: World) -> None:
         return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", _BURST + 1)
 
     await _come(world.history, "a NOTIFY is heard after very many", heard)
+    await _marked(world)
 
 
 def _owed(service: ServiceProcess) -> int:
@@ -270,7 +287,8 @@ def _mark(server: Database, history: History) -> dict[str, Any]:
     Publish a last event on every channel.
     """
     marks: dict[str, Any] = {}
-    for number, channel in enumerate(dict.fromkeys((*CHANNELS[:-2], BULK, "global")), start=1):
+    first = 1 + sum(call.publisher == "mark" for call in history.calls)
+    for number, channel in enumerate(dict.fromkeys((*CHANNELS, BULK)), start=first):
         call = Call("mark", number, "sql", "mark", channel, "task.created", time.monotonic())
         data = f'{{"publisher":"mark","number":{number},"padding":"{padding(number)}"}}'
         ((call.id,),) = server.execute("select dcm_ws.publish(%s, %s, %s::text)", channel, call.event, data)

@@ -16,7 +16,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, reset, say
+from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end, reset, say
 from tests.chaos.durable.history import Follower, Gap, History, Receipt, padding
 
 _SMALL = 16_384
@@ -125,7 +125,7 @@ class FollowingClient:
             elif message.get("id") == "resumed":
                 self._resumed(message)
             elif message.get("type") == "gap":
-                self._gap(message["reason"], message)
+                self._gap(message["reason"], message, gap_end(message))
             elif message.get("type") == "ping":
                 self._ping(message)
             elif message.get("success") is False or "error" in message:
@@ -158,17 +158,17 @@ class FollowingClient:
                 self._history.wrongs.append(f"{self.name} was refused: {message}")
             return
         if message["resumed"] is not True:
-            self._gap(message["gap"]["reason"], message)
+            self._gap(message["gap"]["reason"], message, message["pos"])
         elif message["epoch"] != self.epoch:
             self._history.wrongs.append(f"{self.name} resumed from {self.epoch} in {message['epoch']}")
         self._caught_up = message["pos"]
         self.here.set()
 
-    def _gap(self, reason: str, message: dict[str, Any]) -> None:
-        epoch, pos = message["epoch"], message["pos"]
+    def _gap(self, reason: str, message: dict[str, Any], pos: int) -> None:
+        epoch = message["epoch"]
         gap = Gap(time.monotonic(), self._connections, reason, self.epoch, self.pos, epoch, pos)
         self.following.steps.append(gap)
-        # a gap in the middle of a log ends where the log went on
+        # the server may tell of what the client has already
         if epoch != self.epoch or pos > self.pos:
             self.epoch, self.pos = epoch, pos
 

@@ -36,13 +36,12 @@ from tests.chaos.durable.history import (
     is_logged,
     padding,
 )
-from tests.chaos.durable.log_copy import LogCopy, false_receipt, name_of
+from tests.chaos.durable.log_copy import LogCopy, channel_of, false_receipt, name_of
 
 _NEAR = 4.0
 """
 Seconds around a disturbance of the database or the service within which the outcome of a commit may be unknown to it.
 """
-_FAMILIES = ("agents/", "sessions/", "topics/")
 
 
 @dataclass(slots=True)
@@ -131,9 +130,9 @@ def _false_row(row: Row, calls: list[Call] | None) -> Iterator[str]:
         yield f"position {row.pos} was never published: {row}"
         return
     call = calls[0]
-    channel = call.channel if call.channel.startswith(_FAMILIES) else "global"
+    channel = channel_of(row._replace(channel=call.channel))
     data = json.loads(row.data)
-    if (row.channel, row.event) != (channel, call.event) or data["padding"] not in (padding(call.number), ""):
+    if (channel_of(row), row.event) != (channel, call.event) or data["padding"] not in (padding(call.number), ""):
         yield f"{call.name} is at {row.pos} as {row.event} on {row.channel}, and was {call.event} on {channel}"
     told = {one.id for one in calls if one.id is not None}
     if call.via in ("sql", "client") and all(one.outcome == DONE for one in calls) and row.id not in told:
@@ -201,7 +200,8 @@ def _inverted(events: dict[Key, list[Call]], places: dict[Key, Row]) -> Iterator
             continue
         if done:
             ends.append((min(done), row.pos, name))
-        calls.append((mine[0].began, row.pos, name))
+        # those that found the key came later
+        calls.append((min(call.began for call in mine), row.pos, name))
         if len(attempts) == 1:
             streams[mine[0].stream, mine[0].channel].append((mine[0].began, row.pos, name))
     ends.sort()

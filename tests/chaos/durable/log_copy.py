@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 
 from tests.chaos.durable.history import Key, Receipt, Row
 
+_FAMILIES = ("agents/", "sessions/", "topics/")
+
 
 def name_of(row: Row) -> Key | None:
     """
@@ -18,6 +20,13 @@ def name_of(row: Row) -> Key | None:
     """
     data = json.loads(row.data)
     return (data["publisher"], data["number"]) if isinstance(data, dict) and "publisher" in data else None
+
+
+def channel_of(row: Row) -> str:
+    """
+    The channel of a row: names that are none of the protocol's families stand for C{global}.
+    """
+    return row.channel if row.channel.startswith(_FAMILIES) else "global"
 
 
 class LogCopy:
@@ -30,8 +39,9 @@ class LogCopy:
         self.by_channel: defaultdict[str, list[int]] = defaultdict(list)
         for pos in sorted(rows):
             row = rows[pos]
-            self.by_channel[row.channel].append(pos)
-            if row.mirrored:
+            channel = channel_of(row)
+            self.by_channel[channel].append(pos)
+            if row.mirrored and channel != "global":
                 self.by_channel["global"].append(pos)
 
     def due(self, channels: Collection[str], after: int, upto: float) -> set[int]:
@@ -57,7 +67,7 @@ def false_receipt(receipt: Receipt, known: dict[str, LogCopy]) -> Iterator[str]:
     name = name_of(row)
     if (row.id, row.event, name) != (receipt.id, receipt.event, (receipt.publisher, receipt.number)):
         yield f"{receipt.id} came from position {receipt.pos} of {receipt.epoch}, where the log has {row.id}"
-    if receipt.channel != row.channel and not (receipt.channel == "global" and row.mirrored):
+    if receipt.channel != channel_of(row) and not (receipt.channel == "global" and row.mirrored):
         yield f"{receipt.id} came on {receipt.channel}, and is on {row.channel}"
     if not receipt.intact:
         yield f"{receipt.id} was changed on its way"

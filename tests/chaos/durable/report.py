@@ -4,14 +4,17 @@ What a run was like, in lines of text.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.durable.history import History
 from tests.chaos.durable.judge import Verdict
 
-_SHOWN = 15
+_SHOWN = 3
 _AROUND = 3.0
 _LINES = 40
+_DETAIL = re.compile(r"msg_\w+|'[^']*'|[0-9.]+|\b(agent|client|follower|sql)-\w\b")
 
 
 def report(history: History, verdict: Verdict, log: str) -> Iterator[str]:
@@ -24,12 +27,15 @@ def report(history: History, verdict: Verdict, log: str) -> Iterator[str]:
     if history.restores:
         yield f"{len(history.log):8d} epochs"
     yield f"{len(verdict.wrongs)} promises broken"
-    for at, wrong in verdict.wrongs[:_SHOWN]:
-        yield f"  {wrong}"
-        if at:
-            yield from around(history, at)
-    if len(verdict.wrongs) > _SHOWN:
-        yield f"  and {len(verdict.wrongs) - _SHOWN} more"
+    alike: Counter[str] = Counter()
+    for at, wrong in verdict.wrongs:
+        kind = _DETAIL.sub("", wrong)[:80]
+        alike[kind] += 1
+        if alike[kind] <= _SHOWN:
+            yield f"  {wrong}"
+            if at:
+                yield from around(history, at)
+    yield from (f"  {count} like this: {kind}" for kind, count in alike.items() if count > _SHOWN)
     if verdict.wrongs:
         yield "the last lines of the service's log:"
         yield from (f"  {line[:300]}" for line in log.splitlines()[-_LINES:])

@@ -22,6 +22,11 @@ BUG_VARIABLE = "DCM_WS_TEST_BUG"
 """
 Names the bug that is planted into the service.
 """
+
+TURN_VARIABLE = "DCM_WS_TEST_TURN"
+"""
+Seconds after which the service writes another slot of the inbox, and begins another partition of the log.
+"""
 _PATIENCE = 30.0
 
 
@@ -29,13 +34,19 @@ class ServiceProcess:
     """
     dcm-ws in production, which writes its log to a file.
 
+    @param turn: as in L{TURN_VARIABLE}.
     @param bug: the name of a bug of L{tests.chaos.durable.bugs} that is planted into it; empty for none.
     """
 
-    def __init__(self, folder: Path, url: str, *options: str, bug: str = "") -> None:
+    def __init__(self, folder: Path, url: str, *options: str, turn: float, bug: str = "") -> None:
         self.port = free_port()
         self.log = folder / "service.log"
-        self._bug = bug
+        self._variables = {
+            "WS_AUTH_SECRET": SECRET,
+            BUG_VARIABLE: bug,
+            TURN_VARIABLE: str(turn),
+            "PYTHONPATH": str(ROOT),
+        }
         self._options = (
             *("--listen", f"tcp:{self.port}:interface=127.0.0.1", "--production", "--database-url", url),
             *("--rate-limit", "off", "--rate-bytes", "off", *options),
@@ -47,17 +58,14 @@ class ServiceProcess:
         """
         Start it, and wait until it listens.
         """
-        program = [sys.executable, "-m", "tests.chaos.durable.planted" if self._bug else "twisted"]
-        if not self._bug:
-            program = [str(Path(sys.executable).with_name("twistd"))]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "WS_"))}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*program, "-n", "--pidfile=", "dcm-ws", *self._options],
+                [sys.executable, "-m", "tests.chaos.durable.planted", "-n", "--pidfile=", "dcm-ws", *self._options],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=clean | {"WS_AUTH_SECRET": SECRET, BUG_VARIABLE: self._bug, "PYTHONPATH": str(ROOT)},
+                env=clean | self._variables,
             )
         end = time.monotonic() + _PATIENCE
         while self.get("health") is None:
