@@ -30,10 +30,11 @@ def main() -> int:
         "--durable", action="store_true", help="disturb the log in PostgreSQL, too, and restore backups"
     )
     parser.add_argument("--no-restores", action="store_true", help="with --durable: restore no backups")
+    parser.add_argument("--keep", type=float, help="with --durable: keep events for so many seconds only")
     parser.add_argument("--bug", default="", help="with --durable: plant this bug into the service")
     choice = parser.parse_args()
     if choice.durable:
-        return durable(choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug)
+        return durable(choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug, keep=choice.keep)
     records = disturbed(choice.seconds, choice.seed)
     ledger = settle(records)
     print(f"{choice.seconds:g} s, seed {choice.seed}")
@@ -41,11 +42,11 @@ def main() -> int:
     return int(bool(ledger.wrongs))
 
 
-def durable(seconds: float, seed: int, *, restores: bool, bug: str) -> int:
+def durable(seconds: float, seed: int, *, restores: bool, bug: str, keep: float | None) -> int:
     """
     The same for the log in PostgreSQL.
     """
-    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug)
+    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug, keep=keep)
     verdict = judge(history)
     print(f"{seconds:g} s, seed {seed}")
     print("\n".join(durable_report(history, verdict, log)))

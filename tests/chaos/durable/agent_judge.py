@@ -89,6 +89,13 @@ def may_repeat(ack: SentAck, again: float, history: History) -> bool:
     return False
 
 
+def told_of(agent: AgentHistory, receipt: Receipt) -> bool:
+    """
+    Was the agent told that the event may be missing?
+    """
+    return any(gap.epoch == receipt.epoch and (receipt.pos or 0) <= gap.pos for gap in agent.gaps)
+
+
 def _disordered(agent: AgentHistory) -> Wrongs:
     seen: set[tuple[str, str]] = set()
     latest: dict[tuple[str, str], int] = defaultdict(int)
@@ -181,7 +188,7 @@ def _not_redelivered(agent: AgentHistory, history: History, counts: Counter[str]
             # what came before belongs to another log
             continue
         counts["left without an ack, for a while or always"] += 1
-        told = any(gap.epoch == receipt.epoch and (receipt.pos or 0) <= gap.pos for gap in agent.gaps)
+        told = told_of(agent, receipt)
         if times < NEVER and event_id not in acked and not told:
             yield (
                 receipt.at,

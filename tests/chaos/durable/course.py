@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 
 from tests.chaos.durable import nemeses
+from tests.chaos.durable.agent_judge import told_of
 from tests.chaos.durable.agents import AgentClient, Habits
 from tests.chaos.durable.connections import Address
 from tests.chaos.durable.database import Database, database
@@ -45,7 +46,6 @@ TURN = 3.0
 Seconds after which the service writes another slot of the inbox.
 """
 
-_PATIENCE = 60.0
 _BURST = 12_000
 """
 More notifications than the service takes before it lets the connection wait.
@@ -63,15 +63,21 @@ Seconds from which on a run has the largest transactions.
 
 
 def disturbed(
-    seconds: float, seed: int, *, bug: str = "", restores: bool = True, options: Sequence[str] = (), calm: bool = False
+    seconds: float,
+    seed: int,
+    *,
+    bug: str = "",
+    restores: bool = True,
+    keep: float | None = None,
+    patience: float = 60.0,
 ) -> tuple[History, str]:
     """
     Run for so many seconds.
 
     @param bug: is planted into the service; empty for none.
     @param restores: restore backups, too.
-    @param options: further options of the service.
-    @param calm: disturb nothing but clients.
+    @param keep: the log keeps events for so many seconds, and only clients are disturbed; None for a day.
+    @param patience: seconds after which what does not come true will not.
     @return: what happened, and the log of the service.
     """
     # a slot of the inbox is emptied before the third turn after its last event
@@ -85,10 +91,13 @@ def disturbed(
             cwd=ROOT,
         )
         server.execute(SETUP)
-        service = ServiceProcess(Path(folder), server.url, *OPTIONS, *options, turn=TURN, bug=bug)
+        options = OPTIONS if keep is None else (*OPTIONS, "--log-keep", str(keep))
+        service = ServiceProcess(Path(folder), server.url, *options, turn=TURN, bug=bug)
         try:
             service.start()
-            asyncio.run(_course(service, server, seconds, seed, history, restores=restores, calm=calm))
+            asyncio.run(
+                _course(service, server, seconds, seed, history, restores, calm=keep is not None, patience=patience)
+            )
             service.stop()
         finally:
             service.end()
@@ -136,9 +145,10 @@ async def _course(
     seconds: float,
     seed: int,
     history: History,
-    *,
     restores: bool,
+    *,
     calm: bool,
+    patience: float,
 ) -> None:
     address = Address(service.port)
     followers, agents = _followers(address, history), _agents(address, history)
@@ -149,12 +159,12 @@ async def _course(
     ]
     scribe = Scribe(server.url, history)
     bulk = 200_000 if seconds >= _LONG else 20_000
-    world = World(service, server, scribe, history, agents, followers, writers, bulk)
+    world = World(service, server, scribe, history, agents, followers, writers, bulk, patience)
     async with asyncio.TaskGroup() as listening:
         for each in clients:
             listening.create_task(each.live())
         listening.create_task(scribe.live())
-        await _come(history, "all are connected", lambda: all(each.here.is_set() for each in clients))
+        await _come(world, "all are connected", lambda: all(each.here.is_set() for each in clients))
         began = time.monotonic()
         until = began + seconds
         sql = SqlWriters(server.url, (*CHANNELS, ELSEWHERE), until=until, seed=seed, processes=2, sessions=3, rate=5)
@@ -188,7 +198,7 @@ async def _settle(world: World) -> None:
     """
     history, server = world.history, world.database
     clients: list[FollowingClient | AgentClient] = [*world.followers, *world.agents]
-    await _come(history, "all are connected again", lambda: all(each.here.is_set() for each in clients))
+    await _come(world, "all are connected again", lambda: all(each.here.is_set() for each in clients))
     await _marked(world)
     never = {
         (agent.name, event_id)
@@ -201,21 +211,21 @@ async def _settle(world: World) -> None:
         (agent.name, receipt.id)
         for agent in history.agents.values()
         for receipt in agent.receipts
-        if receipt.at > restored and (agent.name, receipt.id) in never
+        if receipt.at > restored and (agent.name, receipt.id) in never and not told_of(agent, receipt)
     }
 
     def buried() -> bool:
         history.buried = set(server.execute("select agent, event_id from dcm_ws.dead"))
         return recent <= history.buried
 
-    await _come(history, "what is never acknowledged becomes a dead letter", buried)
-    await _come(history, "nothing is owed but dead letters", lambda: _owed(world.service) == 0)
+    await _come(world, "what is never acknowledged becomes a dead letter", buried)
+    await _come(world, "nothing is owed but dead letters", lambda: _owed(world.service) == 0)
     for agent in world.agents:
         agent.obedient = True
     history.redriven_at = time.monotonic()
     await asyncio.to_thread(server.execute, "select dcm_ws.redrive(null, null, null, 1000000)")
     await _come(
-        history, "the dead letters that are redriven are acknowledged",
+        world, "the dead letters that are redriven are acknowledged",
         lambda: not server.execute("select from dcm_ws.dead") and _owed(world.service) == 0,
     )  # fmt: skip
     await _notify(world)
@@ -245,7 +255,7 @@ async def _marked(world: World) -> None:
         ]
         return all(ours) and all(theirs)
 
-    await _come(world.history, "everybody has the last event of every channel", there)
+    await _come(world, "everybody has the last event of every channel", there)
 
 
 async def _notify(world: World) -> None:
@@ -270,7 +280,7 @@ async def _notify(world: World) -> None:
         last = reader.steps[-1]
         return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", _BURST + 1)
 
-    await _come(world.history, "a NOTIFY is heard after very many", heard)
+    await _come(world, "a NOTIFY is heard after very many", heard)
     await _marked(world)
 
 
@@ -298,11 +308,11 @@ def _mark(server: Database, history: History) -> dict[str, Any]:
     return marks
 
 
-async def _come(history: History, what: str, condition: Callable[[], bool]) -> None:
+async def _come(world: World, what: str, condition: Callable[[], bool]) -> None:
     """
     Wait until something is true; write down if it does not become true.
     """
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + world.patience
     while True:
         try:
             if await asyncio.to_thread(condition):
@@ -310,6 +320,6 @@ async def _come(history: History, what: str, condition: Callable[[], bool]) -> N
         except psycopg2.Error:
             pass
         if time.monotonic() > end:
-            history.wrongs.append(f"it did not come true that {what}")
+            world.history.wrongs.append(f"it did not come true that {what}")
             return
         await asyncio.sleep(0.1)

@@ -135,7 +135,7 @@ def _false_row(row: Row, calls: list[Call] | None) -> Iterator[str]:
     if (channel_of(row), row.event) != (channel, call.event) or data["padding"] not in (padding(call.number), ""):
         yield f"{call.name} is at {row.pos} as {row.event} on {row.channel}, and was {call.event} on {channel}"
     told = {one.id for one in calls if one.id is not None}
-    if call.via in ("sql", "client") and all(one.outcome == DONE for one in calls) and row.id not in told:
+    if told and all(one.outcome == DONE for one in calls) and row.id not in told:
         yield f"{call.name} is at {row.pos} as {row.id}, and its publisher was told {told}"
     if not is_logged(row.event):
         yield f"{row.event} is in the log at {row.pos}"

@@ -37,6 +37,7 @@ class World:
 
     @ivar one: held while something is done that nothing else may disturb.
     @ivar bulk: events of a large transaction.
+    @ivar patience: seconds after which what does not come true will not.
     @ivar held: those who keep transactions open.
     """
 
@@ -48,6 +49,7 @@ class World:
     followers: Sequence[FollowingClient]
     writers: Sequence[WsWriter]
     bulk: int
+    patience: float
     one: asyncio.Lock = field(default_factory=asyncio.Lock)
     backed_up: float | None = None
     dumped: float | None = None

@@ -81,11 +81,10 @@ class Scribe:
         """
         cursor.execute("select min(pos) from dcm_ws.log")
         self._history.floors[epoch] = cursor.fetchone()[0] or 1
-        cursor.execute(
-            "select event_id, channel, data from dcm_ws.inbox as i"
-            " where not exists (select from dcm_ws.log as l where l.event_id = i.event_id)"
-            " and not exists (select from dcm_ws.log as l where l.key = i.key)"
-        )
-        self._history.left = cursor.fetchall()
+        rows = self._history.log[epoch].values()
+        ids, keys = {row.id for row in rows}, {row.key for row in rows if row.key is not None}
+        cursor.execute("select event_id, key, channel, data from dcm_ws.inbox")
+        # what was published again under its key is not numbered
+        self._history.left = [left for left in cursor if left[0] not in ids and left[1] not in keys]
         cursor.execute("select agent, event_id from dcm_ws.dead")
         self._history.dead = set(cursor.fetchall())
