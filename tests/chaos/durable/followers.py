@@ -20,7 +20,7 @@ from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end, re
 from tests.chaos.durable.history import Follower, Gap, History, Receipt, padding
 
 _SMALL = 16_384
-_SLOW_PART = 200
+_SLOW_PART = 500
 
 
 class FollowingClient:
@@ -132,7 +132,7 @@ class FollowingClient:
                 self._refused(connection, message)
             count += 1
             if self._slow and count % _SLOW_PART == 0:
-                await asyncio.sleep(self._random.uniform(0.1, 0.8))
+                await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
     async def _connected(self, connection: ClientConnection, message: dict[str, Any]) -> None:
         if self.following.start is None:
