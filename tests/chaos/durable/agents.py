@@ -239,7 +239,7 @@ class AgentClient:
         )
         if pos is not None and (channel in self._channels or channel != "global"):
             self._pos = max(self._pos, pos)
-        if self.habits.slow and self._random.random() < 0.02:
+        if self.habits.slow and self._random.random() < 0.003:
             await asyncio.sleep(self.habits.slow)
         if is_tracked(event) and not self.habits.cumulative:
             await self._decide(connection, event_id, channel)

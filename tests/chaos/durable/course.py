@@ -160,6 +160,7 @@ async def _course(
     scribe = Scribe(server.url, history)
     bulk = 200_000 if seconds >= _LONG else 20_000
     world = World(service, server, scribe, history, agents, followers, writers, bulk, patience)
+    await _come(world, "the log is there", lambda: _state(service) == "up")
     async with asyncio.TaskGroup() as listening:
         for each in clients:
             listening.create_task(each.live())
@@ -282,6 +283,12 @@ async def _notify(world: World) -> None:
 
     await _come(world, "a NOTIFY is heard after very many", heard)
     await _marked(world)
+
+
+def _state(service: ServiceProcess) -> str | None:
+    health = service.get("health")
+    log: dict[str, str] = (health or {}).get("log") or {}
+    return log.get("state")
 
 
 def _owed(service: ServiceProcess) -> int:
