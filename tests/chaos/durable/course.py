@@ -286,8 +286,7 @@ async def _notify(world: World) -> None:
 
 
 def _state(service: ServiceProcess) -> str | None:
-    health = service.get("health")
-    log: dict[str, str] = (health or {}).get("log") or {}
+    log: dict[str, str] = (service.get("stats") or {}).get("log", {})
     return log.get("state")
 
 

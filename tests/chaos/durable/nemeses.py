@@ -311,9 +311,9 @@ async def _epoch_renewed(world: World) -> None:
     """
     known = set(world.history.log)
     for _ in range(150):
-        health = await asyncio.to_thread(world.service.get, "health")
-        epoch = ((health or {}).get("log") or {}).get("epoch")
-        if epoch is not None and epoch not in known:
+        stats = await asyncio.to_thread(world.service.get, "stats")
+        log = (stats or {}).get("log", {})
+        if log.get("state") == "up" and log["epoch"] not in known:
             return
         await asyncio.sleep(0.2)
     world.history.wrongs.append("the service did not notice that the database was restored")
