@@ -131,6 +131,13 @@ class PostgresLog:
     # what the core asks
 
     @property
+    def is_known(self) -> bool:
+        """
+        False until the log of the database was found, or it was found to have none.
+        """
+        return self.is_open or self.in_memory
+
+    @property
     def head(self) -> int:
         """
         The position of the last event that was delivered here.
@@ -293,8 +300,8 @@ class PostgresLog:
         self._from = self.fetched = place.head
         self.first = first
         self.last = place.last
-        self.is_open = True
         self._reset()
+        self.is_open = True
 
     def kept(self, kept: Kept) -> None:
         """

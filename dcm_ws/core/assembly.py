@@ -230,6 +230,7 @@ def assemble(
             catch_up=catch_up,
             charges=charges,
             changed=changed,
+            close=the_hub.close,
             authenticate=the_hub.authenticate,
         ),
         stats=Stats(

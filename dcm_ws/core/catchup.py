@@ -58,6 +58,13 @@ class CatchUp:
         self._max_pending = max_pending
 
     @property
+    def knows_log(self) -> bool:
+        """
+        False until it is found which log there is.
+        """
+        return self._log.is_known
+
+    @property
     def head(self) -> int:
         """
         The last position of the log.

@@ -101,8 +101,8 @@ class Hub:
         self._identity = identity
         self._journal = journal
         self._leaving: dict[Session, None] = {}
-        # closed by a reset, and not told so yet
-        self._outdated: dict[Session, None] = {}
+        # closed by a reset, and not told so yet; false if there is no gap to tell of
+        self._outdated: dict[Session, bool] = {}
         self.draining = False
 
     # coming and going
@@ -210,12 +210,14 @@ class Hub:
         sweep, since there may be very many: here each takes a microsecond.
         """
         clients = self._clients
+        # positions that clients have are not of a log that was not found yet, so there is nothing to tell them
+        tell = self._catch_up.knows_log
         for session in clients.sessions:
             session.state = State.CLOSED
             session.behind = None
             session.owed = {}
             self._grants.end(session)
-        self._outdated.update(dict.fromkeys(clients.sessions))
+        self._outdated.update(dict.fromkeys(clients.sessions, tell))
         clients.clear()
         self._leaving.clear()
         # the journal first: it must not take for a change of agents that they are forgotten here
@@ -225,9 +227,10 @@ class Hub:
 
     def _close_outdated(self) -> Iterator[None]:
         while self._outdated:
-            session, _ = self._outdated.popitem()
+            session, tell = self._outdated.popitem()
             self._counts.closes[CloseCode.RESTART] += 1
-            session.peer.send(self._catch_up.new_epoch())
+            if tell:
+                session.peer.send(self._catch_up.new_epoch())
             session.peer.close(CloseCode.RESTART)
             yield
 

@@ -43,7 +43,7 @@ from dcm_ws.protocol.commands import (
     decode_command,
     request_of,
 )
-from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Publishable, shortened, traits_of
 from dcm_ws.protocol.rawjson import check_data
 from dcm_ws.protocol.replies import done_frame, pong_frame, published_frame, refused_frame
@@ -58,6 +58,7 @@ class Interpreter:
     """
     Executes the messages of all clients.
 
+    @param close: ends a client's connection.
     @param authenticate: executes C{auth} commands.
     """
 
@@ -77,6 +78,7 @@ class Interpreter:
         catch_up: CatchUp,
         charges: Charges,
         changed: Changed,
+        close: Callable[[Session, CloseCode], object],
         authenticate: Callable[[Session, Auth], None],
     ) -> None:
         self._now = world.now
@@ -96,6 +98,7 @@ class Interpreter:
         self._catch_up = catch_up
         self._charges = charges
         self._changed = changed
+        self._close = close
         self._authenticate = authenticate
 
     def receive(self, session: Session, message: str | bytes, size: int | None = None) -> None:
@@ -156,6 +159,9 @@ class Interpreter:
                 self._unsubscribe(session, command)
             case Auth():
                 self._received.auth += 1
+                if command.resume is not None and not self._catch_up.knows_log:
+                    self._close(session, CloseCode.RESTART)
+                    return
                 if command.resume is not None and session.agent is not None:
                     # the first one on a connection is charged with the connection
                     self._charge_resume(session, command.resume)
@@ -254,6 +260,10 @@ class Interpreter:
 
     def _resume(self, session: Session, command: Resume) -> None:
         self._received.resume += 1
+        if not self._catch_up.knows_log:
+            # it would be told of a gap that it does not have
+            self._close(session, CloseCode.RESTART)
+            return
         self._demand_right_to_listen(session, command.id)
         self._charge_resume(session, command)
         try:

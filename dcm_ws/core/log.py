@@ -47,6 +47,7 @@ class MemoryLog:
     @param crowded: called with a publisher and the number of its events that have just left before their time.
     @param wall_ms: ms since the epoch, for the report; None if it need not know.
 
+    @ivar is_known: true: the log begins with the process.
     @ivar head: the last position given; 0 before the first.
     @ivar bytes: bytes kept now.
     @ivar crowded: as the parameter.
@@ -64,6 +65,7 @@ class MemoryLog:
         wall_ms: Callable[[], int] | None = None,
     ) -> None:
         self.epoch = epoch
+        self.is_known = True
         self.head = 0
         self.bytes = 0
         self._now = now

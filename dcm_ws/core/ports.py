@@ -143,6 +143,13 @@ class Log(Protocol):
         """
 
     @property
+    def is_known(self) -> bool:
+        """
+        False until it is found which log this is: its epoch is not that of the log then, and a client that resumes has
+        to come again later.  L{attach}'s C{reset} is called before it becomes true.
+        """
+
+    @property
     def head(self) -> int:
         """
         The position of the last event that was delivered here; 0 before the first.  It changes only right before an

@@ -4,6 +4,8 @@ The log becomes another one while clients are connected.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -55,6 +57,25 @@ def test_client_is_told_and_closed(core: Core, log: LateLog) -> None:
     log.settle()
     back.peer.read()
     assert texts(back.peer.take()) == [("topics/t", "a")]
+
+
+@pytest.mark.parametrize("message", [{"type": "resume", "id": 1}, {"type": "auth", "agent_id": "ann"}])
+def test_client_that_resumes_before_the_log_is_found(core: Core, log: LateLog, message: dict[str, Any]) -> None:
+    """
+    It is closed, and not told of a gap that it does not have: when it comes back, it goes on where it was.
+    """
+    log.is_known = False
+    position = {"epoch": "known", "pos": 7, "channels": ["topics/t"]}
+    early, client = joined(core, quiet=True), joined(core, quiet=True)
+    said = {"resume": position} if message["type"] == "auth" else position
+    assert client.say(**message, **said) == []
+    assert client.peer.closed is CloseCode.RESTART
+    log.renew("known", 7)
+    log.is_known = True
+    finish(core.hub.sweep())
+    assert (early.peer.take(), early.peer.closed) == ([], CloseCode.RESTART)
+    back = joined(core, quiet=True)
+    assert back.say(**message, **said)[0]["resumed"] is True
 
 
 def test_client_that_is_not_closed_yet(core: Core, log: LateLog) -> None:

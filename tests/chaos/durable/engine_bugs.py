@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from dcm_ws.postgres.durable_log import PostgresLog
+from dcm_ws.brokers import numberer
+from dcm_ws.brokers.numberer import Numberer
+from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
-from dcm_ws.postgres.numberer import Numberer
 from dcm_ws.postgres.upkeep import Upkeep
-
-from dcm_ws.postgres import numberer
 from tests.chaos.durable.bugs import BUGS, Bug, bug
 
 
