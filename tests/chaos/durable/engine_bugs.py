@@ -21,7 +21,7 @@ def sql_bug(name: str, what: str, statement: str, *changes: tuple[str, str]) -> 
     """
 
     def plant() -> None:
-        good = numberer.statement
+        good: Callable[..., str] = vars(numberer)["statement"]
 
         def bad(asked: str, **values: str) -> str:
             text = good(asked, **values)
@@ -31,7 +31,7 @@ def sql_bug(name: str, what: str, statement: str, *changes: tuple[str, str]) -> 
                     text = text.replace(old, new)
             return text
 
-        numberer.statement = bad
+        vars(numberer)["statement"] = bad
 
     BUGS[name] = Bug(what, plant)
 
