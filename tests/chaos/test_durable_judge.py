@@ -363,7 +363,7 @@ def test_subscriptions_are_restored() -> None:
     An agent that comes back is subscribed to what it was subscribed to.
     """
     history = good()
-    history.agents["a"].forgotten.append((20.0, 1, TOPIC))
+    history.agents["a"].forgotten.append((20.0, "e", TOPIC))
     assert only(history) == "a: was not subscribed to topics/t again"
 
 

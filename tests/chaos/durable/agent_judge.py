@@ -46,10 +46,9 @@ def judge_agent(agent: AgentHistory, history: History, counts: Counter[str]) -> 
     for receipt in agent.receipts:
         if receipt.pos is not None:
             yield from ((receipt.at, wrong) for wrong in false_receipt(receipt, known))
-    # a service that had not found its log yet says so with a gap, and closes the connection
-    early = {gap.connection for gap in agent.gaps if gap.reason == "epoch"}
-    for at, connection, channel in agent.forgotten:
-        if connection not in early and not any(one.began < at for one in history.restores):
+    for at, epoch, channel in agent.forgotten:
+        # a service that has not found its log yet closes the connection when it has
+        if epoch in history.log and not any(one.began < at for one in history.restores):
             yield at, f"was not subscribed to {channel} again"
     if not agent.several:
         yield from _disordered(agent)

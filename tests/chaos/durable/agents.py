@@ -194,9 +194,7 @@ class AgentClient:
             missing = [channel for channel in self._channels if channel not in there]
             if self._known:
                 forgotten = [channel for channel in since if channel not in there and channel != "global"]
-                self.mine.forgotten += [(time.monotonic(), self._number, channel) for channel in forgotten]
-                for channel in missing:
-                    since.pop(channel, None)
+                self.mine.forgotten += [(time.monotonic(), message["epoch"], channel) for channel in forgotten]
             for channel in missing:
                 await say(connection, type="subscribe", channel=channel, id=channel)
             if "global" not in self._channels:

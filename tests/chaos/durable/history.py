@@ -136,7 +136,7 @@ class AgentHistory:
     @ivar since: by channel, the epoch and the position from which it is subscribed.
     @ivar left_unanswered: events that it left without an ack on purpose, with the number of times that it does;
         L{NEVER} for those that it never acknowledges before the dead letters are redriven.
-    @ivar forgotten: when it came back, on which connection, and a channel that it was not subscribed to again.
+    @ivar forgotten: when it came back, in which epoch, and a channel that it was not subscribed to again.
     """
 
     name: str
@@ -146,7 +146,7 @@ class AgentHistory:
     acks: list[SentAck] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     left_unanswered: dict[str, int] = field(default_factory=dict)
-    forgotten: list[tuple[float, int, str]] = field(default_factory=list)
+    forgotten: list[tuple[float, str, str]] = field(default_factory=list)
 
 
 class Row(NamedTuple):
