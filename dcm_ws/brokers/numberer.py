@@ -411,7 +411,8 @@ class Numberer(Service):
             await self._step_failed(batch, error)
             return 0
         placed = _read(rows)
-        self._counts.steps += 1
+        if placed.head > self._head:
+            self._counts.steps += 1
         self._counts.step_seconds.observe(self._now() - began)
         self._take(batch, placed)
         return placed.others
@@ -439,8 +440,7 @@ class Numberer(Service):
             half = len(batch) // 2
             self._retry.extendleft((batch[half:], batch[:half]))
             return
-        _log.warn("a step of the log failed: {reason}", reason=one_line(error))
-        self._log.change_to(LogState.DOWN, one_line(error))
+        self._change_to(LogState.DOWN, one_line(error))
         if is_of_data and batch:
             self._log.refuse(batch[0])
         elif batch:
@@ -462,9 +462,7 @@ class Numberer(Service):
             events: list[tuple[int, Draft | None]] = [(row.pos, log.event_of(row)) for row in placed.rows]
             events += [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()]
             log.place(events)
-            now_ms = self._wall_ms()
-            for row in placed.rows:
-                self._counts.lag_seconds.observe(max(0, now_ms - row.at) / 1000)
+            self._measure_lag(placed.rows)
 
     async def _read_on(self, session: DatabaseConnection) -> None:
         """
@@ -472,7 +470,14 @@ class Numberer(Service):
         """
         with deadline(session, _STEP_SECONDS):
             rows = await session.runQuery(_AFTER, (self._log.fetched, self._head, _ROWS, _ROWS_BYTES))
-        self._log.read([Row(*row) for row in rows], self._head)
+        events = [Row(*row) for row in rows]
+        self._log.read(events, self._head)
+        self._measure_lag([row for row in events if row.publisher is None])
+
+    def _measure_lag(self, rows: Sequence[Row]) -> None:
+        now_ms = self._wall_ms()
+        for row in rows:
+            self._counts.lag_seconds.observe(max(0, now_ms - row.at) / 1000)
 
     async def _keep_up(self, session: DatabaseConnection) -> None:
         self._turned = None

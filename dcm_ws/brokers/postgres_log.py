@@ -351,21 +351,13 @@ class PostgresLog:
         @param head: there is nothing beyond that.
         """
         for row in rows:
-            self._skip_to(row.pos - 1)
             self._placed.append((row.pos, self._rows.draft(row)))
             self.fetched = row.pos
         if not rows:
-            self._skip_to(head)
+            self._placed.append((head, None))
+            self.fetched = head
         if not self._delivering:
             self._deliver()
-
-    def _skip_to(self, pos: int) -> None:
-        """
-        There is a hole in the log: somebody has deleted rows.
-        """
-        while self.fetched < pos:
-            self.fetched += 1
-            self._placed.append((self.fetched, None))
 
     def event_of(self, row: Row) -> Draft | None:
         """
@@ -413,7 +405,7 @@ class PostgresLog:
             except Exception:
                 _log.failure("an event could not be delivered")
             if tail.head < pos:
-                tail.skip()
+                tail.skip_to(pos)
             count += 1
             if count % _SLICE_CHECK == 0 and self._now() >= until:
                 break
@@ -428,8 +420,9 @@ class PostgresLog:
             self.wake()
 
     def _deliver_one(self, pos: int, draft: Draft | None) -> None:
+        # what is missing before it was deleted by somebody
+        self._tail.skip_to(pos - 1)
         if draft is None:
-            self._tail.skip()
             return
         self._tail.append(draft, Published(draft.id))
         self.last = (pos, draft.id)

@@ -37,7 +37,7 @@ class MemoryLog:
     The L{Log} of one process.  It answers everything at once, and refuses nothing.
 
     Another engine can keep its last events in it: then it gives them the positions that they have there, with
-    L{start_at} and L{skip}.
+    L{start_at} and L{skip_to}.
 
     @param epoch: names this log: positions mean nothing in another one.
     @param now: monotonic seconds.
@@ -113,11 +113,11 @@ class MemoryLog:
         for kept in (self._entries, self._lanes, self._shares):
             kept.clear()
 
-    def skip(self) -> None:
+    def skip_to(self, pos: int) -> None:
         """
-        Nobody gets an event at the next position.
+        Nobody gets an event at the next positions, up to C{pos}.
         """
-        self.head += 1
+        self.head = max(self.head, pos)
 
     def append(self, draft: Draft, published: Published) -> None:
         """
