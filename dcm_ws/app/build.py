@@ -29,6 +29,7 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
+from dcm_ws.brokers.agent_store import FLUSH_SECONDS
 from dcm_ws.brokers.log_rows import LogRows
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.agents import KEEP_DELIVERIES, AgentMemory
@@ -263,11 +264,18 @@ def _make_database(
         summary=summary,
         pacing=pacing,
         log=log if isinstance(log, PostgresLog) else None,
+        journal=core.journal,
+        loading=core.loading,
+        hub=core.hub,
     )
 
 
 def _no_database() -> DatabaseStats:
     return {"state": "none"}
+
+
+def _no_journal() -> None:
+    return None
 
 
 def _make_websockets(
@@ -349,7 +357,7 @@ def _make_report(
         version=VERSION,
         database=_no_database if database is None else database.report,
         log=core.log.report,
-        journal=lambda: None,
+        journal=_no_journal if database is None else database.journal,
         journal_counts=core.counts.journal,
         port=lambda: endpoints.number,
         ready_needs_database=base.settings.ready_needs_database,
@@ -442,4 +450,5 @@ def _make_timers(
     ]
     if database is not None:
         timers.append((settings.metrics_interval, "the metrics", database.poll_metrics))
+        timers.append((FLUSH_SECONDS, "the flush of what agents are owed", database.flush))
     return [every(seconds, name, step, reactor) for seconds, name, step in timers]

@@ -16,11 +16,15 @@ from dcm_ws.app.files import default_folder
 from dcm_ws.app.modes import log_bytes
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
+from dcm_ws.brokers.agent_store import AgentStore
 from dcm_ws.brokers.log_reader import LogReader
 from dcm_ws.brokers.numberer import NoLogError, Numberer
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.ports import World
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.journal import Journal
+from dcm_ws.core.loading import Loading
+from dcm_ws.core.ports import JournalReport, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session
@@ -46,6 +50,9 @@ class Database(MultiService):
     @param pacing: of the connections that the events are written to.
     @param summary: receives what is wrong with notifications that are not events.
     @param log: the log, if it may be in the database.
+    @param journal: what agents are owed; it is kept where the log is.
+    @param loading: receives what was kept of agents.
+    @param hub: executes what operators want to be done with dead letters.
     """
 
     def __init__(
@@ -60,6 +67,9 @@ class Database(MultiService):
         summary: Summary,
         pacing: Pacing,
         log: PostgresLog | None,
+        journal: Journal,
+        loading: Loading,
+        hub: Hub,
     ) -> None:
         super().__init__()
         self._router = router
@@ -84,14 +94,27 @@ class Database(MultiService):
         )
         self._listener.setServiceParent(self)
         self._numberer: Numberer | None = None
+        self._store: AgentStore | None = None
         if log is not None:
-            self._numberer = self._make_numberer(log, settings, reactor, world, counts)
+            self._store = store = AgentStore(
+                reactor,
+                self._place,
+                counts.journal,
+                journal=journal,
+                loading=loading,
+                hub=hub,
+                leads=lambda: self._numberer is not None and self._numberer.leads,
+                now=world.now,
+                wall_ms=world.wall_ms,
+                random=random.random,
+            )
+            self._numberer = self._make_numberer(log, store, settings, reactor, world, counts)
             self._listener.woken = self._numberer.wake
             # the log first: where a pool has only one connection, and the database no log, the other one needs it
             self._listener.after = self._numberer.tried
 
     def _make_numberer(
-        self, log: PostgresLog, settings: Settings, reactor: Any, world: World, counts: Counts
+        self, log: PostgresLog, store: AgentStore, settings: Settings, reactor: Any, world: World, counts: Counts
     ) -> Numberer:
         log.reader = reader = LogReader(reactor, self._place, world.now)
         reader.setServiceParent(self)
@@ -99,7 +122,7 @@ class Database(MultiService):
             reactor,
             self._place,
             log,
-            NoStore(),
+            store,
             counts.engine,
             required=settings.log == "postgres",
             new_epoch=lambda: world.random(8),
@@ -116,6 +139,20 @@ class Database(MultiService):
         )
         numberer.setServiceParent(self)
         return numberer
+
+    def startService(self) -> None:
+        super().startService()
+        if self._store is not None:
+            self._store.startService()
+
+    def stopService(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._store is not None:
+            # while this service still has the leader's lock: then nobody has read what is written last
+            await self._store.stopService()
+        await super().stopService()
 
     async def up(self) -> None:
         """
@@ -135,6 +172,19 @@ class Database(MultiService):
         The C{database} object of C{/health} and C{/stats}.
         """
         return cast(DatabaseStats, self._listener.report())
+
+    def journal(self) -> JournalReport | None:
+        """
+        The state of the journal of what agents are owed; None if there is none.
+        """
+        return None if self._store is None else self._store.report()
+
+    def flush(self) -> None:
+        """
+        Write what agents are owed, if it is kept in the database.
+        """
+        if self._store is not None:
+            self._store.tick()
 
     def use(self, url: str) -> None:
         """
@@ -192,11 +242,3 @@ class Database(MultiService):
 
     def _took_metrics(self, kpis: object) -> None:
         self._router.announce(METRICS, "metric.update", kpis)
-
-
-class NoStore:
-    async def read(self, connection: object) -> object:
-        return None
-
-    def apply(self, state: object) -> None:
-        pass

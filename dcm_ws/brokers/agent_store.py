@@ -114,6 +114,8 @@ class AgentStore(Service):
         self._wall_ms = wall_ms
         self._random = random
         self._connection: DatabaseConnection | None = None
+        # what was claimed last, and what may be written with: not before everything is loaded
+        self._claimed: Lease | None = None
         self._lease: Lease | None = None
         self._steps: Iterator[None] | None = None
         self._working: Deferred[None] | None = None
@@ -174,13 +176,13 @@ class AgentStore(Service):
 
         @param session: a connection that has the leader's lock.
         """
-        return self._lease is not None and await agent_rows.holds(session, self._lease)
+        return self._claimed is not None and await agent_rows.holds(session, self._claimed)
 
     def apply(self, stored: Stored) -> None:
         """
         Load what was read, in this turn of the reactor and in the next ones.
         """
-        self._lease = None
+        self._claimed, self._lease = stored.lease, None
         self._last = self._covered = 0
         self._steps = self._loading.load(stored.states, stored.letters)
         self._load(stored.lease, self._steps)

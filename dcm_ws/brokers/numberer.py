@@ -70,7 +70,12 @@ class AgentStore(Protocol):
     What agents are owed, in the database.
     """
 
-    def read(self, connection: DatabaseConnection) -> Awaitable[object]:
+    def is_current(self, session: DatabaseConnection) -> Awaitable[bool]:
+        """
+        Has nobody else been the leader since everything was read?
+        """
+
+    def read(self, session: DatabaseConnection) -> Awaitable[object]:
         """
         Read everything.
         """
@@ -349,8 +354,9 @@ class Numberer(Service):
             await session.runOperation(statement("numbering/prepare"))
             await session.runOperation(_OPENED)
             await self._upkeep.begin(session, place)
+            is_current = await self._store.is_current(session)
         self._head, self._snapshot, self._place = place.head, place.snapshot, place
-        if not log.is_open or place.epoch != log.epoch:
+        if not log.is_open or place.epoch != log.epoch or not is_current:
             if log.is_open:
                 _log.warn("the log is another one than before: clients are told to load their state again")
             with deadline(session, _STEP_SECONDS):

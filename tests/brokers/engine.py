@@ -225,6 +225,9 @@ class Nothing:
     Agents are owed nothing.
     """
 
+    async def is_current(self, session: object) -> bool:
+        return True
+
     async def read(self, connection: object) -> None:
         pass
 
