@@ -125,6 +125,8 @@ class Database(MultiService):
             store,
             counts.engine,
             required=settings.log == "postgres",
+            data_bytes=settings.max_message_size,
+            data_depth=settings.max_depth,
             new_epoch=lambda: world.random(8),
             upkeep=Upkeep(
                 world.now,

@@ -53,7 +53,7 @@ Seconds between two tries to get the leader's lock.  To wait in SQL would hold b
 
 _LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
 _UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
-_OPENED = "update dcm_ws.meta set opened_at = now() where opened_at is null"
+_OPENED = statement("numbering/opened")
 _STEP = statement("numbering/step")
 _AFTER = statement("reading/after")
 _STEP_SECONDS = 120.0
@@ -120,6 +120,8 @@ class Numberer(Service):
     @param log: receives them.
     @param store: has what agents are owed.
     @param required: fail where the database has no log, instead of keeping it in memory.
+    @param data_bytes: bytes that the data of an event of SQL may have.
+    @param data_depth: how deep it may be nested.
     @param new_epoch: makes the name of a log.
     @param now: monotonic seconds.
     @param wall_ms: ms since the epoch.
@@ -138,6 +140,8 @@ class Numberer(Service):
         counts: EngineCounts,
         *,
         required: bool,
+        data_bytes: int,
+        data_depth: int,
         new_epoch: Callable[[], str],
         upkeep: Upkeep,
         now: Callable[[], float],
@@ -150,6 +154,8 @@ class Numberer(Service):
         self._store = store
         self._counts = counts
         self._required = required
+        self._data_bytes = data_bytes
+        self._data_depth = data_depth
         self._new_epoch = new_epoch
         self._upkeep = upkeep
         self._now = now
@@ -352,7 +358,7 @@ class Numberer(Service):
         with deadline(session, _STEP_SECONDS):
             place = await LogPlace.find(session, log.last if log.is_open else None, log.epoch, self._new_epoch)
             await session.runOperation(statement("numbering/prepare"))
-            await session.runOperation(_OPENED)
+            await session.runOperation(_OPENED, {"bytes": self._data_bytes, "depth": self._data_depth})
             await self._upkeep.begin(session, place)
             is_current = await self._store.is_current(session)
         self._head, self._snapshot, self._place = place.head, place.snapshot, place

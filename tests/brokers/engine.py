@@ -91,6 +91,8 @@ class Engine:
             Nothing(),
             self.counts.engine,
             required=required,
+            data_bytes=1 << 20,
+            data_depth=50,
             new_epoch=lambda: f"epoch{next(epochs)}",
             upkeep=self.upkeep,
             now=now,
