@@ -429,18 +429,17 @@ class Numberer(Service):
         self._take(batch, placed)
         return placed.others
 
-    def _parameters(self, batch: Sequence[Waiting]) -> tuple[object, ...]:
+    def _parameters(self, batch: Sequence[Waiting]) -> dict[str, object]:
         drafts = [waiting.draft for waiting in batch]
-        snapshot = self._snapshot
-        return (
-            snapshot.xmax,
-            snapshot.xip,
-            self._head,
-            self._upkeep.ten_minutes_ago,
-            to_json(drafts) if drafts else "[]",
-            _ROWS,
-            _ROWS_BYTES,
-        )
+        return {
+            "xmax": self._snapshot.xmax,
+            "xip": self._snapshot.xip,
+            "head": self._head,
+            "old": self._upkeep.ten_minutes_ago,
+            "clients": to_json(drafts) if drafts else "[]",
+            "rows": _ROWS,
+            "bytes": _ROWS_BYTES,
+        }
 
     async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
         """
@@ -481,7 +480,8 @@ class Numberer(Service):
         Read what was numbered and is not here.
         """
         with deadline(session, _STEP_SECONDS):
-            rows = await session.runQuery(_AFTER, (self._log.fetched, self._head, _ROWS, _ROWS_BYTES))
+            part = {"after": self._log.fetched, "head": self._head, "most": _ROWS, "bytes": _ROWS_BYTES}
+            rows = await session.runQuery(_AFTER, part)
         events = [Row(*row) for row in rows]
         self._log.read(events, self._head)
         self._measure_lag([row for row in events if row.publisher is None])

@@ -100,7 +100,7 @@ async def _has(session: DatabaseConnection, last: tuple[int, str], head: int) ->
     pos, event_id = last
     if pos > head:
         return False
-    rows = await session.runQuery(_EVENT_AT, (pos,))
+    rows = await session.runQuery(_EVENT_AT, {"pos": pos})
     # what is not kept any more was there
     return not rows or rows[0][0] == event_id
 

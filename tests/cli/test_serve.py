@@ -62,7 +62,7 @@ def test_invalid_settings(tmp_path: Path) -> None:
         ("--prot", "there is no option --prot (did you mean --production?)"),
         ("--port=1", "there is no option --port (did you mean --ws-port?)"),
         ("-x", "there is no option -x"),
-        ("--log", "--log can be any of --log-format, --log-keep, --log-level, --log-max-bytes"),
+        ("--log-", "--log- can be any of --log-format, --log-keep, --log-level, --log-max-bytes"),
     ],
 )
 def test_misspelt_options(tmp_path: Path, option: str, said: str) -> None:

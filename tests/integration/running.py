@@ -187,7 +187,10 @@ def production_service(database: str = UNREACHABLE, *options: str) -> contextlib
     A running dcm-ws in production, for which L{make_token} makes tokens.  It is ready once it listens if its database
     does not answer.
     """
-    wait = "listening on" if database == UNREACHABLE else "] ready"
+    wait = "] ready"
+    if database == UNREACHABLE:
+        # nobody can know whether there is a log
+        wait, options = "listening on", ("--log", "memory", *options)
     return service("--production", "--database-url", database, *options, env={"WS_AUTH_SECRET": SECRET}, wait=wait)
 
 

@@ -5,16 +5,19 @@ up.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
 from typing import Any
 
+import psycopg2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from tests.brokers.engine import install
 from tests.integration.attacks import Attacker, frame, narrow, push, read_to_the_end, resident, status
 from tests.integration.clients import (
     answer_to,
@@ -57,6 +60,29 @@ def publish(client: ClientConnection, event: str, data: object = None, channel: 
     Publish, and wait until it is done.
     """
     ask_past_events(client, type="publish", channel=channel, event=event, data=data, id="published")
+
+
+def test_max_log_waiting(database: PostgresServer) -> None:
+    """
+    While the log cannot be written, so many publishes wait, and one more is refused at once; all others after a second.
+    """
+    install(database)
+    try:
+        with service("--database-url", database.url, "--max-log-waiting", "5") as running:
+            client = running.connect()
+            with contextlib.closing(psycopg2.connect(database.url)) as connection, connection.cursor() as cursor:
+                cursor.execute("lock table dcm_ws.log in exclusive mode")
+                # the first one is being written, and does not wait any more
+                say(client, type="publish", channel="topics/a", event="task.created", id=0)
+                until(lambda: running.stats()["log"]["waiting"] == 0)
+                for number in range(1, 8):
+                    say(client, type="publish", channel="topics/a", event="task.created", id=number)
+                answers = [hear(client) for _ in range(8)]
+            assert [answer["code"] for answer in answers] == ["NOT_AVAILABLE"] * 8
+            assert [answer["id"] for answer in answers[:2]] == [6, 7]
+            assert running.stats()["limits"]["maxLogWaiting"] == 2
+    finally:
+        database.execute("drop schema dcm_ws cascade")
 
 
 def test_all_limits_are_known() -> None:

@@ -59,6 +59,7 @@ def test_health(running: Service) -> None:
         "channelStats": {"global": 2, "topics/x": 1},
         "pendingDeliveries": 0,
         "database": {"state": "none"},
+        "log": {"engine": "memory", "state": "up", "reason": ""},
         "anonymousListeners": True,
         "version": VERSION,
     }

@@ -20,7 +20,7 @@ export const SECRET = "a secret that only these tests know about";
 export async function start({ port = 0, options = [], production = false, data } = {}) {
   const twistd = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "dcm-ws"];
   const nowhere = "postgresql://nobody@127.0.0.1:1/none";
-  const database = production ? ["--production", "--database-url", nowhere] : data ? ["--dcm-data-dir", data] : ["--no-database"];
+  const database = production ? ["--production", "--database-url", nowhere, "--log", "memory"] : data ? ["--dcm-data-dir", data] : ["--no-database"];
   const process_ = spawn(PYTHON, [...twistd, "--ws-port", String(port), "--drain", "0.1", ...database, ...options], {
     cwd: ROOT,
     env: { ...process.env, WS_AUTH_SECRET: production ? SECRET : "" },

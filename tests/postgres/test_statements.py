@@ -51,6 +51,7 @@ def statements(cursor: Any) -> Iterator[str]:
     yield log_sql()
     yield FIND
     yield from agent_statements(cursor)
+    yield from engine_statements(cursor)
     yield CONTENTS
     yield remove_log_sql()
 
@@ -89,6 +90,43 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     parameters |= dict.fromkeys(("letters", "dropped", "places"), "[]")
     for name, marks in parts.items():
         yield cursor.mogrify(statement(f"agents/{name}", **marks), parameters | _AFTER.get(name, {})).decode()
+
+
+def engine_statements(cursor: Any) -> Iterator[str]:
+    """
+    What numbers events, reads the log, and looks after its tables.
+    """
+    parameters: dict[str, object] = {
+        "xmax": "3",
+        "xip": "{}",
+        "head": 0,
+        "old": 0,
+        "clients": "[]",
+        "rows": 10,
+        "bytes": 10,
+        "depth": 10,
+        "pos": 1,
+        "after": 0,
+        "most": 10,
+        "positions": [1],
+        "snapshot": "3:3:",
+        "epoch": "e",
+        "system": "1",
+        "timeline": 1,
+    }
+    page = parameters | {"channels": ["topics/a"], "after": [0], "everything": 0}
+    roll = {"newest": "log_1", "start": "minvalue", "end": "5", "next": "log_5"}
+    yield "savepoint engine"
+    for name in ("session", "prepare", "step", "place", "event_at", "opened", "take_over"):
+        yield cursor.mogrify(statement(f"numbering/{name}"), parameters).decode()
+    for name in ("after", "find"):
+        yield cursor.mogrify(statement(f"reading/{name}"), parameters).decode()
+    yield cursor.mogrify(statement("reading/page"), page).decode()
+    for name in ("partitions", "inbox"):
+        yield statement(f"upkeep/{name}")
+    yield cursor.mogrify(statement("upkeep/roll", **roll), parameters).decode()
+    yield statement("reading/session")
+    yield "rollback to engine"
 
 
 _AFTER = {"read_agents": {"after": ""}}

@@ -1,1 +1,1 @@
-select event_id from dcm_ws.log where pos = %s
+select event_id from dcm_ws.log where pos = %(pos)s

@@ -1,1 +1,1 @@
-execute dcm_ws_step (%s, %s::text[]::xid8[], %s, %s, %s, %s, %s)
+execute dcm_ws_step (%(xmax)s, %(xip)s::text[]::xid8[], %(head)s, %(old)s, %(clients)s, %(rows)s, %(bytes)s)
