@@ -159,10 +159,10 @@ describe("resuming", () => {
     let name = "first";
     const listening = client(path.url, { channels: ["topics/owned"], token: () => token(name, { secret: "dcm-dev-secret-change-me" }) });
     const shown = count(listening);
+    const speaking = await speak();
     await listening.connect();
     await cutOff(listening, path);
     name = "second";
-    const speaking = await speak();
     const missed = await speaking.publish("topics/owned", "session.created");
     await connected(listening);
     const next = await speaking.publish("topics/owned", "session.created");
