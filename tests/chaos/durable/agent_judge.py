@@ -126,6 +126,9 @@ def _missing(agent: AgentHistory, history: History, known: dict[str, LogCopy]) -
             after = max(since, told)
         elif told or any(gap.epoch == epoch for gap in agent.gaps):
             after = told
+        elif epoch in agent.epochs:
+            # the epoch of its new connection told it
+            after = agent.epochs[epoch]
         else:
             yield None, f"was not told of the new epoch {epoch}"
             return

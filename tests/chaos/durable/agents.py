@@ -189,6 +189,7 @@ class AgentClient:
         since = self.mine.since
         if "subscriptions" in message:
             there = message["subscriptions"]
+            self.mine.epochs.setdefault(message["epoch"], message["pos"])
             for channel in there:
                 since.setdefault(channel, (message["epoch"], message["pos"]))
             missing = [channel for channel in self._channels if channel not in there]

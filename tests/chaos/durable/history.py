@@ -134,6 +134,7 @@ class AgentHistory:
 
     @ivar several: it has several connections at the same time.
     @ivar since: by channel, the epoch and the position from which it is subscribed.
+    @ivar epochs: the epochs in which it authenticated, each with the position at the first time.
     @ivar left_unanswered: events that it left without an ack on purpose, with the number of times that it does;
         L{NEVER} for those that it never acknowledges before the dead letters are redriven.
     @ivar forgotten: when it came back, in which epoch, and a channel that it was not subscribed to again.
@@ -142,6 +143,7 @@ class AgentHistory:
     name: str
     several: bool = False
     since: dict[str, tuple[str, int]] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     acks: list[SentAck] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.chaos.durable import engine_bugs  # noqa: F401 - it adds its bugs
 from tests.chaos.durable.bugs import BUGS
 from tests.chaos.durable.course import disturbed
 from tests.chaos.durable.judge import judge

@@ -286,6 +286,7 @@ def restore(kind: str) -> Nemesis:
             await asyncio.sleep(2)
         assert world.backed_up is not None and world.dumped is not None
         database, began = world.database, time.monotonic()
+        known = set(world.history.log)
         if kind == "stopped":
             await asyncio.to_thread(world.service.stop)
         await asyncio.to_thread(database.stop, "fast")
@@ -297,7 +298,7 @@ def restore(kind: str) -> Nemesis:
         if kind == "stopped":
             await asyncio.to_thread(database.execute, "select dcm_ws.new_epoch()")
             await asyncio.to_thread(world.service.start)
-        await _epoch_renewed(world)
+        await _epoch_renewed(world, known)
         backed_up = world.dumped if kind == "dump" else world.backed_up
         world.history.restores.append(Restore(backed_up, began, time.monotonic()))
         world.note("database", f"restore of a backup ({kind})", began)
@@ -305,11 +306,10 @@ def restore(kind: str) -> Nemesis:
     return nemesis
 
 
-async def _epoch_renewed(world: World) -> None:
+async def _epoch_renewed(world: World, known: set[str]) -> None:
     """
     Wait until the service says that the log is another one.
     """
-    known = set(world.history.log)
     for _ in range(150):
         stats = await asyncio.to_thread(world.service.get, "stats")
         log = (stats or {}).get("log", {})

@@ -11,6 +11,7 @@ import sys
 from twisted.scripts.twistd import run
 
 from dcm_ws.postgres import upkeep
+from tests.chaos.durable import engine_bugs  # noqa: F401 - it adds its bugs
 from tests.chaos.durable.bugs import BUGS
 from tests.chaos.durable.service import BUG_VARIABLE, TURN_VARIABLE
 
