@@ -145,7 +145,8 @@ def _repeated(agent: AgentHistory, history: History, counts: Counter[str]) -> Wr
     # by event: the first ack that the service is known to have read
     acked: dict[str, SentAck] = {}
     for one in agent.acks:
-        if one.id is not None and one.certain is not None:
+        # a service that has not found its log yet does not know what the agent owes
+        if one.id is not None and one.certain is not None and one.epoch in history.log:
             acked.setdefault(one.id, one)
     # (certain, position) of those up to a position, the highest position that was certain by then
     upto = sorted((ack.certain, ack.upto, ack) for ack in agent.acks if ack.upto and ack.certain is not None)

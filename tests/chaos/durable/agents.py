@@ -157,7 +157,7 @@ class AgentClient:
         Ask again and again whether the service has read what was sent before.
         """
         while connection is self._connection:
-            if self.habits.cumulative and self._pos:
+            if self.habits.cumulative and self._pos and self.here.is_set():
                 self._acknowledge(SentAck(time.monotonic(), self._number, None, self._pos, self._epoch))
                 await say(connection, type="ack", pos=self._pos)
             self._pinged.append(self._open)
