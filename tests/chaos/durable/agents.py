@@ -77,6 +77,8 @@ class AgentClient:
         self._away = 0.0
         self._known = self._stopping = False
         self._times: Counter[tuple[str, str]] = Counter()
+        # an event may come on two channels
+        self._decided: set[str] = set()
         # acks that the service may not have read yet, by the ping that was sent after them
         self._open: list[SentAck] = []
         self._pinged: deque[list[SentAck]] = deque()
@@ -249,7 +251,9 @@ class AgentClient:
         """
         self._times[event_id, channel] += 1
         times, left = self._times[event_id, channel], self.mine.left_unanswered
-        if times == 1 and event_id not in left and not self.obedient:
+        new = event_id not in self._decided
+        self._decided.add(event_id)
+        if new and not self.obedient:
             chance, habits = self._random.random(), self.habits
             if chance < habits.never:
                 left[event_id] = NEVER
