@@ -46,6 +46,7 @@ TURN = 3.0
 Seconds after which the service writes another slot of the inbox.
 """
 
+_AT_THE_END = 5_000
 _BURST = 12_000
 """
 More notifications than the service takes before it lets the connection wait.
@@ -229,6 +230,8 @@ async def _settle(world: World) -> None:
         world, "the dead letters that are redriven are acknowledged",
         lambda: not server.execute("select from dcm_ws.dead") and _owed(world.service) == 0,
     )  # fmt: skip
+    # more than one page of the log
+    await nemeses.publish_in_bulk(world, _AT_THE_END)
     await _notify(world)
     # acks and numbering are a second behind
     await asyncio.sleep(1.5)

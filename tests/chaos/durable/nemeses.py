@@ -169,12 +169,19 @@ def kill_connections(names: str) -> Nemesis:
     return nemesis
 
 
-async def publish_in_bulk(world: World, source: random.Random) -> None:
+async def large_transaction(world: World, source: random.Random) -> None:
     """
     A transaction of very many events.
     """
+    await publish_in_bulk(world, world.bulk)
+
+
+async def publish_in_bulk(world: World, events: int) -> None:
+    """
+    Publish so many events in one transaction.
+    """
     began = time.monotonic()
-    first, last = world.published_in_bulk + 1, world.published_in_bulk + world.bulk
+    first, last = world.published_in_bulk + 1, world.published_in_bulk + events
     world.published_in_bulk = last
 
     def publish() -> str:
@@ -190,7 +197,7 @@ async def publish_in_bulk(world: World, source: random.Random) -> None:
         call = Call("bulk", number, "sql", "bulk", "topics/chaos/bulk", "bulk.written", began, None, ended, outcome)
         world.history.calls.append(call)
     # it takes a while to number them, and others wait meanwhile
-    world.note("frozen", f"a transaction of {world.bulk} events", began)
+    world.note("frozen", f"a transaction of {events} events", began)
 
 
 def hold(world: World, seconds: float, *statements: str) -> None:
@@ -324,7 +331,7 @@ SERVICE: tuple[Nemesis, ...] = (
 )  # fmt: skip
 DATABASE: tuple[Nemesis, ...] = (
     kill_connections("dcm-ws%"), kill_connections("%"), stop_database("fast"), stop_database("immediate"),
-    old_snapshot, prepared_transaction, publish_in_bulk, fill_disk,
+    old_snapshot, prepared_transaction, large_transaction, fill_disk,
 )  # fmt: skip
 RESTORES: tuple[Nemesis, ...] = (restore("copy"), restore("stopped"), restore("dump"))
 
