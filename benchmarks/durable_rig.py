@@ -162,7 +162,12 @@ class Service:
         command += ["--logfile=/dev/null", "dcm-ws", "--ws-port", str(self.port), "--database-url", database.url]
         path = {"PYTHONPATH": str(checkout)} if checkout else {}
         self.process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, env={**os.environ, **path})
-        until(lambda: self.health()["database"]["state"] == "up", "the service is up")
+        # clients that are there before the log was found are closed
+        until(self._is_up, "the service is up")
+
+    def _is_up(self) -> bool:
+        health = self.health()
+        return health["database"]["state"] == health["log"]["state"] == "up"
 
     def health(self) -> dict[str, Any]:
         """
@@ -174,7 +179,7 @@ class Service:
                 answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
             found: dict[str, Any] = json.loads(answer.split(b"\r\n\r\n", 1)[1])
         except (OSError, ValueError, IndexError):
-            return {"database": {"state": "unknown"}}
+            return {"database": {"state": "unknown"}, "log": {"state": "unknown"}}
         return found
 
     def cpu(self) -> float:
