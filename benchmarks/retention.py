@@ -180,12 +180,13 @@ def main() -> int:
                     writers.run(transaction, choice.every, rate=choice.rate)
                     samples.append(sample(database, service, agent, begun, sent))
                     print(json.dumps(samples[-1]), flush=True)
+                closed = agent.ended
             finally:
                 service.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = judge(samples, choice.keep, choice.rate)
-    if agent.ended:
+    if closed:
         found["wrong"].append("the agent was closed")
     print(json.dumps(found))
     return 1 if found["wrong"] else 0
