@@ -198,9 +198,11 @@ class RecordingPeer:
     @ivar unsent: much of what was sent waits for the far end.
     @ivar unread: what came from the far end has not been read yet.
     @ivar trusted: its client has authenticated.
+    @ivar looks: how often it was told that there may be more of a replay.
     """
 
     def __init__(self) -> None:
+        self.looks = 0
         self.frames: list[bytes] = []
         self.closed: CloseCode | None = None
         self.unread = False
@@ -233,6 +235,9 @@ class RecordingPeer:
                 # all, or all that there is room for
                 break
             self.frames.append(frame)
+
+    def go_on(self) -> None:
+        self.looks += 1
 
     def has_unsent(self) -> bool:
         return self.unsent

@@ -217,7 +217,7 @@ class CatchUp:
             pos = next(iter(behind.owed), None)
             if pos is None or (behind.page and behind.page[0].pos < pos):
                 event, tracked = self._next(session, behind)
-            elif not self._find(behind, pos):
+            elif not self._find(session, behind, pos):
                 yield b""
                 continue
             else:
@@ -292,7 +292,7 @@ class CatchUp:
         self._counts.gaps += 1
         return gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, self._log.head))
 
-    def _find(self, behind: Behind, pos: int) -> bool:
+    def _find(self, session: Session, behind: Behind, pos: int) -> bool:
         """
         Look up in the log what is owed from C{pos} on.  False if the log has not answered yet, or could not.
         """
@@ -302,6 +302,8 @@ class CatchUp:
             positions = behind.to_find(_PAGE)
             finding = behind.finding = object()
 
+            later = False
+
             def ready(found: Mapping[int, Entry] | None) -> None:
                 if behind.finding is not finding:
                     # more is owed since
@@ -309,8 +311,11 @@ class CatchUp:
                 behind.finding = None
                 if found is not None:
                     behind.found = {pos: found.get(pos) for pos in positions}
+                    if later:
+                        session.peer.go_on()
 
             self._log.find(positions, ready)
+            later = True
         return pos in behind.found
 
     def _fill(self, session: Session, behind: Behind) -> bool:
@@ -337,6 +342,7 @@ class CatchUp:
 
     def _read(self, session: Session, behind: Behind) -> None:
         reading = behind.reading = object()
+        later = False
 
         def ready(page: Page | None) -> None:
             if behind.reading is not reading:
@@ -346,10 +352,13 @@ class CatchUp:
             if page is not None:
                 behind.page.extend(page.entries)
                 behind.upto, behind.lost = page.upto, page.lost
+                if later:
+                    session.peer.go_on()
 
         lanes = behind.lanes(self._registry.since(session))
         # a page costs what it has, and the number of channels: with many channels it has more
         self._log.page(behind.after, lanes, max(_PAGE, 2 * len(lanes)), ready)
+        later = True
 
     def _is_full(self, session: Session, behind: Behind) -> bool:
         if session.is_silent:

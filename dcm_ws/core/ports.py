@@ -50,6 +50,11 @@ class Peer(Protocol):
         taken a while, and others have their turn first.
         """
 
+    def go_on(self) -> None:
+        """
+        Take the next frames of a replay soon: after an empty one, there may be some now.
+        """
+
     def has_unsent(self) -> bool:
         """
         True if the far end has to read more than a little before it gets what is sent now.

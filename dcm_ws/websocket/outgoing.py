@@ -88,6 +88,9 @@ class Outgoing(LeanProtocol):
         self._pacing.look_after(self)
         self._pacing.go_on(self)
 
+    def go_on(self) -> None:
+        self._pacing.go_on(self)
+
     def has_unsent(self) -> bool:
         if self._queued > self._chunk:
             # the socket may take it

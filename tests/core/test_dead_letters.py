@@ -609,7 +609,9 @@ def test_late_answers_of_the_log(clock: Clock) -> None:
     back.peer.read()
     positions, ready = log.finds[2]
     assert positions == [1, 2]
+    looks = back.peer.looks
     MemoryLog.find(log, positions, ready)
+    assert back.peer.looks == looks + 1
     back.peer.read()
     back.peer.read()
 

@@ -354,6 +354,22 @@ def test_page_without_entries(core: Core, log: LateLog) -> None:
     assert [pos for pos, _ in got(reader)] == [5]
 
 
+def test_peer_looks_again_when_the_log_has_answered(core: Core, log: LateLog) -> None:
+    """
+    The connection is told when a page it waits for is there; not when it could not be read.
+    """
+    filled(log, 3)
+    reader = returned(core, 1, "topics/t")
+    assert reader.peer.looks == 0
+    log.read(fails=True)
+    assert reader.peer.looks == 0
+    reader.peer.read()
+    log.read()
+    assert reader.peer.looks == 1
+    reader.peer.read()
+    assert [pos for pos, _ in got(reader)] == [2, 3]
+
+
 def test_page_that_cannot_be_read(core: Core, log: LateLog) -> None:
     """
     It is asked for again at the next look of the connection.

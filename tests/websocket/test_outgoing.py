@@ -327,6 +327,21 @@ def test_replay_goes_in_parts(ground: Ground) -> None:
     assert ground.core.deliveries.pending == 2000
 
 
+def test_replay_goes_on_when_there_is_more(ground: Ground) -> None:
+    """
+    A replay that has nothing for now goes on in the next turn when the connection is told of more.
+    """
+    end = ground.connect()
+    log: list[bytes] = []
+    end.connection.replay(iter(lambda: log.pop() if log else b"", None))
+    end.turns()
+    end.take()
+    log.append(text_frame(b'"late"'))
+    end.connection.go_on()
+    end.reactor.advance(0)
+    assert end.take() == ["late"]
+
+
 def test_news_wait_for_the_replay(ground: Ground) -> None:
     """
     What is published while an agent catches up comes after all that it missed; replies come at once.

@@ -105,6 +105,9 @@ class Connection:
         self._replaying = frames
         self.pump(self._eager)
 
+    def go_on(self) -> None:
+        pass
+
     def has_unsent(self) -> bool:
         return False
 
