@@ -68,14 +68,18 @@ def make_core(
     log: type[MemoryLog] = MemoryLog,
     ephemeral: tuple[str, ...] = (),
     now: Callable[[], float] | None = None,
+    random: Callable[[int], str] | None = None,
     **choices: Any,
 ) -> Core:
     """
     The core as in production, on C{clock}.  Choices go to L{Rules}, L{DeliveryQueue} or L{AgentMemory}, by their names.
 
     @param now: monotonic seconds for all but the deliveries and the memory; those of C{clock} if it is None.
+    @param random: as in L{World}; the same for each core if it is None.
     """
     world = make_world(clock)
+    if random is not None:
+        world = replace(world, random=random)
     rules = {name: value for name, value in choices.items() if name in RULES}
     queue = {name: value for name, value in choices.items() if name in QUEUE_LIMITS}
     kept = {name: choices.pop(name) for name in ("keep", "max_events") if name in choices}

@@ -189,6 +189,9 @@ class Journal:
     def checkpoint(self) -> Iterator[None]:
         """
         Put together the states of the agents that have changed since the last checkpoint, one a step.
+
+        Only when all that L{collect} has found is written: an agent does not owe any more what has become a dead
+        letter, and the state must not say so before the letter is in the database.
         """
         self._to_do.update(dict.fromkeys(self._later))
         self._later.clear()

@@ -94,6 +94,7 @@ def restarted(clock: Clock, core: Core, database: Database, **choices: Any) -> C
         def __new__(cls, *args: Any, **limits: Any) -> Any:
             return log
 
-    new = make_core(clock, log=SameLog, **choices)
+    # the ids of events must not begin again
+    new = make_core(clock, log=SameLog, random=core.world.random, **choices)
     database.load(new)
     return new

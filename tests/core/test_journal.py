@@ -18,6 +18,7 @@ from tests.core.clients import TASK, joined, stats, texts
 from tests.core.journalled import Database, restarted
 from tests.core.latelog import LateLog
 from tests.core.living import finish, live
+from tests.core.promises.crashes import SlowPeer
 from tests.fakes import WALL_MS, Client, make_core
 
 
@@ -318,6 +319,52 @@ def test_several_connections(core: Core, database: Database) -> None:
     acknowledge(first, *first.peer.take())
     database.flush(core)
     assert database.states()["ann"].owed == {}
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+def test_connection_that_ends_behind_another_one(
+    clock: Clock, core: Core, database: Database, *, crashes: bool
+) -> None:
+    """
+    An agent has one place in each channel.  If a connection ends that was not sent everything, that is its place, until
+    its heir has caught up: what the heir has acknowledged beyond it comes again, after a crash and also without one.
+    """
+    worker(core).leave()
+    publish(core, 0)
+    slow, heir = joined(core, quiet=True), joined(core, quiet=True)
+    for client in (slow, heir):
+        client.peer = client.session.peer = SlowPeer()
+        client.auth("ann", durable=True)
+    publish(core, 1)
+    (event,) = heir.peer.take()
+    slow.leave()
+    acknowledge(heir, event)
+    database.flush(core)
+    assert database.states()["ann"].channels["topics/t"] == 0
+    if crashes:
+        core = restarted(clock, core, database)
+    else:
+        heir.leave()
+    back = joined(core, quiet=True)
+    assert texts(back.auth("ann")) == [("topics/t", 0), ("topics/t", 1)]
+
+
+def test_heir_that_has_caught_up(clock: Clock, core: Core, database: Database) -> None:
+    """
+    What it has acknowledged does not come again.
+    """
+    core = make_core(clock, max_pending=1)
+    database.load(core)
+    slow, heir = worker(core), worker(core)
+    publish(core, 0, 1)
+    slow.leave()
+    while messages := heir.peer.take():
+        acknowledge(heir, *messages)
+        if heir.peer.replaying is not None:
+            heir.peer.read()
+    database.flush(core)
+    back = joined(restarted(clock, core, database), quiet=True)
+    assert texts(back.auth("ann")) == []
 
 
 def test_connections_that_wait(clock: Clock, core: Core, database: Database) -> None:

@@ -73,8 +73,10 @@ class Agent:
     @ivar safe: those of them that it must get also after a crash.
     @ivar journalled: the channels whose events are safe when they are published.
     @ivar sent: events that it was sent.
-    @ivar acked: events that it has acknowledged.
-    @ivar done: those of them that it must not get again after a crash.
+    @ivar acked: events that it has acknowledged, and has not been sent again on another connection since.
+    @ivar done: those of them that it must not get again, also after a crash.
+    @ivar is_uneven: one of its connections may have to be sent what another one has acknowledged.  The place of an
+        agent in a channel is that of the connection that is least far, and passes on to the heir of that connection.
     """
 
     def __init__(self, name: str) -> None:
@@ -87,6 +89,7 @@ class Agent:
         self.sent: set[int] = set()
         self.acked: set[int] = set()
         self.done: set[int] = set()
+        self.is_uneven = False
 
     @property
     def live(self) -> set[str]:
@@ -125,6 +128,7 @@ class CrashCourse:
             worker.channels = set(agent.channels)
             worker.waiting = set(agent.due)
         agent.workers.append(worker)
+        agent.is_uneven = agent.is_uneven or len(agent.workers) > 1
         worker.receive(_json(type="auth", agent_id=agent.name, durable=True))
         self._look(worker)
 
@@ -237,8 +241,7 @@ class CrashCourse:
             live &= agent.live
 
     def _acked(self, agent: Agent) -> set[int]:
-        # of several connections, one may need again what another one has acknowledged
-        return set(agent.acked) if len(agent.workers) < 2 else set()
+        return set() if agent.is_uneven else set(agent.acked)
 
     def flush(self, outcome: str) -> None:
         self.collect(0)
@@ -259,6 +262,8 @@ class CrashCourse:
                 agent.done |= acked
 
     def checkpoint(self, steps: int, outcome: str) -> None:
+        # as the service does: the states may have nothing that is not written
+        self.flush("written")
         covered = len(self.database.rows)
         job = self.core.journal.checkpoint()
         for _ in range(steps):
@@ -284,6 +289,7 @@ class CrashCourse:
             agent.sent.clear()
             # what was acknowledged since it was last written may come again
             agent.acked = set(agent.done)
+            agent.is_uneven = False
 
     def finish(self) -> None:
         """
@@ -332,13 +338,20 @@ class CrashCourse:
                 self._look(worker)
 
     def _look(self, worker: Worker) -> None:
+        agent = worker.agent
         for message in worker.peer.take():
             if message.get("event") == "task.created":
                 event = message["data"]
+                promise(event not in agent.done, f"{agent.name} is sent {event} again")
                 self._ids[message["id"]] = event
                 worker.unacknowledged[message["id"]] = event
                 worker.waiting.discard(event)
-                worker.agent.sent.add(event)
+                agent.sent.add(event)
+                # it owes an ack for it again
+                agent.acked.discard(event)
+        if len(agent.workers) == 1 and worker.session.behind is None:
+            # the only one has been sent everything
+            agent.is_uneven = False
 
 
 _which, _few = st.sampled_from((0, 0, 0, 1)), st.sampled_from((0, 0, 1, 2))
