@@ -249,7 +249,8 @@ class Hub:
         @param data: JSON, UTF-8.
         @param sender: as in L{Router.publish}.
         @param key: if it was used within the last 10 minutes, nothing is published, and the id is that of the event
-            that was published then.  Empty for none.
+            that was published then.  Empty for none.  If only the log knows of the key, which answers later, nothing is
+            published either, and the id is a new one that never arrives.
         """
         if not key:
             return self._router.publish(channel, event, data, sender).id
