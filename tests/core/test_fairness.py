@@ -21,6 +21,11 @@ def test_fair_level(weights: list[int], total: int) -> None:
         assert sum(min(weight, level + 1) for weight in weights) > total
 
 
+def test_level_where_nothing_is_too_much() -> None:
+    assert fair_level([3, 4], 7) == 7
+    assert fair_level([], 0) == 0
+
+
 def cut(shares: dict[str, list[int]], total: int) -> dict[str, list[int]]:
     """
     The things that are left of each share, given their weights, the oldest first.
