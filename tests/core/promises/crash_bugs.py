@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import msgspec
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import FlakyFailure
 
 from dcm_ws.core import journal
 from dcm_ws.core.agent_states import AgentState, Change
@@ -174,7 +175,8 @@ def courses_until_found(where: Any, name: str, bug: Any, most: int) -> int | Non
     with patch.object(where, name, bug):
         try:
             find()
-        except BrokenPromiseError:
+        except (BrokenPromiseError, FlakyFailure):
+            # sets of connections have no order, so a course may go otherwise when it is repeated
             return number
     return None
 
@@ -184,7 +186,7 @@ def main() -> None:
     Plant each bug.
     """
     for bug in BUGS:
-        found = courses_until_found(*bug, 2000)
+        found = courses_until_found(*bug, 10_000)
         print(f"{bug[2].__name__:24} {'not found' if found is None else found}", flush=True)
 
 
