@@ -107,6 +107,27 @@ describe("/live", () => {
     owing.close();
   });
 
+  test("shows the lag of what is published in the database", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    // the page needs the figures of before to take the mean of what came since
+    await page.waitForFunction(() => /\d/.test(document.querySelector("#position").textContent));
+    await service.sql("select dcm_ws.publish('topics/lag', 'task.created', '{\"text\":\"committed\"}'::jsonb)");
+    await rows(page).filter({ hasText: "committed" }).waitFor();
+    await page.waitForFunction(() => / ms$/.test(document.querySelector("#lag").textContent));
+  });
+
+  test("says that the log is in memory where there is no database, and shows no lag", async () => {
+    const lonely = await start();
+    const page = await open(`${lonely.http}/live`);
+    await connected(page);
+    await page.waitForFunction(() => document.querySelector("#log-place").textContent !== "");
+    expect(await page.textContent("#log-place")).toBe(" in memory");
+    expect(await page.isVisible("#lag")).toBe(false);
+    await page.context().close();
+    await lonely.stop();
+  });
+
   test("a browser that asks for / gets there", async () => {
     const page = await open(service.http);
     expect(new URL(page.url()).pathname).toBe("/live");
