@@ -17,7 +17,8 @@ const change = setInterval(() => {
   const n = Math.floor(Math.random() * 1e9);
   service.sql(`insert into actions values ('a${n}', 'session-1', 'edit', now());
     insert into agent_messages values ('m${n}', 'planner', 'coder-1', 'work', '{}', 1, now(), null);
-    update task_lists set status = case when random() < 0.5 then 'running' else 'pending' end where id like 'wait-%' and random() < 0.08`).catch(() => {});
+    update task_lists set status = case when random() < 0.5 then 'running' else 'pending' end where id like 'wait-%' and random() < 0.08;
+    select dcm_ws.publish('topics/release-2.4', 'task.updated', '{"task_id": "t-${n % 200}", "status": "running"}'::jsonb)`).catch(() => {});
 }, 700);
 
 const shots = [
