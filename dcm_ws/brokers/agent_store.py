@@ -10,30 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from dcm_ws.brokers.agent_pages import json_objects, parts_of, to_listed
 from dcm_ws.core.agent_states import AgentState, AgentStates, encode
 from dcm_ws.core.counts import JournalCounts
-from dcm_ws.core.dead_letters import Listed, Reason
+from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.journal import Changes, Checkpoint, Journal
+from dcm_ws.core.journal import Checkpoint, Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres import agent_rows
-from dcm_ws.postgres.agent_rows import Lease, LetterKey, NotLeadingError, Request, StoredLetter
+from dcm_ws.postgres.agent_rows import Lease, LetterKey, NotLeadingError, Request
 from dcm_ws.postgres.connection import (
     Address,
     DatabaseConnection,
     DatabaseError,
-    connect,
-    deadline,
     one_line,
 )
+from dcm_ws.postgres.kept_connection import KeptConnection
 from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.statements import statement
 
@@ -104,7 +104,6 @@ class AgentStore(Service):
         random: Callable[[], float],
     ) -> None:
         self._reactor = reactor
-        self._address = address
         self._counts = counts
         self._journal = journal
         self._loading = loading
@@ -113,7 +112,7 @@ class AgentStore(Service):
         self._now = now
         self._wall_ms = wall_ms
         self._random = random
-        self._connection: DatabaseConnection | None = None
+        self._connection = KeptConnection(reactor, address, "dcm-ws agents", settings=_SETTINGS, writable=True)
         # what was claimed last, and what may be written with: not before everything is loaded
         self._claimed: Lease | None = None
         self._lease: Lease | None = None
@@ -159,7 +158,7 @@ class AgentStore(Service):
             for _, changes in rows:
                 states.add_changes(changes)
             last = rows[-1][0]
-        letters = [_listed(letter) async for letters in agent_rows.letters(session) for letter in letters]
+        letters = [to_listed(letter) async for letters in agent_rows.letters(session) for letter in letters]
         letters.sort(key=lambda letter: (letter.died_at, letter.agent, letter.pos))
         for error in states.errors:
             _log.warn("{error}; it is left out", error=error)
@@ -224,7 +223,7 @@ class AgentStore(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        limit = self._reactor.callLater(STOP_SECONDS, self._close)
+        limit = self._reactor.callLater(STOP_SECONDS, self._connection.close)
         while self._working is not None:
             await self._until_done()
         if limit.active() and self._attempt == 0:
@@ -232,7 +231,7 @@ class AgentStore(Service):
             await self._until_done()
         if limit.active():
             limit.cancel()
-        self._close()
+        self._connection.close()
 
     async def _until_done(self) -> None:
         if self._working is not None:
@@ -244,7 +243,7 @@ class AgentStore(Service):
         began = self._now()
         try:
             await self._in_turns(self._journal.collect())
-            connection = self._connection or await self._connect()
+            connection = await self._connection.get()
             redriven = await self._execute(connection, lease)
             await self._flush(connection, lease)
             if redriven:
@@ -276,22 +275,7 @@ class AgentStore(Service):
             _log.warn("what agents are owed cannot be written now: {reason}", reason=reason)
         self._not_before = self._now() + backoff(self._attempt, self._random())
         self._attempt += 1
-        self._close()
-
-    async def _connect(self) -> DatabaseConnection:
-        place = await self._address()
-        self._connection = connection = DatabaseConnection(self._reactor)
-        await connect(connection, place, "dcm-ws agents", writable=True)
-        connection.lost = lambda reason: self._close()
-        with deadline(connection, agent_rows.ANSWER_SECONDS):
-            await connection.runOperation(_SETTINGS)
-        return connection
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.lost = None
-            connection.close()
+        self._connection.close()
 
     async def _execute(self, connection: DatabaseConnection, lease: Lease) -> list[LetterKey]:
         """
@@ -318,7 +302,7 @@ class AgentStore(Service):
             return
         written = False
         try:
-            for part, buried, dropped in _parts(changes):
+            for part, buried, dropped in parts_of(changes):
                 number = await agent_rows.write(connection, lease, part, buried, dropped)
                 if number is not None:
                     self._covered = self._covered or number - 1
@@ -361,86 +345,12 @@ def _take(steps: Iterator[None]) -> bool:
     return sum(1 for _ in islice(steps, _STEPS_A_TURN)) == _STEPS_A_TURN
 
 
-def _parts(changes: Changes) -> Iterator[tuple[str | None, list[StoredLetter], list[LetterKey]]]:
-    """
-    Split what is to be written into parts of limited size.
-
-    Dead letters are written before the changes of the agents that owe their events no more: if only a part is written,
-    an event may be sent again, and is not lost.
-    """
-    buried: list[StoredLetter] = []
-    size = 0
-    for one in changes.letters.kept:
-        buried.append(_stored(one))
-        size += len(one.data)
-        if size >= agent_rows.PAGE_BYTES or len(buried) >= agent_rows.PAGE_ROWS:
-            yield None, buried, []
-            buried, size = [], 0
-    dropped = [LetterKey(*key) for key in changes.letters.dropped]
-    pages = [b"{" + b",".join(page) + b"}" for page in _pages(changes.agents)]
-    for page in pages[:-1]:
-        yield page.decode(), buried, []
-        buried = []
-    if pages or buried or dropped:
-        yield pages[-1].decode() if pages else None, buried, dropped
-
-
-def _pages(agents: Sequence[tuple[str, bytes]]) -> Iterator[list[bytes]]:
-    """
-    Split agents with something of each (JSON) into pages of limited size: of JSON, each a name, a colon, and the rest.
-    """
-    page: list[bytes] = []
-    size = 0
-    for name, data in agents:
-        page.append(encode(name) + b":" + data)
-        size += len(page[-1])
-        if size >= agent_rows.PAGE_BYTES or len(page) >= agent_rows.PAGE_ROWS:
-            yield page
-            page, size = [], 0
-    if page:
-        yield page
-
-
 async def _save(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:
     """
     Write a checkpoint in parts of limited size; the journal is only shortened after the last one.
     """
-    pages = [b"{" + b",".join(page) + b"}" for page in _pages(checkpoint.agents)] or [b"{}"]
+    pages = json_objects(checkpoint.agents) or ["{}"]
     for page in pages[:-1]:
-        await agent_rows.checkpoint(connection, lease, page.decode(), (), 0)
+        await agent_rows.checkpoint(connection, lease, page, (), 0)
     last = upto if checkpoint.complete else 0
-    await agent_rows.checkpoint(connection, lease, pages[-1].decode(), checkpoint.gone, last)
-
-
-def _stored(letter: Listed) -> StoredLetter:
-    return StoredLetter(
-        letter.agent,
-        letter.event_id,
-        letter.pos,
-        letter.channel,
-        letter.event,
-        letter.data.decode(),
-        letter.at,
-        letter.sender.decode() or None,
-        letter.deliveries,
-        letter.reason,
-        letter.died_at,
-        letter.redriven_at,
-    )
-
-
-def _listed(letter: StoredLetter) -> Listed:
-    return Listed(
-        letter.agent,
-        letter.pos,
-        letter.event_id,
-        letter.channel,
-        letter.event,
-        letter.data.encode(),
-        letter.at,
-        letter.deliveries,
-        cast(Reason, letter.reason),
-        letter.died_at,
-        letter.redriven_at,
-        (letter.sender or "").encode(),
-    )
+    await agent_rows.checkpoint(connection, lease, pages[-1], checkpoint.gone, last)

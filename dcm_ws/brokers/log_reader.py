@@ -13,17 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.log_rows import Row
-from dcm_ws.brokers.postgres_log import Cut
+from dcm_ws.brokers.postgres_log import Found
 from dcm_ws.core.behind import NEVER
-from dcm_ws.postgres.connection import (
-    Address,
-    DatabaseConnection,
-    DatabaseError,
-    DatabaseUnavailableError,
-    connect,
-    deadline,
-    one_line,
-)
+from dcm_ws.postgres.connection import Address, DatabaseError, deadline, one_line
+from dcm_ws.postgres.kept_connection import KeptConnection
 from dcm_ws.postgres.statements import statement
 from dcm_ws.protocol.channels import GLOBAL
 
@@ -35,7 +28,7 @@ _PAGE_BYTES = 1 << 20
 _QUERY_SECONDS = 10.0
 _AGAIN_SECONDS = 0.5
 
-_Ready = Callable[[list[Row] | None], object]
+_Ready = Callable[[Found | None], object]
 
 
 class LogReader(Service):
@@ -47,10 +40,15 @@ class LogReader(Service):
     """
 
     def __init__(self, reactor: Any, address: Address, now: Callable[[], float]) -> None:
-        self._reactor = reactor
-        self._address = address
         self._now = now
-        self._connection: DatabaseConnection | None = None
+        self._connection = KeptConnection(
+            reactor,
+            address,
+            "dcm-ws read",
+            runs=lambda: bool(self.running),
+            settings=statement("reading/session"),
+            writable=True,
+        )
         # each client asks once, and then waits for the answer
         self._asked: deque[tuple[str, Mapping[str, object], int, _Ready]] = deque()
         self._working: Deferred[None] | None = None
@@ -85,7 +83,7 @@ class LogReader(Service):
 
     def stopService(self) -> Awaitable[None] | None:
         super().stopService()
-        self._close()
+        self._connection.close()
         return self._working
 
     async def _work(self) -> None:
@@ -98,46 +96,24 @@ class LogReader(Service):
         finally:
             self._working = None
 
-    async def _query(self, sql: str, parameters: Mapping[str, object], most: int) -> list[Row] | None:
+    async def _query(self, sql: str, parameters: Mapping[str, object], most: int) -> Found | None:
         """
         None if it could not be read.
         """
         if not self.running or self._now() < self._not_before:
             return None
         try:
-            if self._connection is None:
-                self._connection = await self._connected()
-            with deadline(self._connection, _QUERY_SECONDS):
-                found = await self._connection.runQuery(sql, parameters)
+            connection = await self._connection.get()
+            with deadline(connection, _QUERY_SECONDS):
+                found = await connection.runQuery(sql, parameters)
         except DatabaseError as error:
             self._not_before = self._now() + _AGAIN_SECONDS
             if self.running:
                 _log.warn("the log cannot be read: {reason}", reason=one_line(error))
-            self._close()
+            self._connection.close()
             return None
         rows = [Row(*row) for row in found]
-        return Cut(rows) if len(rows) < most and _size(rows) >= _PAGE_BYTES else rows
-
-    async def _connected(self) -> DatabaseConnection:
-        place = await self._address()
-        if not self.running:
-            raise DatabaseUnavailableError("the service stops")
-        connection = DatabaseConnection(self._reactor)
-        try:
-            await connect(connection, place, "dcm-ws read", writable=True)
-            with deadline(connection, _QUERY_SECONDS):
-                await connection.runOperation(statement("reading/session"))
-        except DatabaseError:
-            connection.close()
-            raise
-        connection.lost = lambda reason: self._close()
-        return connection
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.lost = None
-            connection.close()
+        return Found(rows, is_all=len(rows) < most and _size(rows) < _PAGE_BYTES)
 
 
 def _size(rows: list[Row]) -> int:

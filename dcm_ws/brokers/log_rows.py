@@ -9,15 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dcm_ws.core.entries import Draft, Entry
+from dcm_ws.core.router import DATABASE
 from dcm_ws.protocol.channels import GLOBAL, Channels
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.protocol.events import traits_of
 from dcm_ws.protocol.replies import event_frame
-
-DATABASE = " database"
-"""
-The publisher of all events that are published in the database.
-"""
 
 
 class Row(NamedTuple):

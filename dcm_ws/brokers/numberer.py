@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import psycopg2
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dcm_ws.brokers.log_rows import Row, to_json
+from dcm_ws.brokers.log_rows import Row
+from dcm_ws.brokers.naps import Naps
+from dcm_ws.brokers.numbering import ROWS, ROWS_BYTES, STEP, Placed, read_step, step_parameters
 from dcm_ws.brokers.postgres_log import LogState, PostgresLog
 from dcm_ws.core.counts import EngineCounts
-from dcm_ws.core.entries import Draft
 from dcm_ws.core.publish_queue import Waiting
 from dcm_ws.postgres.connection import (
     Address,
@@ -54,14 +55,11 @@ Seconds between two tries to get the leader's lock.  To wait in SQL would hold b
 _LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
 _UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
 _OPENED = statement("numbering/opened")
-_STEP = statement("numbering/step")
 _AFTER = statement("reading/after")
 _STEP_SECONDS = 120.0
 _ASK_SECONDS = 10.0
 _BATCH = 2000
 _BATCH_BYTES = 8 << 20
-_ROWS = 1000
-_ROWS_BYTES = 4 << 20
 _PAUSE = 0.1
 
 
@@ -90,26 +88,6 @@ class NoLogError(Exception):
     """
     The database has no log that can be used, and the settings demand one.
     """
-
-
-class _Placed(NamedTuple):
-    """
-    What a step returns.
-
-    @ivar head: the last position.
-    @ivar others: how many events were not published by clients here.
-    @ivar snapshot: what was visible.
-    @ivar rows: the events that were not published by clients here, if they are few; with positions.
-    @ivar clients: the positions of those that were, by their number in the batch.
-    @ivar again: by number, the position and the id of the event that was published before with the same key.
-    """
-
-    head: int
-    others: int
-    snapshot: Snapshot
-    rows: list[Row]
-    clients: dict[int, int]
-    again: dict[int, tuple[int, str]]
 
 
 class Numberer(Service):
@@ -164,21 +142,16 @@ class Numberer(Service):
         self._session: DatabaseConnection | None = None
         self._pace = Pace()
         self._gated = False
-        self._nap: Deferred[None] | None = None
-        self._timer: Any = None
-        self._woken = False
-        self._waking = False
+        self._naps = Naps(reactor, now, lambda: bool(self.running))
         self._ended: Deferred[None] | None = None
-        self._turned: _Placed | None = None
+        self._turned: Placed | None = None
         self._retry: deque[list[Waiting]] = deque()
         self._head = 0
         self._snapshot = Snapshot("0", "{}")
-        self._place: LogPlace | None = None
         self.leads = False
-        self._until = 0.0
         self.tried: Deferred[None] = Deferred()
         self.found: Deferred[None] = Deferred()
-        log.wake = self._wake_soon
+        log.wake = self._naps.wake_soon
 
     def startService(self) -> None:
         super().startService()
@@ -198,36 +171,13 @@ class Numberer(Service):
         """
         There may be something new: look now.
         """
-        self._woken = True
-        nap, self._nap = self._nap, None
-        if nap is not None:
-            if self._timer.active():
-                self._timer.cancel()
-            nap.callback(None)
+        self._naps.wake()
 
-    def _wake_soon(self) -> None:
-        # with what else comes in this turn
-        self._woken = True
-        if self._nap is not None and not self._waking:
-            self._waking = True
-            self._reactor.callLater(0, self._wake_now)
-
-    def _wake_now(self) -> None:
-        self._waking = False
-        self.wake()
-
-    async def _sleep(self, seconds: float) -> None:
+    def hurry(self) -> None:
         """
-        Until something happens, and so many seconds at most.
+        The database can be reached again.
         """
-        if self._woken or not self.running:
-            self._woken = False
-            return
-        nap: Deferred[None] = Deferred()
-        self._nap = nap
-        self._timer = self._reactor.callLater(seconds, self.wake)
-        await nap
-        self._woken = False
+        self._naps.hurry()
 
     def _has_tried(self) -> None:
         if not self.tried.called:
@@ -265,23 +215,8 @@ class Numberer(Service):
             if self._now() - since > 10.0:
                 attempt = 0
             self._change_to(LogState.DOWN, reason)
-            await self._rest(backoff(attempt, self._random()))
+            await self._naps.rest(backoff(attempt, self._random()))
             attempt += 1
-
-    async def _rest(self, seconds: float) -> None:
-        """
-        So many seconds, whatever happens; unless there is a reason to hurry.
-        """
-        self._until = self._now() + seconds
-        while self.running and (left := self._until - self._now()) > 0:
-            await self._sleep(left)
-
-    def hurry(self) -> None:
-        """
-        The database can be reached again.
-        """
-        self._until = 0.0
-        self.wake()
 
     def _change_to(self, state: LogState, reason: str = "") -> None:
         before = self._log.state
@@ -347,7 +282,7 @@ class Numberer(Service):
                 if (await session.runQuery(_LOCK, (LEADER,)))[0][0]:
                     return
             self._change_to(LogState.STANDBY, "another dcm-ws numbers the events of this database")
-            await self._rest(LOCK_SECONDS)
+            await self._naps.rest(LOCK_SECONDS)
         raise DatabaseUnavailableError("the service stops")
 
     async def _open(self, session: DatabaseConnection) -> None:
@@ -361,7 +296,7 @@ class Numberer(Service):
             await session.runOperation(_OPENED, {"bytes": self._data_bytes, "depth": self._data_depth})
             await self._upkeep.begin(session, place)
             is_current = await self._store.is_current(session)
-        self._head, self._snapshot, self._place = place.head, place.snapshot, place
+        self._head, self._snapshot = place.head, place.snapshot
         if not log.is_open or place.epoch != log.epoch or not is_current:
             if log.is_open:
                 _log.warn("the log is another one than before: clients are told to load their state again")
@@ -380,7 +315,7 @@ class Numberer(Service):
         """
         log = self._log
         while self.running or log.has_waiting:
-            self._woken = False
+            self._naps.woken = False
             found = await self._step(session)
             self._pace.found(self._now(), found)
             if self._pace.polls is not self._gated:
@@ -391,7 +326,7 @@ class Numberer(Service):
                 await self._read_on(session)
                 continue
             if not log.has_waiting and not self._retry:
-                await self._sleep(self._pace.nap)
+                await self._naps.sleep(self._pace.nap)
 
     async def _use_gate(self, session: DatabaseConnection) -> None:
         """
@@ -405,7 +340,7 @@ class Numberer(Service):
                 await session.runQuery(_UNLOCK, (GATE,))
                 self._gated = False
                 # what was published until now has not notified
-                self._woken = True
+                self._naps.woken = True
 
     async def _step(self, session: DatabaseConnection) -> int:
         """
@@ -416,13 +351,13 @@ class Numberer(Service):
         began = self._now()
         try:
             with deadline(session, _STEP_SECONDS):
-                rows = await session.runQuery(_STEP, self._parameters(batch))
+                rows = await session.runQuery(STEP, self._parameters(batch))
         except psycopg2.Error as error:
             if session.pollable().closed:
                 raise
             await self._step_failed(batch, error)
             return 0
-        placed = _read(rows)
+        placed = read_step(rows)
         if placed.head > self._head:
             self._counts.steps += 1
         self._counts.step_seconds.observe(self._now() - began)
@@ -431,15 +366,7 @@ class Numberer(Service):
 
     def _parameters(self, batch: Sequence[Waiting]) -> dict[str, object]:
         drafts = [waiting.draft for waiting in batch]
-        return {
-            "xmax": self._snapshot.xmax,
-            "xip": self._snapshot.xip,
-            "head": self._head,
-            "old": self._upkeep.ten_minutes_ago,
-            "clients": to_json(drafts) if drafts else "[]",
-            "rows": _ROWS,
-            "bytes": _ROWS_BYTES,
-        }
+        return step_parameters(self._head, self._snapshot, self._upkeep.ten_minutes_ago, drafts)
 
     async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
         """
@@ -456,9 +383,9 @@ class Numberer(Service):
             self._log.refuse(batch[0])
         elif batch:
             self._retry.appendleft(batch)
-        await self._rest(_PAUSE)
+        await self._naps.rest(_PAUSE)
 
-    def _take(self, batch: Sequence[Waiting], placed: _Placed) -> None:
+    def _take(self, batch: Sequence[Waiting], placed: Placed) -> None:
         """
         A step was committed.
         """
@@ -470,9 +397,7 @@ class Numberer(Service):
         for number, (pos, event_id) in placed.again.items():
             log.again(batch[number - 1].draft.id, pos, event_id)
         if len(placed.rows) == placed.others:
-            events: list[tuple[int, Draft | None]] = [(row.pos, log.event_of(row)) for row in placed.rows]
-            events += [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()]
-            log.place(events)
+            log.place(placed.rows, [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()])
             self._measure_lag(placed.rows)
 
     async def _read_on(self, session: DatabaseConnection) -> None:
@@ -480,7 +405,7 @@ class Numberer(Service):
         Read what was numbered and is not here.
         """
         with deadline(session, _STEP_SECONDS):
-            part = {"after": self._log.fetched, "head": self._head, "most": _ROWS, "bytes": _ROWS_BYTES}
+            part = {"after": self._log.fetched, "head": self._head, "most": ROWS, "bytes": ROWS_BYTES}
             rows = await session.runQuery(_AFTER, part)
         events = [Row(*row) for row in rows]
         self._log.read(events, self._head)
@@ -505,24 +430,4 @@ class Numberer(Service):
         """
         Number what is in the inbox, within the transaction that empties a slot of it.
         """
-        self._turned = _read(await session.runQuery(_STEP, self._parameters(())))
-
-
-def _read(rows: Sequence[tuple[Any, ...]]) -> _Placed:
-    head, others, snapshot = 0, 0, Snapshot("0", "{}")
-    events: list[Row] = []
-    clients: dict[int, int] = {}
-    again: dict[int, tuple[int, str]] = {}
-    for kind, pos, number, *fields in rows:
-        if kind == "other":
-            event_id, channel, event, data, at, sender = fields
-            mirrored = channel not in ("global", "metrics")
-            events.append(Row(pos, event_id, channel, event, data, at, sender, None, None, mirrored))
-        elif kind == "client":
-            clients[number] = pos
-        elif kind == "again":
-            again[number] = (pos, fields[0])
-        else:
-            head, others, snapshot = pos, number, Snapshot.parse(fields[0])
-    events.sort()
-    return _Placed(head, others, snapshot, events, dict(sorted(clients.items())), again)
+        self._turned = read_step(await session.runQuery(STEP, self._parameters(())))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -49,17 +49,28 @@ class LogState(Enum):
     DOWN = "down"
 
 
+class Found(NamedTuple):
+    """
+    What was read in the database.
+
+    @ivar is_all: there is nothing more up to the end that was asked for.
+    """
+
+    rows: list[Row]
+    is_all: bool
+
+
 class Reader(Protocol):
     """
     Reads the log in the database.
     """
 
-    def page(self, lanes: Mapping[str, int], head: int, most: int, ready: Callable[[list[Row] | None], object]) -> None:
+    def page(self, lanes: Mapping[str, int], head: int, most: int, ready: Callable[[Found | None], object]) -> None:
         """
         Read the next events of some channels, each after its own position, up to C{head}.
         """
 
-    def find(self, positions: Sequence[int], ready: Callable[[list[Row] | None], object]) -> None:
+    def find(self, positions: Sequence[int], ready: Callable[[Found | None], object]) -> None:
         """
         Read single events.
         """
@@ -74,7 +85,6 @@ class PostgresLog:
     @param now: monotonic seconds.
     @param keep: seconds for which an event is kept.
     @param max_bytes: bytes of the log in the database.
-
     @param crowded: as in L{MemoryLog}, for a log in memory.
 
     @ivar reader: reads the log in the database.
@@ -102,8 +112,6 @@ class PostgresLog:
         self.first = 1
         self.bytes = 0
         self._tail = tail
-        # the tail has everything after this position, but for what it had no room for
-        self._from = 0
         self._rows = rows
         self._queue = queue
         self._counts = counts
@@ -183,7 +191,7 @@ class PostgresLog:
         """
         Read the next events of some channels: at once if they are in memory.
         """
-        if self.in_memory or self._is_near(after, channels):
+        if self.in_memory or self._tail.complete(after, channels):
             self._tail.page(after, channels, most, ready)
             return
         head, first, epoch = self.head, self.first, self.epoch
@@ -194,13 +202,11 @@ class PostgresLog:
         lost = max((first - 1 for since in lanes.values() if since < first - 1), default=0)
         self._counts.reads += 1
 
-        def take(rows: list[Row] | None) -> None:
-            if rows is None or epoch != self.epoch:
+        def take(found: Found | None) -> None:
+            if found is None or epoch != self.epoch:
                 ready(None)
                 return
-            now = self._now()
-            entries = [entry for row in rows if (entry := self._rows.entry(row, now)) is not None]
-            ready(Page(entries, rows[-1].pos if rows and not self._is_all(rows, most) else head, lost))
+            ready(Page(self._entries(found.rows), head if found.is_all else found.rows[-1].pos, lost))
 
         self.reader.page(lanes, head, most, take)
 
@@ -216,15 +222,18 @@ class PostgresLog:
             return
         self._counts.reads += 1
 
-        def take(rows: list[Row] | None) -> None:
-            if rows is None:
+        def take(read: Found | None) -> None:
+            if read is None:
                 ready(None)
                 return
-            now = self._now()
-            found.update({row.pos: entry for row in rows if (entry := self._rows.entry(row, now)) is not None})
+            found.update({entry.pos: entry for entry in self._entries(read.rows)})
             ready(found)
 
         self.reader.find(missing, take)
+
+    def _entries(self, rows: Sequence[Row]) -> list[Entry]:
+        now = self._now()
+        return [entry for row in rows if (entry := self._rows.entry(row, now)) is not None]
 
     def expire(self, most: int) -> bool:
         """
@@ -236,16 +245,13 @@ class PostgresLog:
         """
         The state of the log.
         """
+        report: LogReport = {**self._tail.report(), "reason": self._reason}
         if self.in_memory:
-            report = self._tail.report()
-            report["reason"] = self._reason
             return report
         return {
+            **report,
             "engine": "postgres",
             "state": self._state.value,
-            "reason": self._reason,
-            "epoch": self.epoch,
-            "head": self.head,
             "first": self.first,
             "events": len(self),
             "bytes": self.bytes,
@@ -297,7 +303,7 @@ class PostgresLog:
         self.epoch = self._tail.epoch = place.epoch
         self._placed.clear()
         self._tail.start_at(place.head)
-        self._from = self.fetched = place.head
+        self.fetched = place.head
         self.first = first
         self.last = place.last
         self._reset()
@@ -332,10 +338,11 @@ class PostgresLog:
         """
         return bool(self._placed)
 
-    def place(self, events: Sequence[tuple[int, Draft | None]]) -> None:
+    def place(self, rows: Sequence[Row], published: Sequence[tuple[int, Draft]]) -> None:
         """
-        A step has given these positions; they follow each other.
+        A step has given positions to events of others, and after them to those that were published here.
         """
+        events = [*((row.pos, self._rows.draft(row)) for row in rows), *published]
         if not events or events[0][0] != self.fetched + 1 or len(self._placed) > _FAR:
             # there are others before them, and these have to be read with those
             return
@@ -359,12 +366,6 @@ class PostgresLog:
         if not self._delivering:
             self._deliver()
 
-    def event_of(self, row: Row) -> Draft | None:
-        """
-        The event of a row.
-        """
-        return self._rows.draft(row)
-
     def again(self, event_id: str, pos: int, first_id: str) -> None:
         """
         An event was not logged, because one was published before with the same key.
@@ -385,15 +386,6 @@ class PostgresLog:
         if waiting.published.waiting:
             self._counts.refused.add_of(waiting.draft.publisher)
             waiting.published.answer(None)
-
-    def _is_near(self, after: int, channels: Mapping[str, int]) -> bool:
-        return all(max(after, since) >= self._from for since in channels.values()) and self._tail.complete(
-            after, channels
-        )
-
-    @staticmethod
-    def _is_all(rows: list[Row], most: int) -> bool:
-        return len(rows) < most and not isinstance(rows, Cut)
 
     def _deliver(self) -> None:
         placed, tail = self._placed, self._tail
@@ -445,12 +437,6 @@ class PostgresLog:
         for waiting in self._queue.expire():
             self.refuse(waiting)
         self._watch()
-
-
-class Cut(list[Row]):
-    """
-    Rows of which there are more, although they are fewer than were asked for.
-    """
 
 
 def _nothing() -> None:

@@ -9,8 +9,8 @@ from itertools import islice
 import click
 
 from dcm_ws.cli.columns import columns
-from dcm_ws.cli.durable_log import connected, database_option
-from dcm_ws.cli.options import SettingsFiles, json_option, settings_options
+from dcm_ws.cli.durable_log import connected
+from dcm_ws.cli.options import SettingsFiles, database_option, json_option, settings_options
 from dcm_ws.cli.owed import WAITING_MAX, Agent, Owed, by_number_owed, place_of
 from dcm_ws.cli.settings import find_database
 from dcm_ws.cli.terminal import harmless, json_line, say

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from dcm_ws.cli.columns import columns
-from dcm_ws.cli.durable_log import connected, database_option
+from dcm_ws.cli.durable_log import connected
 from dcm_ws.cli.letters import Choice, Letter, choice_options, find, progress, request
-from dcm_ws.cli.options import SettingsFiles, json_option, settings_options
+from dcm_ws.cli.options import SettingsFiles, database_option, json_option, settings_options
 from dcm_ws.cli.settings import find_database
 from dcm_ws.cli.terminal import harmless, json_line, say
 from dcm_ws.cli.times import shown

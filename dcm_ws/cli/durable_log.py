@@ -16,12 +16,6 @@ from dcm_ws.cli.terminal import one_line
 from dcm_ws.postgres.statements import statement
 
 _CONNECT_SECONDS = 10
-database_option = click.option(
-    "--database-url",
-    "-d",
-    metavar="URL",
-    help="URL of the database.  It may hold a password, and options show in ps: prefer the variable DATABASE_URL.",
-)
 
 _MISSING = (errors.UndefinedTable, errors.InvalidSchemaName)
 
@@ -56,7 +50,7 @@ def connected(url: str) -> Iterator[Any]:
 @contextmanager
 def transaction(connection: Any, name: str | None = None) -> Iterator[Any]:
     """
-    A cursor in a transaction of its own, in which nothing waits for ever.
+    A cursor in a transaction of its own; what has to wait for a lock fails after some seconds.
 
     @param name: if it is given, the server sends the rows of the cursor's only query a few at a time.
     """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import click
 import psycopg2
 
-from dcm_ws.cli.options import SettingsFiles, json_option, settings_options
+from dcm_ws.cli.options import SettingsFiles, database_option, json_option, settings_options
 from dcm_ws.cli.settings import find_database
 from dcm_ws.cli.terminal import one_line
 from dcm_ws.postgres.install import BEGIN, INSTALLED, Installed, in_transaction, install_sql, remove_sql
@@ -56,12 +56,7 @@ _LOCK = "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('dcm-ws ini
 @click.option("--without-log", is_flag=True, help="Leave the durable log out: the triggers and tables only.")
 @click.option("--without-triggers", is_flag=True, help="Leave the triggers and tables out: the durable log only.")
 @click.option("--replicated", is_flag=True, help="Send events for rows that logical replication applies here, too.")
-@click.option(
-    "--database-url",
-    "-d",
-    metavar="URL",
-    help="URL of the database.  It may hold a password, and options show in ps: prefer the variable DATABASE_URL.",
-)
+@database_option
 @json_option
 @settings_options
 def command(

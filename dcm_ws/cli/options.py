@@ -90,6 +90,16 @@ class ServerOptions:
         return f"{_HTTP_SCHEMES[parts.scheme]}://{parts.netloc.rpartition('@')[2]}"
 
 
+database_option = click.option(
+    "--database-url",
+    "-d",
+    metavar="URL",
+    help="URL of the database.  It may hold a password, and options show in ps: prefer the variable DATABASE_URL.",
+)
+"""
+Which database a command works on.
+"""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

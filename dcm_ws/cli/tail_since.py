@@ -8,11 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from dcm_ws.cli.times import period
 from dcm_ws.client import Event, Gap
 from dcm_ws.client.moments import moment_of
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_PERIOD = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _POSITION = re.compile(r"(?:[^\s.]{1,64}\.)?\d{1,15}", re.ASCII)
 
 
@@ -31,9 +30,10 @@ def read(text: str) -> Since:
     """
     @raise ValueError: it is neither a period nor a position.
     """
-    if (period := _PERIOD.fullmatch(text)) is not None:
+    seconds = period(text)
+    if seconds is not None:
         # the log has no index by time: it is read from its beginning
-        return Since("0", float(period[1]) * _SECONDS[period[2]])
+        return Since("0", seconds)
     if _POSITION.fullmatch(text) is not None:
         return Since(text)
     raise ValueError(f"{text!r} is neither a period (30s, 10m, 2h, 1d) nor a position (POS or EPOCH.POS)")

@@ -5,13 +5,12 @@ Times on the command line, and as commands show them.
 from __future__ import annotations
 
 import re
-import time
 from datetime import datetime, timedelta
 
 import click
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_PERIOD = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PERIOD = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _MILLISECONDS = re.compile(r"\d{12,15}", re.ASCII)
 
 TIME_RULE = (
@@ -20,6 +19,14 @@ TIME_RULE = (
 """
 What C{--since} and C{--until} accept, for people.
 """
+
+
+def period(text: str) -> float | None:
+    """
+    Read a period such as C{30s}, C{10m}, C{2h} or C{1.5d}; returns seconds, or None if it is none.
+    """
+    found = _PERIOD.fullmatch(text)
+    return None if found is None else float(found[1]) * _SECONDS[found[2]]
 
 
 def moment(text: str) -> int:
@@ -31,8 +38,9 @@ def moment(text: str) -> int:
     if _MILLISECONDS.fullmatch(text):
         return int(text)
     try:
-        if period := _PERIOD.fullmatch(text):
-            when = datetime.now().astimezone() - timedelta(**{_UNITS[period[2]]: float(period[1])})
+        seconds = period(text)
+        if seconds is not None:
+            when = datetime.now().astimezone() - timedelta(seconds=seconds)
         else:
             when = datetime.fromisoformat(text).astimezone()
         return int(when.timestamp() * 1000)
@@ -50,10 +58,3 @@ def shown(ms: int | None) -> str:
         return datetime.fromtimestamp(ms / 1000).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
         return str(ms)
-
-
-def now_ms() -> int:
-    """
-    The time now, in ms since the epoch.
-    """
-    return time.time_ns() // 1_000_000

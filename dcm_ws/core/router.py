@@ -41,7 +41,11 @@ ANONYMOUS = " anonymous"
 The publisher that all clients together are that have not authenticated.
 """
 
-_DATABASE = " database"
+DATABASE = " database"
+"""
+The publisher of all events that are published in the database.
+"""
+
 SERVICE = " service"
 """
 The publisher of the events of the service, and of the application that embeds it.
@@ -80,7 +84,7 @@ class Router:
         self._counts = counts.events
         # by publisher; all others are clients
         self._client_counts = counts.events.client
-        self._sources = {_DATABASE: counts.events.database, SERVICE: counts.events.service}
+        self._sources = {DATABASE: counts.events.database, SERVICE: counts.events.service}
         self._channels = channels
         self._observers = clients.observers
         self._strangers = clients.strangers
@@ -162,7 +166,7 @@ class Router:
             self._wall_ms() if timestamp is None else timestamp,
             # the name as it was given: one that fits no channel makes it an event of global
             notification.channel,
-            _DATABASE,
+            DATABASE,
         ).id
 
     def _publish(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from txpostgres.txpostgres import Connection, Cursor
 from dcm_ws.postgres.registration import Registration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 CONNECT_TIMEOUT = 10.0
 """
@@ -220,6 +220,21 @@ def _no_libpq_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+@asynccontextmanager
+async def transaction(connection: DatabaseConnection) -> AsyncIterator[None]:
+    """
+    A transaction, which is committed at the end of the block, and rolled back if the block raises.
+    """
+    await connection.runOperation("begin")
+    try:
+        yield
+        await connection.runOperation("commit")
+    except BaseException:
+        if not connection.pollable().closed:
+            await connection.runOperation("rollback")
+        raise
 
 
 _STOPPED = 1.0

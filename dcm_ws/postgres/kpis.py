@@ -12,15 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dcm_ws.postgres.connection import (
-    Address,
-    DatabaseConnection,
-    DatabaseError,
-    DatabaseUnavailableError,
-    connect,
-    deadline,
-    one_line,
-)
+from dcm_ws.postgres.connection import Address, DatabaseConnection, DatabaseError, deadline, one_line
 from dcm_ws.postgres.figures import (
     QUERIES,
     SCHEMAS,
@@ -33,6 +25,7 @@ from dcm_ws.postgres.figures import (
     snapshot,
     sql_of,
 )
+from dcm_ws.postgres.kept_connection import KeptConnection
 
 # an operator may filter by this name
 _log = Logger(namespace="dcm_ws.kpis.KpiPoller")
@@ -69,11 +62,9 @@ class KpiPoller(Service):
         took: Callable[[dict[str, object]], object],
         wall_ms: Callable[[], int],
     ) -> None:
-        self._reactor = reactor
-        self._address = address
         self._took = took
         self._wall_ms = wall_ms
-        self._connection: DatabaseConnection | None = None
+        self._connection = KeptConnection(reactor, address, "dcm-ws metrics", runs=lambda: bool(self.running))
         self._running: Deferred[None] | None = None
         self._broken: set[Query] = set()
         self._warned: set[str] = set()
@@ -105,7 +96,7 @@ class KpiPoller(Service):
             running.callback(None)
         else:
             self._running.chainDeferred(running)
-        self._close()
+        self._connection.close()
         return running
 
     def _done(self, _: object) -> None:
@@ -113,25 +104,14 @@ class KpiPoller(Service):
 
     async def _snapshot(self) -> None:
         try:
-            if self._connection is None:
-                await self._connect()
-            assert self._connection is not None
-            figures = await self._figures(self._connection)
+            figures = await self._figures(await self._connection.get())
         except DatabaseError as error:
             self._fail(one_line(error))
-            self._close()
+            self._connection.close()
             return
         self._failing = False
         if self.running:
             self._took({**snapshot(figures), "timestamp": self._wall_ms()})
-
-    async def _connect(self) -> None:
-        place = await self._address()
-        if not self.running:
-            raise DatabaseUnavailableError("the service stops")
-        self._connection = connection = DatabaseConnection(self._reactor)
-        await connect(connection, place, "dcm-ws metrics")
-        connection.lost = lambda reason: self._close()
 
     def _fail(self, reason: str) -> None:
         self.failed += 1
@@ -187,9 +167,3 @@ class KpiPoller(Service):
         if reason not in self._warned:
             self._warned.add(reason)
             _log.warn("some metrics are given as 0: {reason}", reason=reason)
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.lost = None
-            connection.close()

@@ -5,9 +5,9 @@ Where the log in the database ends, and whether its positions still mean what th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dcm_ws.postgres.connection import DatabaseConnection
+from dcm_ws.postgres.connection import DatabaseConnection, transaction
 from dcm_ws.postgres.statements import statement
 
 _PLACE = statement("numbering/place")
@@ -81,11 +81,11 @@ class LogPlace(NamedTuple):
             head, snapshot = pos, log_snapshot
         else:
             head = base
-        vouched = False
+        vouched = is_lost = False
         if last is not None and epoch == known and last[0]:
             vouched = await _has(session, last, head)
+            is_lost = not vouched
         is_foreign = bool(system) and system != system_now
-        is_lost = last is not None and epoch == known and bool(last[0]) and not vouched
         is_unknown = bool(system) and timeline != timeline_now and not vouched
         if is_foreign or is_lost or is_unknown:
             epoch = new_epoch()
@@ -110,24 +110,9 @@ async def _take_over_inbox(session: DatabaseConnection, head: int, epoch: str, s
     The numbers of transactions in the inbox are those of another server: give its events numbers of this one, without
     those that have positions already.  Returns the snapshot from which to go on.
     """
-    await session.runOperation("begin")
-    try:
+    parameters = {"head": head, "epoch": epoch, "system": system, "timeline": timeline}
+    async with transaction(session):
         # before this transaction has a number: it must be one of those that are new
         ((snapshot,),) = await session.runQuery("select pg_current_snapshot()::text")
-        await session.runOperation(
-            statement("numbering/take_over"),
-            {
-                "head": head,
-                "snapshot": snapshot,
-                "epoch": epoch,
-                "system": system,
-                "timeline": timeline,
-            },
-        )
-        await session.runOperation("commit")
-    except BaseException:
-        if not session.pollable().closed:
-            await session.runOperation("rollback")
-        raise
-    result: Any = snapshot
-    return str(result)
+        await session.runOperation(statement("numbering/take_over"), {**parameters, "snapshot": snapshot})
+    return str(snapshot)

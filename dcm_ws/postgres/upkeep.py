@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psycopg2
 from twisted.logger import Logger
 
-from dcm_ws.postgres.connection import DatabaseConnection, one_line
+from dcm_ws.postgres.connection import DatabaseConnection, one_line, transaction
 from dcm_ws.postgres.log_place import LogPlace
 from dcm_ws.postgres.statements import statement
 
@@ -167,9 +167,9 @@ class Upkeep:
         newest = partitions[-1]
         is_old = newest.oldest is not None and newest.oldest >= self._keep / PARTS
         is_large = newest.bytes >= self._max_bytes / (2 * PARTS)
+        has_changed = is_held = False
         if newest.first <= end.head and (is_old or is_large):
-            await self._attempt(session, partial(self._roll, session, newest, end))
-        is_held = False
+            has_changed = await self._attempt(session, partial(self._roll, session, newest, end))
         size = sum(partition.bytes for partition in partitions)
         for partition in partitions[:-1]:
             expired = partition.newest is None or partition.newest >= self._keep
@@ -182,7 +182,9 @@ class Upkeep:
                 is_held = True
                 break
             size -= partition.bytes
-        await self._look(session)
+            has_changed = True
+        if has_changed:
+            await self._look(session)
         is_due = self._now() - self._turned >= TURN_SECONDS or self._inbox >= _SLOTS * _TURN_BYTES
         if is_due and self._inbox > _EMPTY:
             if await self._attempt(session, partial(self._turn, session, turn)):
@@ -219,18 +221,13 @@ class Upkeep:
         """
         Make a change in a transaction.  False if somebody holds a lock that it needs: then it is made later.
         """
-        await session.runOperation("begin; set local lock_timeout = '200ms'")
         try:
-            await change()
-            await session.runOperation("commit")
+            async with transaction(session):
+                await session.runOperation("set local lock_timeout = '200ms'")
+                await change()
         except psycopg2.errors.LockNotAvailable as error:
-            await session.runOperation("rollback")
             _log.debug("put off: {reason}", reason=one_line(error))
             return False
-        except psycopg2.Error:
-            if not session.pollable().closed:
-                await session.runOperation("rollback")
-            raise
         return True
 
     async def _roll(self, session: DatabaseConnection, newest: Partition, end: LogEnd) -> None:

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from typing import Any
 
-import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -22,8 +20,6 @@ from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.postgres.connection import Place
-from dcm_ws.postgres.install import BEGIN
-from dcm_ws.postgres.migrations import log_sql
 from dcm_ws.postgres.upkeep import Kept, Upkeep
 from dcm_ws.protocol.channels import Channels, parse_channel
 from dcm_ws.protocol.events import traits_of
@@ -235,14 +231,6 @@ class Nothing:
 
     def apply(self, state: None) -> None:
         pass
-
-
-def install(database: PostgresServer) -> None:
-    """
-    Make the schema of the log.
-    """
-    with closing(psycopg2.connect(database.url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(f"{BEGIN}{log_sql()}")
 
 
 def logged(database: PostgresServer) -> list[tuple[Any, ...]]:

@@ -5,9 +5,8 @@ What agents are owed, kept in a real PostgreSQL over crashes of the service.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -25,23 +24,9 @@ from dcm_ws.postgres.connection import DatabaseConnection, Place, connect
 from tests.core.clients import TASK, joined, texts
 from tests.core.living import live
 from tests.fakes import Client, make_core
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
-from tests.integration.owed import make_tables
+from tests.integration.databases import PostgresServer
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def own(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    tools: Path = TOOLS if request.param == "embedded" else debian_postgres()
-    with postgres(tools) as server:
-        yield server
-
-
-@pytest.fixture
-def tables(own: PostgresServer) -> PostgresServer:
-    make_tables(own)
-    return own
 
 
 async def eventually(condition: Callable[[], Any]) -> None:

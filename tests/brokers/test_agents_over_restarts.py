@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,11 @@ import pytest
 
 from tests.cli.running import run
 from tests.integration.clients import Client, answer_to, ask_past_events, hear, say
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
-from tests.integration.owed import make_tables
 from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def own(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    tools: Path = TOOLS if request.param == "embedded" else debian_postgres()
-    with postgres(tools) as server:
-        yield server
-
-
-@pytest.fixture
-def tables(own: PostgresServer) -> PostgresServer:
-    make_tables(own)
-    return own
 
 
 def started(server: PostgresServer, *options: str) -> Any:

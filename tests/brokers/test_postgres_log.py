@@ -17,8 +17,9 @@ import pytest_twisted
 from dcm_ws.brokers.numberer import NoLogError
 from dcm_ws.brokers.postgres_log import LogState
 from dcm_ws.postgres import pace, upkeep
-from tests.brokers.engine import Engine, install, logged
+from tests.brokers.engine import Engine, logged
 from tests.integration.databases import PostgresServer
+from tests.integration.owed import make_tables
 
 pytestmark = pytest.mark.integration
 
@@ -30,8 +31,7 @@ def schema(database: PostgresServer) -> Iterator[PostgresServer]:
     """
     A database with an empty log.
     """
-    database.execute("drop schema if exists dcm_ws cascade")
-    install(database)
+    make_tables(database)
     yield database
     database.execute("drop schema if exists dcm_ws cascade")
 

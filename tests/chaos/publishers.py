@@ -16,8 +16,9 @@ import psycopg2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from tests.chaos.connections import reset, say
 from tests.chaos.records import Publication, Records, is_tracked, padding
-from tests.chaos.subscribers import OPTIONS, reset, say
+from tests.chaos.subscribers import OPTIONS
 
 _EVENTS = ("task.created", "subtask.running", "message.new", "session.created", "agent.heartbeat", "metric.update")
 _RETRY = 0.1

@@ -13,11 +13,12 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from tests.chaos.connections import ComingBack, say
 from tests.chaos.records import Reading, Records
-from tests.chaos.subscribers import OPTIONS, reset, say
+from tests.chaos.subscribers import OPTIONS
 
 
-class Reader:
+class Reader(ComingBack):
     """
     One reader, which reconnects until the test stops it.  It resumes also when it connects for the first time: from
     where the server says that the log is.
@@ -26,17 +27,13 @@ class Reader:
     """
 
     def __init__(self, name: str, channels: Collection[str], port: int, records: Records) -> None:
-        self.name = name
-        self.here = asyncio.Event()
+        super().__init__(name)
         self._channels = list(channels)
         self._url = f"ws://127.0.0.1:{port}/?observer=1"
         self._reading = records.readings[name] = Reading(frozenset(channels))
         self._records = records
-        self._connection: ClientConnection | None = None
         self._epoch = ""
         self._pos = 0
-        self._away = 0.0
-        self._stopping = False
 
     async def live(self) -> None:
         """
@@ -55,26 +52,6 @@ class Reader:
             self._connection = None
             if not self._stopping:
                 await asyncio.sleep(self._away)
-
-    def drop(self, away: float) -> bool:
-        """
-        Reset the TCP connection, and stay away for so many seconds.  False if there is none.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return False
-        self.here.clear()
-        self._away = away
-        reset(connection)
-        return True
-
-    async def stop(self) -> None:
-        """
-        Leave for good.
-        """
-        self._stopping = True
-        if self._connection is not None:
-            await self._connection.close()
 
     async def _read(self, connection: ClientConnection) -> None:
         async for text in connection:

@@ -7,8 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
-import struct
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -17,6 +15,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from tests.chaos.connections import ComingBack, reset, say
 from tests.chaos.records import Receipt, Records, Stay, is_tracked, padding
 from tests.integration.tokens import DEVELOPMENT_SECRET, make_token
 
@@ -28,7 +27,7 @@ The share of first receipts that an agent leaves without an ack, so that they co
 OPTIONS: dict[str, Any] = {"compression": None, "ping_interval": None, "max_queue": None, "proxy": None}
 
 
-class Agent:
+class Agent(ComingBack):
     """
     One agent, which reconnects until the test stops it.
 
@@ -48,18 +47,15 @@ class Agent:
         by_token: bool,
         is_one_of_several: bool = False,
     ) -> None:
-        self.name = name
-        self.here = asyncio.Event()
+        super().__init__(name)
         self._channels = channels
         self._query = f"?token={make_token(name, secret=DEVELOPMENT_SECRET)}" if by_token else ""
         self._port = port
         self._records = records
         self._random = random.Random(name)
         self._seen: set[str] = set()
-        self._connection: ClientConnection | None = None
         self._stay: Stay | None = None
-        self._away = 0.0
-        self._known = self._stopping = False
+        self._known = False
         records.wanted[name] = channels
         # an ack of the other connection would settle what this one leaves
         self._unacked = 0.0 if is_one_of_several else _UNACKED
@@ -93,18 +89,6 @@ class Agent:
             if not self._stopping:
                 await asyncio.sleep(self._away)
 
-    def drop(self, away: float) -> bool:
-        """
-        Reset the TCP connection, and stay away for so many seconds.  False where there is none.
-        """
-        if self._connection is None:
-            return False
-        self._left()
-        self._away = away
-        reset(self._connection)
-        self._connection = None
-        return True
-
     def hang(self) -> bool:
         """
         Read nothing more of the connection, which stays open, and come back on another one.  False if there is none.
@@ -118,18 +102,6 @@ class Agent:
         self._listening.cancel()
         return True
 
-    async def leave(self, away: float) -> bool:
-        """
-        Close the connection as one should, and stay away for so many seconds.  False where there is none.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return False
-        self._left()
-        self._away = away
-        await connection.close()
-        return True
-
     async def stop(self) -> None:
         """
         Leave for good.
@@ -140,7 +112,7 @@ class Agent:
             reset(connection)
 
     def _left(self) -> None:
-        self.here.clear()
+        super()._left()
         if self._stay is not None:
             self._stay.ended = time.time()
             self._stay = None
@@ -222,20 +194,3 @@ class Witness(Agent):
 
     def told(self, at: float, up: bool) -> None:
         self._records.database.append((at, up))
-
-
-def reset(connection: ClientConnection) -> None:
-    """
-    End a TCP connection with an RST: what is on its way in either direction is lost.
-    """
-    plain = connection.transport.get_extra_info("socket")
-    if plain is not None and plain.fileno() >= 0:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.transport.abort()
-
-
-async def say(connection: ClientConnection, **message: Any) -> None:
-    """
-    Send one message.
-    """
-    await connection.send(json.dumps(message))

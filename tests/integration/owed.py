@@ -5,13 +5,35 @@ The tables of what agents are owed, in a database of a test's own.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
+import pytest
 
 from dcm_ws.postgres.install import BEGIN
 from dcm_ws.postgres.migrations import log_sql
-from tests.integration.databases import PostgresServer
+from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
+
+
+@pytest.fixture(scope="module", params=["embedded", "debian"])
+def own(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """
+    A server of the test's module, of either version.
+    """
+    tools: Path = TOOLS if request.param == "embedded" else debian_postgres()
+    with postgres(tools) as server:
+        yield server
+
+
+@pytest.fixture
+def tables(own: PostgresServer) -> PostgresServer:
+    """
+    The same with empty tables.
+    """
+    make_tables(own)
+    return own
 
 
 def make_tables(server: PostgresServer) -> None:

@@ -17,7 +17,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from tests.brokers.engine import install
 from tests.integration.attacks import Attacker, frame, narrow, push, read_to_the_end, resident, status
 from tests.integration.clients import (
     answer_to,
@@ -32,6 +31,7 @@ from tests.integration.clients import (
 )
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
+from tests.integration.owed import make_tables
 from tests.integration.running import Service, production_service, report, service, unread_service
 from tests.integration.tokens import make_token
 
@@ -66,7 +66,7 @@ def test_max_log_waiting(database: PostgresServer) -> None:
     """
     While the log cannot be written, so many publishes wait, and one more is refused at once; all others after a second.
     """
-    install(database)
+    make_tables(database)
     try:
         with service("--database-url", database.url, "--max-log-waiting", "5") as running:
             client = running.connect()

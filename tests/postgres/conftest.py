@@ -2,5 +2,6 @@ from __future__ import annotations
 
 from tests.cli.conftest import server
 from tests.integration.conftest import database
+from tests.integration.owed import own, tables
 
-__all__ = ["database", "server"]
+__all__ = ["database", "own", "server", "tables"]

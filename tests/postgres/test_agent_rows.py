@@ -5,9 +5,8 @@ What agents are owed, written to a real PostgreSQL and read from it, and who may
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -19,23 +18,9 @@ from twisted.internet.task import deferLater
 from dcm_ws.postgres import agent_rows
 from dcm_ws.postgres.agent_rows import Lease, LetterKey, NotLeadingError, Request, StoredLetter
 from dcm_ws.postgres.connection import DatabaseConnection, Place, connect
-from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
-from tests.integration.owed import make_tables
+from tests.integration.databases import PostgresServer
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", params=["embedded", "debian"])
-def own(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    tools: Path = TOOLS if request.param == "embedded" else debian_postgres()
-    with postgres(tools) as server:
-        yield server
-
-
-@pytest.fixture
-def tables(own: PostgresServer) -> PostgresServer:
-    make_tables(own)
-    return own
 
 
 async def connected(server: PostgresServer) -> DatabaseConnection:

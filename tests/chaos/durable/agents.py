@@ -18,7 +18,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end, reset, say
+from tests.chaos.connections import ComingBack, reset, say
+from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end
 from tests.chaos.durable.history import NEVER, AgentHistory, Gap, History, Receipt, SentAck, is_tracked, padding
 
 _PING_SECONDS = 0.3
@@ -50,7 +51,7 @@ class Habits:
     away_most: float = 2.0
 
 
-class AgentClient:
+class AgentClient(ComingBack):
     """
     One connection after another of an agent of version 1: it knows nothing of positions.
 
@@ -61,8 +62,7 @@ class AgentClient:
     def __init__(
         self, name: str, channels: Collection[str], address: Address, history: History, habits: Habits = Habits()
     ) -> None:
-        self.name = name
-        self.here = asyncio.Event()
+        super().__init__(name)
         self.habits = habits
         self.obedient = False
         self._channels = channels
@@ -70,12 +70,10 @@ class AgentClient:
         self._history = history
         self.mine = history.agents.setdefault(name, AgentHistory(name, habits.several))
         self._random = random.Random(f"{name} {len(channels)}")
-        self._connection: ClientConnection | None = None
         self._number = 0
         self._epoch = ""
         self._pos = 0
-        self._away = 0.0
-        self._known = self._stopping = False
+        self._known = False
         self._times: Counter[tuple[str, str]] = Counter()
         # an event may come on two channels
         self._decided: set[str] = set()
@@ -110,18 +108,6 @@ class AgentClient:
             if not self._stopping:
                 await asyncio.sleep(away)
 
-    def drop(self, away: float) -> bool:
-        """
-        Reset the TCP connection, and stay away for so many seconds.  False if there is none.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return False
-        self.here.clear()
-        self._away = away
-        reset(connection)
-        return True
-
     def hang(self) -> bool:
         """
         Read nothing more of the connection, which stays open, and come back on another one.  False if there is none.
@@ -131,18 +117,6 @@ class AgentClient:
             return False
         self.here.clear()
         self._hung.append(connection)
-        return True
-
-    async def leave(self, away: float) -> bool:
-        """
-        Close the connection as one should, and stay away for so many seconds.  False if there is none.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return False
-        self.here.clear()
-        self._away = away
-        await connection.close()
         return True
 
     async def stop(self) -> None:

@@ -4,13 +4,8 @@ What all WebSocket clients of the test have in common.
 
 from __future__ import annotations
 
-import json
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Any
-
-from websockets.asyncio.client import ClientConnection
 
 from tests.integration.tokens import SECRET, make_token
 
@@ -47,23 +42,6 @@ class Address:
         A token of the agent.
         """
         return make_token(agent, session, secret=SECRET)
-
-
-def reset(connection: ClientConnection) -> None:
-    """
-    End a TCP connection with an RST: what is on its way in either direction is lost.
-    """
-    plain = connection.transport.get_extra_info("socket")
-    if plain is not None and plain.fileno() >= 0:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.transport.abort()
-
-
-async def say(connection: ClientConnection, **message: Any) -> None:
-    """
-    Send one message.
-    """
-    await connection.send(json.dumps(message))
 
 
 def gap_end(message: dict[str, Any]) -> int:

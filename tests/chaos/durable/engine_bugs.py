@@ -11,7 +11,7 @@ from dcm_ws.brokers import numberer
 from dcm_ws.brokers.numberer import Numberer
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
-from dcm_ws.postgres.upkeep import Upkeep
+from dcm_ws.postgres.upkeep import Kept, Upkeep
 from tests.chaos.durable.bugs import BUGS, Bug, bug
 
 
@@ -101,7 +101,7 @@ async def epoch_kept(good: Any, session: Any, last: Any, known: str, new_epoch: 
 async def delivered_before_commit(good: Any, self: Numberer, session: Any) -> int:
     await session.runOperation("begin")
     found: int = await good(self, session)
-    await self._sleep(0.03)
+    await self._naps.sleep(0.03)
     await session.runOperation("commit")
     return found
 
@@ -131,5 +131,5 @@ def answered_before_commit(good: Any, self: PostgresLog, *positional: Any) -> li
 
 
 @bug(PostgresLog, "kept", "what retention drops is not reported to readers")
-def dropped_silently(good: Any, self: PostgresLog, first: int, *positional: Any, **named: Any) -> None:
-    good(self, 1, *positional, **named)
+def dropped_silently(good: Any, self: PostgresLog, kept: Kept) -> None:
+    good(self, kept._replace(first=1))

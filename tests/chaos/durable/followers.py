@@ -16,14 +16,15 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end, reset, say
+from tests.chaos.connections import ComingBack, say
+from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end
 from tests.chaos.durable.history import Follower, Gap, History, Receipt, padding
 
 _SMALL = 16_384
 _SLOW_PART = 500
 
 
-class FollowingClient:
+class FollowingClient(ComingBack):
     """
     An observer that follows some channels, and reconnects until the test stops it.
 
@@ -38,8 +39,7 @@ class FollowingClient:
         self, name: str, channels: Collection[str], address: Address, history: History, *, by_auth: bool = False,
         slow: bool = False, trusts_pings: bool = True,
     ) -> None:  # fmt: skip
-        self.name = name
-        self.here = asyncio.Event()
+        super().__init__(name)
         self.following = Follower(name, frozenset(channels))
         history.followers.append(self.following)
         self._address = address
@@ -48,14 +48,11 @@ class FollowingClient:
         self._by_auth = by_auth
         self._slow = slow
         self._trusts_pings = trusts_pings
-        self._connection: ClientConnection | None = None
         self._connections = 0
         self.epoch = ""
         self.pos = 0
         # the end of the log when the server answered; before it only the positions of events count
         self._caught_up = 0
-        self._away = 0.0
-        self._stopping = False
 
     async def live(self) -> None:
         """
@@ -75,26 +72,6 @@ class FollowingClient:
             away, self._away = self._away, RETRY
             if not self._stopping:
                 await asyncio.sleep(away)
-
-    def drop(self, away: float) -> bool:
-        """
-        Reset the TCP connection, and stay away for so many seconds.  False if there is none.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return False
-        self.here.clear()
-        self._away = away
-        reset(connection)
-        return True
-
-    async def stop(self) -> None:
-        """
-        Leave for good.
-        """
-        self._stopping = True
-        if self._connection is not None:
-            await self._connection.close()
 
     async def _connect(self) -> ClientConnection:
         url = self._address.bare() if self._by_auth else self._address.url(self.name, observer=True)

@@ -15,7 +15,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, reset, say
+from tests.chaos.connections import reset, say
+from tests.chaos.durable.connections import OPTIONS, RETRY, Address
 from tests.chaos.durable.history import DONE, REFUSED, UNDONE, Call, History, is_logged, padding
 
 _EVENTS = ("task.created", "subtask.running", "message.new", "session.created", "agent.heartbeat")
