@@ -122,7 +122,9 @@ class Behind:
     def settle(self, event_id: str | None, pos: int) -> None:
         """
         The agent has acknowledged an event, or all up to a position.  That does not hold for what was redriven and has
-        not been sent since: the agent cannot mean that by a position.
+        not been sent since, nor for what another connection leaves to this one: the agent cannot mean that by a
+        position.  It holds for what the agent has missed as far as the service knows: a service that was killed does
+        not know what it has sent in its last second.
         """
         owed = self.owed
         if event_id is not None:
@@ -130,6 +132,7 @@ class Behind:
             return
         for settled in [one for one in takewhile(pos.__ge__, owed) if owed[one].event is None]:
             del owed[settled]
+        self.missed = {name: max(place, pos) for name, place in self.missed.items()}
 
     def to_find(self, most: int) -> list[int]:
         """

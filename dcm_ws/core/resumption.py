@@ -185,8 +185,11 @@ class Resumption:
 
     def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
         pos = ack.pos or 0
-        if session.behind is not None and session.behind.owed:
+        if session.behind is not None:
             session.behind.settle(ack.message_id, pos)
+            if ack.pos is not None:
+                # it may have got further without owing anything
+                self._changed.agent(session.present)
         if ack.message_id is not None:
             return self._deliveries.ack(session, ack.message_id)
         return self._deliveries.ack_all(session, pos)

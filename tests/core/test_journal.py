@@ -80,6 +80,31 @@ def test_crash(clock: Clock, core: Core, database: Database) -> None:
     assert texts(replayed) == [("topics/t", data) for data in (1, 2, 3)]
 
 
+def test_acks_of_what_a_crashed_service_had_sent(clock: Clock, core: Core, database: Database) -> None:
+    """
+    Regression: an agent that comes back after a crash, and at once acknowledges everything up to the last position that
+    it knows, does not get it again: not on this connection, and not after the next crash.
+    """
+    worker(core)
+    database.flush(core)
+    publish(core, 0, 1, 2)
+
+    new = restarted(clock, core, database)
+    database.flush(new)
+    back = joined(new, quiet=True)
+    back.peer = back.session.peer = SlowPeer()
+    back.auth("ann")
+    back.peer.take()
+    database.flush(new)
+    back.say(type="ack", pos=3)
+    database.flush(new)
+    back.peer.read()
+    assert got(back) == []
+
+    last = joined(restarted(clock, new, database), quiet=True)
+    assert texts(last.auth("ann")) == []
+
+
 def test_how_many_agents_are_to_be_written(core: Core) -> None:
     """
     What was found and is not written yet is counted, for those who watch the service.

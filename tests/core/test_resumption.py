@@ -388,6 +388,25 @@ def test_acknowledged_events_are_not_missed(core: Core) -> None:
     assert texts(joined_again(core, "ann")) == []
 
 
+def test_missed_events_are_settled_by_an_ack_up_to_a_position(core: Core) -> None:
+    """
+    Regression: a service that was killed does not know what it has sent in its last second; it sent that again although
+    the agent had come back and acknowledged everything up to a position beyond.
+    """
+    away(core, "ann", 4)
+    client = slow(core, "ann")
+    assert isinstance(client.peer, SlowPeer)
+    (replay,) = client.peer.replays
+    assert b'"data":0' in next(replay)
+    client.say(type="ack", pos=3)
+    client.peer.read(100)
+
+    assert texts(client.peer.take()) == [("topics/t", 3)]
+    client.say(type="ack", pos=4)
+    client.leave()
+    assert texts(joined_again(core, "ann")) == []
+
+
 def test_second_connection_is_not_told_what_others_missed(core: Core) -> None:
     """
     A connected agent missed nothing, even if other agents are away.
