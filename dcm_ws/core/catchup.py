@@ -9,7 +9,7 @@ the one from which on the client gets events directly again, so nothing is missi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from dcm_ws.core.behind import NEVER, Behind
 from dcm_ws.core.changed import Changed
@@ -173,6 +173,23 @@ class CatchUp:
             return head, dict.fromkeys(subscriptions, head)
         after = min(behind.after, head)
         return after, {name: max(after, since) for name, since in behind.lanes(subscriptions).items()}
+
+    def waiting(self, others: Sequence[Session], channels: Set[str]) -> dict[str, int]:
+        """
+        The position in each of some channels after which something waits for other connections of an agent, so that one
+        which is subscribed there now has to be sent it first.
+
+        @param others: these connections, the oldest first.
+        """
+        places: dict[str, int] = {}
+        for other in reversed(others):
+            if other.behind is not None:
+                for name, pos in self.places(other)[1].items():
+                    if name in channels and pos < self._log.head:
+                        places[name] = min(pos, places.get(name, pos))
+            # what waits there for the older ones it had taken over itself
+            channels = channels - self._registry.channels(other)
+        return places
 
     def end(self, session: Session, *, stays: bool = False) -> tuple[dict[int, Owed], dict[str, int]]:
         """

@@ -254,7 +254,7 @@ class LogCounts:
 
     @ivar replays: times that a client began to catch up.
     @ivar gaps: times that a client was told of events that it does not get.
-    @ivar takeovers: connections that took over what their agent owed on another one.
+    @ivar takeovers: connections that took over what their agent owed, or had not been sent, on another one.
     """
 
     replays: int = 0

@@ -104,6 +104,7 @@ class Identity:
         was_present = session.present
         observer = session.observer if auth.observer is None else bool(auth.observer)
         present = None if observer else agent
+        known = frozenset(self._registry.channels(session) if present == was_present else ())
         if former is None:
             self._clients.authenticated += 1
             if session in self._clients.strangers:
@@ -134,7 +135,7 @@ class Identity:
         self._liveness.expect_expiry(session, claims.expires_at)
         self._resumption.take_over(session, agent, says_durable=bool(auth.durable))
         absence = self._resumption.restore(session, agent) if returning else None
-        self._resumption.resume(session, auth.resume, absence, auth.id)
+        self._resumption.resume(session, auth.resume, absence, auth.id, known=known)
         if present is not None:
             self._presence.announce("agent.connected", session, agent)
 

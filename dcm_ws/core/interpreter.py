@@ -256,7 +256,10 @@ class Interpreter:
                 raise too_many_subscriptions(most, command.id)
             self._registry.join(session, channel.name)
             self._changed.agent(session.present)
-        self._done(session, command.id, self._catch_up.place(session))
+            self._done(session, command.id, self._catch_up.place(session))
+            self._resumption.subscribed(session, channel.name)
+        else:
+            self._done(session, command.id, self._catch_up.place(session))
 
     def _resume(self, session: Session, command: Resume) -> None:
         self._received.resume += 1

@@ -5,7 +5,7 @@ resume (protocol, sections 4, 5 and 10).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
 
@@ -106,6 +106,9 @@ class Resumption:
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
         since, head = self._registry.since(heir), self._catch_up.head
+        if heir is next(reversed(self._clients.connections[agent])):
+            # it has taken over what waited in its channels
+            places = {name: pos for name, pos in places.items() if name not in since}
         # what waits in the log for this one and not for the heir, which is not subscribed, or was not yet
         spans = {name: (pos, min(since.get(name, head), head)) for name, pos in places.items()}
         self._hand_over(heir, owed, {name: (pos, upto) for name, (pos, upto) in spans.items() if pos < upto})
@@ -282,14 +285,42 @@ class Resumption:
             owed[pos] = Owed(letter.event.id, 0, letter.deliveries, letter.event)
         self._catch_up.begin(session, missed=absence.channels, owed=owed)
 
-    def resume(self, session: Session, position: Position | None, absence: Absence | None, request: Raw) -> None:
+    def subscribed(self, session: Session, channel: str) -> None:
+        """
+        C{session} has subscribed to a channel: if the tracked events of that still wait for another connection of its
+        agent, it takes them over, before all that is published there from now on.
+        """
+        missed = self._waiting(session, {channel})
+        if missed:
+            self._log_counts.takeovers += 1
+            self._catch_up.begin(session, missed=missed)
+
+    def _waiting(self, session: Session, channels: Set[str]) -> dict[str, int]:
+        agent = session.present
+        if agent not in self._shared:
+            return {}
+        return self._catch_up.waiting(self._clients.others(session, agent), channels)
+
+    def resume(
+        self,
+        session: Session,
+        position: Position | None,
+        absence: Absence | None,
+        request: Raw,
+        *,
+        known: Set[str] | None = None,
+    ) -> None:
         """
         Send C{session} the ack of an C{auth} or a C{resume}, and what follows it in one pass: what its agent owes and
         has missed, and what it asks for.
 
         @param position: what it asks for, which L{check} has allowed.
         @param absence: what its agent left behind.
+        @param known: the channels to which it was subscribed before as a connection of its agent; None for those to
+            which it is subscribed now.
         """
+        if known is None:
+            known = frozenset(self._registry.channels(session))
         gap = None
         resumed: dict[str, int] = {}
         if position is not None:
@@ -307,8 +338,11 @@ class Resumption:
         wants = position is not None
         now_ms = self._wall_ms()
         session.peer.send(authenticated_frame(request, subscriptions, now_ms, place, resumed=wants, gap=gap))
-        if absence is not None or resumed:
-            missed = absence.channels if absence is not None else {}
+        waiting = self._waiting(session, self._registry.channels(session) - known)
+        if absence is not None or resumed or waiting:
+            missed = dict(absence.channels) if absence is not None else {}
+            for name, pos in waiting.items():
+                missed[name] = min(pos, missed.get(name, pos))
             owed = absence.owed if absence is not None else {}
             if any(pos < self._catch_up.head for pos in (*missed.values(), *resumed.values())) or owed:
                 self._catch_up.begin(session, resumed=resumed, missed=missed, owed=owed)

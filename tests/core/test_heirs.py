@@ -4,13 +4,14 @@ What waits in the log for a connection that ends goes to another connection of i
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
-from tests.core.clients import TASK, joined, texts
+from tests.core.clients import TASK, joined, stats, texts
 from tests.fakes import Client, make_core
 
 
@@ -126,6 +127,93 @@ def test_heir_that_becomes_another_agent(core: Core) -> None:
     heir.receive(b'{"type":"auth","agent_id":"bob"}')
     assert read(heir) == []
     assert [data for _, data in read(connection(core))] == [0, 1]
+
+
+def test_newer_connection_gets_what_waits_first(core: Core) -> None:
+    """
+    What waits for an old connection comes before what is published from now on, and not only when the old one ends.
+    """
+    connection(core, "topics/t").leave()
+    old = connection(core)
+    publish(core, 0, 1)
+    heir = connection(core)
+    publish(core, 2)
+    assert [data for _, data in read(heir)] == [0, 1, 2]
+    old.leave()
+    assert read(heir) == []
+
+
+def test_newer_connection_that_subscribes_later(core: Core) -> None:
+    """
+    It takes over what waits for the old one in the channel when it subscribes to that.
+    """
+    old, heir = connection(core, "topics/t"), connection(core)
+    publish(core, 0, 1)
+    heir.receive(b'{"type":"subscribe","channel":"topics/t"}')
+    publish(core, 2)
+    assert [data for _, data in read(heir)] == [1, 2]
+    old.leave()
+    assert read(heir) == [("topics/t", 0)]
+    assert stats(core)["log"]["takeovers"] == 2
+
+
+def test_newer_connection_that_resumes(core: Core) -> None:
+    """
+    It takes over also what is before the position that it resumes from: that may be another program's.
+    """
+    old, heir = connection(core, "topics/t"), connection(core)
+    publish(core, 0, 1, 2)
+    place = core.log.head - 1
+    resume = {"type": "resume", "epoch": core.log.epoch, "pos": place, "channels": ["topics/t"]}
+    heir.receive(json.dumps(resume).encode())
+    publish(core, 3)
+    old.leave()
+    assert sorted(data for _, data in read(heir)) == [0, 1, 2, 3]
+
+
+def test_newer_connection_that_gets_a_channel_by_another_auth(core: Core) -> None:
+    """
+    The channel of the DCM session that it names then.
+    """
+    old, heir = connection(core, "sessions/s"), connection(core)
+    publish(core, 0, 1, channel="sessions/s")
+    heir.receive(b'{"type":"auth","agent_id":"ann","session_id":"s"}')
+    publish(core, 2, channel="sessions/s")
+    assert [data for _, data in read(heir)] == [1, 2]
+    old.leave()
+    assert read(heir) == [("sessions/s", 0)]
+
+
+def test_what_a_newer_connection_took_over_is_not_lost_with_it(core: Core) -> None:
+    """
+    It ends before it has been sent that; so does the old one, in one order or the other.
+    """
+    connection(core, "topics/t").leave()
+    for first in (0, 1):
+        pair = [connection(core), connection(core)]
+        publish(core, 0, 1, 2)
+        pair.pop(first).leave()
+        last = connection(core)
+        pair.pop().leave()
+        assert [data for _, data in read(last)] == [0, 1, 2]
+        last.leave()
+
+
+def test_third_connection(core: Core) -> None:
+    """
+    The second one has taken over what waits for the first one, and has handled it: that does not come again.
+    """
+    connection(core, "topics/t").leave()
+    first = connection(core)
+    publish(core, 0, 1)
+    second = connection(core)
+    assert [data for _, data in read(second)] == [0, 1]
+    third = connection(core)
+    publish(core, 2)
+    assert [data for _, data in read(third)] == [2]
+    first.leave()
+    second.leave()
+    assert read(third) == []
 
 
 def test_heir_that_catches_up_already(core: Core) -> None:

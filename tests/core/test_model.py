@@ -204,18 +204,20 @@ class Model:
         agent = client.present
         if agent is None:
             return
-        places = dict.fromkeys(client.channels, self.head)
-        for number, names in in_log.items():
-            happened = self.history[number]
-            if happened.event in TRACKED:
-                places |= {name: min(places[name], happened.pos - 1) for name in names}
+        places = dict.fromkeys(client.channels, self.head) | self.places_of(in_log)
         self.remembered[agent] = (self.now + 86_400, set(client.channels), client.durable)
         others = [other for other in self.connections[agent] if other is not client]
         if others:
             heir = others[-1]
             new = {number: owed[number] for number in owed if number not in heir.owed}
-            if new:
-                self.catch_up(heir, {}, {}, new)
+            # a newer one has taken over what waits in its own channels
+            newer = self.connections[agent][-1] is heir
+            spans = {
+                name: range(pos + 1, min(heir.channels.get(name, self.head), self.head) + 1)
+                for name, pos in places.items()
+                if not newer or name not in heir.channels
+            }
+            self.catch_up(heir, {}, self.logged(spans, spans, TRACKED), new)
             return
         owed = {number: Sends(0, sum(sends)) for number, sends in owed.items()}
         self.absences[agent] = ModelAbsence(owed, places, self.now + 300, client.durable)
@@ -237,6 +239,7 @@ class Model:
         former = client.agent
         if observer is None:
             observer = client.observer
+        had = set(client.channels) if client.present == (None if observer else agent) else set()
         leaving = client.present is not None and (observer or former != agent)
         returning = not observer and client.present != agent
         if former is None and self.production:
@@ -269,7 +272,7 @@ class Model:
                 missed, owed = absence.places, dict(absence.owed)
             for other in others:
                 owed |= what_is_owed(other)
-        self.resume_from(client, position, missed, owed)
+        self.resume_from(client, position, missed, owed, had)
         if not observer:
             self.tell("agent.connected", client)
 
@@ -287,7 +290,7 @@ class Model:
         elif self.has_too_many(client, channels):
             client.inbox.append(("refused", None, "TOO_MANY_SUBSCRIPTIONS"))
         else:
-            self.resume_from(client, (epoch, pos, channels), {}, {})
+            self.resume_from(client, (epoch, pos, channels), {}, {}, set(client.channels))
 
     def resume_from(
         self,
@@ -295,7 +298,11 @@ class Model:
         position: tuple[str, int, list[str]] | None,
         missed: dict[str, int],
         owed: dict[int, Sends],
+        known: set[str],
     ) -> None:
+        """
+        @param known: the channels to which the client was subscribed before as a connection of its agent.
+        """
         gap, resumed = None, {}
         if position is not None:
             epoch, pos, channels = position
@@ -313,15 +320,47 @@ class Model:
         asked = {name: range(pos + 1, client.channels[name] + 1) for name, pos in resumed.items()}
         # what the agent has missed comes also to a client that it has come to before it authenticated
         lost = {name: range(pos + 1, self.head + 1) for name, pos in missed.items()}
-        self.catch_up(client, self.logged(client, asked, LOGGED), self.logged(client, lost, TRACKED), owed)
+        for name, pos in self.waiting_for_others(client, client.channels.keys() - known).items():
+            lost[name] = range(min(pos + 1, lost.get(name, range(pos + 1, 0)).start), self.head + 1)
+        mine = client.channels
+        self.catch_up(client, self.logged(mine, asked, LOGGED), self.logged(mine, lost, TRACKED), owed)
 
-    def logged(self, client: ModelClient, places: dict[str, range], events: Collection[str]) -> dict[int, set[str]]:
+    def waiting_for_others(self, client: ModelClient, channels: Collection[str]) -> dict[str, int]:
         """
-        The events of certain positions in the channels of a client, each with the channels.
+        The position in each channel after which something waits for the other connections of the agent.  One that is
+        subscribed has taken over what waits there for older ones.
+        """
+        places: dict[str, int] = {}
+        wanted = set(channels)
+        for other in reversed(self.connections.get(client.present or "", [])):
+            if other is not client:
+                for name, pos in self.places_of(other.in_log).items():
+                    if name in wanted:
+                        places[name] = min(pos, places.get(name, pos))
+                wanted -= other.channels.keys()
+        return places
+
+    def places_of(self, in_log: dict[int, set[str]]) -> dict[str, int]:
+        """
+        The position in each channel after which tracked events wait.
+        """
+        places: dict[str, int] = {}
+        for number, names in in_log.items():
+            happened = self.history[number]
+            if happened.event in TRACKED:
+                for name in names:
+                    places[name] = min(places.get(name, happened.pos - 1), happened.pos - 1)
+        return places
+
+    def logged(
+        self, channels: Collection[str], places: dict[str, range], events: Collection[str]
+    ) -> dict[int, set[str]]:
+        """
+        The events of certain positions in some channels, each with the channels.
         """
         found = {}
         for number, happened in enumerate(self.history):
-            names = self.heard_on(number, client.channels) if happened.event in events else ()
+            names = self.heard_on(number, channels) if happened.event in events else ()
             some = {name for name in names if happened.pos in places.get(name, ())}
             if some:
                 found[number] = some
@@ -335,8 +374,13 @@ class Model:
         elif self.has_too_many(client, [channel]):
             client.inbox.append(("refused", None, "TOO_MANY_SUBSCRIPTIONS"))
         else:
+            new = channel not in client.channels
             client.channels.setdefault(channel, self.head)
             client.inbox.append(("subscribed", None, self.place(client)))
+            if new:
+                waiting = self.waiting_for_others(client, [channel])
+                spans = {name: range(pos + 1, self.head + 1) for name, pos in waiting.items()}
+                self.catch_up(client, {}, self.logged(spans, spans, TRACKED), {})
 
     def unsubscribe(self, client: ModelClient, channel: str) -> None:
         if not self.refused(client):
