@@ -36,6 +36,7 @@ from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
 from dcm_ws.postgres.log_schema import FIND, log_schema
 from dcm_ws.postgres.pace import Pace
+from dcm_ws.postgres.pooling import SHARED, shares_process
 from dcm_ws.postgres.statements import statement
 from dcm_ws.postgres.upkeep import LogEnd, Upkeep
 
@@ -54,6 +55,7 @@ Seconds between two tries to get the leader's lock.  To wait in SQL would hold b
 
 _LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
 _UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
+_PATH = "search_path = pg_catalog, pg_temp"
 _OPENED = statement("numbering/opened")
 _AFTER = statement("reading/after")
 _STEP_SECONDS = 120.0
@@ -142,6 +144,7 @@ class Numberer(Service):
         self._session: DatabaseConnection | None = None
         self._pace = Pace()
         self._gated = False
+        self._is_shared = False
         self._naps = Naps(reactor, now, lambda: bool(self.running))
         self._ended: Deferred[None] | None = None
         self._turned: Placed | None = None
@@ -238,6 +241,7 @@ class Numberer(Service):
         self._session = session = DatabaseConnection(self._reactor)
         await connect(session, place, "dcm-ws log", writable=True)
         session.lost = lambda reason: self.wake()
+        self._is_shared = await shares_process(session, place)
         return session
 
     def _close(self) -> None:
@@ -254,9 +258,13 @@ class Numberer(Service):
         @raise NoLogError: the log is needed.
         """
         with deadline(session, _ASK_SECONDS):
-            await session.runOperation("set search_path = pg_catalog, pg_temp")
-            schema = log_schema((await session.runQuery(FIND))[0][0])
+            # in one transaction, because it may be a pool's connection
+            schema = log_schema((await session.runQuery(f"set local {_PATH}; {FIND}"))[0][0])
+        if schema.usable and self._is_shared:
+            raise DatabaseUnavailableError(SHARED)
         if schema.usable:
+            with deadline(session, _ASK_SECONDS):
+                await session.runOperation(f"set {_PATH}")
             return True
         reason = f"{schema.reason} ({schema.hint})" if schema.hint else schema.reason
         if schema.read_only or self._log.is_open:

@@ -95,6 +95,7 @@ class DatabaseConnection(Connection):
     @ivar lost: called with the reason when the connection has ended.
     @ivar isolated: libpq does not see its environment variables.
     @ivar connecting: the connection is not established yet.
+    @ivar own_reactor: the reactor, also while C{reactor} is a registration there.
     """
 
     cursorFactory = _Cursor
@@ -102,7 +103,7 @@ class DatabaseConnection(Connection):
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor=reactor)
         self.reactor: Any = reactor
-        self._own_reactor = reactor
+        self.own_reactor = reactor
         self._registration: Registration | None = None
         self.lost: Callable[[str], object] | None = None
         self.isolated = False
@@ -122,7 +123,7 @@ class DatabaseConnection(Connection):
         """
         self.isolated = self.connecting = False
         self.reactor.removeReader(self)
-        self.reactor = self._registration = Registration(self._own_reactor, self.fileno())
+        self.reactor = self._registration = Registration(self.own_reactor, self.fileno())
         self.reactor.addReader(self)
 
     def doRead(self) -> BaseException | None:
@@ -153,7 +154,7 @@ class DatabaseConnection(Connection):
                 self.reactor.removeWriter(cursor)
             if self._registration is not None:
                 self._registration.close()
-                self.reactor, self._registration = self._own_reactor, None
+                self.reactor, self._registration = self.own_reactor, None
             super().close()
 
 

@@ -4,12 +4,9 @@ The connection that LISTENs, and the probes that show that notifications arrive 
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
-from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -21,6 +18,7 @@ from dcm_ws.postgres.connection import (
     connect,
     deadline,
 )
+from dcm_ws.postgres.pooling import process, same_server
 
 CHANNEL = "dcm_events"
 """
@@ -81,9 +79,7 @@ class ListenConnection(DatabaseConnection):
             await connect(self, place, "dcm-ws listen", writable=True, encoding="LATIN1")
         with deadline(self, PROBE_TIMEOUT):
             await self.runOperation(f"listen {CHANNEL}; listen {WAKE}; listen {self._echo}")
-            rows = await self.runQuery("select pg_catalog.pg_backend_pid()")
-        # behind a pooler the two differ: the pooler answers the handshake with a number of its own
-        self._direct = rows[0][0] == self.pollable().info.backend_pid
+            self._direct = await process(self) == self.pollable().info.backend_pid
         await self._hear_another()
 
     async def probe(self) -> None:
@@ -105,9 +101,9 @@ class ListenConnection(DatabaseConnection):
             await arrival
 
     async def _hear_another(self) -> None:
-        other = DatabaseConnection(self._own_reactor)
+        other = DatabaseConnection(self.own_reactor)
         try:
-            await connect(other, self._same_server(), "dcm-ws probe")
+            await connect(other, same_server(self, self._place), "dcm-ws probe")
             arrival = self._expect()
             with deadline(other, PROBE_TIMEOUT):
                 await other.runOperation(f"notify {self._echo}")
@@ -122,16 +118,6 @@ class ListenConnection(DatabaseConnection):
                 await arrival
         except DatabaseUnavailableError:
             raise DatabaseUnavailableError(_DEAF) from None
-
-    def _same_server(self) -> Place:
-        """
-        Returns the place of this connection's server, if the connection string names several.
-        """
-        info = self.pollable().info
-        with socket.socket(fileno=os.dup(self.fileno())) as ours:
-            peer = ours.getpeername() if ours.family in (socket.AF_INET, socket.AF_INET6) else None
-        hostaddr = {"hostaddr": peer[0]} if peer else {}
-        return Place(make_dsn(self._place.dsn, host=info.host, port=info.port, **hostaddr), self._place.own)
 
     def _expect(self) -> Deferred[None]:
         """
