@@ -124,6 +124,8 @@ class AgentStore(Service):
         self._last = 0
         self._covered = 0
         self._flushed_at: int | None = None
+        # requests to redrive letters that only the database has
+        self._not_loaded = 0
 
     @property
     def is_working(self) -> bool:
@@ -279,21 +281,32 @@ class AgentStore(Service):
 
     async def _execute(self, connection: DatabaseConnection, lease: Lease) -> list[LetterKey]:
         """
-        Do what operators want to be done with dead letters; returns those that were to be redriven.
+        Do what operators want to be done with dead letters; returns those that have been redriven.
         """
-        wanted = await agent_rows.requests(connection, REQUESTS_AT_ONCE)
-        unknown: list[LetterKey] = []
-        await self._in_turns(self._execute_each(wanted, unknown))
-        if unknown:
-            await agent_rows.write(connection, lease, None, dropped=unknown)
-        return [LetterKey(one.agent, one.event_id) for one in wanted if one.request == "redrive"]
+        wanted = await agent_rows.requests(connection, REQUESTS_AT_ONCE + self._not_loaded)
+        redriven: list[LetterKey] = []
+        purged: list[LetterKey] = []
+        await self._in_turns(self._execute_each(wanted, redriven, purged))
+        if purged:
+            await agent_rows.write(connection, lease, None, dropped=purged)
+        # what was not loaded waits for the next start, and the other requests behind it are found nevertheless
+        self._not_loaded = sum(one.request == "redrive" for one in wanted) - len(redriven)
+        return redriven
 
-    def _execute_each(self, wanted: Sequence[Request], unknown: list[LetterKey]) -> Iterator[None]:
+    def _execute_each(
+        self, wanted: Sequence[Request], redriven: list[LetterKey], purged: list[LetterKey]
+    ) -> Iterator[None]:
+        """
+        @param redriven: receives those that were redriven, now or before.
+        @param purged: receives those to be purged that only the database has.
+        """
         for one in wanted:
+            key = LetterKey(one.agent, one.event_id)
             if one.request == "redrive":
-                self._hub.redrive_one(one.agent, one.event_id)
+                if self._hub.redrive_one(one.agent, one.event_id) is not None:
+                    redriven.append(key)
             elif not self._hub.purge_one(one.agent, one.event_id):
-                unknown.append(LetterKey(one.agent, one.event_id))
+                purged.append(key)
             yield
 
     async def _flush(self, connection: DatabaseConnection, lease: Lease) -> None:

@@ -293,9 +293,9 @@ class Hub:
             self._letters.drop(letter)
         return len(letters)
 
-    def redrive_one(self, agent: str, event_id: str) -> Redriven:
+    def redrive_one(self, agent: str, event_id: str) -> Redriven | None:
         """
-        Send one dead letter again.  Nothing happens if there is none, or if it has been redriven already.
+        Send one dead letter again, unless it has been redriven already.  None if there is none.
         """
         return self._resumption.redrive_one(agent, event_id)
 

@@ -357,12 +357,14 @@ class Resumption:
         """
         return self._redrive(list(islice(self._letters.find(agent, since, until, waiting=True), most)))
 
-    def redrive_one(self, agent: str, event_id: str) -> Redriven:
+    def redrive_one(self, agent: str, event_id: str) -> Redriven | None:
         """
-        Send one dead letter again, as L{redrive} does, unless there is none or it has been redriven already.
+        Send one dead letter again, as L{redrive} does, unless it has been redriven already.  None if there is none.
         """
         letter = self._letters.get(agent, event_id)
-        return self._redrive([] if letter is None or letter.redriven_at else [letter])
+        if letter is None:
+            return None
+        return self._redrive([] if letter.redriven_at else [letter])
 
     def _redrive(self, letters: Sequence[DeadLetter]) -> Redriven:
         by_agent: dict[str, dict[int, Owed]] = {}

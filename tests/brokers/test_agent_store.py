@@ -311,6 +311,35 @@ async def test_dead_letters(start: Start, clock: Clock) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_redriven_letters_that_only_the_database_knows(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    They wait for a service that loads them, and hold up no others.
+    """
+    monkeypatch.setattr(agent_store, "REQUESTS_AT_ONCE", 1)
+    node = await start()
+    bury(node, clock, 1)
+    await node.flush()
+    node.server.execute(
+        "insert into dcm_ws.dead (agent, event_id, pos, channel, event, data, at, deliveries, reason, died_at)"
+        " select 'x', 'y' || n, n, 'topics/t', 'task.created', '1', 1, 3, 'attempts', %s - n"
+        " from generate_series(1, 3) n",
+        node.core.world.wall_ms() - 60_000,
+    )
+    node.server.execute("update dcm_ws.dead set request = 'redrive'")
+    waiting = "select agent from dcm_ws.dead where request = 'redrive' order by event_id"
+    for _ in range(4):
+        await node.flush()
+    assert node.server.execute(waiting) == [("x",)] * 3
+    node = await restarted(start, node)
+    for _ in range(3):
+        await node.flush()
+    assert node.server.execute(waiting) == []
+    assert [letter.redriven_at is None for letter in node.core.hub.dead_letters()] == [False] * 4
+
+
+@pytest_twisted.ensureDeferred
 async def test_purged_letters(start: Start, clock: Clock) -> None:
     """
     What operators want to be purged is deleted, also if this service does not know of it.

@@ -340,7 +340,8 @@ def test_redrive(empty: PostgresServer) -> None:
 
     assert chosen("'none'") == (0, [])
     assert chosen("'a', most => 1") == (1, ["a1"])
-    assert chosen("since => to_timestamp(1002), until => to_timestamp(1002)") == (2, ["a1", "a2", "b2"])
+    assert chosen("since => to_timestamp(1002), until => to_timestamp(1002)") == (0, ["a1"])
+    assert chosen("since => to_timestamp(1002), until => to_timestamp(1003)") == (2, ["a1", "a2", "b2"])
     empty.execute("update dcm_ws.dead set redriven_at = 1 where agent = 'b' and pos = 3")
     assert chosen("") == (2, ["a1", "a2", "a3", "b1", "b2"])
     assert chosen("")[0] == 0

@@ -1,4 +1,5 @@
--- Asks the service to send dead letters to their agents again, the oldest first.  Returns how many.
+-- Asks the service to send dead letters to their agents again, the oldest first: those that died at "since" or later,
+-- and before "until".  Returns how many.
 create or replace function dcm_ws.redrive(
     agent text default null, since timestamptz default null, until timestamptz default null, most int default 100
 ) returns int language plpgsql volatile security definer
@@ -14,7 +15,7 @@ begin
         select d.agent, d.event_id from dcm_ws.dead d
         where (agent is null or d.agent = agent)
             and (since is null or d.died_at >= extract(epoch from since) * 1000)
-            and (until is null or d.died_at <= extract(epoch from until) * 1000)
+            and (until is null or d.died_at < extract(epoch from until) * 1000)
             and d.request is null and d.redriven_at is null
         order by d.died_at, d.pos limit most for update skip locked)
     update dcm_ws.dead d set request = 'redrive' from letters l
