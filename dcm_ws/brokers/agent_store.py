@@ -313,17 +313,16 @@ class AgentStore(Service):
         changes = self._journal.take()
         if changes is None:
             return
-        written = False
         try:
             for part, buried, dropped in parts_of(changes):
                 number = await agent_rows.write(connection, lease, part, buried, dropped)
                 if number is not None:
                     self._covered = self._covered or number - 1
                     self._last = number
-            written = True
-        finally:
-            if not written:
-                self._journal.put_back(changes)
+        except BaseException:
+            self._journal.put_back(changes)
+            raise
+        self._journal.written(changes)
 
     async def _checkpoint(self, connection: DatabaseConnection, lease: Lease) -> None:
         upto = self._last

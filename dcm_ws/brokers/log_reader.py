@@ -54,6 +54,13 @@ class LogReader(Service):
         self._working: Deferred[None] | None = None
         self._not_before = 0.0
 
+    @property
+    def waiting(self) -> int:
+        """
+        How many reads have no answer yet.
+        """
+        return len(self._asked)
+
     def page(self, lanes: Mapping[str, int], head: int, most: int, ready: _Ready) -> None:
         """
         Read the next events of some channels, each after its own position, up to C{head}.

@@ -63,6 +63,11 @@ _ASK_SECONDS = 10.0
 _BATCH = 2000
 _BATCH_BYTES = 8 << 20
 _PAUSE = 0.1
+_ANOTHER_LOG = "the log is another one than before: clients are told to load their state again"
+_ANOTHER_LEADER = (
+    "another service has been the leader meanwhile: what agents are owed is read again,"
+    " and clients are told to load their state again"
+)
 
 
 class AgentStore(Protocol):
@@ -84,6 +89,12 @@ class AgentStore(Protocol):
         """
         Hand what was read to the core.
         """
+
+
+class _NewEpochError(Exception):
+    """
+    An operator has given the log a new epoch.
+    """
 
 
 class NoLogError(Exception):
@@ -205,6 +216,10 @@ class Numberer(Service):
                 await self._number(session)
             except DatabaseError as error:
                 reason = one_line(error)
+            except _NewEpochError as error:
+                _log.info("the log was given the epoch {epoch}: it is opened again", epoch=str(error))
+                self._log.change_to(LogState.CONNECTING)
+                continue
             except NoLogError as error:
                 self.found.errback(error)
                 return
@@ -307,7 +322,7 @@ class Numberer(Service):
         self._head, self._snapshot = place.head, place.snapshot
         if not log.is_open or place.epoch != log.epoch or not is_current:
             if log.is_open:
-                _log.warn("the log is another one than before: clients are told to load their state again")
+                _log.warn(_ANOTHER_LOG if place.epoch != log.epoch else _ANOTHER_LEADER)
             with deadline(session, _STEP_SECONDS):
                 state = await self._store.read(session)
             log.open(place, self._upkeep.first)
@@ -432,7 +447,7 @@ class Numberer(Service):
         if self._turned is not None:
             self._take((), self._turned)
         if epoch != self._log.epoch:
-            raise DatabaseUnavailableError("the log was given another epoch")
+            raise _NewEpochError(epoch)
 
     async def _turn(self, session: DatabaseConnection) -> None:
         """

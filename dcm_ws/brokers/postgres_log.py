@@ -65,6 +65,12 @@ class Reader(Protocol):
     Reads the log in the database.
     """
 
+    @property
+    def waiting(self) -> int:
+        """
+        How many reads have no answer yet.
+        """
+
     def page(self, lanes: Mapping[str, int], head: int, most: int, ready: Callable[[Found | None], object]) -> None:
         """
         Read the next events of some channels, each after its own position, up to C{head}.
@@ -258,6 +264,7 @@ class PostgresLog:
             "maxBytes": self._max_bytes,
             "waiting": len(self._queue),
             "waitingBytes": self._queue.weight,
+            "readsWaiting": self.reader.waiting,
             "inboxBytes": self._kept.inbox,
             "partitions": self._kept.partitions,
             "oldest": self._kept.oldest,

@@ -40,6 +40,12 @@ class Changed:
         if self.clients is not None and name is not None:
             self._agents.add(name)
 
+    def look(self) -> tuple[Collection[object], Collection[str]]:
+        """
+        The clients, and the agents, that L{take} would return.
+        """
+        return self.clients or (), self._agents
+
     def take(self) -> tuple[Collection[object], set[str]]:
         """
         The clients, and the agents, that have changed since the last call.

@@ -71,6 +71,12 @@ class Checkpoint(NamedTuple):
     generation: int
 
 
+class UnwrittenError(Exception):
+    """
+    A checkpoint was begun, or went on, while changes were not written.
+    """
+
+
 class Journal:
     """
     Knows what was written, and returns what has to be written.  It writes nothing itself.
@@ -102,6 +108,8 @@ class Journal:
         self._later: set[str] = set()
         self._pending: dict[str, bytes] = {}
         self._unsaved: dict[str, None] = {}
+        # what is being written
+        self._taken: Changes | None = None
         self._checkpoint: Checkpoint | None = None
         self._generation = 0
 
@@ -113,7 +121,7 @@ class Journal:
         self._changed.stop()
         for kept in (self._written, self._to_do, self._later, self._pending, self._unsaved):
             kept.clear()
-        self._checkpoint = None
+        self._taken = self._checkpoint = None
 
     def loaded(self, agent: str, state: AgentState) -> None:
         """
@@ -134,9 +142,18 @@ class Journal:
     @property
     def pending(self) -> int:
         """
-        How many agents have changes that were found and are to be written.
+        How many agents have changes that are not written yet, as far as is known: those that have changed, or were sent
+        or have acknowledged something, since L{collect}, and those of which changes were found, or are being written.
         """
-        return len(self._pending)
+        clients, changed = self._changed.look()
+        agents = {*changed, *self._to_do, *self._pending}
+        for client in clients:
+            assert isinstance(client, Session)
+            if client.durable and client.present is not None:
+                agents.add(client.present)
+        if self._taken is not None:
+            agents.update(agent for agent, _ in self._taken.agents)
+        return len(agents)
 
     def collect(self) -> Iterator[None]:
         """
@@ -165,13 +182,23 @@ class Journal:
 
     def take(self) -> Changes | None:
         """
-        What L{collect} has found, and the dead letters; None if that is nothing.
+        What L{collect} has found, and the dead letters; None if that is nothing.  What is taken has to be given to
+        L{written} or L{put_back} before the next call.
         """
+        assert self._taken is None
         letters = self._letters.changes()
         if not (self._pending or letters.kept or letters.dropped):
             return None
         pending, self._pending = self._pending, {}
-        return Changes(list(pending.items()), letters, self._generation)
+        self._taken = Changes(list(pending.items()), letters, self._generation)
+        return self._taken
+
+    def written(self, changes: Changes) -> None:
+        """
+        C{changes} are in the database.
+        """
+        if changes is self._taken:
+            self._taken = None
 
     def put_back(self, changes: Changes) -> None:
         """
@@ -179,6 +206,7 @@ class Journal:
         """
         if changes.generation != self._generation:
             return
+        self.written(changes)
         for agent, data in changes.agents:
             then = self._pending.get(agent)
             self._pending[agent] = data if then is None else self._merged(agent, data, decode_change(then))
@@ -190,9 +218,19 @@ class Journal:
         """
         Put together the states of the agents that have changed since the last checkpoint, one a step.
 
-        Only when all that L{collect} has found is written: an agent does not owe any more what has become a dead
-        letter, and the state must not say so before the letter is in the database.
+        All that L{collect} has found must be written, now and at each step: an agent does not owe any more what has
+        become a dead letter, and the state must not say so before the letter is in the database.
+
+        @raise UnwrittenError: something is not written, here or at a step.
         """
+        self._demand_written()
+        return self._put_together()
+
+    def _demand_written(self) -> None:
+        if self._pending or self._taken is not None:
+            raise UnwrittenError("a checkpoint needs all changes that were found to be written")
+
+    def _put_together(self) -> Iterator[None]:
         self._to_do.update(dict.fromkeys(self._later))
         self._later.clear()
         head = self._log.head
@@ -208,6 +246,7 @@ class Journal:
         gone: list[str] = []
         size = 0
         while self._unsaved and size < _CHECKPOINT_BYTES:
+            self._demand_written()
             agent = next(iter(self._unsaved))
             del self._unsaved[agent]
             state = self._written.get(agent)

@@ -237,6 +237,7 @@ class MemoryLog:
             "maxBytes": self._max_bytes,
             "waiting": 0,
             "waitingBytes": 0,
+            "readsWaiting": 0,
             "inboxBytes": 0,
             "partitions": 0,
             "heldSince": None,

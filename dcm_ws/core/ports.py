@@ -97,7 +97,8 @@ class LogReport(TypedDict):
     C{engine} is C{memory} or C{postgres}; C{state} is C{connecting}, C{up}, C{standby} (another process numbers the
     events) or C{down}; C{reason} says why it is not up, or why it is in memory.  C{first}, C{events} and C{bytes} are
     what is kept, of at most C{maxBytes}, for C{keep} seconds; C{oldest} is when the oldest of it was logged, in ms
-    since the epoch.  C{waiting} publishes of C{waitingBytes} have no answer yet.  C{inboxBytes} and C{partitions} are
+    since the epoch.  C{waiting} publishes of C{waitingBytes} have no answer yet, nor have
+    C{readsWaiting} reads in the database.  C{inboxBytes} and C{partitions} are
     those of the database; C{heldSince} is since when locks of others have kept its tables from being cleaned up, in ms
     since the epoch.
     """
@@ -113,6 +114,7 @@ class LogReport(TypedDict):
     maxBytes: int
     waiting: int
     waitingBytes: int
+    readsWaiting: int
     inboxBytes: int
     partitions: int
     heldSince: int | None

@@ -97,6 +97,7 @@ class LogStats(TypedDict):
     lagged: int
     lagSeconds: float
     reads: int
+    readsWaiting: int
 
 
 class ChannelFigures(TypedDict):
@@ -297,6 +298,7 @@ class Stats:
             "lagged": sum(engine.lag_seconds.counts),
             "lagSeconds": round(engine.lag_seconds.sum, 6),
             "reads": engine.reads,
+            "readsWaiting": log["readsWaiting"],
         }
         if names:
             figures["reason"] = log["reason"]

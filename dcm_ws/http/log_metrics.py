@@ -70,6 +70,7 @@ def _engine(log: LogStats, counts: Counts) -> Iterator[Metric]:
     yield plain("log_steps", "Numbering steps", log["steps"])
     yield plain("log_numbered", "Events that got a position in a numbering step", log["numbered"])
     yield plain("log_reads", "Reads of the log in the database", log["reads"])
+    yield gauge("log_reads_waiting", "Reads of the log in the database that have no answer yet", log["readsWaiting"])
     yield histogram("log_step_seconds", "How long the numbering steps took", engine.step_seconds)
     yield histogram(
         "log_lag_seconds", "From dcm_ws.publish() in the database to the delivery of the event", engine.lag_seconds
@@ -85,7 +86,7 @@ def _journal(stats: StatsReport, counts: Counts) -> Iterator[Metric]:
     )
     yield gauge(
         "journal_pending_agents",
-        "Agents with changes that are not written yet",
+        "Agents with changes that are not in the database yet",
         0 if journal is None else journal["pending"],
     )
     yield gauge("journal_rows", "Rows of the journal", 0 if journal is None else journal["rows"])

@@ -38,6 +38,8 @@ class Engine:
     @ivar delivered: the position, id, channel, event and data of each event that was delivered, in this order.
     @ivar opened: the head at each reset.
     @ivar ahead_ms: how far its wall clock is ahead.
+    @ivar store: has what agents are owed.
+    @ivar patient: publishers wait for as long as it takes.
     @ivar looks: how often it has looked after the tables.
     """
 
@@ -63,7 +65,13 @@ class Engine:
             return Place(url)
 
         tail = MemoryLog("provided", now, keep=keep, max_events=tail_events, max_bytes=64 << 20)
-        queue = PublishQueue(now, self.counts.limits.max_log_waiting.add_of, max_events=10_000, max_bytes=64 << 20)
+        self.patient = False
+        queue = PublishQueue(
+            lambda: 0.0 if self.patient else now(),
+            self.counts.limits.max_log_waiting.add_of,
+            max_events=10_000,
+            max_bytes=64 << 20,
+        )
         self.log = PostgresLog(
             tail,
             LogRows(Channels()),
@@ -80,11 +88,12 @@ class Engine:
         self.looks = 0
         self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept)
         epochs = itertools.count(1)
+        self.store = Nothing()
         self.numberer = Numberer(
             reactor,
             address,
             self.log,
-            Nothing(),
+            self.store,
             self.counts.engine,
             required=required,
             data_bytes=1 << 20,
@@ -221,10 +230,14 @@ class Engine:
 class Nothing:
     """
     Agents are owed nothing.
+
+    @ivar current: no other service has been the leader since this one was.
     """
 
+    current = True
+
     async def is_current(self, session: object) -> bool:
-        return True
+        return self.current
 
     async def read(self, connection: object) -> None:
         pass

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import psycopg2
 import pytest
 import pytest_twisted
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from dcm_ws.brokers.numberer import NoLogError
 from dcm_ws.brokers.postgres_log import LogState
+from dcm_ws.core.entries import Page
 from dcm_ws.postgres import pace, upkeep
 from tests.brokers.engine import Engine, logged
 from tests.integration.databases import PostgresServer
@@ -44,7 +47,22 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(upkeep, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(upkeep, "_EMPTY", -1)
-    monkeypatch.setattr(upkeep, "_EMPTY", -1)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """
+    What is logged of the log.
+    """
+    logged: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "dcm_ws.log":
+            logged.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield logged
+    globalLogPublisher.removeObserver(observe)
 
 
 @pytest_twisted.async_yield_fixture
@@ -56,6 +74,13 @@ async def engine(schema: PostgresServer) -> AsyncIterator[Engine]:
     await engine.start()
     yield engine
     await engine.stop()
+
+
+async def in_thread(execute: Callable[..., Any], *arguments: object) -> Any:
+    """
+    Run a statement that may wait for a transaction of the engine, which goes on meanwhile.
+    """
+    return await deferToThread(execute, *arguments)
 
 
 def connected(database: PostgresServer) -> Any:
@@ -167,6 +192,8 @@ async def test_large_transaction(schema: PostgresServer, engine: Engine) -> None
     """
     A transaction of 20,000 events is read from the log in parts, and what clients publish meanwhile comes behind it.
     """
+    # on a busy machine, the events before them take longer than publishers wait
+    engine.patient = True
     schema.execute("select dcm_ws.publish('topics/a', 'task.created', n::text) from generate_series(1, 20000) n")
     await engine.until(lambda: engine.log.fetched >= 1)
     published = [engine.publish(f'"{n}"') for n in range(100)]
@@ -282,6 +309,13 @@ async def test_pages_and_single_events(schema: PostgresServer, engine: Engine) -
         (entry.pos, entry.frame, entry.mirror) for entry in near.entries
     ]
     assert (far.upto, far.lost) == (near.upto, near.lost) == (32, 0)
+    assert again.log.report()["readsWaiting"] == 0
+    answers: list[Page | None] = []
+    for _ in range(2):
+        again.log.page(0, {"topics/0": 0}, 1, answers.append)
+    assert again.log.report()["readsWaiting"] == 2
+    await again.until(lambda: len(answers) == 2)
+    assert again.log.report()["readsWaiting"] == 0
     part = await again.page(0, {"topics/0": 0}, most=4)
     assert part is not None and [entry.pos for entry in part.entries] == [1, 4, 7, 10] and part.upto == 10
     rest = await again.page(10, {"topics/0": 0}, most=100)
@@ -290,7 +324,7 @@ async def test_pages_and_single_events(schema: PostgresServer, engine: Engine) -
     assert nothing is not None and nothing.entries == [] and nothing.upto == 32
     found = await again.find(5, 31, 99)
     assert found is not None and sorted(found) == [5, 31]
-    assert again.counts.engine.reads == 5
+    assert again.counts.engine.reads == 7
     await again.stop()
 
 
@@ -377,23 +411,45 @@ async def test_slots_of_the_inbox_turn(schema: PostgresServer, hurried: None, en
     The inbox is emptied again and again, also under writers and while a transaction is open that has published: that
     one only holds back its own slot.
     """
-    slots = set()
-    with connected(schema) as connection, connection.cursor() as cursor:
-        cursor.execute(PUBLISH, ("topics/a", '"open"'))
-        for number in range(200):
-            schema.execute(PUBLISH, "topics/a", str(number))
-            await engine.head_is(number + 1)
-            slots.add(schema.execute("select slot from dcm_ws.meta")[0][0])
-        connection.commit()
-    await engine.head_is(201)
-    assert sorted(engine.data()) == sorted(['"open"', *map(str, range(200))])
-    for number in range(200, 400):
-        schema.execute(PUBLISH, "topics/a", str(number))
-        await engine.head_is(number + 2)
-        slots.add(schema.execute("select slot from dcm_ws.meta")[0][0])
-    assert slots == {0, 1, 2}
-    assert [row for row in engine.data() if row != '"open"'] == [str(n) for n in range(400)]
-    assert schema.execute("select count(*) from dcm_ws.inbox")[0][0] < 300
+    numbers: list[str] = []
+    slots: set[int] = set()
+    with connected(schema) as writing, writing.cursor() as writer:
+        writing.autocommit = True
+
+        def write() -> None:
+            writer.execute(PUBLISH, ("topics/a", str(len(numbers))))
+            numbers.append(str(len(numbers)))
+            writer.execute("select slot from dcm_ws.meta")
+            slots.add(writer.fetchone()[0])
+
+        def inbox() -> set[str]:
+            writer.execute("select data from dcm_ws.inbox")
+            return {data for (data,) in writer.fetchall()}
+
+        with connected(schema) as connection, connection.cursor() as cursor:
+            await in_thread(cursor.execute, PUBLISH, ("topics/a", '"open"'))
+            # to look into the inbox would lock all slots of it
+            cursor.execute(
+                "select right(relation::regclass::text, 1)::int from pg_locks where pid = pg_backend_pid()"
+                " and mode = 'RowExclusiveLock' and relation::regclass::text ~ '^dcm_ws[.]inbox_[012]$'"
+            )
+            (held,) = cursor.fetchone()
+            # the next slot is the one that the open transaction has written
+            while slots != {(held + 2) % 3} or not engine.log.report()["heldSince"]:
+                slots.clear()
+                await in_thread(write)
+            for _ in range(20):
+                await in_thread(write)
+            assert slots == {(held + 2) % 3}
+            await engine.head_is(len(numbers))
+            assert engine.data() == numbers
+            connection.commit()
+        await engine.has_data('"open"')
+        before = {'"open"', *numbers}
+        while slots != {0, 1, 2} or before & await in_thread(inbox):
+            await in_thread(write)
+        await engine.head_is(len(numbers) + 1)
+    assert [row for row in engine.data() if row != '"open"'] == numbers
     assert logged(schema) == engine.delivered
 
 
@@ -407,7 +463,7 @@ async def test_retention(schema: PostgresServer, hurried: None) -> None:
     await engine.start()
     for number in range(40):
         await engine.answered(engine.publish(str(number)))
-        schema.execute("update dcm_ws.log set logged_at = logged_at - interval '6 s'")
+        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '6 s'")
         await engine.has_looked()
     await engine.until(lambda: engine.log.first > 10)
     first = engine.log.first
@@ -426,7 +482,7 @@ async def test_retention(schema: PostgresServer, hurried: None) -> None:
     assert page is not None
     assert page.lost == first - 1
     assert [entry.pos for entry in page.entries] == kept
-    schema.execute("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+    await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '1 day'")
     await again.until(lambda: again.log.first == 41)
     assert len(again.log) == 0
     published = again.publish('"next"')
@@ -461,12 +517,12 @@ async def test_partition_that_cannot_be_dropped_is_reported(schema: PostgresServ
     await engine.start()
     for number in range(3):
         await engine.answered(engine.publish(str(number)))
-        schema.execute("update dcm_ws.log set logged_at = logged_at - interval '20 s'")
+        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '20 s'")
         await engine.has_looked()
     await engine.until(lambda: engine.log.report()["partitions"] > 1)
     with connected(schema) as connection, connection.cursor() as cursor:
         cursor.execute("lock table dcm_ws.log_1 in access share mode")
-        schema.execute("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '1 day'")
         await engine.until(lambda: engine.log.report()["heldSince"])
         assert engine.log.first == 1
     await engine.until(lambda: engine.log.report()["heldSince"] is None and engine.log.first > 1)
@@ -484,9 +540,10 @@ async def test_log_is_bounded_in_bytes(schema: PostgresServer, hurried: None) ->
     # random text, which the database cannot make smaller
     for step in range(60):
         await engine.until(lambda step=step: engine.log.head == 100 * step)
-        schema.execute(
+        await in_thread(
+            schema.execute,
             "select dcm_ws.publish('topics/a', 'task.created', to_json((select string_agg(md5(random()::text), '')"
-            " from generate_series(1, 100) where n > 0))) from generate_series(1, 100) n"
+            " from generate_series(1, 100) where n > 0))) from generate_series(1, 100) n",
         )
     await engine.head_is(6000)
     await engine.has_looked()
@@ -597,15 +654,42 @@ async def test_new_timeline(schema: PostgresServer, engine: Engine) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_epoch_by_hand(schema: PostgresServer, hurried: None, engine: Engine) -> None:
+async def test_epoch_by_hand(schema: PostgresServer, hurried: None, engine: Engine, lines: list[str]) -> None:
     """
     An operator can give the log another epoch, after a restore that nothing shows.
     """
     epoch = engine.log.epoch
-    schema.execute("select dcm_ws.new_epoch()")
+    lines.clear()
+    await in_thread(schema.execute, "select dcm_ws.new_epoch()")
     await engine.until(lambda: engine.log.epoch != epoch)
+    await engine.is_up()
     assert engine.opened == [0, 0]
-    assert schema.execute("select epoch from dcm_ws.meta") == [(engine.log.epoch,)]
+    assert await in_thread(schema.execute, "select epoch from dcm_ws.meta") == [(engine.log.epoch,)]
+    assert lines == [
+        f"the log was given the epoch {engine.log.epoch}: it is opened again",
+        "the log is another one than before: clients are told to load their state again",
+        f"log: epoch {engine.log.epoch}, position 0",
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_leader_meanwhile(schema: PostgresServer, engine: Engine, lines: list[str]) -> None:
+    """
+    If another service was the leader meanwhile, what agents are owed is read again.  The log is the same one.
+    """
+    schema.execute(PUBLISH, "topics/a", "1")
+    await engine.head_is(1)
+    epoch = engine.log.epoch
+    lines.clear()
+    engine.store.current = False
+    schema.kill_backends("dcm-ws log")
+    await engine.until(lambda: len(engine.opened) == 2)
+    assert engine.log.epoch == epoch
+    await engine.until(lambda: len(lines) == 3)
+    assert lines[1] == (
+        "another service has been the leader meanwhile: what agents are owed is read again,"
+        " and clients are told to load their state again"
+    )
 
 
 @pytest_twisted.ensureDeferred

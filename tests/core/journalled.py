@@ -42,6 +42,7 @@ class Database:
         if changes is None:
             return {}
         self.write(changes)
+        core.journal.written(changes)
         return dict(changes.agents)
 
     def checkpoint(self, core: Core) -> None:

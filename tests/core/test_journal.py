@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.agent_states import AgentStates
 from dcm_ws.core.assembly import Core
-from dcm_ws.core.journal import SETTLED_MAX
+from dcm_ws.core.journal import SETTLED_MAX, UnwrittenError
 from dcm_ws.core.resumption import Redriven
 from tests.core.clients import TASK, joined, stats, texts
 from tests.core.journalled import Database, restarted
@@ -105,18 +105,52 @@ def test_acks_of_what_a_crashed_service_had_sent(clock: Clock, core: Core, datab
     assert texts(last.auth("ann")) == []
 
 
-def test_how_many_agents_are_to_be_written(core: Core) -> None:
+def test_how_many_agents_are_to_be_written(core: Core, database: Database) -> None:
     """
-    What was found and is not written yet is counted, for those who watch the service.
+    Agents with changes that are not written yet are counted, for those who watch the service: until the database has
+    them.
     """
-    worker(core, agent="ann")
+    ann = worker(core, agent="ann")
     worker(core, agent="ben")
+    assert core.journal.pending == 2
     finish(core.journal.collect())
     assert core.journal.pending == 2
     changes = core.journal.take()
-    assert changes is not None and core.journal.pending == 0
+    assert changes is not None and core.journal.pending == 2
     core.journal.put_back(changes)
     assert core.journal.pending == 2
+    changes = core.journal.take()
+    assert changes is not None
+    core.journal.written(changes)
+    assert core.journal.pending == 0
+    publish(core, 0)
+    database.flush(core)
+    acknowledge(ann, *ann.peer.take())
+    assert core.journal.pending == 1
+    database.flush(core)
+    assert core.journal.pending == 0
+
+
+def test_checkpoint_needs_all_to_be_written(core: Core, database: Database) -> None:
+    """
+    A checkpoint cannot have what is not in the database.
+    """
+    for agent in ("ann", "ben"):
+        worker(core, agent=agent)
+    finish(core.journal.collect())
+    with pytest.raises(UnwrittenError):
+        core.journal.checkpoint()
+    changes = core.journal.take()
+    assert changes is not None
+    with pytest.raises(UnwrittenError):
+        core.journal.checkpoint()
+    core.journal.written(changes)
+    steps = core.journal.checkpoint()
+    next(steps)
+    worker(core, agent="cat")
+    finish(core.journal.collect())
+    with pytest.raises(UnwrittenError):
+        finish(steps)
 
 
 def test_nothing_to_write(clock: Clock, core: Core, database: Database) -> None:
@@ -547,10 +581,10 @@ def test_reset_during_a_write(clock: Clock, database: Database) -> None:
     worker(core)
     database.flush(core)
     worker(core, agent="bob")
-    finish(core.journal.collect())
-    changes = core.journal.take()
     finish(core.journal.checkpoint())
     checkpoint = core.journal.take_checkpoint()
+    finish(core.journal.collect())
+    changes = core.journal.take()
     assert changes is not None
     assert checkpoint is not None
     core.log.renew("other", 0)

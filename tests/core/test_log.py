@@ -331,6 +331,7 @@ def test_report(clock: Clock) -> None:
         "maxBytes": 1000,
         "waiting": 0,
         "waitingBytes": 0,
+        "readsWaiting": 0,
         "inboxBytes": 0,
         "partitions": 0,
         "heldSince": None,

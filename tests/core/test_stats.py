@@ -97,6 +97,7 @@ def test_counts(core: Core) -> None:
             "heldSince": None,
             "waiting": 0,
             "waitingBytes": 0,
+            "readsWaiting": 0,
             "refused": 0,
             "steps": 0,
             "stepSeconds": 0,

@@ -58,6 +58,7 @@ def test_engine(clock: Clock) -> None:
     state = {
         "engine": "postgres", "state": "standby", "oldest": 1_700_000_000_500, "keep": 86_400.0, "partitions": 5,
         "inboxBytes": 6, "heldSince": 1_700_000_001_500, "waiting": 7, "waitingBytes": 8, "maxBytes": 9,
+        "readsWaiting": 14,
     }  # fmt: skip
     whole = core.log.report
     core.log.report = lambda: {**whole(), **state}  # type: ignore[method-assign,typeddict-item]
@@ -75,6 +76,7 @@ def test_engine(clock: Clock) -> None:
         "log_inbox_bytes": 6, "log_held_since_timestamp_seconds": 1_700_000_001.5,
         "publishes_waiting": 7, "publishes_waiting_bytes": 8, "log_max_bytes": 9,
         "log_steps_total": 10, "log_numbered_total": 11, "log_reads_total": 12, "publishes_refused_total": 13,
+        "log_reads_waiting": 14,
         'log_lag_seconds_bucket{le="0.001"}': 0, 'log_lag_seconds_bucket{le="0.0025"}': 1, "log_lag_seconds_count": 1,
         "log_lag_seconds_sum": 0.002, 'log_step_seconds_bucket{le="2.5"}': 0, "log_step_seconds_count": 2,
     }  # fmt: skip

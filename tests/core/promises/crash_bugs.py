@@ -80,12 +80,14 @@ def not_put_back(self: Journal, changes: Changes) -> None:
     """
     What could not be written is forgotten.
     """
+    self.written(changes)
 
 
 def put_back_over(self: Journal, changes: Changes) -> None:
     """
     What could not be written takes the place of what was found since.
     """
+    self.written(changes)
     self._pending.update(changes.agents)
 
 

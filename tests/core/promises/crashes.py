@@ -254,8 +254,9 @@ class CrashCourse:
         if changes is not None and outcome != "lost":
             self.database.write(changes)
         if outcome == "written":
+            if changes is not None:
+                self.core.journal.written(changes)
             self._failed = None
-        if outcome == "written":
             for agent, (due, live, acked) in zip(self.agents, self._seen, strict=True):
                 agent.safe |= due & agent.due
                 agent.journalled = live
