@@ -207,6 +207,7 @@ async def test_large_events(schema: PostgresServer, engine: Engine) -> None:
     """
     Events of a megabyte arrive whole, also many at once.
     """
+    engine.patient = True
     texts = [json.dumps(str(n) * 1_000_000) for n in range(10)]
     with connected(schema) as connection, connection.cursor() as cursor:
         for text in texts:
