@@ -83,7 +83,7 @@ def disturbed(
     """
     # a slot of the inbox is emptied before the third turn after its last event
     history = History(key_seconds=2 * TURN - 1)
-    with database(1500 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:
+    with database(8000 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:
         program = Path(sys.executable).with_name("dcm-ws")
         subprocess.run(
             [program, "init-db", "--apply", "--database-url", server.url],

@@ -34,11 +34,13 @@ class Database(PostgresServer):
     A PostgreSQL server.
 
     @param folder: where it has its files.
+    @param megabytes: the size of its file system, if that is its own.
     @ivar is_small: its file system is its own, and can be filled.
     """
 
-    def __init__(self, folder: Path, *, is_small: bool) -> None:
+    def __init__(self, folder: Path, megabytes: int, *, is_small: bool) -> None:
         super().__init__(folder, TOOLS)
+        self._megabytes = megabytes
         self.is_small = is_small
         self._folder = folder
         self._backup = folder / "backup"
@@ -123,22 +125,30 @@ class Database(PostgresServer):
 
     def fill(self) -> None:
         """
-        Use up the file system.
+        Make the file system as small as what is in it, and use up the rest.
         """
         assert self.is_small
+        while not self._resize(f"{self._used() + _REST}"):
+            # the server has written more meanwhile
+            pass
         with self._filling.open("wb", buffering=0) as filling, contextlib.suppress(OSError):
-            block = b"\0" * 4096
-            left = os.statvfs(self._folder)
-            os.posix_fallocate(filling.fileno(), 0, max(4096, left.f_bavail * left.f_frsize - _REST))
-            filling.seek(0, os.SEEK_END)
             while True:
-                filling.write(block)
+                filling.write(bytes(4096))
 
     def empty(self) -> None:
         """
         Give back what L{fill} took.
         """
+        self._resize(f"{self._megabytes}m")
         self._filling.unlink(missing_ok=True)
+
+    def _used(self) -> int:
+        now = os.statvfs(self._folder)
+        return (now.f_blocks - now.f_bfree) * now.f_frsize
+
+    def _resize(self, size: str) -> bool:
+        remount = ["mount", "-o", f"remount,size={size}", str(self._folder)]
+        return subprocess.run(remount, stderr=subprocess.DEVNULL).returncode == 0
 
     def _start_on(self, port: int) -> None:
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
@@ -157,7 +167,7 @@ def database(megabytes: int) -> Iterator[Database]:
         ["mount", "-t", "tmpfs", "-o", size, "dcm-ws-chaos", str(folder)], stderr=subprocess.DEVNULL
     )
     is_small = mounted.returncode == 0
-    server = Database(folder, is_small=is_small)
+    server = Database(folder, megabytes, is_small=is_small)
     try:
         server.start()
         yield server
