@@ -15,28 +15,35 @@ from tests.chaos.durable.judge import judge
 
 _SECONDS = 20.0
 _COURSES = 3
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 _KEEP = 4.0
+_WEAK = ("did not come true", "('mark',", "('burst',")
+"""
+In what a machine that is too slow would cause as well: something did not come in time at the end.
+"""
 
 
 def hunt(name: str, seconds: float = _SECONDS) -> tuple[float, str] | None:
     """
     Run up to three courses with a bug.
 
-    @return: the seconds of disturbances until it was found, and what was found first; None if it was not.
+    @param name: of the bug; empty for none, of which nothing must be found.
+    @return: the seconds of disturbances until it was found, and what was found first; None if it was not.  What a slow
+        machine would cause as well counts if all courses find it.
     """
+    weak: list[str] = []
     for course in range(1, _COURSES + 1):
         keep = _KEEP if name == "dropped_silently" else None
         try:
             history, _ = disturbed(seconds, course, bug=name, keep=keep, patience=_PATIENCE)
         except RuntimeError as error:
             return course * seconds, str(error).splitlines()[0]
-        wrongs = judge(history).wrongs
-        if wrongs:
-            # what was found in the records says more than that something did not come true
-            wrongs.sort(key=lambda one: "did not come true" in one[1])
-            return course * seconds, wrongs[0][1]
-    return None
+        wrongs = [wrong for _, wrong in judge(history).wrongs]
+        for wrong in wrongs:
+            if not any(sign in wrong for sign in _WEAK):
+                return course * seconds, wrong
+        weak += wrongs[:1]
+    return (_COURSES * seconds, weak[0]) if len(weak) == _COURSES else None
 
 
 def main() -> int:
@@ -44,10 +51,12 @@ def main() -> int:
     The exit status: 0 if all bugs were found.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="of bugs; all if there is none")
+    parser.add_argument(
+        "names", nargs="*", help="of bugs, or none for the service as it is; all bugs if there is no name"
+    )
     missed = 0
     for name in parser.parse_args().names or BUGS:
-        found = hunt(name)
+        found = hunt("" if name == "none" else name)
         missed += found is None
         shown = "not found" if found is None else f"{found[0]:3.0f} s  {found[1][:160]}"
         print(f"{name:28} {shown}", flush=True)
