@@ -101,7 +101,12 @@ def settle(records: Records) -> Ledger:
         f"{agent}: {event_id} on {channel} was not acknowledged, and did not come again"
         for (agent, event_id), channel in records.unanswered.items()
     ]
-    in_order = [receipt for receipt in records.receipts if receipt.agent not in records.several]
+    # on a channel that an agent leaves at once it may get only a later delivery of an older event
+    in_order = [
+        receipt
+        for receipt in records.receipts
+        if receipt.agent not in records.several and receipt.channel in records.wanted.get(receipt.agent, ())
+    ]
     _count_order(ledger, published, in_order)
     _count_receipts(ledger, records)
     ledger.wrongs += _misread(records)
@@ -155,10 +160,11 @@ def _impostors(published: dict[_Key, Publication], receipts: list[Receipt]) -> I
 
 
 def _count_order(ledger: Ledger, published: dict[_Key, Publication], receipts: list[Receipt]) -> None:
-    latest: dict[tuple[str, str, str], int] = defaultdict(int)
-    seen: set[tuple[str, str, str, int]] = set()
+    latest: dict[tuple[str, str, str, bool], int] = defaultdict(int)
+    seen: set[tuple[str, str, str, bool, int]] = set()
     for receipt in receipts:
-        stream = receipt.agent, receipt.channel, receipt.publisher
+        # what is not logged may come before what is, which waits while an agent catches up
+        stream = receipt.agent, receipt.channel, receipt.publisher, is_logged(receipt.event)
         if (*stream, receipt.number) in seen:
             continue
         seen.add((*stream, receipt.number))

@@ -139,7 +139,8 @@ class Agent(ComingBack):
         self._stay = Stay(self.name, time.time())
         self._records.stays.append(self._stay)
         missing = [channel for channel in self._channels if channel not in subscriptions]
-        if missing and self._known:
+        # of several connections the one that ended last may not have subscribed yet
+        if missing and self._known and self.name not in self._records.several:
             self._records.wrongs.append(f"{self.name} did not get back its subscriptions to {missing}")
         self._known = True
         for channel in missing:

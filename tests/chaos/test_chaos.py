@@ -87,6 +87,15 @@ def test_ledger_finds_disorder() -> None:
     assert ledger.rows["tracked, client"].disordered == 1
 
 
+def test_what_is_not_logged_may_come_first() -> None:
+    """
+    It does not wait while an agent catches up with the log.
+    """
+    publications = publication(1), publication(2), publication(3, "agent.heartbeat")
+    ledger = settle(made_up(receipt(3, "agent.heartbeat"), receipt(1), receipt(2), publications=publications))
+    assert not ledger.wrongs
+
+
 @pytest.mark.parametrize(
     ("strange", "words"),
     [

@@ -435,6 +435,9 @@ class Course:
             if agent.connections and session.behind is not None:
                 # another connection takes over what was sent to this one, and not what waits for it in the log
                 agent.owed = {event: None for event in agent.owed if event in agent.sent}
+            for other in agent.connections:
+                # the newest one is sent that, also if yet another one has it by then, and has acknowledged it
+                other.inherited |= agent.waiting
             if not agent.connections:
                 agent.left_at = self.clock.seconds()
                 agent.channels = frozenset(self.core.registry.channels(session))

@@ -48,7 +48,7 @@ class Connection:
     @ivar told: events that it knows to have left the log.
     @ivar told_upto: the last position of those.
     @ivar alone: its agent had no other connection during its time.
-    @ivar inherited: what its agent had to get when it authenticated.
+    @ivar inherited: what its agent had to get when it authenticated, and what other connections left since.
     @ivar floor: everything up to this position was sent to its agent before.
     """
 
