@@ -389,7 +389,7 @@ class Numberer(Service):
 
     def _parameters(self, batch: Sequence[Waiting]) -> dict[str, object]:
         drafts = [waiting.draft for waiting in batch]
-        return step_parameters(self._head, self._snapshot, self._upkeep.ten_minutes_ago, drafts)
+        return step_parameters(self._head, self._snapshot, self._upkeep.hour_ago, drafts)
 
     async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
         """

@@ -46,7 +46,7 @@ def step_parameters(head: int, snapshot: Snapshot, old: int, drafts: list[Draft]
 
     @param head: the last position.
     @param snapshot: of the last step.
-    @param old: a position that is ten minutes old or older: events with the same key are looked for after it.
+    @param old: a position that is an hour old or older: events with the same key are looked for after it.
     @param drafts: what clients have published.
     """
     return {

@@ -38,7 +38,7 @@ Partitions that the log has, at least, when it is as old as it may be; when it i
 """
 
 _TURN_BYTES = 64 << 20
-_KEYS_SECONDS = 600.0
+_KEYS_SECONDS = 3600.0
 _SLOTS = 3
 _EMPTY = 256 << 10
 
@@ -112,7 +112,7 @@ class Upkeep:
     @param kept: called after each look with what is there.
 
     @ivar first: the oldest position.
-    @ivar ten_minutes_ago: a position that is at least so old.
+    @ivar hour_ago: a position that is at least so old.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Upkeep:
         self._inbox = 0
         self._held_since: int | None = None
         self.first = 1
-        self.ten_minutes_ago = 0
+        self.hour_ago = 0
 
     async def begin(self, session: DatabaseConnection, place: LogPlace) -> None:
         """
@@ -201,7 +201,7 @@ class Upkeep:
         self._due = self._now() + LOOK_SECONDS
         partitions = [Partition(*row) for row in await session.runQuery(_PARTITIONS)]
         self.first = partitions[0].first
-        self.ten_minutes_ago = next(
+        self.hour_ago = next(
             (
                 partition.last
                 for partition in reversed(partitions)

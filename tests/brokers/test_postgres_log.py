@@ -240,6 +240,43 @@ async def test_key_is_used_once(schema: PostgresServer, engine: Engine) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_key_is_used_again_while_nobody_numbers(schema: PostgresServer) -> None:
+    """
+    Of events with the same key that wait together, those are duplicates that were published within ten minutes after
+    the first; a later one is another event.
+    """
+    keyed = """
+        insert into dcm_ws.inbox (slot, event_id, channel, event, data, at, key)
+        values (0, %s, 'topics/a', 'task.created', '1', %s, 'k')
+    """
+    for number, minute in enumerate((0, 1, 9, 15, 16)):
+        schema.execute(keyed, f"msg_{number}", 60_000 * minute)
+    engine = Engine(schema.url)
+    await engine.start()
+    await engine.has_looked()
+    assert [event_id for _, event_id, *_ in engine.delivered] == ["msg_0", "msg_3"]
+    await engine.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_is_numbered_late(schema: PostgresServer, engine: Engine) -> None:
+    """
+    The ten minutes for which a key holds are those between two publishes, however long it takes to number them.
+    """
+    keyed = """
+        insert into dcm_ws.inbox (slot, event_id, channel, event, data, at, key)
+        values (0, %s, 'topics/a', 'task.created', '1', (extract(epoch from now()) * 1000)::bigint - %s, 'k')
+    """
+    schema.execute(keyed, "msg_first", 1_200_000)
+    await engine.head_is(1)
+    schema.execute("update dcm_ws.log set logged_at = logged_at - interval '20 minutes'")
+    schema.execute(keyed, "msg_again", 900_000)
+    schema.execute(keyed, "msg_later", 0)
+    await engine.head_is(2)
+    assert [event_id for _, event_id, *_ in engine.delivered] == ["msg_first", "msg_later"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_key_is_used_once_over_a_restart(schema: PostgresServer) -> None:
     """
     The keys are in the log, so a service that starts knows them.

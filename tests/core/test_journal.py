@@ -163,6 +163,7 @@ def test_nothing_to_write(clock: Clock, core: Core, database: Database) -> None:
     assert core.journal.pending == 0
     publish(core, 0, channel="topics/v")
     publish(core, 1, channel="topics/u")
+    assert core.journal.pending == 0
     live(core, clock, 30)
     assert database.flush(core) == {}
 

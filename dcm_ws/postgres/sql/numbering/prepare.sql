@@ -2,9 +2,11 @@
 -- published here.  It is the only thing that writes to dcm_ws.log, in the session that holds the leader's lock.
 -- What is new since a snapshot: what was written by transactions that began after it, and by those that were open then and
 -- are not any more.  So it waits for nobody, and a transaction that is open for hours hides nothing and costs nothing.
+-- Of events with the same key, those are dropped that were published within ten minutes after the first one, however
+-- late the step is.
 -- Within a step, events are in the order in which publish() was called, never in that of their transactions' numbers.
--- $1, $2: xmax and xip of the snapshot of the last step; $3: the last position; $4: an older position, ten minutes ago
--- or longer; $5: what clients have published, as JSON; $6, $7: the most rows and bytes of others' events to return.
+-- $1, $2: xmax and xip of the snapshot of the last step; $3: the last position; $4: an older position, an hour ago or
+-- longer; $5: what clients have published, as JSON; $6, $7: the most rows and bytes of others' events to return.
 prepare dcm_ws_step (xid8, xid8[], bigint, bigint, json, bigint, bigint) as
 with cur as materialized (
     select pg_current_snapshot() as snapshot, clock_timestamp() as now
@@ -24,12 +26,16 @@ with cur as materialized (
     from rows from (json_to_recordset($5) as (event_id text, channel text, event text, data text, at bigint, sender text,
         named text, publisher text, key text, mirrored boolean)) with ordinality
         as client (event_id, channel, event, data, at, sender, named, publisher, key, mirrored, number)
+), timed as materialized (
+    -- which ten minutes each belongs to, of those that begin with the first one of its key
+    select source, number, key, at, (at - min(at) over (partition by key)) / 600000 as part
+    from given where key is not null
 ), keyed as materialized (
-    select source, number, key, row_number() over (partition by key order by source, number) as nth, (
+    select source, number, key, part, row_number() over (partition by key, part order by source, number) as nth, (
         select log.pos from dcm_ws.log as log
-        where log.key = given.key and log.pos > $4 and log.logged_at > now - interval '10 minutes'
+        where log.key = timed.key and log.pos > $4 and log.at > timed.at - 600000
         order by log.pos limit 1) as first
-    from given, cur where key is not null
+    from timed
 ), placed as materialized (
     select $3 + row_number() over (order by source, number) as pos, given.*
     from given
@@ -56,8 +62,11 @@ select case source when 0 then 'other' else 'client' end, pos, number,
 from placed, total
 where source = 1 or (others <= $6 and bytes <= $7)
 union all
-select 'again', coalesce(first, (select pos from placed where placed.key = keyed.key)), number,
-    coalesce((select event_id from dcm_ws.log where pos = first),
-        (select event_id from placed where placed.key = keyed.key)),
+select 'again', coalesce(first, (
+        select placed.pos from placed join keyed as one using (source, number)
+        where one.key = keyed.key and one.part = keyed.part)), number,
+    coalesce((select event_id from dcm_ws.log where pos = first), (
+        select placed.event_id from placed join keyed as one using (source, number)
+        where one.key = keyed.key and one.part = keyed.part)),
     null, null, null, null, null
 from keyed where source = 1 and (nth > 1 or first is not null)
