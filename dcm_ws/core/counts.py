@@ -146,6 +146,7 @@ class LimitCounts:
     max_log_waiting: SharedCount = field(default_factory=SharedCount)
     max_dead_letters: SharedCount = field(default_factory=SharedCount)
     max_keys: SharedCount = field(default_factory=SharedCount)
+    max_bus_waiting: SharedCount = field(default_factory=SharedCount)
     log_buffer: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:
@@ -329,6 +330,31 @@ class JournalCounts:
 
 
 @dataclass(slots=True)
+class BusCounts:
+    """
+    What a node says to the other nodes of its cluster, and hears of them.
+
+    @ivar connects: times that the bus could be used again.
+    @ivar sent: messages that were sent; and their bytes.
+    @ivar heard: messages of other nodes; and their bytes.
+    @ivar dropped: messages that were not sent, because there was no room or they waited for too long.
+    @ivar broken: packets and messages that arrived incomplete, or could not be read.
+    @ivar unanswered: questions that had no answer in time.
+    @ivar probe_seconds: round trips to the server that carries the messages, and back.
+    """
+
+    connects: int = 0
+    sent: int = 0
+    heard: int = 0
+    sent_bytes: int = 0
+    heard_bytes: int = 0
+    dropped: int = 0
+    broken: int = 0
+    unanswered: int = 0
+    probe_seconds: Histogram = field(default_factory=_latencies)
+
+
+@dataclass(slots=True)
 class Counts:
     """
     All counts of one service.
@@ -351,6 +377,7 @@ class Counts:
     keys: KeyCounts = field(default_factory=KeyCounts)
     engine: EngineCounts = field(default_factory=EngineCounts)
     journal: JournalCounts = field(default_factory=JournalCounts)
+    bus: BusCounts = field(default_factory=BusCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

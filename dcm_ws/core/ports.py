@@ -1,5 +1,6 @@
 """
-What the core needs of the world outside it: clocks, randomness, the far ends of connections, and the log.
+What the core needs of the world outside it: clocks, randomness, the far ends of connections, the log, and the bus
+between nodes.
 """
 
 from __future__ import annotations
@@ -242,4 +243,102 @@ class Log(Protocol):
     def report(self) -> LogReport:
         """
         Return the state of the log.
+        """
+
+
+AnswerLater = Callable[[Callable[[bytes], object]], object]
+"""
+Receives the function that sends the answer, and calls it once, now or later.
+"""
+
+
+Heard = Callable[[str, bytes], bytes | AnswerLater | None]
+"""
+Receives the name of the node that sent a message, and the message.  What it returns is the answer, if it was asked:
+bytes, a function that answers later, or None for no answer.  It does not raise.
+"""
+
+
+class BusReport(TypedDict):
+    """
+    The state of a bus.
+
+    C{engine} is C{memory}, C{postgres} or C{nats}; C{state} is C{connecting}, C{up} or C{down}, and C{reason} says why
+    it is not up.  C{node} is the name of this node there, empty before it has one.  C{sent} and C{heard} are messages;
+    C{sentBytes} and C{heardBytes} are theirs.  C{waiting} messages of C{waitingBytes} could not be sent yet.
+    C{dropped} messages were not sent, because there was no room or they waited too long; C{broken} ones arrived
+    incomplete.  C{unanswered} questions had no answer in time.  C{rtt} is how long the last probe took, in ms.
+    """
+
+    engine: str
+    state: str
+    reason: str
+    node: str
+    reconnects: int
+    sent: int
+    heard: int
+    sentBytes: int
+    heardBytes: int
+    waiting: int
+    waitingBytes: int
+    dropped: int
+    broken: int
+    unanswered: int
+    rtt: float | None
+
+
+class Bus(Protocol):
+    """
+    What the nodes of a cluster say to each other.
+
+    A bus is only a hint: what it carries may be lost, late, or doubled, and the log repairs that.  As long as nothing
+    is lost, the messages of one node arrive in the order in which they were sent.  It never raises, blocks or grows: it
+    drops what it has no room for.  It calls nothing of its user before one of its methods returns.
+    """
+
+    @property
+    def node(self) -> str:
+        """
+        The name of this node, which no other node has ever had; empty before L{join}.
+        """
+
+    def join(self, node: str) -> None:
+        """
+        Take a name, or another one.  Before the first one, nothing is sent and nothing heard.
+
+        @param node: at most 32 letters, digits, C{-} and C{_}.
+        """
+
+    def cast(self, topic: str, message: bytes) -> None:
+        """
+        Send a message to all other nodes.
+
+        @param topic: at most 32 letters, digits, C{-} and C{_}, here as in the other methods.
+        @param message: as large as a client's message may be, and 4 KiB more.
+        """
+
+    def tell(self, node: str, topic: str, message: bytes) -> None:
+        """
+        Send a message to one node.
+        """
+
+    def ask(
+        self, node: str, topic: str, message: bytes, timeout: float, ready: Callable[[bytes | None], object]
+    ) -> None:
+        """
+        Send a message to one node, and wait for its answer.
+
+        @param timeout: in seconds.
+        @param ready: called once, with the answer; with None if there was none in time, or as soon as it is known that
+            there will be none.
+        """
+
+    def attach(self, topic: str, heard: Heard) -> None:
+        """
+        Have C{heard} called with each message on a topic.  A topic has one listener at most.
+        """
+
+    def report(self) -> BusReport:
+        """
+        Return the state of the bus.
         """

@@ -52,6 +52,8 @@ class ListenConnection(DatabaseConnection):
     @ivar paused: nothing is read now; the notifications stay in the socket's buffers and in the database.
     """
 
+    application = "dcm-ws listen"
+
     def __init__(
         self, reactor: Any, heard: Callable[[list[str]], None], echo: str, woken: Callable[[], object]
     ) -> None:
@@ -70,17 +72,24 @@ class ListenConnection(DatabaseConnection):
         Connect, LISTEN, and wait until a notification arrives.
         """
         self._place = place
-        await connect(self, place, "dcm-ws listen", writable=True)
+        await connect(self, place, self.application, writable=True)
         self._as_bytes = self.pollable().get_parameter_status("server_encoding") == "SQL_ASCII"
         if self._as_bytes:
             # such a database may send bytes that are not UTF-8, and fails if the client asked for UTF-8; in Latin-1
             # every byte is a character
             self.close()
-            await connect(self, place, "dcm-ws listen", writable=True, encoding="LATIN1")
+            await connect(self, place, self.application, writable=True, encoding="LATIN1")
         with deadline(self, PROBE_TIMEOUT):
-            await self.runOperation(f"listen {CHANNEL}; listen {WAKE}; listen {self._echo}")
+            channels = (*self.channels(), self._echo)
+            await self.runOperation("; ".join(f"listen {channel}" for channel in channels))
             self._direct = await process(self) == self.pollable().info.backend_pid
         await self._hear_another()
+
+    def channels(self) -> tuple[str, ...]:
+        """
+        The channels that it listens to.
+        """
+        return CHANNEL, WAKE
 
     async def probe(self) -> None:
         """
@@ -149,18 +158,25 @@ class ListenConnection(DatabaseConnection):
     def checkForNotifies(self) -> None:
         notifies = self.pollable().notifies
         if notifies:
-            payloads = [notify.payload for notify in notifies if notify.channel == CHANNEL]
-            if len(payloads) < len(notifies) and any(notify.channel == WAKE for notify in notifies):
-                self._woken()
+            taken = notifies[:]
             del notifies[:]
             if self._arrival is not None:
                 arrival, self._arrival = self._arrival, None
                 arrival.callback(None)
-            if self._as_bytes:
-                # the hub rejects and counts payloads with a lone surrogate
-                payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]
-            if payloads:
-                self._heard(payloads)
+            self.take(taken)
+
+    def take(self, notifies: list[Any]) -> None:
+        """
+        Notifications have arrived.
+        """
+        payloads = [notify.payload for notify in notifies if notify.channel == CHANNEL]
+        if len(payloads) < len(notifies) and any(notify.channel == WAKE for notify in notifies):
+            self._woken()
+        if self._as_bytes:
+            # the hub rejects and counts payloads with a lone surrogate
+            payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]
+        if payloads:
+            self._heard(payloads)
 
     def doRead(self) -> BaseException | None:
         failure: BaseException | None = super().doRead()
