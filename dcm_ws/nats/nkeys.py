@@ -36,7 +36,7 @@ class UserKey:
     def __init__(self, seed: str) -> None:
         try:
             raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
-        except binascii.Error:
+        except ValueError:
             raise NatsKeyError("the nkey is not the seed of a user, which begins with SU") from None
         # five bits say that it is a seed, and eight which kind of key it is of
         if len(raw) != 36 or raw[0] & 0xF8 != _SEED or (raw[0] & 7) << 5 | raw[1] >> 3 != _USER:

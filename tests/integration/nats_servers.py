@@ -189,9 +189,7 @@ def with_operator(folder: Path) -> tuple[str, Path]:
         f"-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
     )
-    configuration = (
-        f"operator: {own}\nresolver: MEMORY\nresolver_preload: {{ {account.public}: {of_account} }}\n"
-    )
+    configuration = f"operator: {own}\nresolver: MEMORY\nresolver_preload: {{ {account.public}: {of_account} }}\n"
     return configuration, creds
 
 
