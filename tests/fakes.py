@@ -176,6 +176,7 @@ def make_report(core: Core, **choices: Any) -> Report:
         "log": core.log.report,
         "journal": lambda: None,
         "journal_counts": core.counts.journal,
+        "bus": lambda: None,
         "port": lambda: 3849,
         "ready_needs_database": False,
         "websockets": Share(),

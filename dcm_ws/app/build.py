@@ -278,6 +278,10 @@ def _no_journal() -> None:
     return None
 
 
+def _no_bus() -> None:
+    return None
+
+
 def _make_websockets(
     base: _Base, core: Core, proxies: TrustedProxies, summary: Summary, pacing: Pacing
 ) -> WebSocketConnections:
@@ -359,6 +363,7 @@ def _make_report(
         log=core.log.report,
         journal=_no_journal if database is None else database.journal,
         journal_counts=core.counts.journal,
+        bus=_no_bus,
         port=lambda: endpoints.number,
         ready_needs_database=base.settings.ready_needs_database,
         websockets=websockets.share,

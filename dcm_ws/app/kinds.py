@@ -7,11 +7,13 @@ What is wrong with a value is a C{ValueError} whose text follows the name of the
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 _MANY = 1e9
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,17 @@ class Kind:
         The value with its unit, in Markdown.
         """
         return f"`{self.written(value)}`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject(Kind):
+    """
+    The first parts of a NATS subject.
+    """
+
+    def check(self, value: Any) -> None:
+        if _SUBJECT.match(value) is None:
+            raise ValueError(f"must be letters, digits, - and _, perhaps with dots between them, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Switch, Whole
+from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Subject, Switch, Whole
 from dcm_ws.app.rows import Row, part, rows_of, setting
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.nats.urls import read_urls
 from dcm_ws.postgres.dsn import DEFAULTS
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
@@ -199,6 +200,40 @@ class Fields:
         "dcm-data-dir",
         has_variable=True,
         otherwise="the platform's user data folder; `/var/lib/dcm-ws` for root",
+    )
+
+    nats: tuple[str, ...] = setting(
+        (),
+        Several(judge=read_urls),
+        "URL of a NATS server that carries messages between nodes, such as `nats://host:4222`, or `tls://host:4222` for"
+        " TLS; the URL may have a `token@` or `user:password@`; without this option, PostgreSQL carries them",
+        secret=True,
+        heading="Cluster",
+    )
+    nats_ca: Path | None = setting(
+        None,
+        PATH,
+        "a file with the certificates of the authorities whose NATS servers are trusted",
+        otherwise="those of the system",
+    )
+    nats_creds: Path | None = setting(
+        None,
+        PATH,
+        "a file of `nsc` with the JWT and the key of a NATS user; read again for each connection",
+        holds_secret=True,
+    )
+    nats_nkey: Path | None = setting(
+        None,
+        PATH,
+        "a file with the seed of the nkey of a NATS user; read again for each connection",
+        holds_secret=True,
+    )
+    nats_prefix: str = setting("dcm-ws", Subject(), "the first part of all NATS subjects")
+    max_bus_waiting: int = setting(
+        8 << 20,
+        BYTES,
+        "maximum size of the messages to other nodes that cannot be sent yet; beyond it, the topics that have most lose"
+        " their oldest",
     )
 
     log_level: str = setting(

@@ -86,8 +86,7 @@ def data_folder_of(given: Given) -> Path | None:
 
     @raise SettingsError: the path leads to the home folder of an unknown account.
     """
-    name = "dcm-data-dir"
-    return path_of(BY_NAME[name].label, _text(given, name)) if given.get(name) else None
+    return _path(given, "dcm-data-dir")
 
 
 def database_parts(given: Given) -> dict[str, str]:
@@ -112,6 +111,9 @@ def _combined(given: Given) -> dict[str, Any]:
         "database": database,
         "embedded": database is None and not production and not given.get("no-database"),
         "data_folder": data_folder_of(given),
+        "nats_ca": _path(given, "nats-ca"),
+        "nats_creds": _path(given, "nats-creds"),
+        "nats_nkey": _path(given, "nats-nkey"),
     }
 
 
@@ -131,6 +133,10 @@ def _value(given: Given, name: str) -> Any:
     if isinstance(value, bool):
         return row.kind.read("") if value else row.default
     return read(row, value)
+
+
+def _path(given: Given, name: str) -> Path | None:
+    return path_of(BY_NAME[name].label, _text(given, name)) if given.get(name) else None
 
 
 def _text(given: Given, name: str) -> str:

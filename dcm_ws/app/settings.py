@@ -42,6 +42,8 @@ class Settings(Fields):
             raise SettingsError(f"{BY_FIELD['secret'].label} is empty")
         if self.database is not None:
             check_database(self.database)
+        if self.nats_creds is not None and self.nats_nkey is not None:
+            raise SettingsError("--nats-creds and --nats-nkey exclude each other")
         if self.production:
             self._check_production()
 

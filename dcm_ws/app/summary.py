@@ -23,6 +23,7 @@ _LOSSES = {
         "--max-dead-letters and --max-dead-letter-bytes",
     ),
     "max_log_waiting": ("events found no room among those that wait for the log", "--max-log-waiting"),
+    "max_bus_waiting": ("messages to other nodes were dropped", "--max-bus-waiting"),
     "max_keys": ("keys of publishes were forgotten before their time", "--max-keys"),
 }
 """

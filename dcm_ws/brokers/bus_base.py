@@ -4,6 +4,7 @@ What all engines of the bus have in common: topics, questions and their answers,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -23,6 +24,16 @@ Bytes by which what is sent between nodes may be larger than a client's message.
 """
 
 _QUESTIONS_MOST = 10_000
+
+
+def cluster_name(system: str, database: int) -> str:
+    """
+    The name of the cluster whose nodes share a database.
+
+    @param system: the identifier of the database system, of C{pg_control_system()}.
+    @param database: the oid of the database.
+    """
+    return hashlib.sha256(f"{system} {database}".encode()).hexdigest()[:16]
 
 
 class BaseBus:
@@ -61,16 +72,17 @@ class BaseBus:
         self._state = "connecting"
         self._reason = ""
         self._rtt: float | None = None
+        self._cluster = ""
         self.node = ""
 
-    def join(self, node: str) -> None:
+    def join(self, node: str, cluster: str) -> None:
         """
         See L{Bus<dcm_ws.core.ports.Bus>}, here and for the other methods.
         """
-        if NAMES.match(node) is None:
-            raise ValueError(f"{node!r} cannot be the name of a node")
-        if node != self.node:
-            self.node = node
+        if NAMES.match(node) is None or NAMES.match(cluster) is None:
+            raise ValueError(f"{node!r} cannot be the name of a node, or {cluster!r} that of a cluster")
+        if (node, cluster) != (self.node, self._cluster):
+            self.node, self._cluster = node, cluster
             self._names.add(node)
             self._named()
 

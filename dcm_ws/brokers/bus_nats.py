@@ -33,8 +33,7 @@ class NatsBus(BaseBus, Service):
 
     If a node that is asked is gone, the server says so at once, to C{PREFIX.CLUSTER.gone.NODE.NUMBER}.
 
-    @param prefix: of all subjects.
-    @param cluster: the name of this cluster, which no other one on the same NATS has.
+    @param prefix: of all subjects: one or more parts, with dots between them.
     """
 
     engine = "nats"
@@ -45,7 +44,6 @@ class NatsBus(BaseBus, Service):
         servers: Sequence[Server],
         *,
         prefix: str = PREFIX,
-        cluster: str,
         credentials: Callable[[], Credentials],
         tls: Callable[[str], Any],
         counts: Counts,
@@ -55,9 +53,9 @@ class NatsBus(BaseBus, Service):
         max_waiting: int,
     ) -> None:
         super().__init__(reactor.callLater, now, counts, max_message=max_message, max_waiting=max_waiting)
-        self._subject = f"{prefix}.{cluster}."
-        self._all = f"{self._subject}all".encode()
-        self._gone = b""
+        self._prefix = prefix
+        self._subject = ""
+        self._all = self._gone = b""
         self._sids: list[bytes] = []
         self._unpacking = Unpacking(self._broken, self._most)
         self._client = NatsClient(
@@ -83,9 +81,11 @@ class NatsBus(BaseBus, Service):
         return self._client.stopService()
 
     def _named(self) -> None:
-        client, subject = self._client, self._subject
+        client = self._client
         for sid in self._sids:
             client.unsubscribe(sid)
+        self._subject = subject = f"{self._prefix}.{self._cluster}."
+        self._all = f"{subject}all".encode()
         self._gone = f"{subject}gone.{self.node}.".encode()
         self._sids = [
             client.subscribe(self._all, self._arrived),

@@ -233,6 +233,13 @@ _STATE = (
         "--max-keys",
     ),
     Limit(
+        "maxBusWaiting",
+        "bytes of messages to other nodes that cannot be sent yet, and 256 for each",
+        "service",
+        "the topics that have most lose their oldest",
+        "--max-bus-waiting",
+    ),
+    Limit(
         "logBuffer",
         "characters of the log that wait to be written",
         "service",

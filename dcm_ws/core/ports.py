@@ -302,11 +302,13 @@ class Bus(Protocol):
         The name of this node, which no other node has ever had; empty before L{join}.
         """
 
-    def join(self, node: str) -> None:
+    def join(self, node: str, cluster: str) -> None:
         """
         Take a name, or another one.  Before the first one, nothing is sent and nothing heard.
 
         @param node: at most 32 letters, digits, C{-} and C{_}.
+        @param cluster: the same for all nodes of a cluster, and for no other cluster on the same engine.  An engine
+            that carries only one cluster does not use it.
         """
 
     def cast(self, topic: str, message: bytes) -> None:

@@ -15,6 +15,7 @@ from twisted.web.server import Request
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
+from dcm_ws.http.bus_metrics import bus_metrics
 from dcm_ws.http.families import counter, gauge, histogram, one_of, plain
 from dcm_ws.http.log_metrics import log_metrics
 from dcm_ws.http.report import StatsReport
@@ -82,6 +83,7 @@ class ServiceCollector(Collector):
         yield from self._messages()
         yield from self._tracked(stats)
         yield from log_metrics(stats, self._counts)
+        yield from bus_metrics(stats, self._counts)
         yield from self._database(stats)
         yield counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
         yield histogram("reactor_lag_seconds", "How late the reactor runs its timers", self._lag.seconds)

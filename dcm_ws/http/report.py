@@ -10,7 +10,7 @@ from typing import Protocol, Required, TypedDict
 
 from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.ports import JournalReport, LogReport, World
+from dcm_ws.core.ports import BusReport, JournalReport, LogReport, World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.stats import CoreStats, Sizes, Stats
 from dcm_ws.http.shares import Share
@@ -40,7 +40,7 @@ class ConnectionStats(TypedDict):
 
 class LogHealth(TypedDict):
     """
-    Where the log is, and what it does; C{reason} says why it is not C{up}, or why it is in memory.
+    Where the log or the bus is, and what it does; C{reason} says why it is not C{up}, or why the log is in memory.
     """
 
     engine: str
@@ -71,15 +71,31 @@ class JournalPart(TypedDict, total=False):
     journal: JournalStats
 
 
-class LogPart(JournalPart, total=False):
+class BusHealthPart(TypedDict, total=False):
     """
-    The log and the journal, if names are included.
+    The bus between nodes, if there is one.
+    """
+
+    bus: LogHealth
+
+
+class LogPart(JournalPart, BusHealthPart, total=False):
+    """
+    The log, the journal and the bus between nodes, if names are included.
     """
 
     log: LogHealth
 
 
-class StatsReport(CoreStats, JournalPart):
+class BusPart(TypedDict, total=False):
+    """
+    The bus between nodes, if there is one; without names, C{reason} is empty.
+    """
+
+    bus: BusReport
+
+
+class StatsReport(CoreStats, JournalPart, BusPart):
     """
     The body of C{/stats}.
     """
@@ -122,6 +138,7 @@ class Report:
     @param log: returns the state of the log.
     @param journal: returns the state of the journal of what agents are owed; None if there is none.
     @param journal_counts: what became of the journal.
+    @param bus: returns the state of the bus between nodes; None if there is none.
     @param port: returns the number of the port, once the service listens.
     @param ready_needs_database: the service is not ready while it does not LISTEN.
     @param websockets: counts the WebSockets.
@@ -142,6 +159,7 @@ class Report:
         log: Callable[[], LogReport],
         journal: Callable[[], JournalReport | None],
         journal_counts: JournalCounts,
+        bus: Callable[[], BusReport | None],
         port: Callable[[], int | None],
         ready_needs_database: bool,
         websockets: Share,
@@ -158,6 +176,7 @@ class Report:
         self._log = log
         self._journal = journal
         self._journal_counts = journal_counts
+        self._bus = bus
         self._port = port
         self._ready_needs_database = ready_needs_database
         self._websockets = websockets
@@ -185,6 +204,7 @@ class Report:
             details = {
                 "log": {"engine": log["engine"], "state": log["state"], "reason": log["reason"]},
                 **self._of_journal(),
+                **self._bus_health(),
             }
         return {
             "status": status,
@@ -209,6 +229,7 @@ class Report:
             **self._stats.report(names=names),
             "database": self._database(),
             **self._of_journal(),
+            **self._of_bus(names),
             "partialBytes": self._partial.total,
             "connections": {
                 "waiting": sum(map(len, self._waiting)),
@@ -232,6 +253,19 @@ class Report:
         if self._database()["state"] != "up":
             return "the database is not connected"
         return "" if log == "up" else f"the log in the database is not up ({log})"
+
+    def _bus_health(self) -> BusHealthPart:
+        bus = self._bus()
+        return {} if bus is None else {"bus": {"engine": bus["engine"], "state": bus["state"], "reason": bus["reason"]}}
+
+    def _of_bus(self, names: bool) -> BusPart:
+        bus = self._bus()
+        if bus is None:
+            return {}
+        if not names:
+            # it has the addresses of servers
+            bus["reason"] = ""
+        return {"bus": bus}
 
     def _of_journal(self) -> JournalPart:
         journal, counts = self._journal(), self._journal_counts

@@ -11,6 +11,7 @@ import dcm_ws
 
 NAMES = {
     "dcm_ws.agents",
+    "dcm_ws.bus",
     "dcm_ws.embedded.EmbeddedPostgres",
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",

@@ -97,7 +97,7 @@ class MemoryRig:
     async def node(self, name: str, max_waiting: int = WAITING) -> Node:
         counts = Counts()
         bus = self.hub.bus(counts, max_message=MESSAGE, max_waiting=max_waiting)
-        bus.join(name)
+        bus.join(name, "tests")
         return Node(bus, counts)
 
     async def until(self, holds: Callable[[], object]) -> None:
@@ -121,7 +121,11 @@ class MemoryRig:
 class _RealRig:
     """
     An engine that is a server.
+
+    @ivar cluster: the name of the cluster of the next node.
     """
+
+    cluster = "tests"
 
     def __init__(self) -> None:
         from twisted.internet import reactor
@@ -135,7 +139,7 @@ class _RealRig:
     async def node(self, name: str, max_waiting: int = WAITING) -> Node:
         counts = Counts()
         bus = self._bus(counts, max_waiting)
-        bus.join(name)
+        bus.join(name, self.cluster)
         bus.startService()
         node = Node(bus, counts)
         self._nodes.append((node, bus))
@@ -213,7 +217,6 @@ class NatsRig(_RealRig):
         return NatsBus(
             self._reactor,
             read_urls([server.url for server in self.servers]),
-            cluster="tests",
             credentials=Credentials,
             tls=tls_options(None),
             counts=counts,

@@ -142,7 +142,7 @@ async def test_pooler(rig: PostgresRig, stoppable: PostgresServer) -> None:
             max_message=MESSAGE,
             max_waiting=WAITING,
         )
-        bus.join("1")
+        bus.join("1", "tests")
         bus.startService()
         await rig.until(lambda: bus.report()["reason"])
         assert "notifications do not arrive" in bus.report()["reason"]
@@ -177,8 +177,8 @@ class OneServer(NatsRig):
         return nats_bus(self, self.servers[0].url, counts, **self.more)
 
 
-async def joined(rig: OneServer, name: str, **more: str) -> Node:
-    rig.more = more
+async def joined(rig: OneServer, name: str, cluster: str, **more: str) -> Node:
+    rig.more, rig.cluster = more, cluster
     return await rig.node(name)
 
 

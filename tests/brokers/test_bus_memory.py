@@ -21,7 +21,7 @@ def hub_of(clock: Clock, seed: int = 1, **faults: float) -> MemoryHub:
 
 def join(hub: MemoryHub, name: str) -> tuple[MemoryBus, Heard]:
     bus, heard = hub.bus(Counts()), Heard()
-    bus.join(name)
+    bus.join(name, "tests")
     bus.attach("events", lambda sender, message: heard.append((sender, message)))
     return bus, heard
 

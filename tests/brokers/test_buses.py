@@ -202,7 +202,7 @@ async def test_another_name(rig: Rig) -> None:
     """
     one, two = await rig.node("1"), await rig.node("2")
     one.hear("events")
-    one.bus.join("3")
+    one.bus.join("3", "tests")
     answers = Answers()
     one.bus.attach("questions", lambda sender, message: b"here")
     for _ in range(100):
@@ -318,7 +318,9 @@ async def test_without_a_name(rig: Rig) -> None:
     one.hear("events")
     for wrong in ("", "a.b", "a b", "*", "x" * 33, "1\n"):
         with pytest.raises(ValueError, match="cannot be the name"):
-            one.bus.join(wrong)
+            one.bus.join(wrong, "tests")
+        with pytest.raises(ValueError, match="that of a cluster"):
+            one.bus.join("1", wrong)
         with pytest.raises(ValueError, match="cannot be the name"):
             one.bus.attach(wrong, lambda sender, message: None)
     with pytest.raises(ValueError, match="listener already"):
