@@ -48,7 +48,7 @@ class BusConnection(ListenConnection):
         self._channels = _channels(node)
 
     def channels(self) -> tuple[str, ...]:
-        return self._channels
+        return tuple(f'"{channel}"' for channel in self._channels)
 
     async def prepare(self) -> None:
         """

@@ -5,8 +5,10 @@ The connection that LISTENs, and the probes that show that notifications arrive 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -87,7 +89,7 @@ class ListenConnection(DatabaseConnection):
 
     def channels(self) -> tuple[str, ...]:
         """
-        The channels that it listens to.
+        The channels that it listens to, as they are written in SQL.
         """
         return CHANNEL, WAKE
 
@@ -154,6 +156,14 @@ class ListenConnection(DatabaseConnection):
             return before > last
 
         return more
+
+    def cursorFinished(self, cursor: Any) -> None:
+        if not self.pollable().closed:
+            # libpq has read notifications that followed the result of the query, and psycopg2 does not take them before
+            # the next poll; an error is found by the next read
+            with suppress(psycopg2.Error):
+                self.pollable().poll()
+        super().cursorFinished(cursor)
 
     def checkForNotifies(self) -> None:
         notifies = self.pollable().notifies

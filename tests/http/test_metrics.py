@@ -108,3 +108,27 @@ def test_journal(clock: Clock) -> None:
         "journal_last_flush_timestamp_seconds": 1_700_000_000.25, "journal_flush_seconds_sum": 0.1,
     }  # fmt: skip
     assert {name: found[f"dcm_ws_{name}"] for name in expected} == expected
+
+
+def test_bus(clock: Clock) -> None:
+    """
+    What is known of the bus between nodes; 0 or none if there is no bus.
+    """
+    core = make_core(clock)
+    found = samples(core)
+    assert found['dcm_ws_bus_engine{engine="none"}'] == found['dcm_ws_bus_state{state="none"}'] == 1
+    assert found["dcm_ws_bus_waiting"] == found["dcm_ws_bus_reconnects_total"] == 0
+    counts = core.counts.bus
+    counts.connects, counts.sent, counts.heard, counts.sent_bytes, counts.heard_bytes = 4, 5, 6, 7, 8
+    counts.dropped, counts.broken, counts.unanswered = 9, 10, 11
+    counts.probe_seconds.observe(0.1)
+    found = samples(
+        core, bus=lambda: {"engine": "nats", "state": "down", "reason": "", "waiting": 12, "waitingBytes": 13}
+    )
+    expected = {
+        "bus_reconnects_total": 3, "bus_messages_sent_total": 5, "bus_messages_heard_total": 6,
+        "bus_sent_bytes_total": 7, "bus_heard_bytes_total": 8, "bus_dropped_total": 9, "bus_broken_total": 10,
+        "bus_unanswered_total": 11, "bus_waiting": 12, "bus_waiting_bytes": 13, "bus_probe_seconds_sum": 0.1,
+        'bus_engine{engine="nats"}': 1, 'bus_state{state="down"}': 1, 'bus_engine{engine="none"}': 0,
+    }  # fmt: skip
+    assert {name: found[f"dcm_ws_{name}"] for name in expected} == expected

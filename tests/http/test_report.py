@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from twisted.internet.task import Clock
 
+from dcm_ws.brokers.bus_memory import MemoryHub
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.ports import LogReport
 from dcm_ws.http.shares import Share
@@ -89,6 +91,25 @@ def test_journal(clock: Clock) -> None:
     last[0] = core.world.wall_ms() + 1000
     assert report.stats(True)["journal"]["age"] == 0
     assert "journal" not in make_report(core).stats(True)
+
+
+def test_bus(clock: Clock) -> None:
+    """
+    The bus between nodes is reported, if there is one; why it is down only to those who may see names.
+    """
+    core = make_core(clock)
+    bus = MemoryHub(clock.callLater, clock.seconds, Random(1)).bus(core.counts)
+    bus.join("7", "tests")
+    report = make_report(core, bus=bus.report)
+    assert report.health(True)["bus"] == {"engine": "memory", "state": "up", "reason": ""}
+    bus.cut()
+    bus.cast("events", b"hello")
+    assert report.health(True)["bus"] == {"engine": "memory", "state": "down", "reason": "cut off"}
+    assert report.stats(True)["bus"] == bus.report()
+    assert report.stats(False)["bus"] == bus.report() | {"reason": ""}
+    assert report.stats(False)["bus"]["waiting"] == 1
+    assert "bus" not in report.health(False)
+    assert "bus" not in make_report(core).stats(True).keys() | make_report(core).health(True).keys()
 
 
 NOT_CONNECTED = "the database is not connected"

@@ -25,10 +25,14 @@ INFO = b'INFO {"max_payload": 1000, "nonce": "abc", "connect_urls": ["10.0.0.1:4
 class Transport(StringTransport):
     """
     A transport that says if it was aborted.
+
+    @ivar encrypted: the context of TLS.
+    @ivar plain: what was written before that.
     """
 
     aborted = False
     encrypted: Any = None
+    plain = b""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
@@ -40,7 +44,7 @@ class Transport(StringTransport):
         self.aborted = True
 
     def startTLS(self, context: Any) -> None:
-        self.encrypted = context
+        self.encrypted, self.plain = context, self.value()
 
 
 class End:
@@ -139,13 +143,9 @@ def test_tls() -> None:
         (Server("10.0.0.1", 1, name="one"), {"tls_required": True}),
     ):
         end = End(server)
-        end.transport.write = None  # type: ignore[method-assign, assignment]
-        end.transport.startTLS = lambda context, end=end: (  # type: ignore[method-assign, misc]
-            setattr(end.transport, "encrypted", context),
-            delattr(end.transport, "write"),
-        )
         end.connection.dataReceived(b"INFO " + json.dumps(info).encode() + b"\r\n")
-        assert (end.transport.encrypted, end.connect()["tls_required"]) == ("tls one", True)
+        assert (end.transport.plain, end.transport.encrypted) == (b"", "tls one")
+        assert end.connect()["tls_required"] is True
 
 
 def test_tls_that_the_server_has_not() -> None:

@@ -1,0 +1,53 @@
+"""
+The connection that LISTENs, on a real PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import termios
+from array import array
+
+import pytest
+from twisted.internet.task import deferLater
+
+from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.listen_connection import ListenConnection
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+
+pytestmark = pytest.mark.integration
+
+
+async def test_notifications_with_the_result_of_a_query(database: PostgresServer) -> None:
+    """
+    Notifications that arrive together with the result of a query on the same connection, as during a probe, are heard
+    at once, and not when something else arrives.
+    """
+    from twisted.internet import reactor
+
+    heard: list[str] = []
+    connection = ListenConnection(reactor, heard.extend, "dcm_ws_echo_test", lambda: None)
+    await connection.listen(Place(database.url))
+    try:
+        query = connection.runQuery("select 1")
+        # nothing is read before the reactor runs again
+        until(lambda: unread(connection) > 0)
+        answer = unread(connection)
+        database.notify("one", "two")
+        until(lambda: unread(connection) > answer)
+        await query
+        # in the same turn as the answer, or the next
+        await deferLater(reactor, 0)  # type: ignore[arg-type]
+        assert heard == ["one", "two"]
+    finally:
+        connection.close()
+
+
+def unread(connection: ListenConnection) -> int:
+    """
+    Bytes that have arrived.
+    """
+    size = array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.FIONREAD, size)
+    return size[0]
