@@ -38,7 +38,7 @@ ENGINES = ("postgres", "nats")
 SIZES = (200, 10_000)
 SECONDS = 5.0
 WINDOW = 2 << 20
-PINGS = int(os.environ.get("PINGS", "2000"))
+PINGS = 2000
 BATCH = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -110,8 +110,8 @@ class NatsClient(Service):
         """
         sid = b"%d" % next(self._sids)
         self._subscriptions[sid] = (subject, heard)
-        if self._connection is not None:
-            self._connection.subscribe(sid, subject)
+        if self._open is not None:
+            self._open.subscribe(sid, subject)
         return sid
 
     def unsubscribe(self, sid: bytes) -> None:
@@ -119,8 +119,8 @@ class NatsClient(Service):
         End a subscription.
         """
         del self._subscriptions[sid]
-        if self._connection is not None:
-            self._connection.unsubscribe(sid)
+        if self._open is not None:
+            self._open.unsubscribe(sid)
 
     def startService(self) -> None:
         super().startService()

@@ -115,15 +115,17 @@ class NatsConnection(Protocol):
 
     def subscribe(self, sid: bytes, subject: bytes) -> None:
         """
-        Begin a subscription.
+        Begin a subscription, unless the greeting will.
         """
-        self.transport.write(b"SUB %b %b\r\n" % (subject, sid))
+        if self._greeted:
+            self.transport.write(b"SUB %b %b\r\n" % (subject, sid))
 
     def unsubscribe(self, sid: bytes) -> None:
         """
         End a subscription.
         """
-        self.transport.write(b"UNSUB %b\r\n" % sid)
+        if self._greeted:
+            self.transport.write(b"UNSUB %b\r\n" % sid)
 
     def ping(self, answered: Callable[[], object]) -> None:
         """
@@ -172,7 +174,6 @@ class NatsConnection(Protocol):
             self.others = [other for other in others if isinstance(other, str)]
         if self._greeted:
             return
-        self._greeted = True
         required = bool(info.get("tls_required"))
         if self._server.tls and not required and not info.get("tls_available"):
             self.abort("the NATS server has no TLS, and its URL begins with tls://")
@@ -186,6 +187,7 @@ class NatsConnection(Protocol):
             self._encrypted = True
             self.transport.startTLS(self._tls(self._server.name or self._server.host))
         nonce = info.get("nonce")
+        self._greeted = True
         connect = self._connect(credentials, nonce if isinstance(nonce, str) else "")
         subscriptions = b"".join(b"SUB %b %b\r\n" % (subject, sid) for sid, (subject, _) in self._subscriptions.items())
         self.transport.write(b"CONNECT %b\r\n%bPING\r\n" % (json.dumps(connect).encode(), subscriptions))

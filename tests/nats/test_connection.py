@@ -181,6 +181,21 @@ def test_sending() -> None:
     assert end.transport.value() == b"PUB a.b  5\r\nhello\r\nPUB a.b back 1\r\n?\r\nSUB c 2\r\nUNSUB 2\r\n"
 
 
+def test_subscriptions_while_connecting() -> None:
+    """
+    A subscription that begins before the greeting is in it; one that begins after it, before the server has accepted
+    the client, is sent by itself.
+    """
+    end = End(Server("one", 4222))
+    for sid in (b"2", b"3"):
+        end.subscriptions[sid] = (b"c." + sid, end.heard.append)
+        end.connection.subscribe(sid, b"c." + sid)
+        end.connection.dataReceived(INFO)
+    end.connection.unsubscribe(b"2")
+    sent = end.transport.value().split(b"\r\n")
+    assert [line for line in sent if b"SUB" in line] == [b"SUB a.* 1", b"SUB c.2 2", b"SUB c.3 3", b"UNSUB 2"]
+
+
 def test_server_that_reads_slowly() -> None:
     """
     While the transport has enough, the connection is not writable; then it is ready again.
