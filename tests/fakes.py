@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core, assemble
+from dcm_ws.core.budgets import Allowance
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.dead_letters import DeadLetters
@@ -21,6 +22,7 @@ from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session
@@ -69,6 +71,8 @@ def make_core(
     ephemeral: tuple[str, ...] = (),
     now: Callable[[], float] | None = None,
     random: Callable[[int], str] | None = None,
+    pool: Callable[[str, Allowance], Pool] | None = None,
+    clients_elsewhere: Callable[[], int] | None = None,
     **choices: Any,
 ) -> Core:
     """
@@ -76,6 +80,7 @@ def make_core(
 
     @param now: monotonic seconds for all but the deliveries and the memory; those of C{clock} if it is None.
     @param random: as in L{World}; the same for each core if it is None.
+    @param pool: and C{clients_elsewhere}: as in L{assemble}.
     """
     world = make_world(clock)
     if random is not None:
@@ -114,6 +119,8 @@ def make_core(
         changed=changed,
         keep_durable=86_400.0,
         max_pending=(QUEUE_LIMITS | queue)["max_pending"],
+        pool=pool,
+        clients_elsewhere=clients_elsewhere,
         hub=hub,
         interpreter=interpreter,
     )

@@ -4,10 +4,11 @@ Builds the core: creates each of its objects once, and passes each the objects t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.budgets import Allowance
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.charges import Charges
@@ -25,6 +26,7 @@ from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.loading import Loading
+from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import Log, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
@@ -86,6 +88,8 @@ def assemble(
     changed: Changed,
     max_pending: int,
     keep_durable: float,
+    pool: Callable[[str, Allowance], Pool] | None = None,
+    clients_elsewhere: Callable[[], int] | None = None,
     hub: type[Hub] = Hub,
     interpreter: type[Interpreter] = Interpreter,
 ) -> Core:
@@ -101,12 +105,14 @@ def assemble(
     @param deliveries: counts in C{counts}, as do C{memory} and C{letters}.
     @param changed: what C{deliveries} and C{memory} have got.
     @param keep_durable: seconds for which the deliveries of absent agents are kept while there is a journal.
+    @param pool: as in L{Grants}.
+    @param clients_elsewhere: as in L{Hub}.
     @param hub: the class of the hub.
     @param interpreter: the class of the interpreter.
     """
     clients = Clients()
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
-    grants = Grants(rules, world.now)
+    grants = Grants(rules, world.now, pool)
     liveness = Liveness(world, rules, counts, clients)
     giving_up = GivingUp(counts, clients=clients, letters=letters, changed=changed)
     catch_up = CatchUp(
@@ -167,6 +173,7 @@ def assemble(
         counts,
         server=server,
         max_connections=max_connections,
+        clients_elsewhere=clients_elsewhere,
         clients=clients,
         registry=registry,
         deliveries=deliveries,

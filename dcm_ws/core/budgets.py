@@ -121,6 +121,11 @@ class Budget:
         self._bytes -= size
         return left
 
+    def put_back(self) -> None:
+        """
+        Nobody spends from it any more for now.
+        """
+
     def charge(self, messages: float) -> None:
         """
         Take so many messages more for the one that was just taken, also if there are not as many left.
@@ -171,12 +176,19 @@ class Budgets:
 
     @param now: monotonic seconds.
     @param max_idle: maximum budgets kept without holders; beyond it the oldest is dropped.
+    @param make: makes a budget, given its name and the time; None for budgets that belong to this process only.
     """
 
-    def __init__(self, allowance: Allowance, now: Callable[[], float], max_idle: int = 10_000) -> None:
-        self._allowance = allowance
+    def __init__(
+        self,
+        allowance: Allowance,
+        now: Callable[[], float],
+        max_idle: int = 10_000,
+        make: Callable[[str, float], Budget] | None = None,
+    ) -> None:
         self._now = now
         self._max_idle = max_idle
+        self._make = (lambda name, at: Budget(allowance, at)) if make is None else make
         self._held: dict[str, Budget] = {}
         self._idle: dict[str, Budget] = {}
 
@@ -187,7 +199,7 @@ class Budgets:
         """
         Return the budget of that name, to be released later.
         """
-        budget = self._held.get(name) or self._idle.pop(name, None) or Budget(self._allowance, self._now())
+        budget = self._held.get(name) or self._idle.pop(name, None) or self._make(name, self._now())
         self._held[name] = budget
         budget.holders += 1
         return budget
@@ -201,6 +213,7 @@ class Budgets:
         if budget.holders:
             return
         del self._held[name]
+        budget.put_back()
         self._idle[name] = budget
         self.forget()
 

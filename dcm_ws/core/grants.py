@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dcm_ws.core.budgets import BURST, Allowance, Budget, Budgets
+from dcm_ws.core.pooled import Pool, PooledBudget
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 
@@ -27,12 +28,16 @@ class Grants:
     Gives clients their budgets.
 
     @param now: monotonic seconds.
+    @param pool: returns the pool of the budgets of a kind, C{agents} or C{addresses}, that this process shares with
+        others; None if it shares none.
 
     @ivar agents: the budgets of the agents.
     @ivar addresses: those of the addresses.
     """
 
-    def __init__(self, rules: Rules, now: Callable[[], float]) -> None:
+    def __init__(
+        self, rules: Rules, now: Callable[[], float], pool: Callable[[str, Allowance], Pool] | None = None
+    ) -> None:
         self._now = now
         self._agent = Allowance(rules.rate_limit, rules.rate_burst, rules.rate_bytes)
         self._anonymous = self._agent
@@ -43,8 +48,8 @@ class Grants:
                 rules.stranger_bytes,
             )
         together = self._anonymous.times(STRANGERS_OF_AN_ADDRESS if rules.production else CLIENTS_OF_AN_ADDRESS)
-        self.agents = Budgets(self._agent, now)
-        self.addresses = Budgets(together, now)
+        self.agents = _budgets("agents", self._agent, now, pool)
+        self.addresses = _budgets("addresses", together, now, pool)
 
     def to_anonymous(self, session: Session) -> None:
         """
@@ -80,3 +85,12 @@ class Grants:
         """
         self.agents.forget()
         self.addresses.forget()
+
+
+def _budgets(
+    kind: str, allowance: Allowance, now: Callable[[], float], pool: Callable[[str, Allowance], Pool] | None
+) -> Budgets:
+    if pool is None:
+        return Budgets(allowance, now)
+    shared = pool(kind, allowance)
+    return Budgets(allowance, now, make=lambda name, at: PooledBudget(allowance, at, shared, name))

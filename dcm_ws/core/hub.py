@@ -4,7 +4,7 @@ All clients together: they connect, authenticate and leave, and periodic passes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -44,6 +44,8 @@ class Hub:
 
     @param server: the name and version sent to clients.
     @param max_connections: clients at once.
+    @param clients_elsewhere: returns the number of clients that other processes have, and that C{max_connections}
+        holds for, too; None if there are none.
 
     @ivar draining: the service is about to stop.
     """
@@ -56,6 +58,7 @@ class Hub:
         *,
         server: str,
         max_connections: int,
+        clients_elsewhere: Callable[[], int] | None = None,
         clients: Clients,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
@@ -84,6 +87,7 @@ class Hub:
         }
         self._server = server
         self._max_connections = max_connections
+        self._clients_elsewhere = clients_elsewhere
         self._clients = clients
         self._registry = registry
         self._deliveries = deliveries
@@ -111,10 +115,12 @@ class Hub:
         """
         A client has connected.  None if there is no room for it: its connection has been closed then.
         """
-        clients = self._clients
-        if len(clients.sessions) >= self._max_connections:
+        clients, most = self._clients, self._max_connections
+        if self._clients_elsewhere is not None:
+            most -= self._clients_elsewhere()
+        if len(clients.sessions) >= most:
             self._disconnect_lost()
-        if len(clients.sessions) >= self._max_connections:
+        if len(clients.sessions) >= most:
             self._counts.limits.max_connections.add()
             self._counts.closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)

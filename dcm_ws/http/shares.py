@@ -5,6 +5,7 @@ Limits for connections of one kind, in all and per address.
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -81,3 +82,73 @@ class Share:
         self._by_address[charged] -= 1
         if not self._by_address[charged]:
             del self._by_address[charged]
+
+
+class Tally(Protocol):
+    """
+    Counts the connections of one kind that several processes have together.
+    """
+
+    def reserve(self, address: str) -> tuple[int, int]:
+        """
+        Announce a connection of an address, until the next call of any method.
+
+        @return: the connections that the other processes have or have announced: in all, and of this address.
+        """
+
+    def cancel(self) -> None:
+        """
+        The connection that was announced is refused.
+        """
+
+    def enter(self, address: str) -> None:
+        """
+        Count a connection from now on.
+        """
+
+    def leave(self, address: str) -> None:
+        """
+        A connection that was counted is gone.
+        """
+
+
+class CommonShare(Share):
+    """
+    A share of which other processes take, too: the limits hold for all of them together.
+
+    If two processes ask for the last connection at the same time, it may be that neither gets it.
+
+    @param tally: counts the connections of all processes.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        most: int = 0,
+        per_address: int = 0,
+        *,
+        full: Count | None = None,
+        crowded: Count | None = None,
+    ) -> None:
+        super().__init__(most, per_address, full=full, crowded=crowded)
+        self._tally = tally
+
+    def refuses(self, address: str) -> bool:
+        name = limit_key(address)
+        elsewhere, of_address = self._tally.reserve(name)
+        if self.per_address and address != UNIX and self._by_address.get(name, 0) + of_address >= self.per_address:
+            self.crowded.add()
+        elif self.most and self._taken + elsewhere >= self.most:
+            self.full.add()
+        else:
+            return False
+        self._tally.cancel()
+        return True
+
+    def enter(self, address: str) -> None:
+        super().enter(address)
+        self._tally.enter(limit_key(address))
+
+    def leave(self, address: str) -> None:
+        super().leave(address)
+        self._tally.leave(limit_key(address))
