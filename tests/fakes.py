@@ -130,7 +130,6 @@ CONNECTION_LIMITS = ConnectionLimits(
     message=1 << 20,
     send_buffer=4 << 20,
     compression=False,
-    connections_per_ip=0,
     stranger_message=64 << 10,
     partial=128 << 20,
 )
@@ -155,6 +154,7 @@ def make_connections(
         production=core.rules.production,
         server="dcm-ws/test",
         limits=limits,
+        share=Share(),
         admission=admit_all(core),
         pacing=Pacing(reactor),
         connection=connection,

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
+from os import getpid
 from typing import Any, NamedTuple
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from dcm_ws.app.database import Database
+from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.modes import (
     connections_per_address,
@@ -22,9 +26,11 @@ from dcm_ws.app.modes import (
     rate_burst,
     rate_bytes,
     rate_limit,
+    worker_count,
 )
 from dcm_ws.app.service import DCMService
-from dcm_ws.app.settings import Settings
+from dcm_ws.app.settings import Settings, SettingsError
+from dcm_ws.app.siblings import Siblings
 from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
@@ -36,7 +42,7 @@ from dcm_ws.core.agents import KEEP_DELIVERIES, AgentMemory
 from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clock import RunningClock
-from dcm_ws.core.counts import Counts, LimitCounts
+from dcm_ws.core.counts import Count, Counts, LimitCounts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
@@ -50,6 +56,7 @@ from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.assets import pages
+from dcm_ws.http.gathering import CommonReports, Joined
 from dcm_ws.http.metrics import MetricsPage, ReactorLag, ServiceCollector
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
@@ -60,6 +67,7 @@ from dcm_ws.http.shares import Share
 from dcm_ws.http.site import make_site
 from dcm_ws.http.sparing import Sparing
 from dcm_ws.http.status import ReportPage
+from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.version import SERVER, VERSION
@@ -81,11 +89,24 @@ Seconds for which what absent agents miss is kept if the log is durable, and not
 class _Base(NamedTuple):
     """
     What every part is made from.
+
+    @ivar siblings: the other workers; None if this is the only process of the service.
     """
 
     settings: Settings
     reactor: Any
     world: World
+    siblings: Siblings | None
+
+    def share(
+        self, kind: str, most: int = 0, per_address: int = 0, *, full: Count | None = None, crowded: Count
+    ) -> Share:
+        """
+        Room for connections, as in L{Siblings.share}.
+        """
+        if self.siblings is None:
+            return Share(most, per_address, full=full, crowded=crowded)
+        return self.siblings.share(kind, most, per_address, full=full, crowded=crowded)
 
 
 class _Shares(NamedTuple):
@@ -102,10 +123,25 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     Build the service, ready to be started, by itself or as a part of another application.
 
     @param world: the clocks and the randomness; the real ones if it is None.
+    @raise SettingsError: the settings ask for several workers, which need processes of their own.
+    """
+    if worker_count(settings) > 1:
+        raise SettingsError("an application cannot have workers: run dcm-ws serve --workers, or set workers to 1")
+    return build_service(settings, reactor, world)
+
+
+def build_service(
+    settings: Settings, reactor: Any, world: World | None = None, siblings: Siblings | None = None
+) -> DCMService:
+    """
+    Build the service of this process.
+
+    @param world: as in L{make_service}.
+    @param siblings: the other workers; None if this is the only process of the service.
     """
     world = real_world() if world is None else world
     clock = RunningClock(world.now)
-    base = _Base(settings, reactor, replace(world, now=clock))
+    base = _Base(settings, reactor, replace(world, now=clock), siblings)
     counts = Counts()
     channels = Channels(settings.extra_channels)
     log = _make_log(base, counts, channels)
@@ -117,12 +153,22 @@ def make_service(settings: Settings, reactor: Any, world: World | None = None) -
     database = _make_database(base, core, log, summary, pacing)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
-    endpoints = Endpoints(reactor, production=settings.production)
+    endpoints = Endpoints(reactor, production=settings.production) if siblings is None else siblings.endpoints
     # separate, so that strangers who fill the public port do not keep operators out
-    public, admin = (_make_shares(settings, websockets, counts.limits) for _ in range(2))
+    public, admin = (_make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
     report = _make_report(base, core, database, endpoints, websockets, (public, admin))
-    resources = _make_resources(core, report)
-    with_metrics = resources | {b"metrics": _make_metrics(core, report, lag)}
+    metrics = _make_metrics(base, core, report, lag)
+    if siblings is None:
+        resources = _make_resources(core, report)
+    else:
+        siblings.reports.update(
+            health=report.health,
+            stats=report.stats,
+            ready=lambda names: report.not_ready(),
+            metrics=lambda names: metrics.families(),
+        )
+        resources = _make_common_resources(core, report, siblings)
+    with_metrics = resources | {b"metrics": metrics}
 
     public_resources = resources if settings.admin_listen else with_metrics
     port = _make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public)
@@ -223,6 +269,8 @@ def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channe
         keep_durable=_KEEP_DURABLE if keep_deliveries is None else keep_deliveries,
         max_pending=settings.max_pending,
         max_connections=settings.max_connections,
+        pool=None if base.siblings is None else base.siblings.pool,
+        clients_elsewhere=None if base.siblings is None else base.siblings.clients_elsewhere,
         hub=EchoHub if settings.testee else Hub,
         interpreter=EchoInterpreter if settings.testee else Interpreter,
     )
@@ -251,13 +299,20 @@ def _make_rules(settings: Settings) -> Rules:
 def _make_database(
     base: _Base, core: Core, log: MemoryLog | PostgresLog, summary: Summary, pacing: Pacing
 ) -> Database | None:
-    settings = base.settings
+    settings, postgres = base.settings, None
     if not settings.embedded and settings.database is None:
         return None
+    if settings.embedded:
+        postgres = (
+            EmbeddedPostgres(base.reactor, settings.data_folder or default_folder())
+            if base.siblings is None
+            else base.siblings.postgres
+        )
     return Database(
         settings,
         base.reactor,
         base.world,
+        postgres=postgres,
         router=core.router,
         registry=core.registry,
         counts=core.counts,
@@ -303,6 +358,12 @@ def _make_websockets(
         production=settings.production,
         server=SERVER,
         limits=_connection_limits(settings),
+        # the hub limits their number, once they are open
+        share=base.share(
+            "websocket",
+            per_address=connections_per_address(settings),
+            crowded=core.counts.limits.max_connections_per_ip,
+        ),
         admission=admission,
         pacing=pacing,
     )
@@ -317,17 +378,23 @@ def _connection_limits(settings: Settings) -> ConnectionLimits:
         message=message,
         send_buffer=send_buffer,
         compression=settings.compression,
-        connections_per_ip=connections_per_address(settings),
         stranger_message=settings.max_stranger_message,
         partial=settings.max_partial_bytes,
     )
 
 
-def _make_shares(settings: Settings, websockets: WebSocketConnections, limits: LimitCounts) -> _Shares:
+def _make_shares(base: _Base, kind: str, websockets: WebSocketConnections, limits: LimitCounts) -> _Shares:
+    """
+    @param kind: of the port, behind the names of the shares.
+    """
+    settings = base.settings
     return _Shares(
         # from one address as many without a request head as WebSockets
-        waiting=Share(per_address=websockets.share.per_address, crowded=limits.max_connections_per_ip),
-        http=Share(
+        waiting=base.share(
+            f"waiting{kind}", per_address=websockets.share.per_address, crowded=limits.max_connections_per_ip
+        ),
+        http=base.share(
+            f"http{kind}",
             settings.max_http_connections,
             http_per_address(settings),
             full=limits.max_http_connections,
@@ -382,7 +449,7 @@ def _make_port(
     resources: Mapping[bytes, IResource],
     shares: _Shares,
 ) -> Port:
-    settings, reactor, world = base
+    settings, reactor, world, siblings = base
     return Port(
         websockets,
         make_site(world.wall_ms, resources, reactor, settings.http_timeout, paths, limits),
@@ -391,7 +458,7 @@ def _make_port(
         wall_ms=world.wall_ms,
         head_timeout=settings.handshake_timeout,
         max_head=settings.max_head_size,
-        max_waiting=settings.max_connections,
+        max_waiting=settings.max_connections if siblings is None else ceil(settings.max_connections / siblings.workers),
         clock=reactor,
         waiting=shares.waiting,
         http=shares.http,
@@ -402,30 +469,52 @@ def _make_port(
 
 
 def _make_resources(core: Core, report: Report) -> dict[bytes, IResource]:
-    world = core.world
+    now = core.world.now
+    return _make_pages(
+        core,
+        health=Sparing(report.health, now, REPORTS_A_SECOND),
+        stats=Sparing(report.stats, now, REPORTS_A_SECOND),
+        not_ready=report.not_ready,
+    )
 
-    def make_page(content: Callable[[bool], Mapping[str, object]]) -> ReportPage:
-        return ReportPage(
-            world.wall_ms,
-            Sparing(content, world.now, REPORTS_A_SECOND),
-            verify=core.identity.verify,
-            production=core.rules.production,
-        )
 
+def _make_common_resources(core: Core, report: Report, siblings: Siblings) -> dict[bytes, IResource]:
+    """
+    The same for a worker, which answers for all.
+    """
+    common, now = CommonReports(siblings.worker, getpid(), report, siblings.gather), core.world.now
+    not_ready: Joined[None, str] = Joined(lambda _: common.not_ready(), now)
+    return _make_pages(
+        core,
+        health=Joined(common.health, now),
+        stats=Joined(common.stats, now),
+        not_ready=lambda: not_ready(None),
+    )
+
+
+def _make_pages(
+    core: Core,
+    *,
+    health: Callable[[bool], Mapping[str, object] | Deferred[Any]],
+    stats: Callable[[bool], Mapping[str, object] | Deferred[Any]],
+    not_ready: Callable[[], str | Deferred[str]],
+) -> dict[bytes, IResource]:
+    world, verify, production = core.world, core.identity.verify, core.rules.production
     return {
-        b"health": make_page(report.health),
-        b"stats": make_page(report.stats),
+        b"health": ReportPage(world.wall_ms, health, verify=verify, production=production),
+        b"stats": ReportPage(world.wall_ms, stats, verify=verify, production=production),
         b"livez": Probe(world.wall_ms, lambda: ""),
-        b"readyz": Probe(world.wall_ms, report.not_ready),
+        b"readyz": Probe(world.wall_ms, not_ready),
         **dict(pages(world.wall_ms)),
     }
 
 
-def _make_metrics(core: Core, report: Report, lag: ReactorLag) -> MetricsPage:
+def _make_metrics(base: _Base, core: Core, report: Report, lag: ReactorLag) -> MetricsPage:
     collector = ServiceCollector(
         core.counts, hub=core.hub, deliveries=core.deliveries, stats=lambda: report.stats(False), lag=lag
     )
-    return MetricsPage(core.world.wall_ms, collector, core.world.now)
+    gather = None if base.siblings is None else base.siblings.gather
+    return MetricsPage(core.world.wall_ms, collector, core.world.now, gather)
 
 
 def _make_timers(

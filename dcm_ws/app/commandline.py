@@ -13,12 +13,18 @@ from twisted.python import usage
 
 from dcm_ws.app.configfile import nearest
 from dcm_ws.app.files import default_folder
+from dcm_ws.app.modes import has_durable_log, worker_count
 from dcm_ws.app.options import BY_NAME, FILES
 from dcm_ws.app.reading import settings_of
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.app.sources import Sources, merge
 from dcm_ws.postgres.programs import is_installed
+
+SEPARATE_WORKERS = "DCM_WS_TEST_SEPARATE_WORKERS"
+"""
+A variable with which tests run workers without a database.
+"""
 
 _ROWS = (*FILES, *BY_NAME.values())
 
@@ -107,6 +113,7 @@ class Options(usage.Options):
             self.settings = self.read_settings()
             if self.settings.embedded and self.settings.data_folder is None:
                 default_folder()
+            self._check_workers()
         except SettingsError as error:
             raise SystemExit(f"dcm-ws: {error}") from None
         if self.settings.embedded and not is_installed():
@@ -115,6 +122,20 @@ class Options(usage.Options):
                 " or install the embedded one with pip install 'dcm-ws[embedded]'"
             )
         self._choose_log()
+
+    def _check_workers(self) -> None:
+        """
+        @raise SettingsError: the settings ask for workers whose clients would not hear of each other.
+        """
+        settings = self.settings
+        # tests of what workers have in common need no events
+        if settings.testee or os.environ.get(SEPARATE_WORKERS):
+            return
+        if worker_count(settings) > 1 and not has_durable_log(settings):
+            raise SettingsError(
+                "--workers needs a database with the durable log, through which the workers pass on events:"
+                " set DATABASE_URL, and leave out --no-database and --log memory"
+            )
 
     def sources(self, environment: Mapping[str, str] | None = None) -> Sources:
         """

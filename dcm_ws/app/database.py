@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dcm_ws.app.errors import StartError
-from dcm_ws.app.files import default_folder
 from dcm_ws.app.modes import log_bytes
 from dcm_ws.app.settings import Settings
+from dcm_ws.app.siblings import OwnPostgres
 from dcm_ws.app.summary import Summary
 from dcm_ws.brokers.agent_store import AgentStore
 from dcm_ws.brokers.log_reader import LogReader
@@ -31,7 +31,6 @@ from dcm_ws.core.session import Session
 from dcm_ws.http.report import DatabaseStats
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
-from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.postgres.kpis import KpiPoller
 from dcm_ws.postgres.listener import NotifyListener
 from dcm_ws.postgres.upkeep import Upkeep
@@ -47,6 +46,7 @@ class Database(MultiService):
     Publishes what the database notifies, and its metrics.
 
     @param settings: name a database, or ask for the embedded one.
+    @param postgres: the embedded one; None if the settings name a database.
     @param pacing: of the connections that the events are written to.
     @param summary: receives what is wrong with notifications that are not events.
     @param log: the log, if it may be in the database.
@@ -61,6 +61,7 @@ class Database(MultiService):
         reactor: Any,
         world: World,
         *,
+        postgres: OwnPostgres | None,
         router: Router,
         registry: ChannelRegistry[Session],
         counts: Counts,
@@ -76,9 +77,7 @@ class Database(MultiService):
         self._registry = registry
         self._summary = summary
         self._url = settings.database
-        self._embedded: EmbeddedPostgres | None = None
-        if settings.embedded:
-            self._embedded = EmbeddedPostgres(reactor, settings.data_folder or default_folder())
+        self._embedded = postgres
         self._kpis = KpiPoller(reactor, self._place, took=self._took_metrics, wall_ms=world.wall_ms)
         self._kpis.setServiceParent(self)
         self._listener = NotifyListener(

@@ -119,6 +119,27 @@ class Port(Whole):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Workers(Whole):
+    """
+    A number of processes, or C{auto}, which is 0.
+    """
+
+    lowest: int = 0
+    highest: int | None = 64
+
+    def read(self, text: str) -> int:
+        if text == "auto":
+            return 0
+        value = Whole.read(self, text)
+        # 0 would be no workers, to people
+        _check_bounds(value, 1, self.highest)
+        return value
+
+    def written(self, value: Any) -> str:
+        return str(value) if value else "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds(Kind):
     """
     A time.

@@ -44,8 +44,18 @@ class Endpoints:
 
         @raise StartError: the port is in use, or C{description} is invalid.
         """
+        port = await self.open(self._reactor, description, factory)
+        self.add(port)
+        self._log_address(description, port)
+
+    async def open(self, reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
+        """
+        Open a port.
+
+        @raise StartError: as in L{listen}.
+        """
         try:
-            port = await listen(self._reactor, description, factory)
+            return await listen(reactor, description, factory)
         except (CannotListenError, OSError) as error:
             # OSError concerns a file that the endpoint names: the folder of a Unix socket, a key
             reason = one_line(getattr(error, "socketError", error))
@@ -55,9 +65,16 @@ class Endpoints:
                 f"cannot listen on {description!r}, which should be a Twisted endpoint"
                 f" such as tcp:3849:interface=127.0.0.1: {one_line(error)}"
             ) from None
+
+    def add(self, port: IListeningPort) -> None:
+        """
+        From now on C{port} is one of these.
+        """
         bound_unsent(port)
         self.ports.append(port)
-        self._log_address(description, port)
+        address = port.getHost()
+        if self.number is None and isinstance(address, IPv4Address | IPv6Address):
+            self.number = int(address.port)
 
     async def close(self) -> None:
         """
@@ -76,8 +93,6 @@ class Endpoints:
                     endpoint=description,
                 )
             return
-        if self.number is None:
-            self.number = int(address.port)
         host = f"[{address.host}]" if ":" in address.host else address.host
         _log.info(
             "listening on ws{s}://{host}:{port}/ (health: http{s}://{host}:{port}/health)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, Any, cast
 
 from twisted.logger import (
@@ -68,14 +68,16 @@ class Seldom:
         return held
 
 
-def make_observer(out: IO[Any], level: str, format: str) -> ILogObserver:
+def make_observer(out: IO[Any], level: str, format: str, worker: int | None = None) -> ILogObserver:
     """
     Make an observer that writes events to C{out}.
 
     @param level: the name of the lowest level that is written.
     @param format: C{text} or C{json}.
+    @param worker: the number of the worker that logs; None if there are no workers.
     """
-    observer = FileLogObserver(out, json_line if format == "json" else text_line)
+    line = json_line if format == "json" else text_line
+    observer = FileLogObserver(out, line if worker is None else partial(line, worker=worker))
     lowest = LogLevel.levelWithName(level)
     shown = {level for level in LogLevel.iterconstants() if level >= lowest}
 
@@ -103,9 +105,11 @@ def missing_line(count: int, format: str) -> str:
     return json_line(event) if format == "json" else text_line(event)
 
 
-def text_line(event: LogEvent) -> str:
+def text_line(event: LogEvent, worker: int | None = None) -> str:
     """
     A log event as a line for people: time (UTC), level, logger and message; the traceback of a failure follows.
+
+    @param worker: its number comes before the message.
     """
     template = event.get("log_format")
     try:
@@ -116,6 +120,8 @@ def text_line(event: LogEvent) -> str:
     if not message.isprintable():
         # a terminal executes control characters
         message = message.translate(_ESCAPES)
+    if worker is not None:
+        message = f"worker {worker}: {message}"
     name = event.get("log_namespace", "-")
     line = f"{_second(int(event['log_time']))} {event['log_level'].name:<8} [{name}] {message}\n"
     failure = event.get("log_failure")
@@ -127,9 +133,11 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def json_line(event: LogEvent) -> str:
+def json_line(event: LogEvent, worker: int | None = None) -> str:
     """
     A log event as one line of JSON: C{time}, C{level}, C{logger}, C{message}, and the event's own plain fields.
+
+    @param worker: the field C{worker}.
     """
     line: dict[str, object] = {
         "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
@@ -137,6 +145,8 @@ def json_line(event: LogEvent) -> str:
         "logger": event.get("log_namespace", ""),
         "message": formatEvent(event),
     }
+    if worker is not None:
+        line["worker"] = worker
     for name, value in event.items():
         if not name.startswith("log_") and isinstance(value, _PLAIN):
             line.setdefault(name, value)

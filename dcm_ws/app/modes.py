@@ -4,6 +4,9 @@ Limits and origins that depend on the mode, unless the operator sets them: produ
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from dcm_ws.app.options import BY_FIELD
@@ -67,6 +70,24 @@ def has_durable_log(settings: Settings) -> bool:
     May the log be in the database?
     """
     return settings.log != "memory" and (settings.embedded or settings.database is not None)
+
+
+def worker_count(settings: Settings) -> int:
+    """
+    Processes that serve clients; one for each core that this process may use if they are C{auto}.
+    """
+    return settings.workers or len(os.sched_getaffinity(0))
+
+
+def of_one_worker(settings: Settings, workers: int) -> Settings:
+    """
+    The settings of one of several workers: limits of memory are divided among them.
+    """
+    shared = (
+        *("max_partial_bytes", "max_pending_bytes", "max_kept", "max_agents", "max_agent_bytes", "max_keys"),
+        *("max_dead_letters", "max_dead_letter_bytes", "max_log_waiting"),
+    )
+    return replace(settings, workers=1, **{name: ceil(getattr(settings, name) / workers) for name in shared})
 
 
 def origin_patterns(settings: Settings) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Subject, Switch, Whole
+from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Subject, Switch, Whole, Workers
 from dcm_ws.app.rows import Row, part, rows_of, setting
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.http.addresses import TrustedProxies
@@ -145,6 +145,12 @@ class Fields:
     )
     ready_needs_database: bool = setting(
         False, FLAG, "answer `/readyz` with 503 while the service does not listen to the database"
+    )
+    workers: int = setting(
+        1,
+        Workers(),
+        "number of processes that serve clients, or `auto` for one per core; more than one need the durable log",
+        see="[Workers](workers.md)",
     )
     production: bool = setting(
         False,

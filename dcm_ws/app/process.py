@@ -58,13 +58,14 @@ def _exit_with_failure() -> None:
     os._exit(1)
 
 
-def install_signals(reactor: Any, hang_up: Callable[[], object]) -> None:
+def install_signals(reactor: Any, hang_up: Callable[[], object], kill_others: Callable[[], object]) -> None:
     """
     Make the first SIGTERM or SIGINT stop the service, with exit status 0, and the second end the process at once.
 
     Twisted's own handlers would let the process end as if killed by the signal.
 
     @param hang_up: called on SIGHUP.
+    @param kill_others: kills the processes that must not outlive this one; called on the second signal.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -73,6 +74,7 @@ def install_signals(reactor: Any, hang_up: Callable[[], object]) -> None:
         reactor.callFromThread(reactor.stop)
 
     def kill(number: int, frame: object) -> None:
+        kill_others()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -5,6 +5,7 @@ What C{twistd dcm-ws} runs: the service in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any, cast
 
@@ -16,9 +17,12 @@ from dcm_ws.app import process
 from dcm_ws.app.build import make_service
 from dcm_ws.app.commandline import Options
 from dcm_ws.app.logs import make_observer, missing_line
+from dcm_ws.app.modes import worker_count
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import SettingsError
+from dcm_ws.app.supervisor import Supervisor
 from dcm_ws.app.writer import LogWriter
+from dcm_ws.core.counts import Count
 
 _log = Logger(namespace="dcm_ws.tap")
 
@@ -30,19 +34,32 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     files = process.raise_file_limit()
-    process.tune()
-    service = make_service(options.settings, reactor)
+    workers = worker_count(options.settings)
+    logged = _LoggedService(options, reactor)
+    service: DCMService | Supervisor
+    if workers > 1:
+        service = Supervisor(options.settings, reactor, workers, relay=logged.relay, dropped=logged.dropped)
+        kill: Callable[[], object] = service.kill
+    else:
+        process.tune()
+        service = make_service(replace(options.settings, workers=1), reactor)
+        logged.dropped = service.counts.limits.log_buffer
+        kill = _nothing
     service.ready.addErrback(process.end, reactor)
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(process.spare_full_collections)
-    reactor.callWhenRunning(process.install_signals, reactor, partial(_read_secrets_again, options, service))
-    logged = _LoggedService(options, reactor, service.counts.limits.log_buffer.add)
+    hang_up = partial(_read_secrets_again, options, service)
+    reactor.callWhenRunning(process.install_signals, reactor, hang_up, kill)
     service.setServiceParent(logged)
     return logged
 
 
-def _read_secrets_again(options: Options, service: DCMService) -> None:
+def _nothing() -> None:
+    pass
+
+
+def _read_secrets_again(options: Options, service: DCMService | Supervisor) -> None:
     try:
         settings = options.read_settings()
     except SettingsError as error:
@@ -56,14 +73,25 @@ class _LoggedService(MultiService):
     """
     Has twistd log at the level and in the format of the settings, unless its own options choose a log.
 
-    @param dropped: called for each line that cannot be written.
+    @ivar dropped: counts the lines that cannot be written.
     """
 
-    def __init__(self, options: Options, reactor: Any, dropped: Callable[[], object]) -> None:
+    def __init__(self, options: Options, reactor: Any) -> None:
         super().__init__()
         self._options = options
         self._reactor = reactor
-        self._dropped = dropped
+        self._writer: LogWriter | None = None
+        self.dropped = Count()
+
+    def relay(self, lines: str) -> None:
+        """
+        Write lines of another process, which end with a newline.
+        """
+        if self._writer is not None:
+            self._writer.write(lines)
+            return
+        for line in lines.splitlines():
+            _log.info("{line}", line=line)
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
@@ -71,7 +99,8 @@ class _LoggedService(MultiService):
         if isinstance(parent, Componentized) and twistd is not None and not twistd.get("syslog"):
             settings = self._options.settings
             out = process.log_sink(twistd.get("logfile"), nodaemon=bool(twistd.get("nodaemon")))
-            writer = LogWriter(out, self._dropped, partial(missing_line, format=settings.log_format))
+            notice = partial(missing_line, format=settings.log_format)
+            self._writer = writer = LogWriter(out, self.dropped.add, notice)
             self._reactor.callWhenRunning(writer.start)
             self._reactor.addSystemEventTrigger("after", "shutdown", writer.stop)
             observer = make_observer(cast(IO[Any], writer), settings.log_level, settings.log_format)

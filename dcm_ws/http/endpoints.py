@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -33,11 +34,26 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> Deferre
 
     @raise ValueError: there is no such endpoint; other errors that its plugin raises come here, too.
     """
-    description = with_mode(description)
-    if description.startswith(_PROXIED):
-        description, factory = description.removeprefix(_PROXIED), ProxiedFactory(factory)
+    description, factory = _without_proxy(with_mode(description), factory)
     port: Deferred[IListeningPort] = serverFromString(reactor, description).listen(factory)
     return port
+
+
+def take_over(
+    description: str, factory: IProtocolFactory, adopt: Callable[[IProtocolFactory], IListeningPort]
+) -> IListeningPort:
+    """
+    Listen on a socket that is open already, as on an endpoint.
+
+    @param adopt: listens on the socket.
+    """
+    return adopt(_without_proxy(description, factory)[1])
+
+
+def _without_proxy(description: str, factory: IProtocolFactory) -> tuple[str, IProtocolFactory]:
+    if description.startswith(_PROXIED):
+        return description.removeprefix(_PROXIED), ProxiedFactory(factory)
+    return description, factory
 
 
 def with_mode(description: str) -> str:

@@ -5,18 +5,22 @@ The counts of a service as Prometheus metrics.  Nothing is counted here: each re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.http.bus_metrics import bus_metrics
+from dcm_ws.http.common_metrics import Family, MergedMetrics, to_families
 from dcm_ws.http.families import counter, gauge, histogram, one_of, plain
+from dcm_ws.http.gathering import Gathered, Joined, families_of
 from dcm_ws.http.log_metrics import log_metrics
 from dcm_ws.http.report import StatsReport
 from dcm_ws.http.request_headers import accepted_types, header
@@ -194,19 +198,41 @@ def _sent(counts: Counts, events: int) -> dict[str, int]:
 class MetricsPage(Page):
     """
     C{/metrics}, as OpenMetrics if the request accepts it, else as Prometheus' own text format.
+
+    @param gather: asks the other workers for theirs; None if there are none.
     """
 
-    def __init__(self, wall_ms: Callable[[], int], collector: Collector, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        wall_ms: Callable[[], int],
+        collector: Collector,
+        now: Callable[[], float],
+        gather: Callable[[str, bool], Deferred[Gathered]] | None = None,
+    ) -> None:
         super().__init__(wall_ms)
         self._texts = Sparing(self._text, now)
+        self._gather = gather
+        self._common = Joined(self._common_text, now)
         # not the global one: there may be several services in one process
         self.registry = CollectorRegistry()
         self.registry.register(collector)
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self.registry)
 
-    def get(self, request: Request) -> bytes:
-        content_type, text = self._texts(_OPENMETRICS in accepted_types(header(request, "Accept")))
+    def families(self) -> list[Family]:
+        """
+        The metrics of this worker, for another one.
+        """
+        return to_families(self.registry.collect())
+
+    def get(self, request: Request) -> bytes | Deferred[bytes]:
+        openmetrics = _OPENMETRICS in accepted_types(header(request, "Accept"))
+        if self._gather is not None:
+            return self._common(openmetrics).addCallback(partial(self._show, request))
+        return self._show(request, self._texts(openmetrics))
+
+    def _show(self, request: Request, page: tuple[str, bytes]) -> bytes:
+        content_type, text = page
         request.setHeader("Content-Type", content_type)
         forbid_caching(request)
         return text
@@ -214,3 +240,10 @@ class MetricsPage(Page):
     def _text(self, openmetrics: bool) -> tuple[str, bytes]:
         encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
         return content_type, encode(self.registry)
+
+    def _common_text(self, openmetrics: bool) -> Deferred[tuple[str, bytes]]:
+        encode, content_type = choose_encoder(_OPENMETRICS if openmetrics else "")
+        assert self._gather is not None
+        return self._gather("metrics", False).addCallback(
+            lambda gathered: (content_type, encode(MergedMetrics(families_of(self.families(), gathered))))
+        )

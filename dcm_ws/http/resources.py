@@ -5,10 +5,13 @@ The pages of the HTTP side: what they have in common, probes, the WebSocket path
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from http import HTTPStatus
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
 from dcm_ws.http.refusals import error_body
 from dcm_ws.http.request_headers import accepted_types, header
@@ -32,16 +35,17 @@ class Page(Resource):
     def getChild(self, path: bytes, request: Request) -> IResource:
         return _NotFound(self.wall_ms)
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         if request.method in (b"GET", b"HEAD"):
-            return self.get(request)
+            body = self.get(request)
+            return body if isinstance(body, bytes) else _send_later(request, body)
         if request.method == b"OPTIONS" and "OPTIONS" in self.allowed:
             return self.options(request)
         request.setHeader("Allow", ", ".join(self.allowed))
         *others, last = self.allowed
         return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, f"Use {', '.join(others)} or {last}")
 
-    def get(self, request: Request) -> bytes:
+    def get(self, request: Request) -> bytes | Deferred[bytes]:
         """
         The body of the response to GET; Twisted leaves it out for HEAD.
         """
@@ -77,7 +81,7 @@ class _NotFound(Page):
     A path with nothing at it.
     """
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         return self.fail(request, HTTPStatus.NOT_FOUND, "There is nothing here; try /health")
 
 
@@ -88,12 +92,17 @@ class Probe(Page):
     @param fault: what is wrong; empty if nothing is.
     """
 
-    def __init__(self, wall_ms: Callable[[], int], fault: Callable[[], str]) -> None:
+    def __init__(self, wall_ms: Callable[[], int], fault: Callable[[], str | Deferred[str]]) -> None:
         super().__init__(wall_ms)
         self._fault = fault
 
-    def get(self, request: Request) -> bytes:
+    def get(self, request: Request) -> bytes | Deferred[bytes]:
         fault = self._fault()
+        if isinstance(fault, Deferred):
+            return fault.addCallback(partial(self._answer, request))
+        return self._answer(request, fault)
+
+    def _answer(self, request: Request, fault: str) -> bytes:
         if fault:
             return self.fail(request, HTTPStatus.SERVICE_UNAVAILABLE, fault)
         return self.answer(request, {"status": "ok", "timestamp": self.wall_ms()})
@@ -132,6 +141,27 @@ class _Root(_WebSocketPath):
         if path == b"" and not request.postpath:
             return self
         return _NotFound(self.wall_ms)
+
+
+def _send_later(request: Request, body: Deferred[bytes]) -> int:
+    """
+    Send a body when it is there, unless the client is gone by then.
+    """
+    gone: list[Failure] = []
+    request.notifyFinish().addErrback(gone.append)
+
+    def send(content: bytes) -> None:
+        if not gone:
+            request.setHeader("Content-Length", str(len(content)))
+            request.write(content)
+            request.finish()
+
+    def fail(failure: Failure) -> None:
+        if not gone:
+            request.processingFailed(failure)
+
+    body.addCallback(send).addErrback(fail)
+    return NOT_DONE_YET
 
 
 def make_root(wall_ms: Callable[[], int], resources: Mapping[bytes, IResource], websockets: Collection[str]) -> Page:

@@ -5,8 +5,11 @@ C{/health} and C{/stats}.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from dcm_ws.http.request_headers import bearer_token, header
@@ -29,7 +32,7 @@ class ReportPage(Page):
     def __init__(
         self,
         wall_ms: Callable[[], int],
-        report: Callable[[bool], Mapping[str, object]],
+        report: Callable[[bool], Mapping[str, object] | Deferred[Any]],
         *,
         verify: Callable[[str], Claims],
         production: bool,
@@ -39,12 +42,17 @@ class ReportPage(Page):
         self._production = production
         self._report = report
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         request.setHeader("Access-Control-Allow-Origin", "*")
         return super().render(request)
 
-    def get(self, request: Request) -> bytes:
+    def get(self, request: Request) -> bytes | Deferred[bytes]:
         report = self._report(self._may_see_names(request))
+        if isinstance(report, Deferred):
+            return report.addCallback(partial(self._show, request))
+        return self._show(request, report)
+
+    def _show(self, request: Request, report: Mapping[str, object]) -> bytes:
         # of /health; /stats has no status
         if report.get("status") == "draining":
             request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE, b"Service Unavailable")

@@ -40,7 +40,6 @@ class ConnectionLimits(NamedTuple):
     @ivar message: bytes of one message from a client.
     @ivar send_buffer: bytes that may wait for a client to read them.
     @ivar compression: offer C{permessage-deflate}; C{message} holds for what a message inflates to, too.
-    @ivar connections_per_ip: connections at once from one address; 0 for no limit.
     @ivar stranger_message: bytes of one message from a client that has to authenticate and has not.
     @ivar partial: bytes of messages that are not complete, of all connections.
     """
@@ -48,7 +47,6 @@ class ConnectionLimits(NamedTuple):
     message: int
     send_buffer: int
     compression: bool
-    connections_per_ip: int
     stranger_message: int
     partial: int
 

@@ -41,7 +41,7 @@ class WebSocketConnections(WebSocketServerFactory):
     @param server: the value of the C{Server} header.
     @param connection: the class of the connections.
 
-    @ivar share: counts the open connections, by address.
+    @ivar share: counts the open connections, and limits those of an address.
     @ivar partial: the bytes of incomplete messages.
     """
 
@@ -59,6 +59,7 @@ class WebSocketConnections(WebSocketServerFactory):
         production: bool,
         server: str,
         limits: ConnectionLimits,
+        share: Share,
         admission: Admission,
         pacing: Pacing,
         connection: type[WebSocketConnection] = WebSocketConnection,
@@ -67,8 +68,7 @@ class WebSocketConnections(WebSocketServerFactory):
         super().__init__(server=server, reactor=reactor)
         self._admission = admission
         self._max_message = limits.message
-        # the hub limits their number, once they are open
-        self.share = Share(per_address=limits.connections_per_ip, crowded=counts.limits.max_connections_per_ip)
+        self.share = share
         self.partial: PartialMessages[WebSocketConnection] = PartialMessages(
             limits.partial, counts.limits.max_partial_bytes
         )
