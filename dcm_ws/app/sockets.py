@@ -7,6 +7,7 @@ accepts nothing, and that of a worker takes over the sockets that it has inherit
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -107,7 +108,7 @@ class _Opener:
         return OpenedPort(_open_tcp(port, backlog, interface, self._workers))
 
     def listenSSL(
-        self, port: int, factory: IProtocolFactory, context: object, backlog: int = 50, interface: str = ""
+        self, port: int, factory: IProtocolFactory, contextFactory: object, backlog: int = 50, interface: str = ""
     ) -> OpenedPort:
         return self.listenTCP(port, factory, backlog, interface)
 
@@ -201,13 +202,19 @@ class _Adopter:
 
     def adopt(self, factory: IProtocolFactory) -> Any:
         descriptor, family = self._inherited.descriptor, self._inherited.family
-        return self._reactor.adoptStreamPort(descriptor, family, factory)
+        try:
+            return self._reactor.adoptStreamPort(descriptor, family, factory)
+        finally:
+            # the port has a duplicate; with two, it would listen on after its end
+            os.close(descriptor)
 
     def listenTCP(self, port: int, factory: IProtocolFactory, *more: object, **named: object) -> Any:
         return self.adopt(factory)
 
-    def listenSSL(self, port: int, factory: IProtocolFactory, context: Any, *more: object, **named: object) -> Any:
-        return self.adopt(TLSMemoryBIOFactory(context, False, factory))
+    def listenSSL(
+        self, port: int, factory: IProtocolFactory, contextFactory: Any, *more: object, **named: object
+    ) -> Any:
+        return self.adopt(TLSMemoryBIOFactory(contextFactory, False, factory))
 
     def listenUNIX(self, address: object, factory: IProtocolFactory, *more: object, **named: object) -> Any:
         return self.adopt(factory)

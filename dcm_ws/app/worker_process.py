@@ -109,6 +109,16 @@ class WorkerProcess:
         Start the process.
         """
         self._starting = None
+        self._reason = ""
+        self._started_at = self._reactor.seconds()
+        self._unanswered = 0
+        try:
+            self._spawn()
+        except OSError as error:
+            # the machine has no room for another process now
+            self._not_running(f"it cannot be started: {error}", 0)
+
+    def _spawn(self) -> None:
         start, memory, sockets = self._prepare(self)
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull, "rb") as null:
@@ -126,9 +136,6 @@ class WorkerProcess:
             self._channel = to_workers(self._heard, lambda: None)
             open_channel(self._reactor, ours.fileno(), ours.family, self._channel)
         self.pid = self._transport.pid
-        self._started_at = self._reactor.seconds()
-        self._unanswered = 0
-        self._reason = ""
         self.send(start)
 
     def send(self, message: msgspec.Struct) -> None:
@@ -194,9 +201,13 @@ class WorkerProcess:
             self._channel.transport.loseConnection()
         self._channel = None
         self._on_end(self)
-        if self._stopping:
-            return
-        why = self._reason or _how(failure)
+        if not self._stopping:
+            self._not_running(self._reason or _how(failure), pid)
+
+    def _not_running(self, why: str, pid: int) -> None:
+        """
+        Start the process again after a pause, or give it up.
+        """
         self._failures = 0 if self._was_ready else self._failures + 1
         if not self._was_ready and (self._reason or self._failures == STARTS):
             self._given_up(self._reason or f"worker {self.number} ended {STARTS} times before it was ready: {why}")

@@ -18,7 +18,7 @@ from dcm_ws.http.report import Report
 K = TypeVar("K")
 V = TypeVar("V")
 
-GATHERINGS_A_SECOND = 10.0
+GATHERINGS_A_SECOND = 20.0
 """
 How often a worker asks the others for each report at most.
 """
@@ -58,11 +58,11 @@ Asks all other workers for their C{health}, C{stats}, C{metrics} or C{ready}, wi
 
 class Joined(Generic[K, V]):
     """
-    A function with a Deferred that is called a limited number of times a second.  Calls that come while it is busy, or
-    too soon, share its last result.
+    A function with a Deferred that is called a limited number of times a second.  Beyond that, its last result is
+    returned.  Calls that come while it is busy share the result.
 
     @param now: monotonic seconds.
-    @param most: calls in a second, one after the other.
+    @param most: calls at once, and in each second.
     """
 
     def __init__(
@@ -70,26 +70,31 @@ class Joined(Generic[K, V]):
     ) -> None:
         self._make = make
         self._now = now
-        self._pause = 1.0 / most
-        self._results: dict[K, tuple[float, V]] = {}
+        self._most = most
+        self._left = most
+        self._filled_at = now()
+        self._results: dict[K, V] = {}
         self._waiting: dict[K, list[Deferred[V]]] = {}
 
     def __call__(self, key: K) -> Deferred[V]:
-        known = self._results.get(key)
-        if known is not None and self._now() - known[0] < self._pause:
-            return succeed(known[1])
         answer: Deferred[V] = Deferred()
         if key in self._waiting:
             self._waiting[key].append(answer)
-        else:
-            self._waiting[key] = [answer]
-            self._make(key).addCallbacks(self._made, self._failed, callbackArgs=(key,), errbackArgs=(key,))
+            return answer
+        now = self._now()
+        self._left = min(self._most, self._left + (now - self._filled_at) * self._most)
+        self._filled_at = now
+        if self._left < 1.0 and key in self._results:
+            return succeed(self._results[key])
+        self._left = max(0.0, self._left - 1.0)
+        self._waiting[key] = [answer]
+        self._make(key).addCallbacks(self._made, self._failed, callbackArgs=(key,), errbackArgs=(key,))
         return answer
 
     def _made(self, value: V, key: K) -> None:
         if len(self._results) >= _KEYS:
             self._results.clear()
-        self._results[key] = (self._now(), value)
+        self._results[key] = value
         for answer in self._waiting.pop(key):
             answer.callback(value)
 
