@@ -21,6 +21,7 @@ NAMES = {
     "dcm_ws.tap",
     "dcm_ws.timers",
     "dcm_ws.websocket.WebSocketConnection",
+    "dcm_ws.workers",
 }
 
 
