@@ -68,6 +68,12 @@ class Renew(msgspec.Struct, tag=True):
     database: str | None
 
 
+class Running(msgspec.Struct, tag=True):
+    """
+    From a worker: it answers questions.
+    """
+
+
 class Ready(msgspec.Struct, tag=True):
     """
     From a worker: it serves clients.
@@ -158,7 +164,7 @@ class Gathered(msgspec.Struct, tag=True):
 
 
 ToWorker = Start | Drain | Check | Renew | Located | Ask | Gathered
-FromWorker = Ready | Failed | Check | Locate | Gather | Answer
+FromWorker = Running | Ready | Failed | Check | Locate | Gather | Answer
 
 
 def _plain(value: object) -> object:

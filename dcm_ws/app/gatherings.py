@@ -50,7 +50,7 @@ class Gatherings:
 
     def ask(self, asker: WorkerProcess, question: Gather, workers: Sequence[WorkerProcess]) -> None:
         """
-        Ask all workers but the one that wants to know; those that are not ready have no answer.
+        Ask all workers but the one that wants to know; those that have not started yet have no answer.
         """
         others = [worker for worker in workers if worker is not asker]
         parts = [Part(worker.number, worker.pid) for worker in others]
@@ -58,7 +58,7 @@ class Gatherings:
         number = next(self._numbers)
         self._open[number] = gathering
         for worker in others:
-            if worker.is_ready:
+            if worker.is_running:
                 worker.send(Ask(number, question.what, question.names))
             else:
                 gathering.waiting.pop(worker.number, None)

@@ -7,10 +7,12 @@ Each worker counts its own in its region of the common memory, and reads those o
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 
 from dcm_ws.app.node_memory import SHARES, NodeMemory
 
 _TRIES = 100
+_KEYS = 4096
 
 
 class Region:
@@ -110,7 +112,9 @@ class Tally:
     """
 
     def __init__(self, memory: NodeMemory, worker: int, regions: list[Region], share: int, *, by_address: bool) -> None:
-        self._hash = memory.plan.hash_of
+        plan, kind = memory.plan, str(share)
+        # an address that connects once mostly does so again
+        self._key = lru_cache(_KEYS)(lambda address: plan.hash_of(kind, address))
         self._own = regions[worker]
         self._others = regions[:worker] + regions[worker + 1 :]
         self._share = share
@@ -167,6 +171,3 @@ class Tally:
         self._own.totals[self._share] -= 1
         if self._by_address:
             self._own.remove(self._key(address))
-
-    def _key(self, address: str) -> int:
-        return self._hash(str(self._share), address)

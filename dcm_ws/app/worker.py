@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from dcm_ws.app import process
 from dcm_ws.app.build import build_service
-from dcm_ws.app.control import CONTROL, MEMORY, Failed, Ready, Start, open_channel, read_start
+from dcm_ws.app.control import CONTROL, MEMORY, Failed, Ready, Running, Start, open_channel, read_start
 from dcm_ws.app.errors import StartError
 from dcm_ws.app.link import Link
 from dcm_ws.app.logs import make_observer, missing_line
@@ -94,6 +94,7 @@ class _Worker:
         reactor.callWhenRunning(self._writer.start)
         reactor.callWhenRunning(self._take_signals)
         reactor.callWhenRunning(self._service.startService)
+        reactor.callWhenRunning(self.link.channel.send, Running())
         reactor.callWhenRunning(process.spare_full_collections)
         reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
         reactor.addSystemEventTrigger("after", "shutdown", self._writer.stop)

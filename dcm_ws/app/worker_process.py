@@ -27,6 +27,7 @@ from dcm_ws.app.control import (
     Failed,
     FromWorker,
     Ready,
+    Running,
     Start,
     open_channel,
     to_workers,
@@ -66,6 +67,7 @@ class WorkerProcess:
     @param ended: called with this object when the process has ended.
 
     @ivar pid: of the process; 0 if there is none.
+    @ivar is_running: it answers questions.
     @ivar is_ready: it serves clients.
     @ivar restarts: how often it was started again.
     """
@@ -84,7 +86,7 @@ class WorkerProcess:
     ) -> None:
         self.number = number
         self.pid = 0
-        self.is_ready = False
+        self.is_running = self.is_ready = False
         self.restarts = 0
         self._reactor = reactor
         self._relay = relay
@@ -187,6 +189,8 @@ class WorkerProcess:
         match message:
             case Check():
                 pass
+            case Running():
+                self.is_running = True
             case Ready():
                 self.is_ready = self._was_ready = True
                 self._on_ready(self)
@@ -196,7 +200,8 @@ class WorkerProcess:
                 self._received(self, message)
 
     def _died(self, failure: Failure) -> None:
-        pid, self.pid, self.is_ready = self.pid, 0, False
+        pid, self.pid = self.pid, 0
+        self.is_running = self.is_ready = False
         if self._channel is not None and self._channel.transport is not None:
             self._channel.transport.loseConnection()
         self._channel = None
