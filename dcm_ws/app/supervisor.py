@@ -122,22 +122,17 @@ class Supervisor(MultiService):
         self._reactor.callWhenRunning(_log.info, "ready")
         return self
 
-    def use_secrets(self, secrets: Sequence[str]) -> None:
+    def renew(self, secrets: Sequence[str], database: str | None) -> None:
         """
-        From now on all workers accept tokens that are signed with one of C{secrets}.
+        From now on have all workers accept tokens that are signed with one of C{secrets}, and make new connections to
+        the database with the URL C{database}.
         """
         first, *more = secrets
         self._settings = replace(self._settings, secret=first, more_secrets=tuple(more))
-
-    def use_database(self, url: str | None) -> None:
-        """
-        From now on all workers make new connections to the database with C{url}.
-        """
-        if url is not None and self._settings.database is not None:
-            self._settings = replace(self._settings, database=url)
-        message = Renew(list(self._settings.secrets), url)
+        if database is not None and self._settings.database is not None:
+            self._settings = replace(self._settings, database=database)
         for worker in self._workers:
-            worker.send(message)
+            worker.send(Renew(list(secrets), database))
 
     def kill(self) -> None:
         """

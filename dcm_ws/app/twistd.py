@@ -4,7 +4,7 @@ What C{twistd dcm-ws} runs: the service in a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any, cast
@@ -37,19 +37,23 @@ def makeService(options: Options) -> IService:
     workers = worker_count(options.settings)
     logged = _LoggedService(options, reactor)
     service: DCMService | Supervisor
+    renew: Callable[[Sequence[str], str | None], object]
+    kill: Callable[[], object]
     if workers > 1:
-        service = Supervisor(options.settings, reactor, workers, relay=logged.relay, dropped=logged.dropped)
-        kill: Callable[[], object] = service.kill
+        service = supervisor = Supervisor(
+            options.settings, reactor, workers, relay=logged.relay, dropped=logged.dropped
+        )
+        renew, kill = supervisor.renew, supervisor.kill
     else:
         process.tune()
-        service = make_service(replace(options.settings, workers=1), reactor)
-        logged.dropped = service.counts.limits.log_buffer
-        kill = _nothing
+        service = single = make_service(replace(options.settings, workers=1), reactor)
+        logged.dropped = single.counts.limits.log_buffer
+        renew, kill = partial(_renew, single), _nothing
     service.ready.addErrback(process.end, reactor)
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(process.spare_full_collections)
-    hang_up = partial(_read_secrets_again, options, service)
+    hang_up = partial(_read_again, options, renew)
     reactor.callWhenRunning(process.install_signals, reactor, hang_up, kill)
     service.setServiceParent(logged)
     return logged
@@ -59,14 +63,18 @@ def _nothing() -> None:
     pass
 
 
-def _read_secrets_again(options: Options, service: DCMService | Supervisor) -> None:
+def _renew(service: DCMService, secrets: Sequence[str], database: str | None) -> None:
+    service.use_secrets(secrets)
+    service.use_database(database)
+
+
+def _read_again(options: Options, renew: Callable[[Sequence[str], str | None], object]) -> None:
     try:
         settings = options.read_settings()
     except SettingsError as error:
         _log.error("the secrets stay as they are: {reason}", reason=error)
     else:
-        service.use_secrets(settings.secrets)
-        service.use_database(settings.database)
+        renew(settings.secrets, settings.database)
 
 
 class _LoggedService(MultiService):

@@ -151,7 +151,8 @@ class WorkerProcess:
         """
         Kill the process if it has not answered for too long, and ask it again.
         """
-        if not self.pid:
+        # to start may take long on a busy machine
+        if not self.is_running:
             return
         # counted, since the supervisor may have been stopped as well
         if self._unanswered >= CHECKS:

@@ -4,6 +4,7 @@ What production limits and development does not.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from dcm_ws.app.modes import (
     connections_per_address,
     http_per_address,
+    of_one_worker,
     origin_patterns,
     rate_burst,
     rate_bytes,
     rate_limit,
+    worker_count,
 )
 from dcm_ws.app.settings import Settings
 from dcm_ws.http.origins import SAME_HOST
@@ -90,3 +93,25 @@ def test_messages_at_once(rate: float | None, burst: float | None, found: float)
     otherwise.
     """
     assert rate_burst(settings(production=True, rate_limit=rate, rate_burst=burst)) == found
+
+
+def test_number_of_workers() -> None:
+    """
+    C{auto} is one worker for each core.
+    """
+    assert worker_count(Settings()) == 1
+    assert worker_count(Settings(workers=3)) == 3
+    assert worker_count(Settings(workers=0)) == len(os.sched_getaffinity(0))
+
+
+def test_memory_is_divided_among_workers() -> None:
+    """
+    Limits of memory are for all workers together, and none of them becomes 0; limits per client stay as they are.
+    """
+    one = of_one_worker(Settings(workers=3, max_agents=10, max_keys=1), 3)
+    assert one.workers == 1
+    assert one.max_agents == 4
+    assert one.max_keys == 1
+    assert one.max_partial_bytes * 3 >= Settings().max_partial_bytes
+    assert one.max_send_buffer == Settings().max_send_buffer
+    assert one.max_connections == Settings().max_connections

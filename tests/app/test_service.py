@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from dcm_ws.app.build import make_service
 from dcm_ws.app.errors import StartError
 from dcm_ws.app.service import DCMService
-from dcm_ws.app.settings import Settings
+from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.core.session import Origin
 from tests.fakes import RecordingPeer
 
@@ -102,3 +102,11 @@ def test_new_secrets() -> None:
     assert service._identity.secrets == ("a", "b")
     service.use_database("postgresql://localhost/x")
     service.use_database(None)
+
+
+def test_application_has_no_workers() -> None:
+    """
+    An application that embeds the service cannot have workers, and an error says so.
+    """
+    with pytest.raises(SettingsError, match="an application cannot have workers"):
+        make_service(Settings(workers=2), Reactor())

@@ -7,6 +7,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from dcm_ws.app.commandline import Options
+from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.reading import settings_of
 from dcm_ws.app.settings import DEFAULT_SECRET, Settings, SettingsError
 from dcm_ws.app.sources import merge
@@ -514,3 +515,28 @@ def test_production_needs_a_database(arguments: list[str]) -> None:
     assert (
         chosen("--production", WS_AUTH_SECRET=SECRET, DB_NAME="dcm").database == "postgresql://dcm@localhost:5432/dcm"
     )
+
+
+@pytest.mark.parametrize(("text", "count"), [("auto", 0), ("1", 1), ("64", 64)])
+def test_workers(text: str, count: int) -> None:
+    """
+    --workers takes a number, or auto, which is kept as 0.
+    """
+    assert chosen("--workers", text).workers == count
+
+
+@pytest.mark.parametrize("text", ["0", "65", "-1", "all", "2.5"])
+def test_bad_workers(text: str) -> None:
+    """
+    No other text is a number of workers; 0 is not auto on a command line.
+    """
+    with pytest.raises(SettingsError, match="--workers must be"):
+        chosen("--workers", text)
+
+
+def test_text_of_auto() -> None:
+    """
+    What stands for auto is shown as auto.
+    """
+    kind = BY_NAME["workers"].kind
+    assert [kind.written(value) for value in (0, 1, 4)] == ["auto", "1", "4"]
