@@ -44,7 +44,9 @@ SMALLEST = frozenset({"dcm_ws_journal_last_flush_timestamp_seconds"})
 Families of which the smallest value counts.
 """
 
-STATES = frozenset({"dcm_ws_database_state", "dcm_ws_log_engine", "dcm_ws_log_state"})
+STATES = frozenset(
+    {"dcm_ws_bus_engine", "dcm_ws_bus_state", "dcm_ws_database_state", "dcm_ws_log_engine", "dcm_ws_log_state"}
+)
 """
 Families that are 1 for one state: for the worst of all workers.
 """

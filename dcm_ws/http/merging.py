@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-BAD_LAST = ("up", "none", "postgres", "following", "stopped", "standby", "memory", "connecting", "down")
+BAD_LAST = ("up", "none", "nats", "postgres", "following", "stopped", "standby", "memory", "connecting", "down")
 """
-States of the database and of the log, and where the log is, the worst last.  The worst of all workers is the one of the
+States and engines of the database, the log and the bus, the worst last.  The worst of all workers is the one of the
 service.
 """
 

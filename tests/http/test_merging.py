@@ -13,10 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dcm_ws.core.counts import Counts, Histogram
+from dcm_ws.http.bus_metrics import ENGINES as BUS_ENGINES
+from dcm_ws.http.bus_metrics import STATES as BUS_STATES
 from dcm_ws.http.common_metrics import LARGEST, SMALLEST, STATES, Family, MergedMetrics, Sampled, to_families
 from dcm_ws.http.families import counter, gauge, histogram, one_of, plain
 from dcm_ws.http.gathering import CommonReports, Gathered, Joined, Said, families_of
-from dcm_ws.http.log_metrics import ENGINES
+from dcm_ws.http.log_metrics import ENGINES as LOG_ENGINES
 from dcm_ws.http.log_metrics import STATES as LOG_STATES
 from dcm_ws.http.merging import BAD_LAST, merge_health, merge_stats, worst
 from dcm_ws.http.metrics import STATES as DATABASE_STATES
@@ -112,12 +114,13 @@ def test_status(clock: Clock, states: tuple[str, ...], status: str) -> None:
 
 def test_worst_state() -> None:
     """
-    Every state of the database and of the log has its place in the order, and every place where the log may be.
+    Every state of the database, the log and the bus has its place in the order, and so has every engine.
     """
     assert worst(["up", "down", "connecting"]) == "down"
     assert worst(["up", "standby"]) == "standby"
     assert worst(["1.0.0", "1.1.0"]) == "1.0.0"
-    assert set(DATABASE_STATES) | set(LOG_STATES) | set(ENGINES) <= set(BAD_LAST)
+    states = set(DATABASE_STATES) | set(LOG_STATES) | set(BUS_STATES)
+    assert states | set(LOG_ENGINES) | set(BUS_ENGINES) <= set(BAD_LAST)
 
 
 # asking
