@@ -140,13 +140,16 @@ class Behind:
         """
         return [pos for pos, owed in islice(self.owed.items(), most) if owed.event is None]
 
-    def lanes(self, subscriptions: Mapping[str, int]) -> dict[str, int]:
+    def lanes(self, subscriptions: Mapping[str, int], *, resumed: bool = True) -> dict[str, int]:
         """
         The position in each channel after which there may be something for the client.
+
+        @param resumed: also what it has resumed, and not only what its agent has to get.
         """
-        live, resumed, missed = self.live, self.resumed, self.missed
+        live, missed = self.live, self.missed
+        asked = self.resumed if resumed else {}
         lanes = {
-            name: min(max(live, since), resumed.get(name, NEVER), missed.get(name, NEVER))
+            name: min(max(live, since), asked.get(name, NEVER), missed.get(name, NEVER))
             for name, since in subscriptions.items()
         }
         for name, (pos, upto) in self.inherited.items():

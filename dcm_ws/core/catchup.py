@@ -177,15 +177,17 @@ class CatchUp:
     def waiting(self, others: Sequence[Session], channels: Set[str]) -> dict[str, int]:
         """
         The position in each of some channels after which something waits for other connections of an agent, so that one
-        which is subscribed there now has to be sent it first.
+        which is subscribed there now has to be sent it first.  What those have resumed is for them alone.
 
         @param others: these connections, the oldest first.
         """
         places: dict[str, int] = {}
         for other in reversed(others):
             if other.behind is not None:
-                for name, pos in self.places(other)[1].items():
-                    if name in channels and pos < self._log.head:
+                after, lanes = other.behind.after, other.behind.lanes(self._registry.since(other), resumed=False)
+                for name in channels & lanes.keys():
+                    pos = max(after, lanes[name])
+                    if pos < self._log.head:
                         places[name] = min(pos, places.get(name, pos))
             # what waits there for the older ones it had taken over itself
             channels = channels - self._registry.channels(other)

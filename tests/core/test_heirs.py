@@ -171,6 +171,21 @@ def test_newer_connection_that_resumes(core: Core) -> None:
     assert sorted(data for _, data in read(heir)) == [0, 1, 2, 3]
 
 
+def test_what_another_connection_resumes_is_not_taken_over(core: Core) -> None:
+    """
+    The agent has had it.  Only what is not sent when that connection ends goes to the next one.
+    """
+    publish(core, 0, 1)
+    old = joined(core, quiet=True)
+    resume = {"epoch": core.log.epoch, "pos": 0, "channels": ["topics/t"]}
+    old.receive(json.dumps({"type": "auth", "agent_id": "ann", "durable": True, "resume": resume}).encode())
+    heir = connection(core, "topics/t")
+    assert read(heir) == [("topics/t", 0)]
+    publish(core, 2)
+    old.leave()
+    assert [data for _, data in read(heir)] == [2, 1]
+
+
 def test_newer_connection_that_gets_a_channel_by_another_auth(core: Core) -> None:
     """
     The channel of the DCM session that it names then.

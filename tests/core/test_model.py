@@ -200,7 +200,7 @@ class Model:
         owed = what_is_owed(client)
         client.owed.clear()
         client.inherited = {}
-        in_log, client.missed = client.in_log, {}
+        kept, in_log, client.missed = self.places_of(self.kept(client)), client.in_log, {}
         agent = client.present
         if agent is None:
             return
@@ -211,11 +211,12 @@ class Model:
             heir = others[-1]
             new = {number: owed[number] for number in owed if number not in heir.owed}
             # a newer one has taken over what waits in its own channels
-            newer = self.connections[agent][-1] is heir
+            taken = kept if self.connections[agent][-1] is heir else {}
             spans = {
-                name: range(pos + 1, min(heir.channels.get(name, self.head), self.head) + 1)
+                name: range(pos + 1, min(heir.channels[name], taken.get(name, self.head)) + 1)
+                if name in heir.channels
+                else range(pos + 1, self.head + 1)
                 for name, pos in places.items()
-                if not newer or name not in heir.channels
             }
             self.catch_up(heir, {}, self.logged(spans, spans, TRACKED), new)
             return
@@ -334,11 +335,21 @@ class Model:
         wanted = set(channels)
         for other in reversed(self.connections.get(client.present or "", [])):
             if other is not client:
-                for name, pos in self.places_of(other.in_log).items():
+                for name, pos in self.places_of(self.kept(other)).items():
                     if name in wanted:
                         places[name] = min(pos, places.get(name, pos))
                 wanted -= other.channels.keys()
         return places
+
+    def kept(self, client: ModelClient) -> dict[int, set[str]]:
+        """
+        What waits for it in the log, without what it has resumed.
+        """
+        kept = {number: set(names) for number, names in client.missed.items()}
+        for number, names in client.waiting.items():
+            pos = self.history[number].pos
+            kept.setdefault(number, set()).update(name for name in names if pos > client.channels[name])
+        return kept
 
     def places_of(self, in_log: dict[int, set[str]]) -> dict[str, int]:
         """

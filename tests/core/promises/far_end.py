@@ -16,6 +16,9 @@ from dcm_ws.protocol.errors import CloseCode
 from tests.core.promises.ledger import Event
 from tests.fakes import split_frames
 
+# a replay yields None to let others have their turn
+_END = b"end"
+
 
 class Arrival(NamedTuple):
     """
@@ -75,7 +78,7 @@ class Connection:
         self.alone = True
         self.floor = 1 << 62
         self.inherited: set[Event] = set()
-        self._replaying: Iterator[bytes] | None = None
+        self._replaying: Iterator[bytes | None] | None = None
 
     @property
     def agent(self) -> str | None:
@@ -101,7 +104,7 @@ class Connection:
     def offer(self, name: str, frame: bytes) -> None:
         self.send(frame)
 
-    def replay(self, frames: Iterator[bytes]) -> None:
+    def replay(self, frames: Iterator[bytes | None]) -> None:
         self._replaying = frames
         self.pump(self._eager)
 
@@ -131,12 +134,12 @@ class Connection:
         for _ in range(most):
             if self._replaying is None:
                 break
-            frame = next(self._replaying, None)
-            if frame is None:
+            frame = next(self._replaying, _END)
+            if frame is _END:
                 self._replaying = None
-            elif not frame:
-                break
-            else:
+            elif frame is not None:
+                if not frame:
+                    break
                 some = True
                 self.send(frame)
         return some
