@@ -84,7 +84,6 @@ class Resumption:
         """
         agent = session.present
         others = [] if agent is None else self._clients.others(session, agent)
-        upto = self._left_to(others[-1], session) if others else {}
         events = self._deliveries.release(session, forget=agent is None)
         waiting, places = self._catch_up.end(session, stays=stays)
         if agent is None:
@@ -106,21 +105,13 @@ class Resumption:
             owed[pos] = owed[pos]._replace(event=redriven[pos].event)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
-        head = self._catch_up.head
+        since, head = self._registry.since(heir), self._catch_up.head
+        if heir is next(reversed(self._clients.connections[agent])):
+            # it has taken over what waited in its channels
+            places = {name: pos for name, pos in places.items() if name not in since}
         # what waits in the log for this one and not for the heir, which is not subscribed, or was not yet
-        spans = {name: (pos, upto.get(name, head)) for name, pos in places.items()}
-        self._hand_over(heir, owed, {name: (pos, end) for name, (pos, end) in spans.items() if pos < end})
-
-    def _left_to(self, heir: Session, session: Session) -> dict[str, int]:
-        """
-        The position in each channel of C{heir} up to which it may not have what waits for C{session}.
-        """
-        upto = dict(self._registry.since(heir))
-        if heir is next(reversed(self._clients.connections[session.name])):
-            # it has taken over what is after that
-            for name, pos in self._catch_up.waiting([session], upto.keys()).items():
-                upto[name] = min(pos, upto[name])
-        return upto
+        spans = {name: (pos, min(since.get(name, head), head)) for name, pos in places.items()}
+        self._hand_over(heir, owed, {name: (pos, upto) for name, (pos, upto) in spans.items() if pos < upto})
 
     def _hand_over(
         self, heir: Session, owed: Mapping[int, Owed], inherited: Mapping[str, tuple[int, int]] | None = None

@@ -200,7 +200,7 @@ class Model:
         owed = what_is_owed(client)
         client.owed.clear()
         client.inherited = {}
-        kept, in_log, client.missed = self.places_of(self.kept(client)), client.in_log, {}
+        in_log, client.missed = client.in_log, {}
         agent = client.present
         if agent is None:
             return
@@ -211,12 +211,11 @@ class Model:
             heir = others[-1]
             new = {number: owed[number] for number in owed if number not in heir.owed}
             # a newer one has taken over what waits in its own channels
-            taken = kept if self.connections[agent][-1] is heir else {}
+            newer = self.connections[agent][-1] is heir
             spans = {
-                name: range(pos + 1, min(heir.channels[name], taken.get(name, self.head)) + 1)
-                if name in heir.channels
-                else range(pos + 1, self.head + 1)
+                name: range(pos + 1, heir.channels.get(name, self.head) + 1)
                 for name, pos in places.items()
+                if not newer or name not in heir.channels
             }
             self.catch_up(heir, {}, self.logged(spans, spans, TRACKED), new)
             return

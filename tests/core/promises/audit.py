@@ -163,6 +163,9 @@ class Audit:
     def _misses(self, connection: Connection, agent: Agent | None, event: Event) -> bool:
         if agent is not None and any(name == agent.name for name, _ in event.agents) and agent.name not in event.acked:
             return True
+        if event in connection.inherited:
+            # what has been acknowledged on another connection may be missed, as it may come again
+            return True
         assert self.core is not None and connection.session is not None
         return any(
             (event, channel) not in connection.shown

@@ -173,17 +173,27 @@ class Course:
             if not connection.alone:
                 for other in agent.connections:
                     other.alone = False
+            self._take_over(connection, agent)
         token = sign(SECRET, app.agent, None, self.core.world.wall_ms())
         self._ask(app, "auth", token=token, resume=position)
         assert connection.session is not None
         channels = self.core.registry.channels(connection.session)
         promise(channels >= restored | {f"agents/{app.agent}"}, f"{app.agent} gets {channels}, and had {restored}")
 
+    def _take_over(self, connection: Connection, agent: Agent) -> None:
+        """
+        What other connections have not been sent may come here, also if the agent has acknowledged it on yet another.
+        """
+        for other in agent.connections:
+            connection.inherited |= other.inherited.union(event for event in other.due.values() if event.tracked)
+
     def subscribe(self, app: Application, channel: str) -> None:
         """
         Subscribe to a channel, where that is allowed.
         """
         if self._is_up(app):
+            if app.connection is not None and app.connection.agent is not None:
+                self._take_over(app.connection, self.agents[app.connection.agent])
             self._ask(app, "subscribe", (channel,), channel=channel)
 
     def unsubscribe(self, app: Application, channel: str) -> None:

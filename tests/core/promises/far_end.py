@@ -51,7 +51,7 @@ class Connection:
     @ivar told: events that it knows to have left the log.
     @ivar told_upto: the last position of those.
     @ivar alone: its agent had no other connection during its time.
-    @ivar inherited: what its agent had to get when it authenticated, and what other connections left since.
+    @ivar inherited: what its agent had to get when it authenticated, and what may come from other connections.
     @ivar floor: everything up to this position was sent to its agent before.
     """
 
