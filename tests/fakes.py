@@ -23,7 +23,7 @@ from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.pooled import Pool
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import Bus, Owners, World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.http.addresses import TrustedProxies
@@ -71,6 +71,9 @@ def make_core(
     ephemeral: tuple[str, ...] = (),
     now: Callable[[], float] | None = None,
     random: Callable[[int], str] | None = None,
+    counts: Counts | None = None,
+    owners: Owners | None = None,
+    bus: Bus | None = None,
     pool: Callable[[str, Allowance], Pool] | None = None,
     clients_elsewhere: Callable[[], int] | None = None,
     **choices: Any,
@@ -80,6 +83,8 @@ def make_core(
 
     @param now: monotonic seconds for all but the deliveries and the memory; those of C{clock} if it is None.
     @param random: as in L{World}; the same for each core if it is None.
+    @param counts: of the core; its own if it is None.
+    @param owners: and C{bus}: None for a service without other nodes.
     @param pool: and C{clients_elsewhere}: as in L{assemble}.
     """
     world = make_world(clock)
@@ -94,7 +99,7 @@ def make_core(
     }
     keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
-    counts, changed = Counts(), Changed()
+    counts, changed = counts or Counts(), Changed()
     return assemble(
         world if now is None else replace(world, now=now),
         Rules(**(RULES | rules)),
@@ -118,6 +123,8 @@ def make_core(
         ephemeral=Ephemeral(ephemeral),
         changed=changed,
         keep_durable=86_400.0,
+        owners=owners,
+        bus=bus,
         max_pending=(QUEUE_LIMITS | queue)["max_pending"],
         pool=pool,
         clients_elsewhere=clients_elsewhere,
@@ -210,6 +217,7 @@ class RecordingPeer:
     @ivar unsent: much of what was sent waits for the far end.
     @ivar unread: what came from the far end has not been read yet.
     @ivar trusted: its client has authenticated.
+    @ivar stopped: what the far end sends is not read.
     @ivar looks: how often it was told that there may be more of a replay.
     """
 
@@ -220,6 +228,7 @@ class RecordingPeer:
         self.unread = False
         self.unsent = False
         self.trusted = False
+        self.stopped = False
         self.replaying: Iterator[bytes | None] | None = None
 
     def send(self, frame: bytes) -> None:
@@ -262,6 +271,12 @@ class RecordingPeer:
 
     def trust(self) -> None:
         self.trusted = True
+
+    def stop_reading(self) -> None:
+        self.stopped = True
+
+    def read_on(self) -> None:
+        self.stopped = False
 
     def take(self) -> list[dict[str, Any]]:
         """

@@ -46,6 +46,7 @@ class Change(Struct, omit_defaults=True):
     @ivar gone: everything of before is gone.  What else is here holds after that.
     @ivar owed: what is owed now and was not, or was sent again.
     @ivar settled: the positions of what is not owed any more.
+    @ivar gen: how often the agent had been taken by a node of the cluster when this was written; 0 without a cluster.
     """
 
     gone: bool = False
@@ -55,6 +56,7 @@ class Change(Struct, omit_defaults=True):
     settled: list[Position] = []
     durable: bool | UnsetType = UNSET
     left: Position | UnsetType | None = UNSET
+    gen: Position = 0
 
     @property
     def is_end(self) -> bool:
@@ -114,6 +116,13 @@ def fold(state: AgentState | None, change: Change) -> AgentState | None:
     )
 
 
+def stamped(change: bytes, gen: int) -> bytes:
+    """
+    A change (JSON), which is not empty, with its C{gen}.
+    """
+    return b'{"gen":%d,%b' % (gen, change[1:])
+
+
 def merge(first: Change, then: Change) -> Change:
     """
     One change in place of two.  What C{first} added and C{then} settled stays settled: C{first} may have been written
@@ -140,21 +149,27 @@ class AgentStates:
     Somebody may have written into these tables by hand.  What cannot be read is left out.
 
     @ivar states: by agent.
+    @ivar gens: how often agents were taken by a node of the cluster, of those that were.
     @ivar bad: how many states or changes could not be read.
     @ivar errors: what is wrong with the first of them.
     """
 
     def __init__(self) -> None:
         self.states: dict[str, AgentState] = {}
+        self.gens: dict[str, int] = {}
         self.bad = 0
         self.errors: list[str] = []
 
-    def add_state(self, agent: str, state: str | bytes) -> None:
+    def add_state(self, agent: str, state: str | bytes, gen: int = 0) -> None:
         """
         A row of C{dcm_ws.agent}.
 
         @param state: JSON.
+        @param gen: how often the agent was taken by a node of the cluster.  Changes with another number are left out:
+            they were written by a node that had lost the agent and did not know it yet.
         """
+        if gen:
+            self.gens[agent] = gen
         try:
             self.states[agent] = decode_state(state)
         except msgspec.DecodeError as error:
@@ -172,15 +187,26 @@ class AgentStates:
             self._is_bad(f"a row of changes cannot be read: {error}")
             return
         for agent, raw in by_agent.items():
-            try:
-                state = fold(self.states.get(agent), decode_change(raw))
-            except msgspec.DecodeError as error:
-                self._is_bad(f"a change of agent {agent!r} cannot be read: {error}")
-                continue
-            if state is None:
-                self.states.pop(agent, None)
-            else:
-                self.states[agent] = state
+            self.add_change(agent, raw)
+
+    def add_change(self, agent: str, raw: str | bytes | Raw) -> None:
+        """
+        One change of an agent.
+
+        @param raw: JSON.
+        """
+        try:
+            change = decode_change(raw)
+        except msgspec.DecodeError as error:
+            self._is_bad(f"a change of agent {agent!r} cannot be read: {error}")
+            return
+        if change.gen != self.gens.get(agent, 0):
+            return
+        state = fold(self.states.get(agent), change)
+        if state is None:
+            self.states.pop(agent, None)
+        else:
+            self.states[agent] = state
 
     def _is_bad(self, error: str) -> None:
         self.bad += 1

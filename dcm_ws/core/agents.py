@@ -208,6 +208,40 @@ class AgentMemory:
         if self.kept > self._max_kept:
             self._shorten()
 
+    def take_over(self, agent: str, absence: Absence, ago: float) -> None:
+        """
+        Another node, or the database, had this of C{agent}, which is about to return.
+
+        @param ago: seconds since it left.
+        """
+        if ago < self._keep_of(absence):
+            # as if it had just left, so that those that have left earlier stay in front
+            self.left(agent, absence, f" taken {agent}")
+        elif ago < self._keep_subscriptions:
+            self.remember(agent, frozenset(absence.channels), f" taken {agent}", durable=absence.durable)
+
+    def settle(self, agent: str, event_id: str, pos: int) -> None:
+        """
+        C{agent}, which is away, has acknowledged something at another node.
+
+        @param event_id: empty if it has acknowledged everything up to C{pos}.
+        """
+        for kept in self._absences:
+            entry = kept.get(agent)
+            if entry is not None:
+                until, absence = entry
+                owed = {at: one for at, one in absence.owed.items() if (one.id != event_id if event_id else at > pos)}
+                self.kept -= len(absence.owed) - len(owed)
+                kept[agent] = until, absence._replace(owed=owed)
+
+    def release(self, agent: str) -> None:
+        """
+        Another node has C{agent} now: forget it, which is no loss.
+        """
+        self._take(agent)
+        if agent in self._subscriptions:
+            self._forget(agent)
+
     def _keep_of(self, absence: Absence) -> float:
         return self.keep_deliveries if absence.durable else min(KEEP_DELIVERIES, self.keep_deliveries)
 

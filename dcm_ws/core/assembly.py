@@ -26,8 +26,10 @@ from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.loading import Loading
+from dcm_ws.core.other_nodes import OtherNodes
+from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.pooled import Pool
-from dcm_ws.core.ports import Log, World
+from dcm_ws.core.ports import Bus, Log, Owners, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
@@ -64,6 +66,7 @@ class Core:
     charges: Charges
     journal: Journal
     loading: Loading
+    ownership: Ownership
     interpreter: Interpreter
     stats: Stats
 
@@ -88,6 +91,8 @@ def assemble(
     changed: Changed,
     max_pending: int,
     keep_durable: float,
+    owners: Owners | None = None,
+    bus: Bus | None = None,
     pool: Callable[[str, Allowance], Pool] | None = None,
     clients_elsewhere: Callable[[], int] | None = None,
     hub: type[Hub] = Hub,
@@ -105,6 +110,8 @@ def assemble(
     @param deliveries: counts in C{counts}, as do C{memory} and C{letters}.
     @param changed: what C{deliveries} and C{memory} have got.
     @param keep_durable: seconds for which the deliveries of absent agents are kept while there is a journal.
+    @param owners: knows which node has which agent; None if this is the only node.
+    @param bus: to the other nodes; None if there are none.
     @param pool: as in L{Grants}.
     @param clients_elsewhere: as in L{Hub}.
     @param hub: the class of the hub.
@@ -137,8 +144,8 @@ def assemble(
         log=log,
         ephemeral=ephemeral,
         catch_up=catch_up,
+        bus=bus,
     )
-    presence = Presence(router, clients)
     resumption = Resumption(
         world,
         rules,
@@ -151,7 +158,35 @@ def assemble(
         letters=letters,
         catch_up=catch_up,
         changed=changed,
+        other_nodes=OtherNodes(counts, clients=clients, owners=owners),
     )
+    journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
+    loading = Loading(
+        world,
+        channels=channels,
+        clients=clients,
+        memory=memory,
+        letters=letters,
+        resumption=resumption,
+        journal=journal,
+        log=log,
+        keep_deliveries=keep_durable,
+    )
+    ownership = Ownership(
+        world,
+        counts,
+        clients=clients,
+        memory=memory,
+        letters=letters,
+        deliveries=deliveries,
+        catch_up=catch_up,
+        resumption=resumption,
+        journal=journal,
+        loading=loading,
+        changed=changed,
+        owners=owners,
+    )
+    presence = Presence(world, router, clients, bus=bus, ownership=ownership)
     identity = Identity(
         world,
         rules,
@@ -166,7 +201,6 @@ def assemble(
         catch_up=catch_up,
         changed=changed,
     )
-    journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
     the_hub = hub(
         world,
         rules,
@@ -190,6 +224,8 @@ def assemble(
         resumption=resumption,
         identity=identity,
         journal=journal,
+        ownership=ownership,
+        owners=owners,
     )
     log.attach(router.deliver, the_hub.reset)
     charges = Charges(world.now, counts, the_hub.close)
@@ -212,17 +248,8 @@ def assemble(
         hub=the_hub,
         charges=charges,
         journal=journal,
-        loading=Loading(
-            world,
-            channels=channels,
-            clients=clients,
-            memory=memory,
-            letters=letters,
-            resumption=resumption,
-            journal=journal,
-            log=log,
-            keep_deliveries=keep_durable,
-        ),
+        loading=loading,
+        ownership=ownership,
         interpreter=interpreter(
             world,
             rules,

@@ -5,8 +5,25 @@ The clients that are connected.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dcm_ws.core.session import Session
+
+
+class Elsewhere(NamedTuple):
+    """
+    An agent that another node has taken while connections of it were open here.
+
+    These get events as before, and nothing else: what the agent missed and owes is up to the other node.
+
+    @ivar node: the name of the other node.
+    @ivar channels: the other node sees to what the agent gets in these.
+    @ivar head: the end of the log when it took the agent.
+    """
+
+    node: str
+    channels: frozenset[str]
+    head: int
 
 
 @dataclass(slots=True)
@@ -19,7 +36,8 @@ class Clients:
     @ivar strangers: those of the observers that listen in production without having authenticated.
     @ivar behind: those that catch up with the log, and get what is logged from there.
     @ivar connections: the connections of each agent that has any, the oldest first.
-    @ivar shared: the agents that have several.
+    @ivar shared: the agents that have several, or one here and belong to another node.
+    @ivar elsewhere: the agents that have connections here, and are another node's.
     @ivar authenticated: how many have authenticated.
     """
 
@@ -29,6 +47,7 @@ class Clients:
     behind: set[Session] = field(default_factory=set)
     connections: dict[str, dict[Session, None]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
+    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     authenticated: int = 0
 
     def others(self, session: Session, agent: str) -> list[Session]:
@@ -46,6 +65,7 @@ class Clients:
         """
         for kept in (self.sessions, self.observers, self.strangers, self.behind, self.connections, self.shared):
             kept.clear()
+        self.elsewhere.clear()
         self.authenticated = 0
 
     def remove(self, session: Session) -> None:

@@ -355,6 +355,27 @@ class BusCounts:
 
 
 @dataclass(slots=True)
+class OwnerCounts:
+    """
+    What became of agents in a cluster.
+
+    @ivar taken: agents that this node took over.
+    @ivar given: agents that another node took, and was given by this one.
+    @ivar lost: agents that another node took without this one knowing, because the two could not speak to each other.
+    @ivar merged: connections that ended here after their agent had been taken, and left something for it.
+    @ivar refused: clients that were closed because their agent could not be taken.
+    @ivar take_seconds: how long clients waited for their agents.
+    """
+
+    taken: int = 0
+    given: int = 0
+    lost: int = 0
+    merged: int = 0
+    refused: int = 0
+    take_seconds: Histogram = field(default_factory=_latencies)
+
+
+@dataclass(slots=True)
 class Counts:
     """
     All counts of one service.
@@ -378,6 +399,7 @@ class Counts:
     engine: EngineCounts = field(default_factory=EngineCounts)
     journal: JournalCounts = field(default_factory=JournalCounts)
     bus: BusCounts = field(default_factory=BusCounts)
+    owners: OwnerCounts = field(default_factory=OwnerCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

@@ -161,6 +161,8 @@ class DeadLetters:
         self._of: dict[str, dict[int, DeadLetter]] = {}
         # what the database has to learn, if there is one: None for what has gone
         self._changed: dict[tuple[str, str], DeadLetter | None] | None = None
+        # the same, of those that another node has now
+        self._released: list[Listed] = []
         self.bytes = 0
         self.redriven = 0
 
@@ -173,6 +175,7 @@ class DeadLetters:
         """
         self._letters.clear()
         self._of.clear()
+        self._released = []
         self.bytes = self.redriven = 0
         self._changed = None
 
@@ -183,6 +186,14 @@ class DeadLetters:
         @param rows: in the order of dying.
         """
         self._changed = {}
+        self.take_over(rows)
+
+    def take_over(self, rows: Iterable[Listed]) -> None:
+        """
+        Have what the database, or another node, has.
+
+        @param rows: in the order of dying.
+        """
         now, now_ms = self._now(), self._wall_ms()
         for row in rows:
             if row.pos in self._of.get(row.agent, ()):
@@ -202,11 +213,29 @@ class DeadLetters:
             self._add(letter)
         self._make_room()
 
+    def release(self, agent: str) -> list[Listed]:
+        """
+        Another node has C{agent} now: forget its dead letters, and return those of which the database has to learn
+        still.  It does so with the next L{changes}.
+        """
+        assert self._changed is not None
+        released: list[Listed] = []
+        for letter in list(self._of.get(agent, {}).values()):
+            key = agent, letter.event.id
+            if key in self._changed:
+                released.append(listed(letter))
+            self.drop(letter)
+            # it is not gone
+            self._changed.pop(key, None)
+        self._released += released
+        return released
+
     def changes(self) -> LetterChanges:
         """
         What the database has to learn since the last call.
         """
-        changes = LetterChanges([], [])
+        changes = LetterChanges(self._released, [])
+        self._released = []
         changed, self._changed = self._changed or {}, None if self._changed is None else {}
         for key, letter in changed.items():
             if letter is None:
@@ -225,6 +254,8 @@ class DeadLetters:
             key = one.agent, one.event_id
             if key in self._letters:
                 self._changed.setdefault(key, self._letters[key])
+            elif key not in self._changed:
+                self._released.append(one)
         for key in changes.dropped:
             self._changed.setdefault(key, None)
 

@@ -33,7 +33,7 @@ class GivingUp:
         agent = session.present
         if agent is not None and any(_owes(other, event) for other in self._clients.others(session, agent)):
             return
-        if agent is not None and session.durable:
+        if agent is not None and session.durable and agent not in self._clients.elsewhere:
             self._letters.bury(agent, event, deliveries, reason)
         self.count(session)
 

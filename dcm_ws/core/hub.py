@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.arrivals import Arrivals
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Count, Counts
@@ -21,7 +22,8 @@ from dcm_ws.core.ids import client_id
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.liveness import Liveness
-from dcm_ws.core.ports import Log, Peer, World
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import Log, Owners, Peer, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Redriven, Resumption
@@ -75,6 +77,8 @@ class Hub:
         resumption: Resumption,
         identity: Identity,
         journal: Journal,
+        ownership: Ownership,
+        owners: Owners | None,
     ) -> None:
         self._world = world
         self._rules = rules
@@ -104,6 +108,15 @@ class Hub:
         self._resumption = resumption
         self._identity = identity
         self._journal = journal
+        self._arrivals = Arrivals(
+            world,
+            counts,
+            owners=owners,
+            identity=identity,
+            ownership=ownership,
+            close=self.close,
+            tidy=self._disconnect_lost,
+        )
         self._leaving: dict[Session, None] = {}
         # closed by a reset, and not told so yet; false if there is no gap to tell of
         self._outdated: dict[Session, bool] = {}
@@ -150,7 +163,7 @@ class Hub:
         if origin.claims is not None:
             # the agent may be one of those whose connections are lost, and receive what it left behind
             self._disconnect_lost()
-            self._identity.identify(session, origin.claims, Auth())
+            self._arrivals.identify(session, origin.claims, Auth())
         return session
 
     def authenticate(self, session: Session, auth: Auth) -> None:
@@ -164,7 +177,7 @@ class Hub:
         if auth.resume is not None:
             self._resumption.check(session, auth.resume, authenticated=True)
         self._disconnect_lost()
-        self._identity.identify(session, claims, auth)
+        self._arrivals.identify(session, claims, auth)
 
     def disconnect(self, session: Session) -> None:
         """
@@ -226,6 +239,7 @@ class Hub:
         self._outdated.update(dict.fromkeys(clients.sessions, tell))
         clients.clear()
         self._leaving.clear()
+        self._presence.clear()
         # the journal first: it must not take for a change of agents that they are forgotten here
         self._journal.clear()
         for part in (self._registry, self._liveness, self._deliveries, self._memory, self._letters, self._keys):
@@ -246,7 +260,7 @@ class Hub:
         """
         Publish an event of the service's own; return its id.
         """
-        return self._router.announce(channel, event, data)
+        return self._router.announce(channel, event, data, everywhere=True)
 
     def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"", key: str = "") -> str:
         """
@@ -326,6 +340,7 @@ class Hub:
         for expire in (self._log.expire, self._keys.expire, self._letters.expire):
             while expire(_EXPIRED_AT_ONCE):
                 yield from _EXPIRY
+        yield from self._presence.sweep()
         now = self._world.now()
         due = self._liveness.due()
         if not due:

@@ -96,13 +96,20 @@ class Identity:
             return Claims(auth.agent_id, None, 0)
         raise ProtocolError(ErrorCode.AGENT_ID_REQUIRED, "Missing token or agent_id")
 
+    @staticmethod
+    def observes(session: Session, auth: Auth) -> bool:
+        """
+        Is C{session} an observer after an C{auth} command?
+        """
+        return session.observer if auth.observer is None else bool(auth.observer)
+
     def identify(self, session: Session, claims: Claims, auth: Auth) -> None:
         """
         Make C{session} a connection of the agent that C{claims} name, whatever it was before.
         """
         agent, former = claims.agent_id, session.agent
         was_present = session.present
-        observer = session.observer if auth.observer is None else bool(auth.observer)
+        observer = self.observes(session, auth)
         present = None if observer else agent
         known = frozenset(self._registry.channels(session) if present == was_present else ())
         if former is None:
@@ -137,7 +144,7 @@ class Identity:
         absence = self._resumption.restore(session, agent) if returning else None
         self._resumption.resume(session, auth.resume, absence, auth.id, known=known)
         if present is not None:
-            self._presence.announce("agent.connected", session, agent)
+            self._presence.announce(session, agent)
 
     def _observe(self, session: Session, observer: bool) -> None:
         session.observer = observer

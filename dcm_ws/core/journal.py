@@ -97,6 +97,7 @@ class Journal:
     ) -> None:
         self._changed = changed
         self._connections = clients.connections
+        self._elsewhere = clients.elsewhere
         self._memory = memory
         self._letters = letters
         self._catch_up = catch_up
@@ -200,14 +201,16 @@ class Journal:
         if changes is self._taken:
             self._taken = None
 
-    def put_back(self, changes: Changes) -> None:
+    def put_back(self, changes: Changes, agents: Iterable[tuple[str, bytes]] | None = None) -> None:
         """
         C{changes} could not be written, as far as is known: they come with the next ones.
+
+        @param agents: those of the agents in it that are still this node's; None for all.
         """
         if changes.generation != self._generation:
             return
         self.written(changes)
-        for agent, data in changes.agents:
+        for agent, data in changes.agents if agents is None else agents:
             then = self._pending.get(agent)
             self._pending[agent] = data if then is None else self._merged(agent, data, decode_change(then))
         self._letters.put_back(changes.letters)
@@ -274,10 +277,22 @@ class Journal:
 
     # one agent
 
+    def release(self, agent: str) -> AgentState | None:
+        """
+        Another node writes what becomes of an agent from now on; return its state.  None if nothing is kept of it.
+        """
+        state = self._state_of(agent) or self._written.get(agent)
+        for kept in (self._written, self._to_do, self._pending, self._unsaved):
+            kept.pop(agent, None)
+        self._later.discard(agent)
+        return state
+
     def _look(self, agent: str) -> int:
         """
         Note what has changed of an agent; return how much it owes.
         """
+        if agent in self._elsewhere:
+            return 0
         written, state = self._written.get(agent), self._state_of(agent)
         if state is None:
             if written is None or self._memory.remembers(agent):

@@ -76,6 +76,16 @@ class Peer(Protocol):
         The client has authenticated: it may send messages of full length.
         """
 
+    def stop_reading(self) -> None:
+        """
+        Keep what the client sends, in its order, and read no more of it than what has been read already.
+        """
+
+    def read_on(self) -> None:
+        """
+        End what L{stop_reading} has begun, in a turn of its own: what was kept comes first.
+        """
+
 
 Deliver = Callable[[Draft, int, bytes], object]
 """
@@ -343,4 +353,50 @@ class Bus(Protocol):
     def report(self) -> BusReport:
         """
         Return the state of the bus.
+        """
+
+
+class Owners(Protocol):
+    """
+    Which node of a cluster has which agent.
+
+    An agent that is connected, or has been, is one node's: that node keeps what the agent is owed.  None of the methods
+    raises.
+    """
+
+    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+        """
+        Have an agent at this node, whoever has it now.  L{Ownership<dcm_ws.core.ownership.Ownership>} receives what is
+        known of it.
+
+        @param ready: called once after that, within about a second, and maybe before this returns; with false if the
+            agent could not be taken.  It is not called any more when the log has become another one since.
+        """
+
+    def adopt(self, agents: Sequence[str], node: str) -> None:
+        """
+        Have those of some agents at this node that another one has, which has no connection of them, or is gone.  They
+        have connections here.
+        """
+
+    def offer(self, agent: str) -> None:
+        """
+        The last connection of an agent at this node has ended, and there are others at other nodes: one of these should
+        have the agent, if this one has it.
+        """
+
+    def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
+        """
+        A connection at this node has acknowledged something, of an agent that another node has.
+
+        @param event_id: empty if it has acknowledged everything up to a position.
+        @param pos: that position, or 0.
+        """
+
+    def merge(self, agent: str, places: Mapping[str, int]) -> None:
+        """
+        A connection at this node has ended, of an agent that another node has taken since the connection began.  The
+        agent has to get there what was logged in some channels.
+
+        @param places: the position in each of these channels after which it has not been sent everything.
         """

@@ -4,7 +4,12 @@ Which agents are connected (protocol, section 3).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dcm_ws.core.clients import Clients
+from dcm_ws.core.nodes import Member, Nodes, as_event
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import Bus, World
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import GLOBAL
@@ -13,12 +18,23 @@ from dcm_ws.protocol.channels import GLOBAL
 class Presence:
     """
     Keeps the connections of each agent, and notifies the subscribers of C{global} when agents come and go.
+
+    @param bus: to the other nodes; None if there are none.
+
+    @ivar nodes: the connections at all nodes; None if there is only this one.
     """
 
-    def __init__(self, router: Router, clients: Clients) -> None:
+    def __init__(
+        self, world: World, router: Router, clients: Clients, *, bus: Bus | None, ownership: Ownership
+    ) -> None:
         self._router = router
         self._connections = clients.connections
         self._shared = clients.shared
+        self._elsewhere = clients.elsewhere
+        self._ownership = ownership
+        self.nodes: Nodes | None = None
+        if bus is not None:
+            self.nodes = Nodes(bus, world.now, self._announce, gone=ownership.gone)
 
     def begin(self, session: Session, agent: str) -> None:
         """
@@ -35,15 +51,41 @@ class Presence:
         """
         connections = self._connections[agent]
         del connections[session]
-        if len(connections) == 1:
-            self._shared.remove(agent)
+        if len(connections) == 1 and agent not in self._elsewhere:
+            self._shared.discard(agent)
         elif not connections:
+            self._shared.discard(agent)
             del self._connections[agent]
-        self.announce("agent.disconnected", session, agent)
+        if self.nodes is None:
+            self._announce("agent.disconnected", Member(session.client_id, agent, session.dcm_session))
+        else:
+            self.nodes.parted(session.client_id)
+            if not connections and self.nodes.has(agent):
+                self._ownership.offer(agent)
 
-    def announce(self, event: str, session: Session, agent: str) -> None:
+    def announce(self, session: Session, agent: str) -> None:
         """
-        Publish that C{agent} is connected, or disconnected, by C{session}.
+        Publish that C{agent} is connected by C{session}.
         """
-        data = {"agent_id": agent, "client_id": session.client_id, "session_id": session.dcm_session}
-        self._router.announce(GLOBAL, event, data)
+        member = Member(session.client_id, agent, session.dcm_session)
+        if self.nodes is None:
+            self._announce("agent.connected", member)
+        else:
+            self.nodes.joined(member)
+
+    def sweep(self) -> Iterator[None]:
+        """
+        Look after the other nodes, a little with each step.
+        """
+        if self.nodes is not None:
+            yield from self.nodes.sweep()
+
+    def clear(self) -> None:
+        """
+        All clients are closed.
+        """
+        if self.nodes is not None:
+            self.nodes.clear()
+
+    def _announce(self, event: str, member: Member) -> None:
+        self._router.announce(GLOBAL, event, as_event(member))

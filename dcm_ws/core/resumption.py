@@ -18,6 +18,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetter, DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
+from dcm_ws.core.other_nodes import OtherNodes
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rights import demand_right_to_listen, too_many_subscriptions
@@ -59,6 +60,7 @@ class Resumption:
         letters: DeadLetters,
         catch_up: CatchUp,
         changed: Changed,
+        other_nodes: OtherNodes,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._max_subscriptions = rules.max_subscriptions
@@ -74,6 +76,8 @@ class Resumption:
         self._letters = letters
         self._catch_up = catch_up
         self._changed = changed
+        self._other_nodes = other_nodes
+        self._elsewhere = clients.elsewhere
 
     def keep(self, session: Session, *, stays: bool = False) -> None:
         """
@@ -91,6 +95,9 @@ class Resumption:
         self._changed.agent(agent)
         owed = {event.seq: Owed(event.id, event.sends, event.earlier) for event in events} | waiting
         redriven = self._letters.redriven_of(agent)
+        if not others and agent in self._elsewhere:
+            self._other_nodes.left(agent, events, places)
+            return
         if not others:
             for pos in redriven.keys() & owed.keys():
                 # it waits where it is
@@ -100,16 +107,26 @@ class Resumption:
             absence = Absence(places, kept, session.durable, self._wall_ms())
             self._memory.left(agent, absence, session.client_id)
             return
-        self._memory.remember(agent, frozenset(places), session.client_id, durable=session.durable)
+        if agent not in self._elsewhere:
+            self._memory.remember(agent, frozenset(places), session.client_id, durable=session.durable)
         for pos in redriven.keys() & owed.keys():
             owed[pos] = owed[pos]._replace(event=redriven[pos].event)
         # the last one is the one that the agent opened when the others seemed dead
         heir = others[-1]
-        since, head = self._registry.since(heir), self._catch_up.head
         if heir is next(reversed(self._clients.connections[agent])):
             # it has taken over what waited in its channels
+            since = self._registry.since(heir)
             places = {name: pos for name, pos in places.items() if name not in since}
-        # what waits in the log for this one and not for the heir, which is not subscribed, or was not yet
+        self.inherit(heir, owed, places)
+
+    def inherit(self, heir: Session, owed: Mapping[int, Owed], places: Mapping[str, int]) -> None:
+        """
+        Have a connection get what another one of its agent, which has ended, owed and was not sent.
+
+        @param places: the position in each channel of that one after which it was not sent everything.
+        """
+        since, head = self._registry.since(heir), self._catch_up.head
+        # what waits in the log for that one and not for the heir, which is not subscribed, or was not yet
         spans = {name: (pos, min(since.get(name, head), head)) for name, pos in places.items()}
         self._hand_over(heir, owed, {name: (pos, upto) for name, (pos, upto) in spans.items() if pos < upto})
 
@@ -158,7 +175,7 @@ class Resumption:
         is_alone = session.behind is None and session.agent not in self._shared and not self._letters.redriven
         if is_alone and message_id is not None:
             # nearly all acks
-            return self._deliveries.ack(session, message_id) or self._is_late(session, message_id)
+            return self._deliveries.ack(session, message_id) or self._is_late(session.present, message_id)
         agent = session.present
         sessions = [session]
         if agent is not None:
@@ -172,14 +189,28 @@ class Resumption:
             if settled:
                 self._changed.agent(agent)
             elif message_id is not None:
-                settled = self._is_late(session, message_id)
+                settled = self._is_late(agent, message_id)
+            if agent in self._elsewhere:
+                self._other_nodes.acknowledged(agent, message_id, ack.pos or None)
         return settled
 
-    def _is_late(self, session: Session, event_id: str) -> bool:
+    def acknowledge(self, agent: str, ack: Ack | AckUpTo) -> None:
+        """
+        A connection of C{agent} at another node has acknowledged something.
+        """
+        sessions = list(self._clients.connections.get(agent, ()))
+        settled = [self._settle(one, ack) for one in sessions]
+        self._settle_redriven(agent, sessions, ack)
+        if ack.message_id is not None and not any(settled):
+            self._is_late(agent, ack.message_id)
+        if not sessions:
+            self._memory.settle(agent, ack.message_id or "", ack.pos or 0)
+        self._changed.agent(agent)
+
+    def _is_late(self, agent: str | None, event_id: str) -> bool:
         """
         Is the event a dead letter that its agent has acknowledged after all?  Then it is one no more.
         """
-        agent = session.present
         letter = None if agent is None else self._letters.get(agent, event_id)
         if letter is None:
             return False

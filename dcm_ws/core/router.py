@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from msgspec import Raw
 
+from dcm_ws.core.casting import TOPIC, cast_of, draft_of
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
@@ -16,7 +17,7 @@ from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.entries import Draft, Published
 from dcm_ws.core.ids import event_prefix
 from dcm_ws.core.latest import LatestEvents, Subject
-from dcm_ws.core.ports import Log, World
+from dcm_ws.core.ports import Bus, Log, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
@@ -75,6 +76,7 @@ class Router:
         log: Log,
         ephemeral: Ephemeral,
         catch_up: CatchUp,
+        bus: Bus | None = None,
     ) -> None:
         self._wall_ms = world.wall_ms
         self._prefix = event_prefix(world)
@@ -101,16 +103,21 @@ class Router:
         self._kind_of = lru_cache(maxsize=_KINDS_MAX)(kind_of)
         self._behind = clients.behind
         self._catch_up = catch_up
+        self._bus = bus
+        if bus is not None:
+            bus.attach(TOPIC, self._heard)
         self.draining = False
         self.published = 0
         self._number = 0
 
-    def announce(self, channel: Channel, event: str, data: object) -> str:
+    def announce(self, channel: Channel, event: str, data: object, *, everywhere: bool = False) -> str:
         """
         Publish an event of the service's own; return its id.
+
+        @param everywhere: also to the clients of other nodes; a logged event is that always.
         """
         data, now_ms = to_json(data), self._wall_ms()
-        return self._publish(channel, event, data, now_ms, channel.name, SERVICE).id
+        return self._publish(channel, event, data, now_ms, channel.name, SERVICE, everywhere=everywhere).id
 
     def publish(
         self,
@@ -135,7 +142,9 @@ class Router:
         if self.draining:
             raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
         publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
-        published = self._publish(channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key)
+        published = self._publish(
+            channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key, everywhere=True
+        )
         if published.pos is None:
             raise not_logged()
         return published
@@ -180,11 +189,14 @@ class Router:
         sender: bytes = b"",
         mirror: bool = True,
         key: str = "",
+        *,
+        everywhere: bool = False,
     ) -> Published:
         """
         @param named: and C{sender}: as in L{Draft}.
         @param mirror: C{global} carries the event, too, if it carries the events of its channel.
         @param key: as in L{Draft}.
+        @param everywhere: the clients of other nodes get it, too, if it is not logged.
         """
         self._number = number = self._number + 1
         event_id = f"{self._prefix}{number}"
@@ -197,8 +209,18 @@ class Router:
         if logged:
             self._log.append(draft, published)
         else:
+            if everywhere and self._bus is not None:
+                self._bus.cast(TOPIC, cast_of(draft))
             self.deliver(draft, 0, b"", subject_of)
         return published
+
+    def _heard(self, node: str, message: bytes) -> None:
+        """
+        Another node has published an event that is not logged.
+        """
+        draft = draft_of(message, self._channels)
+        if draft is not None:
+            self.deliver(draft, 0, b"", self._kind_of(draft.event)[3])
 
     def deliver(self, draft: Draft, pos: int, frame: bytes, subject_of: Subject | None = None) -> None:
         """

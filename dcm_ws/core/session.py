@@ -49,6 +49,8 @@ class State(Enum):
     #: it has not authenticated, and need not
     ANONYMOUS = "anonymous"
     AUTHENTICATED = "authenticated"
+    #: it has proved to be an agent that another node may have, and nothing that it sends is executed yet
+    WAITING = "waiting"
     CLOSED = "closed"
 
 

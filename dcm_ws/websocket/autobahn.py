@@ -308,8 +308,10 @@ class Incoming(LeanProtocol):
     _fragmented = False
     #: bytes of a message that is not complete
     _held = 0
-    #: nothing that still comes is read
+    #: nothing that still comes is read, or not yet
     _ignored = False
+    #: what has come and is to be read later: messages, each with its bytes that have not been charged, and then bytes
+    _kept: list[bytes | tuple[bytes, bool, int]] | None = None
 
     def begin(self, data: bytes) -> bytes:
         """
@@ -340,9 +342,13 @@ class Incoming(LeanProtocol):
     # messages
 
     def dataReceived(self, data: bytes) -> None:
-        if self._ignored:
-            return
         session = self._session
+        if self._ignored:
+            if session is not None and self._kept is not None:
+                session.heard_at = self._now()
+                self._received.bytes += len(data)
+                self._kept.append(data)
+            return
         if session is None:
             data = self.begin(data)
             session = self._session
@@ -352,11 +358,16 @@ class Incoming(LeanProtocol):
                 return
         session.heard_at = self._now()
         self._received.bytes += len(data)
+        self._read(data, session)
+
+    def _read(self, data: bytes, session: Session) -> None:
         if self.current_frame is not None or self.data:
             data = self._finish_frame(data)
         if not self.inside_message:
             data = self._take_short_messages(data, session)
-        if data:
+        if data and self._kept is not None:
+            self._kept.append(data)
+        elif data:
             self.feed(data)
         if self._held or self.data or self.message_data:
             self.hold(len(self.data) + len(self.message_data or b""))
@@ -367,7 +378,12 @@ class Incoming(LeanProtocol):
         """
         start, size, longest = 0, len(data), self._longest
         receive = self._interpreter.receive
-        while start < size and self.state == _OPEN and (found := short_message(data, start, longest)) is not None:
+        while (
+            start < size
+            and self.state == _OPEN
+            and not self._ignored
+            and (found := short_message(data, start, longest)) is not None
+        ):
             began = start
             message, start = found
             try:
@@ -389,6 +405,31 @@ class Incoming(LeanProtocol):
             missing = frame_size(head) - len(self.data)
         self.feed(data[:missing])
         return data[missing:]
+
+    def stop_reading(self) -> None:
+        self._ignored = True
+        if self._kept is None:
+            self._kept = []
+            self.transport.pauseProducing()
+
+    def read_on(self) -> None:
+        self._pacing.later(self._read_kept)
+
+    def _read_kept(self) -> None:
+        kept, self._kept = self._kept or [], None
+        if self._session is None:
+            return
+        self._ignored = False
+        self.transport.resumeProducing()
+        for index, one in enumerate(kept):
+            if isinstance(one, bytes):
+                self._read(one, self._session)
+            else:
+                self._receive(self._session, *one)
+            if self._kept is not None:
+                # it waits again
+                self._kept += kept[index + 1 :]
+                return
 
     def drop_partial_message(self) -> None:
         """
@@ -424,9 +465,16 @@ class Incoming(LeanProtocol):
         self._fragmented = False
         if session is None:
             return
+        size = 0 if fragmented else len(payload)
+        if self._kept is None:
+            self._receive(session, payload, isBinary, size)
+        else:
+            self._kept.append((payload, isBinary, size))
+
+    def _receive(self, session: Session, payload: bytes, is_binary: bool, size: int) -> None:
         try:
-            message = payload if isBinary else payload.decode()
-            self._interpreter.receive(session, message, 0 if fragmented else len(payload))
+            message = payload if is_binary else payload.decode()
+            self._interpreter.receive(session, message, size)
         except Exception:
             self.session_failed(session)
 

@@ -187,6 +187,10 @@ class WebSocketConnection(Outgoing, Handshake, Incoming):  # type: ignore[misc] 
             self.discard_queue()
         # a client that is closed for what it sends must not make us read on
         self._ignored = code in (CloseCode.TOO_MANY_MESSAGES, CloseCode.TOO_BIG)
+        if self._kept is not None:
+            # the client's close frame comes after what was kept
+            self._ignored = True
+            self.read_on()
         self.discard_waiting()
         self.finish_writing()
         self.send_close(code)

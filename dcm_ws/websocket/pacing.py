@@ -70,6 +70,12 @@ class Pacing:
         self._goes_on = False
         self._doomed: deque[Any] = deque()
 
+    def later(self, job: Callable[[], object]) -> None:
+        """
+        Call C{job} in a turn of its own.
+        """
+        self._call_later(0, job)
+
     def touch(self, connection: Paced) -> None:
         """
         Flush C{connection} at the end of this turn.

@@ -20,6 +20,7 @@ from dcm_ws.core.agent_states import (
     encode,
     fold,
     merge,
+    stamped,
     whole,
 )
 
@@ -121,3 +122,16 @@ def test_bad_row_of_changes() -> None:
     assert states.states == {"ann": AgentState(1)}
     assert (states.bad, len(states.errors)) == (150, 100)
     assert "a row of changes cannot be read" in states.errors[0]
+
+
+def test_changes_of_a_node_that_had_lost_the_agent() -> None:
+    """
+    They carry another number than the state, and do not count.
+    """
+    states = AgentStates()
+    states.add_state("a", b'{"sent":1}', 2)
+    states.add_state("b", b'{"sent":1}')
+    for sent, gen in ((5, 2), (6, 1), (7, 3)):
+        states.add_change("a", stamped(encode(Change(sent=sent)), gen))
+    states.add_changes(b'{"a":{"sent":8},"b":{"sent":9},"c":{"gen":1,"sent":9}}')
+    assert {agent: state.sent for agent, state in states.states.items()} == {"a": 5, "b": 9}

@@ -142,9 +142,11 @@ class Ground:
     The core with its connections.
     """
 
-    def __init__(self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER, max_connections: int = 3) -> None:
+    def __init__(
+        self, reactor: MemoryReactorClock, send_buffer: int = SEND_BUFFER, max_connections: int = 3, **choices: Any
+    ) -> None:
         self.reactor = reactor
-        self.core: Core = make_core(reactor, max_connections=max_connections)
+        self.core: Core = make_core(reactor, max_connections=max_connections, **choices)
         limits = CONNECTION_LIMITS._replace(send_buffer=send_buffer)
         self.connections = make_connections(self.core, reactor, limits)
 

@@ -1,0 +1,383 @@
+"""
+Which agents are connected in a cluster (protocol, section 3).
+
+Each node knows its own connections, and tells the others of each that comes or goes.  What a node hears of another one
+is as good as the bus.  Therefore each message has a number, and a heartbeat says how many connections there are, and
+has a sum over them: if something is missing, a node asks for all of them.
+
+Nodes hear of connections only here.  Each one announces them to its own clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from heapq import nsmallest
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dcm_ws.core.ports import Bus
+
+HEARTBEAT_SECONDS = 2.0
+"""
+Seconds between two heartbeats.
+"""
+
+MISSED_HEARTBEATS = 3
+"""
+Heartbeats without which a node counts as gone.
+"""
+
+GRACE_SECONDS = 5.0
+"""
+Seconds that an agent has to come back, until it is announced that it has disconnected.
+"""
+
+PAGE = 2000
+"""
+Connections that one message lists.
+"""
+
+TOPIC = "presence"
+_ASK_SECONDS = 2.0
+_LATELY = 1000
+_SUMS = 1 << 64
+
+
+class Member(NamedTuple):
+    """
+    A connection of an agent.
+
+    @ivar session: the DCM session; None without one.
+    """
+
+    client: str
+    agent: str
+    session: str | None
+
+
+class Said(NamedTuple):
+    """
+    What a node says of its connections.
+
+    @ivar kind: C{join} and C{leave} of a connection, C{beat}, C{quit} of the node, C{ask} for its connections, after
+        the client in C{after}; and C{page}, which is the answer.
+    @ivar number: counts the joins and leaves of the node.
+    @ivar members: of a join or a leave, the connection; of a page, all of it.
+    @ivar connections: of a beat, how many there are.
+    @ivar sum: of a beat, the sum over them.
+    @ivar complete: of a page, nothing comes after it.
+    """
+
+    kind: str
+    number: int = 0
+    members: list[Member] = []
+    connections: int = 0
+    sum: int = 0
+    after: str = ""
+    complete: bool = False
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Said).decode
+
+
+@dataclass(slots=True)
+class _Reading:
+    """
+    The connections of a node as they are being read.
+
+    @ivar gone: those that have left meanwhile.
+    """
+
+    members: dict[str, Member] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Node:
+    """
+    What is known of another node.
+
+    @ivar number: of its last join or leave that was heard.
+    @ivar heard_at: monotonic seconds.
+    """
+
+    heard_at: float
+    members: dict[str, Member] = field(default_factory=dict)
+    sum: int = 0
+    number: int = 0
+    reading: _Reading | None = None
+
+
+class Nodes:
+    """
+    The connections of agents at all nodes.
+
+    @param announce: tells the clients of this node that a connection has come (C{agent.connected}) or gone
+        (C{agent.disconnected}).
+    @param gone: called with the name of a node that is gone.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        now: Callable[[], float],
+        announce: Callable[[str, Member], object],
+        *,
+        gone: Callable[[str], object],
+    ) -> None:
+        self._bus = bus
+        self._now = now
+        self._announce = announce
+        self._gone = gone
+        self._own = _Node(now())
+        self._others: dict[str, _Node] = {}
+        # those that have said goodbye, the last ones
+        self._quit: dict[str, None] = {}
+        self._agents: dict[str, int] = {}
+        # the last connection of agents that may come back, each with the time until which they may
+        self._leaving: dict[str, tuple[float, Member]] = {}
+        self._beat_at = now()
+        bus.attach(TOPIC, self._heard)
+
+    def __len__(self) -> int:
+        """
+        How many other nodes there are.
+        """
+        return len(self._others)
+
+    def __contains__(self, node: str) -> bool:
+        """
+        Is another node there?
+        """
+        return node in self._others
+
+    @property
+    def agents(self) -> int:
+        """
+        How many agents are connected anywhere.
+        """
+        return len(self._agents)
+
+    def members(self) -> Iterator[Member]:
+        """
+        All connections, at this node and at others.
+        """
+        for node in (self._own, *self._others.values()):
+            yield from node.members.values()
+
+    def has(self, agent: str) -> bool:
+        """
+        Is an agent connected anywhere?
+        """
+        return agent in self._agents
+
+    # this node
+
+    def joined(self, member: Member) -> None:
+        """
+        A connection has come, or its client has authenticated again.
+        """
+        own = self._own
+        own.number += 1
+        self._come(own, member)
+        self._cast(Said("join", own.number, [member]))
+
+    def parted(self, client: str) -> None:
+        """
+        A connection has gone.
+        """
+        own = self._own
+        member = own.members.get(client)
+        if member is not None:
+            own.number += 1
+            self._go(own, client)
+            self._cast(Said("leave", own.number, [member]))
+
+    def clear(self) -> None:
+        """
+        All clients of this node are closed.  The other nodes learn of it with the next heartbeat.
+        """
+        self._own.number += 1
+        for client in list(self._own.members):
+            self._go(self._own, client, tell=False)
+
+    def leave(self) -> None:
+        """
+        This node stops.
+        """
+        self._cast(Said("quit"))
+
+    def sweep(self) -> Iterator[None]:
+        """
+        Announce who has not come back, drop nodes that are silent, and send a heartbeat if it is time for one.  To be
+        called every second; each announcement is a step.
+        """
+        now = self._now()
+        for agent, (until, member) in list(self._leaving.items()):
+            if until > now:
+                break
+            if self._leaving.get(agent, (0.0, None))[1] is member:
+                del self._leaving[agent]
+                self._announce("agent.disconnected", member)
+                yield
+        for name, node in list(self._others.items()):
+            if now - node.heard_at > MISSED_HEARTBEATS * HEARTBEAT_SECONDS:
+                yield from self._drop(name)
+        if now >= self._beat_at:
+            self._beat_at = now + HEARTBEAT_SECONDS
+            own = self._own
+            self._cast(Said("beat", own.number, connections=len(own.members), sum=own.sum))
+
+    # what other nodes say
+
+    def _cast(self, said: Said) -> None:
+        self._bus.cast(TOPIC, _encode(said))
+
+    def _heard(self, name: str, message: bytes) -> bytes | None:
+        try:
+            said = _decode(message)
+        except msgspec.DecodeError:
+            # of another version
+            return None
+        if said.kind == "ask":
+            return self._page(said.after)
+        if name in self._quit:
+            return None
+        node = self._others.get(name)
+        if said.kind == "quit":
+            self._quit[name] = None
+            if len(self._quit) > _LATELY:
+                del self._quit[next(iter(self._quit))]
+            for _ in self._drop(name):
+                pass
+            return None
+        if node is None:
+            node = self._others[name] = _Node(self._now())
+            self._ask(name, node)
+        node.heard_at = self._now()
+        if said.kind == "beat":
+            if (said.number, said.connections, said.sum) != (node.number, len(node.members), node.sum):
+                self._ask(name, node)
+        elif said.number > node.number:
+            is_next = said.number == node.number + 1
+            node.number = said.number
+            for member in said.members:
+                self._changed(node, said.kind, member)
+            if not is_next:
+                self._ask(name, node)
+        return None
+
+    def _changed(self, node: _Node, kind: str, member: Member) -> None:
+        reading = node.reading
+        if kind == "join":
+            if reading is not None:
+                reading.members[member.client] = member
+                reading.gone.discard(member.client)
+            self._come(node, member)
+            return
+        if reading is not None:
+            reading.members.pop(member.client, None)
+            reading.gone.add(member.client)
+        if member.client in node.members:
+            self._go(node, member.client)
+
+    def _page(self, after: str) -> bytes:
+        own = self._own
+        clients = nsmallest(PAGE, (client for client in own.members if client > after))
+        complete = len(clients) < PAGE
+        return _encode(Said("page", own.number, [own.members[client] for client in clients], complete=complete))
+
+    def _ask(self, name: str, node: _Node) -> None:
+        """
+        Read the connections of another node, unless they are being read.
+        """
+        if node.reading is None:
+            node.reading = _Reading()
+            self._ask_after(name, node, node.reading, "")
+
+    def _ask_after(self, name: str, node: _Node, reading: _Reading, after: str) -> None:
+        def ready(answer: bytes | None) -> None:
+            if node.reading is not reading or self._others.get(name) is not node:
+                return
+            try:
+                page = None if answer is None else _decode(answer)
+            except msgspec.DecodeError:
+                page = None
+            if page is None:
+                # the next heartbeat asks again
+                node.reading = None
+                return
+            for member in page.members:
+                if member.client not in reading.gone:
+                    reading.members.setdefault(member.client, member)
+            if page.members and not page.complete:
+                self._ask_after(name, node, reading, page.members[-1].client)
+                return
+            node.reading = None
+            node.number = max(node.number, page.number)
+            self._replace(node, reading.members)
+
+        self._bus.ask(name, TOPIC, _encode(Said("ask", after=after)), _ASK_SECONDS, ready)
+
+    def _replace(self, node: _Node, members: dict[str, Member]) -> None:
+        for client, member in members.items():
+            if node.members.get(client) != member:
+                self._come(node, member)
+        for client in [client for client in node.members if client not in members]:
+            self._go(node, client)
+
+    def _drop(self, name: str) -> Iterator[None]:
+        """
+        A node is gone.
+        """
+        node = self._others.pop(name, None)
+        if node is None:
+            return
+        for client in list(node.members):
+            self._go(node, client)
+            yield
+        self._gone(name)
+
+    # connections
+
+    def _come(self, node: _Node, member: Member) -> None:
+        former = node.members.get(member.client)
+        if former is not None and former.agent != member.agent:
+            self._go(node, member.client)
+            former = None
+        node.members[member.client] = member
+        if former is None:
+            node.sum = (node.sum + _sum_of(member)) % _SUMS
+            agent = member.agent
+            number = self._agents[agent] = self._agents.get(agent, 0) + 1
+            if number == 1 and self._leaving.pop(agent, None) is not None:
+                # it is back in time
+                return
+        self._announce("agent.connected", member)
+
+    def _go(self, node: _Node, client: str, *, tell: bool = True) -> None:
+        member = node.members.pop(client)
+        node.sum = (node.sum - _sum_of(member)) % _SUMS
+        agent = member.agent
+        self._agents[agent] -= 1
+        if not self._agents[agent]:
+            del self._agents[agent]
+            self._leaving[agent] = self._now() + GRACE_SECONDS, member
+        elif tell:
+            self._announce("agent.disconnected", member)
+
+
+def _sum_of(member: Member) -> int:
+    digest = blake2b(f"{member.client} {member.agent}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest)
+
+
+def as_event(member: Member) -> dict[str, Any]:
+    """
+    The data of the events that announce a connection.
+    """
+    return {"agent_id": member.agent, "client_id": member.client, "session_id": member.session}

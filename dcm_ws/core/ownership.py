@@ -1,0 +1,205 @@
+"""
+Agents of a cluster that come to this node, and go to others.
+
+What is kept of an agent is at one node, which is its owner.  When the agent authenticates at another node, that one
+becomes its owner, and is given everything by the former one.  Connections that the agent has there may be alive, or may
+be dead without anybody knowing yet: they get events as before, but nothing of what they owe is kept, or becomes a dead
+letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dcm_ws.core.agent_states import AgentState
+from dcm_ws.core.agents import Absence, AgentMemory
+from dcm_ws.core.catchup import CatchUp
+from dcm_ws.core.changed import Changed
+from dcm_ws.core.clients import Clients, Elsewhere
+from dcm_ws.core.counts import Counts
+from dcm_ws.core.dead_letters import DeadLetters, Listed
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.journal import Journal
+from dcm_ws.core.loading import Loading
+from dcm_ws.core.other_nodes import channels_of
+from dcm_ws.core.ports import Owners, World
+from dcm_ws.core.resumption import Resumption
+from dcm_ws.protocol.commands import Ack, AckUpTo
+
+
+class Given(NamedTuple):
+    """
+    What this node had of an agent.
+
+    @ivar state: None if it had nothing.
+    @ivar letters: the dead letters that the database does not have in this form yet, in the order of dying.
+    """
+
+    state: AgentState | None
+    letters: list[Listed]
+
+
+class Ownership:
+    """
+    Gives agents away, and takes them over.
+
+    @param owners: None if there are no other nodes: then all of this is never needed.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        counts: Counts,
+        *,
+        clients: Clients,
+        memory: AgentMemory,
+        letters: DeadLetters,
+        deliveries: DeliveryQueue,
+        catch_up: CatchUp,
+        resumption: Resumption,
+        journal: Journal,
+        loading: Loading,
+        changed: Changed,
+        owners: Owners | None,
+    ) -> None:
+        self._wall_ms = world.wall_ms
+        self._counts = counts.owners
+        self._clients = clients
+        self._memory = memory
+        self._letters = letters
+        self._deliveries = deliveries
+        self._catch_up = catch_up
+        self._resumption = resumption
+        self._journal = journal
+        self._loading = loading
+        self._changed = changed
+        self._owners = owners
+
+    def take_over(self, agent: str, state: AgentState | None, letters: Sequence[Listed]) -> None:
+        """
+        This node has C{agent} now, and did not have it before.  Its next connection gets what was kept of it; or those
+        that it has, with L{settle_in}.
+
+        @param state: None if nothing is kept of it.
+        @param letters: its dead letters, in the order of dying.
+        """
+        there = self._clients.elsewhere.pop(agent, None)
+        if there is not None and len(self._clients.connections.get(agent, ())) == 1:
+            self._clients.shared.discard(agent)
+        if state is not None:
+            if there is not None:
+                self._settle(agent, state)
+            self._counts.taken += 1
+            self._loading.take_over(agent, state, letters)
+        self._changed.agent(agent)
+
+    def _settle(self, agent: str, state: AgentState) -> None:
+        """
+        Connections here of C{agent}, which was elsewhere, owe no acks for what has been settled there.
+        """
+        places = {name: max(state.sent, pos) for name, pos in state.channels.items()}
+        for session in self._clients.connections.get(agent, ()):
+            for delivery in list(session.owed.values()):
+                event = delivery.event
+                done = any(event.seq <= places.get(name, 0) for name in channels_of(event))
+                if done and event.seq not in state.owed:
+                    self._deliveries.forget(session, event.id)
+
+    def learn(self, letter: Listed) -> None:
+        """
+        There is a dead letter of an agent of this node in the database, which may not be known here.
+        """
+        if self._letters.get(letter.agent, letter.event_id) is None:
+            self._letters.take_over([letter])
+
+    def settle_in(self, agent: str) -> None:
+        """
+        Give a connection of C{agent} what is kept of it, if there is a connection, and if it has not got it already.
+        """
+        connections = self._clients.connections.get(agent)
+        if connections and self._memory.absence(agent) is not None:
+            absence = self._memory.returned(agent)
+            if absence is not None:
+                self._resumption.give(next(reversed(connections)), absence)
+
+    def release(self, agent: str, node: str) -> Given:
+        """
+        Give C{agent} away.
+
+        @param node: the name of the node that has it from now on.
+        """
+        self._counts.given += 1
+        connections = self._clients.connections.get(agent)
+        state = self._journal.release(agent)
+        if connections:
+            for session in connections:
+                self._catch_up.end(session, stays=True)
+            channels = frozenset() if state is None else frozenset(state.channels)
+            self._clients.shared.add(agent)
+            self._clients.elsewhere[agent] = Elsewhere(node, channels, self._catch_up.head)
+        self._memory.release(agent)
+        return Given(state, self._letters.release(agent))
+
+    def lose(self, agent: str, node: str) -> None:
+        """
+        Another node has taken C{agent} without this one knowing: what is here is old.
+        """
+        self._counts.lost += 1
+        self._counts.given -= 1
+        self.release(agent, node)
+
+    def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
+        """
+        C{agent}, which is this node's, has acknowledged something at another node.
+
+        @param event_id: and C{pos}: as in L{Owners.acknowledged<dcm_ws.core.ports.Owners.acknowledged>}.
+        """
+        self._resumption.acknowledge(agent, Ack(event_id) if event_id else AckUpTo(pos))
+
+    def merge(self, agent: str, places: Mapping[str, int]) -> None:
+        """
+        A connection of C{agent}, which is this node's, has ended at another node.
+
+        @param places: as in L{Owners.merge<dcm_ws.core.ports.Owners.merge>}.
+        """
+        connections = self._clients.connections.get(agent)
+        if connections:
+            self._resumption.inherit(next(reversed(connections)), {}, places)
+            return
+        absence = self._memory.absence(agent) or Absence({}, {}, left=self._wall_ms())
+        channels = {name: min(pos, absence.channels.get(name, pos)) for name, pos in places.items()}
+        self._changed.agent(agent)
+        self._memory.left(agent, absence._replace(channels={**absence.channels, **channels}))
+
+    def is_connected(self, agent: str) -> bool:
+        """
+        Has C{agent} a connection here?
+        """
+        return agent in self._clients.connections
+
+    def offered(self, agent: str, node: str) -> None:
+        """
+        A node has C{agent}, without a connection of it: if it has one here, it comes back.
+        """
+        if agent in self._clients.elsewhere:
+            self._adopt([agent], node)
+
+    def gone(self, node: str) -> None:
+        """
+        Another node is gone: take back those of its agents that have connections here.
+        """
+        if self._clients.elsewhere:
+            # who has them may have changed since they were here
+            self._adopt(list(self._clients.elsewhere), node)
+
+    def _adopt(self, agents: list[str], node: str) -> None:
+        assert self._owners is not None
+        self._owners.adopt(agents, node)
+
+    def offer(self, agent: str) -> None:
+        """
+        The last connection of C{agent} here has ended, and it has others elsewhere.
+        """
+        assert self._owners is not None
+        self._owners.offer(agent)
