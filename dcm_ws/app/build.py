@@ -14,6 +14,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
+from dcm_ws.app.cluster import make_membership
 from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
@@ -37,6 +38,7 @@ from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
 from dcm_ws.brokers.agent_store import FLUSH_SECONDS
 from dcm_ws.brokers.log_rows import LogRows
+from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.agents import KEEP_DELIVERIES, AgentMemory
 from dcm_ws.core.assembly import Core, assemble
@@ -150,10 +152,13 @@ def build_service(
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
     pacing = Pacing(reactor)
-    database = _make_database(base, core, log, summary, pacing)
+    endpoints = Endpoints(reactor, production=settings.production) if siblings is None else siblings.endpoints
+    membership = None
+    if settings.cluster:
+        membership = make_membership(settings, base.world, endpoints, core.clients, log)
+    database = _make_database(base, core, log, summary, pacing, membership)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
-    endpoints = Endpoints(reactor, production=settings.production) if siblings is None else siblings.endpoints
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
     report = _make_report(base, core, database, endpoints, websockets, (public, admin))
@@ -297,7 +302,12 @@ def _make_rules(settings: Settings) -> Rules:
 
 
 def _make_database(
-    base: _Base, core: Core, log: MemoryLog | PostgresLog, summary: Summary, pacing: Pacing
+    base: _Base,
+    core: Core,
+    log: MemoryLog | PostgresLog,
+    summary: Summary,
+    pacing: Pacing,
+    membership: Membership | None,
 ) -> Database | None:
     settings, postgres = base.settings, None
     if not settings.embedded and settings.database is None:
@@ -322,6 +332,7 @@ def _make_database(
         journal=core.journal,
         loading=core.loading,
         hub=core.hub,
+        membership=membership,
     )
 
 
@@ -432,7 +443,7 @@ def _make_report(
         journal_counts=core.counts.journal,
         bus=_no_bus,
         port=lambda: endpoints.number,
-        ready_needs_database=base.settings.ready_needs_database,
+        ready_needs_database=base.settings.ready_needs_database or base.settings.cluster,
         websockets=websockets.share,
         waiting=[share.waiting for share in shares],
         http=[share.http for share in shares],

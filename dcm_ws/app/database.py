@@ -12,12 +12,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from dcm_ws.app.errors import StartError
-from dcm_ws.app.modes import log_bytes
+from dcm_ws.app.modes import log_bytes, needs_durable_log
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.siblings import OwnPostgres
 from dcm_ws.app.summary import Summary
 from dcm_ws.brokers.agent_store import AgentStore
+from dcm_ws.brokers.batches import Batches
+from dcm_ws.brokers.election import Alone, Election
+from dcm_ws.brokers.follower import Follower
+from dcm_ws.brokers.lag import Lag
 from dcm_ws.brokers.log_reader import LogReader
+from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.numberer import NoLogError, Numberer
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
@@ -71,11 +76,13 @@ class Database(MultiService):
         journal: Journal,
         loading: Loading,
         hub: Hub,
+        membership: Membership | None,
     ) -> None:
         super().__init__()
         self._router = router
         self._registry = registry
         self._summary = summary
+        self._is_node = membership is not None
         self._url = settings.database
         self._embedded = postgres
         self._kpis = KpiPoller(reactor, self._place, took=self._took_metrics, wall_ms=world.wall_ms)
@@ -95,47 +102,65 @@ class Database(MultiService):
         self._numberer: Numberer | None = None
         self._store: AgentStore | None = None
         if log is not None:
-            self._store = store = AgentStore(
-                reactor,
-                self._place,
-                counts.journal,
-                journal=journal,
-                loading=loading,
-                hub=hub,
-                leads=lambda: self._numberer is not None and self._numberer.leads,
-                now=world.now,
-                wall_ms=world.wall_ms,
-                random=random.random,
+            self._store = store = (
+                None
+                if membership is not None
+                else AgentStore(
+                    reactor,
+                    self._place,
+                    counts.journal,
+                    journal=journal,
+                    loading=loading,
+                    hub=hub,
+                    leads=lambda: self._numberer is not None and self._numberer.leads,
+                    now=world.now,
+                    wall_ms=world.wall_ms,
+                    random=random.random,
+                )
             )
-            self._numberer = self._make_numberer(log, store, settings, reactor, world, counts)
-            self._listener.woken = self._numberer.wake
+            self._numberer = self._make_numberer(log, store, membership, settings, reactor, world, counts)
+            self._listener.woken = self._numberer.woken
             # the log first: where a pool has only one connection, and the database no log, the other one needs it
             self._listener.after = self._numberer.tried
 
     def _make_numberer(
-        self, log: PostgresLog, store: AgentStore, settings: Settings, reactor: Any, world: World, counts: Counts
+        self,
+        log: PostgresLog,
+        store: AgentStore | None,
+        membership: Membership | None,
+        settings: Settings,
+        reactor: Any,
+        world: World,
+        counts: Counts,
     ) -> Numberer:
         log.reader = reader = LogReader(reactor, self._place, world.now)
         reader.setServiceParent(self)
+        batches, lag = Batches(log), Lag(counts.engine, world.wall_ms)
+        upkeep = Upkeep(
+            world.now,
+            world.wall_ms,
+            keep=settings.log_keep,
+            max_bytes=log_bytes(settings, durable=True),
+            kept=log.kept,
+        )
+        election: Election = Alone()
+        if membership is not None:
+            election = Follower(log, batches, upkeep, membership, lag)
         numberer = Numberer(
             reactor,
             self._place,
             log,
             store,
             counts.engine,
-            required=settings.log == "postgres",
+            election=election,
+            batches=batches,
+            lag=lag,
+            required=needs_durable_log(settings),
             data_bytes=settings.max_message_size,
             data_depth=settings.max_depth,
             new_epoch=lambda: world.random(8),
-            upkeep=Upkeep(
-                world.now,
-                world.wall_ms,
-                keep=settings.log_keep,
-                max_bytes=log_bytes(settings, durable=True),
-                kept=log.kept,
-            ),
+            upkeep=upkeep,
             now=world.now,
-            wall_ms=world.wall_ms,
             random=random.random,
         )
         numberer.setServiceParent(self)
@@ -197,7 +222,7 @@ class Database(MultiService):
         """
         Read the metrics, if a client is subscribed to them.
         """
-        if self._registry.members(METRICS.name):
+        if self._registry.members(METRICS.name) and not self._is_led:
             self._kpis.tick()
 
     async def prepare(self) -> None:
@@ -229,7 +254,17 @@ class Database(MultiService):
         assert self._url is not None
         return succeed(Place(self._url))
 
+    @property
+    def _is_led(self) -> bool:
+        """
+        Does another node of a cluster look after what one of them has to?
+        """
+        return self._is_node and self._numberer is not None and not self._numberer.leads
+
     def _heard(self, payload: str) -> None:
+        if self._is_led:
+            # all nodes hear it, and one of them logs it
+            return
         try:
             self._router.notified(payload)
         except ProtocolError as error:

@@ -90,6 +90,13 @@ def of_one_worker(settings: Settings, workers: int) -> Settings:
     return replace(settings, workers=1, **{name: ceil(getattr(settings, name) / workers) for name in shared})
 
 
+def needs_durable_log(settings: Settings) -> bool:
+    """
+    Does the service refuse to start without a log in the database?
+    """
+    return settings.log == "postgres" or settings.cluster
+
+
 def origin_patterns(settings: Settings) -> tuple[str, ...]:
     """
     The origins of web pages that may connect.

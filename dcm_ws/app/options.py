@@ -408,6 +408,16 @@ class Fields:
         "where the log is; `auto` is the database, if it has the schema `dcm_ws` and this role may use it, and memory"
         " otherwise; `postgres` refuses to start without that schema",
     )
+    cluster: bool = setting(
+        False,
+        FLAG,
+        "share the database with other nodes: any number of services that are started with this option on one database"
+        " are one service to their clients; needs the durable log",
+        see="[Several nodes](cluster.md)",
+    )
+    node_name: str | None = setting(
+        None, TEXT, "the name of this node, as `dcm-ws nodes` and logs show it", otherwise="host name and port"
+    )
     log_keep: float = setting(86_400.0, SECONDS, "time for which an event stays in the log")
     log_max_bytes: int | None = setting(
         None,

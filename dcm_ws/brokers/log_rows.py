@@ -93,6 +93,14 @@ def to_json(drafts: list[Draft]) -> str:
     return msgspec.json.encode([_fields(draft) for draft in drafts]).decode()
 
 
+def keys_to_json(drafts: list[Draft]) -> str:
+    """
+    Events with their keys, as a parameter.
+    """
+    fields = [{"event_id": draft.id, "key": draft.key, "at": draft.timestamp} for draft in drafts]
+    return msgspec.json.encode(fields).decode()
+
+
 def _fields(draft: Draft) -> dict[str, Any]:
     fields = {
         "event_id": draft.id,

@@ -17,13 +17,14 @@ class Naps:
     @param now: monotonic seconds.
     @param runs: returns if there is anything to wait for; nothing waits when there is not.
 
+    @ivar runs: returns if there is anything to wait for.
     @ivar woken: somebody has woken it since it last slept; it does not sleep then.
     """
 
     def __init__(self, reactor: Any, now: Callable[[], float], runs: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._now = now
-        self._runs = runs
+        self.runs = runs
         self._nap: Deferred[None] | None = None
         self._timer: Any = None
         self._waking = False
@@ -65,7 +66,7 @@ class Naps:
         """
         Until something happens, and so many seconds at most.
         """
-        if self.woken or not self._runs():
+        if self.woken or not self.runs():
             self.woken = False
             return
         nap: Deferred[None] = Deferred()
@@ -79,5 +80,5 @@ class Naps:
         So many seconds, whatever happens; unless there is a reason to hurry.
         """
         self._until = self._now() + seconds
-        while self._runs() and (left := self._until - self._now()) > 0:
+        while self.runs() and (left := self._until - self._now()) > 0:
             await self.sleep(left)

@@ -8,8 +8,8 @@ stopped for longer than C{idle_session_timeout} loses both.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import psycopg2
@@ -17,6 +17,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dcm_ws.brokers.batches import Batches
+from dcm_ws.brokers.election import GATE, LOCK, UNLOCK, Election
+from dcm_ws.brokers.lag import Lag
 from dcm_ws.brokers.log_rows import Row
 from dcm_ws.brokers.naps import Naps
 from dcm_ws.brokers.numbering import ROWS, ROWS_BYTES, STEP, Placed, read_step, step_parameters
@@ -42,26 +45,11 @@ from dcm_ws.postgres.upkeep import LogEnd, Upkeep
 
 _log = Logger(namespace="dcm_ws.log")
 
-LEADER = 1
-GATE = 2
-"""
-The locks of the leader, and of the gate in front of NOTIFY.
-"""
-
-LOCK_SECONDS = 0.1
-"""
-Seconds between two tries to get the leader's lock.  To wait in SQL would hold back VACUUM.
-"""
-
-_LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
-_UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
 _PATH = "search_path = pg_catalog, pg_temp"
 _OPENED = statement("numbering/opened")
 _AFTER = statement("reading/after")
 _STEP_SECONDS = 120.0
 _ASK_SECONDS = 10.0
-_BATCH = 2000
-_BATCH_BYTES = 8 << 20
 _PAUSE = 0.1
 _ANOTHER_LOG = "the log is another one than before: clients are told to load their state again"
 _ANOTHER_LEADER = (
@@ -109,13 +97,14 @@ class Numberer(Service):
 
     @param address: returns where the database is.
     @param log: receives them.
-    @param store: has what agents are owed.
+    @param store: has what agents are owed; None in a cluster, whose nodes each have that of their own agents.
+    @param election: finds out if this process numbers the events, and does what has to be done while it does not.
+    @param batches: what clients publish here.
     @param required: fail where the database has no log, instead of keeping it in memory.
     @param data_bytes: bytes that the data of an event of SQL may have.
     @param data_depth: how deep it may be nested.
     @param new_epoch: makes the name of a log.
     @param now: monotonic seconds.
-    @param wall_ms: ms since the epoch.
     @param random: returns a number from 0 to 1.
 
     @ivar tried: fires after the first look at the database, whatever came of it.
@@ -127,16 +116,18 @@ class Numberer(Service):
         reactor: Any,
         address: Address,
         log: PostgresLog,
-        store: AgentStore,
+        store: AgentStore | None,
         counts: EngineCounts,
         *,
+        election: Election,
+        batches: Batches,
+        lag: Lag,
         required: bool,
         data_bytes: int,
         data_depth: int,
         new_epoch: Callable[[], str],
         upkeep: Upkeep,
         now: Callable[[], float],
-        wall_ms: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
         self._reactor = reactor
@@ -150,16 +141,17 @@ class Numberer(Service):
         self._new_epoch = new_epoch
         self._upkeep = upkeep
         self._now = now
-        self._wall_ms = wall_ms
         self._random = random
         self._session: DatabaseConnection | None = None
         self._pace = Pace()
         self._gated = False
         self._is_shared = False
         self._naps = Naps(reactor, now, lambda: bool(self.running))
+        self._election = election
+        self._batches = batches
+        self._lag = lag
         self._ended: Deferred[None] | None = None
         self._turned: Placed | None = None
-        self._retry: deque[list[Waiting]] = deque()
         self._head = 0
         self._snapshot = Snapshot("0", "{}")
         self.leads = False
@@ -180,6 +172,15 @@ class Numberer(Service):
         self.wake()
         if self._ended is not None:
             await self._ended
+
+    def woken(self, log_has_grown: bool) -> None:
+        """
+        The database has notified.
+
+        @param log_has_grown: another process has numbered events; otherwise, there may be something to number.
+        """
+        if self.leads is not log_has_grown:
+            self.wake()
 
     def wake(self) -> None:
         """
@@ -227,6 +228,7 @@ class Numberer(Service):
                 _log.failure("the numbering of events failed")
                 reason = one_line(error)
             finally:
+                await self._leave()
                 self._close()
             if not self.running:
                 return
@@ -242,10 +244,17 @@ class Numberer(Service):
         self._has_tried()
         if state is before:
             return
-        if state is LogState.UP:
-            _log.info("log: epoch {epoch}, position {head}", epoch=self._log.epoch, head=self._log.head)
+        if state in (LogState.UP, LogState.FOLLOWING):
+            if not self.found.called:
+                self.found.callback(None)
+            _log.info(
+                "log: epoch {epoch}, position {head}{how}",
+                epoch=self._log.epoch,
+                head=self._log.head,
+                how="" if state is LogState.UP else "; another node numbers the events",
+            )
         elif state is LogState.STANDBY:
-            _log.warn("another dcm-ws numbers the events of this database; this one waits until it ends")
+            _log.warn("{reason}; this one waits until it ends", reason=reason)
         elif self._log.is_open or before is not LogState.CONNECTING:
             _log.warn("the log cannot be written: {reason}", reason=reason)
 
@@ -258,6 +267,12 @@ class Numberer(Service):
         session.lost = lambda reason: self.wake()
         self._is_shared = await shares_process(session, place)
         return session
+
+    async def _leave(self) -> None:
+        session = self._session
+        if session is not None and not self.running:
+            with suppress(*DatabaseError):
+                await self._election.leave(session)
 
     def _close(self) -> None:
         self.leads = self._gated = False
@@ -286,7 +301,7 @@ class Numberer(Service):
             # it may be a standby that is promoted soon; or the log was there before
             raise DatabaseUnavailableError(reason)
         if self._required:
-            raise NoLogError(f"--log postgres: {reason}")
+            raise NoLogError(f"the log has to be in the database: {reason}")
         _log.info("the log is in memory: {reason}", reason=reason)
         self._log.use_memory(reason)
         if not self.found.called:
@@ -300,37 +315,33 @@ class Numberer(Service):
             if version >= 140000:
                 # the session of a process that is stopped must end, so that another one can go on
                 await session.runOperation("set idle_session_timeout = '5s'")
-        while self.running:
-            with deadline(session, _ASK_SECONDS):
-                if (await session.runQuery(_LOCK, (LEADER,)))[0][0]:
-                    return
-            self._change_to(LogState.STANDBY, "another dcm-ws numbers the events of this database")
-            await self._naps.rest(LOCK_SECONDS)
-        raise DatabaseUnavailableError("the service stops")
+        await self._election.win(session, self._naps, self._change_to)
 
     async def _open(self, session: DatabaseConnection) -> None:
         """
         Find where the log ends, and whether it is the same one as before.
         """
         log = self._log
+        await self._election.lead(session)
         with deadline(session, _STEP_SECONDS):
             place = await LogPlace.find(session, log.last if log.is_open else None, log.epoch, self._new_epoch)
             await session.runOperation(statement("numbering/prepare"))
             await session.runOperation(_OPENED, {"bytes": self._data_bytes, "depth": self._data_depth})
             await self._upkeep.begin(session, place)
-            is_current = await self._store.is_current(session)
+            is_current = self._store is None or await self._store.is_current(session)
         self._head, self._snapshot = place.head, place.snapshot
         if not log.is_open or place.epoch != log.epoch or not is_current:
             if log.is_open:
                 _log.warn(_ANOTHER_LOG if place.epoch != log.epoch else _ANOTHER_LEADER)
-            with deadline(session, _STEP_SECONDS):
-                state = await self._store.read(session)
+            state = None
+            if self._store is not None:
+                with deadline(session, _STEP_SECONDS):
+                    state = await self._store.read(session)
             log.open(place, self._upkeep.first)
-            self._store.apply(state)
+            if self._store is not None:
+                self._store.apply(state)
         self.leads = True
         self._change_to(LogState.UP)
-        if not self.found.called:
-            self.found.callback(None)
 
     async def _number(self, session: DatabaseConnection) -> None:
         """
@@ -339,6 +350,7 @@ class Numberer(Service):
         log = self._log
         while self.running or log.has_waiting:
             self._naps.woken = False
+            await self._election.tend(session)
             found = await self._step(session)
             self._pace.found(self._now(), found)
             if self._pace.polls is not self._gated:
@@ -348,7 +360,7 @@ class Numberer(Service):
             if log.fetched < self._head and not log.is_delivering:
                 await self._read_on(session)
                 continue
-            if not log.has_waiting and not self._retry:
+            if not self._batches.has_waiting:
                 await self._naps.sleep(self._pace.nap)
 
     async def _use_gate(self, session: DatabaseConnection) -> None:
@@ -358,9 +370,9 @@ class Numberer(Service):
         with deadline(session, _ASK_SECONDS):
             if self._pace.polls:
                 # somebody may be about to pass
-                self._gated = (await session.runQuery(_LOCK, (GATE,)))[0][0]
+                self._gated = (await session.runQuery(LOCK, (GATE,)))[0][0]
             else:
-                await session.runQuery(_UNLOCK, (GATE,))
+                await session.runQuery(UNLOCK, (GATE,))
                 self._gated = False
                 # what was published until now has not notified
                 self._naps.woken = True
@@ -369,8 +381,7 @@ class Numberer(Service):
         """
         One numbering step; returns how many events of others it found.
         """
-        batch = self._retry.popleft() if self._retry else self._log.take(_BATCH, _BATCH_BYTES)
-        batch = [waiting for waiting in batch if waiting.published.waiting]
+        batch = self._batches.take()
         began = self._now()
         try:
             with deadline(session, _STEP_SECONDS):
@@ -389,24 +400,17 @@ class Numberer(Service):
 
     def _parameters(self, batch: Sequence[Waiting]) -> dict[str, object]:
         drafts = [waiting.draft for waiting in batch]
-        return step_parameters(self._head, self._snapshot, self._upkeep.hour_ago, drafts)
+        return step_parameters(
+            self._head, self._snapshot, self._upkeep.hour_ago, drafts, tell=self._election.shares
+        )
 
     async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
         """
         The database has refused a step, and nothing of it was done.
         """
-        is_of_data = (error.pgcode or "")[:2] in ("22", "23", "54")
-        if is_of_data and len(batch) > 1:
-            # find the one that it refuses
-            half = len(batch) // 2
-            self._retry.extendleft((batch[half:], batch[:half]))
-            return
-        self._change_to(LogState.DOWN, one_line(error))
-        if is_of_data and batch:
-            self._log.refuse(batch[0])
-        elif batch:
-            self._retry.appendleft(batch)
-        await self._naps.rest(_PAUSE)
+        if not self._batches.refused(batch, error):
+            self._change_to(LogState.DOWN, one_line(error))
+            await self._naps.rest(_PAUSE)
 
     def _take(self, batch: Sequence[Waiting], placed: Placed) -> None:
         """
@@ -421,7 +425,7 @@ class Numberer(Service):
             log.again(batch[number - 1].draft.id, pos, event_id)
         if len(placed.rows) == placed.others:
             log.place(placed.rows, [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()])
-            self._measure_lag(placed.rows)
+            self._lag.measure(placed.rows)
 
     async def _read_on(self, session: DatabaseConnection) -> None:
         """
@@ -432,12 +436,7 @@ class Numberer(Service):
             rows = await session.runQuery(_AFTER, part)
         events = [Row(*row) for row in rows]
         self._log.read(events, self._head)
-        self._measure_lag([row for row in events if row.publisher is None])
-
-    def _measure_lag(self, rows: Sequence[Row]) -> None:
-        now_ms = self._wall_ms()
-        for row in rows:
-            self._counts.lag_seconds.observe(max(0, now_ms - row.at) / 1000)
+        self._lag.measure(events)
 
     async def _keep_up(self, session: DatabaseConnection) -> None:
         self._turned = None

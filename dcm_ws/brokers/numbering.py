@@ -40,7 +40,7 @@ class Placed(NamedTuple):
     again: dict[int, tuple[int, str]]
 
 
-def step_parameters(head: int, snapshot: Snapshot, old: int, drafts: list[Draft]) -> dict[str, object]:
+def step_parameters(head: int, snapshot: Snapshot, old: int, drafts: list[Draft], *, tell: bool) -> dict[str, object]:
     """
     The parameters of L{STEP}.
 
@@ -48,6 +48,7 @@ def step_parameters(head: int, snapshot: Snapshot, old: int, drafts: list[Draft]
     @param snapshot: of the last step.
     @param old: a position that is an hour old or older: events with the same key are looked for after it.
     @param drafts: what clients have published.
+    @param tell: notify others that the log has grown.
     """
     return {
         "xmax": snapshot.xmax,
@@ -57,6 +58,7 @@ def step_parameters(head: int, snapshot: Snapshot, old: int, drafts: list[Draft]
         "clients": to_json(drafts) if drafts else "[]",
         "rows": ROWS,
         "bytes": ROWS_BYTES,
+        "tell": tell,
     }
 
 
@@ -70,9 +72,7 @@ def read_step(rows: Sequence[tuple[Any, ...]]) -> Placed:
     again: dict[int, tuple[int, str]] = {}
     for kind, pos, number, *fields in rows:
         if kind == "other":
-            event_id, channel, event, data, at, sender = fields
-            mirrored = channel not in ("global", "metrics")
-            events.append(Row(pos, event_id, channel, event, data, at, sender, None, None, mirrored))
+            events.append(Row(pos, *fields))
         elif kind == "client":
             clients[number] = pos
         elif kind == "again":

@@ -44,7 +44,9 @@ class LogState(Enum):
 
     CONNECTING = "connecting"
     UP = "up"
-    #: another process numbers the events
+    #: a node of a cluster, of which another one numbers the events
+    FOLLOWING = "following"
+    #: another process numbers the events, and this one waits until that ends
     STANDBY = "standby"
     DOWN = "down"
 
@@ -315,6 +317,17 @@ class PostgresLog:
         self.last = place.last
         self._reset()
         self.is_open = True
+
+    def lose(self) -> None:
+        """
+        Events were dropped from the log before they were read here: go on after them, and have all clients resume, so
+        that those that miss something are told of a gap.
+        """
+        self._placed.clear()
+        self._tail.start_at(self.first - 1)
+        self.fetched = self.first - 1
+        self.last = (0, "")
+        self._reset()
 
     def kept(self, kept: Kept) -> None:
         """

@@ -105,13 +105,13 @@ class LogReport(TypedDict):
     """
     The state of a log.
 
-    C{engine} is C{memory} or C{postgres}; C{state} is C{connecting}, C{up}, C{standby} (another process numbers the
-    events) or C{down}; C{reason} says why it is not up, or why it is in memory.  C{first}, C{events} and C{bytes} are
-    what is kept, of at most C{maxBytes}, for C{keep} seconds; C{oldest} is when the oldest of it was logged, in ms
-    since the epoch.  C{waiting} publishes of C{waitingBytes} have no answer yet, nor have
-    C{readsWaiting} reads in the database.  C{inboxBytes} and C{partitions} are
-    those of the database; C{heldSince} is since when locks of others have kept its tables from being cleaned up, in ms
-    since the epoch.
+    C{engine} is C{memory} or C{postgres}; C{state} is C{connecting}, C{up}, C{following} (a node of a cluster, of which
+    another one numbers the events), C{standby} (another process has the log) or C{down}; C{reason} says why it is not
+    up, or why it is in memory.  C{first}, C{events} and C{bytes} are what is kept, of at most C{maxBytes}, for C{keep}
+    seconds; C{oldest} is when the oldest of it was logged, in ms since the epoch.  C{waiting} publishes of
+    C{waitingBytes} have no answer yet, nor have C{readsWaiting} reads in the database.  C{inboxBytes} and C{partitions}
+    are those of the database; C{heldSince} is since when locks of others have kept its tables from being cleaned up, in
+    ms since the epoch.
     """
 
     engine: str

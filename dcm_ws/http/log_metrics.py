@@ -18,7 +18,7 @@ ENGINES = ("memory", "postgres")
 Where the log may be.
 """
 
-STATES = ("connecting", "up", "standby", "down")
+STATES = ("connecting", "up", "following", "standby", "down")
 """
 States of the log.
 """

@@ -252,7 +252,7 @@ class Report:
             return ""
         if self._database()["state"] != "up":
             return "the database is not connected"
-        return "" if log == "up" else f"the log in the database is not up ({log})"
+        return "" if log in ("up", "following") else f"the log in the database is not up ({log})"
 
     def _bus_health(self) -> BusHealthPart:
         bus = self._bus()

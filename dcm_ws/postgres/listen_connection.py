@@ -32,6 +32,11 @@ WAKE = "dcm_ws_wake"
 The channel on which C{dcm_ws.publish} says that there is something in the inbox of the log.
 """
 
+HEAD = "dcm_ws_head"
+"""
+The channel on which the node of a cluster that leads says that the log has grown.
+"""
+
 PROBE_TIMEOUT = 3.0
 """
 Seconds until a probe must have arrived.
@@ -49,7 +54,7 @@ class ListenConnection(DatabaseConnection):
 
     @param heard: called with the payloads of one read.
     @param echo: the name of a channel that only this connection uses.
-    @param woken: called when there may be something in the inbox of the log.
+    @param woken: called when there may be something in the inbox of the log; with True if the log itself has grown.
 
     @ivar paused: nothing is read now; the notifications stay in the socket's buffers and in the database.
     """
@@ -57,7 +62,7 @@ class ListenConnection(DatabaseConnection):
     application = "dcm-ws listen"
 
     def __init__(
-        self, reactor: Any, heard: Callable[[list[str]], None], echo: str, woken: Callable[[], object]
+        self, reactor: Any, heard: Callable[[list[str]], None], echo: str, woken: Callable[[bool], object]
     ) -> None:
         super().__init__(reactor)
         self._heard = heard
@@ -91,7 +96,7 @@ class ListenConnection(DatabaseConnection):
         """
         The channels that it listens to, as they are written in SQL.
         """
-        return CHANNEL, WAKE
+        return CHANNEL, WAKE, HEAD
 
     async def probe(self) -> None:
         """
@@ -180,8 +185,10 @@ class ListenConnection(DatabaseConnection):
         Notifications have arrived.
         """
         payloads = [notify.payload for notify in notifies if notify.channel == CHANNEL]
-        if len(payloads) < len(notifies) and any(notify.channel == WAKE for notify in notifies):
-            self._woken()
+        if len(payloads) < len(notifies):
+            channels = {notify.channel for notify in notifies}
+            if WAKE in channels or HEAD in channels:
+                self._woken(HEAD in channels)
         if self._as_bytes:
             # the hub rejects and counts payloads with a lone surrogate
             payloads = [payload.encode("latin-1").decode("utf-8", "surrogateescape") for payload in payloads]

@@ -61,7 +61,7 @@ class NotifyListener(Service):
     @param random: returns a number from 0 to 1.
 
     @ivar after: fires when the first connection may be made; None for at once.
-    @ivar woken: called when there may be new events in the inbox of the log.
+    @ivar woken: as in L{ListenConnection}.
     @ivar up: fires when the service listens for the first time.
     @ivar connects: how often it has connected.
     @ivar reason: why the database is down; empty if it is not.
@@ -93,7 +93,7 @@ class NotifyListener(Service):
         self._ended: Deferred[None] | None = None
         self._was_down = False
         self.after: Deferred[None] | None = None
-        self.woken: Callable[[], object] = _nothing
+        self.woken: Callable[[bool], object] = _nothing
         self.up: Deferred[None] = Deferred()
         self.state = DatabaseState.CONNECTING
         self.connects = 0
@@ -212,7 +212,7 @@ class NotifyListener(Service):
             self._changed(False)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

@@ -74,6 +74,37 @@ class LogPlace(NamedTuple):
             know the log yet.
         @param known: the epoch in which that was.
         """
+        place, server, server_now = await cls._read(session)
+        epoch, head, snapshot = place.epoch, place.head, place.snapshot
+        (system, timeline), (system_now, timeline_now) = server, server_now
+        vouched = is_lost = False
+        if last is not None and epoch == known and last[0]:
+            vouched = last[0] <= head and await has_event(session, last)
+            is_lost = not vouched
+        is_foreign = bool(system) and system != system_now
+        is_unknown = bool(system) and timeline != timeline_now and not vouched
+        if is_foreign or is_lost or is_unknown:
+            epoch = new_epoch()
+        if is_foreign:
+            snapshot = Snapshot.parse(await _take_over_inbox(session, head, epoch, system_now, timeline_now))
+        elif (system, timeline) != (system_now, timeline_now) or is_lost or is_unknown:
+            await session.runOperation(_ADOPT, (epoch, system_now, timeline_now))
+        return place._replace(epoch=epoch, snapshot=snapshot)
+
+    @classmethod
+    async def settled(cls, session: DatabaseConnection) -> LogPlace | None:
+        """
+        Find the end of the log, in any session.  None if the server is not the one that the epoch was made on, and the
+        leader has to decide what that means.
+        """
+        place, server, server_now = await cls._read(session)
+        return place if server == server_now else None
+
+    @classmethod
+    async def _read(cls, session: DatabaseConnection) -> tuple[LogPlace, tuple[str, int], tuple[str, int]]:
+        """
+        What is in the database, the server that the epoch was made on, and the server now.
+        """
         (
             (epoch, system, timeline, slot, base, snapshot, system_now, timeline_now, pos, log_snapshot, last_id),
         ) = await session.runQuery(_PLACE)
@@ -81,25 +112,16 @@ class LogPlace(NamedTuple):
             head, snapshot = pos, log_snapshot
         else:
             head = base
-        vouched = is_lost = False
-        if last is not None and epoch == known and last[0]:
-            vouched = await _has(session, last, head)
-            is_lost = not vouched
-        is_foreign = bool(system) and system != system_now
-        is_unknown = bool(system) and timeline != timeline_now and not vouched
-        if is_foreign or is_lost or is_unknown:
-            epoch = new_epoch()
-        if is_foreign:
-            snapshot = await _take_over_inbox(session, head, epoch, system_now, timeline_now)
-        elif (system, timeline) != (system_now, timeline_now) or is_lost or is_unknown:
-            await session.runOperation(_ADOPT, (epoch, system_now, timeline_now))
-        return cls(epoch, head, Snapshot.parse(snapshot), slot, (head, last_id) if pos == head else (0, ""))
+        last = (head, last_id) if pos == head else (0, "")
+        place = cls(epoch, head, Snapshot.parse(snapshot), slot, last)
+        return place, (system, timeline), (system_now, timeline_now)
 
 
-async def _has(session: DatabaseConnection, last: tuple[int, str], head: int) -> bool:
+async def has_event(session: DatabaseConnection, last: tuple[int, str]) -> bool:
+    """
+    Does the log have an event, or did it have it: by position and id?
+    """
     pos, event_id = last
-    if pos > head:
-        return False
     rows = await session.runQuery(_EVENT_AT, {"pos": pos})
     # what is not kept any more was there
     return not rows or rows[0][0] == event_id

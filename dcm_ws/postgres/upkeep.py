@@ -144,7 +144,7 @@ class Upkeep:
         """
         self._slot = place.slot
         self._turned = self._now()
-        await self._look(session)
+        await self.look(session)
 
     def is_due(self) -> bool:
         """
@@ -163,7 +163,7 @@ class Upkeep:
 
         @param turn: numbers what is in the inbox, in the transaction that empties a slot.
         """
-        partitions = await self._look(session)
+        partitions = await self.look(session)
         newest = partitions[-1]
         is_old = newest.oldest is not None and newest.oldest >= self._keep / PARTS
         is_large = newest.bytes >= self._max_bytes / (2 * PARTS)
@@ -184,7 +184,7 @@ class Upkeep:
             size -= partition.bytes
             has_changed = True
         if has_changed:
-            await self._look(session)
+            await self.look(session)
         is_due = self._now() - self._turned >= TURN_SECONDS or self._inbox >= _SLOTS * _TURN_BYTES
         if is_due and self._inbox > _EMPTY:
             if await self._attempt(session, partial(self._turn, session, turn)):
@@ -197,7 +197,10 @@ class Upkeep:
             self._held_since = self._wall_ms()
         return self._epoch
 
-    async def _look(self, session: DatabaseConnection) -> list[Partition]:
+    async def look(self, session: DatabaseConnection) -> list[Partition]:
+        """
+        Look at what is kept; returns the partitions, the oldest first.
+        """
         self._due = self._now() + LOOK_SECONDS
         partitions = [Partition(*row) for row in await session.runQuery(_PARTITIONS)]
         self.first = partitions[0].first

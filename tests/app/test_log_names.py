@@ -12,6 +12,7 @@ import dcm_ws
 NAMES = {
     "dcm_ws.agents",
     "dcm_ws.bus",
+    "dcm_ws.cluster",
     "dcm_ws.embedded.EmbeddedPostgres",
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",

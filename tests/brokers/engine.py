@@ -11,8 +11,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from dcm_ws.brokers.batches import Batches
+from dcm_ws.brokers.election import Alone
+from dcm_ws.brokers.follower import Follower
+from dcm_ws.brokers.lag import Lag
 from dcm_ws.brokers.log_reader import LogReader
 from dcm_ws.brokers.log_rows import LogRows
+from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.numberer import Numberer
 from dcm_ws.brokers.postgres_log import LogState, PostgresLog
 from dcm_ws.core.counts import Counts
@@ -20,6 +25,7 @@ from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.nodes import NodeInfo
 from dcm_ws.postgres.upkeep import Kept, Upkeep
 from dcm_ws.protocol.channels import Channels, parse_channel
 from dcm_ws.protocol.events import traits_of
@@ -34,6 +40,7 @@ class Engine:
 
     @param url: the database's.
     @param limits: of the upkeep and of memory.
+    @param node: its name in a cluster; empty if there is none.
 
     @ivar delivered: the position, id, channel, event and data of each event that was delivered, in this order.
     @ivar opened: the head at each reset.
@@ -51,6 +58,7 @@ class Engine:
         max_bytes: int = 1 << 30,
         tail_events: int = 10_000,
         required: bool = False,
+        node: str = "",
     ) -> None:
         from twisted.internet import reactor
 
@@ -87,6 +95,10 @@ class Engine:
         self.log.reader = self.reader = LogReader(reactor, address, now)
         self.looks = 0
         self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept)
+        batches, lag = Batches(self.log), Lag(self.counts.engine, self.wall_ms)
+        info = NodeInfo(node, "host", 1, "1.0", "ws://127.0.0.1/")
+        self.membership = Membership(lambda: info, lambda: {"pos": self.log.head}, now)
+        follower = Follower(self.log, batches, self.upkeep, self.membership, lag)
         epochs = itertools.count(1)
         self.store = Nothing()
         self.numberer = Numberer(
@@ -95,13 +107,15 @@ class Engine:
             self.log,
             self.store,
             self.counts.engine,
+            election=follower if node else Alone(),
+            batches=batches,
+            lag=lag,
             required=required,
             data_bytes=1 << 20,
             data_depth=50,
             new_epoch=lambda: f"epoch{next(epochs)}",
             upkeep=self.upkeep,
             now=now,
-            wall_ms=self.wall_ms,
             random=lambda: 0.5,
         )
 
@@ -118,6 +132,13 @@ class Engine:
         self.reader.startService()
         self.numberer.startService()
         await self.numberer.found
+
+    async def start_again(self) -> None:
+        """
+        Go on after L{stop}, as a service does whose database was away.
+        """
+        self.reader.startService()
+        self.numberer.startService()
 
     async def stop(self) -> None:
         """

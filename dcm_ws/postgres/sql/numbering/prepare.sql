@@ -6,8 +6,9 @@
 -- late the step is.
 -- Within a step, events are in the order in which publish() was called, never in that of their transactions' numbers.
 -- $1, $2: xmax and xip of the snapshot of the last step; $3: the last position; $4: an older position, an hour ago or
--- longer; $5: what clients have published, as JSON; $6, $7: the most rows and bytes of others' events to return.
-prepare dcm_ws_step (xid8, xid8[], bigint, bigint, json, bigint, bigint) as
+-- longer; $5: what clients have published, as JSON; $6, $7: the most rows and bytes of others' events to return;
+-- $8: notify the other nodes of a cluster.
+prepare dcm_ws_step (xid8, xid8[], bigint, bigint, json, bigint, bigint, boolean) as
 with cur as materialized (
     select pg_current_snapshot() as snapshot, clock_timestamp() as now
 ), ended as materialized (
@@ -15,11 +16,12 @@ with cur as materialized (
         select open from unnest($2) as open except select pg_snapshot_xip(snapshot) from cur
     ) as transactions
 ), given as materialized (
-    select 0 as source, id as number, event_id, channel, event, data, at, sender, null::text as named,
-        null::text as publisher, key, channel not in ('global', 'metrics') as mirrored
+    select 0 as source, id as number, event_id, channel, event, data, at, sender, named, publisher, key,
+        coalesce(mirrored, channel not in ('global', 'metrics')) as mirrored
     from dcm_ws.inbox where xid >= $1
     union all
-    select 0, id, event_id, channel, event, data, at, sender, null, null, key, channel not in ('global', 'metrics')
+    select 0, id, event_id, channel, event, data, at, sender, named, publisher, key,
+        coalesce(mirrored, channel not in ('global', 'metrics'))
     from dcm_ws.inbox where xid = any ((select transactions from ended)::xid8[])
     union all
     select 1, number, event_id, channel, event, data, at, sender, named, publisher, key, mirrored
@@ -52,13 +54,16 @@ with cur as materialized (
     from placed, total, cur
 )
 -- first the step itself, then the events
-select 'step' as kind, $3 + events as pos, others as number, snapshot::text as event_id, null::text as channel,
-    null::text as event, null::text as data, null::bigint as at, null::text as sender
+select 'step' as kind, $3 + events as pos, others as number, snapshot::text as event_id,
+    case when $8 and events > 0 then pg_notify('dcm_ws_head', '')::text end as channel,
+    null::text as event, null::text as data, null::bigint as at, null::text as sender, null::text as named,
+    null::text as publisher, null::boolean as mirrored
 from total, cur
 union all
 select case source when 0 then 'other' else 'client' end, pos, number,
     case source when 0 then event_id end, case source when 0 then channel end, case source when 0 then event end,
-    case source when 0 then data end, at, case source when 0 then sender end
+    case source when 0 then data end, at, case source when 0 then sender end, case source when 0 then named end,
+    case source when 0 then publisher end, mirrored
 from placed, total
 where source = 1 or (others <= $6 and bytes <= $7)
 union all
@@ -68,5 +73,5 @@ select 'again', coalesce(first, (
     coalesce((select event_id from dcm_ws.log where pos = first), (
         select placed.event_id from placed join keyed as one using (source, number)
         where one.key = keyed.key and one.part = keyed.part)),
-    null, null, null, null, null
+    null, null, null, null, null, null, null, null
 from keyed where source = 1 and (nth > 1 or first is not null)

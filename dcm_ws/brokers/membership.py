@@ -1,0 +1,100 @@
+"""
+A process as a node of its cluster: its row in the database says that it is there, and is its right to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.logger import Logger
+
+from dcm_ws.postgres import nodes
+from dcm_ws.postgres.connection import DatabaseConnection
+from dcm_ws.postgres.nodes import NodeInfo
+
+_log = Logger(namespace="dcm_ws.cluster")
+
+BEAT_SECONDS = 1.0
+"""
+Seconds between two times at which a node says that it is there.
+"""
+
+UNSEEN_SECONDS = 10.0
+"""
+Seconds after which the leader fences a node that does not say so.
+"""
+
+
+class Membership:
+    """
+    Joins, and joins again if the node was fenced.
+
+    @param info: returns what the node says of itself.
+    @param figures: returns what it says of its load.
+    @param now: monotonic seconds.
+
+    @ivar node: the id of its row; None before it has one, and when that is fenced.
+    @ivar draining: it is about to stop.
+    @ivar joined: called with the id when it has joined.
+    @ivar fenced: called when it may not write any more under its former id.
+    """
+
+    def __init__(
+        self, info: Callable[[], NodeInfo], figures: Callable[[], Mapping[str, object]], now: Callable[[], float]
+    ) -> None:
+        self._info = info
+        self._figures = figures
+        self._now = now
+        self._due = 0.0
+        self.node: int | None = None
+        self.draining = False
+        self.joined: Callable[[int], object] = _nothing
+        self.fenced: Callable[[], object] = _nothing
+
+    async def join(self, session: DatabaseConnection) -> None:
+        """
+        Join the cluster, unless the node is in it.
+        """
+        if self.node is None:
+            node = await nodes.register(session, self._info())
+            self.node = node
+            self.joined(node)
+
+    async def tend(self, session: DatabaseConnection, *, leads: bool) -> None:
+        """
+        Say that the node is there, if it is time; the leader also fences others.
+        """
+        now = self._now()
+        if now < self._due:
+            return
+        self._due = now + BEAT_SECONDS
+        node = self.node
+        if node is not None:
+            here = await nodes.beat(session, node, leader=leads, draining=self.draining, figures=self._figures())
+            if here:
+                if leads:
+                    for other, name in await nodes.fence(session, node, UNSEEN_SECONDS):
+                        _log.warn("node {node} ({name}) is gone: nothing was heard of it", node=other, name=name)
+                return
+            _log.warn("this node was taken for dead, and joins again")
+            self.node = None
+            self.fenced()
+        await self.join(session)
+
+    def hurry(self) -> None:
+        """
+        Say at the next occasion that the node is there.
+        """
+        self._due = 0.0
+
+    async def leave(self, session: DatabaseConnection) -> None:
+        """
+        The node ends.
+        """
+        node, self.node = self.node, None
+        if node is not None:
+            await nodes.leave(session, node)
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,199 @@
+"""
+Several nodes as real processes on one database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.clients import (
+    Client,
+    answer_to,
+    ask_past_events,
+    hear,
+    say,
+    silence,
+    unsubscribe_global,
+)
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.owed import make_tables
+from tests.integration.running import Service
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def schema(database: PostgresServer) -> Iterator[PostgresServer]:
+    """
+    A database with an empty log.
+    """
+    make_tables(database)
+    yield database
+    database.execute("drop schema if exists dcm_ws cascade")
+
+
+def node(database: PostgresServer, name: str, *options: str) -> Service:
+    """
+    A node of the cluster on C{database}.
+    """
+    return Service("--database-url", database.url, "--cluster", "--node-name", name, *options)
+
+
+@pytest.fixture
+def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
+    """
+    Three nodes; the first one leads.
+    """
+    nodes: list[Service] = []
+    try:
+        for number in (1, 2, 3):
+            nodes.append(node(schema, f"n{number}"))
+        yield nodes
+    finally:
+        for one in nodes:
+            if one.process.poll() is None:
+                one.process.send_signal(signal.SIGCONT)
+            one.stop(signal.SIGKILL)
+            one.forget_clients()
+            assert "Traceback" not in one.log, one.log
+
+
+def subscriber(service: Service, agent: str) -> Client:
+    """
+    An agent's connection that gets the events of C{topics/t}.
+    """
+    client = service.connect()
+    ask_past_events(client, type="auth", agent_id=agent, id="in")
+    unsubscribe_global(client)
+    ask_past_events(client, type="subscribe", channel="topics/t", id="on")
+    return client
+
+
+def publish(client: Client, number: int, **options: Any) -> dict[str, Any]:
+    """
+    Publish an event; returns the answer.
+    """
+    message = {"type": "publish", "channel": "topics/t", "event": "task.created", "data": number, "id": f"p{number}"}
+    return ask_past_events(client, **message, **options)
+
+
+def heard(client: Client, most: int) -> list[tuple[int, Any]]:
+    """
+    The position and the data of the next events, each acknowledged.
+    """
+    events = []
+    while len(events) < most:
+        message = hear(client)
+        if "pos" in message:
+            events.append((message["pos"], message["data"]))
+            say(client, type="ack", message_id=message["id"])
+    return events
+
+
+def leader(nodes: list[Service]) -> Service | None:
+    """
+    The node that numbers the events, as far as the others can tell.
+    """
+    return next((one for one in nodes if one.process.poll() is None and one.stats()["log"]["state"] == "up"), None)
+
+
+def test_clients_of_all_nodes_get_every_event(schema: PostgresServer, nodes: list[Service]) -> None:
+    """
+    Whatever node an event is published at, all clients get it once, in the same order, with the same position.
+    """
+    assert [one.stats()["log"]["state"] for one in nodes] == ["up", "following", "following"]
+    assert [one.get("/readyz")[0] for one in nodes] == [200, 200, 200]
+    listeners = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
+    publishers = [subscriber(one, f"publisher-{number}") for number, one in enumerate(nodes)]
+    for number in range(30):
+        if number % 4 == 3:
+            schema.execute("select dcm_ws.publish('topics/t', 'task.created', %s)", str(number))
+        else:
+            publish(publishers[number % 3], number)
+    first, *others = (heard(client, 30) for client in listeners)
+    assert sorted(data for _, data in first) == list(range(30))
+    assert [pos for pos, _ in first] == list(range(1, 31))
+    assert all(other == first for other in others)
+
+
+def test_raw_notifications_are_logged_once(schema: PostgresServer, nodes: list[Service]) -> None:
+    """
+    All nodes hear them, and the one that leads logs them.
+    """
+    listeners = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
+    for number in range(3):
+        event = {"channel": "topics/t", "event": "task.created", "data": number}
+        schema.execute("select pg_notify('dcm_events', %s)", json.dumps(event))
+    for client in listeners:
+        assert heard(client, 3) == [(1, 0), (2, 1), (3, 2)]
+        silence(client)
+
+
+def test_resume_at_another_node(schema: PostgresServer, nodes: list[Service]) -> None:
+    """
+    A client that kept its position goes on at any node.
+    """
+    listener = subscriber(nodes[1], "ann")
+    publisher = subscriber(nodes[0], "bob")
+    publish(publisher, 1)
+    ((pos, _),) = heard(listener, 1)
+    epoch = listener.connected["epoch"]
+    listener.close()
+    for number in (2, 3):
+        publish(publisher, number)
+    back = nodes[2].connect()
+    say(back, type="auth", agent_id="ann", resume={"epoch": epoch, "pos": pos, "channels": ["topics/t"]}, id="in")
+    answer = answer_to(back, "in")
+    assert answer["resumed"] is True and "gap" not in answer
+    assert heard(back, 2) == [(2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize(("how", "limit"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 12.0)])
+def test_the_leader_is_gone(schema: PostgresServer, nodes: list[Service], how: signal.Signals, limit: float) -> None:
+    """
+    Another node leads soon, and the clients of the others lose nothing.
+
+    @param limit: seconds in which that has to happen on a busy machine.
+    """
+    listener, publisher = subscriber(nodes[1], "ann"), subscriber(nodes[2], "bob")
+    publish(publisher, 0)
+    os.kill(nodes[0].process.pid, how)
+    since = time.monotonic()
+    number, took = 1, None
+    while took is None:
+        message = {"type": "publish", "channel": "topics/t", "event": "task.created", "data": number, "id": number}
+        say(publisher, **message, key=f"k{number}")
+        if answer_to(publisher, number)["success"]:
+            took = time.monotonic() - since
+    schema.execute("select dcm_ws.publish('topics/t', 'task.created', '2')")
+    assert [data for _, data in heard(listener, 3)] == [0, 1, 2]
+    assert leader(nodes[1:]) is not None
+    assert took < limit
+
+
+def test_a_service_without_cluster_does_not_start_beside_one(schema: PostgresServer, nodes: list[Service]) -> None:
+    """
+    It is on standby, and says what to do.
+    """
+    alone = Service("--database-url", schema.url, wait="listening on")
+    try:
+        until(lambda: alone.get("/readyz")[0] == 503)
+        assert alone.stats()["log"]["state"] == "standby"
+    finally:
+        alone.stop(signal.SIGKILL)
+
+
+def test_cluster_needs_the_log(database: PostgresServer) -> None:
+    """
+    Without the schema, a node does not start, and says why.
+    """
+    with pytest.raises(AssertionError, match="dcm-ws init-db --apply"):
+        node(database, "n1")
