@@ -81,13 +81,16 @@ def worker_count(settings: Settings) -> int:
 
 def of_one_worker(settings: Settings, workers: int) -> Settings:
     """
-    The settings of one of several workers: limits of memory are divided among them.
+    The settings of one of several workers: they are nodes of a cluster, and limits of memory are divided among them.
     """
     shared = (
         *("max_partial_bytes", "max_pending_bytes", "max_kept", "max_agents", "max_agent_bytes", "max_keys"),
         *("max_dead_letters", "max_dead_letter_bytes", "max_log_waiting"),
     )
-    return replace(settings, workers=1, **{name: ceil(getattr(settings, name) / workers) for name in shared})
+    cluster = settings.cluster or has_durable_log(settings)
+    return replace(
+        settings, workers=1, cluster=cluster, **{name: ceil(getattr(settings, name) / workers) for name in shared}
+    )
 
 
 def needs_durable_log(settings: Settings) -> bool:

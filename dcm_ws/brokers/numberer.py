@@ -400,9 +400,7 @@ class Numberer(Service):
 
     def _parameters(self, batch: Sequence[Waiting]) -> dict[str, object]:
         drafts = [waiting.draft for waiting in batch]
-        return step_parameters(
-            self._head, self._snapshot, self._upkeep.hour_ago, drafts, tell=self._election.shares
-        )
+        return step_parameters(self._head, self._snapshot, self._upkeep.hour_ago, drafts, tell=self._election.shares)
 
     async def _step_failed(self, batch: list[Waiting], error: psycopg2.Error) -> None:
         """

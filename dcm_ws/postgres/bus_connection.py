@@ -87,5 +87,5 @@ def _channels(node: str) -> tuple[str, ...]:
     return (ALL, channel_of(node)) if node else ()
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
