@@ -72,7 +72,9 @@ class Follower:
         while naps.runs() or self._batches.has_waiting:
             naps.woken = False
             await self._membership.tend(session, leads=False)
-            leads, now_epoch, head, rows = await self._look(session)
+            # then no rows are asked for; it may be done before the answer comes
+            is_delivering = log.is_delivering
+            leads, now_epoch, head, rows = await self._look(session, 0 if is_delivering or not log.is_open else ROWS)
             if leads:
                 return
             if not log.is_open or now_epoch not in (epoch, log.epoch):
@@ -87,7 +89,7 @@ class Follower:
                 epoch = log.epoch
             if log.state is not LogState.FOLLOWING:
                 change_to(LogState.FOLLOWING, "")
-            is_behind = log.fetched < head and not log.is_delivering
+            is_behind = log.fetched < head and not is_delivering
             if is_behind and (rows[0].pos if rows else head) > log.fetched + 1 and await self._has_lost(session):
                 log.lose()
                 continue
@@ -117,11 +119,9 @@ class Follower:
     async def leave(self, session: DatabaseConnection) -> None:
         await self._membership.leave(session)
 
-    async def _look(self, session: DatabaseConnection) -> tuple[bool, str, int, list[Row]]:
-        log = self._log
-        most = 0 if log.is_delivering or not log.is_open else ROWS
+    async def _look(self, session: DatabaseConnection, most: int) -> tuple[bool, str, int, list[Row]]:
         with deadline(session, _STEP_SECONDS):
-            found = await session.runQuery(_LOOK, {"after": log.fetched, "most": most, "bytes": ROWS_BYTES})
+            found = await session.runQuery(_LOOK, {"after": self._log.fetched, "most": most, "bytes": ROWS_BYTES})
         leads, epoch, head = found[0][:3]
         return leads, epoch, head, [Row(*one[3:]) for one in found if one[3] is not None]
 

@@ -24,6 +24,8 @@ UNSEEN_SECONDS = 10.0
 Seconds after which the leader fences a node that does not say so.
 """
 
+_LATE_SECONDS = 3.0
+
 
 class Membership:
     """
@@ -46,6 +48,7 @@ class Membership:
         self._figures = figures
         self._now = now
         self._due = 0.0
+        self._led_since = 0.0
         self.node: int | None = None
         self.draining = False
         self.joined: Callable[[int], object] = _nothing
@@ -62,17 +65,20 @@ class Membership:
 
     async def tend(self, session: DatabaseConnection, *, leads: bool) -> None:
         """
-        Say that the node is there, if it is time; the leader also fences others.
+        Say that the node is there, if it is time; the leader also fences others, once it has led for as long as they
+        may be silent without a pause: while the database was away, none of them could say anything.
         """
         now = self._now()
         if now < self._due:
             return
+        if not leads or now - self._due > _LATE_SECONDS:
+            self._led_since = now
         self._due = now + BEAT_SECONDS
         node = self.node
         if node is not None:
             here = await nodes.beat(session, node, leader=leads, draining=self.draining, figures=self._figures())
             if here:
-                if leads:
+                if leads and now - self._led_since >= UNSEEN_SECONDS:
                     for other, name in await nodes.fence(session, node, UNSEEN_SECONDS):
                         _log.warn("node {node} ({name}) is gone: nothing was heard of it", node=other, name=name)
                 return

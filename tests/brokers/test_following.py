@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_twisted
 
-from dcm_ws.brokers import batches
+from dcm_ws.brokers import batches, membership
 from dcm_ws.brokers.postgres_log import LogState
+from dcm_ws.core.entries import Published
 from tests.brokers.engine import Engine, logged
 from tests.integration.databases import PostgresServer
 from tests.integration.owed import make_tables
@@ -259,13 +260,13 @@ async def test_a_node_that_is_not_seen_is_fenced(
     """
     The leader fences a node that does not say that it is there; if it was only late, it joins again.
     """
+    monkeypatch.setattr(membership, "UNSEEN_SECONDS", 3.0)
     lost: list[str] = []
     nodes[1].membership.fenced = lambda: lost.append("n2")
     former = nodes[1].membership.node
     schema.execute("update dcm_ws.node set seen_at = now() - interval '11 seconds' where name = 'n2'")
-    # neither beats before the leader has looked
+    # it does not beat before the leader has looked
     nodes[1].membership._due = float("inf")
-    nodes[0].membership.hurry()
     await nodes[0].until(lambda: schema.execute("select fenced from dcm_ws.node where id = %s", former) == [(True,)])
     nodes[1].membership.hurry()
     await nodes[1].until(lambda: nodes[1].membership.node not in (None, former))
@@ -291,3 +292,45 @@ async def test_events_that_were_dropped_before_they_were_read(schema: PostgresSe
     await second.head_is(4)
     assert second.data() == ["3"]
     assert len(second.opened) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_much_is_published_at_a_node_that_follows(schema: PostgresServer, nodes: list[Engine]) -> None:
+    """
+    Nothing is left out while the node delivers what it has read before.
+    """
+    _, follower, other = nodes
+    follower.patient = True
+    published: list[Published] = []
+
+    def few_wait() -> bool:
+        return sum(one.waiting for one in published) < 2000
+
+    for number in range(20):
+        published += [follower.publish(str(number)) for _ in range(1000)]
+        await follower.until(few_wait)
+    await all_have([follower, other], 20_000)
+    assert follower.delivered == other.delivered == logged(schema)
+    assert [one.pos for one in published] == list(range(1, 20_001))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_leader_gives_others_time(schema: PostgresServer, nodes: list[Engine]) -> None:
+    """
+    After the database was away, no node could say that it is there.  The one that leads then does not take that for the
+    end of those that come back after it.
+    """
+    late, former = nodes[2].membership, nodes[2].membership.node
+    late._due = float("inf")
+    schema.execute("update dcm_ws.node set seen_at = now() - interval '1 minute'")
+    schema.execute(f"select pg_terminate_backend(pid) from ({LEADS}) as leader")
+    leader = await leader_of(nodes)
+    for _ in range(2):
+        beat = schema.execute("select seen_at from dcm_ws.node where id = %s", leader.membership.node)
+        await leader.until(
+            lambda beat=beat: beat != schema.execute("select seen_at from dcm_ws.node where leader and not fenced")
+        )
+    assert schema.execute("select id from dcm_ws.node where fenced") == []
+    late.hurry()
+    await leader.until(lambda: not schema.execute("select 1 from dcm_ws.node where seen_at < now() - interval '9 s'"))
+    assert late.node == former
