@@ -18,6 +18,7 @@ _COMMANDS = {
     "publish": "Publish events.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
+    "nodes": "Show the nodes of a cluster.",
     "top": "Show what a service does, refreshed.",
     "bench": "Put a small load on a service, and measure it.",
 }

@@ -44,10 +44,11 @@ class Listed(NamedTuple):
     """
     A node as it is listed.
 
-    @ivar started_at: a C{datetime}.
+    @ivar started_at: ms since the epoch.
     @ivar unseen: seconds since it last said that it is there.
     @ivar fenced: it has ended, or did not answer.
     @ivar figures: JSON.
+    @ivar head: the last position in the log.
     """
 
     id: int
@@ -56,12 +57,13 @@ class Listed(NamedTuple):
     pid: int
     version: str
     address: str
-    started_at: object
+    started_at: int
     unseen: float
     fenced: bool
     leader: bool
     draining: bool
     figures: str
+    head: int
 
 
 async def register(session: DatabaseConnection, info: NodeInfo) -> int:
