@@ -318,6 +318,25 @@ def test_stopped_worker() -> None:
         assert running.health()["status"] == "healthy"
 
 
+def test_stopped_supervisor() -> None:
+    """
+    While the supervisor is stopped, the workers serve clients, and report what they know by themselves.
+    """
+    with workers() as running:
+        at = one_at_each(running)
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            assert all(is_open(client) for client in at.values())
+            assert is_open(running.connect())
+            health = running.health()
+            assert health["status"] == "degraded"
+            assert sorted(one["answered"] for one in health["workers"]) == [False, True]
+            assert b"dcm_ws_connections_opened_total" in running.get("/metrics")[2]
+        finally:
+            running.process.send_signal(signal.SIGCONT)
+        assert running.health()["status"] == "healthy"
+
+
 def ask_until_answered(running: Service, page: str) -> dict[str, Any]:
     """
     A page of the service, of which one worker does not answer.
@@ -541,7 +560,7 @@ def test_reports_are_sums() -> None:
         assert float(figures['dcm_ws_connections{state="authenticated"}']) == 1
         assert figures['dcm_ws_log_state{state="up"}'] == "1.0"
         assert figures['dcm_ws_workers{state="ready"}'] == "2.0"
-        assert float(figures["dcm_ws_reactor_lag_seconds_count"]) > 0
+        assert float(figures["dcm_ws_event_subscribers_count"]) > 0
         assert running.get("/health", "HEAD")[0] == 200
         assert running.get("/livez")[0] == running.get("/readyz")[0] == 200
 
