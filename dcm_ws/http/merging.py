@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-BAD_LAST = ("up", "none", "nats", "postgres", "following", "stopped", "standby", "memory", "connecting", "down")
+BAD_LAST = ("following", "up", "none", "nats", "postgres", "stopped", "standby", "memory", "connecting", "down")
 """
 States and engines of the database, the log and the bus, the worst last.  The worst of all workers is the one of the
-service.
+service; that some follow is as it should be if one does not.
 """
 
 _LARGEST = frozenset(

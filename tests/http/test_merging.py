@@ -118,6 +118,7 @@ def test_worst_state() -> None:
     """
     assert worst(["up", "down", "connecting"]) == "down"
     assert worst(["up", "standby"]) == "standby"
+    assert worst(["following", "up", "following"]) == "up"
     assert worst(["1.0.0", "1.1.0"]) == "1.0.0"
     states = set(DATABASE_STATES) | set(LOG_STATES) | set(BUS_STATES)
     assert states | set(LOG_ENGINES) | set(BUS_ENGINES) <= set(BAD_LAST)

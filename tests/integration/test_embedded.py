@@ -644,3 +644,22 @@ def test_folder_that_the_account_cannot_reach(folder: Path) -> None:
     line = refusal(private / "data")
     assert f"cannot enter {private}:" in line
     assert "DCM_DATA_DIR" in line
+
+
+def test_workers(folder: Path) -> None:
+    """
+    The PostgreSQL of several workers belongs to their supervisor: it outlives a worker, and if the supervisor is
+    killed, the next start finds it.
+    """
+    with embedded(folder, "--workers", "2") as running:
+        pid = postmaster(folder)
+        worker = running.stats()["workers"][0]["pid"]
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: running.stats()["workers"][0].get("database") == "up")
+        assert postmaster(folder) == pid
+        running.stop(signal.SIGKILL)
+    with embedded(folder, "--workers", "2") as running:
+        assert "found PostgreSQL running" in running.log
+        assert postmaster(folder) == pid
+        assert running.stop(signal.SIGTERM) == 0
+    assert postmaster(folder) is None

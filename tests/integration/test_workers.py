@@ -29,6 +29,7 @@ from tests.integration.certificates import Certificate
 from tests.integration.clients import Client, ask, close_of, handshake, hear, unsubscribe_global
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import PATIENCE, free_port, until
+from tests.integration.owed import make_tables
 from tests.integration.running import Service, service
 from tests.integration.tokens import make_token
 
@@ -460,6 +461,71 @@ def test_secrets_are_changed_at_all_workers(tmp_path: Path) -> None:
         file.write_text("")
         running.process.send_signal(signal.SIGHUP)
         running.read_log_until("the secrets stay as they are")
+
+
+# one service
+
+
+@contextlib.contextmanager
+def one_service(database: PostgresServer) -> Iterator[Service]:
+    """
+    Workers that pass on events through a database.
+    """
+    make_tables(database)
+    with service("--workers", "2", "--database-url", database.url) as running:
+        yield running
+
+
+def publish(client: Client, number: int) -> None:
+    answer = ask(client, type="publish", id=number, channel="topics/news", event="session.created", data=number)
+    assert answer["success"] is True, answer
+
+
+def news(client: Client, count: int) -> list[tuple[int, int]]:
+    """
+    The next events that a client receives: position and data of each.
+    """
+    found: list[tuple[int, int]] = []
+    while len(found) < count:
+        message = hear(client)
+        if message.get("event") == "session.created":
+            found.append((message["pos"], message["data"]))
+    return found
+
+
+def test_events_reach_clients_of_all_workers(database: PostgresServer) -> None:
+    """
+    What is published at one worker, or in the database, is received at all of them, in the same order.
+    """
+    with one_service(database) as running:
+        at, publishers = one_at_each(running), one_at_each(running)
+        for client in at.values():
+            assert ask(client, type="subscribe", id=1, channel="topics/news")["success"] is True
+        for number in range(20):
+            publish(publishers[1 + number % 2], number)
+        database.execute("select dcm_ws.publish('topics/news', 'session.created', '20'::jsonb)")
+        first, second = (news(client, 21) for client in at.values())
+        assert first == second
+        assert sorted(data for _, data in first) == list(range(21))
+        assert [pos for pos, _ in first] == sorted(pos for pos, _ in first)
+
+
+def test_leading_worker_is_killed(database: PostgresServer) -> None:
+    """
+    If the worker that numbers the events is killed, the clients of the others receive what is published then.
+    """
+    with one_service(database) as running:
+        leader = next(one["worker"] for one in running.stats()["workers"] if one["log"] == "up")
+        at = one_at_each(running)
+        other = at[3 - leader]
+        assert ask(other, type="subscribe", id=1, channel="topics/news")["success"] is True
+        publish(at[leader], 1)
+        os.kill(pids(running)[leader], signal.SIGKILL)
+        database.execute("select dcm_ws.publish('topics/news', 'session.created', '2'::jsonb)")
+        assert [data for _, data in news(other, 2)] == [1, 2]
+        until(lambda: {one.get("log") for one in running.stats()["workers"]} == {"up", "following"})
+        assert running.stats()["log"]["state"] == "up"
+        assert running.health()["status"] == "healthy"
 
 
 def refused(running: Service) -> bool:
