@@ -143,6 +143,13 @@ class Sockets:
         for description in descriptions:
             await self._endpoints.listen(description, Factory())
 
+    @property
+    def number(self) -> int | None:
+        """
+        The number of the first TCP port.
+        """
+        return self._endpoints.number
+
     async def close(self) -> None:
         """
         Close all of them.

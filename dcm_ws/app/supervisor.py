@@ -5,6 +5,7 @@ The supervisor of several workers: it serves no clients, and keeps alive what th
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -182,11 +183,19 @@ class Supervisor(MultiService):
         start = Start(
             worker.number,
             type(self._reactor).__module__,
-            of_one_worker(self._settings, plan.workers),
+            self._settings_of(worker),
             [inherited for _, inherited in sockets],
             plan,
         )
         return start, self._descriptor, [one.fileno() for one, _ in sockets]
+
+    def _settings_of(self, worker: WorkerProcess) -> Settings:
+        """
+        The settings of a worker; as a node of a cluster, it has the name of the service with its number.
+        """
+        settings = of_one_worker(self._settings, len(self._workers))
+        name = settings.node_name or f"{socket.gethostname()}:{self._sockets.number or os.getpid()}"
+        return replace(settings, node_name=f"{name}/{worker.number}")
 
     def _one_ready(self, worker: WorkerProcess) -> None:
         if not self._all_ready.called and all(one.is_ready for one in self._workers):

@@ -194,7 +194,7 @@ class Report:
         database, log = self._database(), self._log()
         if self._hub.draining:
             status = "draining"
-        elif database["state"] in ("up", "none") and log["state"] == "up":
+        elif database["state"] in ("up", "none") and log["state"] in ("up", "following"):
             status = "healthy"
         else:
             status = "degraded"

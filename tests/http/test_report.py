@@ -51,7 +51,9 @@ def log_in(core: Core, state: str, engine: str = "postgres", reason: str = "") -
 DOWN = "database dcm at db.example.com does not answer"
 
 
-@pytest.mark.parametrize(("state", "status"), [("up", "healthy"), ("standby", "degraded"), ("down", "degraded")])
+@pytest.mark.parametrize(
+    ("state", "status"), [("up", "healthy"), ("following", "healthy"), ("standby", "degraded"), ("down", "degraded")]
+)
 def test_health_follows_the_log(clock: Clock, state: str, status: str) -> None:
     """
     A service whose log is not up is degraded, even if it listens to the database.
