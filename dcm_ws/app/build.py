@@ -14,6 +14,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
+from dcm_ws.app.bus import make_bus
 from dcm_ws.app.cluster import make_membership
 from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
@@ -52,7 +53,7 @@ from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import Bus, World
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
@@ -69,6 +70,7 @@ from dcm_ws.http.shares import Share
 from dcm_ws.http.site import make_site
 from dcm_ws.http.sparing import Sparing
 from dcm_ws.http.status import ReportPage
+from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
@@ -147,7 +149,8 @@ def build_service(
     counts = Counts()
     channels = Channels(settings.extra_channels)
     log = _make_log(base, counts, channels)
-    core = _make_core(base, counts, log, channels)
+    bus = make_bus(settings, reactor, lambda: _place_of(database), counts, base.world.now) if settings.cluster else None
+    core = _make_core(base, counts, log, channels, bus)
     clock.longest = 3 * core.liveness.interval
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
@@ -157,11 +160,15 @@ def build_service(
     if settings.cluster:
         membership = make_membership(settings, base.world, endpoints, core.clients, log)
     database = _make_database(base, core, log, summary, pacing, membership)
+    if bus is not None and membership is not None:
+        join = bus.join
+        membership.joined = lambda node, cluster: join(str(node), cluster)
+        bus.setServiceParent(database)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
-    report = _make_report(base, core, database, endpoints, websockets, (public, admin))
+    report = _make_report(base, core, database, endpoints, websockets, (public, admin), bus)
     metrics = _make_metrics(base, core, report, lag)
     if siblings is None:
         resources = _make_resources(core, report)
@@ -230,7 +237,13 @@ def _make_log(base: _Base, counts: Counts, channels: Channels) -> MemoryLog | Po
     )
 
 
-def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channels: Channels) -> Core:
+def _place_of(database: Database | None) -> Deferred[Place]:
+    # a cluster has a database
+    assert database is not None
+    return database.place()
+
+
+def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channels: Channels, bus: Bus | None) -> Core:
     settings, now, changed = base.settings, base.world.now, Changed()
     keep_deliveries = settings.keep_deliveries
     return assemble(
@@ -269,6 +282,7 @@ def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channe
         ),
         keys=PublishKeys(now, counts, max_keys=settings.max_keys),
         log=log,
+        bus=bus,
         ephemeral=Ephemeral(settings.ephemeral_events),
         changed=changed,
         keep_durable=_KEEP_DURABLE if keep_deliveries is None else keep_deliveries,
@@ -430,6 +444,7 @@ def _make_report(
     endpoints: Endpoints,
     websockets: WebSocketConnections,
     shares: Sequence[_Shares],
+    bus: Bus | None,
 ) -> Report:
     return Report(
         core.hub,
@@ -441,7 +456,7 @@ def _make_report(
         log=core.log.report,
         journal=_no_journal if database is None else database.journal,
         journal_counts=core.counts.journal,
-        bus=_no_bus,
+        bus=_no_bus if bus is None else bus.report,
         port=lambda: endpoints.number,
         ready_needs_database=base.settings.ready_needs_database or base.settings.cluster,
         websockets=websockets.share,

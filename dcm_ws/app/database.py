@@ -85,11 +85,11 @@ class Database(MultiService):
         self._is_node = membership is not None
         self._url = settings.database
         self._embedded = postgres
-        self._kpis = KpiPoller(reactor, self._place, took=self._took_metrics, wall_ms=world.wall_ms)
+        self._kpis = KpiPoller(reactor, self.place, took=self._took_metrics, wall_ms=world.wall_ms)
         self._kpis.setServiceParent(self)
         self._listener = NotifyListener(
             reactor,
-            self._place,
+            self.place,
             heard=self._heard,
             together=pacing.together,
             changed=self._changed,
@@ -107,7 +107,7 @@ class Database(MultiService):
                 if membership is not None
                 else AgentStore(
                     reactor,
-                    self._place,
+                    self.place,
                     counts.journal,
                     journal=journal,
                     loading=loading,
@@ -133,7 +133,7 @@ class Database(MultiService):
         world: World,
         counts: Counts,
     ) -> Numberer:
-        log.reader = reader = LogReader(reactor, self._place, world.now)
+        log.reader = reader = LogReader(reactor, self.place, world.now)
         reader.setServiceParent(self)
         batches, lag = Batches(log), Lag(counts.engine, world.wall_ms)
         upkeep = Upkeep(
@@ -148,7 +148,7 @@ class Database(MultiService):
             election = Follower(log, batches, upkeep, membership, lag)
         numberer = Numberer(
             reactor,
-            self._place,
+            self.place,
             log,
             store,
             counts.engine,
@@ -247,7 +247,10 @@ class Database(MultiService):
         if self._embedded is not None:
             await self._embedded.stop()
 
-    def _place(self) -> Deferred[Place]:
+    def place(self) -> Deferred[Place]:
+        """
+        Where the database is, as soon as it can be connected to.
+        """
         # asked before each connection, since the password may change
         if self._embedded is not None:
             return self._embedded.place()

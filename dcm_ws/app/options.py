@@ -211,8 +211,9 @@ class Fields:
     nats: tuple[str, ...] = setting(
         (),
         Several(judge=read_urls),
-        "URL of a NATS server that carries messages between nodes, such as `nats://host:4222`, or `tls://host:4222` for"
-        " TLS; the URL may have a `token@` or `user:password@`; without this option, PostgreSQL carries them",
+        "URL of a NATS server that carries messages between the nodes of a cluster, such as `nats://host:4222`, or"
+        " `tls://host:4222` for TLS; the URL may have a `token@` or `user:password@`; implies `--cluster`; without this"
+        " option, PostgreSQL carries them",
         secret=True,
         heading="Cluster",
     )

@@ -111,6 +111,8 @@ def _combined(given: Given) -> dict[str, Any]:
         "database": database,
         "embedded": database is None and not production and not given.get("no-database"),
         "data_folder": data_folder_of(given),
+        # it would be of no use to a service that is alone
+        "cluster": bool(given.get("cluster") or given.get("nats")),
         "nats_ca": _path(given, "nats-ca"),
         "nats_creds": _path(given, "nats-creds"),
         "nats_nkey": _path(given, "nats-nkey"),

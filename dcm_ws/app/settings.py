@@ -44,6 +44,8 @@ class Settings(Fields):
             check_database(self.database)
         if self.nats_creds is not None and self.nats_nkey is not None:
             raise SettingsError("--nats-creds and --nats-nkey exclude each other")
+        if self.nats and not self.cluster:
+            raise SettingsError("--nats is for the nodes of a cluster: set --cluster, too")
         if self.cluster and (self.log == "memory" or not (self.embedded or self.database is not None)):
             raise SettingsError("--cluster needs the durable log: name a database, and leave out --log memory")
         if self.production:

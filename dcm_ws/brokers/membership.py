@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
+from dcm_ws.brokers.bus_base import cluster_name
 from dcm_ws.postgres import nodes
 from dcm_ws.postgres.connection import DatabaseConnection
 from dcm_ws.postgres.nodes import NodeInfo
@@ -37,7 +38,7 @@ class Membership:
 
     @ivar node: the id of its row; None before it has one, and when that is fenced.
     @ivar draining: it is about to stop.
-    @ivar joined: called with the id when it has joined.
+    @ivar joined: called with the id, and the name of the cluster, when it has joined.
     @ivar fenced: called when it may not write any more under its former id.
     """
 
@@ -51,7 +52,7 @@ class Membership:
         self._led_since = 0.0
         self.node: int | None = None
         self.draining = False
-        self.joined: Callable[[int], object] = _nothing
+        self.joined: Callable[[int, str], object] = _nothing
         self.fenced: Callable[[], object] = _nothing
 
     async def join(self, session: DatabaseConnection) -> None:
@@ -60,8 +61,8 @@ class Membership:
         """
         if self.node is None:
             node = await nodes.register(session, self._info())
-            self.node = node
-            self.joined(node)
+            self.node = node.id
+            self.joined(node.id, cluster_name(node.system, node.database))
 
     async def tend(self, session: DatabaseConnection, *, leads: bool) -> None:
         """

@@ -201,5 +201,5 @@ class Ownership:
         """
         The last connection of C{agent} here has ended, and it has others elsewhere.
         """
-        assert self._owners is not None
-        self._owners.offer(agent)
+        if self._owners is not None:
+            self._owners.offer(agent)

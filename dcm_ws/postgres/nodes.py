@@ -40,6 +40,19 @@ class NodeInfo(NamedTuple):
     address: str
 
 
+class Registered(NamedTuple):
+    """
+    A node that has joined.
+
+    @ivar system: the identifier of the database system.
+    @ivar database: the oid of the database.
+    """
+
+    id: int
+    system: str
+    database: int
+
+
 class Listed(NamedTuple):
     """
     A node as it is listed.
@@ -66,12 +79,12 @@ class Listed(NamedTuple):
     head: int
 
 
-async def register(session: DatabaseConnection, info: NodeInfo) -> int:
+async def register(session: DatabaseConnection, info: NodeInfo) -> Registered:
     """
-    Join the cluster; returns the id of the node.
+    Join the cluster.
     """
     with deadline(session, _ANSWER_SECONDS):
-        return int((await session.runQuery(_REGISTER, info._asdict()))[0][0])
+        return Registered(*(await session.runQuery(_REGISTER, info._asdict()))[0])
 
 
 async def beat(

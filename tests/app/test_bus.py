@@ -38,6 +38,17 @@ def test_engines() -> None:
     assert bus.report()["node"] == "7"
 
 
+def test_nats_is_for_clusters() -> None:
+    """
+    A URL of NATS makes the service a node of a cluster; an application that embeds it says both.
+    """
+    assert chosen("--nats", "nats://one").cluster
+    assert not chosen().cluster
+    with pytest.raises(SettingsError, match="--nats is for the nodes of a cluster"):
+        Settings(nats=("nats://one",), database="postgresql://db/1")
+    assert Settings(nats=("nats://one",), cluster=True, database="postgresql://db/1").nats
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -282,6 +282,22 @@ def test_the_last_connection_at_the_node_that_has_the_agent(clock: Clock, air: A
     assert owners.offered == ["ann"]
 
 
+def test_nodes_that_do_not_share_agents(clock: Clock, air: Air) -> None:
+    """
+    Without owners, nodes know who is connected, and each keeps what its own connections of an agent are owed.
+    """
+    one, two = (make_core(clock, bus=air.end(name)) for name in "12")
+    listener, first, second = Client(one), Client(one), Client(two)
+    listener.auth("bob")
+    first.auth("ann")
+    second.auth("ann")
+    first.leave()
+    assert one.presence.nodes is not None
+    assert one.presence.nodes.has("ann")
+    second.leave()
+    assert not one.presence.nodes.has("ann")
+
+
 def test_events_that_are_not_logged(clock: Clock, air: Air) -> None:
     """
     They go to the clients of all nodes; what a node says of itself goes only to its own.
