@@ -37,7 +37,7 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
-from dcm_ws.brokers.agent_store import FLUSH_SECONDS
+from dcm_ws.brokers.flushes import FLUSH_SECONDS
 from dcm_ws.brokers.log_rows import LogRows
 from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.postgres_log import PostgresLog

@@ -9,15 +9,12 @@ they can be written, so nothing is lost and nothing grows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_pages import json_objects, parts_of, to_listed
+from dcm_ws.brokers.flushes import Flushes, take_some
 from dcm_ws.core.agent_states import AgentState, AgentStates, encode
 from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.dead_letters import Listed
@@ -26,40 +23,18 @@ from dcm_ws.core.journal import Checkpoint, Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres import agent_rows
-from dcm_ws.postgres.agent_rows import Lease, LetterKey, NotLeadingError, Request
-from dcm_ws.postgres.connection import (
-    Address,
-    DatabaseConnection,
-    DatabaseError,
-    one_line,
-)
+from dcm_ws.postgres.agent_rows import Lease, LetterKey, Request
+from dcm_ws.postgres.connection import Address, DatabaseConnection
 from dcm_ws.postgres.kept_connection import KeptConnection
-from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.statements import statement
 
 _log = Logger(namespace="dcm_ws.agents")
-
-FLUSH_SECONDS = 1.0
-"""
-Seconds between two flushes.
-"""
-
-CHECKPOINT_TICKS = 60
-"""
-Flushes between two checkpoints, each of which shortens the journal.
-"""
-
-STOP_SECONDS = 2.0
-"""
-Seconds that the last flush may take when the service stops.
-"""
 
 REQUESTS_AT_ONCE = 1000
 """
 Requests of operators that are executed with one flush.
 """
 
-_STEPS_A_TURN = 256
 _SETTINGS = statement("agents/connection")
 
 
@@ -75,7 +50,7 @@ class Stored(NamedTuple):
     letters: list[Listed]
 
 
-class AgentStore(Service):
+class AgentStore(Flushes):
     """
     Reads and writes what agents are owed, on a connection of its own.
 
@@ -103,36 +78,22 @@ class AgentStore(Service):
         wall_ms: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        self._reactor = reactor
-        self._counts = counts
+        super().__init__(reactor, counts, now=now, wall_ms=wall_ms, random=random)
         self._journal = journal
         self._loading = loading
         self._hub = hub
         self._leads = leads
-        self._now = now
-        self._wall_ms = wall_ms
-        self._random = random
         self._connection = KeptConnection(reactor, address, "dcm-ws agents", settings=_SETTINGS, writable=True)
         # what was claimed last, and what may be written with: not before everything is loaded
         self._claimed: Lease | None = None
         self._lease: Lease | None = None
+        # what the flush that is under way writes with
+        self._used: Lease | None = None
         self._steps: Iterator[None] | None = None
-        self._working: Deferred[None] | None = None
-        self._ticks = 0
-        self._attempt = 0
-        self._not_before = 0.0
         self._last = 0
         self._covered = 0
-        self._flushed_at: int | None = None
         # requests to redrive letters that only the database has
         self._not_loaded = 0
-
-    @property
-    def is_working(self) -> bool:
-        """
-        True while something is written.
-        """
-        return self._working is not None
 
     def report(self) -> JournalReport | None:
         """
@@ -153,8 +114,8 @@ class AgentStore(Service):
         lease = await agent_rows.claim(session)
         states = AgentStates()
         async for page in agent_rows.states(session):
-            for agent, state in page:
-                states.add_state(agent, state)
+            for agent, state, gen in page:
+                states.add_state(agent, state, gen)
         before, last = dict(states.states), 0
         async for rows in agent_rows.journal(session):
             for _, changes in rows:
@@ -169,6 +130,9 @@ class AgentStore(Service):
             changed = [(name, encode(state)) for name, state in states.states.items() if before.get(name) is not state]
             gone = list(before.keys() - states.states.keys())
             await _save(session, lease, Checkpoint(changed, gone, True, 0), last)
+        if states.gens:
+            # nodes of a cluster had them
+            await agent_rows.disown(session, lease)
         return Stored(lease, states.states, letters)
 
     async def is_current(self, session: DatabaseConnection) -> bool:
@@ -192,7 +156,7 @@ class AgentStore(Service):
         if steps is not self._steps:
             # the log has become another one, and something else was read
             return
-        if _take(steps):
+        if take_some(steps):
             self._reactor.callLater(0, self._load, lease, steps)
         else:
             self._steps = None
@@ -200,84 +164,27 @@ class AgentStore(Service):
 
     # the flushes
 
-    def tick(self) -> None:
-        """
-        Write what has changed, unless the last flush is not finished, or the database is away.
-        """
-        if self.running and self._working is None and self._now() >= self._not_before:
-            self._start()
+    def _may_write(self) -> bool:
+        return self._lease is not None and self._leads()
 
-    def _start(self) -> None:
-        lease = self._lease
-        if lease is None or not self._leads():
-            return
-        self._working = Deferred.fromCoroutine(self._work(lease))
-        self._working.addBoth(self._done)
-
-    def _done(self, _: object) -> None:
-        self._working = None
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Write what has changed a last time, within L{STOP_SECONDS}.
-        """
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        limit = self._reactor.callLater(STOP_SECONDS, self._connection.close)
-        while self._working is not None:
-            await self._until_done()
-        if limit.active() and self._attempt == 0:
-            self._start()
-            await self._until_done()
-        if limit.active():
-            limit.cancel()
+    def _close(self) -> None:
         self._connection.close()
 
-    async def _until_done(self) -> None:
-        if self._working is not None:
-            done: Deferred[None] = Deferred()
-            self._working.addBoth(lambda _: done.callback(None))
-            await done
+    def _lost_right(self) -> None:
+        # until the engine has read what the new leader wrote
+        if self._lease is self._used:
+            self._lease = None
+        _log.warn("another service has become the leader: what agents are owed is not written here any more")
 
-    async def _work(self, lease: Lease) -> None:
-        began = self._now()
-        try:
-            await self._in_turns(self._journal.collect())
-            connection = await self._connection.get()
-            redriven = await self._execute(connection, lease)
-            await self._flush(connection, lease)
-            if redriven:
-                await agent_rows.redriven(connection, lease, redriven)
-            self._counts.flushes += 1
-            self._counts.flush_seconds.observe(self._now() - began)
-            self._flushed_at = self._wall_ms()
-            self._ticks += 1
-            if self._ticks % CHECKPOINT_TICKS == 0:
-                await self._checkpoint(connection, lease)
-        except NotLeadingError:
-            # until the engine has read what the new leader wrote
-            if self._lease is lease:
-                self._lease = None
-            _log.warn("another service has become the leader: what agents are owed is not written here any more")
-        except DatabaseError as error:
-            self._fail(one_line(error))
-        except Exception as error:
-            _log.failure("what agents are owed could not be written")
-            self._fail(type(error).__name__)
-        else:
-            if self._attempt:
-                _log.info("what agents are owed is written again")
-            self._attempt = 0
-
-    def _fail(self, reason: str) -> None:
-        self._counts.failures += 1
-        if self._attempt == 0:
-            _log.warn("what agents are owed cannot be written now: {reason}", reason=reason)
-        self._not_before = self._now() + backoff(self._attempt, self._random())
-        self._attempt += 1
-        self._connection.close()
+    async def _flush(self) -> None:
+        lease = self._used = self._lease
+        assert lease is not None
+        await self._in_turns(self._journal.collect())
+        connection = await self._connection.get()
+        redriven = await self._execute(connection, lease)
+        await self._write(connection, lease)
+        if redriven:
+            await agent_rows.redriven(connection, lease, redriven)
 
     async def _execute(self, connection: DatabaseConnection, lease: Lease) -> list[LetterKey]:
         """
@@ -309,7 +216,7 @@ class AgentStore(Service):
                 purged.append(key)
             yield
 
-    async def _flush(self, connection: DatabaseConnection, lease: Lease) -> None:
+    async def _write(self, connection: DatabaseConnection, lease: Lease) -> None:
         changes = self._journal.take()
         if changes is None:
             return
@@ -324,7 +231,10 @@ class AgentStore(Service):
             raise
         self._journal.written(changes)
 
-    async def _checkpoint(self, connection: DatabaseConnection, lease: Lease) -> None:
+    async def _checkpoint(self) -> None:
+        lease = self._used
+        assert lease is not None
+        connection = await self._connection.get()
         upto = self._last
         complete = False
         while not complete:
@@ -341,20 +251,6 @@ class AgentStore(Service):
                 if not saved:
                     self._journal.put_back_checkpoint(checkpoint)
         self._covered = upto
-
-    async def _in_turns(self, steps: Iterator[None]) -> None:
-        """
-        Take steps, some of them in each turn of the reactor.
-        """
-        while _take(steps):
-            await deferLater(self._reactor, 0)
-
-
-def _take(steps: Iterator[None]) -> bool:
-    """
-    Take some steps; returns if there may be more.
-    """
-    return sum(1 for _ in islice(steps, _STEPS_A_TURN)) == _STEPS_A_TURN
 
 
 async def _save(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:

@@ -118,7 +118,7 @@ class MemoryHub:
             # what one node sends stays in order
             way.due = max(way.due, self._now() + random.uniform(*self.delay))
             way.parcels.append(parcel)
-            self._later(way.due - self._now(), self._arrive, way, node)
+            self._later(max(0.0, way.due - self._now()), self._arrive, way, node)
 
     def _arrive(self, way: _Way, node: str) -> None:
         # a scheduler may call what is due at the same time in any order, so each call takes the next message

@@ -95,8 +95,8 @@ class Owed:
             cursor.execute(statement("agents/has_leader"))
             (self.is_live,) = cursor.fetchone()
             cursor.execute(statement("agents/states_of"), {"agent": agent})
-            for name, state in cursor:
-                states.add_state(name, state)
+            for name, state, gen in cursor:
+                states.add_state(name, state, gen)
             cursor.execute(statement("agents/changes_of"), {"agent": agent})
             for (changes,) in cursor:
                 states.add_changes(changes)

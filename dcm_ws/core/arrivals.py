@@ -68,7 +68,12 @@ class Arrivals:
                 if not is_here:
                     self._refuse(session, auth)
                     return
-                self._identity.identify(session, claims, auth)
+                try:
+                    self._identity.identify(session, claims, auth)
+                except Exception:
+                    # a bug: nobody else would close a client that waits
+                    self._close(session, CloseCode.INTERNAL_ERROR)
+                    raise
                 if waits:
                     session.peer.read_on()
             if is_here:

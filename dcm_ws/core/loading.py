@@ -75,13 +75,10 @@ class Loading:
         self._memory.loaded()
         self._journal.start()
 
-    def take_over(self, agent: str, state: AgentState, letters: Sequence[Listed]) -> None:
+    def take_over(self, agent: str, state: AgentState) -> None:
         """
         Have an agent of the cluster that this node has taken, as if it had left here: now if it was connected.
-
-        @param letters: its dead letters, in the order of dying.
         """
-        self._letters.take_over(letters)
         self._journal.loaded(agent, state)
         now_ms = self._wall_ms()
         left = now_ms if state.left is None else min(state.left, now_ms)

@@ -87,11 +87,12 @@ class Ownership:
         there = self._clients.elsewhere.pop(agent, None)
         if there is not None and len(self._clients.connections.get(agent, ())) == 1:
             self._clients.shared.discard(agent)
+        self._letters.take_over(letters)
         if state is not None:
             if there is not None:
                 self._settle(agent, state)
             self._counts.taken += 1
-            self._loading.take_over(agent, state, letters)
+            self._loading.take_over(agent, state)
         self._changed.agent(agent)
 
     def _settle(self, agent: str, state: AgentState) -> None:

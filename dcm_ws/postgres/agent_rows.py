@@ -34,10 +34,17 @@ _WRITE = statement("agents/write", leads=_LEADS)
 _DONE = statement("agents/done", leads=_LEADS)
 _CHECKPOINT = statement("agents/checkpoint", leads=_LEADS)
 _REQUESTS = statement("agents/requests")
+_DISOWN = statement("agents/disown", leads=_LEADS)
 _encode = msgspec.json.encode
 
 
-class NotLeadingError(Exception):
+class LostRightError(Exception):
+    """
+    This process may not write any more.
+    """
+
+
+class NotLeadingError(LostRightError):
     """
     Another process has become the leader; nothing was written.
     """
@@ -116,9 +123,9 @@ async def holds(session: DatabaseConnection, lease: Lease) -> bool:
         return bool((await session.runQuery(_HOLDS, lease._asdict()))[0][0])
 
 
-async def states(connection: DatabaseConnection) -> AsyncIterator[Sequence[tuple[str, str]]]:
+async def states(connection: DatabaseConnection) -> AsyncIterator[Sequence[tuple[str, str, int]]]:
     """
-    Read the agents and their states (JSON), a page at a time.
+    Read the agents, their states (JSON) and how often nodes of a cluster have taken them, a page at a time.
     """
     async for page in _pages(connection, "agents/read_agents", {"after": ""}):
         yield page
@@ -196,6 +203,14 @@ async def checkpoint(
         rows = await connection.runQuery(_CHECKPOINT, parameters)
     if not rows[0][0]:
         raise NotLeadingError
+
+
+async def disown(session: DatabaseConnection, lease: Lease) -> None:
+    """
+    Take all agents from the nodes of a cluster, which are gone, after everything that they wrote was read.
+    """
+    with deadline(session, ANSWER_SECONDS):
+        await session.runOperation(_DISOWN, lease._asdict())
 
 
 async def requests(connection: DatabaseConnection, most: int) -> list[Request]:

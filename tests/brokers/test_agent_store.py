@@ -15,7 +15,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
-from dcm_ws.brokers import agent_store
+from dcm_ws.brokers import agent_store, flushes
 from dcm_ws.brokers.agent_store import AgentStore
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.log import MemoryLog
@@ -216,7 +216,7 @@ async def test_checkpoints(start: Start, monkeypatch: pytest.MonkeyPatch) -> Non
     """
     A checkpoint shortens the journal, and nothing is different after a crash.
     """
-    monkeypatch.setattr(agent_store, "CHECKPOINT_TICKS", 3)
+    monkeypatch.setattr(flushes, "CHECKPOINT_TICKS", 3)
     node = await start()
     ann = worker(node)
     for number in range(7):
@@ -257,7 +257,7 @@ async def test_many_agents(start: Start, monkeypatch: pytest.MonkeyPatch) -> Non
     What is written at once is limited, for changes and checkpoints alike.
     """
     monkeypatch.setattr(agent_rows, "PAGE_ROWS", 100)
-    monkeypatch.setattr(agent_store, "CHECKPOINT_TICKS", 2)
+    monkeypatch.setattr(flushes, "CHECKPOINT_TICKS", 2)
     node = await start()
     clients = [worker(node, f"agent-{number}") for number in range(350)]
     publish(node, "x")

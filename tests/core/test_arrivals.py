@@ -168,3 +168,15 @@ def test_the_service_drains_while_it_waits(core: Core, owners: LateOwners) -> No
     client.peer.take()
     core.hub.close(client.session, CloseCode.RESTART)
     assert client.peer.closed is CloseCode.RESTART
+
+
+def test_a_bug(core: Core, owners: LateOwners, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Nobody waits for ever.
+    """
+    client = Client(core)
+    client.auth("ann", id=1)
+    monkeypatch.setattr(core.identity, "identify", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        owners.answer()
+    assert client.peer.closed is CloseCode.INTERNAL_ERROR

@@ -65,7 +65,7 @@ async def journal(connection: DatabaseConnection) -> list[tuple[int, Any]]:
 
 
 async def states(connection: DatabaseConnection) -> dict[str, Any]:
-    return {agent: json.loads(state) async for page in agent_rows.states(connection) for agent, state in page}
+    return {agent: json.loads(state) async for page in agent_rows.states(connection) for agent, state, _ in page}
 
 
 @pytest_twisted.ensureDeferred
@@ -126,7 +126,7 @@ async def test_pages(connection: DatabaseConnection, tables: PostgresServer) -> 
     )
     pages = [page async for page in agent_rows.states(connection)]
     assert [len(page) for page in pages] == [agent_rows.PAGE_ROWS, agent_rows.PAGE_ROWS, 1]
-    agents = [agent for page in pages for agent, _ in page]
+    agents = [agent for page in pages for agent, *_ in page]
     assert len(set(agents)) == len(agents)
     # each row takes more than half a page
     tables.execute(

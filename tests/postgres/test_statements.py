@@ -71,6 +71,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "requests": {},
         "write": {"leads": leads},
         "done": {"leads": leads},
+        "disown": {"leads": leads},
         "checkpoint": {"leads": leads},
         "list": {"chosen": chosen, "data": "data", "unless": "true"},
         "request": {},
@@ -82,11 +83,16 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "events_at": {},
         "has_leader": {},
     }
+    holds = statement("agents/holds").strip()
+    shared = ("look", "take", "flush", "save", "own_done", "other_requests", "fold", "expire")
+    parts |= {key: {"holds": holds} for key in shared}
+    parts |= {name: {} for name in ("letters", "owners_of", "own_requests", "left_journal", "left_agents")}
     texts = ("agent", "event_id", "epoch", "request")
     parameters: dict[str, object] = dict.fromkeys(texts, "")
-    parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions")}
+    parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions", "rows")}
     parameters |= dict.fromkeys(("leader", "upto", "after", "most", "bytes"), 1)
-    parameters |= {"since": None, "until": None, "changes": "{}", "states": "{}"}
+    parameters |= dict.fromkeys(("node", "now", "keep", "keep_letters"), 1)
+    parameters |= {"claims": "[]", "since": None, "until": None, "changes": "{}", "states": "{}"}
     parameters |= dict.fromkeys(("letters", "dropped", "places"), "[]")
     for name, marks in parts.items():
         yield cursor.mogrify(statement(f"agents/{name}", **marks), parameters | _AFTER.get(name, {})).decode()
@@ -113,7 +119,17 @@ def engine_statements(cursor: Any) -> Iterator[str]:
         "epoch": "e",
         "system": "1",
         "timeline": 1,
+        "tell": False,
+        "node": 1,
+        "seconds": 1.0,
+        "leader": False,
+        "draining": False,
+        "figures": "{}",
+        "pid": 1,
+        "waiting": "[]",
+        "events": "[]",
     }
+    parameters |= dict.fromkeys(("name", "host", "version", "address"), "")
     page = parameters | {"channels": ["topics/a"], "after": [0], "everything": 0}
     roll = {"newest": "log_1", "start": "minvalue", "end": "5", "next": "log_5"}
     yield "savepoint engine"
@@ -125,11 +141,20 @@ def engine_statements(cursor: Any) -> Iterator[str]:
     for name in ("partitions", "inbox"):
         yield statement(f"upkeep/{name}")
     yield cursor.mogrify(statement("upkeep/roll", **roll), parameters).decode()
+    for name in ("beat", "fence", "leave", "list", "register"):
+        yield cursor.mogrify(statement(f"nodes/{name}"), parameters).decode()
+    for name in ("again", "look", "publish", "renew"):
+        yield cursor.mogrify(statement(f"following/{name}"), parameters).decode()
     yield statement("reading/session")
     yield "rollback to engine"
 
 
-_AFTER = {"read_agents": {"after": ""}}
+_AFTER: dict[str, dict[str, object]] = {
+    "read_agents": {"after": ""},
+    "look": {"agents": "[]"},
+    "save": {"states": "[]", "gone": "[]"},
+    "fold": {"states": "[]"},
+}
 
 
 def pattern(name: str) -> re.Pattern[str]:

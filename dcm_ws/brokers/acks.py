@@ -1,0 +1,68 @@
+"""
+What connections acknowledge whose agents were taken by other nodes meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dcm_ws.brokers.takes import Takes
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import Bus
+
+TOPIC = "ack"
+
+ACKS_MOST = 10_000
+"""
+Acks that wait to be sent; what is beyond is sent to the agent again.
+"""
+
+_TOGETHER_SECONDS = 0.05
+
+_Ack = tuple[str, str, int]
+_decode = msgspec.json.Decoder(list[_Ack]).decode
+
+
+class Acks:
+    """
+    Tells the other nodes, of which one has the agent.
+    """
+
+    def __init__(self, reactor: Any, bus: Bus, takes: Takes) -> None:
+        self._reactor = reactor
+        self._bus = bus
+        self._takes = takes
+        self._ownership: Ownership
+        self._waiting: list[_Ack] = []
+        bus.attach(TOPIC, self._heard)
+
+    def attach(self, ownership: Ownership) -> None:
+        """
+        Called once, before anything else.
+        """
+        self._ownership = ownership
+
+    def add(self, agent: str, event_id: str, pos: int) -> None:
+        """
+        See L{Owners.acknowledged<dcm_ws.core.ports.Owners.acknowledged>}.
+        """
+        if not self._waiting:
+            self._reactor.callLater(_TOGETHER_SECONDS, self._send)
+        if len(self._waiting) < ACKS_MOST:
+            self._waiting.append((agent, event_id, pos))
+
+    def _send(self) -> None:
+        acks, self._waiting = self._waiting, []
+        self._bus.cast(TOPIC, msgspec.json.encode(acks))
+
+    def _heard(self, node: str, message: bytes) -> None:
+        try:
+            acks = _decode(message)
+        except msgspec.DecodeError:
+            # of another version
+            return
+        for agent, event_id, pos in acks:
+            if agent in self._takes.gens:
+                self._ownership.acknowledged(agent, event_id, pos)

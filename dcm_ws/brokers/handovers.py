@@ -1,0 +1,110 @@
+"""
+What nodes of a cluster say to each other when an agent goes from one to the other, and what is put together of an agent
+whose node does not say anything.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.logger import Logger
+
+from dcm_ws.core.agent_states import AgentState, AgentStates, decode_state, encode
+from dcm_ws.core.dead_letters import Listed
+from dcm_ws.core.ownership import Given
+from dcm_ws.postgres.agent_owners import Gen, Seen
+
+_log = Logger(namespace="dcm_ws.owners")
+
+UNKNOWN = b"null"
+"""
+The answer of a node that does not have the agent.
+"""
+
+EMPTY = b"{}"
+"""
+The state of an agent of which nothing is known.
+"""
+
+_LETTERS_BYTES = 256 << 10
+
+
+class _Given(msgspec.Struct):
+    state: AgentState | None = None
+    letters: list[Listed] = []
+
+
+_decode_gen = msgspec.json.Decoder(Gen).decode
+_decode_given = msgspec.json.Decoder(_Given).decode
+
+
+def read_question(message: bytes) -> Gen | None:
+    """
+    Which agent is wanted, and how often it had been taken when its row was read; None if that cannot be read.
+    """
+    try:
+        return _decode_gen(message)
+    except msgspec.DecodeError:
+        # of another version
+        return None
+
+
+def answer_of(given: Given) -> bytes:
+    """
+    What a node gives away.
+    """
+    answer = encode(_Given(given.state, given.letters))
+    # the database has its letters a little later, too
+    return answer if len(answer) <= _LETTERS_BYTES else encode(_Given(given.state))
+
+
+def same_answer(state: bytes) -> bytes:
+    """
+    What a node has given away before.
+
+    @param state: JSON.
+    """
+    return b'{"state":%b}' % state
+
+
+def read_answer(answer: bytes | None) -> Given | None:
+    """
+    What another node has given away; None if it gave nothing.
+    """
+    if answer is None or answer == UNKNOWN:
+        return None
+    try:
+        given = _decode_given(answer)
+    except msgspec.DecodeError:
+        # of another version
+        return None
+    return None if given.state is None else Given(given.state, given.letters)
+
+
+def read_state(agent: str, state: bytes) -> AgentState | None:
+    """
+    The state of an agent; None if nothing is known of it.
+
+    @param state: JSON.
+    """
+    if state == EMPTY:
+        return None
+    try:
+        return decode_state(state)
+    except msgspec.DecodeError as error:
+        # somebody may have written into the table
+        _log.warn("the state of agent {agent} cannot be read: {error}; it is left out", agent=agent, error=error)
+        return None
+
+
+def folded(one: Seen) -> bytes:
+    """
+    The state of an agent with the changes of its journal (JSON).
+    """
+    states = AgentStates()
+    states.add_state(one.agent, one.state, one.gen)
+    for change in one.changes:
+        states.add_change(one.agent, change)
+    for error in states.errors:
+        _log.warn("{error}; it is left out", error=error)
+    state = states.states.get(one.agent)
+    return EMPTY if state is None else encode(state)

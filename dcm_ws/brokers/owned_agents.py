@@ -1,0 +1,303 @@
+"""
+Keeps what the agents of one node of a cluster are owed in the database.
+
+A node takes an agent when the agent authenticates there, and writes what changes of it once a second, as long as it has
+it.  The leader also looks after the agents that no node has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dcm_ws.brokers.acks import Acks
+from dcm_ws.brokers.agent_pages import parts_of, to_listed
+from dcm_ws.brokers.agent_tables import AgentTables
+from dcm_ws.brokers.flushes import Flushes
+from dcm_ws.brokers.merges import Merges
+from dcm_ws.brokers.takes import Takes
+from dcm_ws.core.agent_states import AgentStates, encode, stamped
+from dcm_ws.core.counts import JournalCounts
+from dcm_ws.core.hub import Hub
+from dcm_ws.core.journal import Changes, Checkpoint, Journal
+from dcm_ws.core.loading import Loading
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import Bus, JournalReport
+from dcm_ws.postgres.agent_owners import Asked, Claim, Gen
+from dcm_ws.postgres.agent_rows import PAGE_BYTES, PAGE_ROWS, LetterKey
+
+_log = Logger(namespace="dcm_ws.owners")
+
+REQUESTS_AT_ONCE = 1000
+"""
+Requests of operators that are executed with one flush.
+"""
+
+_FOLDS_A_FLUSH = 16
+_EXPIRED_AT_ONCE = 1000
+
+
+class Keep(NamedTuple):
+    """
+    How long the leader keeps what is of agents that no node has, in seconds.
+    """
+
+    agents: float = 86_400.0
+    letters: float = 7 * 86_400.0
+
+
+class OwnedAgents(Flushes):
+    """
+    The L{Owners<dcm_ws.core.ports.Owners>} of a node, and the journal of its agents.
+
+    @param takes: the tables, on a connection that is only used to take agents: clients wait for it.
+    @param tables: the same tables, on a connection of its own.
+    @param leads: returns if this node is the leader.
+    @param fenced: called when this node may not write any more.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        takes: AgentTables,
+        tables: AgentTables,
+        bus: Bus,
+        counts: JournalCounts,
+        *,
+        leads: Callable[[], bool],
+        fenced: Callable[[], object],
+        now: Callable[[], float],
+        wall_ms: Callable[[], int],
+        random: Callable[[], float],
+        keep: Keep = Keep(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__(reactor, counts, now=now, wall_ms=wall_ms, random=random)
+        self._tables = tables
+        self._leads = leads
+        self._fenced = fenced
+        self._keep = keep
+        self.takes = Takes(reactor, takes, bus, now=now, fenced=fenced)
+        self.merges = Merges(tables, bus, self.takes)
+        self.acks = Acks(reactor, bus, self.takes)
+        self._journal: Journal
+        self._ownership: Ownership
+        self._hub: Hub
+        self._is_open = False
+        self._last = 0
+        self._covered = 0
+
+    def attach(self, *, journal: Journal, ownership: Ownership, hub: Hub) -> None:
+        """
+        Called once, before anything else.
+
+        @param journal: knows what has to be written.
+        @param ownership: receives agents, and gives them away.
+        @param hub: executes what operators want to be done with dead letters.
+        """
+        self._journal = journal
+        self._ownership = ownership
+        self._hub = hub
+        self.takes.attach(ownership)
+        self.merges.attach(ownership)
+        self.acks.attach(ownership)
+
+    def open(self, loading: Loading) -> None:
+        """
+        The log is there, or has become another one: from now on this node may take agents.
+        """
+        self.takes.clear()
+        self.merges.clear()
+        self._last = self._covered = 0
+        for _ in loading.load({}, ()):
+            pass
+        self._is_open = True
+
+    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+        """
+        See L{Owners<dcm_ws.core.ports.Owners>}, here and for the other methods.
+        """
+        self.takes.take(agent, ready)
+
+    def adopt(self, agents: Sequence[str], node: str) -> None:
+        self.takes.adopt(agents, node)
+
+    def offer(self, agent: str) -> None:
+        self.takes.offer(agent)
+
+    def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
+        self.acks.add(agent, event_id, pos)
+
+    def merge(self, agent: str, places: Mapping[str, int]) -> None:
+        self.merges.add(agent, places)
+
+    def report(self) -> JournalReport | None:
+        """
+        The state of the journal; None if there is none.
+        """
+        if not self._is_open:
+            return None
+        return {"lastFlush": self._flushed_at, "pending": self._journal.pending, "rows": self._last - self._covered}
+
+    # the flushes
+
+    def _may_write(self) -> bool:
+        return self._is_open
+
+    def _close(self) -> None:
+        self._tables.close()
+
+    def _lost_right(self) -> None:
+        self._fenced()
+
+    def stopService(self) -> Deferred[None]:
+        self.takes.stop()
+        return super().stopService()
+
+    async def _flush(self) -> None:
+        await self._in_turns(self._journal.collect())
+        redriven = await self._execute()
+        changes = self._journal.take()
+        if changes is not None:
+            await self._write(changes)
+        if redriven:
+            await self._tables.own_done(redriven)
+        await self._save_given()
+        await self.merges.send()
+        if self._leads():
+            await self._look_after_others()
+
+    async def _execute(self) -> list[LetterKey]:
+        """
+        Do what operators want to be done with dead letters; returns those that were to be redriven.
+        """
+        wanted = await self._tables.own_requests(REQUESTS_AT_ONCE)
+        await self._in_turns(self._execute_each(wanted))
+        return [LetterKey(one.letter.agent, one.letter.event_id) for one in wanted if one.request == "redrive"]
+
+    def _execute_each(self, wanted: Sequence[Asked]) -> Iterator[None]:
+        for one in wanted:
+            agent, event_id = one.letter.agent, one.letter.event_id
+            if agent in self.takes.gens:
+                self._ownership.learn(to_listed(one.letter))
+                if one.request == "redrive":
+                    self._hub.redrive_one(agent, event_id)
+                else:
+                    self._hub.purge_one(agent, event_id)
+            yield
+
+    async def _write(self, changes: Changes) -> None:
+        gens = self.takes.gens
+        known = {agent: gens[agent] for agent, _ in changes.agents if agent in gens}
+        agents = [(agent, stamped(data, known[agent])) for agent, data in changes.agents if agent in known]
+        try:
+            for part, buried, dropped in parts_of(changes._replace(agents=agents)):
+                flushed = await self._tables.flush(part, buried, dropped)
+                if flushed.number is not None:
+                    self._covered = self._covered or flushed.number - 1
+                    self._last = flushed.number
+                for agent, node in flushed.lost.items():
+                    if gens.get(agent) == known.get(agent):
+                        self.takes.forget(agent, node)
+        except BaseException:
+            still = [(agent, data) for agent, data in changes.agents if gens.get(agent) == known.get(agent, -1)]
+            self._journal.put_back(changes, still)
+            raise
+        self._journal.written(changes)
+
+    async def _save_given(self) -> None:
+        """
+        Write the last states of agents that were given away, in case the other node did not take them.
+        """
+        given = dict(self.takes.given)
+        for page in _pages(list(given.values())):
+            await self._tables.save(page, (), 0)
+        for agent, claim in given.items():
+            if self.takes.given.get(agent) is claim:
+                del self.takes.given[agent]
+
+    async def _checkpoint(self) -> None:
+        upto = self._last
+        complete = False
+        while not complete:
+            await self._in_turns(self._journal.checkpoint())
+            checkpoint = self._journal.take_checkpoint()
+            if checkpoint is None:
+                return
+            complete = checkpoint.complete
+            saved = False
+            try:
+                await self._save(checkpoint, upto)
+                saved = True
+            finally:
+                if not saved:
+                    self._journal.put_back_checkpoint(checkpoint)
+        self._covered = upto
+
+    async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
+        gens = self.takes.gens
+        states = [Claim(agent, gens[agent], Raw(state)) for agent, state in checkpoint.agents if agent in gens]
+        # who comes back now begins again
+        gone = [Gen(agent, gens.pop(agent)) for agent in checkpoint.gone if agent in gens]
+        pages = _pages(states) or [[]]
+        for page in pages[:-1]:
+            await self._tables.save(page, (), 0)
+        await self._tables.save(pages[-1], gone, upto if checkpoint.complete else 0)
+
+    # agents that no node has
+
+    async def _look_after_others(self) -> None:
+        for _ in range(_FOLDS_A_FLUSH):
+            if not await self._fold():
+                break
+        await self._tables.other_requests(REQUESTS_AT_ONCE, self._wall_ms())
+        keep = self._keep
+        await self._tables.expire(self._wall_ms(), keep=keep.agents, keep_letters=keep.letters, most=_EXPIRED_AT_ONCE)
+
+    async def _fold(self) -> bool:
+        """
+        Put a part of the journals that were left behind into the states of their agents.  False if there is none.
+        """
+        left = await self._tables.left()
+        if not left.rows:
+            return False
+        states = AgentStates()
+        for agent, (state, gen) in left.states.items():
+            states.add_state(agent, state, gen)
+        await self._in_turns(_add(states, left.rows))
+        for error in states.errors:
+            _log.warn("{error}; it is left out", error=error)
+        folded: list[Claim] = []
+        # a service without a cluster may have agents only in its journal
+        for agent in sorted(left.states.keys() | states.states.keys()):
+            one = states.states.get(agent)
+            folded.append(Claim(agent, states.gens.get(agent, 0), Raw(b"{}" if one is None else encode(one))))
+        pages = _pages(folded) or [[]]
+        for page in pages[:-1]:
+            await self._tables.fold(page, ())
+        await self._tables.fold(pages[-1], [seq for seq, _ in left.rows])
+        return True
+
+
+def _add(states: AgentStates, rows: Sequence[tuple[int, str]]) -> Iterator[None]:
+    for _, changes in rows:
+        states.add_changes(changes)
+        yield
+
+
+def _pages(claims: Sequence[Claim]) -> list[list[Claim]]:
+    """
+    Split what is written into parts of limited size.
+    """
+    pages: list[list[Claim]] = []
+    size = 0
+    for claim in claims:
+        if not pages or size >= PAGE_BYTES or len(pages[-1]) >= PAGE_ROWS:
+            pages.append([])
+            size = 0
+        pages[-1].append(claim)
+        size += len(claim.state)
+    return pages

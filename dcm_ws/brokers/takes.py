@@ -1,0 +1,377 @@
+"""
+Takes agents of a cluster for clients that authenticate, and gives them to other nodes.
+
+All that wait are looked up with one statement.  Who has an agent is in its row.  If another node has it, that node is
+asked for its state over the bus; without an answer, the agent is taken with what the database has of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dcm_ws.brokers.agent_tables import AgentTables
+from dcm_ws.brokers.handovers import UNKNOWN, answer_of, folded, read_answer, read_question, read_state, same_answer
+from dcm_ws.core.agent_states import encode
+from dcm_ws.core.dead_letters import Listed
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import AnswerLater, Bus
+from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Gen, Seen, Wanted
+from dcm_ws.postgres.connection import DatabaseError, one_line
+
+_log = Logger(namespace="dcm_ws.owners")
+
+TAKE_SECONDS = 1.0
+"""
+Seconds that a client waits for its agent.
+"""
+
+RELEASE_SECONDS = 0.2
+"""
+Seconds that another node has to give an agent away.
+"""
+
+TOPIC = "release"
+ORPHANS = "orphan"
+
+_BATCH = 1000
+_RETRY_SECONDS = 0.1
+_EXPIRE_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class _Take:
+    """
+    An agent that clients wait for.
+
+    @ivar until: how long they do (monotonic seconds).
+    @ivar forced: the node that has it has not answered.
+    @ivar letters: what that node says of its dead letters, beyond what the database has.
+    @ivar only: nobody waits yet, and it is taken only from this node.
+    @ivar wanted_by: other nodes that have asked for it meanwhile.
+    """
+
+    until: float
+    waiting: list[Callable[[bool], object]] = field(default_factory=list)
+    forced: bool = False
+    only: str = ""
+    letters: list[Listed] = field(default_factory=list)
+    wanted_by: list[tuple[str, Callable[[bytes], object]]] = field(default_factory=list)
+
+
+class Takes:
+    """
+    The agents that this node has, and those that it is about to have.
+
+    @param fenced: called when this node may not write any more.
+
+    @ivar gens: the agents that this node has, and how often they have been taken.
+    @ivar given: the last states (JSON) of agents that were given away since they were last written, and their numbers.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        tables: AgentTables,
+        bus: Bus,
+        *,
+        now: Callable[[], float],
+        fenced: Callable[[], object],
+    ) -> None:
+        self._reactor = reactor
+        self._tables = tables
+        self._bus = bus
+        self._now = now
+        self._fenced = fenced
+        self._ownership: Ownership
+        self.gens: dict[str, int] = {}
+        self.given: dict[str, Claim] = {}
+        self._takes: dict[str, _Take] = {}
+        self._wanted: dict[str, _Take] = {}
+        self._claims: dict[str, Claim] = {}
+        self._working: Deferred[None] | None = None
+        self._timer: Any = None
+        self._failing = False
+        self._runs = True
+        bus.attach(TOPIC, self._heard)
+        bus.attach(ORPHANS, self._offered)
+
+    def attach(self, ownership: Ownership) -> None:
+        """
+        Called once, before anything else.
+        """
+        self._ownership = ownership
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many agents are being taken.
+        """
+        return len(self._takes)
+
+    def clear(self) -> None:
+        """
+        The log has become another one: this node has no agents, and nobody waits for any.
+        """
+        for kept in (self.gens, self.given, self._takes, self._wanted, self._claims):
+            kept.clear()
+
+    def stop(self) -> None:
+        """
+        Take no more agents; what this node has it has until the last flush.
+        """
+        self._runs = False
+        for kept in (self._takes, self._wanted, self._claims):
+            kept.clear()
+        self._tables.close()
+
+    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+        """
+        See L{Owners<dcm_ws.core.ports.Owners>}.
+        """
+        take = self._takes.get(agent)
+        if take is None:
+            self._takes[agent] = self._wanted[agent] = take = _Take(0.0)
+            self._start()
+        if not take.waiting:
+            take.until = self._now() + TAKE_SECONDS
+        take.waiting.append(ready)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
+
+    def adopt(self, agents: Collection[str], node: str) -> None:
+        """
+        See L{Owners<dcm_ws.core.ports.Owners>}, here and for L{offer}.
+        """
+        for agent in agents:
+            if agent not in self._takes:
+                self._takes[agent] = self._wanted[agent] = _Take(0.0, only=node)
+        self._start()
+
+    def offer(self, agent: str) -> None:
+        if agent in self.gens:
+            self._bus.cast(ORPHANS, agent.encode())
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._now()
+        for take in list(self._takes.values()):
+            if take.waiting and take.until <= now:
+                self._answer(take, is_here=False)
+        if any(take.waiting for take in self._takes.values()):
+            self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
+
+    def _answer(self, take: _Take, *, is_here: bool) -> None:
+        waiting, take.waiting = take.waiting, []
+        for ready in waiting:
+            try:
+                ready(is_here)
+            except Exception:
+                _log.failure("a client could not be told that its agent is here")
+
+    # the database
+
+    def _start(self, delay: float = 0.0) -> None:
+        if self._working is None and self._runs:
+            self._working = Deferred()
+            self._reactor.callLater(delay, self._begin)
+
+    def _begin(self) -> None:
+        Deferred.fromCoroutine(self._work()).addBoth(self._ended)
+
+    def _ended(self, _: object) -> None:
+        working, self._working = self._working, None
+        if working is not None:
+            working.callback(None)
+        if self._wanted or self._claims:
+            self._start(_RETRY_SECONDS if self._failing else 0.0)
+
+    async def _work(self) -> None:
+        """
+        Do what there is to do, as long as there is something.
+        """
+        doing: dict[str, _Take] = {}
+        try:
+            while self._runs and (self._wanted or self._claims):
+                claims = {agent: self._claims.pop(agent) for agent in list(self._claims)[:_BATCH]}
+                doing = {agent: self._takes[agent] for agent in claims if agent in self._takes}
+                if claims:
+                    await self._claim(claims)
+                doing = {agent: self._wanted.pop(agent) for agent in list(self._wanted)[:_BATCH]}
+                if doing:
+                    await self._look(doing)
+                doing = {}
+                self._failing = False
+        except FencedError:
+            self._again(doing)
+            self._fenced()
+            self._failing = True
+        except Exception as error:
+            self._again(doing)
+            self._tables.close()
+            if not isinstance(error, DatabaseError):
+                _log.failure("agents could not be taken")
+            elif not self._failing:
+                _log.warn("agents cannot be taken now: {reason}", reason=one_line(error))
+            self._failing = True
+
+    def _again(self, takes: Mapping[str, _Take]) -> None:
+        """
+        Look for agents again, as far as somebody still waits for them.
+        """
+        for agent, take in takes.items():
+            if self._takes.get(agent) is not take:
+                continue
+            if take.waiting or take.only:
+                self._wanted[agent] = take
+            else:
+                del self._takes[agent]
+
+    async def _look(self, takes: Mapping[str, _Take]) -> None:
+        wanted = [Wanted(agent, self.gens.get(agent), take.forced) for agent, take in takes.items()]
+        seen = {one.agent: one for one in await self._tables.look(wanted)}
+        letters = await self._letters_of(
+            [one.agent for one in seen.values() if one.letters and one.found is Found.TAKEN]
+        )
+        for agent, take in takes.items():
+            if self._takes.get(agent) is not take:
+                # the log has become another one
+                continue
+            one = seen.get(agent)
+            if one is None:
+                # another node has seen it for the first time, too
+                self._wanted[agent] = take
+            else:
+                self._sort(take, one, letters.get(agent, []))
+
+    def _sort(self, take: _Take, one: Seen, letters: list[Listed]) -> None:
+        agent = one.agent
+        if one.found is Found.KEPT:
+            if agent in self.gens:
+                self._done(agent, take)
+            else:
+                # it was given away since
+                self._wanted[agent] = take
+            return
+        self.forget(agent, one.owner)
+        if take.only and not take.waiting and one.found is Found.OWNED and str(one.owner) != take.only:
+            del self._takes[agent]
+        elif one.found is not Found.OWNED and agent in self.given and self.given[agent].gen >= one.gen - 1:
+            # it was given away, and the other node could not take it; the database does not have its last state yet
+            self._claims[agent] = Claim(agent, one.gen, self.given[agent].state)
+        elif one.found is Found.TAKEN:
+            self._taken(agent, take, one.gen, one.state.encode(), letters)
+        elif one.found is Found.STALE:
+            self._claims[agent] = Claim(agent, one.gen, Raw(folded(one)))
+        else:
+            self._ask(take, one)
+
+    def _ask(self, take: _Take, one: Seen) -> None:
+        agent = one.agent
+
+        def ready(answer: bytes | None) -> None:
+            if self._takes.get(agent) is not take:
+                return
+            given = read_answer(answer)
+            if given is None:
+                take.forced = True
+                self._wanted[agent] = take
+            else:
+                take.letters = given.letters
+                self._claims[agent] = Claim(agent, one.gen, Raw(encode(given.state)))
+            self._start()
+
+        self._bus.ask(str(one.owner), TOPIC, encode(Gen(agent, one.gen)), RELEASE_SECONDS, ready)
+
+    async def _claim(self, claims: Mapping[str, Claim]) -> None:
+        got = await self._tables.take(claims.values())
+        letters = await self._letters_of([agent for agent, one in got.items() if one.letters])
+        for agent, claim in claims.items():
+            take = self._takes.get(agent)
+            if take is None:
+                continue
+            one = got.get(agent)
+            if one is None:
+                # another node was faster
+                take.forced = False
+                self._wanted[agent] = take
+            else:
+                known = {letter.event_id: letter for letter in (*letters.get(agent, ()), *take.letters)}
+                self._taken(agent, take, one.gen, bytes(claim.state), list(known.values()))
+
+    async def _letters_of(self, agents: Collection[str]) -> dict[str, list[Listed]]:
+        letters: dict[str, list[Listed]] = {}
+        if agents:
+            for letter in await self._tables.letters_of(agents):
+                letters.setdefault(letter.agent, []).append(letter)
+        return letters
+
+    def _taken(self, agent: str, take: _Take, gen: int, state: bytes, letters: list[Listed]) -> None:
+        self.gens[agent] = gen
+        self.given.pop(agent, None)
+        self._ownership.take_over(agent, read_state(agent, state), letters)
+        self._done(agent, take)
+
+    def _done(self, agent: str, take: _Take) -> None:
+        del self._takes[agent]
+        if take.waiting:
+            self._answer(take, is_here=True)
+        else:
+            self._ownership.settle_in(agent)
+        if not self._ownership.is_connected(agent):
+            # its client has gone meanwhile: if it is connected to another node, it is better there
+            self.offer(agent)
+        for node, answer in take.wanted_by:
+            answer(self._give(agent, node))
+
+    # other nodes
+
+    def forget(self, agent: str, node: int | None) -> None:
+        """
+        Another node has, or had, an agent that this node seems to have.
+        """
+        if self.gens.pop(agent, None) is not None:
+            self._ownership.lose(agent, str(node))
+
+    def _offered(self, node: str, message: bytes) -> None:
+        self._ownership.offered(message.decode(errors="replace"), node)
+
+    def _heard(self, node: str, message: bytes) -> bytes | AnswerLater | None:
+        asked = read_question(message)
+        if asked is None:
+            return UNKNOWN
+        agent = asked.agent
+        if self.gens.get(agent) == asked.gen:
+            return self._give(agent, node)
+        take = self._takes.get(agent)
+        if take is not None and agent not in self.gens:
+            return partial(self._give_later, take, node)
+        return self._give_again(agent, asked.gen)
+
+    def _give_again(self, agent: str, gen: int | None) -> bytes:
+        """
+        Several nodes may want an agent at the same time, of which one gets it: all are told the same.
+        """
+        given = self.given.get(agent)
+        if given is None or gen not in (None, given.gen):
+            return UNKNOWN
+        return same_answer(bytes(given.state))
+
+    def _give_later(self, take: _Take, node: str, answer: Callable[[bytes], object]) -> None:
+        take.wanted_by.append((node, answer))
+
+    def _give(self, agent: str, node: str) -> bytes:
+        gen = self.gens.pop(agent, None)
+        if gen is None:
+            return self._give_again(agent, None)
+        given = self._ownership.release(agent, node)
+        if given.state is not None:
+            # if the other node does not take it after all
+            self.given[agent] = Claim(agent, gen, Raw(encode(given.state)))
+        return answer_of(given)

@@ -1,0 +1,7 @@
+-- Part of each statement that a node of a cluster writes with: has a row only if the node is not fenced, and is not until
+-- the statement is done.
+holds as materialized (
+    select from dcm_ws.node cross join dcm_ws.meta
+    where node.id = %(node)s and not node.fenced and meta.epoch = %(epoch)s
+    for share of node
+)

@@ -1,0 +1,158 @@
+"""
+Agents that hop between the nodes of a cluster: whatever happens, what they are owed arrives.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dcm_ws.protocol.errors import CloseCode
+from tests.simulation.cluster import Cluster
+
+
+def crowded(seed: int, nodes: int = 3, agents: int = 6) -> Cluster:
+    """
+    A cluster with agents that are subscribed to something, which the database knows.
+    """
+    cluster = Cluster(seed, nodes)
+    for number in range(agents):
+        cluster.add_agent(f"a{number}", f"topics/{number % 3}", "topics/all")
+    cluster.make_safe()
+    return cluster
+
+
+CHANNELS = ("topics/0", "topics/1", "topics/2", "topics/all")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agents_hop_between_nodes(seed: int) -> None:
+    """
+    Without faults, nothing that was acknowledged comes again, unless the agent is faster than its acks.
+    """
+    cluster = crowded(seed)
+    random = cluster.random
+    for _ in range(150):
+        agent = random.choice(list(cluster.agents.values()))
+        match random.randrange(6):
+            case 0:
+                cluster.connect(agent)
+            case 1:
+                cluster.leave(agent)
+            case 2:
+                if agent.far is None:
+                    cluster.connect(agent)
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+        cluster.run(random.choice((0.01, 0.05, 0.3)))
+    cluster.settle()
+    cluster.check(lately=0.2)
+    cluster.check_presence()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_former_connections_are_half_dead(seed: int) -> None:
+    """
+    An agent comes back at another node before anybody knows that its former connection is dead.
+    """
+    cluster = crowded(seed)
+    random = cluster.random
+    for _ in range(150):
+        agent = random.choice(list(cluster.agents.values()))
+        match random.randrange(6):
+            case 0:
+                cluster.connect(agent, hangs=True)
+            case 1:
+                cluster.connect(agent)
+            case 2 if agent.old:
+                agent.old.pop(0).end()
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+        cluster.run(random.choice((0.01, 0.05, 0.3)))
+    cluster.settle()
+    cluster.check(lately=0.2)
+    cluster.check_presence()
+    for name, owners in cluster.owners():
+        assert len(owners) == 1, name
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nodes_crash(seed: int) -> None:
+    """
+    Only what was acknowledged in the last second before a crash may come again.
+    """
+    cluster = crowded(seed, 4)
+    random = cluster.random
+    for _ in range(150):
+        agent = random.choice(list(cluster.agents.values()))
+        match random.randrange(5):
+            case 0:
+                cluster.connect(agent, hangs=random.random() < 0.3)
+            case 1:
+                cluster.leave(agent)
+            case 2 if random.random() < 0.3:
+                cluster.kill(cluster.any_node())
+                cluster.add_node()
+            case 3:
+                for other in cluster.agents.values():
+                    if other.far is None:
+                        cluster.connect(other)
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+        cluster.run(random.choice((0.01, 0.05, 0.3)))
+    cluster.settle(20)
+    cluster.check(allowed=2.5)
+    cluster.check_presence()
+    cluster.run(65)
+    assert all(cluster.database.lives(node) for node, _ in cluster.database.journal.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bus_loses_messages(seed: int) -> None:
+    """
+    Without an answer, an agent is taken with what the database has of it.
+    """
+    cluster = crowded(seed)
+    cluster.hub.loss = cluster.hub.doubles = 0.2
+    random = cluster.random
+    for _ in range(150):
+        agent = random.choice(list(cluster.agents.values()))
+        match random.randrange(6):
+            case 0:
+                cluster.connect(agent, hangs=random.random() < 0.3)
+            case 1:
+                cluster.leave(agent)
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+        cluster.faults.append(cluster.clock.seconds())
+        cluster.run(random.choice((0.01, 0.05, 0.3)))
+    cluster.hub.loss = 0.0
+    cluster.settle(20)
+    cluster.check(allowed=2.5)
+    cluster.check_presence()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_database_is_away(seed: int) -> None:
+    """
+    Clients whose agents cannot be taken are closed after a second, and nothing is lost.
+    """
+    cluster = crowded(seed)
+    random = cluster.random
+    for _ in range(100):
+        agent = random.choice(list(cluster.agents.values()))
+        match random.randrange(8):
+            case 0:
+                cluster.connect(agent)
+            case 1:
+                cluster.database.is_away = random.random() < 0.5
+            case 2:
+                if agent.far is None:
+                    cluster.connect(agent)
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+        cluster.run(random.choice((0.05, 0.3, 0.5)))
+    cluster.database.is_away = False
+    cluster.settle(20)
+    assert set(cluster.closed) <= {CloseCode.TRY_AGAIN_LATER}
+    cluster.check()
+    cluster.check_presence()
