@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.integration.clients import (
     Client,
     answer_to,
     ask_past_events,
+    close_of,
     hear,
     say,
     silence,
@@ -197,3 +199,51 @@ def test_cluster_needs_the_log(database: PostgresServer) -> None:
     """
     with pytest.raises(AssertionError, match="dcm-ws init-db --apply"):
         node(database, "n1")
+
+
+def test_a_new_epoch_reaches_clients_of_all_nodes(schema: PostgresServer, nodes: list[Service]) -> None:
+    """
+    All of them are told of the gap and have to come again; then they get what is published.
+    """
+    listeners = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
+    before = listeners[0].connected["epoch"]
+    schema.execute("select dcm_ws.new_epoch()")
+    epochs = set()
+    for client in listeners:
+        while (message := hear(client))["type"] != "gap":
+            pass
+        epochs.add(message["epoch"])
+        assert message["reason"] == "epoch"
+        assert close_of(client)[0] == 1012
+    assert len(epochs) == 1 and before not in epochs
+    until(lambda: [one.stats()["log"]["state"] for one in nodes].count("following") == 2)
+    again = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
+    publish(subscriber(nodes[1], "publisher"), 1)
+    for client in again:
+        assert heard(client, 1) == [(1, 1)]
+
+
+def test_postgresql_restarts(stoppable: PostgresServer) -> None:
+    """
+    Clients of all nodes stay connected, and get what is published when it is back, once and in one order.
+    """
+    make_tables(stoppable)
+    with ExitStack() as stack:
+        nodes = []
+        for number in (1, 2):
+            nodes.append(node(stoppable, f"n{number}"))
+            stack.callback(nodes[-1].forget_clients)
+            stack.callback(nodes[-1].stop, signal.SIGKILL)
+        listeners = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
+        publish(subscriber(nodes[1], "publisher"), 0)
+        stoppable.stop()
+        until(lambda: all(one.stats()["log"]["state"] == "down" for one in nodes))
+        assert [one.get("/readyz")[0] for one in nodes] == [503, 503]
+        stoppable.start()
+        until(lambda: sorted(one.stats()["log"]["state"] for one in nodes) == ["following", "up"])
+        for number in (1, 2, 3):
+            stoppable.execute("select dcm_ws.publish('topics/t', 'task.created', %s)", str(number))
+        for client in listeners:
+            assert heard(client, 4) == [(1, 0), (2, 1), (3, 2), (4, 3)]
+        assert stoppable.execute("select name from dcm_ws.node where fenced") == []
+    stoppable.execute("drop schema dcm_ws cascade")
