@@ -30,6 +30,7 @@ from dcm_ws.app.modes import (
     rate_limit,
     worker_count,
 )
+from dcm_ws.app.owning import NodeAgents
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.app.siblings import Siblings
@@ -53,7 +54,7 @@ from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import Bus, World
+from dcm_ws.core.ports import Bus, Owners, World
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.core.rules import Rules
 from dcm_ws.http.addresses import TrustedProxies
@@ -150,7 +151,12 @@ def build_service(
     channels = Channels(settings.extra_channels)
     log = _make_log(base, counts, channels)
     bus = make_bus(settings, reactor, lambda: _place_of(database), counts, base.world.now) if settings.cluster else None
-    core = _make_core(base, counts, log, channels, bus)
+    agents = None
+    if bus is not None:
+        # a cluster has a durable log
+        assert isinstance(log, PostgresLog)
+        agents = NodeAgents(reactor, lambda: _place_of(database), base.world, counts, log, bus, _keep_durable(settings))
+    core = _make_core(base, counts, log, channels, bus, None if agents is None else agents.owned)
     clock.longest = 3 * core.liveness.interval
     lag = ReactorLag(clock.real)
     summary = Summary(counts, clock)
@@ -163,6 +169,8 @@ def build_service(
     if bus is not None and membership is not None:
         join = bus.join
         membership.joined = lambda node, cluster: join(str(node), cluster)
+        if agents is not None and database is not None:
+            agents.attach(core, database, membership)
         bus.setServiceParent(database)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
@@ -243,7 +251,18 @@ def _place_of(database: Database | None) -> Deferred[Place]:
     return database.place()
 
 
-def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channels: Channels, bus: Bus | None) -> Core:
+def _keep_durable(settings: Settings) -> float:
+    return _KEEP_DURABLE if settings.keep_deliveries is None else settings.keep_deliveries
+
+
+def _make_core(
+    base: _Base,
+    counts: Counts,
+    log: MemoryLog | PostgresLog,
+    channels: Channels,
+    bus: Bus | None,
+    owners: Owners | None,
+) -> Core:
     settings, now, changed = base.settings, base.world.now, Changed()
     keep_deliveries = settings.keep_deliveries
     return assemble(
@@ -283,9 +302,10 @@ def _make_core(base: _Base, counts: Counts, log: MemoryLog | PostgresLog, channe
         keys=PublishKeys(now, counts, max_keys=settings.max_keys),
         log=log,
         bus=bus,
+        owners=owners,
         ephemeral=Ephemeral(settings.ephemeral_events),
         changed=changed,
-        keep_durable=_KEEP_DURABLE if keep_deliveries is None else keep_deliveries,
+        keep_durable=_keep_durable(settings),
         max_pending=settings.max_pending,
         max_connections=settings.max_connections,
         pool=None if base.siblings is None else base.siblings.pool,

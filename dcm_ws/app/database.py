@@ -5,6 +5,7 @@ The service's database: the server that it starts itself, the connection that LI
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.application.service import MultiService
@@ -24,6 +25,7 @@ from dcm_ws.brokers.lag import Lag
 from dcm_ws.brokers.log_reader import LogReader
 from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.numberer import NoLogError, Numberer
+from dcm_ws.brokers.owned_agents import OwnedAgents
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
@@ -100,24 +102,23 @@ class Database(MultiService):
         )
         self._listener.setServiceParent(self)
         self._numberer: Numberer | None = None
-        self._store: AgentStore | None = None
+        self._store: AgentStore | OwnedAgents | None = None
+        self._goodbye: Callable[[], object] | None = None
         if log is not None:
-            self._store = store = (
-                None
-                if membership is not None
-                else AgentStore(
+            store = None
+            if membership is None:
+                self._store = store = AgentStore(
                     reactor,
                     self.place,
                     counts.journal,
                     journal=journal,
                     loading=loading,
                     hub=hub,
-                    leads=lambda: self._numberer is not None and self._numberer.leads,
+                    leads=lambda: self.leads,
                     now=world.now,
                     wall_ms=world.wall_ms,
                     random=random.random,
                 )
-            )
             self._numberer = self._make_numberer(log, store, membership, settings, reactor, world, counts)
             self._listener.woken = self._numberer.woken
             # the log first: where a pool has only one connection, and the database no log, the other one needs it
@@ -166,6 +167,22 @@ class Database(MultiService):
         numberer.setServiceParent(self)
         return numberer
 
+    @property
+    def leads(self) -> bool:
+        """
+        Does this process number the events?
+        """
+        return self._numberer is not None and self._numberer.leads
+
+    def own(self, owned: OwnedAgents, goodbye: Callable[[], object]) -> None:
+        """
+        This process is a node of a cluster.
+
+        @param owned: keeps its agents.
+        @param goodbye: tells the other nodes that this one stops.
+        """
+        self._store, self._goodbye = owned, goodbye
+
     def startService(self) -> None:
         super().startService()
         if self._store is not None:
@@ -178,6 +195,8 @@ class Database(MultiService):
         if self._store is not None:
             # while this service still has the leader's lock: then nobody has read what is written last
             await self._store.stopService()
+        if self._goodbye is not None:
+            self._goodbye()
         await super().stopService()
 
     async def up(self) -> None:
@@ -220,9 +239,10 @@ class Database(MultiService):
 
     def poll_metrics(self) -> None:
         """
-        Read the metrics, if a client is subscribed to them.
+        Read the metrics, if a client is subscribed to them.  In a cluster it may be so at any node, and the leader
+        reads them.
         """
-        if self._registry.members(METRICS.name) and not self._is_led:
+        if (self._is_node and self.leads) or (not self._is_node and self._registry.members(METRICS.name)):
             self._kpis.tick()
 
     async def prepare(self) -> None:
@@ -262,7 +282,7 @@ class Database(MultiService):
         """
         Does another node of a cluster look after what one of them has to?
         """
-        return self._is_node and self._numberer is not None and not self._numberer.leads
+        return self._is_node and not self.leads
 
     def _heard(self, payload: str) -> None:
         if self._is_led:
@@ -280,4 +300,4 @@ class Database(MultiService):
         self._router.announce(GLOBAL, event, {"component": "database", "state": state})
 
     def _took_metrics(self, kpis: object) -> None:
-        self._router.announce(METRICS, "metric.update", kpis)
+        self._router.announce(METRICS, "metric.update", kpis, everywhere=True)

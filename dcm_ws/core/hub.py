@@ -50,6 +50,7 @@ class Hub:
         holds for, too; None if there are none.
 
     @ivar draining: the service is about to stop.
+    @ivar was_reset: called when all agents have been forgotten.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Hub:
         # closed by a reset, and not told so yet; false if there is no gap to tell of
         self._outdated: dict[Session, bool] = {}
         self.draining = False
+        self.was_reset: Callable[[], object] = _nothing
 
     # coming and going
 
@@ -220,6 +222,12 @@ class Hub:
             self.disconnect(session)
             session.peer.close(code)
 
+    def restart(self) -> None:
+        """
+        Close all clients, which resume when they come back: what this node has of their agents may be old.
+        """
+        self._close_all(tell=False)
+
     def reset(self) -> None:
         """
         The log has become another one: forget all agents, dead letters and keys, and close all clients, which resume
@@ -228,9 +236,11 @@ class Hub:
         From now on they neither receive events nor execute commands.  That they are closed they learn with the next
         sweep, since there may be very many: here each takes a microsecond.
         """
-        clients = self._clients
         # positions that clients have are not of a log that was not found yet, so there is nothing to tell them
-        tell = self._catch_up.knows_log
+        self._close_all(tell=self._catch_up.knows_log)
+
+    def _close_all(self, *, tell: bool) -> None:
+        clients = self._clients
         for session in clients.sessions:
             session.state = State.CLOSED
             session.behind = None
@@ -244,6 +254,7 @@ class Hub:
         self._journal.clear()
         for part in (self._registry, self._liveness, self._deliveries, self._memory, self._letters, self._keys):
             part.clear()
+        self.was_reset()
 
     def _close_outdated(self) -> Iterator[None]:
         while self._outdated:
@@ -393,3 +404,7 @@ class Hub:
         self.draining = True
         self._router.draining = True
         self._router.announce(GLOBAL, "system.info", {"component": "server", "state": "draining"})
+
+
+def _nothing() -> None:
+    pass

@@ -80,6 +80,13 @@ class Presence:
         if self.nodes is not None:
             yield from self.nodes.sweep()
 
+    def leave(self) -> None:
+        """
+        This node stops.
+        """
+        if self.nodes is not None:
+            self.nodes.leave()
+
     def clear(self) -> None:
         """
         All clients are closed.

@@ -176,6 +176,8 @@ class Router:
             # the name as it was given: one that fits no channel makes it an event of global
             notification.channel,
             DATABASE,
+            # one node of a cluster does it for all
+            everywhere=True,
         ).id
 
     def _publish(

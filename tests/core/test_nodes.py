@@ -380,3 +380,12 @@ def test_a_reset_of_one_of_two_connections(clock: Clock, air: Air) -> None:
     clock.advance(3)
     finish(one.hub.sweep())
     assert listener.presences() == [("agent.disconnected", "ann")]
+
+
+def test_a_node_stops(clock: Clock, air: Air) -> None:
+    one, two = cluster(clock, air)
+    Client(one).auth("ann")
+    assert two.presence.nodes is not None and len(two.presence.nodes) == 1
+    one.presence.leave()
+    assert len(two.presence.nodes) == 0
+    make_core(clock).presence.leave()

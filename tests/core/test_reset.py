@@ -183,3 +183,17 @@ def test_rates_of_closed_clients_are_released(clock: Clock) -> None:
     finish(core.hub.sweep())
     live(core, clock, 60)
     assert len(core.grants.agents) == 0
+
+
+def test_restart(clock: Clock, core: Core) -> None:
+    """
+    Clients are closed, and resume without a gap.
+    """
+    resets: list[int] = []
+    core.hub.was_reset = lambda: resets.append(len(core.clients.sessions))
+    client = joined(core, "topics/t", agent="ann", quiet=True)
+    core.hub.restart()
+    finish(core.hub.sweep())
+    assert client.peer.take() == []
+    assert client.peer.closed is CloseCode.RESTART
+    assert resets == [0]
