@@ -512,6 +512,29 @@ def test_events_reach_clients_of_all_workers(database: PostgresServer) -> None:
         assert [pos for pos, _ in first] == sorted(pos for pos, _ in first)
 
 
+def test_what_is_not_logged_reaches_all_workers(database: PostgresServer) -> None:
+    """
+    Events that are not logged are received by the clients of all workers, too, and an agent that moves to another
+    worker gets there what it has not acknowledged.
+    """
+    with one_service(database) as running:
+        at = one_at_each(running)
+        assert ask(at[2], type="subscribe", id=1, channel="topics/news")["success"] is True
+        message = {"channel": "topics/news", "event": "system.info", "data": {"component": "test"}}
+        assert ask(at[1], type="publish", id=1, **message)["success"] is True
+        assert hear(at[2])["event"] == "system.info"
+        token = make_token("ann", secret=running.secret)
+        assert ask(at[1], type="auth", id=2, token=token, durable=True)["success"] is True
+        task = {"channel": "agents/ann", "event": "task.created", "data": {"task_id": "t1"}}
+        assert ask(at[2], type="publish", id=3, **task)["success"] is True
+        first = hear(at[1])
+        assert first["event"] == "task.created"
+        at[1].close()
+        again = one_at_each(running)[2]
+        assert ask(again, type="auth", id=4, token=token, durable=True)["success"] is True
+        assert hear(again)["id"] == first["id"]
+
+
 def test_leading_worker_is_killed(database: PostgresServer) -> None:
     """
     If the worker that numbers the events is killed, the clients of the others receive what is published then.
