@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from dcm_ws.app.control import SOCKETS, Drain, FromWorker, Start
 from dcm_ws.app.modes import of_one_worker
@@ -21,6 +23,7 @@ from dcm_ws.app.relay import Lines
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.sockets import Inherited
 from dcm_ws.app.worker_process import CHECKS, STARTS, WorkerProcess
+from tests.integration.machine import until
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +104,9 @@ async def test_worker_that_does_not_answer(watched: Watched) -> None:
     await watched.is_ready
     first = watched.process.pid
     os.kill(first, signal.SIGSTOP)
+    # what it still answers before it stops must not count as an answer to what comes then
+    until(lambda: Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    await deferLater(reactor, 0.01)
     for _ in range(CHECKS):
         watched.process.check()
     assert watched.process.pid == first
