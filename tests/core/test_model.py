@@ -419,7 +419,11 @@ class Model:
         self.acknowledge(client, {number})
 
     def ack_all(self, client: ModelClient, pos: int) -> None:
-        self.acknowledge(client, {number for number, happened in enumerate(self.history) if happened.pos <= pos})
+        numbers = {number for number, happened in enumerate(self.history) if happened.pos <= pos}
+        self.acknowledge(client, numbers)
+        for each in {client, *self.connections.get(client.present or "", ())}:
+            for number in numbers:
+                each.missed.pop(number, None)
 
     def acknowledge(self, client: ModelClient, numbers: set[int]) -> None:
         if not client.durable:

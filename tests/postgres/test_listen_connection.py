@@ -27,8 +27,10 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
     from twisted.internet import reactor
 
     heard: list[str] = []
-    connection = ListenConnection(reactor, heard.extend, "dcm_ws_echo_test", lambda: None)
+    connection = ListenConnection(reactor, heard.extend, "dcm_ws_echo_test", lambda grown: None)
     await connection.listen(Place(database.url))
+    # a query may only be sent in another turn than that in which the last one was answered
+    await deferLater(reactor, 0)  # type: ignore[arg-type]
     try:
         query = connection.runQuery("select 1")
         # nothing is read before the reactor runs again
