@@ -21,7 +21,6 @@ from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Checkpoint, Journal
 from dcm_ws.core.loading import Loading
-from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres import agent_rows
 from dcm_ws.postgres.agent_rows import Lease, LetterKey, Request
 from dcm_ws.postgres.connection import Address, DatabaseConnection
@@ -90,18 +89,8 @@ class AgentStore(Flushes):
         # what the flush that is under way writes with
         self._used: Lease | None = None
         self._steps: Iterator[None] | None = None
-        self._last = 0
-        self._covered = 0
         # requests to redrive letters that only the database has
         self._not_loaded = 0
-
-    def report(self) -> JournalReport | None:
-        """
-        The state of the journal; None if there is none.
-        """
-        if self._lease is None:
-            return None
-        return {"lastFlush": self._flushed_at, "pending": self._journal.pending, "rows": self._last - self._covered}
 
     # what the engine calls
 
@@ -129,7 +118,7 @@ class AgentStore(Flushes):
             # the journal begins again, because the next checkpoints have only what changes from now on
             changed = [(name, encode(state)) for name, state in states.states.items() if before.get(name) is not state]
             gone = list(before.keys() - states.states.keys())
-            await _save(session, lease, Checkpoint(changed, gone, True, 0), last)
+            await _save_pages(session, lease, Checkpoint(changed, gone, True, 0), last)
         if states.gens:
             # nodes of a cluster had them
             await agent_rows.disown(session, lease)
@@ -164,8 +153,11 @@ class AgentStore(Flushes):
 
     # the flushes
 
+    def _is_loaded(self) -> bool:
+        return self._lease is not None
+
     def _may_write(self) -> bool:
-        return self._lease is not None and self._leads()
+        return self._is_loaded() and self._leads()
 
     def _close(self) -> None:
         self._connection.close()
@@ -223,37 +215,19 @@ class AgentStore(Flushes):
         try:
             for part, buried, dropped in parts_of(changes):
                 number = await agent_rows.write(connection, lease, part, buried, dropped)
-                if number is not None:
-                    self._covered = self._covered or number - 1
-                    self._last = number
+                self._wrote(number)
         except BaseException:
             self._journal.put_back(changes)
             raise
         self._journal.written(changes)
 
-    async def _checkpoint(self) -> None:
+    async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         lease = self._used
         assert lease is not None
-        connection = await self._connection.get()
-        upto = self._last
-        complete = False
-        while not complete:
-            await self._in_turns(self._journal.checkpoint())
-            checkpoint = self._journal.take_checkpoint()
-            if checkpoint is None:
-                return
-            complete = checkpoint.complete
-            saved = False
-            try:
-                await _save(connection, lease, checkpoint, upto)
-                saved = True
-            finally:
-                if not saved:
-                    self._journal.put_back_checkpoint(checkpoint)
-        self._covered = upto
+        await _save_pages(await self._connection.get(), lease, checkpoint, upto)
 
 
-async def _save(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:
+async def _save_pages(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:
     """
     Write a checkpoint in parts of limited size; the journal is only shortened after the last one.
     """

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.bus_base import BaseBus
@@ -21,6 +19,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.postgres.bus_connection import PAYLOAD_MOST, BusConnection, channel_of
 from dcm_ws.postgres.connection import Address, DatabaseError, DatabaseUnavailableError, one_line
 from dcm_ws.postgres.listener import PROBE_INTERVAL, backoff
+from dcm_ws.postgres.sleep import Sleep
 
 _log = Logger(namespace="dcm_ws.bus")
 
@@ -64,7 +63,7 @@ class PostgresBus(BaseBus, Service):
         self._connection: BusConnection | None = None
         self._is_open = False
         self._is_sending = False
-        self._sleep: Deferred[None] | None = None
+        self._sleep = Sleep(reactor)
         self._working: Deferred[None] | None = None
 
     def startService(self) -> None:
@@ -97,7 +96,7 @@ class PostgresBus(BaseBus, Service):
                 self._is_down(reason)
                 # a connection that is lost at once each time must not lead to ten attempts a second
                 attempt = 0 if self._now() - since >= PROBE_INTERVAL else attempt
-                await self._nap(backoff(attempt, self._random()))
+                await self._sleep.rest(backoff(attempt, self._random()))
                 attempt += 1
 
     async def _use(self) -> str:
@@ -113,14 +112,7 @@ class PostgresBus(BaseBus, Service):
         await connection.prepare()
         if self.node != node:
             await connection.rename(self.node)
-        reasons: list[str] = []
-
-        def over(reason: str) -> None:
-            reasons.append(reason)
-            if self._sleep is not None:
-                self._sleep.cancel()
-
-        connection.lost = over
+        reasons = self._sleep.watch(connection)
         self._is_open = True
         self._is_up("connected to PostgreSQL")
         self._queued()
@@ -130,20 +122,13 @@ class PostgresBus(BaseBus, Service):
             self._rtt = round((self._now() - begun) * 1000, 3)
             self._counts.probe_seconds.observe(self._now() - begun)
             if not reasons and self.running:
-                await self._nap(PROBE_INTERVAL)
+                await self._sleep.rest(PROBE_INTERVAL)
         return reasons[0] if reasons else "the connection was closed"
-
-    async def _nap(self, seconds: float) -> None:
-        self._sleep = deferLater(self._reactor, seconds)
-        with suppress(CancelledError):
-            await self._sleep
-        self._sleep = None
 
     def _end(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        if self._sleep is not None:
-            self._sleep.cancel()
+        self._sleep.end()
 
     def _named(self) -> None:
         connection = self._connection

@@ -1,5 +1,5 @@
 """
-Writes something in the database again and again, and a last time when the service stops.
+Writes what agents are owed into the database again and again, and a last time when the service stops.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from dcm_ws.core.counts import JournalCounts
+from dcm_ws.core.journal import Checkpoint, Journal
+from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres.agent_rows import LostRightError
 from dcm_ws.postgres.connection import DatabaseError, one_line
 from dcm_ws.postgres.listener import backoff
@@ -40,12 +42,16 @@ _STEPS_A_TURN = 256
 
 class Flushes(Service):
     """
-    Writes what agents are owed, whenever it is told to: one flush at a time, and after a failure with a delay.
+    Writes what agents are owed whenever L{tick} is called, one flush at a time.  After each failure it waits longer
+    before the next flush.
 
     @param now: monotonic seconds.
     @param wall_ms: ms since the epoch.
     @param random: returns a number from 0 to 1.
     """
+
+    #: set by a subclass: knows what has to be written
+    _journal: Journal
 
     def __init__(
         self,
@@ -66,14 +72,23 @@ class Flushes(Service):
         self._attempt = 0
         self._not_before = 0.0
         self._flushed_at: int | None = None
+        # the number of the last row of the journal, and of the last one that a checkpoint covers
+        self._last = 0
+        self._covered = 0
 
     # what a subclass does
 
-    def _may_write(self) -> bool:
+    def _is_loaded(self) -> bool:
         """
-        Is there anything to write, and the right to do it?
+        Is there a journal?
         """
         raise NotImplementedError
+
+    def _may_write(self) -> bool:
+        """
+        Is there a journal, and the right to write it?
+        """
+        return self._is_loaded()
 
     async def _flush(self) -> None:
         """
@@ -81,9 +96,9 @@ class Flushes(Service):
         """
         raise NotImplementedError
 
-    async def _checkpoint(self) -> None:
+    async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         """
-        Write whole states, and shorten the journal.
+        Write whole states and, if the checkpoint is complete, shorten the journal up to a row.
         """
         raise NotImplementedError
 
@@ -146,6 +161,40 @@ class Flushes(Service):
             done: Deferred[None] = Deferred()
             self._working.addBoth(lambda _: done.callback(None))
             await done
+
+    def report(self) -> JournalReport | None:
+        """
+        The state of the journal; None if there is none.
+        """
+        if not self._is_loaded():
+            return None
+        return {"lastFlush": self._flushed_at, "pending": self._journal.pending, "rows": self._last - self._covered}
+
+    def _wrote(self, number: int | None) -> None:
+        """
+        A row of the journal was written, if it has a number.
+        """
+        if number is not None:
+            self._covered = self._covered or number - 1
+            self._last = number
+
+    async def _checkpoint(self) -> None:
+        upto = self._last
+        complete = False
+        while not complete:
+            await self._in_turns(self._journal.checkpoint())
+            checkpoint = self._journal.take_checkpoint()
+            if checkpoint is None:
+                return
+            complete = checkpoint.complete
+            saved = False
+            try:
+                await self._save(checkpoint, upto)
+                saved = True
+            finally:
+                if not saved:
+                    self._journal.put_back_checkpoint(checkpoint)
+        self._covered = upto
 
     async def _work(self) -> None:
         began = self._now()

@@ -26,7 +26,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Changes, Checkpoint, Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ownership import Ownership
-from dcm_ws.core.ports import Bus, JournalReport
+from dcm_ws.core.ports import Bus
 from dcm_ws.postgres.agent_owners import Asked, Claim, Gen
 from dcm_ws.postgres.agent_rows import PAGE_BYTES, PAGE_ROWS, LetterKey
 
@@ -83,12 +83,9 @@ class OwnedAgents(Flushes):
         self.takes = Takes(reactor, takes, bus, now=now, fenced=fenced)
         self.merges = Merges(tables, bus, self.takes)
         self.acks = Acks(reactor, bus, self.takes)
-        self._journal: Journal
         self._ownership: Ownership
         self._hub: Hub
         self._is_open = False
-        self._last = 0
-        self._covered = 0
 
     def attach(self, *, journal: Journal, ownership: Ownership, hub: Hub) -> None:
         """
@@ -134,17 +131,9 @@ class OwnedAgents(Flushes):
     def merge(self, agent: str, places: Mapping[str, int]) -> None:
         self.merges.add(agent, places)
 
-    def report(self) -> JournalReport | None:
-        """
-        The state of the journal; None if there is none.
-        """
-        if not self._is_open:
-            return None
-        return {"lastFlush": self._flushed_at, "pending": self._journal.pending, "rows": self._last - self._covered}
-
     # the flushes
 
-    def _may_write(self) -> bool:
+    def _is_loaded(self) -> bool:
         return self._is_open
 
     def _close(self) -> None:
@@ -196,9 +185,7 @@ class OwnedAgents(Flushes):
         try:
             for part, buried, dropped in parts_of(changes._replace(agents=agents)):
                 flushed = await self._tables.flush(part, buried, dropped)
-                if flushed.number is not None:
-                    self._covered = self._covered or flushed.number - 1
-                    self._last = flushed.number
+                self._wrote(flushed.number)
                 for agent, node in flushed.lost.items():
                     if gens.get(agent) == known.get(agent):
                         self.takes.forget(agent, node)
@@ -218,24 +205,6 @@ class OwnedAgents(Flushes):
         for agent, claim in given.items():
             if self.takes.given.get(agent) is claim:
                 del self.takes.given[agent]
-
-    async def _checkpoint(self) -> None:
-        upto = self._last
-        complete = False
-        while not complete:
-            await self._in_turns(self._journal.checkpoint())
-            checkpoint = self._journal.take_checkpoint()
-            if checkpoint is None:
-                return
-            complete = checkpoint.complete
-            saved = False
-            try:
-                await self._save(checkpoint, upto)
-                saved = True
-            finally:
-                if not saved:
-                    self._journal.put_back_checkpoint(checkpoint)
-        self._covered = upto
 
     async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         gens = self.takes.gens

@@ -366,8 +366,8 @@ class Owners(Protocol):
 
     def take(self, agent: str, ready: Callable[[bool], object]) -> None:
         """
-        Have an agent at this node, whoever has it now.  L{Ownership<dcm_ws.core.ownership.Ownership>} receives what is
-        known of it.
+        Make this node the owner of an agent, also if another one is.
+        L{Ownership<dcm_ws.core.ownership.Ownership>} receives what is known of it.
 
         @param ready: called once after that, within about a second, and maybe before this returns; with false if the
             agent could not be taken.  It is not called any more when the log has become another one since.

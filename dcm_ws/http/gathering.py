@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from dcm_ws.http.common_metrics import Family
 from dcm_ws.http.merging import Reported, merge_health, merge_stats
 from dcm_ws.http.report import Report
+from dcm_ws.http.sparing import LastResults
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -22,8 +23,6 @@ GATHERINGS_A_SECOND = 20.0
 """
 How often a worker asks the others for each report at most.
 """
-
-_KEYS = 8
 
 
 class Said(NamedTuple):
@@ -69,11 +68,7 @@ class Joined(Generic[K, V]):
         self, make: Callable[[K], Deferred[V]], now: Callable[[], float], most: float = GATHERINGS_A_SECOND
     ) -> None:
         self._make = make
-        self._now = now
-        self._most = most
-        self._left = most
-        self._filled_at = now()
-        self._results: dict[K, V] = {}
+        self._last: LastResults[K, V] = LastResults(now, most)
         self._waiting: dict[K, list[Deferred[V]]] = {}
 
     def __call__(self, key: K) -> Deferred[V]:
@@ -81,20 +76,14 @@ class Joined(Generic[K, V]):
         if key in self._waiting:
             self._waiting[key].append(answer)
             return answer
-        now = self._now()
-        self._left = min(self._most, self._left + (now - self._filled_at) * self._most)
-        self._filled_at = now
-        if self._left < 1.0 and key in self._results:
-            return succeed(self._results[key])
-        self._left = max(0.0, self._left - 1.0)
+        if self._last.must_do(key):
+            return succeed(self._last[key])
         self._waiting[key] = [answer]
         self._make(key).addCallbacks(self._made, self._failed, callbackArgs=(key,), errbackArgs=(key,))
         return answer
 
     def _made(self, value: V, key: K) -> None:
-        if len(self._results) >= _KEYS:
-            self._results.clear()
-        self._results[key] = value
+        self._last.keep(key, value)
         for answer in self._waiting.pop(key):
             answer.callback(value)
 

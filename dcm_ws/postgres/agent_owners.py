@@ -23,7 +23,7 @@ from dcm_ws.postgres.statements import statement
 _HOLDS = statement("agents/holds").strip()
 _LOOK = statement("agents/look", holds=_HOLDS)
 _TAKE = statement("agents/take", holds=_HOLDS)
-_FLUSH = statement("agents/flush", holds=_HOLDS)
+_FLUSH = statement("agents/flush", holds=_HOLDS, letters=statement("agents/bury", right="holds"))
 _SAVE = statement("agents/save", holds=_HOLDS)
 _OWN_DONE = statement("agents/own_done", holds=_HOLDS)
 _OTHER_REQUESTS = statement("agents/other_requests", holds=_HOLDS)

@@ -30,7 +30,7 @@ Seconds until a statement is given up.  The server gives it up before that.
 _LEADS = statement("agents/leads").strip()
 _CLAIM = statement("agents/claim")
 _HOLDS = f"with {_LEADS} select exists (select from leads)"
-_WRITE = statement("agents/write", leads=_LEADS)
+_WRITE = statement("agents/write", leads=_LEADS, letters=statement("agents/bury", right="leads"))
 _DONE = statement("agents/done", leads=_LEADS)
 _CHECKPOINT = statement("agents/checkpoint", leads=_LEADS)
 _REQUESTS = statement("agents/requests")

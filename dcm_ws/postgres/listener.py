@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.postgres.connection import Address, DatabaseError, DatabaseUnavailableError, one_line
 from dcm_ws.postgres.inbox import Inbox
 from dcm_ws.postgres.listen_connection import CHANNEL, ListenConnection
+from dcm_ws.postgres.sleep import Sleep
 
 # an operator may filter by this name
 _log = Logger(namespace="dcm_ws.listener.NotifyListener")
@@ -89,7 +88,7 @@ class NotifyListener(Service):
         self._random = random
         self._echo = f"dcm_ws_echo_{secrets.token_hex(8)}"
         self._connection: ListenConnection | None = None
-        self._sleep: Deferred[None] | None = None
+        self._sleep = Sleep(reactor)
         self._ended: Deferred[None] | None = None
         self._was_down = False
         self.after: Deferred[None] | None = None
@@ -121,8 +120,7 @@ class NotifyListener(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._sleep is not None:
-            self._sleep.cancel()
+        self._sleep.end()
         if self._connection is not None:
             self._connection.close()
         if self._ended is not None:
@@ -154,7 +152,7 @@ class NotifyListener(Service):
                 if since is not None and self._now() - since >= PROBE_INTERVAL:
                     attempt = 0
                 self._change_to(DatabaseState.DOWN, reason)
-                await self._wait(backoff(attempt, self._random()))
+                await self._sleep.rest(backoff(attempt, self._random()))
                 attempt += 1
 
     async def _listen(self) -> ListenConnection:
@@ -171,29 +169,16 @@ class NotifyListener(Service):
         """
         Probe the connection until it is lost, and return the reason.
         """
-        reasons: list[str] = []
-
-        def over(reason: str) -> None:
-            reasons.append(reason)
-            if self._sleep is not None:
-                self._sleep.cancel()
-
-        connection.lost = over
+        reasons = self._sleep.watch(connection)
         while not reasons and self.running:
             received = self._inbox.received
-            await self._wait(PROBE_INTERVAL)
+            await self._sleep.rest(PROBE_INTERVAL)
             # a database that sends notifications is alive, and would answer only after all of them
             if not reasons and self.running and self._inbox.received == received and not connection.paused:
                 begun = self._now()
                 await connection.probe()
                 self._probed(self._now() - begun)
         return reasons[0] if reasons else ""
-
-    async def _wait(self, seconds: float) -> None:
-        self._sleep = deferLater(self._reactor, seconds)
-        with suppress(CancelledError):
-            await self._sleep
-        self._sleep = None
 
     def _change_to(self, state: DatabaseState, reason: str = "") -> None:
         self.reason = reason

@@ -41,4 +41,4 @@ def test_sparing_forgets_keys(clock: Clock) -> None:
     sparing = Sparing(lambda key: key, clock.seconds, most=1)
     for number in range(100):
         assert sparing(number) == number
-    assert len(sparing._results) <= 8
+    assert len(sparing._last._results) <= 8

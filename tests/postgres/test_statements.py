@@ -69,7 +69,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "read_journal": {},
         "read_letters": {},
         "requests": {},
-        "write": {"leads": leads},
+        "write": {"leads": leads, "letters": statement("agents/bury", right="leads")},
         "done": {"leads": leads},
         "disown": {"leads": leads},
         "checkpoint": {"leads": leads},
@@ -86,6 +86,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     holds = statement("agents/holds").strip()
     shared = ("look", "take", "flush", "save", "own_done", "other_requests", "fold", "expire")
     parts |= {key: {"holds": holds} for key in shared}
+    parts["flush"]["letters"] = statement("agents/bury", right="holds")
     parts |= {name: {} for name in ("letters", "owners_of", "own_requests", "left_journal", "left_agents")}
     texts = ("agent", "event_id", "epoch", "request")
     parameters: dict[str, object] = dict.fromkeys(texts, "")
