@@ -17,7 +17,6 @@ import argparse
 import itertools
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -32,6 +31,7 @@ from benchmarks.durable_rig import (
     CHANNEL,
     EVENT,
     PAD,
+    Rows,
     Service,
     Subscriber,
     Writers,
@@ -40,12 +40,12 @@ from benchmarks.durable_rig import (
     durable,
     install,
     median,
+    print_table,
     spread,
     syncing,
     until,
 )
 from benchmarks.returns import said
-from tests.integration.databases import PostgresServer
 
 _WINDOWS = (1, 100, 2000)
 _TIMES = {signal.SIGKILL: 5, signal.SIGSTOP: 3}
@@ -74,25 +74,10 @@ class Node(Service):
         self.process.wait(30)
 
 
-class Run:
+class Run(Rows):
     """
-    One run.
-
-    @ivar found: by table, rows of named figures.
+    One run, and its nodes.
     """
-
-    def __init__(self, database: PostgresServer, seconds: float) -> None:
-        self.database = database
-        self.seconds = seconds
-        self.numbers = itertools.count()
-        self.found: dict[str, list[dict[str, object]]] = {}
-
-    def note(self, table: str, **row: object) -> None:
-        """
-        Add a row to a table.
-        """
-        self.found.setdefault(table, []).append(row)
-        print(table, row, file=sys.stderr, flush=True)
 
     @contextmanager
     def nodes(self, number: int) -> Iterator[list[Node]]:
@@ -295,10 +280,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for table, rows in run.found.items():
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        print(f"\n{table}\n\n| {' | '.join(names)} |\n|{' --- |' * len(names)}")
-        for row in rows:
-            print(f"| {' | '.join(str(row.get(name, '')) for name in names)} |")
+        print_table(table, rows)
 
 
 if __name__ == "__main__":

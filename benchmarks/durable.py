@@ -15,11 +15,9 @@ C{--only} takes one or more of the parts: latency, rate, clients, replay, users,
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +31,7 @@ from benchmarks.durable_rig import (
     CHANNEL,
     EVENT,
     PAD,
+    Rows,
     Service,
     Subscriber,
     Writers,
@@ -42,6 +41,7 @@ from benchmarks.durable_rig import (
     fdatasync,
     install,
     notified,
+    print_table,
     spread,
     syncing,
     until,
@@ -65,25 +65,10 @@ _REPLAYED = 10_000
 _MARK = b'"event":"'
 
 
-class Run:
+class Run(Rows):
     """
-    One run: the database, the choice of what to measure, and what was found.
-
-    @ivar found: by table, rows of named figures.
+    One run, and its services.
     """
-
-    def __init__(self, database: PostgresServer, seconds: float) -> None:
-        self.database = database
-        self.seconds = seconds
-        self.numbers = itertools.count()
-        self.found: dict[str, list[dict[str, object]]] = {}
-
-    def note(self, table: str, **row: object) -> None:
-        """
-        Add a row to a table.
-        """
-        self.found.setdefault(table, []).append(row)
-        print(table, row, file=sys.stderr, flush=True)
 
     @contextmanager
     def serving(self, engine: str, *options: str) -> Iterator[Service]:
@@ -478,22 +463,6 @@ def main() -> None:
         Path(choice.out).write_text(json.dumps(run.found, indent=1))
     for table, rows in run.found.items():
         print_table(table, rows)
-
-
-def print_table(title: str, rows: list[dict[str, object]]) -> None:
-    """
-    One table, with the columns of all rows.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    print(f"\n**{title}**\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    for row in rows:
-        print(f"| {' | '.join(_shown(row.get(name, '-')) for name in columns)} |")
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return " / ".join(f"{figure:g}" for name, figure in value.items() if name != "p95")
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ What the measurements of the durable log need: a database that syncs, the servic
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import select
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -147,6 +149,43 @@ def backends(database: PostgresServer) -> list[int]:
         if int(fields[1]) == leader:
             found.append(int(status.parent.name))
     return found
+
+
+class Rows:
+    """
+    What one run has found.
+
+    @ivar found: by table, rows of named figures.
+    """
+
+    def __init__(self, database: PostgresServer, seconds: float) -> None:
+        self.database = database
+        self.seconds = seconds
+        self.numbers = itertools.count()
+        self.found: dict[str, list[dict[str, object]]] = {}
+
+    def note(self, table: str, **row: object) -> None:
+        """
+        Add a row to a table.
+        """
+        self.found.setdefault(table, []).append(row)
+        print(table, row, file=sys.stderr, flush=True)
+
+
+def print_table(title: str, rows: list[dict[str, object]]) -> None:
+    """
+    One table, with the columns of all rows.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    print(f"\n**{title}**\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for row in rows:
+        print(f"| {' | '.join(_shown(row.get(name, '-')) for name in columns)} |")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return " / ".join(f"{figure:g}" for name, figure in value.items() if name != "p95")
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class Service:
