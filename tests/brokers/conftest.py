@@ -1,6 +1,6 @@
 from __future__ import annotations
 
 from tests.integration.conftest import database
-from tests.integration.owed import own, tables
+from tests.integration.owed import own, schema, tables
 
-__all__ = ["database", "own", "tables"]
+__all__ = ["database", "own", "schema", "tables"]

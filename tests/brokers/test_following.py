@@ -4,7 +4,7 @@ Several nodes of a cluster on the log of one real PostgreSQL: one numbers, the o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_twisted
@@ -14,7 +14,6 @@ from dcm_ws.brokers.postgres_log import LogState
 from dcm_ws.core.entries import Published
 from tests.brokers.engine import Engine, logged
 from tests.integration.databases import PostgresServer
-from tests.integration.owed import make_tables
 
 pytestmark = pytest.mark.integration
 
@@ -23,16 +22,6 @@ LEADS = """
     select pid from pg_stat_activity join pg_locks using (pid)
     where application_name = 'dcm-ws log' and locktype = 'advisory' and objid = 1
 """
-
-
-@pytest.fixture
-def schema(database: PostgresServer) -> Iterator[PostgresServer]:
-    """
-    A database with an empty log.
-    """
-    make_tables(database)
-    yield database
-    database.execute("drop schema if exists dcm_ws cascade")
 
 
 @pytest_twisted.async_yield_fixture

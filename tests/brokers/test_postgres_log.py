@@ -22,21 +22,10 @@ from dcm_ws.core.entries import Page
 from dcm_ws.postgres import pace, upkeep
 from tests.brokers.engine import Engine, logged
 from tests.integration.databases import PostgresServer
-from tests.integration.owed import make_tables
 
 pytestmark = pytest.mark.integration
 
 PUBLISH = "select dcm_ws.publish(%s, 'task.created', %s)"
-
-
-@pytest.fixture
-def schema(database: PostgresServer) -> Iterator[PostgresServer]:
-    """
-    A database with an empty log.
-    """
-    make_tables(database)
-    yield database
-    database.execute("drop schema if exists dcm_ws cascade")
 
 
 @pytest.fixture

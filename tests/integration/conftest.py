@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.databases import PostgresServer, postgres
+from tests.integration.owed import schema
 from tests.integration.sharing import SharedServices
+
+__all__ = ["schema"]
 
 
 @pytest.fixture(scope="session")

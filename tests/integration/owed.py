@@ -36,6 +36,16 @@ def tables(own: PostgresServer) -> PostgresServer:
     return own
 
 
+@pytest.fixture
+def schema(database: PostgresServer) -> Iterator[PostgresServer]:
+    """
+    The database that all tests share, with an empty log until the end of the test.
+    """
+    make_tables(database)
+    yield database
+    database.execute("drop schema if exists dcm_ws cascade")
+
+
 def make_tables(server: PostgresServer) -> None:
     """
     Install the schema of the durable log, with empty tables.

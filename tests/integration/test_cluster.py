@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from tests.integration.clients import (
 )
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
+from tests.integration.nodes import cluster, node
 from tests.integration.owed import make_tables
 from tests.integration.running import Service
 
@@ -33,39 +33,12 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def schema(database: PostgresServer) -> Iterator[PostgresServer]:
-    """
-    A database with an empty log.
-    """
-    make_tables(database)
-    yield database
-    database.execute("drop schema if exists dcm_ws cascade")
-
-
-def node(database: PostgresServer, name: str, *options: str) -> Service:
-    """
-    A node of the cluster on C{database}.
-    """
-    return Service("--database-url", database.url, "--cluster", "--node-name", name, *options)
-
-
-@pytest.fixture
 def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
     """
     Three nodes; the first one leads.
     """
-    nodes: list[Service] = []
-    try:
-        for number in (1, 2, 3):
-            nodes.append(node(schema, f"n{number}"))
+    with cluster(schema, 3) as nodes:
         yield nodes
-    finally:
-        for one in nodes:
-            if one.process.poll() is None:
-                one.process.send_signal(signal.SIGCONT)
-            one.stop(signal.SIGKILL)
-            one.forget_clients()
-            assert "Traceback" not in one.log, one.log
 
 
 def subscriber(service: Service, agent: str) -> Client:
@@ -228,12 +201,7 @@ def test_postgresql_restarts(stoppable: PostgresServer) -> None:
     Clients of all nodes stay connected, and get what is published when it is back, once and in one order.
     """
     make_tables(stoppable)
-    with ExitStack() as stack:
-        nodes = []
-        for number in (1, 2):
-            nodes.append(node(stoppable, f"n{number}"))
-            stack.callback(nodes[-1].forget_clients)
-            stack.callback(nodes[-1].stop, signal.SIGKILL)
+    with cluster(stoppable, 2) as nodes:
         listeners = [subscriber(one, f"agent-{number}") for number, one in enumerate(nodes)]
         publish(subscriber(nodes[1], "publisher"), 0)
         stoppable.stop()

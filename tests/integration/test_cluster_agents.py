@@ -13,10 +13,8 @@ import pytest
 from tests.integration.clients import Client, ask_past_events, hear, say, silence, unsubscribe_global
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
+from tests.integration.nodes import cluster
 from tests.integration.running import Service
-from tests.integration.test_cluster import node, schema
-
-__all__ = ["schema"]
 
 pytestmark = pytest.mark.integration
 
@@ -28,18 +26,10 @@ def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
     """
     Two nodes that hear each other.
     """
-    nodes: list[Service] = []
-    try:
-        for number in (1, 2):
-            nodes.append(node(schema, f"n{number}"))
+    with cluster(schema, 2) as nodes:
         for one in nodes:
             until(lambda one=one: one.stats()["bus"]["heard"])
         yield nodes
-    finally:
-        for one in nodes:
-            one.stop(signal.SIGKILL)
-            one.forget_clients()
-            assert "Traceback" not in one.log, one.log
 
 
 def agent(service: Service) -> Client:

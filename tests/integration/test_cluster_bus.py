@@ -4,7 +4,6 @@ What the nodes of a cluster say to each other, as real processes, over each bus.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +13,8 @@ from tests.integration.clients import Client, ask_past_events, hear, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
 from tests.integration.nats_servers import nats
+from tests.integration.nodes import cluster
 from tests.integration.running import Service
-from tests.integration.test_cluster import node, schema
-
-__all__ = ["schema"]
 
 pytestmark = pytest.mark.integration
 
@@ -27,23 +24,15 @@ def nodes(request: pytest.FixtureRequest, schema: PostgresServer) -> Iterator[li
     """
     Two nodes that hear each other.
     """
-    nodes: list[Service] = []
     with nats("authorization { token: s3cret }") as server:
         url = f"nats://s3cret@127.0.0.1:{server.port}"
         options = ("--nats", url) if request.param == "nats" else ()
-        try:
-            for number in (1, 2):
-                nodes.append(node(schema, f"n{number}", *options))
+        with cluster(schema, 2, *options) as nodes:
             for one in nodes:
                 until(lambda one=one: one.stats()["bus"]["state"] == "up" and one.stats()["bus"]["node"])
                 assert one.stats()["bus"]["engine"] == request.param
             yield nodes
-        finally:
-            for one in nodes:
-                one.stop(signal.SIGKILL)
-                one.forget_clients()
-                assert "Traceback" not in one.log, one.log
-                assert "s3cret" not in one.log
+        assert not any("s3cret" in one.log for one in nodes)
 
 
 def connect(service: Service, agent: str) -> Client:

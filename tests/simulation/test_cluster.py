@@ -4,10 +4,12 @@ Agents that hop between the nodes of a cluster: whatever happens, what they are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from dcm_ws.protocol.errors import CloseCode
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import Cluster, SimAgent
 
 
 def crowded(seed: int, nodes: int = 3, agents: int = 6) -> Cluster:
@@ -21,6 +23,18 @@ def crowded(seed: int, nodes: int = 3, agents: int = 6) -> Cluster:
     return cluster
 
 
+def course(
+    cluster: Cluster, turns: int, cases: int, pauses: tuple[float, ...] = (0.01, 0.05, 0.3)
+) -> Iterator[tuple[SimAgent, int]]:
+    """
+    Turns with an agent, and which of so many cases it is: both at random.  A pause follows each.
+    """
+    random = cluster.random
+    for _ in range(turns):
+        yield random.choice(list(cluster.agents.values())), random.randrange(cases)
+        cluster.run(random.choice(pauses))
+
+
 CHANNELS = ("topics/0", "topics/1", "topics/2", "topics/all")
 
 
@@ -31,9 +45,8 @@ def test_agents_hop_between_nodes(seed: int) -> None:
     """
     cluster = crowded(seed)
     random = cluster.random
-    for _ in range(150):
-        agent = random.choice(list(cluster.agents.values()))
-        match random.randrange(6):
+    for agent, case in course(cluster, 150, 6):
+        match case:
             case 0:
                 cluster.connect(agent)
             case 1:
@@ -43,7 +56,6 @@ def test_agents_hop_between_nodes(seed: int) -> None:
                     cluster.connect(agent)
             case _:
                 cluster.publish(random.choice(CHANNELS))
-        cluster.run(random.choice((0.01, 0.05, 0.3)))
     cluster.settle()
     cluster.check(lately=0.2)
     cluster.check_presence()
@@ -56,9 +68,8 @@ def test_former_connections_are_half_dead(seed: int) -> None:
     """
     cluster = crowded(seed)
     random = cluster.random
-    for _ in range(150):
-        agent = random.choice(list(cluster.agents.values()))
-        match random.randrange(6):
+    for agent, case in course(cluster, 150, 6):
+        match case:
             case 0:
                 cluster.connect(agent, hangs=True)
             case 1:
@@ -67,7 +78,6 @@ def test_former_connections_are_half_dead(seed: int) -> None:
                 agent.old.pop(0).end()
             case _:
                 cluster.publish(random.choice(CHANNELS))
-        cluster.run(random.choice((0.01, 0.05, 0.3)))
     cluster.settle()
     cluster.check(lately=0.2)
     cluster.check_presence()
@@ -82,9 +92,8 @@ def test_nodes_crash(seed: int) -> None:
     """
     cluster = crowded(seed, 4)
     random = cluster.random
-    for _ in range(150):
-        agent = random.choice(list(cluster.agents.values()))
-        match random.randrange(5):
+    for agent, case in course(cluster, 150, 5):
+        match case:
             case 0:
                 cluster.connect(agent, hangs=random.random() < 0.3)
             case 1:
@@ -98,7 +107,6 @@ def test_nodes_crash(seed: int) -> None:
                         cluster.connect(other)
             case _:
                 cluster.publish(random.choice(CHANNELS))
-        cluster.run(random.choice((0.01, 0.05, 0.3)))
     cluster.settle(20)
     cluster.check(allowed=2.5)
     cluster.check_presence()
@@ -114,9 +122,8 @@ def test_bus_loses_messages(seed: int) -> None:
     cluster = crowded(seed)
     cluster.hub.loss = cluster.hub.doubles = 0.2
     random = cluster.random
-    for _ in range(150):
-        agent = random.choice(list(cluster.agents.values()))
-        match random.randrange(6):
+    for agent, case in course(cluster, 150, 6):
+        match case:
             case 0:
                 cluster.connect(agent, hangs=random.random() < 0.3)
             case 1:
@@ -124,7 +131,6 @@ def test_bus_loses_messages(seed: int) -> None:
             case _:
                 cluster.publish(random.choice(CHANNELS))
         cluster.faults.append(cluster.clock.seconds())
-        cluster.run(random.choice((0.01, 0.05, 0.3)))
     cluster.hub.loss = 0.0
     cluster.settle(20)
     cluster.check(allowed=2.5)
@@ -138,9 +144,8 @@ def test_database_is_away(seed: int) -> None:
     """
     cluster = crowded(seed)
     random = cluster.random
-    for _ in range(100):
-        agent = random.choice(list(cluster.agents.values()))
-        match random.randrange(8):
+    for agent, case in course(cluster, 100, 8, (0.05, 0.3, 0.5)):
+        match case:
             case 0:
                 cluster.connect(agent)
             case 1:
@@ -150,7 +155,6 @@ def test_database_is_away(seed: int) -> None:
                     cluster.connect(agent)
             case _:
                 cluster.publish(random.choice(CHANNELS))
-        cluster.run(random.choice((0.05, 0.3, 0.5)))
     cluster.database.is_away = False
     cluster.settle(20)
     assert set(cluster.closed) <= {CloseCode.TRY_AGAIN_LATER}

@@ -1,0 +1,38 @@
+"""
+The nodes of a cluster, as real processes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.integration.databases import PostgresServer
+from tests.integration.running import Service
+
+
+def node(database: PostgresServer, name: str, *options: str) -> Service:
+    """
+    A node of the cluster on C{database}.
+    """
+    return Service("--database-url", database.url, "--cluster", "--node-name", name, *options)
+
+
+@contextmanager
+def cluster(database: PostgresServer, number: int, *options: str) -> Iterator[list[Service]]:
+    """
+    So many nodes, by the names n1, n2 and so on; the first one leads.  A test may stop some of them.
+    """
+    nodes: list[Service] = []
+    try:
+        for each in range(1, number + 1):
+            nodes.append(node(database, f"n{each}", *options))
+        yield nodes
+    finally:
+        for one in nodes:
+            if one.process.poll() is None:
+                one.process.send_signal(signal.SIGCONT)
+            one.stop(signal.SIGKILL)
+            one.forget_clients()
+            assert "Traceback" not in one.log, one.log
