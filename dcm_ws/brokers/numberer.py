@@ -333,12 +333,12 @@ class Numberer(Service):
         if not log.is_open or place.epoch != log.epoch or not is_current:
             if log.is_open:
                 _log.warn(_ANOTHER_LOG if place.epoch != log.epoch else _ANOTHER_LEADER)
-            state = None
-            if self._store is not None:
+            if self._store is None:
+                log.open(place, self._upkeep.first)
+            else:
                 with deadline(session, _STEP_SECONDS):
                     state = await self._store.read(session)
-            log.open(place, self._upkeep.first)
-            if self._store is not None:
+                log.open(place, self._upkeep.first)
                 self._store.apply(state)
         self.leads = True
         self._change_to(LogState.UP)
