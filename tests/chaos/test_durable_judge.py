@@ -297,6 +297,25 @@ def test_disorder_at_an_agent() -> None:
     assert not wrongs(history)
 
 
+def test_later_deliveries_on_a_channel_that_is_left() -> None:
+    """
+    An agent that leaves C{global} at each connection may get a later delivery there that is older than what it got
+    there before.  It must not get an event for the first time like that, and not on a channel where it stays.
+    """
+    history = good()
+    agent = history.agents["a"]
+    agent.acks[:] = [acked(2), acked(3), acked(1, 50.0)]
+    first, second, third = agent.receipts
+    copies = [receipt(2, channel="global"), receipt(1, 49.0, channel="global")]
+    agent.receipts[:] = [first, second, copies[0], third, copies[1]]
+    assert not wrongs(history)
+    agent.since["global"] = "e", 2
+    assert "position 1 came first after 2 on global" in wrongs(history)[0]
+    del agent.since["global"]
+    agent.receipts.remove(first)
+    assert "position 1 came first after 2 on global" in only(history)
+
+
 def test_what_is_acknowledged_does_not_come_again() -> None:
     """
     An event may come again before the service has read the ack, or if the service was killed within about a second.

@@ -99,14 +99,23 @@ def told_of(agent: AgentHistory, receipt: Receipt) -> bool:
 
 
 def _disordered(agent: AgentHistory) -> Wrongs:
+    """
+    Events that came for the first time after newer ones of their channel.
+
+    An agent that leaves C{global} at each connection gets there what happens to come in between.  What came before on
+    another channel is a later delivery then, although it never came on C{global}.
+    """
     seen: set[tuple[str, str]] = set()
+    known: set[str] = set()
     latest: dict[tuple[str, str], int] = defaultdict(int)
     for receipt in agent.receipts:
         if receipt.pos is None or (receipt.channel, receipt.id) in seen:
             continue
         seen.add((receipt.channel, receipt.id))
+        later = receipt.channel not in agent.since and receipt.id in known
+        known.add(receipt.id)
         place = receipt.epoch, receipt.channel
-        if receipt.pos < latest[place]:
+        if receipt.pos < latest[place] and not later:
             yield receipt.at, f"position {receipt.pos} came first after {latest[place]} on {receipt.channel}"
         latest[place] = max(latest[place], receipt.pos)
 
