@@ -15,7 +15,11 @@ from tests.chaos.durable.judge import judge
 
 _SECONDS = 20.0
 _COURSES = 3
-_PATIENCE = 60.0
+_WITH_RESTORES = 2
+"""
+The course in which backups are restored.
+"""
+_PATIENCE = 20.0
 _KEEP = 4.0
 _WEAK = ("did not come true", "('mark',", "('burst',")
 """
@@ -35,7 +39,9 @@ def hunt(name: str, seconds: float = _SECONDS) -> tuple[float, str] | None:
     for course in range(1, _COURSES + 1):
         keep = _KEEP if name == "dropped_silently" else None
         try:
-            history, _ = disturbed(seconds, course, bug=name, keep=keep, patience=_PATIENCE)
+            # what is lost before a restore cannot be told from what the restore lost
+            restores = course == _WITH_RESTORES
+            history, _ = disturbed(seconds, course, bug=name, restores=restores, keep=keep, patience=_PATIENCE)
         except RuntimeError as error:
             return course * seconds, str(error).splitlines()[0]
         wrongs = [wrong for _, wrong in judge(history).wrongs]
