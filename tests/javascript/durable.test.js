@@ -83,6 +83,8 @@ test("an agent with a storage resumes over kill -9 of the service: nothing is mi
   const unanswered = numbers(20, 40).map((number) => publish(speaking, number));
   await killAndRestart(() => commit(40, 60));
   await Promise.all(unanswered);
+  // and again, as a program does that ended before it had the answers
+  for (const number of numbers(20, 40)) await publish(speaking, number);
   for (const number of numbers(60, 80)) await publish(speaking, number);
   await until(() => first.shown.length >= 80, "all 80");
   await saveAcks();
