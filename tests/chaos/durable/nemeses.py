@@ -24,6 +24,11 @@ _KILL = (
     "select application_name from (select pg_terminate_backend(pid), application_name from pg_stat_activity"
     " where backend_type = 'client backend' and pid <> pg_backend_pid() and application_name like %s) as killed"
 )
+_OLD = 20
+"""
+Seconds for which a snapshot is held.  In these runs the service writes another slot of the inbox 200 times as often as
+otherwise, so this stands for more than an hour.
+"""
 _BULK = (
     "select count(dcm_ws.publish('topics/chaos/bulk', 'bulk.written',"
     " jsonb_build_object('publisher', 'bulk', 'number', n, 'padding', ''))) from generate_series(%s, %s) as n"
@@ -224,7 +229,7 @@ async def old_snapshot(world: World, source: random.Random) -> None:
     """
     A transaction keeps its snapshot, and another one its number, for a long time.
     """
-    hold(world, 15, "begin isolation level repeatable read", "select count(*) from dcm_ws.log")
+    hold(world, _OLD, "begin isolation level repeatable read", "select count(*) from dcm_ws.log")
     hold(world, 12, "begin", "select pg_current_xact_id()")
     world.note("other", "an old snapshot", time.monotonic())
 
