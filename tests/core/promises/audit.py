@@ -113,13 +113,15 @@ class Audit:
 
     def _is_kept(self, connection: Connection, agent: str, event: Event, channel: str) -> bool:
         """
-        Is the event kept for an agent, which is subscribed to a channel, or was so when the event was published?
+        Is the event kept for an agent, which is subscribed to a channel, or was so when the event was published?  If it
+        is subscribed to none any more that has the event, it gets that on the event's own channel.
         """
         assert self.core is not None and connection.session is not None
         if (agent, channel) in event.agents:
             return True
-        subscribed = channel in self.core.registry.channels(connection.session)
-        return subscribed and any((agent, each) in event.agents for each in event.lanes)
+        subscribed = self.core.registry.channels(connection.session).keys() & set(event.lanes)
+        here = channel in subscribed or (channel == event.channel and not subscribed)
+        return here and any((agent, each) in event.agents for each in event.lanes)
 
     def _presence(self, connection: Connection) -> None:
         assert self.core is not None
