@@ -119,7 +119,7 @@ class Audit:
         assert self.core is not None and connection.session is not None
         if (agent, channel) in event.agents:
             return True
-        subscribed = self.core.registry.channels(connection.session).keys() & set(event.lanes)
+        subscribed = set(event.lanes).intersection(self.core.registry.channels(connection.session))
         here = channel in subscribed or (channel == event.channel and not subscribed)
         return here and any((agent, each) in event.agents for each in event.lanes)
 
