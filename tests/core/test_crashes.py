@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given, settings
 
 from tests.core.promises.crashes import Operation, operations, pending, play
 
 COURSES = int(os.environ.get("DCM_WS_TEST_COURSES", "100"))
+# seconds: some hundreds of courses take longer than other tests may
+pytestmark = pytest.mark.timeout(max(120, 2 * COURSES))
 
 
 @settings(max_examples=COURSES, database=None, report_multiple_bugs=False, deadline=None)
