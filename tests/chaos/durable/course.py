@@ -81,6 +81,8 @@ def disturbed(
     @param patience: seconds after which what does not come true will not.
     @return: what happened, and the log of the service.
     """
+    if seconds >= _LONG:
+        patience *= 10
     # a slot of the inbox is emptied before the third turn after its last event
     history = History(key_seconds=2 * TURN - 1)
     with database(8000 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:

@@ -36,12 +36,16 @@ with cur as materialized (
     select source, number, key, part, row_number() over (partition by key, part order by source, number) as nth, (
         select log.pos from dcm_ws.log as log
         where log.key = timed.key and log.pos > $4 and log.at > timed.at - 600000
-        order by log.pos limit 1) as first
+        -- not by pos alone: then PostgreSQL may look for the key in the order of pos, through the whole log
+        order by log.pos + 0 limit 1) as first
     from timed
 ), placed as materialized (
     select $3 + row_number() over (order by source, number) as pos, given.*
     from given
     where key is null or (source, number) in (select source, number from keyed where nth = 1 and first is null)
+), kept as materialized (
+    select keyed.key, keyed.part, placed.pos, placed.event_id
+    from keyed join placed using (source, number)
 ), total as materialized (
     select count(*) as events, count(*) filter (where source = 0) as others,
         coalesce(sum(octet_length(data)) filter (where source = 0), 0) as bytes
@@ -67,11 +71,8 @@ select case source when 0 then 'other' else 'client' end, pos, number,
 from placed, total
 where source = 1 or (others <= $6 and bytes <= $7)
 union all
-select 'again', coalesce(first, (
-        select placed.pos from placed join keyed as one using (source, number)
-        where one.key = keyed.key and one.part = keyed.part)), number,
-    coalesce((select event_id from dcm_ws.log where pos = first), (
-        select placed.event_id from placed join keyed as one using (source, number)
-        where one.key = keyed.key and one.part = keyed.part)),
+select 'again', coalesce(keyed.first, kept.pos), keyed.number,
+    coalesce((select event_id from dcm_ws.log where pos = keyed.first), kept.event_id),
     null, null, null, null, null, null, null, null
-from keyed where source = 1 and (nth > 1 or first is not null)
+from keyed left join kept using (key, part)
+where keyed.source = 1 and (keyed.nth > 1 or keyed.first is not null)
