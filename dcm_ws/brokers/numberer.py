@@ -48,6 +48,10 @@ _log = Logger(namespace="dcm_ws.log")
 _PATH = "search_path = pg_catalog, pg_temp"
 _OPENED = statement("numbering/opened")
 _AFTER = statement("reading/after")
+STOP_SECONDS = 3.0
+"""
+Seconds that the last step may take when the service stops.
+"""
 _STEP_SECONDS = 120.0
 _ASK_SECONDS = 10.0
 _PAUSE = 0.1
@@ -170,8 +174,11 @@ class Numberer(Service):
 
     async def _stop(self) -> None:
         self.wake()
+        limit = self._reactor.callLater(STOP_SECONDS, self._close)
         if self._ended is not None:
             await self._ended
+        if limit.active():
+            limit.cancel()
 
     def woken(self, log_has_grown: bool) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -176,3 +177,21 @@ def test_service_behind_a_pool(primary: PostgresServer, mode: str) -> None:
         assert primary.execute("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
         with service_of(primary) as running:
             until(lambda: log(running)["state"] == "up")
+
+
+def test_database_that_hangs(primary: PostgresServer) -> None:
+    """
+    A service whose database does not answer any more, and does not end its connections either, can be stopped.
+    """
+    with service_of(primary) as running:
+        client = subscribed(running)
+        sessions = primary.execute("select pid from pg_stat_activity where application_name ~ '^dcm-ws'")
+        for (pid,) in sessions:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            say(client, type="publish", channel=TOPIC, event="task.created", data=1, id=1)
+            assert answer_to(client, 1)["code"] == "NOT_AVAILABLE"
+            assert running.stop() == 0
+        finally:
+            for (pid,) in sessions:
+                os.kill(pid, signal.SIGCONT)
