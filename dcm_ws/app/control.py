@@ -47,6 +47,12 @@ class Start(msgspec.Struct, tag=True):
     plan: Plan
 
 
+class IsStopping(msgspec.Struct, tag=True):
+    """
+    To a worker: the service is about to stop, and goes on until the drain delay has passed.
+    """
+
+
 class Drain(msgspec.Struct, tag=True):
     """
     To a worker: end, as on SIGTERM.
@@ -163,7 +169,7 @@ class Gathered(msgspec.Struct, tag=True):
     own: msgspec.Raw
 
 
-ToWorker = Start | Drain | Check | Renew | Located | Ask | Gathered
+ToWorker = Start | IsStopping | Drain | Check | Renew | Located | Ask | Gathered
 FromWorker = Running | Ready | Failed | Check | Locate | Gather | Answer
 
 

@@ -84,7 +84,7 @@ class Database(MultiService):
         self._router = router
         self._registry = registry
         self._summary = summary
-        self._is_node = membership is not None
+        self._membership = membership
         self._url = settings.database
         self._embedded = postgres
         self._kpis = KpiPoller(reactor, self.place, took=self._took_metrics, wall_ms=world.wall_ms)
@@ -182,6 +182,19 @@ class Database(MultiService):
         @param goodbye: tells the other nodes that this one stops.
         """
         self._store, self._goodbye = owned, goodbye
+
+    def is_stopping(self) -> None:
+        """
+        Tell operators and other nodes that this one is about to stop.
+        """
+        if self._membership is not None and self._numberer is not None:
+            self._membership.draining = True
+            self._membership.hurry()
+            self._numberer.wake()
+
+    @property
+    def _is_node(self) -> bool:
+        return self._membership is not None
 
     def startService(self) -> None:
         super().startService()

@@ -21,6 +21,7 @@ from dcm_ws.app.control import (
     Drain,
     Gather,
     Gathered,
+    IsStopping,
     Locate,
     Located,
     Renew,
@@ -41,6 +42,7 @@ class Link:
     What a worker asks its supervisor, and is asked.
 
     @param workers: how many there are.
+    @param is_stopping: called when the service is about to stop.
     @param drain: ends this worker; called when the supervisor wants that, or has ended itself.
     @param renew: takes over secrets and the URL of the database.
     """
@@ -51,12 +53,14 @@ class Link:
         workers: int,
         clock: Any,
         *,
+        is_stopping: Callable[[], object],
         drain: Callable[[], object],
         renew: Callable[[Sequence[str], str | None], object],
     ) -> None:
         self._worker = worker
         self._workers = workers
         self._clock = clock
+        self._is_stopping = is_stopping
         self._drain = drain
         self._renew = renew
         self._numbers = count(1)
@@ -117,6 +121,8 @@ class Link:
                     located.callback(Place(dsn, own=True))
             case Renew(secrets, database):
                 self._renew(secrets, database)
+            case IsStopping():
+                self._is_stopping()
             case Drain():
                 self._drain()
             case Start():

@@ -13,6 +13,8 @@ from dcm_ws.app.options import BY_FIELD
 from dcm_ws.app.settings import Settings
 from dcm_ws.http.origins import SAME_HOST
 
+_DRAIN_DELAY = 2.0
+
 
 def rate_limit(settings: Settings) -> float:
     """
@@ -88,9 +90,24 @@ def of_one_worker(settings: Settings, workers: int) -> Settings:
         *("max_dead_letters", "max_dead_letter_bytes", "max_log_waiting", "max_bus_waiting"),
     )
     cluster = settings.cluster or has_durable_log(settings)
+    # the supervisor waits for all
     return replace(
-        settings, workers=1, cluster=cluster, **{name: ceil(getattr(settings, name) / workers) for name in shared}
+        settings,
+        workers=1,
+        cluster=cluster,
+        drain_delay=0.0,
+        **{name: ceil(getattr(settings, name) / workers) for name in shared},
     )
+
+
+def drain_delay(settings: Settings) -> float:
+    """
+    Seconds between the signal to stop and the closing of connections.
+    """
+    if settings.drain_delay is not None:
+        return settings.drain_delay
+    # without other nodes, a load balancer has nowhere else to send clients
+    return _DRAIN_DELAY if settings.cluster else 0.0
 
 
 def needs_durable_log(settings: Settings) -> bool:

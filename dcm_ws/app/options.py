@@ -270,6 +270,14 @@ class Fields:
     drain: float = setting(
         2.0, Seconds(lowest=0), "maximum time over which the connections are closed when the service stops"
     )
+    drain_delay: float | None = setting(
+        None,
+        Seconds(lowest=0),
+        "time between the signal to stop and the closing of connections: `/readyz` answers 503, and new clients are"
+        " still accepted",
+        otherwise="2 s with `--cluster`, otherwise 0",
+        see="[Rolling restarts](cluster.md#rolling-restarts)",
+    )
 
     max_connections: int = setting(
         10_000, COUNT, "maximum number of clients; one more is closed with 1013", heading="Connections"

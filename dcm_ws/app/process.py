@@ -58,14 +58,18 @@ def _exit_with_failure() -> None:
     os._exit(1)
 
 
-def install_signals(reactor: Any, hang_up: Callable[[], object], kill_others: Callable[[], object]) -> None:
+def install_signals(
+    reactor: Any, hang_up: Callable[[], object], kill_others: Callable[[], object], skip_delay: Callable[[], bool]
+) -> None:
     """
-    Make the first SIGTERM or SIGINT stop the service, with exit status 0, and the second end the process at once.
+    Make the first SIGTERM or SIGINT stop the service, with exit status 0, and the next one end the process at once,
+    unless there is a delay for it to skip.
 
     Twisted's own handlers would let the process end as if killed by the signal.
 
     @param hang_up: called on SIGHUP.
-    @param kill_others: kills the processes that must not outlive this one; called on the second signal.
+    @param kill_others: kills the processes that must not outlive this one; called on the last signal.
+    @param skip_delay: skips the time before connections are closed; returns if there was any left.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -74,6 +78,8 @@ def install_signals(reactor: Any, hang_up: Callable[[], object], kill_others: Ca
         reactor.callFromThread(reactor.stop)
 
     def kill(number: int, frame: object) -> None:
+        if skip_delay():
+            return
         kill_others()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

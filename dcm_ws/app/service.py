@@ -4,6 +4,7 @@ The life of the service: it starts, is ready, drains its clients and stops.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Any
@@ -16,7 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dcm_ws.app.database import Database
+from dcm_ws.app.drain_delay import DrainDelay
 from dcm_ws.app.listening import Endpoints
+from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.settings import Settings
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
@@ -30,6 +33,8 @@ from dcm_ws.websocket.factory import WebSocketConnections
 _log = Logger(namespace="dcm_ws.service.DCMService")
 
 _CLOSES_A_SECOND = 1000
+# the other nodes have work with each client, and a client is only away from its own close on
+_CLOSES_A_SECOND_IN_CLUSTER = 100
 _CLOSE_TICK = 0.05
 _CLOSE_GRACE = 3.0
 
@@ -48,6 +53,7 @@ class DCMService(MultiService):
     @ivar counts: what the service counts.
     @ivar ready: fires with the service once it listens and, if it has a database, LISTENs there; fails with
         L{StartError} if the service cannot start.
+    @ivar delay: what passes before it closes connections.
     @ivar ports: what it listens on, in the order of C{settings.listen}, and then of C{settings.admin_listen}.
     """
 
@@ -83,6 +89,8 @@ class DCMService(MultiService):
         self._admin_port = admin_port
         self._database = database
         self._starting: Deferred[None] | None = None
+        self._is_ready = False
+        self.delay = DrainDelay(reactor, drain_delay(settings))
         for timer in timers:
             timer.setServiceParent(self)
 
@@ -104,6 +112,7 @@ class DCMService(MultiService):
             await self._database.prepare()
             self._database.setServiceParent(self)
             await self._database.up()
+        self._is_ready = True
         # not before a signal would stop it in order
         self._reactor.callWhenRunning(_log.info, "ready")
         return self
@@ -125,13 +134,27 @@ class DCMService(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, notify the clients, close their connections, spread over the drain time, and stop the rest.
+        Let the drain delay pass, stop listening, notify the clients, close their connections, spread over the drain
+        time, and stop the rest.
         """
         return Deferred.fromCoroutine(self._stop())
+
+    def is_stopping(self) -> None:
+        """
+        Tell load balancers, operators and other nodes that this service is about to stop.  Clients do not notice.
+        """
+        self.hub.draining = True
+        if self._database is not None:
+            self._database.is_stopping()
 
     async def _stop(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
+        if self.running:
+            self.is_stopping()
+        if self._is_ready:
+            # otherwise nobody was sent here
+            await self.delay.passed()
         await self._endpoints.close()
         if self.running:
             _log.info("draining {n} clients", n=len(self._clients.sessions))
@@ -149,7 +172,10 @@ class DCMService(MultiService):
 
     async def _close_clients(self) -> None:
         sessions = list(self._clients.sessions)
-        seconds = min(self._settings.drain, len(sessions) / _CLOSES_A_SECOND)
+        # those that connected at the same time come back at different times
+        random.shuffle(sessions)
+        rate = _CLOSES_A_SECOND_IN_CLUSTER if self._settings.cluster else _CLOSES_A_SECOND
+        seconds = min(self._settings.drain, len(sessions) / rate)
         ticks = max(1, ceil(seconds / _CLOSE_TICK))
         for tick in range(ticks):
             for session in sessions[tick::ticks]:

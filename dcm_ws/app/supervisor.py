@@ -22,16 +22,18 @@ from dcm_ws.app.control import (
     Drain,
     FromWorker,
     Gather,
+    IsStopping,
     Locate,
     Located,
     Renew,
     Start,
     encode,
 )
+from dcm_ws.app.drain_delay import DrainDelay
 from dcm_ws.app.errors import StartError
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.gatherings import Gatherings
-from dcm_ws.app.modes import of_one_worker
+from dcm_ws.app.modes import drain_delay, of_one_worker
 from dcm_ws.app.node_memory import NodeMemory, make_memory, plan_for
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.sockets import Sockets
@@ -61,6 +63,7 @@ class Supervisor(MultiService):
     @param relay: writes lines of the workers to the log.
     @param dropped: counts lines that the log had no room for.
 
+    @ivar delay: what passes before the workers close connections.
     @ivar ready: fires when all workers serve clients; fails with L{StartError} if one cannot start.
     """
 
@@ -70,6 +73,7 @@ class Supervisor(MultiService):
         super().__init__()
         self.setName("dcm-ws")
         self.ready: Deferred[Supervisor] = Deferred()
+        self.delay = DrainDelay(reactor, drain_delay(settings))
         self._settings = settings
         self._reactor = reactor
         self._dropped = dropped
@@ -144,14 +148,18 @@ class Supervisor(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, have the workers notify their clients and close their connections, wait for their end, and stop
-        the rest.
+        Let the drain delay pass, stop listening, have the workers notify their clients and close their connections,
+        wait for their end, and stop the rest.
         """
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
+        if any(worker.is_ready for worker in self._workers):
+            for worker in self._workers:
+                worker.send(IsStopping())
+            await self.delay.passed()
         await self._sockets.close()
         for worker in self._workers:
             worker.stop(Drain())

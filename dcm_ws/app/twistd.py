@@ -39,22 +39,23 @@ def makeService(options: Options) -> IService:
     service: DCMService | Supervisor
     renew: Callable[[Sequence[str], str | None], object]
     kill: Callable[[], object]
+    skip_delay: Callable[[], bool]
     if workers > 1:
         service = supervisor = Supervisor(
             options.settings, reactor, workers, relay=logged.relay, dropped=logged.dropped
         )
-        renew, kill = supervisor.renew, supervisor.kill
+        renew, kill, skip_delay = supervisor.renew, supervisor.kill, supervisor.delay.skip
     else:
         process.tune()
         service = single = make_service(replace(options.settings, workers=1), reactor)
         logged.dropped = single.counts.limits.log_buffer
-        renew, kill = partial(_renew, single), _nothing
+        renew, kill, skip_delay = partial(_renew, single), _nothing, single.delay.skip
     service.ready.addErrback(process.end, reactor)
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(process.spare_full_collections)
     hang_up = partial(_read_again, options, renew)
-    reactor.callWhenRunning(process.install_signals, reactor, hang_up, kill)
+    reactor.callWhenRunning(process.install_signals, reactor, hang_up, kill, skip_delay)
     service.setServiceParent(logged)
     return logged
 

@@ -63,7 +63,14 @@ class _Worker:
         self.status = 0
         self._reactor = reactor
         self._stopping = False
-        self.link = Link(start.worker, start.plan.workers, reactor, drain=self._stop, renew=self._renew)
+        self.link = Link(
+            start.worker,
+            start.plan.workers,
+            reactor,
+            is_stopping=self._is_stopping,
+            drain=self._stop,
+            renew=self._renew,
+        )
         siblings = Siblings(
             start.worker,
             NodeMemory(MEMORY, start.plan),
@@ -124,6 +131,9 @@ class _Worker:
     def _renew(self, secrets: Sequence[str], database: str | None) -> None:
         self._service.use_secrets(secrets)
         self._service.use_database(database)
+
+    def _is_stopping(self) -> None:
+        self._service.is_stopping()
 
     def _stop(self) -> None:
         if not self._stopping:

@@ -38,6 +38,8 @@ class AgentTables(Protocol):
 
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None: ...
 
+    async def give_back(self, states: Collection[Claim]) -> None: ...
+
     async def own_requests(self, most: int) -> list[Asked]: ...
 
     async def own_done(self, done: Collection[LetterKey]) -> None: ...
@@ -94,6 +96,9 @@ class PostgresAgents:
 
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None:
         await agent_owners.save(*await self._get(), states, gone, upto)
+
+    async def give_back(self, states: Collection[Claim]) -> None:
+        await agent_owners.give_back(*await self._get(), states)
 
     async def own_requests(self, most: int) -> list[Asked]:
         return await agent_owners.own_requests(*await self._get(), most)

@@ -37,6 +37,11 @@ REQUESTS_AT_ONCE = 1000
 Requests of operators that are executed with one flush.
 """
 
+GIVE_BACK_SECONDS = 0.05
+"""
+Seconds within which agents that are to be given back are collected, to be written together.
+"""
+
 _FOLDS_A_FLUSH = 16
 _EXPIRED_AT_ONCE = 1000
 
@@ -86,6 +91,8 @@ class OwnedAgents(Flushes):
         self._ownership: Ownership
         self._hub: Hub
         self._is_open = False
+        self._to_give_back: dict[str, None] = {}
+        self._hurry: Any = None
 
     def attach(self, *, journal: Journal, ownership: Ownership, hub: Hub) -> None:
         """
@@ -108,6 +115,7 @@ class OwnedAgents(Flushes):
         """
         self.takes.clear()
         self.merges.clear()
+        self._to_give_back.clear()
         self._last = self._covered = 0
         for _ in loading.load({}, ()):
             pass
@@ -124,6 +132,19 @@ class OwnedAgents(Flushes):
 
     def offer(self, agent: str) -> None:
         self.takes.offer(agent)
+
+    def give_back(self, agent: str) -> None:
+        if agent in self.takes.gens and self.running:
+            self._to_give_back[agent] = None
+            if self._hurry is None:
+                self._hurry = self._reactor.callLater(GIVE_BACK_SECONDS, self._hurry_up)
+
+    def _hurry_up(self) -> None:
+        self._hurry = None
+        self.tick()
+        if self._to_give_back and self.running:
+            # another flush is under way
+            self._hurry = self._reactor.callLater(GIVE_BACK_SECONDS, self._hurry_up)
 
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         self.acks.add(agent, event_id, pos)
@@ -144,11 +165,17 @@ class OwnedAgents(Flushes):
 
     def stopService(self) -> Deferred[None]:
         self.takes.stop()
+        if self._hurry is not None:
+            # the last flush does it
+            self._hurry.cancel()
+            self._hurry = None
         return super().stopService()
 
     async def _flush(self) -> None:
         await self._in_turns(self._journal.collect())
         redriven = await self._execute()
+        # before what has changed is taken, so that their dead letters are written first
+        self._give_agents_back()
         changes = self._journal.take()
         if changes is not None:
             await self._write(changes)
@@ -199,12 +226,20 @@ class OwnedAgents(Flushes):
         """
         Write the last states of agents that were given away, in case the other node did not take them.
         """
-        given = dict(self.takes.given)
-        for page in _pages(list(given.values())):
+        given, given_back = dict(self.takes.given), self.takes.given_back
+        for page in _pages([claim for agent, claim in given.items() if agent not in given_back]):
             await self._tables.save(page, (), 0)
+        for page in _pages([claim for agent, claim in given.items() if agent in given_back]):
+            await self._tables.give_back(page)
         for agent, claim in given.items():
             if self.takes.given.get(agent) is claim:
-                del self.takes.given[agent]
+                self.takes.forget_given(agent)
+
+    def _give_agents_back(self) -> None:
+        for agent in self._to_give_back:
+            if not self._ownership.is_connected(agent):
+                self.takes.give_back(agent)
+        self._to_give_back.clear()
 
     async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         gens = self.takes.gens

@@ -17,7 +17,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_tables import AgentTables
-from dcm_ws.brokers.handovers import UNKNOWN, answer_of, folded, read_answer, read_question, read_state, same_answer
+from dcm_ws.brokers.handovers import (
+    EMPTY,
+    UNKNOWN,
+    answer_of,
+    folded,
+    read_answer,
+    read_question,
+    read_state,
+    same_answer,
+)
 from dcm_ws.core.agent_states import encode
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.ownership import Ownership
@@ -73,6 +82,7 @@ class Takes:
 
     @ivar gens: the agents that this node has, and how often they have been taken.
     @ivar given: the last states (JSON) of agents that were given away since they were last written, and their numbers.
+    @ivar given_back: those of them that no other node has asked for.
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class Takes:
         self._ownership: Ownership
         self.gens: dict[str, int] = {}
         self.given: dict[str, Claim] = {}
+        self.given_back: set[str] = set()
         self._takes: dict[str, _Take] = {}
         self._wanted: dict[str, _Take] = {}
         self._claims: dict[str, Claim] = {}
@@ -119,6 +130,7 @@ class Takes:
         """
         The log has become another one: this node has no agents, and nobody waits for any.
         """
+        self.given_back.clear()
         for kept in (self.gens, self.given, self._takes, self._wanted, self._claims):
             kept.clear()
 
@@ -314,7 +326,7 @@ class Takes:
 
     def _taken(self, agent: str, take: _Take, gen: int, state: bytes, letters: list[Listed]) -> None:
         self.gens[agent] = gen
-        self.given.pop(agent, None)
+        self.forget_given(agent)
         self._ownership.take_over(agent, read_state(agent, state), letters)
         self._done(agent, take)
 
@@ -338,6 +350,23 @@ class Takes:
         """
         if self.gens.pop(agent, None) is not None:
             self._ownership.lose(agent, str(node))
+
+    def give_back(self, agent: str) -> None:
+        """
+        This node is about to stop: prepare the state of an agent for whoever takes it next.
+        """
+        gen = self.gens.pop(agent, None)
+        if gen is not None:
+            state = self._ownership.give_back(agent)
+            self.given[agent] = Claim(agent, gen, Raw(EMPTY if state is None else encode(state)))
+            self.given_back.add(agent)
+
+    def forget_given(self, agent: str) -> None:
+        """
+        The database has the last state of an agent that was given away, or the agent is here again.
+        """
+        self.given.pop(agent, None)
+        self.given_back.discard(agent)
 
     def _offered(self, node: str, message: bytes) -> None:
         self._ownership.offered(message.decode(errors="replace"), node)

@@ -361,6 +361,7 @@ class OwnerCounts:
 
     @ivar taken: agents that this node took over.
     @ivar given: agents that another node took, and was given by this one.
+    @ivar given_back: agents that were written for whoever takes them next, because this node was about to stop.
     @ivar lost: agents that another node took without this one knowing, because the two could not speak to each other.
     @ivar merged: connections that ended here after their agent had been taken, and left something for it.
     @ivar refused: clients that were closed because their agent could not be taken.
@@ -369,6 +370,7 @@ class OwnerCounts:
 
     taken: int = 0
     given: int = 0
+    given_back: int = 0
     lost: int = 0
     merged: int = 0
     refused: int = 0

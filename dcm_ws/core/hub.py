@@ -49,7 +49,7 @@ class Hub:
     @param clients_elsewhere: returns the number of clients that other processes have, and that C{max_connections}
         holds for, too; None if there are none.
 
-    @ivar draining: the service is about to stop.
+    @ivar draining: the service is about to stop; before L{drain} is called, clients do not notice.
     @ivar was_reset: called when all agents have been forgotten.
     """
 
@@ -109,6 +109,7 @@ class Hub:
         self._resumption = resumption
         self._identity = identity
         self._journal = journal
+        self._ownership = ownership
         self._arrivals = Arrivals(
             world,
             counts,
@@ -199,6 +200,8 @@ class Hub:
         self._clients.remove(session)
         if agent is not None:
             self._presence.end(session, agent)
+            if self.draining:
+                self._ownership.parted(agent)
 
     def leave(self, session: Session) -> None:
         """

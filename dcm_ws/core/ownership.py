@@ -150,6 +150,15 @@ class Ownership:
         self._counts.given -= 1
         self.release(agent, node)
 
+    def give_back(self, agent: str) -> AgentState | None:
+        """
+        This node is about to stop, and nobody need have C{agent}, which has no connection here: return its state, as
+        L{release} does.
+        """
+        self._counts.given_back += 1
+        self._counts.given -= 1
+        return self.release(agent, "").state
+
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         """
         C{agent}, which is this node's, has acknowledged something at another node.
@@ -204,3 +213,10 @@ class Ownership:
         """
         if self._owners is not None:
             self._owners.offer(agent)
+
+    def parted(self, agent: str) -> None:
+        """
+        This node is about to stop, and a connection of C{agent} here has ended.
+        """
+        if self._owners is not None and not self.is_connected(agent):
+            self._owners.give_back(agent)

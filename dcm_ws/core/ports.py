@@ -385,6 +385,12 @@ class Owners(Protocol):
         have the agent, if this one has it.
         """
 
+    def give_back(self, agent: str) -> None:
+        """
+        This node is about to stop, and the last connection of an agent here has ended: nobody need have it, if this
+        node has it.
+        """
+
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         """
         A connection at this node has acknowledged something, of an agent that another node has.

@@ -25,6 +25,7 @@ _LOOK = statement("agents/look", holds=_HOLDS)
 _TAKE = statement("agents/take", holds=_HOLDS)
 _FLUSH = statement("agents/flush", holds=_HOLDS, letters=statement("agents/bury", right="holds"))
 _SAVE = statement("agents/save", holds=_HOLDS)
+_GIVE_BACK = statement("agents/give_back", holds=_HOLDS)
 _OWN_DONE = statement("agents/own_done", holds=_HOLDS)
 _OTHER_REQUESTS = statement("agents/other_requests", holds=_HOLDS)
 _FOLD = statement("agents/fold", holds=_HOLDS)
@@ -263,6 +264,15 @@ async def save(
     """
     parameters = {**lease._asdict(), "states": _text(states), "gone": _text(gone), "upto": upto}
     _demand(await _run(connection, _SAVE, parameters))
+
+
+async def give_back(connection: DatabaseConnection, lease: NodeLease, states: Collection[Claim]) -> None:
+    """
+    Write the states of agents that this node has, and that no node has from now on, in one transaction.
+
+    @raise FencedError: nothing was written.
+    """
+    _demand(await _run(connection, _GIVE_BACK, {**lease._asdict(), "states": _text(states)}))
 
 
 async def own_requests(connection: DatabaseConnection, lease: NodeLease, most: int) -> list[Asked]:

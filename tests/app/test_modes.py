@@ -11,6 +11,7 @@ import pytest
 
 from dcm_ws.app.modes import (
     connections_per_address,
+    drain_delay,
     http_per_address,
     of_one_worker,
     origin_patterns,
@@ -115,3 +116,17 @@ def test_memory_is_divided_among_workers() -> None:
     assert one.max_partial_bytes * 3 >= Settings().max_partial_bytes
     assert one.max_send_buffer == Settings().max_send_buffer
     assert one.max_connections == Settings().max_connections
+
+
+@pytest.mark.parametrize(
+    ("choices", "seconds"),
+    [({}, 0.0), ({"cluster": True}, 2.0), ({"cluster": True, "drain_delay": 0.0}, 0.0), ({"drain_delay": 7.0}, 7.0)],
+)
+def test_drain_delay(choices: dict[str, Any], seconds: float) -> None:
+    """
+    Only where there may be other nodes does a service wait for load balancers.  Its workers never do, since it waits
+    for all of them.
+    """
+    here = Settings(database="postgresql://localhost/x", **choices)
+    assert drain_delay(here) == seconds
+    assert drain_delay(of_one_worker(here, 2)) == 0

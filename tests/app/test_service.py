@@ -4,6 +4,8 @@ The life of the service, on a reactor in memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from dcm_ws.app.errors import StartError
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.core.session import Origin
+from dcm_ws.protocol.errors import CloseCode
 from tests.fakes import RecordingPeer
 
 LISTEN = ("tcp:3849:interface=127.0.0.1", "tcp:3850:interface=127.0.0.1")
@@ -29,6 +32,9 @@ class Reactor(MemoryReactorClock):
     def __init__(self, *taken: int) -> None:
         super().__init__()
         self.taken = taken
+
+    def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:
+        call(*arguments)
 
     def listenTCP(self, port: int, *arguments: Any, **named: Any) -> Any:
         if port in self.taken:
@@ -91,6 +97,91 @@ def test_drain(clients: int, seconds: float) -> None:
     assert all(peer.closed is not None for peer in peers)
     assert stopped == [None]
     assert not service.running
+
+
+def test_drain_of_a_node() -> None:
+    """
+    A node of a cluster closes its clients more slowly, since others have to take them.
+    """
+    reactor = Reactor()
+    service, _ = start(reactor, drain=0.5)
+    # a real one would connect to its database
+    service._settings = replace(service._settings, cluster=True, database="postgresql://localhost/x")
+    peers = [RecordingPeer() for _ in range(20)]
+    for peer in peers:
+        service.hub.connect(peer, Origin())
+    service.stopService()
+    assert sum(peer.closed is not None for peer in peers) == 5
+    reactor.pump([0.05] * 3)
+    assert all(peer.closed is not None for peer in peers)
+
+
+def delayed(seconds: float, **settings: Any) -> tuple[Reactor, DCMService, RecordingPeer, list[None]]:
+    """
+    A service with a drain delay that stops, one of its clients, and what came of the stop.
+    """
+    reactor = Reactor()
+    service, _ = start(reactor, drain_delay=seconds, **settings)
+    peer = RecordingPeer()
+    service.hub.connect(peer, Origin())
+    stopped: list[None] = []
+    service.stopService().addCallback(stopped.append)
+    return reactor, service, peer, stopped
+
+
+def test_drain_delay() -> None:
+    """
+    Load balancers learn at once that the service is about to stop.  Clients do not notice before the delay has passed.
+    """
+    reactor, service, peer, stopped = delayed(3)
+    assert service.hub.draining
+    late = RecordingPeer()
+    service.hub.connect(late, Origin())
+    reactor.advance(2.9)
+    assert [message["type"] for message in peer.take()] == ["connected"]
+    assert (peer.closed, late.closed) == (None, None)
+    reactor.advance(0.1)
+    reactor.pump([0.05] * 3)
+    assert (peer.closed, late.closed) == (CloseCode.RESTART, CloseCode.RESTART)
+    assert stopped == [None]
+    assert not service.delay.skip()
+
+
+def test_drain_delay_is_skipped() -> None:
+    """
+    It can be skipped once; who asks again wants something else.
+    """
+    reactor, service, peer, stopped = delayed(60)
+    assert service.delay.skip()
+    assert not service.delay.skip()
+    reactor.pump([0.05] * 3)
+    assert peer.closed is CloseCode.RESTART
+    assert stopped == [None]
+
+
+def test_drain_delay_is_skipped_before_it_begins() -> None:
+    """
+    The second signal may come before the first one has had its effect.
+    """
+    reactor = Reactor()
+    service, _ = start(reactor, drain_delay=60)
+    assert service.delay.skip()
+    stopped: list[None] = []
+    service.stopService().addCallback(stopped.append)
+    reactor.pump([0.05] * 3)
+    assert stopped == [None]
+
+
+def test_no_delay_before_it_is_ready() -> None:
+    """
+    Nobody has sent clients to a service that was never ready.
+    """
+    service, outcome = start(Reactor(3850), drain_delay=60)
+    assert isinstance(outcome[0], Failure)
+    outcome.clear()
+    stopped: list[None] = []
+    service.stopService().addCallback(stopped.append)
+    assert stopped == [None]
 
 
 def test_new_secrets() -> None:

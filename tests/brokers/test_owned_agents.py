@@ -420,3 +420,78 @@ async def test_from_one_service_to_a_cluster_and_back(rig: Rig) -> None:
     client = Client(solo)
     client.say(type="unsubscribe", channel="global")
     assert [message["data"] for message in client.auth("ann") if message.get("event") == TASK] == [2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_agents_of_a_node_that_is_about_to_stop(rig: Rig) -> None:
+    """
+    As their last connections end, they are written for whoever takes them next, who need not ask.
+    """
+    one, two = rig.node(), rig.node()
+    clients = [await one.agent(name) for name in ("ann", "bob", "eve")]
+    for client in clients:
+        client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    one.core.hub.draining = True
+    for client in clients[:2]:
+        client.leave()
+    rows = "select agent, node, gen from dcm_ws.agent order by 1"
+    await eventually(lambda: rig.server.execute(rows)[1] == ("bob", None, 2))
+    assert rig.server.execute(rows) == [("ann", None, 2), ("bob", None, 2), ("eve", one.number, 1)]
+    one.bus.leave()
+    client = await two.agent("ann")
+    assert data(client) == [1]
+    assert rig.server.execute(rows)[0] == ("ann", two.number, 3)
+    clients[2].leave()
+    # the last flush does it, too
+    await one.stop()
+    assert rig.server.execute(rows)[2] == ("eve", None, 2)
+    assert (one.core.counts.owners.given_back, one.core.counts.owners.given) == (3, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_agent_that_is_given_back_and_comes_again(rig: Rig) -> None:
+    """
+    It may come to the same node, or another one may ask for it, before it is written.
+    """
+    one, two = rig.node(), rig.node()
+    client = await one.agent()
+    client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    one.core.hub.draining = True
+    client.leave()
+    again = await one.agent()
+    await one.flush()
+    assert data(again) == [1]
+    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 1)]
+    again.leave()
+    one.owned.takes.give_back("ann")
+    third = await one.agent()
+    assert data(third) == [1]
+    third.leave()
+    one.owned.takes.give_back("ann")
+    assert data(await two.agent()) == [1]
+    await one.flush()
+    assert rig.server.execute("select node from dcm_ws.agent") == [(two.number,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_given_back_is_written_later(rig: Rig) -> None:
+    """
+    If the database is away, it is still here, with its dead letters.
+    """
+    from dcm_ws.core.delivery import Tracked
+
+    one = rig.node()
+    client = await one.agent()
+    client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    (event,) = [delivery.event for delivery in client.session.owed.values()]
+    one.core.letters.bury("ann", Tracked(9, "msg_9", event.frames), 3, "attempts")
+    rig.server.execute("alter table dcm_ws.agent rename to away")
+    one.core.hub.draining = True
+    client.leave()
+    await eventually(lambda: one.core.counts.journal.failures)
+    rig.server.execute("alter table dcm_ws.away rename to agent")
+    await eventually(lambda: rig.server.execute("select node from dcm_ws.agent") == [(None,)])
+    assert rig.server.execute("select agent, pos from dcm_ws.dead") == [("ann", 9)]

@@ -18,6 +18,7 @@ class LateOwners:
     @ivar merged: what ended connections have left.
     @ivar adopted: agents that were taken back, and from which node.
     @ivar offered: agents that another node should have.
+    @ivar given_back: agents that nobody need have any more.
     @ivar acks: what was acknowledged of other nodes' agents.
     """
 
@@ -26,6 +27,7 @@ class LateOwners:
         self.merged: list[tuple[str, Mapping[str, int]]] = []
         self.adopted: list[tuple[str, str]] = []
         self.offered: list[str] = []
+        self.given_back: list[str] = []
         self.acks: list[tuple[str, str, int]] = []
         self.at_once = False
 
@@ -48,6 +50,9 @@ class LateOwners:
 
     def offer(self, agent: str) -> None:
         self.offered.append(agent)
+
+    def give_back(self, agent: str) -> None:
+        self.given_back.append(agent)
 
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         self.acks.append((agent, event_id, pos))

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from dcm_ws.core.agent_states import AgentState
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.dead_letters import Listed
+from dcm_ws.protocol.errors import CloseCode
 from tests.core.living import finish, live
 from tests.core.owning import LateOwners
 from tests.fakes import WALL_MS, Client, make_core
@@ -120,6 +121,36 @@ def test_an_agent_that_is_away_is_given(core: Core) -> None:
     state = core.ownership.release("ann", "2").state
     assert state is not None and state.left == WALL_MS and sorted(state.owed) == [1]
     assert core.memory.absence("ann") is None and core.memory.kept == 0
+
+
+def test_an_agent_is_given_back(core: Core, owners: LateOwners) -> None:
+    """
+    When this node is about to stop, and the last connection of the agent here has ended.
+    """
+    first, second, third = (agent(core) for _ in range(3))
+    publish(core, 1)
+    first.leave()
+    core.hub.draining = True
+    second.leave()
+    assert owners.given_back == []
+    core.hub.close(third.session, CloseCode.RESTART)
+    assert owners.given_back == ["ann"]
+    state = core.ownership.give_back("ann")
+    assert state is not None and sorted(state.owed) == [1]
+    assert (core.counts.owners.given, core.counts.owners.given_back) == (0, 1)
+    assert not core.memory.remembers("ann")
+
+
+def test_nobody_to_give_back_to(clock: Clock) -> None:
+    """
+    Without other nodes, an agent stays where it is.
+    """
+    core = make_core(clock)
+    client = Client(core)
+    client.auth("ann")
+    core.hub.draining = True
+    client.leave()
+    assert core.memory.remembers("ann")
 
 
 def test_a_connection_of_an_agent_elsewhere(core: Core, owners: LateOwners, clock: Clock) -> None:

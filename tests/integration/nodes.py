@@ -14,9 +14,10 @@ from tests.integration.running import Service
 
 def node(database: PostgresServer, name: str, *options: str) -> Service:
     """
-    A node of the cluster on C{database}.
+    A node of the cluster on C{database}, which stops without a delay unless the options have one.
     """
-    return Service("--database-url", database.url, "--cluster", "--node-name", name, *options)
+    delay = () if "--drain-delay" in options else ("--drain-delay", "0")
+    return Service("--database-url", database.url, "--cluster", "--node-name", name, *delay, *options)
 
 
 @contextmanager

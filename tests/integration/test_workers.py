@@ -396,6 +396,21 @@ def test_sigterm_drains_all() -> None:
         assert running.log.count("killed") == 0
 
 
+def test_drain_delay() -> None:
+    """
+    Before the delay has passed, all workers serve old and new clients, and are not ready.  The second signal skips it.
+    """
+    with workers("--drain-delay", "600") as running:
+        at = one_at_each(running)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.get("/readyz")[0] == 503)
+        late = one_at_each(running)
+        assert running.health()["status"] == "draining"
+        assert all(is_open(client) for client in at.values())
+        assert running.stop(signal.SIGTERM) == 0
+        assert [close_of(client)[0] for client in (*at.values(), *late.values())] == [1012] * 4
+
+
 def test_second_signal_kills() -> None:
     """
     The second signal ends all processes at once, however long the drain time is.

@@ -245,3 +245,24 @@ async def test_what_fenced_nodes_have_left(rig: Rig) -> None:
     assert rig.server.execute("select agent from dcm_ws.agent") == [("b",)]
     assert rig.server.execute("select agent from dcm_ws.dead") == []
     assert await agent_owners.owners_of(one, ["a", "b"]) == {"b": lease.node}
+
+
+@pytest_twisted.ensureDeferred
+async def test_agents_are_given_back(rig: Rig) -> None:
+    """
+    What a node had it may give back: then another one takes it at once, and what the journal has of it does not count.
+    """
+    await rig.look(0, "a", "b")
+    await rig.look(1, "c")
+    await rig.flush(0, a={"gen": 1, "sent": 4})
+    assert (await rig.take(1, "b", 1, '{"sent":2}'))["b"].gen == 2
+    states = [Claim(agent, 1, Raw(b'{"sent":7}')) for agent in "abc"]
+    await agent_owners.give_back(rig.connections[0], rig.leases[0], states)
+    assert rig.row("a") == ({"sent": 7}, None, 2)
+    assert rig.row("b") == ({"sent": 2}, 1, 2)
+    assert rig.row("c") == ({}, 1, 1)
+    rig.fence(0)
+    seen = (await rig.look(1, "a"))["a"]
+    assert (seen.found, seen.gen, json.loads(seen.state)) == (Found.TAKEN, 3, {"sent": 7})
+    with pytest.raises(FencedError):
+        await agent_owners.give_back(rig.connections[0], rig.leases[0], states)

@@ -1,0 +1,97 @@
+"""
+Nodes of a cluster that stop while others go on, as real processes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.clients import Client, ask_past_events, close_of, hear, unsubscribe_global
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.nodes import cluster
+from tests.integration.running import Service
+
+pytestmark = pytest.mark.integration
+
+TASK = "task.created"
+LONG = "600"
+
+
+@pytest.fixture
+def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
+    """
+    Two nodes that wait before they close their clients.
+    """
+    with cluster(schema, 2, "--drain-delay", LONG) as nodes:
+        yield nodes
+
+
+def agent(service: Service, name: str) -> Client:
+    client = service.connect()
+    unsubscribe_global(client)
+    ask_past_events(client, type="auth", agent_id=name, durable=True, id="in")
+    ask_past_events(client, type="subscribe", channel="topics/t", id="on")
+    return client
+
+
+def task(client: Client) -> object:
+    while True:
+        message = hear(client)
+        if message.get("event") == TASK:
+            return message["data"]
+
+
+def publish(database: PostgresServer, number: int) -> None:
+    database.execute("select dcm_ws.publish('topics/t', %s, %s)", TASK, str(number))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_node_is_taken_out(schema: PostgresServer, nodes: list[Service], which: int) -> None:
+    """
+    A node that is about to stop says so, serves old and new clients until the delay has passed or is skipped, and
+    gives its agents back before it ends; no matter if it leads.
+    """
+    node, other = nodes[which], nodes[1 - which]
+    client = agent(node, "ann")
+    node.process.send_signal(signal.SIGTERM)
+    until(lambda: node.get("/readyz")[0] == 503)
+    assert b"draining" in node.get("/readyz")[2]
+    draining = "select count(*) from dcm_ws.node where draining and not fenced and pid = %s"
+    until(lambda: schema.execute(draining, node.process.pid) == [(1,)])
+    assert other.get("/readyz")[0] == 200
+    late = agent(node, "bob")
+    # it does not answer the close, so that the node does not end before the agents are looked for
+    stubborn = node.connect_raw()
+    publish(schema, 1)
+    assert (task(client), task(late)) == (1, 1)
+    node.process.send_signal(signal.SIGTERM)
+    assert [close_of(each)[0] for each in (client, late)] == [1012, 1012]
+    until(
+        lambda: schema.execute("select agent from dcm_ws.agent where node is null order by 1") == [("ann",), ("bob",)]
+    )
+    assert node.process.poll() is None
+    client = agent(other, "ann")
+    assert task(client) == 1
+    assert other.stats()["log"]["state"] in ("up", "following")
+    stubborn.socket.close()
+    assert node.process.wait(timeout=30) == 0
+    publish(schema, 2)
+    assert task(client) == 2
+
+
+def test_who_is_in_a_hurry(nodes: list[Service]) -> None:
+    """
+    The second signal skips the delay, and the third one ends the node at once.
+    """
+    _, node = nodes
+    stubborn = node.connect_raw()
+    node.process.send_signal(signal.SIGTERM)
+    node.read_log_until("about to stop")
+    node.process.send_signal(signal.SIGTERM)
+    assert stubborn.close_code() == 1012
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(timeout=30) == -signal.SIGTERM
