@@ -193,10 +193,13 @@ class Service:
     dcm-ws in a process of its own.
 
     @param options: its command line.
+    @param port: what it listens on, if that matters.
     """
 
-    def __init__(self, database: PostgresServer, *options: str, checkout: Path | None = None) -> None:
-        self.port = free_port()
+    def __init__(
+        self, database: PostgresServer, *options: str, checkout: Path | None = None, port: int | None = None
+    ) -> None:
+        self.port = port or free_port()
         command = ["twistd", "-n", "--pidfile="]
         command += ["--logfile=/dev/null", "dcm-ws", "--ws-port", str(self.port), "--database-url", database.url]
         path = {"PYTHONPATH": str(checkout)} if checkout else {}
