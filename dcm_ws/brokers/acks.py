@@ -21,7 +21,17 @@ Acks that wait to be sent; what is beyond is sent to the agent again.
 
 _TOGETHER_SECONDS = 0.05
 
-_Ack = tuple[str, str, int]
+
+class _Ack(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """
+    What an agent has acknowledged.  Newer versions may say more behind that.
+    """
+
+    agent: str
+    event_id: str
+    pos: int
+
+
 _decode = msgspec.json.Decoder(list[_Ack]).decode
 
 
@@ -51,7 +61,7 @@ class Acks:
         if not self._waiting:
             self._reactor.callLater(_TOGETHER_SECONDS, self._send)
         if len(self._waiting) < ACKS_MOST:
-            self._waiting.append((agent, event_id, pos))
+            self._waiting.append(_Ack(agent, event_id, pos))
 
     def _send(self) -> None:
         acks, self._waiting = self._waiting, []
@@ -63,6 +73,6 @@ class Acks:
         except msgspec.DecodeError:
             # of another version
             return
-        for agent, event_id, pos in acks:
-            if agent in self._takes.gens:
-                self._ownership.acknowledged(agent, event_id, pos)
+        for one in acks:
+            if one.agent in self._takes.gens:
+                self._ownership.acknowledged(one.agent, one.event_id, one.pos)

@@ -72,6 +72,11 @@ class Election(Protocol):
         The service stops, and C{session} was made by it.
         """
 
+    def is_outdated(self) -> None:
+        """
+        The database has a schema now that only newer versions know.
+        """
+
 
 class Alone:
     """
@@ -100,6 +105,9 @@ class Alone:
         pass
 
     async def leave(self, session: DatabaseConnection) -> None:
+        pass
+
+    def is_outdated(self) -> None:
         pass
 
 

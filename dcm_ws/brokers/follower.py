@@ -119,6 +119,10 @@ class Follower:
     async def leave(self, session: DatabaseConnection) -> None:
         await self._membership.leave(session)
 
+    def is_outdated(self) -> None:
+        # there is nothing for its clients here any more, and other nodes may be of the newer version
+        self._membership.give_up()
+
     async def _look(self, session: DatabaseConnection, most: int) -> tuple[bool, str, int, list[Row]]:
         with deadline(session, _STEP_SECONDS):
             found = await session.runQuery(_LOOK, {"after": self._log.fetched, "most": most, "bytes": ROWS_BYTES})

@@ -5,7 +5,11 @@ whose node does not say anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
 import msgspec
+from msgspec import Raw
 from twisted.logger import Logger
 
 from dcm_ws.core.agent_states import AgentState, AgentStates, decode_state, encode
@@ -30,10 +34,11 @@ _LETTERS_BYTES = 256 << 10
 
 class _Given(msgspec.Struct):
     state: AgentState | None = None
-    letters: list[Listed] = []
+    letters: list[Raw] = []
 
 
 _decode_gen = msgspec.json.Decoder(Gen).decode
+_decode_letter = msgspec.json.Decoder(Listed).decode
 _decode_given = msgspec.json.Decoder(_Given).decode
 
 
@@ -52,7 +57,7 @@ def answer_of(given: Given) -> bytes:
     """
     What a node gives away.
     """
-    answer = encode(_Given(given.state, given.letters))
+    answer = encode(_Given(given.state, [Raw(encode(letter)) for letter in given.letters]))
     # the database has its letters a little later, too
     return answer if len(answer) <= _LETTERS_BYTES else encode(_Given(given.state))
 
@@ -77,7 +82,14 @@ def read_answer(answer: bytes | None) -> Given | None:
     except msgspec.DecodeError:
         # of another version
         return None
-    return None if given.state is None else Given(given.state, given.letters)
+    return None if given.state is None else Given(given.state, list(_letters(given.letters)))
+
+
+def _letters(given: Iterable[Raw]) -> Iterator[Listed]:
+    for letter in given:
+        # those of another version may not be readable; the database has them a little later
+        with suppress(msgspec.DecodeError):
+            yield _decode_letter(letter)
 
 
 def read_state(agent: str, state: bytes) -> AgentState | None:

@@ -84,8 +84,7 @@ class Membership:
                         _log.warn("node {node} ({name}) is gone: nothing was heard of it", node=other, name=name)
                 return
             _log.warn("this node was taken for dead, and joins again")
-            self.node = None
-            self.fenced()
+            self.give_up()
         await self.join(session)
 
     def hurry(self) -> None:
@@ -93,6 +92,13 @@ class Membership:
         Say at the next occasion that the node is there.
         """
         self._due = 0.0
+
+    def give_up(self) -> None:
+        """
+        The node may not write any more, as if it was fenced.
+        """
+        self.node = None
+        self.fenced()
 
     async def leave(self, session: DatabaseConnection) -> None:
         """

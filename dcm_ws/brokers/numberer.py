@@ -38,6 +38,7 @@ from dcm_ws.postgres.connection import (
 from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
 from dcm_ws.postgres.log_schema import FIND, log_schema
+from dcm_ws.postgres.migrations import VERSION
 from dcm_ws.postgres.pace import Pace
 from dcm_ws.postgres.pooling import SHARED, shares_process
 from dcm_ws.postgres.statements import statement
@@ -304,6 +305,10 @@ class Numberer(Service):
                 await session.runOperation(f"set {_PATH}")
             return True
         reason = f"{schema.reason} ({schema.hint})" if schema.hint else schema.reason
+        if schema.version > VERSION and self._log.is_open:
+            if reason != self._log.report()["reason"]:
+                _log.error("the log cannot be used any more: {reason}", reason=reason)
+            self._election.is_outdated()
         if schema.read_only or self._log.is_open:
             # it may be a standby that is promoted soon; or the log was there before
             raise DatabaseUnavailableError(reason)

@@ -4,8 +4,6 @@ Events that are not logged, on their way to the other nodes of a cluster.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from dcm_ws.core.entries import Draft
@@ -16,7 +14,9 @@ from dcm_ws.protocol.events import traits_of
 TOPIC = "event"
 
 
-class _Header(NamedTuple):
+class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    # newer versions may say more behind that
+
     id: str
     channel: str
     event: str

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from heapq import nsmallest
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -41,12 +41,13 @@ Connections that one message lists.
 """
 
 TOPIC = "presence"
+_KINDS = frozenset({"join", "leave", "beat", "quit", "ask"})
 _ASK_SECONDS = 2.0
 _LATELY = 1000
 _SUMS = 1 << 64
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
     A connection of an agent.
 
@@ -58,9 +59,9 @@ class Member(NamedTuple):
     session: str | None
 
 
-class Said(NamedTuple):
+class Said(msgspec.Struct, array_like=True, frozen=True):
     """
-    What a node says of its connections.
+    What a node says of its connections.  Newer versions may say more behind that.
 
     @ivar kind: C{join} and C{leave} of a connection, C{beat}, C{quit} of the node, C{ask} for its connections, after
         the client in C{after}; and C{page}, which is the answer.
@@ -242,6 +243,9 @@ class Nodes:
             said = _decode(message)
         except msgspec.DecodeError:
             # of another version
+            return None
+        if said.kind not in _KINDS:
+            # of a newer version
             return None
         if said.kind == "ask":
             return self._page(said.after)

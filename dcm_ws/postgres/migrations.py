@@ -3,6 +3,9 @@ The schema C{dcm_ws} of the durable log: its versions, and the SQL that installs
 
 A change of the tables is a new step C{sql/log/N.sql}.  Steps that a release contained are never edited.  The functions
 always have the form that this release needs, and are replaced where they differ.
+
+Nodes of the minor version before go on while a step is applied, with the sessions that they have (docs/cluster.md,
+Upgrades): a step must leave their statements working, so it adds, and what it replaces is dropped by a later release.
 """
 
 from __future__ import annotations
