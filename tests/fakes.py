@@ -191,6 +191,8 @@ def make_report(core: Core, **choices: Any) -> Report:
         "journal": lambda: None,
         "journal_counts": core.counts.journal,
         "bus": lambda: None,
+        "owners": lambda: None,
+        "owner_counts": core.counts.owners,
         "port": lambda: 3849,
         "ready_needs_database": False,
         "websockets": Share(),

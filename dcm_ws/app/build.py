@@ -176,7 +176,7 @@ def build_service(
     websockets = _make_websockets(base, core, proxies, summary, pacing)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (_make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
-    report = _make_report(base, core, database, endpoints, websockets, (public, admin), bus)
+    report = _make_report(base, core, database, endpoints, websockets, (public, admin), bus, agents)
     metrics = _make_metrics(base, core, report, lag)
     if siblings is None:
         resources = _make_resources(core, report)
@@ -382,6 +382,10 @@ def _no_bus() -> None:
     return None
 
 
+def _no_owners() -> None:
+    return None
+
+
 def _make_websockets(
     base: _Base, core: Core, proxies: TrustedProxies, summary: Summary, pacing: Pacing
 ) -> WebSocketConnections:
@@ -465,6 +469,7 @@ def _make_report(
     websockets: WebSocketConnections,
     shares: Sequence[_Shares],
     bus: Bus | None,
+    agents: NodeAgents | None,
 ) -> Report:
     return Report(
         core.hub,
@@ -477,6 +482,8 @@ def _make_report(
         journal=_no_journal if database is None else database.journal,
         journal_counts=core.counts.journal,
         bus=_no_bus if bus is None else bus.report,
+        owners=_no_owners if agents is None else agents.owned.takes.report,
+        owner_counts=core.counts.owners,
         port=lambda: endpoints.number,
         ready_needs_database=base.settings.ready_needs_database or base.settings.cluster,
         websockets=websockets.share,

@@ -48,7 +48,7 @@ class NodeAgents:
             takes,
             flushes,
             bus,
-            counts.journal,
+            counts,
             leads=lambda: self._database.leads,
             fenced=self._has_lost_right,
             now=world.now,

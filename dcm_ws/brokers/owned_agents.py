@@ -21,7 +21,7 @@ from dcm_ws.brokers.flushes import Flushes
 from dcm_ws.brokers.merges import Merges
 from dcm_ws.brokers.takes import Takes
 from dcm_ws.core.agent_states import AgentStates, encode, stamped
-from dcm_ws.core.counts import JournalCounts
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Changes, Checkpoint, Journal
 from dcm_ws.core.loading import Loading
@@ -71,7 +71,7 @@ class OwnedAgents(Flushes):
         takes: AgentTables,
         tables: AgentTables,
         bus: Bus,
-        counts: JournalCounts,
+        counts: Counts,
         *,
         leads: Callable[[], bool],
         fenced: Callable[[], object],
@@ -80,12 +80,12 @@ class OwnedAgents(Flushes):
         random: Callable[[], float],
         keep: Keep = Keep(),  # noqa: B008 - immutable
     ) -> None:
-        super().__init__(reactor, counts, now=now, wall_ms=wall_ms, random=random)
+        super().__init__(reactor, counts.journal, now=now, wall_ms=wall_ms, random=random)
         self._tables = tables
         self._leads = leads
         self._fenced = fenced
         self._keep = keep
-        self.takes = Takes(reactor, takes, bus, now=now, fenced=fenced)
+        self.takes = Takes(reactor, takes, bus, counts.owners, now=now, fenced=fenced)
         self.merges = Merges(tables, bus, self.takes)
         self.acks = Acks(reactor, bus, self.takes)
         self._ownership: Ownership

@@ -28,9 +28,10 @@ from dcm_ws.brokers.handovers import (
     same_answer,
 )
 from dcm_ws.core.agent_states import encode
+from dcm_ws.core.counts import OwnerCounts
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.ownership import Ownership
-from dcm_ws.core.ports import AnswerLater, Bus
+from dcm_ws.core.ports import AnswerLater, Bus, OwnersReport
 from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Gen, Seen, Wanted
 from dcm_ws.postgres.connection import DatabaseError, one_line
 
@@ -90,6 +91,7 @@ class Takes:
         reactor: Any,
         tables: AgentTables,
         bus: Bus,
+        counts: OwnerCounts,
         *,
         now: Callable[[], float],
         fenced: Callable[[], object],
@@ -97,6 +99,7 @@ class Takes:
         self._reactor = reactor
         self._tables = tables
         self._bus = bus
+        self._counts = counts
         self._now = now
         self._fenced = fenced
         self._ownership: Ownership
@@ -119,12 +122,11 @@ class Takes:
         """
         self._ownership = ownership
 
-    @property
-    def waiting(self) -> int:
+    def report(self) -> OwnersReport:
         """
-        How many agents are being taken.
+        How many agents are here, and are being taken.
         """
-        return len(self._takes)
+        return {"owned": len(self.gens), "awaited": len(self._takes)}
 
     def clear(self) -> None:
         """
@@ -292,6 +294,7 @@ class Takes:
                 return
             given = read_answer(answer)
             if given is None:
+                self._counts.forced += 1
                 take.forced = True
                 self._wanted[agent] = take
             else:
@@ -299,6 +302,7 @@ class Takes:
                 self._claims[agent] = Claim(agent, one.gen, Raw(encode(given.state)))
             self._start()
 
+        self._counts.asked += 1
         self._bus.ask(str(one.owner), TOPIC, encode(Gen(agent, one.gen)), RELEASE_SECONDS, ready)
 
     async def _claim(self, claims: Mapping[str, Claim]) -> None:

@@ -360,6 +360,8 @@ class OwnerCounts:
     What became of agents in a cluster.
 
     @ivar taken: agents that this node took over.
+    @ivar asked: agents of other nodes, which these were asked for.
+    @ivar forced: those of them that were taken without an answer, with what the database had.
     @ivar given: agents that another node took, and was given by this one.
     @ivar given_back: agents that were written for whoever takes them next, because this node was about to stop.
     @ivar lost: agents that another node took without this one knowing, because the two could not speak to each other.
@@ -369,6 +371,8 @@ class OwnerCounts:
     """
 
     taken: int = 0
+    asked: int = 0
+    forced: int = 0
     given: int = 0
     given_back: int = 0
     lost: int = 0

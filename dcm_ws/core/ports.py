@@ -356,6 +356,15 @@ class Bus(Protocol):
         """
 
 
+class OwnersReport(TypedDict):
+    """
+    How many agents this node has now, and how many it is about to have.
+    """
+
+    owned: int
+    awaited: int
+
+
 class Owners(Protocol):
     """
     Which node of a cluster has which agent.

@@ -22,6 +22,7 @@ from dcm_ws.http.common_metrics import Family, MergedMetrics, to_families
 from dcm_ws.http.families import counter, gauge, histogram, one_of, plain
 from dcm_ws.http.gathering import Gathered, Joined, families_of
 from dcm_ws.http.log_metrics import log_metrics
+from dcm_ws.http.owner_metrics import owner_metrics
 from dcm_ws.http.report import StatsReport
 from dcm_ws.http.request_headers import accepted_types, header
 from dcm_ws.http.resources import Page, forbid_caching
@@ -88,6 +89,7 @@ class ServiceCollector(Collector):
         yield from self._tracked(stats)
         yield from log_metrics(stats, self._counts)
         yield from bus_metrics(stats, self._counts)
+        yield from owner_metrics(stats, self._counts)
         yield from self._database(stats)
         yield counter("limits_hit", "How often each limit was crossed", "limit", self._counts.limits.report())
         yield histogram("reactor_lag_seconds", "How late the reactor runs its timers", self._lag.seconds)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, Required, TypedDict
 
-from dcm_ws.core.counts import JournalCounts
+from dcm_ws.core.counts import JournalCounts, OwnerCounts
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.ports import BusReport, JournalReport, LogReport, World
+from dcm_ws.core.ports import BusReport, JournalReport, LogReport, OwnersReport, World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.stats import CoreStats, Sizes, Stats
 from dcm_ws.http.shares import Share
@@ -79,6 +79,31 @@ class BusHealthPart(TypedDict, total=False):
     bus: LogHealth
 
 
+class OwnerStats(TypedDict):
+    """
+    The agents of this node, and what became of those that went from one node to another.
+    """
+
+    owned: int
+    awaited: int
+    taken: int
+    asked: int
+    forced: int
+    given: int
+    givenBack: int
+    lost: int
+    merged: int
+    refused: int
+
+
+class OwnersPart(TypedDict, total=False):
+    """
+    The agents of this node, if it is one of a cluster.
+    """
+
+    owners: OwnerStats
+
+
 class LogPart(JournalPart, BusHealthPart, total=False):
     """
     The log, the journal and the bus between nodes, if names are included.
@@ -95,7 +120,7 @@ class BusPart(TypedDict, total=False):
     bus: BusReport
 
 
-class StatsReport(CoreStats, JournalPart, BusPart):
+class StatsReport(CoreStats, JournalPart, BusPart, OwnersPart):
     """
     The body of C{/stats}.
     """
@@ -139,6 +164,8 @@ class Report:
     @param journal: returns the state of the journal of what agents are owed; None if there is none.
     @param journal_counts: what became of the journal.
     @param bus: returns the state of the bus between nodes; None if there is none.
+    @param owners: returns how many agents this node of a cluster has; None if it is not one.
+    @param owner_counts: what became of these.
     @param port: returns the number of the port, once the service listens.
     @param ready_needs_database: the service is not ready while it does not LISTEN.
     @param websockets: counts the WebSockets.
@@ -160,6 +187,8 @@ class Report:
         journal: Callable[[], JournalReport | None],
         journal_counts: JournalCounts,
         bus: Callable[[], BusReport | None],
+        owners: Callable[[], OwnersReport | None],
+        owner_counts: OwnerCounts,
         port: Callable[[], int | None],
         ready_needs_database: bool,
         websockets: Share,
@@ -177,6 +206,8 @@ class Report:
         self._journal = journal
         self._journal_counts = journal_counts
         self._bus = bus
+        self._owners = owners
+        self._owner_counts = owner_counts
         self._port = port
         self._ready_needs_database = ready_needs_database
         self._websockets = websockets
@@ -230,6 +261,7 @@ class Report:
             "database": self._database(),
             **self._of_journal(),
             **self._of_bus(names),
+            **self._of_owners(),
             "partialBytes": self._partial.total,
             "connections": {
                 "waiting": sum(map(len, self._waiting)),
@@ -266,6 +298,25 @@ class Report:
             # it has the addresses of servers
             bus["reason"] = ""
         return {"bus": bus}
+
+    def _of_owners(self) -> OwnersPart:
+        owners, counts = self._owners(), self._owner_counts
+        if owners is None:
+            return {}
+        return {
+            "owners": {
+                "owned": owners["owned"],
+                "awaited": owners["awaited"],
+                "taken": counts.taken,
+                "asked": counts.asked,
+                "forced": counts.forced,
+                "given": counts.given,
+                "givenBack": counts.given_back,
+                "lost": counts.lost,
+                "merged": counts.merged,
+                "refused": counts.refused,
+            }
+        }
 
     def _of_journal(self) -> JournalPart:
         journal, counts = self._journal(), self._journal_counts

@@ -167,7 +167,7 @@ class Node:
             rig.reactor,
             *tables,
             self.bus,
-            counts.journal,
+            counts,
             leads=lambda: leads,
             fenced=self._is_fenced,
             now=rig.reactor.seconds,
@@ -245,6 +245,11 @@ async def test_an_agent_hops(rig: Rig) -> None:
     again = await one.agent()
     assert data(again) == []
     assert (one.core.counts.owners.given, two.core.counts.owners.given) == (1, 1)
+    assert (one.core.counts.owners.asked, one.core.counts.owners.forced) == (1, 0)
+    assert (one.owned.takes.report(), two.owned.takes.report()) == (
+        {"owned": 1, "awaited": 0},
+        {"owned": 0, "awaited": 0},
+    )
 
 
 @pytest_twisted.ensureDeferred
@@ -283,6 +288,7 @@ async def test_a_node_does_not_answer(rig: Rig) -> None:
     rig.hub.loss = 1.0
     client = await two.agent()
     assert data(client) == [1]
+    assert (two.core.counts.owners.asked, two.core.counts.owners.forced) == (1, 1)
     rig.publish(2)
     await one.flush()
     assert one.core.counts.owners.lost == 1

@@ -110,6 +110,25 @@ def test_journal(clock: Clock) -> None:
     assert {name: found[f"dcm_ws_{name}"] for name in expected} == expected
 
 
+def test_owners(clock: Clock) -> None:
+    """
+    What is known of agents that go from one node to another; 0 if there is only one node.
+    """
+    core = make_core(clock)
+    assert samples(core)["dcm_ws_agents_owned"] == 0
+    counts = core.counts.owners
+    counts.taken, counts.asked, counts.forced, counts.given, counts.given_back = 3, 4, 5, 6, 7
+    counts.lost, counts.merged, counts.refused = 8, 9, 10
+    counts.take_seconds.observe(0.1)
+    found = samples(core, owners=lambda: {"owned": 1, "awaited": 2})
+    expected = {
+        "owned": 1, "awaited": 2, "taken_total": 3, "asked_total": 4, "forced_total": 5, "given_total": 6,
+        "given_back_total": 7, "lost_total": 8, "merged_total": 9, "refused_total": 10,
+    }  # fmt: skip
+    assert {name: found[f"dcm_ws_agents_{name}"] for name in expected} == expected
+    assert found["dcm_ws_agent_take_seconds_sum"] == 0.1
+
+
 def test_bus(clock: Clock) -> None:
     """
     What is known of the bus between nodes; 0 or none if there is no bus.

@@ -95,6 +95,19 @@ def test_journal(clock: Clock) -> None:
     assert "journal" not in make_report(core).stats(True)
 
 
+def test_owners(clock: Clock) -> None:
+    """
+    The agents of this node are reported, if it is one of a cluster.
+    """
+    core = make_core(clock)
+    counts = core.counts.owners
+    counts.taken, counts.asked, counts.forced, counts.given, counts.given_back = 3, 4, 5, 6, 7
+    counts.lost, counts.merged, counts.refused = 8, 9, 10
+    report = make_report(core, owners=lambda: {"owned": 1, "awaited": 2})
+    assert list(report.stats(False)["owners"].values()) == list(range(1, 11))
+    assert "owners" not in make_report(core).stats(True)
+
+
 def test_bus(clock: Clock) -> None:
     """
     The bus between nodes is reported, if there is one; why it is down only to those who may see names.

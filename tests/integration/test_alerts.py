@@ -116,6 +116,7 @@ CASES: list[tuple[str, Series]] = [
             "dcm_ws_journal_last_flush_timestamp_seconds": ("60x300", "60x300"),
         },
     ),
+    ("DcmWsWorkerRestarts", {"dcm_ws_worker_restarts_total": ("0+0.1x300", "0x270 2x300")}),
     ("DcmWsReactorLags", histogram("dcm_ws_reactor_lag_seconds", ("0.05", "0.1", "0.25"), (90, 98, 100))),
     ("DcmWsSlowClients", {'dcm_ws_limits_hit_total{limit="maxSendBuffer"}': ("0+1x300", "0+0.1x300")}),
     ("DcmWsNearlyFull", {'dcm_ws_limits_hit_total{limit="maxConnections"}': ("0x275 2x300", "2x300")}),

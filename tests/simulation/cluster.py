@@ -106,7 +106,7 @@ class Node:
             clock,
             *self.tables,
             self.bus,
-            counts.journal,
+            counts,
             leads=lambda: cluster.database.leader() == self.number,
             fenced=lambda: None,
             now=clock.seconds,
