@@ -21,7 +21,7 @@ Characters of a notification, at most.  PostgreSQL takes 7,999 bytes.
 """
 
 _SEND_SECONDS = 5.0
-# a process that is stopped would keep all notifications after those that it does not read in the server's queue
+# sooner than other connections that listen: what it does not read is lost anyway when its node is taken for gone
 _SETTINGS = "set synchronous_commit = off; set tcp_user_timeout = 10000"
 _NOTIFY = "select pg_catalog.pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as one (channel, payload)"
 

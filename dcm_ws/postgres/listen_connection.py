@@ -42,6 +42,16 @@ PROBE_TIMEOUT = 3.0
 Seconds until a probe must have arrived.
 """
 
+SETTINGS = (
+    "set tcp_user_timeout = '60s'; set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5;"
+    " set tcp_keepalives_count = 3"
+)
+"""
+Have the server end the connection if nobody reads it any more, because the network is cut or the process is stopped:
+until then, it keeps all notifications of the database in its queue, which has a limit.  A service that has too much to
+do may pause for some seconds.
+"""
+
 _DEAF = (
     "notifications do not arrive: a connection pool in transaction mode may be in between;"
     " connect to PostgreSQL itself, or to a pool in session mode"
@@ -90,6 +100,9 @@ class ListenConnection(DatabaseConnection):
             channels = (*self.channels(), self._echo)
             await self.runOperation("; ".join(f"listen {channel}" for channel in channels))
             self._direct = await process(self) == self.pollable().info.backend_pid
+            if self._direct:
+                # otherwise it is the session of a pool
+                await self.runOperation(SETTINGS)
         await self._hear_another()
 
     def channels(self) -> tuple[str, ...]:

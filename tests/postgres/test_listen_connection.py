@@ -11,6 +11,7 @@ from array import array
 import pytest
 from twisted.internet.task import deferLater
 
+from dcm_ws.postgres import listen_connection
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.listen_connection import ListenConnection
 from tests.integration.databases import PostgresServer
@@ -44,6 +45,31 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
         assert heard == ["one", "two"]
     finally:
         connection.close()
+
+
+async def test_the_server_ends_it_if_nobody_reads(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As when the process is stopped, or the network is cut.
+    """
+    from twisted.internet import reactor
+
+    connection = ListenConnection(reactor, lambda payloads: None, "dcm_ws_echo_test", lambda grown: None)
+    await connection.listen(Place(database.url))
+    # a query may only be sent in another turn than that in which the last one was answered
+    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    ((timeout, idle),) = await connection.runQuery(
+        "select current_setting('tcp_user_timeout'), current_setting('tcp_keepalives_idle')"
+    )
+    connection.close()
+    assert (timeout, idle) == ("60000", "10")
+    monkeypatch.setattr(listen_connection, "SETTINGS", "set tcp_user_timeout = '500ms'")
+    connection = ListenConnection(reactor, lambda payloads: None, "dcm_ws_echo_test", lambda grown: None)
+    await connection.listen(Place(database.url))
+    backend = connection.pollable().info.backend_pid
+    # more than the buffers on the way take; the reactor does not run meanwhile
+    database.execute("select pg_notify('dcm_events', n || repeat('x', 7900)) from generate_series(1, 3000) as n")
+    until(lambda: database.execute("select from pg_stat_activity where pid = %s", backend) == [])
+    connection.close()
 
 
 def unread(connection: ListenConnection) -> int:

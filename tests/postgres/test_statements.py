@@ -84,7 +84,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "has_leader": {},
     }
     holds = statement("agents/holds").strip()
-    shared = ("look", "take", "flush", "save", "own_done", "other_requests", "fold", "expire")
+    shared = ("look", "take", "flush", "save", "give_back", "own_done", "other_requests", "fold", "expire")
     parts |= {key: {"holds": holds} for key in shared}
     parts["flush"]["letters"] = statement("agents/bury", right="holds")
     parts |= {name: {} for name in ("letters", "owners_of", "own_requests", "left_journal", "left_agents")}

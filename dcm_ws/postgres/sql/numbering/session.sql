@@ -7,3 +7,8 @@ set plan_cache_mode = force_generic_plan;
 set jit = off;
 set search_path = pg_catalog, pg_temp;
 set lock_timeout = '1s';
+-- if the network is cut, or this process is stopped, while the server sends a result or waits: the lock must become free
+set tcp_user_timeout = '10s';
+set tcp_keepalives_idle = 5;
+set tcp_keepalives_interval = 2;
+set tcp_keepalives_count = 3;

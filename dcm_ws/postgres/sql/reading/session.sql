@@ -4,3 +4,5 @@ set jit = off;
 set search_path = pg_catalog, pg_temp;
 set default_transaction_read_only = on;
 set statement_timeout = '10s';
+-- the one before does not end a statement whose result nobody reads
+set tcp_user_timeout = '10s';
