@@ -358,7 +358,7 @@ def _make_database(
         base.world,
         postgres=postgres,
         router=core.router,
-        registry=core.registry,
+        wants_metrics=core.presence.wants_metrics,
         counts=core.counts,
         summary=summary,
         pacing=pacing,

@@ -32,9 +32,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport, World
-from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.router import Router
-from dcm_ws.core.session import Session
 from dcm_ws.http.report import DatabaseStats
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
@@ -54,6 +52,7 @@ class Database(MultiService):
 
     @param settings: name a database, or ask for the embedded one.
     @param postgres: the embedded one; None if the settings name a database.
+    @param wants_metrics: returns if a client is subscribed to the metrics, at any node.
     @param pacing: of the connections that the events are written to.
     @param summary: receives what is wrong with notifications that are not events.
     @param log: the log, if it may be in the database.
@@ -70,7 +69,7 @@ class Database(MultiService):
         *,
         postgres: OwnPostgres | None,
         router: Router,
-        registry: ChannelRegistry[Session],
+        wants_metrics: Callable[[], bool],
         counts: Counts,
         summary: Summary,
         pacing: Pacing,
@@ -82,7 +81,7 @@ class Database(MultiService):
     ) -> None:
         super().__init__()
         self._router = router
-        self._registry = registry
+        self._wants_metrics = wants_metrics
         self._summary = summary
         self._membership = membership
         self._url = settings.database
@@ -252,10 +251,10 @@ class Database(MultiService):
 
     def poll_metrics(self) -> None:
         """
-        Read the metrics, if a client is subscribed to them.  In a cluster it may be so at any node, and the leader
-        reads them.
+        Read the metrics, if a client is subscribed to them, and no other node of a cluster does it: the leader reads
+        them for the clients of all nodes.
         """
-        if (self._is_node and self.leads) or (not self._is_node and self._registry.members(METRICS.name)):
+        if not self._is_led and self._wants_metrics():
             self._kpis.tick()
 
     async def prepare(self) -> None:

@@ -186,7 +186,7 @@ def assemble(
         changed=changed,
         owners=owners,
     )
-    presence = Presence(world, router, clients, bus=bus, ownership=ownership)
+    presence = Presence(world, router, clients, registry=registry, bus=bus, ownership=ownership)
     identity = Identity(
         world,
         rules,

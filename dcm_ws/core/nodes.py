@@ -70,6 +70,7 @@ class Said(msgspec.Struct, array_like=True, frozen=True):
     @ivar connections: of a beat, how many there are.
     @ivar sum: of a beat, the sum over them.
     @ivar complete: of a page, nothing comes after it.
+    @ivar metrics: of a beat, a client of the node is subscribed to the metrics.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Said(msgspec.Struct, array_like=True, frozen=True):
     sum: int = 0
     after: str = ""
     complete: bool = False
+    metrics: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -104,6 +106,7 @@ class _Node:
 
     @ivar number: of its last join or leave that was heard.
     @ivar heard_at: monotonic seconds.
+    @ivar metrics: a client of it is subscribed to the metrics.
     """
 
     heard_at: float
@@ -111,6 +114,7 @@ class _Node:
     sum: int = 0
     number: int = 0
     reading: _Reading | None = None
+    metrics: bool = False
 
 
 class Nodes:
@@ -120,6 +124,7 @@ class Nodes:
     @param announce: tells the clients of this node that a connection has come (C{agent.connected}) or gone
         (C{agent.disconnected}).
     @param gone: called with the name of a node that is gone.
+    @param metrics: returns if a client of this node is subscribed to the metrics.
     """
 
     def __init__(
@@ -129,11 +134,13 @@ class Nodes:
         announce: Callable[[str, Member], object],
         *,
         gone: Callable[[str], object],
+        metrics: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._now = now
         self._announce = announce
         self._gone = gone
+        self._metrics = metrics
         self._own = _Node(now())
         self._others: dict[str, _Node] = {}
         # those that have said goodbye, the last ones
@@ -175,6 +182,13 @@ class Nodes:
         Is an agent connected anywhere?
         """
         return agent in self._agents
+
+    @property
+    def metrics(self) -> bool:
+        """
+        Is a client of another node subscribed to the metrics?
+        """
+        return any(node.metrics for node in self._others.values())
 
     # this node
 
@@ -231,7 +245,8 @@ class Nodes:
         if now >= self._beat_at:
             self._beat_at = now + HEARTBEAT_SECONDS
             own = self._own
-            self._cast(Said("beat", own.number, connections=len(own.members), sum=own.sum))
+            metrics = self._metrics()
+            self._cast(Said("beat", own.number, connections=len(own.members), sum=own.sum, metrics=metrics))
 
     # what other nodes say
 
@@ -264,6 +279,7 @@ class Nodes:
             self._ask(name, node)
         node.heard_at = self._now()
         if said.kind == "beat":
+            node.metrics = said.metrics
             if (said.number, said.connections, said.sum) != (node.number, len(node.members), node.sum):
                 self._ask(name, node)
         elif said.number > node.number:

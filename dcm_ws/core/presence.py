@@ -10,9 +10,10 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.nodes import Member, Nodes, as_event
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus, World
+from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session
-from dcm_ws.protocol.channels import GLOBAL
+from dcm_ws.protocol.channels import GLOBAL, METRICS
 
 
 class Presence:
@@ -25,16 +26,24 @@ class Presence:
     """
 
     def __init__(
-        self, world: World, router: Router, clients: Clients, *, bus: Bus | None, ownership: Ownership
+        self,
+        world: World,
+        router: Router,
+        clients: Clients,
+        *,
+        registry: ChannelRegistry[Session],
+        bus: Bus | None,
+        ownership: Ownership,
     ) -> None:
         self._router = router
         self._connections = clients.connections
         self._shared = clients.shared
         self._elsewhere = clients.elsewhere
         self._ownership = ownership
+        self._registry = registry
         self.nodes: Nodes | None = None
         if bus is not None:
-            self.nodes = Nodes(bus, world.now, self._announce, gone=ownership.gone)
+            self.nodes = Nodes(bus, world.now, self._announce, gone=ownership.gone, metrics=self._metrics_here)
 
     def begin(self, session: Session, agent: str) -> None:
         """
@@ -72,6 +81,15 @@ class Presence:
             self._announce("agent.connected", member)
         else:
             self.nodes.joined(member)
+
+    def wants_metrics(self) -> bool:
+        """
+        Is a client subscribed to the metrics, at any node?
+        """
+        return self._metrics_here() or (self.nodes is not None and self.nodes.metrics)
+
+    def _metrics_here(self) -> bool:
+        return bool(self._registry.members(METRICS.name))
 
     def sweep(self) -> Iterator[None]:
         """

@@ -29,7 +29,8 @@ class Node:
         self.end = air.end(name)
         self.announced: list[tuple[str, str]] = []
         self.gone: list[str] = []
-        self.nodes = Nodes(self.end, clock.seconds, self._announce, gone=self.gone.append)
+        self.metrics = False
+        self.nodes = Nodes(self.end, clock.seconds, self._announce, gone=self.gone.append, metrics=lambda: self.metrics)
 
     def _announce(self, event: str, member: Member) -> None:
         self.announced.append((event.removeprefix("agent."), member.client))
@@ -389,3 +390,31 @@ def test_a_node_stops(clock: Clock, air: Air) -> None:
     one.presence.leave()
     assert len(two.presence.nodes) == 0
     make_core(clock).presence.leave()
+
+
+def test_who_wants_the_metrics(clock: Clock, air: Air) -> None:
+    """
+    The node that leads learns with the next heartbeat that a client of another node is subscribed to them, or is not
+    any more, and when a node is gone.
+    """
+    one, two = cluster(clock, air)
+
+    def beat() -> None:
+        for _ in range(3):
+            clock.advance(1)
+            for core in (one, two):
+                finish(core.hub.sweep())
+
+    assert not one.presence.wants_metrics()
+    client = Client(two)
+    client.say(type="subscribe", channel="metrics")
+    assert two.presence.wants_metrics()
+    beat()
+    assert one.presence.wants_metrics()
+    client.say(type="unsubscribe", channel="metrics")
+    beat()
+    assert not one.presence.wants_metrics() and not two.presence.wants_metrics()
+    client.say(type="subscribe", channel="metrics")
+    beat()
+    two.presence.leave()
+    assert not one.presence.wants_metrics()

@@ -215,3 +215,21 @@ def test_postgresql_restarts(stoppable: PostgresServer) -> None:
             assert heard(client, 4) == [(1, 0), (2, 1), (3, 2), (4, 3)]
         assert stoppable.execute("select name from dcm_ws.node where fenced") == []
     stoppable.execute("drop schema dcm_ws cascade")
+
+
+def test_metrics(schema: PostgresServer) -> None:
+    """
+    The node that leads reads them only if a client of any node is subscribed, and all that are get them.
+    """
+    readers = "select count(*) from pg_stat_activity where application_name = 'dcm-ws metrics'"
+    with cluster(schema, 2, "--metrics-interval", "0.1") as nodes:
+        # one a second
+        until(lambda: nodes[0].stats()["journal"]["flushes"] >= 2)
+        assert schema.execute(readers) == [(0,)]
+        clients = [one.connect() for one in reversed(nodes)]
+        for client in clients:
+            unsubscribe_global(client)
+            ask_past_events(client, type="subscribe", channel="metrics", id="on")
+            while hear(client).get("event") != "metric.update":
+                pass
+        assert schema.execute(readers) == [(1,)]
