@@ -224,16 +224,16 @@ class OwnedAgents(Flushes):
 
     async def _save_given(self) -> None:
         """
-        Write the last states of agents that were given away, in case the other node did not take them.
+        Write the last states of agents that were given away: another node may not have taken them.
         """
-        given, given_back = dict(self.takes.given), self.takes.given_back
-        for page in _pages([claim for agent, claim in given.items() if agent not in given_back]):
+        given = self.takes.given
+        to_nodes, to_nobody = given.unwritten()
+        for page in _pages(to_nodes):
             await self._tables.save(page, (), 0)
-        for page in _pages([claim for agent, claim in given.items() if agent in given_back]):
+        for page in _pages(to_nobody):
             await self._tables.give_back(page)
-        for agent, claim in given.items():
-            if self.takes.given.get(agent) is claim:
-                self.takes.forget_given(agent)
+        for claim in (*to_nodes, *to_nobody):
+            given.written(claim)
 
     def _give_agents_back(self) -> None:
         for agent in self._to_give_back:

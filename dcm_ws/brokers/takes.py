@@ -17,16 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_tables import AgentTables
-from dcm_ws.brokers.handovers import (
-    EMPTY,
-    UNKNOWN,
-    answer_of,
-    folded,
-    read_answer,
-    read_question,
-    read_state,
-    same_answer,
-)
+from dcm_ws.brokers.given_away import GivenAway
+from dcm_ws.brokers.handovers import UNKNOWN, answer_of, folded, read_answer, read_question, read_state
 from dcm_ws.core.agent_states import encode
 from dcm_ws.core.counts import OwnerCounts
 from dcm_ws.core.dead_letters import Listed
@@ -82,8 +74,7 @@ class Takes:
     @param fenced: called when this node may not write any more.
 
     @ivar gens: the agents that this node has, and how often they have been taken.
-    @ivar given: the last states (JSON) of agents that were given away since they were last written, and their numbers.
-    @ivar given_back: those of them that no other node has asked for.
+    @ivar given: those that it had.
     """
 
     def __init__(
@@ -104,8 +95,7 @@ class Takes:
         self._fenced = fenced
         self._ownership: Ownership
         self.gens: dict[str, int] = {}
-        self.given: dict[str, Claim] = {}
-        self.given_back: set[str] = set()
+        self.given = GivenAway()
         self._takes: dict[str, _Take] = {}
         self._wanted: dict[str, _Take] = {}
         self._claims: dict[str, Claim] = {}
@@ -132,8 +122,8 @@ class Takes:
         """
         The log has become another one: this node has no agents, and nobody waits for any.
         """
-        self.given_back.clear()
-        for kept in (self.gens, self.given, self._takes, self._wanted, self._claims):
+        self.given.clear()
+        for kept in (self.gens, self._takes, self._wanted, self._claims):
             kept.clear()
 
     def stop(self) -> None:
@@ -274,11 +264,12 @@ class Takes:
                 self._wanted[agent] = take
             return
         self.forget(agent, one.owner)
+        given = self.given.newest(agent, one.gen)
         if take.only and not take.waiting and one.found is Found.OWNED and str(one.owner) != take.only:
             del self._takes[agent]
-        elif one.found is not Found.OWNED and agent in self.given and self.given[agent].gen >= one.gen - 1:
+        elif one.found is not Found.OWNED and given is not None:
             # it was given away, and the other node could not take it; the database does not have its last state yet
-            self._claims[agent] = Claim(agent, one.gen, self.given[agent].state)
+            self._claims[agent] = Claim(agent, one.gen, given)
         elif one.found is Found.TAKEN:
             self._taken(agent, take, one.gen, one.state.encode(), letters)
         elif one.found is Found.STALE:
@@ -330,7 +321,7 @@ class Takes:
 
     def _taken(self, agent: str, take: _Take, gen: int, state: bytes, letters: list[Listed]) -> None:
         self.gens[agent] = gen
-        self.forget_given(agent)
+        self.given.forget(agent)
         self._ownership.take_over(agent, read_state(agent, state), letters)
         self._done(agent, take)
 
@@ -361,16 +352,7 @@ class Takes:
         """
         gen = self.gens.pop(agent, None)
         if gen is not None:
-            state = self._ownership.give_back(agent)
-            self.given[agent] = Claim(agent, gen, Raw(EMPTY if state is None else encode(state)))
-            self.given_back.add(agent)
-
-    def forget_given(self, agent: str) -> None:
-        """
-        The database has the last state of an agent that was given away, or the agent is here again.
-        """
-        self.given.pop(agent, None)
-        self.given_back.discard(agent)
+            self.given.to_nobody(agent, gen, self._ownership.give_back(agent))
 
     def _offered(self, node: str, message: bytes) -> None:
         self._ownership.offered(message.decode(errors="replace"), node)
@@ -385,16 +367,7 @@ class Takes:
         take = self._takes.get(agent)
         if take is not None and agent not in self.gens:
             return partial(self._give_later, take, node)
-        return self._give_again(agent, asked.gen)
-
-    def _give_again(self, agent: str, gen: int | None) -> bytes:
-        """
-        Several nodes may want an agent at the same time, of which one gets it: all are told the same.
-        """
-        given = self.given.get(agent)
-        if given is None or gen not in (None, given.gen):
-            return UNKNOWN
-        return same_answer(bytes(given.state))
+        return self.given.answer(agent, asked.gen)
 
     def _give_later(self, take: _Take, node: str, answer: Callable[[bytes], object]) -> None:
         take.wanted_by.append((node, answer))
@@ -402,9 +375,8 @@ class Takes:
     def _give(self, agent: str, node: str) -> bytes:
         gen = self.gens.pop(agent, None)
         if gen is None:
-            return self._give_again(agent, None)
+            return self.given.answer(agent, None)
         given = self._ownership.release(agent, node)
         if given.state is not None:
-            # if the other node does not take it after all
-            self.given[agent] = Claim(agent, gen, Raw(encode(given.state)))
+            self.given.to_node(agent, gen, given.state)
         return answer_of(given)
