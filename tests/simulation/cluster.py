@@ -22,6 +22,7 @@ from dcm_ws.core.entries import Draft, Published
 from dcm_ws.core.ids import base36
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.session import Origin
+from dcm_ws.protocol.errors import CloseCode
 from tests.core.living import finish
 from tests.fakes import RecordingPeer, make_core
 from tests.simulation.tables import Database, Tables
@@ -309,6 +310,24 @@ class Cluster:
             if agent.far is not None and agent.far.node is node:
                 agent.far = None
                 agent.is_in = False
+
+    def stop(self, node: Node) -> None:
+        """
+        A node stops in order: its clients are closed, and it ends a moment later.
+        """
+        del self.nodes[node.number]
+        node.core.hub.draining = True
+        for session in list(node.core.clients.sessions):
+            node.core.hub.close(session, CloseCode.RESTART)
+        self.clock.callLater(self.random.uniform(0.0, 0.5), self._end, node)
+
+    def _end(self, node: Node) -> None:
+        def ended(_: object) -> None:
+            node.core.presence.leave()
+            self.database.nodes.pop(node.number, None)
+            node.die()
+
+        node.owned.stopService().addCallback(ended)
 
     # time
 

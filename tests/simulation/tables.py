@@ -205,6 +205,14 @@ class Tables:
             if node == self.node and number <= upto:
                 del database.journal[number]
 
+    async def give_back(self, states: Collection[Claim]) -> None:
+        database = await self._trip("give_back")
+        for one in states:
+            row = database.agents[one.agent]
+            if (row.gen, row.node) == (one.gen, self.node):
+                row.state, row.node, row.gen = bytes(one.state).decode(), None, row.gen + 1
+        await self._wait()
+
     async def own_requests(self, most: int) -> list[Asked]:
         database = await self._trip("own_requests")
         return [

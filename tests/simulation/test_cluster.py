@@ -115,6 +115,37 @@ def test_nodes_crash(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_nodes_are_restarted(seed: int) -> None:
+    """
+    A node that stops in order gives its agents back: nothing is lost, and nothing that was acknowledged comes again.
+    """
+    cluster = crowded(seed)
+    random = cluster.random
+    for agent, case in course(cluster, 150, 6):
+        match case:
+            case 0:
+                cluster.connect(agent)
+            case 1:
+                cluster.leave(agent)
+            case 2 if random.random() < 0.5:
+                cluster.add_node()
+                cluster.stop(next(iter(cluster.nodes.values())))
+            case 3:
+                for other in cluster.agents.values():
+                    if other.far is None:
+                        cluster.connect(other)
+            case _:
+                cluster.publish(random.choice(CHANNELS))
+    cluster.settle()
+    assert cluster.database.statements["give_back"] > 5
+    assert set(cluster.closed) <= {CloseCode.RESTART}
+    cluster.check(lately=0.2)
+    cluster.check_presence()
+    for name, owners in cluster.owners():
+        assert len(owners) == 1, name
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_bus_loses_messages(seed: int) -> None:
     """
     Without an answer, an agent is taken with what the database has of it.
