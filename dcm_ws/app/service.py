@@ -158,7 +158,8 @@ class DCMService(MultiService):
         await self._endpoints.close()
         if self.running:
             _log.info("draining {n} clients", n=len(self._clients.sessions))
-            self.hub.drain()
+            # the other nodes have the same log, and closing may take long
+            self.hub.drain(accept=self._settings.cluster)
             self._port.drop()
             self._admin_port.drop()
             await self._close_clients()

@@ -400,12 +400,14 @@ class Hub:
                 self._giving_up.give_up(client, event, deliveries, "attempts")
             yield
 
-    def drain(self) -> None:
+    def drain(self, *, accept: bool = False) -> None:
         """
-        Notify the subscribers of C{global} that the service is about to stop.
+        Notify the subscribers of C{global} that the service is about to close them.
+
+        @param accept: accept what they publish until they are closed; otherwise nothing is accepted any more.
         """
         self.draining = True
-        self._router.draining = True
+        self._router.draining = not accept
         self._router.announce(GLOBAL, "system.info", {"component": "server", "state": "draining"})
 
 

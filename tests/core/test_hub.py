@@ -384,6 +384,19 @@ def test_draining_is_told(core: Core) -> None:
     assert event["data"] == {"component": "server", "state": "draining"}
 
 
+def test_publishing_while_it_drains(core: Core) -> None:
+    """
+    Where other nodes have the same log, clients may publish until they are closed.
+    """
+    client = joined(core)
+    core.hub.drain(accept=True)
+    client.peer.take()
+    message = {"type": "publish", "channel": "topics/t", "event": "task.created", "data": 1, "id": 1}
+    assert client.say(**message)[-1]["type"] == "ack"
+    core.hub.drain()
+    assert client.say(**message)[-1]["code"] == "NOT_AVAILABLE"
+
+
 def test_one_broken_client_does_not_end_a_sweep(clock: Clock, core: Core) -> None:
     """
     Where a client cannot be looked after, the others are with the next sweep.

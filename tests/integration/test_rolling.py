@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.integration.clients import Client, ask_past_events, close_of, hear, unsubscribe_global
 from tests.integration.databases import PostgresServer
@@ -95,3 +96,29 @@ def test_who_is_in_a_hurry(nodes: list[Service]) -> None:
     assert stubborn.close_code() == 1012
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_publishing_while_it_closes_its_clients(schema: PostgresServer) -> None:
+    """
+    Clients that are not closed yet may publish, and what is acknowledged is in the log.
+    """
+    with cluster(schema, 2, "--drain", LONG) as (one, two):
+        # so that it takes some seconds to close all of them
+        for _ in range(300):
+            one.connect_raw()
+        clients = [agent(one, f"a{number}") for number in range(20)]
+        reader = agent(two, "reader")
+        one.process.send_signal(signal.SIGTERM)
+        one.read_log_until("draining")
+        published = []
+        for number, client in enumerate(clients):
+            try:
+                ask_past_events(client, type="publish", channel="topics/t", event=TASK, data=number, id="p")
+            except ConnectionClosed:
+                continue
+            published.append(number)
+        assert published
+        assert one.process.wait(timeout=30) == 0
+        arrived = set()
+        while not arrived.issuperset(published):
+            arrived.add(task(reader))
