@@ -149,7 +149,8 @@ class Fields:
     workers: int = setting(
         1,
         Workers(),
-        "number of processes that serve clients, or `auto` for one per core; more than one need the durable log",
+        "number of processes that serve clients, or `auto` for one per core that the service may use; with more than one,"
+        " the database needs the durable log",
         see="[Workers](workers.md)",
     )
     production: bool = setting(
@@ -211,36 +212,36 @@ class Fields:
     nats: tuple[str, ...] = setting(
         (),
         Several(judge=read_urls),
-        "URL of a NATS server that carries messages between the nodes of a cluster, such as `nats://host:4222`, or"
-        " `tls://host:4222` for TLS; the URL may have a `token@` or `user:password@`; implies `--cluster`; without this"
-        " option, PostgreSQL carries them",
+        "URL of a NATS server over which the nodes of a cluster send each other messages, such as `nats://host:4222`, or"
+        " `tls://host:4222` with TLS; a token or a password is written `token@host` or `user:password@host`; implies"
+        " `--cluster`; without this option, the nodes use PostgreSQL",
         secret=True,
         heading="Cluster",
     )
     nats_ca: Path | None = setting(
         None,
         PATH,
-        "a file with the certificates of the authorities whose NATS servers are trusted",
+        "a file with the certificates of the authorities that may sign the certificates of NATS servers",
         otherwise="those of the system",
     )
     nats_creds: Path | None = setting(
         None,
         PATH,
-        "a file of `nsc` with the JWT and the key of a NATS user; read again for each connection",
+        "a credentials file, as `nsc` writes it, with the JWT and the key of a NATS user; read again for each connection",
         holds_secret=True,
     )
     nats_nkey: Path | None = setting(
         None,
         PATH,
-        "a file with the seed of the nkey of a NATS user; read again for each connection",
+        "a file with the seed of a NATS user's nkey; read again for each connection",
         holds_secret=True,
     )
-    nats_prefix: str = setting("dcm-ws", Subject(), "the first part of all NATS subjects")
+    nats_prefix: str = setting("dcm-ws", Subject(), "first part of all NATS subjects that the nodes use")
     max_bus_waiting: int = setting(
         8 << 20,
         BYTES,
-        "maximum size of the messages to other nodes that cannot be sent yet; beyond it, the topics that have most lose"
-        " their oldest",
+        "maximum size of the messages to other nodes that cannot be sent yet; beyond it, the oldest are dropped, of the"
+        " topics that have most",
     )
 
     log_level: str = setting(
@@ -420,12 +421,12 @@ class Fields:
     cluster: bool = setting(
         False,
         FLAG,
-        "share the database with other nodes: any number of services that are started with this option on one database"
-        " are one service to their clients; needs the durable log",
+        "run as a node of a cluster: all services with this option on one database serve clients together; the database"
+        " needs the durable log",
         see="[Several nodes](cluster.md)",
     )
     node_name: str | None = setting(
-        None, TEXT, "the name of this node, as `dcm-ws nodes` and logs show it", otherwise="host name and port"
+        None, TEXT, "name of this node in `dcm-ws nodes` and in logs", otherwise="host name and port"
     )
     log_keep: float = setting(86_400.0, SECONDS, "time for which an event stays in the log")
     log_max_bytes: int | None = setting(

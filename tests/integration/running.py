@@ -15,7 +15,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,27 @@ class Service:
     """
     dcm-ws as its users run it.
 
+    @param program: starts the service in the foreground, and takes its options.
+
     @ivar port: what it listens on.
     @ivar secret: what its tokens are signed with, if the environment says so.
     """
 
-    def __init__(self, *options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> None:
+    def __init__(
+        self,
+        *options: str,
+        env: dict[str, str] | None = None,
+        wait: str = "] ready",
+        program: Sequence[str] = (*TWISTD, "-n", "--pidfile=", "dcm-ws"),
+    ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "WS_"))}
-        listen = [] if any(option.startswith("--listen") for option in options) else ["--ws-port", "0"]
+        elsewhere = "WS_PORT" in (env or {}) or any(option.startswith("--listen") for option in options)
+        listen = [] if elsewhere else ["--ws-port", "0"]
         self.log = ""
         self.secret = (env or {}).get("WS_AUTH_SECRET", DEVELOPMENT_SECRET)
         self._clients = contextlib.ExitStack()
         self.process = subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", "dcm-ws", *listen, *options],
+            [*program, *listen, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
