@@ -81,12 +81,15 @@ class Balancer:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def connect(self, agent: str, **headers: str) -> Client:
+    def connect(self, agent: str, source: str = "127.0.0.9") -> Client:
         """
         An agent that the service has accepted.
+
+        @param source: an address of this machine, from which it connects.
         """
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE, source_address=(source, 0))
         url = f"ws://127.0.0.1:{self.port}/?token={make_token(agent)}"
-        opening = connect(url, create_connection=Client, additional_headers=headers, open_timeout=PATIENCE)
+        opening = connect(url, sock=plain, create_connection=Client, open_timeout=PATIENCE)
         client = self._clients.enter_context(opening)
         assert isinstance(client, Client)
         client.connected = json.loads(client.recv(timeout=PATIENCE))
