@@ -91,14 +91,26 @@ class Containers:
         program, *options = json.loads(argument("ENTRYPOINT"))
         return [str(SCRIPTS / program), *options]
 
-    def healthcheck(self, name: str) -> int:
+    def is_healthy(self, name: str) -> bool:
         """
-        The exit status of the health check of the image.
+        What the health check of the image says.
         """
         _, _, command = argument("HEALTHCHECK").partition("CMD ")
-        program, *arguments = json.loads(command)
+        return self._check(name, json.loads(command))
+
+    def is_ready(self, name: str) -> bool:
+        """
+        What the health check of the Compose file says.
+        """
+        cmd, *command = SERVICES[name]["healthcheck"]["test"]
+        assert cmd == "CMD"
+        return self._check(name, command)
+
+    def _check(self, name: str, command: list[str]) -> bool:
+        program, *arguments = command
         assert program == "python"
-        return subprocess.run([sys.executable, *arguments], env=self.variables(name), capture_output=True).returncode
+        done = subprocess.run([sys.executable, *arguments], env=self.variables(name), capture_output=True)
+        return done.returncode == 0
 
     def clients(self) -> dict[str, int]:
         """
@@ -193,7 +205,7 @@ def test_node_without_the_database(containers: Containers, front: Balancer) -> N
     containers.running.pop("node3").stop(signal.SIGKILL)
     away = containers.start("node3", wait="listening on", DB_PORT="1")
     until(lambda: away.get("/readyz")[0] == 503)
-    assert containers.healthcheck("node3") == 0
+    assert containers.is_healthy("node3") and not containers.is_ready("node3")
     # the check of the load balancer, once it has come
     until(lambda: front.status("/readyz") == 200)
     for number in range(9):
@@ -201,8 +213,9 @@ def test_node_without_the_database(containers: Containers, front: Balancer) -> N
     until(lambda: sum(containers.clients().values()) == 9)
     assert containers.clients()["node3"] == 0
     away.stop(signal.SIGKILL)
-    assert containers.healthcheck("node3") != 0
+    assert not containers.is_healthy("node3") and not containers.is_ready("node3")
     containers.start("node3")
+    assert containers.is_healthy("node3") and containers.is_ready("node3")
 
     def has_clients() -> bool:
         front.connect("late")
