@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.supervisor import GRACE
 from dcm_ws.http.addresses import TrustedProxies
 from tests.contrib.files import CONTRIB, argument, compose, options_of, own_services, read, seconds
@@ -101,7 +102,9 @@ def test_time_to_stop(file: dict[str, Any], environment: dict[str, str]) -> None
     A node is not killed before it has sent its clients away, also if it has workers.
     """
     settings, _ = read(file["services"]["node1"]["command"], environment)
-    assert seconds(file["services"]["node1"]["stop_grace_period"]) > settings.drain + GRACE
+    assert seconds(file["services"]["node1"]["stop_grace_period"]) > drain_delay(settings) + settings.drain + GRACE
+    # two checks of HAProxy
+    assert drain_delay(settings) >= 2 and "check inter 1s fall 2 " in HAPROXY
 
 
 def test_secrets_are_elsewhere(file: dict[str, Any]) -> None:

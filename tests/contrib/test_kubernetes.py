@@ -12,6 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.supervisor import GRACE
 from dcm_ws.version import VERSION
 from tests.contrib.files import CONTRIB, SCRIPTS, argument, manifests, options_of, read
@@ -129,9 +130,10 @@ def test_time_to_stop(tmp_path: Path) -> None:
     A pod is not killed before its node has sent its clients away, also if it has workers.
     """
     settings, _ = read(settings_file(tmp_path)[0], environment(NODE))
-    program, before = NODE["lifecycle"]["preStop"]["exec"]["command"]
-    assert program == "sleep"
-    assert POD["terminationGracePeriodSeconds"] > float(before) + settings.drain + GRACE
+    assert POD["terminationGracePeriodSeconds"] > drain_delay(settings) + settings.drain + GRACE
+    # its readiness has failed by then, and the Service does not have it any more
+    probe = NODE["readinessProbe"]
+    assert drain_delay(settings) > probe["periodSeconds"] * probe["failureThreshold"]
 
 
 @pytest.mark.parametrize("pod", PODS)
