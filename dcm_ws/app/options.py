@@ -149,8 +149,8 @@ class Fields:
     workers: int = setting(
         1,
         Workers(),
-        "number of processes that serve clients, or `auto` for one per core that the service may use; with more than one,"
-        " the database needs the durable log",
+        "number of processes that serve clients, or `auto` for one per core that the service may use; with more than"
+        " one, the database needs the durable log",
         see="[Workers](workers.md)",
     )
     production: bool = setting(
@@ -212,8 +212,8 @@ class Fields:
     nats: tuple[str, ...] = setting(
         (),
         Several(judge=read_urls),
-        "URL of a NATS server over which the nodes of a cluster send each other messages, such as `nats://host:4222`, or"
-        " `tls://host:4222` with TLS; a token or a password is written `token@host` or `user:password@host`; implies"
+        "URL of a NATS server over which the nodes of a cluster send each other messages, such as `nats://host:4222`,"
+        " or `tls://host:4222` with TLS; a token or a password is written `token@host` or `user:password@host`; implies"
         " `--cluster`; without this option, the nodes use PostgreSQL",
         secret=True,
         heading="Cluster",
@@ -227,7 +227,8 @@ class Fields:
     nats_creds: Path | None = setting(
         None,
         PATH,
-        "a credentials file, as `nsc` writes it, with the JWT and the key of a NATS user; read again for each connection",
+        "a credentials file, as `nsc` writes it, with the JWT and the key of a NATS user; read again for each"
+        " connection",
         holds_secret=True,
     )
     nats_nkey: Path | None = setting(
