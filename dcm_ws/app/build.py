@@ -242,6 +242,7 @@ def _make_log(base: _Base, counts: Counts, channels: Channels) -> MemoryLog | Po
         keep=settings.log_keep,
         max_bytes=log_bytes(settings, durable=True),
         crowded=counts.limits.max_recent_events.add_of,
+        shares=settings.cluster,
     )
 
 

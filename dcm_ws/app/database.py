@@ -145,7 +145,7 @@ class Database(MultiService):
         )
         election: Election = Alone()
         if membership is not None:
-            election = Follower(log, batches, upkeep, membership, lag)
+            election = Follower(log, batches, upkeep, membership, lag, random.random)
         numberer = Numberer(
             reactor,
             self.place,

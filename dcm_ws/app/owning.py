@@ -50,6 +50,7 @@ class NodeAgents:
             bus,
             counts,
             leads=lambda: self._database.leads,
+            reach=log.reach,
             fenced=self._has_lost_right,
             now=world.now,
             wall_ms=world.wall_ms,

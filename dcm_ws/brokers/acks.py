@@ -1,5 +1,5 @@
 """
-What connections acknowledge whose agents were taken by other nodes meanwhile.
+What connections acknowledge whose agents have connections at several nodes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _decode = msgspec.json.Decoder(list[_Ack]).decode
 
 class Acks:
     """
-    Tells the other nodes, of which one has the agent.
+    Tells the other nodes, of which one has the agent, and others may have connections of it.
     """
 
     def __init__(self, reactor: Any, bus: Bus, takes: Takes) -> None:
@@ -74,5 +74,5 @@ class Acks:
             # of another version
             return
         for one in acks:
-            if one.agent in self._takes.gens:
+            if one.agent in self._takes.gens or self._ownership.is_connected(one.agent):
                 self._ownership.acknowledged(one.agent, one.event_id, one.pos)

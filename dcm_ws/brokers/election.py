@@ -27,6 +27,16 @@ LOCK_SECONDS = 0.1
 Seconds between two tries to get a lock.  To wait in SQL would hold back VACUUM.
 """
 
+LOOKS = 100
+"""
+Looks a second that all nodes of a cluster make together while nothing happens, if there are more than ten.
+"""
+
+LOOK_SECONDS_MOST = 1.0
+"""
+Seconds between two looks of a node, at most, on an average.
+"""
+
 LOCK = "select pg_catalog.pg_try_advisory_lock(1684237687, %s)"
 LOCK_SHARED = "select pg_catalog.pg_try_advisory_lock_shared(1684237687, %s)"
 UNLOCK = "select pg_catalog.pg_advisory_unlock(1684237687, %s)"
@@ -109,6 +119,18 @@ class Alone:
 
     def is_outdated(self) -> None:
         pass
+
+
+def look_seconds(nodes: int, random: float) -> float:
+    """
+    Seconds until a node that does not lead looks again, if nothing happens.  The more nodes there are, the less often
+    each of them looks.  They do so at random times, so that one of them soon finds out that nobody leads, although a
+    notification wakes all of them at the same time.
+
+    @param random: from 0 to 1.
+    """
+    seconds = min(nodes / LOOKS, LOOK_SECONDS_MOST)
+    return LOCK_SECONDS if seconds <= LOCK_SECONDS else 2 * seconds * random
 
 
 async def share(session: DatabaseConnection, naps: Naps, change_to: ChangeTo) -> None:

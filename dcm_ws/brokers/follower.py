@@ -7,13 +7,14 @@ Nothing that the leader says is needed for that: notifications only make the nex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
 from twisted.logger import Logger
 
 from dcm_ws.brokers.batches import Batches
-from dcm_ws.brokers.election import LOCK_SECONDS, ChangeTo, share
+from dcm_ws.brokers.election import LOCK_SECONDS, ChangeTo, look_seconds, share
 from dcm_ws.brokers.lag import Lag
 from dcm_ws.brokers.log_rows import Row, keys_to_json, to_json
 from dcm_ws.brokers.membership import Membership
@@ -45,6 +46,7 @@ class Follower:
     @param log: receives the events.
     @param batches: what clients publish here.
     @param upkeep: knows what is kept.
+    @param random: returns a number from 0 to 1.
     """
 
     shares = True
@@ -56,12 +58,14 @@ class Follower:
         upkeep: Upkeep,
         membership: Membership,
         lag: Lag,
+        random: Callable[[], float],
     ) -> None:
         self._log = log
         self._batches = batches
         self._upkeep = upkeep
         self._membership = membership
         self._lag = lag
+        self._random = random
         # what was published with keys and has no answer yet: by id
         self._keyed: dict[str, Waiting] = {}
 
@@ -104,7 +108,7 @@ class Follower:
             elif self._keyed:
                 await self._answer_again(session)
             if len(rows) < ROWS and not self._batches.has_waiting:
-                await naps.sleep(LOCK_SECONDS)
+                await naps.sleep(look_seconds(self._membership.count, self._random()))
         raise DatabaseUnavailableError("the service stops")
 
     async def lead(self, session: DatabaseConnection) -> None:
@@ -126,6 +130,7 @@ class Follower:
     async def _look(self, session: DatabaseConnection, most: int) -> tuple[bool, str, int, list[Row]]:
         with deadline(session, _STEP_SECONDS):
             found = await session.runQuery(_LOOK, {"after": self._log.fetched, "most": most, "bytes": ROWS_BYTES})
+        self._log.looked()
         leads, epoch, head = found[0][:3]
         return leads, epoch, head, [Row(*one[3:]) for one in found if one[3] is not None]
 

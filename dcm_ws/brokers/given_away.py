@@ -53,10 +53,10 @@ class GivenAway:
         """
         The state of an agent that nobody else has taken since; None if the database may have a newer one.
 
-        @param gen: the number that it has in the database, or would have if this node had taken it again.
+        @param gen: the number that it has in the database; or had, if this node has just taken it.
         """
         claim = self._claims.get(agent)
-        return None if claim is None or claim.gen < gen - 1 else claim.state
+        return None if claim is None or claim.gen != gen else claim.state
 
     def answer(self, agent: str, gen: int | None) -> bytes:
         """

@@ -15,13 +15,18 @@ from twisted.logger import Logger
 from dcm_ws.core.agent_states import AgentState, AgentStates, decode_state, encode
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.ownership import Given
-from dcm_ws.postgres.agent_owners import Gen, Seen
+from dcm_ws.postgres.agent_owners import Seen
 
 _log = Logger(namespace="dcm_ws.owners")
 
 UNKNOWN = b"null"
 """
 The answer of a node that does not have the agent.
+"""
+
+KEPT = b'"kept"'
+"""
+The answer of a node that keeps the agent, because a client of it is there, and no client waits at the other node.
 """
 
 EMPTY = b"{}"
@@ -32,22 +37,35 @@ The state of an agent of which nothing is known.
 _LETTERS_BYTES = 256 << 10
 
 
+class Question(msgspec.Struct, omit_defaults=True):
+    """
+    What a node asks that wants an agent.
+
+    @ivar gen: how often it had been taken when its row was read.
+    @ivar idle: no client waits for it.
+    """
+
+    agent: str
+    gen: int
+    idle: bool = False
+
+
 class _Given(msgspec.Struct):
     state: AgentState | None = None
     letters: list[Raw] = []
 
 
-_decode_gen = msgspec.json.Decoder(Gen).decode
+_decode_question = msgspec.json.Decoder(Question).decode
 _decode_letter = msgspec.json.Decoder(Listed).decode
 _decode_given = msgspec.json.Decoder(_Given).decode
 
 
-def read_question(message: bytes) -> Gen | None:
+def read_question(message: bytes) -> Question | None:
     """
-    Which agent is wanted, and how often it had been taken when its row was read; None if that cannot be read.
+    Which agent is wanted; None if that cannot be read.
     """
     try:
-        return _decode_gen(message)
+        return _decode_question(message)
     except msgspec.DecodeError:
         # of another version
         return None
@@ -75,7 +93,7 @@ def read_answer(answer: bytes | None) -> Given | None:
     """
     What another node has given away; None if it gave nothing.
     """
-    if answer is None or answer == UNKNOWN:
+    if answer is None or answer in (UNKNOWN, KEPT):
         return None
     try:
         given = _decode_given(answer)

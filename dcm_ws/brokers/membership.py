@@ -37,6 +37,7 @@ class Membership:
     @param now: monotonic seconds.
 
     @ivar node: the id of its row; None before it has one, and when that is fenced.
+    @ivar count: how many nodes there are, itself included, as far as is known.
     @ivar draining: it is about to stop.
     @ivar joined: called with the id, and the name of the cluster, when it has joined.
     @ivar fenced: called when it may not write any more under its former id.
@@ -51,6 +52,7 @@ class Membership:
         self._due = 0.0
         self._led_since = 0.0
         self.node: int | None = None
+        self.count = 1
         self.draining = False
         self.joined: Callable[[int, str], object] = _nothing
         self.fenced: Callable[[], object] = _nothing
@@ -77,8 +79,9 @@ class Membership:
         self._due = now + BEAT_SECONDS
         node = self.node
         if node is not None:
-            here = await nodes.beat(session, node, leader=leads, draining=self.draining, figures=self._figures())
-            if here:
+            count = await nodes.beat(session, node, leader=leads, draining=self.draining, figures=self._figures())
+            if count:
+                self.count = count
                 if leads and now - self._led_since >= UNSEEN_SECONDS:
                     for other, name in await nodes.fence(session, node, UNSEEN_SECONDS):
                         _log.warn("node {node} ({name}) is gone: nothing was heard of it", node=other, name=name)

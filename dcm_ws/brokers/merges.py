@@ -103,7 +103,7 @@ class Merges:
                 self._ownership.merge(agent, places)
                 done(_YES)
             elif owner is None:
-                self._takes.take(agent, partial(self._taken, agent))
+                self._takes.take(agent, partial(self._taken, agent), lambda: True)
             else:
                 message = msgspec.json.encode(_Rest(agent, places))
                 self._bus.ask(str(owner), TOPIC, message, _ANSWER_SECONDS, done)

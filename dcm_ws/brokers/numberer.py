@@ -429,6 +429,7 @@ class Numberer(Service):
         log, before = self._log, self._head
         self._head, self._snapshot = placed.head, placed.snapshot
         self._counts.numbered += placed.head - before
+        log.looked()
         if log.state is not LogState.UP:
             self._change_to(LogState.UP)
         for number, (pos, event_id) in placed.again.items():

@@ -44,6 +44,7 @@ Seconds within which agents that are to be given back are collected, to be writt
 
 _FOLDS_A_FLUSH = 16
 _EXPIRED_AT_ONCE = 1000
+_ADOPT_FLUSHES = 10
 
 
 class Keep(NamedTuple):
@@ -62,6 +63,7 @@ class OwnedAgents(Flushes):
     @param takes: the tables, on a connection that is only used to take agents: clients wait for it.
     @param tables: the same tables, on a connection of its own.
     @param leads: returns if this node is the leader.
+    @param reach: as in L{Log<dcm_ws.core.ports.Log>}.
     @param fenced: called when this node may not write any more.
     """
 
@@ -74,6 +76,7 @@ class OwnedAgents(Flushes):
         counts: Counts,
         *,
         leads: Callable[[], bool],
+        reach: Callable[[int, Callable[[bool], object]], object],
         fenced: Callable[[], object],
         now: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -85,12 +88,13 @@ class OwnedAgents(Flushes):
         self._leads = leads
         self._fenced = fenced
         self._keep = keep
-        self.takes = Takes(reactor, takes, bus, counts.owners, now=now, fenced=fenced)
+        self.takes = Takes(reactor, takes, bus, counts.owners, now=now, reach=reach, fenced=fenced)
         self.merges = Merges(tables, bus, self.takes)
         self.acks = Acks(reactor, bus, self.takes)
         self._ownership: Ownership
         self._hub: Hub
         self._is_open = False
+        self._flushes = 0
         self._to_give_back: dict[str, None] = {}
         self._hurry: Any = None
 
@@ -121,14 +125,14 @@ class OwnedAgents(Flushes):
             pass
         self._is_open = True
 
-    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+    def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
         """
         See L{Owners<dcm_ws.core.ports.Owners>}, here and for the other methods.
         """
-        self.takes.take(agent, ready)
+        self.takes.take(agent, ready, waits)
 
-    def adopt(self, agents: Sequence[str], node: str) -> None:
-        self.takes.adopt(agents, node)
+    def adopt(self, agents: Sequence[str]) -> None:
+        self.takes.adopt(agents)
 
     def offer(self, agent: str) -> None:
         self.takes.offer(agent)
@@ -183,6 +187,10 @@ class OwnedAgents(Flushes):
             await self._tables.own_done(redriven)
         await self._save_given()
         await self.merges.send()
+        self._flushes += 1
+        if self._flushes % _ADOPT_FLUSHES == 0:
+            # what nodes offer may have been lost on its way
+            self._ownership.adopt_all()
         if self._leads():
             await self._look_after_others()
 

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.logger import Logger
 
+from dcm_ws.brokers.awaited import Awaited
 from dcm_ws.brokers.log_rows import LogRows, Row
 from dcm_ws.core.counts import EngineCounts
 from dcm_ws.core.entries import Draft, Entry, Page, Published
@@ -94,6 +95,7 @@ class PostgresLog:
     @param keep: seconds for which an event is kept.
     @param max_bytes: bytes of the log in the database.
     @param crowded: as in L{MemoryLog}, for a log in memory.
+    @param shares: other nodes read the log, too, and may be further.
 
     @ivar reader: reads the log in the database.
     @ivar wake: called when something waits to be logged.
@@ -110,11 +112,12 @@ class PostgresLog:
         queue: PublishQueue,
         counts: EngineCounts,
         *,
-        later: Callable[[float, Callable[[], object]], object],
+        later: Callable[..., object],
         now: Callable[[], float],
         keep: float,
         max_bytes: int,
         crowded: Callable[[str, int], object],
+        shares: bool = False,
     ) -> None:
         self.epoch = tail.epoch
         self.first = 1
@@ -143,6 +146,8 @@ class PostgresLog:
         self._timing = False
         self.last: tuple[int, str] = (0, "")
         self._kept = Kept()
+        self._shares = shares
+        self._awaited = Awaited(later, lambda: self.head)
 
     # what the core asks
 
@@ -194,6 +199,16 @@ class PostgresLog:
         if self.in_memory:
             return self._tail.complete(after, channels)
         return all(max(after, since) >= self.first - 1 for since in channels.values())
+
+    def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
+        """
+        Wait until the head is at a position.
+        """
+        if self._shares and pos > self.head:
+            self._awaited.add(pos, ready)
+            self.wake()
+        else:
+            ready(True)
 
     def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
         """
@@ -358,6 +373,12 @@ class PostgresLog:
         """
         return bool(self._placed)
 
+    def looked(self) -> None:
+        """
+        The database has said what is in the log.
+        """
+        self._awaited.looked()
+
     def place(self, rows: Sequence[Row], published: Sequence[tuple[int, Draft]]) -> None:
         """
         A step has given positions to events of others, and after them to those that were published here.
@@ -422,6 +443,8 @@ class PostgresLog:
             if count % _SLICE_CHECK == 0 and self._now() >= until:
                 break
         self._delivering = bool(placed)
+        if self._awaited:
+            self._awaited.read()
         if placed:
             self._later(0, self._deliver_on)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -18,13 +18,13 @@ from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_tables import AgentTables
 from dcm_ws.brokers.given_away import GivenAway
-from dcm_ws.brokers.handovers import UNKNOWN, answer_of, folded, read_answer, read_question, read_state
+from dcm_ws.brokers.handovers import KEPT, UNKNOWN, Question, answer_of, folded, read_answer, read_question, read_state
 from dcm_ws.core.agent_states import encode
 from dcm_ws.core.counts import OwnerCounts
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import AnswerLater, Bus, OwnersReport
-from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Gen, Seen, Wanted
+from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Seen, Wanted
 from dcm_ws.postgres.connection import DatabaseError, one_line
 
 _log = Logger(namespace="dcm_ws.owners")
@@ -45,32 +45,53 @@ ORPHANS = "orphan"
 _BATCH = 1000
 _RETRY_SECONDS = 0.1
 _EXPIRE_SECONDS = 0.1
+_ADOPT_SECONDS = 2.0
+
+
+class _Waiter(NamedTuple):
+    """
+    Someone who waits for an agent: the parameters of L{Takes.take}.
+    """
+
+    ready: Callable[[bool], object]
+    waits: Callable[[], bool]
 
 
 @dataclass(slots=True)
 class _Take:
     """
-    An agent that clients wait for.
+    An agent that clients wait for, or that has connections here.
 
     @ivar until: how long they do (monotonic seconds).
     @ivar forced: the node that has it has not answered.
     @ivar letters: what that node says of its dead letters, beyond what the database has.
-    @ivar only: nobody waits yet, and it is taken only from this node.
+    @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
+    @ivar sleeps: nobody waits yet, and the node that has it did not answer.
     @ivar wanted_by: other nodes that have asked for it meanwhile.
     """
 
     until: float
-    waiting: list[Callable[[bool], object]] = field(default_factory=list)
+    waiting: list[_Waiter] = field(default_factory=list)
     forced: bool = False
-    only: str = ""
+    adopts: bool = False
+    sleeps: bool = False
     letters: list[Listed] = field(default_factory=list)
     wanted_by: list[tuple[str, Callable[[bytes], object]]] = field(default_factory=list)
+
+    @property
+    def has_clients(self) -> bool:
+        return any(one.waits() for one in self.waiting)
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.adopts or self.has_clients
 
 
 class Takes:
     """
     The agents that this node has, and those that it is about to have.
 
+    @param reach: as in L{Log<dcm_ws.core.ports.Log>}.
     @param fenced: called when this node may not write any more.
 
     @ivar gens: the agents that this node has, and how often they have been taken.
@@ -85,6 +106,7 @@ class Takes:
         counts: OwnerCounts,
         *,
         now: Callable[[], float],
+        reach: Callable[[int, Callable[[bool], object]], object],
         fenced: Callable[[], object],
     ) -> None:
         self._reactor = reactor
@@ -92,6 +114,7 @@ class Takes:
         self._bus = bus
         self._counts = counts
         self._now = now
+        self._reach = reach
         self._fenced = fenced
         self._ownership: Ownership
         self.gens: dict[str, int] = {}
@@ -135,7 +158,7 @@ class Takes:
             kept.clear()
         self._tables.close()
 
-    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+    def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
         """
         See L{Owners<dcm_ws.core.ports.Owners>}.
         """
@@ -145,17 +168,27 @@ class Takes:
             self._start()
         if not take.waiting:
             take.until = self._now() + TAKE_SECONDS
-        take.waiting.append(ready)
+        take.waiting.append(_Waiter(ready, waits))
+        self._wake(agent, take)
         if self._timer is None:
             self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
 
-    def adopt(self, agents: Collection[str], node: str) -> None:
+    def _wake(self, agent: str, take: _Take) -> None:
+        if take.sleeps and self._takes.get(agent) is take:
+            take.sleeps = False
+            if take.has_clients or self._ownership.is_connected(agent):
+                self._wanted[agent] = take
+                self._start()
+            else:
+                self._drop(agent, take)
+
+    def adopt(self, agents: Collection[str]) -> None:
         """
         See L{Owners<dcm_ws.core.ports.Owners>}, here and for L{offer}.
         """
         for agent in agents:
             if agent not in self._takes:
-                self._takes[agent] = self._wanted[agent] = _Take(0.0, only=node)
+                self._takes[agent] = self._wanted[agent] = _Take(0.0, adopts=True)
         self._start()
 
     def offer(self, agent: str) -> None:
@@ -173,9 +206,9 @@ class Takes:
 
     def _answer(self, take: _Take, *, is_here: bool) -> None:
         waiting, take.waiting = take.waiting, []
-        for ready in waiting:
+        for one in waiting:
             try:
-                ready(is_here)
+                one.ready(is_here)
             except Exception:
                 _log.failure("a client could not be told that its agent is here")
 
@@ -207,7 +240,7 @@ class Takes:
                 doing = {agent: self._takes[agent] for agent in claims if agent in self._takes}
                 if claims:
                     await self._claim(claims)
-                doing = {agent: self._wanted.pop(agent) for agent in list(self._wanted)[:_BATCH]}
+                doing = self._next()
                 if doing:
                     await self._look(doing)
                 doing = {}
@@ -225,6 +258,16 @@ class Takes:
                 _log.warn("agents cannot be taken now: {reason}", reason=one_line(error))
             self._failing = True
 
+    def _next(self) -> dict[str, _Take]:
+        """
+        The agents to look for, without those for which nobody waits any more.
+        """
+        wanted = {agent: self._wanted.pop(agent) for agent in list(self._wanted)[:_BATCH]}
+        for agent, take in wanted.items():
+            if not take.is_wanted:
+                self._drop(agent, take)
+        return {agent: take for agent, take in wanted.items() if take.is_wanted}
+
     def _again(self, takes: Mapping[str, _Take]) -> None:
         """
         Look for agents again, as far as somebody still waits for them.
@@ -232,10 +275,19 @@ class Takes:
         for agent, take in takes.items():
             if self._takes.get(agent) is not take:
                 continue
-            if take.waiting or take.only:
+            if take.is_wanted:
                 self._wanted[agent] = take
             else:
-                del self._takes[agent]
+                self._drop(agent, take)
+
+    def _drop(self, agent: str, take: _Take) -> None:
+        """
+        Nobody waits for an agent any more.
+        """
+        del self._takes[agent]
+        self._answer(take, is_here=False)
+        for _, answer in take.wanted_by:
+            answer(self.given.answer(agent, None))
 
     async def _look(self, takes: Mapping[str, _Take]) -> None:
         wanted = [Wanted(agent, self.gens.get(agent), take.forced) for agent, take in takes.items()]
@@ -264,9 +316,10 @@ class Takes:
                 self._wanted[agent] = take
             return
         self.forget(agent, one.owner)
-        given = self.given.newest(agent, one.gen)
-        if take.only and not take.waiting and one.found is Found.OWNED and str(one.owner) != take.only:
-            del self._takes[agent]
+        given = self.given.newest(agent, one.gen - (one.found is Found.TAKEN))
+        if one.found is Found.OWNED and not take.is_wanted:
+            # its client has gone: it may be at that node now
+            self._drop(agent, take)
         elif one.found is not Found.OWNED and given is not None:
             # it was given away, and the other node could not take it; the database does not have its last state yet
             self._claims[agent] = Claim(agent, one.gen, given)
@@ -284,7 +337,15 @@ class Takes:
             if self._takes.get(agent) is not take:
                 return
             given = read_answer(answer)
-            if given is None:
+            if answer == KEPT:
+                # a client may have come meanwhile
+                take.adopts = False
+                self._again({agent: take})
+            elif answer is None and not take.has_clients:
+                # it may be alive, and have clients of the agent; if it is dead, the leader fences it
+                take.sleeps = True
+                self._reactor.callLater(_ADOPT_SECONDS, self._wake, agent, take)
+            elif given is None:
                 self._counts.forced += 1
                 take.forced = True
                 self._wanted[agent] = take
@@ -294,7 +355,8 @@ class Takes:
             self._start()
 
         self._counts.asked += 1
-        self._bus.ask(str(one.owner), TOPIC, encode(Gen(agent, one.gen)), RELEASE_SECONDS, ready)
+        question = Question(agent, one.gen, idle=not take.has_clients)
+        self._bus.ask(str(one.owner), TOPIC, encode(question), RELEASE_SECONDS, ready)
 
     async def _claim(self, claims: Mapping[str, Claim]) -> None:
         got = await self._tables.take(claims.values())
@@ -320,10 +382,36 @@ class Takes:
         return letters
 
     def _taken(self, agent: str, take: _Take, gen: int, state: bytes, letters: list[Listed]) -> None:
-        self.gens[agent] = gen
-        self.given.forget(agent)
-        self._ownership.take_over(agent, read_state(agent, state), letters)
-        self._done(agent, take)
+        """
+        This node has an agent, of which another one may have been sent more of the log than was read here.
+        """
+        known = read_state(agent, state)
+
+        def ready(is_there: bool) -> None:
+            if self._takes.get(agent) is not take:
+                return
+            if known is not None and not is_there:
+                self.given.to_node(agent, gen, known)
+                self._leave_it(agent, take)
+                return
+            self.gens[agent] = gen
+            self.given.forget(agent)
+            self._ownership.take_over(agent, known, letters)
+            self._done(agent, take)
+
+        self._reach(0 if known is None else known.upto, ready)
+
+    def _leave_it(self, agent: str, take: _Take) -> None:
+        """
+        The log cannot be read here: an agent that this node has taken waits for whoever asks for it.
+        """
+        self._drop(agent, take)
+        if not self._ownership.is_connected(agent):
+            self.offer(agent)
+        elif agent not in self._takes:
+            # by a connection that does not come again
+            self._takes[agent] = self._wanted[agent] = _Take(0.0, adopts=True)
+            self._start()
 
     def _done(self, agent: str, take: _Take) -> None:
         del self._takes[agent]
@@ -355,16 +443,16 @@ class Takes:
             self.given.to_nobody(agent, gen, self._ownership.give_back(agent))
 
     def _offered(self, node: str, message: bytes) -> None:
-        self._ownership.offered(message.decode(errors="replace"), node)
+        self._ownership.offered(message.decode(errors="replace"))
 
     def _heard(self, node: str, message: bytes) -> bytes | AnswerLater | None:
         asked = read_question(message)
         if asked is None:
             return UNKNOWN
-        agent = asked.agent
+        agent, take = asked.agent, self._takes.get(asked.agent)
         if self.gens.get(agent) == asked.gen:
-            return self._give(agent, node)
-        take = self._takes.get(agent)
+            is_used = self._ownership.is_connected(agent) or take is not None
+            return KEPT if asked.idle and is_used else self._give(agent, node)
         if take is not None and agent not in self.gens:
             return partial(self._give_later, take, node)
         return self.given.answer(agent, asked.gen)

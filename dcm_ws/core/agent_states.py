@@ -38,6 +38,13 @@ class AgentState(Struct):
     durable: bool = False
     left: Position | None = None
 
+    @property
+    def upto(self) -> int:
+        """
+        The last position that it knows of.
+        """
+        return max(self.sent, *self.channels.values(), *self.owed, 0)
+
 
 class Change(Struct, omit_defaults=True):
     """

@@ -5,13 +5,16 @@ Clients that have proved to be an agent, and become it: at once, or when this no
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from msgspec import Raw
 
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ownership import Ownership
-from dcm_ws.core.ports import Owners, World
+from dcm_ws.core.ports import Log, Owners, World
 from dcm_ws.core.session import Session, State
-from dcm_ws.protocol.commands import Auth
+from dcm_ws.protocol.commands import Auth, Position
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import refused_frame
 from dcm_ws.protocol.tokens import Claims
@@ -34,6 +37,7 @@ class Arrivals:
         owners: Owners | None,
         identity: Identity,
         ownership: Ownership,
+        log: Log,
         close: Callable[[Session, CloseCode], object],
         tidy: Callable[[], object],
     ) -> None:
@@ -43,6 +47,7 @@ class Arrivals:
         self._owners = owners
         self._identity = identity
         self._ownership = ownership
+        self._log = log
         self._close = close
         self._tidy = tidy
 
@@ -52,44 +57,92 @@ class Arrivals:
 
         While this node has to take the agent, nothing that the client sends is read.
         """
-        owners = self._owners
+        owners, become = self._owners, partial(self._identity.identify, session, claims, auth)
         if owners is None or self._identity.observes(session, auth):
-            self._identity.identify(session, claims, auth)
+            self.when_there(session, auth.resume, become, auth.id)
             return
         agent, began = claims.agent_id, self._now()
-        session.state = State.WAITING
-        waits = False
 
-        def ready(is_here: bool) -> None:
-            if waits:
-                self._tidy()
-            if session.state is State.WAITING:
-                self._counts.owners.take_seconds.observe(self._now() - began)
-                if not is_here:
-                    self._refuse(session, auth)
-                    return
-                try:
-                    self._identity.identify(session, claims, auth)
-                except Exception:
-                    # a bug: nobody else would close a client that waits
-                    self._close(session, CloseCode.INTERNAL_ERROR)
-                    raise
-                if waits:
-                    session.peer.read_on()
-            if is_here:
+        def begin(go_on: Callable[[bool], object]) -> None:
+            def ready(is_here: bool) -> None:
+                if session.state is State.WAITING:
+                    self._counts.owners.take_seconds.observe(self._now() - began)
+                if is_here:
+                    self._reach(auth.resume, arrive)
+                else:
+                    go_on(False)
+
+            def arrive(is_there: bool) -> None:
+                go_on(is_there)
                 self._ownership.settle_in(agent)
 
-        owners.take(agent, ready)
-        # mypy does not know that it may be called before
+            owners.take(agent, ready, lambda: session.state is State.WAITING)
+
+        self._wait(session, begin, become, auth.id)
+
+    def when_there(
+        self, session: Session, position: Position | None, execute: Callable[[], object], request: Raw
+    ) -> None:
+        """
+        Execute a request of C{session} when the log is here as far as the position from which it resumes.  Another node
+        may have been further than this one is.
+        """
+        if position is None or position.pos <= self._log.head:
+            # nearly always
+            execute()
+        else:
+            self._wait(session, partial(self._reach, position), execute, request)
+
+    def _reach(self, position: Position | None, ready: Callable[[bool], object]) -> None:
+        if position is None or position.epoch != self._log.epoch:
+            ready(True)
+        else:
+            self._log.reach(position.pos, ready)
+
+    def _wait(
+        self,
+        session: Session,
+        begin: Callable[[Callable[[bool], object]], object],
+        execute: Callable[[], object],
+        request: Raw,
+    ) -> None:
+        """
+        Execute a request of C{session}, and read nothing of what it sends until then.
+
+        @param begin: receives what is to be called then, now or later; with false if the request cannot be executed.
+        """
+        former, session.state = session.state, State.WAITING
+        waits = False
+
+        def go_on(is_there: bool) -> None:
+            if waits:
+                self._tidy()
+            if session.state is not State.WAITING:
+                return
+            if not is_there:
+                self._refuse(session, request)
+                return
+            session.state = former
+            try:
+                execute()
+            except Exception:
+                # a bug: nobody else would close a client that waits
+                self._close(session, CloseCode.INTERNAL_ERROR)
+                raise
+            if waits:
+                session.peer.read_on()
+
+        begin(go_on)
+        # mypy does not know that it may be another one now
         if session.state.value == State.WAITING.value:
             waits = True
             session.peer.stop_reading()
 
-    def _refuse(self, session: Session, auth: Auth) -> None:
+    def _refuse(self, session: Session, request: Raw) -> None:
         error = ProtocolError(
             ErrorCode.NOT_AVAILABLE,
             "The database cannot be reached, so it is not known what the agent is owed; reconnect after a delay",
-            auth.id,
+            request,
         )
         self._counts.owners.refused += 1
         self._counts.refusals[error.code] += 1

@@ -266,6 +266,7 @@ def assemble(
             changed=changed,
             close=the_hub.close,
             authenticate=the_hub.authenticate,
+            resume=the_hub.resume,
         ),
         stats=Stats(
             counts,

@@ -36,8 +36,9 @@ class Clients:
     @ivar strangers: those of the observers that listen in production without having authenticated.
     @ivar behind: those that catch up with the log, and get what is logged from there.
     @ivar connections: the connections of each agent that has any, the oldest first.
-    @ivar shared: the agents that have several, or one here and belong to another node.
+    @ivar shared: the agents that have several, or one here and belong to another node, or have one there, too.
     @ivar elsewhere: the agents that have connections here, and are another node's.
+    @ivar abroad: the agents that have connections here and, as far as is known, at other nodes.
     @ivar authenticated: how many have authenticated.
     """
 
@@ -48,6 +49,7 @@ class Clients:
     connections: dict[str, dict[Session, None]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
+    abroad: set[str] = field(default_factory=set)
     authenticated: int = 0
 
     def others(self, session: Session, agent: str) -> list[Session]:
@@ -59,6 +61,16 @@ class Clients:
             return []
         return [one for one in connections if one is not session]
 
+    def look(self, agent: str) -> None:
+        """
+        The connections of C{agent} have changed, or where it is: is it shared?
+        """
+        connections = self.connections.get(agent, ())
+        if len(connections) > 1 or (connections and (agent in self.elsewhere or agent in self.abroad)):
+            self.shared.add(agent)
+        else:
+            self.shared.discard(agent)
+
     def clear(self) -> None:
         """
         Forget all clients, which are closed.
@@ -66,6 +78,7 @@ class Clients:
         for kept in (self.sessions, self.observers, self.strangers, self.behind, self.connections, self.shared):
             kept.clear()
         self.elsewhere.clear()
+        self.abroad.clear()
         self.authenticated = 0
 
     def remove(self, session: Session) -> None:

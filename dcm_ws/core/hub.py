@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
+from msgspec import Raw
+
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.arrivals import Arrivals
 from dcm_ws.core.catchup import CatchUp
@@ -31,7 +33,7 @@ from dcm_ws.core.router import SERVICE, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
 from dcm_ws.protocol.channels import GLOBAL, Channel
-from dcm_ws.protocol.commands import Auth
+from dcm_ws.protocol.commands import Auth, Position
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.replies import connected_frame, heartbeat_frames
 
@@ -116,6 +118,7 @@ class Hub:
             owners=owners,
             identity=identity,
             ownership=ownership,
+            log=log,
             close=self.close,
             tidy=self._disconnect_lost,
         )
@@ -181,6 +184,14 @@ class Hub:
             self._resumption.check(session, auth.resume, authenticated=True)
         self._disconnect_lost()
         self._arrivals.identify(session, claims, auth)
+
+    def resume(self, session: Session, position: Position, request: Raw) -> None:
+        """
+        Execute a C{resume} command, which L{Resumption.check} has allowed.
+        """
+        self._arrivals.when_there(
+            session, position, partial(self._resumption.resume, session, position, None, request), request
+        )
 
     def disconnect(self, session: Session) -> None:
         """

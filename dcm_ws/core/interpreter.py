@@ -60,6 +60,7 @@ class Interpreter:
 
     @param close: ends a client's connection.
     @param authenticate: executes C{auth} commands.
+    @param resume: executes C{resume} commands that are allowed.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Interpreter:
         changed: Changed,
         close: Callable[[Session, CloseCode], object],
         authenticate: Callable[[Session, Auth], None],
+        resume: Callable[[Session, Position, Raw], None],
     ) -> None:
         self._now = world.now
         self._wall_ms = world.wall_ms
@@ -100,6 +102,7 @@ class Interpreter:
         self._changed = changed
         self._close = close
         self._authenticate = authenticate
+        self._resume_there = resume
 
     def receive(self, session: Session, message: str | bytes, size: int | None = None) -> None:
         """
@@ -274,7 +277,7 @@ class Interpreter:
         except ProtocolError as error:
             error.request = command.id
             raise
-        self._resumption.resume(session, command, None, command.id)
+        self._resume_there(session, command, command.id)
 
     def _charge_resume(self, session: Session, position: Position) -> None:
         if session.budgets:

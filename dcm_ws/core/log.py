@@ -157,6 +157,12 @@ class MemoryLog:
         """
         return not self._lost_after(after, channels)
 
+    def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
+        """
+        See L{Log<dcm_ws.core.ports.Log>}.  No other node has more of this log.
+        """
+        ready(True)
+
     def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
         """
         Read the next events of some channels, in the order of the log.  Costs what it returns, and the number of

@@ -10,7 +10,7 @@ Nodes hear of connections only here.  Each one announces them to its own clients
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from heapq import nsmallest
@@ -124,6 +124,7 @@ class Nodes:
     @param announce: tells the clients of this node that a connection has come (C{agent.connected}) or gone
         (C{agent.disconnected}).
     @param gone: called with the name of a node that is gone.
+    @param moved: called with an agent whose connections at other nodes have changed.
     @param metrics: returns if a client of this node is subscribed to the metrics.
     """
 
@@ -134,12 +135,14 @@ class Nodes:
         announce: Callable[[str, Member], object],
         *,
         gone: Callable[[str], object],
+        moved: Callable[[str], object],
         metrics: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._now = now
         self._announce = announce
         self._gone = gone
+        self._moved = moved
         self._metrics = metrics
         self._own = _Node(now())
         self._others: dict[str, _Node] = {}
@@ -182,6 +185,15 @@ class Nodes:
         Is an agent connected anywhere?
         """
         return agent in self._agents
+
+    def is_elsewhere(self, agent: str, clients: Iterable[str]) -> bool:
+        """
+        Has an agent connections at other nodes?
+
+        @param clients: its connections here, which others need not know of yet.
+        """
+        own = self._own.members
+        return self._agents.get(agent, 0) > sum(client in own for client in clients)
 
     @property
     def metrics(self) -> bool:
@@ -374,6 +386,8 @@ class Nodes:
             node.sum = (node.sum + _sum_of(member)) % _SUMS
             agent = member.agent
             number = self._agents[agent] = self._agents.get(agent, 0) + 1
+            if node is not self._own:
+                self._moved(agent)
             if number == 1 and self._leaving.pop(agent, None) is not None:
                 # it is back in time
                 return
@@ -389,6 +403,8 @@ class Nodes:
             self._leaving[agent] = self._now() + GRACE_SECONDS, member
         elif tell:
             self._announce("agent.disconnected", member)
+        if node is not self._own:
+            self._moved(agent)
 
 
 def _sum_of(member: Member) -> int:

@@ -85,8 +85,7 @@ class Ownership:
         @param letters: its dead letters, in the order of dying.
         """
         there = self._clients.elsewhere.pop(agent, None)
-        if there is not None and len(self._clients.connections.get(agent, ())) == 1:
-            self._clients.shared.discard(agent)
+        self._clients.look(agent)
         self._letters.take_over(letters)
         if state is not None:
             if there is not None:
@@ -137,8 +136,8 @@ class Ownership:
             for session in connections:
                 self._catch_up.end(session, stays=True)
             channels = frozenset() if state is None else frozenset(state.channels)
-            self._clients.shared.add(agent)
             self._clients.elsewhere[agent] = Elsewhere(node, channels, self._catch_up.head)
+            self._clients.look(agent)
         self._memory.release(agent)
         return Given(state, self._letters.release(agent))
 
@@ -161,7 +160,7 @@ class Ownership:
 
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         """
-        C{agent}, which is this node's, has acknowledged something at another node.
+        C{agent}, which is this node's or has connections here, has acknowledged something at another node.
 
         @param event_id: and C{pos}: as in L{Owners.acknowledged<dcm_ws.core.ports.Owners.acknowledged>}.
         """
@@ -188,24 +187,30 @@ class Ownership:
         """
         return agent in self._clients.connections
 
-    def offered(self, agent: str, node: str) -> None:
+    def offered(self, agent: str) -> None:
         """
         A node has C{agent}, without a connection of it: if it has one here, it comes back.
         """
         if agent in self._clients.elsewhere:
-            self._adopt([agent], node)
+            self._adopt([agent])
+
+    def adopt_all(self) -> None:
+        """
+        Take back those agents with connections here that other nodes have without a connection, or that were those of a
+        node that is gone.
+        """
+        if self._clients.elsewhere:
+            self._adopt(list(self._clients.elsewhere))
 
     def gone(self, node: str) -> None:
         """
-        Another node is gone: take back those of its agents that have connections here.
+        Another node is gone, and may have had agents with connections here.
         """
-        if self._clients.elsewhere:
-            # who has them may have changed since they were here
-            self._adopt(list(self._clients.elsewhere), node)
+        self.adopt_all()
 
-    def _adopt(self, agents: list[str], node: str) -> None:
+    def _adopt(self, agents: list[str]) -> None:
         assert self._owners is not None
-        self._owners.adopt(agents, node)
+        self._owners.adopt(agents)
 
     def offer(self, agent: str) -> None:
         """

@@ -216,6 +216,14 @@ class Log(Protocol):
         needs a key.  An engine limits how many answers wait, and refuses what is beyond at once.
         """
 
+    def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
+        """
+        Wait until the head is at a position at which it has been at another node.
+
+        @param ready: called once, within about a second, and maybe before this returns: with true when the head is
+            there, or if the log does not have the position; with false if the log could not be read so far.
+        """
+
     def page(self, after: int, channels: Mapping[str, int], most: int, ready: Callable[[Page | None], object]) -> None:
         """
         Read the next events of some channels, up to the head at the time of the call.
@@ -373,16 +381,17 @@ class Owners(Protocol):
     raises.
     """
 
-    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+    def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
         """
         Make this node the owner of an agent, also if another one is.
         L{Ownership<dcm_ws.core.ownership.Ownership>} receives what is known of it.
 
         @param ready: called once after that, within about a second, and maybe before this returns; with false if the
             agent could not be taken.  It is not called any more when the log has become another one since.
+        @param waits: returns if the agent is still wanted: the client may have gone to another node meanwhile.
         """
 
-    def adopt(self, agents: Sequence[str], node: str) -> None:
+    def adopt(self, agents: Sequence[str]) -> None:
         """
         Have those of some agents at this node that another one has, which has no connection of them, or is gone.  They
         have connections here.

@@ -37,13 +37,19 @@ class Presence:
     ) -> None:
         self._router = router
         self._connections = clients.connections
-        self._shared = clients.shared
-        self._elsewhere = clients.elsewhere
+        self._clients = clients
         self._ownership = ownership
         self._registry = registry
         self.nodes: Nodes | None = None
         if bus is not None:
-            self.nodes = Nodes(bus, world.now, self._announce, gone=ownership.gone, metrics=self._metrics_here)
+            self.nodes = Nodes(
+                bus,
+                world.now,
+                self._announce,
+                gone=ownership.gone,
+                moved=self._moved,
+                metrics=self._metrics_here,
+            )
 
     def begin(self, session: Session, agent: str) -> None:
         """
@@ -51,8 +57,10 @@ class Presence:
         """
         connections = self._connections.setdefault(agent, {})
         connections[session] = None
-        if len(connections) == 2:
-            self._shared.add(agent)
+        if self.nodes is not None:
+            self._moved(agent)
+        elif len(connections) == 2:
+            self._clients.look(agent)
 
     def end(self, session: Session, agent: str) -> None:
         """
@@ -60,17 +68,30 @@ class Presence:
         """
         connections = self._connections[agent]
         del connections[session]
-        if len(connections) == 1 and agent not in self._elsewhere:
-            self._shared.discard(agent)
-        elif not connections:
-            self._shared.discard(agent)
+        if not connections:
             del self._connections[agent]
+            self._clients.abroad.discard(agent)
+        self._clients.look(agent)
         if self.nodes is None:
             self._announce("agent.disconnected", Member(session.client_id, agent, session.dcm_session))
         else:
             self.nodes.parted(session.client_id)
             if not connections and self.nodes.has(agent):
                 self._ownership.offer(agent)
+
+    def _moved(self, agent: str) -> None:
+        """
+        The connections of C{agent} have changed, here or at other nodes.
+        """
+        connections = self._connections.get(agent)
+        if connections:
+            assert self.nodes is not None
+            abroad = self._clients.abroad
+            if self.nodes.is_elsewhere(agent, (session.client_id for session in connections)):
+                abroad.add(agent)
+            else:
+                abroad.discard(agent)
+            self._clients.look(agent)
 
     def announce(self, session: Session, agent: str) -> None:
         """

@@ -190,13 +190,14 @@ class Resumption:
                 self._changed.agent(agent)
             elif message_id is not None:
                 settled = self._is_late(agent, message_id)
-            if agent in self._elsewhere:
+            if agent in self._elsewhere or agent in self._clients.abroad:
                 self._other_nodes.acknowledged(agent, message_id, ack.pos or None)
         return settled
 
     def acknowledge(self, agent: str, ack: Ack | AckUpTo) -> None:
         """
-        A connection of C{agent} at another node has acknowledged something.
+        A connection of C{agent} at another node has acknowledged something.  If the agent is that node's, this settles
+        it for the connections here, and nothing else.
         """
         sessions = list(self._clients.connections.get(agent, ()))
         settled = [self._settle(one, ack) for one in sessions]

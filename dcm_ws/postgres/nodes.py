@@ -89,13 +89,14 @@ async def register(session: DatabaseConnection, info: NodeInfo) -> Registered:
 
 async def beat(
     session: DatabaseConnection, node: int, *, leader: bool, draining: bool, figures: Mapping[str, object]
-) -> bool:
+) -> int:
     """
-    Say that C{node} is there.  False if it is fenced.
+    Say that C{node} is there; return how many nodes are, or 0 if it is fenced.
     """
     parameters = {"node": node, "leader": leader, "draining": draining, "figures": json.dumps(figures)}
     with deadline(session, _ANSWER_SECONDS):
-        return bool(await session.runQuery(_BEAT, parameters))
+        rows = await session.runQuery(_BEAT, parameters)
+    return int(rows[0][0]) if rows else 0
 
 
 async def fence(session: DatabaseConnection, node: int, seconds: float) -> list[tuple[int, str]]:

@@ -90,6 +90,7 @@ class Engine:
             keep=keep,
             max_bytes=max_bytes,
             crowded=self.counts.limits.max_recent_events.add_of,
+            shares=bool(node),
         )
         self.log.attach(self._deliver, lambda: self.opened.append(self.log.head))
         self.log.reader = self.reader = LogReader(reactor, address, now)
@@ -98,7 +99,7 @@ class Engine:
         batches, lag = Batches(self.log), Lag(self.counts.engine, self.wall_ms)
         info = NodeInfo(node, "host", 1, "1.0", "ws://127.0.0.1/")
         self.membership = Membership(lambda: info, lambda: {"pos": self.log.head}, now)
-        follower = Follower(self.log, batches, self.upkeep, self.membership, lag)
+        follower = Follower(self.log, batches, self.upkeep, self.membership, lag, lambda: 0.5)
         epochs = itertools.count(1)
         self.store = Nothing()
         self.numberer = Numberer(

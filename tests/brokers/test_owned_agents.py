@@ -169,6 +169,7 @@ class Node:
             self.bus,
             counts,
             leads=lambda: leads,
+            reach=rig.log.reach,
             fenced=self._is_fenced,
             now=rig.reactor.seconds,
             wall_ms=lambda: 1_706_000_000_000,

@@ -16,7 +16,7 @@ class LateOwners:
 
     @ivar asked: who waits for which agent.
     @ivar merged: what ended connections have left.
-    @ivar adopted: agents that were taken back, and from which node.
+    @ivar adopted: agents that were to be taken back.
     @ivar offered: agents that another node should have.
     @ivar given_back: agents that nobody need have any more.
     @ivar acks: what was acknowledged of other nodes' agents.
@@ -25,13 +25,13 @@ class LateOwners:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Callable[[bool], object]]] = []
         self.merged: list[tuple[str, Mapping[str, int]]] = []
-        self.adopted: list[tuple[str, str]] = []
+        self.adopted: list[str] = []
         self.offered: list[str] = []
         self.given_back: list[str] = []
         self.acks: list[tuple[str, str, int]] = []
         self.at_once = False
 
-    def take(self, agent: str, ready: Callable[[bool], object]) -> None:
+    def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
         if self.at_once:
             ready(True)
         else:
@@ -45,8 +45,8 @@ class LateOwners:
         ready(is_here)
         return agent
 
-    def adopt(self, agents: Sequence[str], node: str) -> None:
-        self.adopted += [(agent, node) for agent in agents]
+    def adopt(self, agents: Sequence[str]) -> None:
+        self.adopted += agents
 
     def offer(self, agent: str) -> None:
         self.offered.append(agent)

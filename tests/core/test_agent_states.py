@@ -135,3 +135,16 @@ def test_changes_of_a_node_that_had_lost_the_agent() -> None:
         states.add_change("a", stamped(encode(Change(sent=sent)), gen))
     states.add_changes(b'{"a":{"sent":8},"b":{"sent":9},"c":{"gen":1,"sent":9}}')
     assert {agent: state.sent for agent, state in states.states.items()} == {"a": 5, "b": 9}
+
+
+@pytest.mark.parametrize(
+    ("state", "upto"),
+    [
+        (AgentState(), 0),
+        (AgentState(sent=3), 3),
+        (AgentState(sent=3, channels={"topics/t": 5}), 5),
+        (AgentState(sent=3, channels={"topics/t": 5}, owed={7: ("msg_1", 1), 6: ("msg_2", 1)}), 7),
+    ],
+)
+def test_the_last_position(state: AgentState, upto: int) -> None:
+    assert state.upto == upto

@@ -5,6 +5,7 @@ Clients that wait until this node has their agents.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.agent_states import AgentState
 from dcm_ws.core.assembly import Core
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.session import Origin, State
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.errors import CloseCode, ErrorCode
@@ -175,8 +177,113 @@ def test_a_bug(core: Core, owners: LateOwners, monkeypatch: pytest.MonkeyPatch) 
     Nobody waits for ever.
     """
     client = Client(core)
-    client.auth("ann", id=1)
     monkeypatch.setattr(core.identity, "identify", lambda *_: 1 / 0)
+    client.auth("ann", id=1)
     with pytest.raises(ZeroDivisionError):
         owners.answer()
     assert client.peer.closed is CloseCode.INTERNAL_ERROR
+
+
+class LateLog(MemoryLog):
+    """
+    The log at a node that has not read all of it: it knows when it has when the test says so.
+    """
+
+    def __init__(self, *arguments: Any, **choices: Any) -> None:
+        super().__init__(*arguments, **choices)
+        self.awaited: list[tuple[int, Callable[[bool], object]]] = []
+
+    def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
+        self.awaited.append((pos, ready))
+
+    def answer(self, is_there: bool = True) -> int:
+        pos, ready = self.awaited.pop(0)
+        ready(is_there)
+        return pos
+
+
+@pytest.fixture
+def behind(clock: Clock, owners: LateOwners) -> tuple[Core, LateLog]:
+    core = make_core(clock, owners=owners, log=LateLog)
+    finish(core.loading.load({}, ()))
+    assert isinstance(core.log, LateLog)
+    return core, core.log
+
+
+RESUME = {"epoch": "epoch", "pos": 2, "channels": ["topics/t"]}
+
+
+@pytest.mark.parametrize(
+    "request_", [{"type": "resume", **RESUME}, {"type": "auth", "agent_id": "ann", "observer": True}]
+)
+def test_a_client_was_further_at_another_node(
+    behind: tuple[Core, LateLog], request_: dict[str, Any], clock: Clock
+) -> None:
+    """
+    It waits until this node is there, is not told of a gap that it does not have, and gets nothing twice.
+    """
+    core, log = behind
+    client = Client(core)
+    publisher = Client(core)
+    publisher.say(type="publish", channel="topics/t", event="task.created", data=1)
+    client.peer.take()
+    if request_["type"] == "auth":
+        request_ = {**request_, "resume": RESUME}
+    assert client.say(**request_, id=1) == []
+    assert client.peer.stopped and client.session.state is State.WAITING
+    publisher.say(type="publish", channel="topics/t", event="task.created", data=2)
+    publisher.say(type="publish", channel="topics/t", event="task.created", data=3)
+    assert log.answer() == 2
+    ack, *events = [one for one in client.peer.take() if one.get("channel") != "global" or "origin" not in one]
+    assert ack["success"] and ack["resumed"] and "gap" not in ack
+    assert [one["data"] for one in events if "data" in one] == [3]
+    assert not client.peer.stopped
+    assert client.session.state is (State.ANONYMOUS if request_["type"] == "resume" else State.AUTHENTICATED)
+
+
+def test_nobody_waits_for_what_is_here(behind: tuple[Core, LateLog]) -> None:
+    """
+    Nor for positions of another log.
+    """
+    core, log = behind
+    client = Client(core)
+    (ack,) = [
+        one for one in client.say(type="resume", epoch="epoch", pos=0, channels=["topics/t"], id=1) if "id" in one
+    ]
+    assert ack["resumed"]
+    (ack,) = client.say(type="resume", epoch="other", pos=9, channels=["topics/t"], id=2)
+    assert ack["gap"]["reason"] == "epoch"
+    assert log.awaited == []
+
+
+def test_the_log_cannot_be_read(behind: tuple[Core, LateLog]) -> None:
+    core, log = behind
+    client = Client(core)
+    client.peer.take()
+    client.say(type="resume", **RESUME, id=1)
+    log.answer(False)
+    (ack,) = client.peer.take()
+    assert (ack["id"], ack["code"]) == (1, ErrorCode.NOT_AVAILABLE)
+    assert client.peer.closed is CloseCode.TRY_AGAIN_LATER
+
+
+def test_the_agent_is_here_and_the_log_is_not(behind: tuple[Core, LateLog], owners: LateOwners) -> None:
+    core, log = behind
+    client = Client(core)
+    client.peer.take()
+    client.say(type="auth", agent_id="ann", resume=RESUME, id=1)
+    owners.answer()
+    assert client.session.state is State.WAITING and client.peer.take() == []
+    assert log.answer() == 2
+    assert client.peer.take()[0]["gap"]["reason"] == "ahead"
+    assert list(core.clients.connections) == ["ann"]
+
+
+def test_a_client_leaves_while_it_waits_for_the_log(behind: tuple[Core, LateLog]) -> None:
+    core, log = behind
+    client = Client(core)
+    client.say(type="resume", **RESUME, id=1)
+    client.leave()
+    client.peer.take()
+    log.answer()
+    assert client.peer.take() == [] and client.session.state is State.CLOSED

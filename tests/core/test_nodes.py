@@ -29,8 +29,16 @@ class Node:
         self.end = air.end(name)
         self.announced: list[tuple[str, str]] = []
         self.gone: list[str] = []
+        self.moved: list[str] = []
         self.metrics = False
-        self.nodes = Nodes(self.end, clock.seconds, self._announce, gone=self.gone.append, metrics=lambda: self.metrics)
+        self.nodes = Nodes(
+            self.end,
+            clock.seconds,
+            self._announce,
+            gone=self.gone.append,
+            moved=self.moved.append,
+            metrics=lambda: self.metrics,
+        )
 
     def _announce(self, event: str, member: Member) -> None:
         self.announced.append((event.removeprefix("agent."), member.client))

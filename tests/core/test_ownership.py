@@ -14,7 +14,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.protocol.errors import CloseCode
 from tests.core.living import finish, live
-from tests.core.owning import LateOwners
+from tests.core.owning import Air, LateOwners
 from tests.fakes import WALL_MS, Client, make_core
 
 TASK = "task.created"
@@ -357,12 +357,12 @@ def test_agents_are_taken_back(core: Core, owners: LateOwners) -> None:
     """
     agent(core, "ann")
     core.ownership.gone("2")
-    core.ownership.offered("ann", "2")
+    core.ownership.offered("ann")
     assert owners.adopted == []
     core.ownership.release("ann", "2")
-    core.ownership.offered("ann", "3")
+    core.ownership.offered("ann")
     core.ownership.gone("2")
-    assert owners.adopted == [("ann", "3"), ("ann", "2")]
+    assert owners.adopted == ["ann", "ann"]
 
 
 def test_what_is_settled_in_once(core: Core) -> None:
@@ -405,3 +405,44 @@ def test_what_has_expired_is_not_settled_in(core: Core, clock: Clock) -> None:
     clock.advance(90_000)
     core.ownership.settle_in("ann")
     assert "topics/u" not in core.registry.channels(client.session)
+
+
+def test_an_ack_settles_the_event_at_all_nodes(clock: Clock) -> None:
+    """
+    An agent has connections at two nodes, and its owner is told of an ack first.
+    """
+    air, owners = Air(), LateOwners()
+    owners.at_once = True
+    one, two = (make_core(clock, bus=air.end(name), owners=owners) for name in "12")
+    for core in (one, two):
+        finish(core.loading.load({}, ()))
+    client = agent(one)
+    event = publish(one, 1)
+    client.say(type="ack", message_id=event)
+    assert owners.acks == [] and "ann" not in one.clients.shared
+    other = agent(two)
+    event = publish(one, 2)
+    client.say(type="ack", message_id=event)
+    assert owners.acks == [("ann", event, 0)] and one.clients.abroad == {"ann"}
+    agent(two)
+    other.leave()
+    assert one.clients.abroad == {"ann"}
+    two.hub.restart()
+    two.presence.leave()
+    assert one.clients.abroad == set() and "ann" not in one.clients.shared
+    event = publish(one, 3)
+    client.say(type="ack", message_id=event)
+    assert owners.acks == [("ann", owners.acks[0][1], 0)]
+
+
+def test_a_connection_comes_where_others_are_known_of(clock: Clock) -> None:
+    air, owners = Air(), LateOwners()
+    owners.at_once = True
+    one, two = (make_core(clock, bus=air.end(name), owners=owners) for name in "12")
+    for core in (one, two):
+        finish(core.loading.load({}, ()))
+    agent(one)
+    client = agent(two)
+    assert two.clients.abroad == {"ann"}
+    client.leave()
+    assert two.clients.abroad == set() and two.clients.shared == set()

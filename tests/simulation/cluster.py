@@ -1,444 +1,432 @@
 """
-A cluster of nodes, each with its core, its bus and its agents; clients that hop between them; and what they were
-promised.
+A cluster of nodes, each with its core, its log, its bus and its agents; clients that hop between them; what happens to
+all of them; and what they were promised.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
-from dcm_ws.brokers.bus_memory import MemoryHub
-from dcm_ws.brokers.owned_agents import OwnedAgents
-from dcm_ws.core.assembly import Core
-from dcm_ws.core.counts import Counts
-from dcm_ws.core.entries import Draft, Published
-from dcm_ws.core.ids import base36
-from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.session import Origin
-from dcm_ws.protocol.errors import CloseCode
-from tests.core.living import finish
-from tests.fakes import RecordingPeer, make_core
-from tests.simulation.tables import Database, Tables
+from tests.fakes import WALL_MS
+from tests.simulation.clients import Connection, Publisher, Roamer, SimAgent, SimReader, Watcher
+from tests.simulation.clock import SimClock
+from tests.simulation.database import Database
+from tests.simulation.nodes import Node, hub_of
 
-EVENT = "task.created"
-_ORIGIN = Origin()
-
-
-class SharedLog:
-    """
-    The log that all nodes have in common.
-
-    @ivar drafts: by position, from 1.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.drafts: list[Draft] = []
-
-    def append(self, draft: Draft) -> None:
-        self.drafts.append(draft)
-        for node in self.cluster.nodes.values():
-            node.log.look_soon()
-
-
-class NodeLog(MemoryLog):
-    """
-    The log as one node reads it.
-    """
-
-    shared: SharedLog
-
-    def __init__(self, *args: Any, **limits: Any) -> None:
-        super().__init__(*args, **limits)
-        self._sent: dict[str, Published] = {}
-        self._looks = False
-        for draft in self.shared.drafts:
-            # not attached to anything yet
-            super().append(draft, Published(draft.id))
-
-    def append(self, draft: Draft, published: Published) -> None:
-        cluster = self.shared.cluster
-        published.waiting = True
-        self._sent[draft.id] = published
-        cluster.clock.callLater(cluster.random.uniform(0.001, 0.005), self.shared.append, draft)
-
-    def look_soon(self) -> None:
-        if not self._looks:
-            self._looks = True
-            cluster = self.shared.cluster
-            cluster.clock.callLater(cluster.random.uniform(0.001, 0.02), self.look)
-
-    def look(self) -> None:
-        self._looks = False
-        while self.head < len(self.shared.drafts):
-            draft = self.shared.drafts[self.head]
-            super().append(draft, Published(draft.id))
-            published = self._sent.pop(draft.id, None)
-            if published is not None:
-                published.answer(self.head)
-
-
-class Node:
-    """
-    One node.
-    """
-
-    def __init__(self, cluster: Cluster, **choices: Any) -> None:
-        self.cluster = cluster
-        clock = cluster.clock
-        self.number = cluster.database.register()
-        self.tables = [Tables(cluster.database, self.number) for _ in range(2)]
-        counts = Counts()
-        self.bus = cluster.hub.bus(counts)
-        self.bus.join(str(self.number), "test")
-        self.is_alive = True
-
-        class Log(NodeLog):
-            shared = cluster.log
-
-        self.owned = OwnedAgents(
-            clock,
-            *self.tables,
-            self.bus,
-            counts,
-            leads=lambda: cluster.database.leader() == self.number,
-            fenced=lambda: None,
-            now=clock.seconds,
-            wall_ms=cluster.wall_ms,
-            random=lambda: 0.5,
-        )
-        self.core: Core = make_core(
-            clock,
-            counts=counts,
-            log=Log,
-            random=lambda length: base36(cluster.random.getrandbits(5 * length)).rjust(length, "0")[-length:],
-            owners=self.owned,
-            bus=self.bus,
-            **choices,
-        )
-        self.owned.attach(journal=self.core.journal, ownership=self.core.ownership, hub=self.core.hub)
-        self.owned.open(self.core.loading)
-        self.owned.startService()
-        self.log: NodeLog = self.core.log  # type: ignore[assignment]
-
-    def tick(self) -> None:
-        """
-        What a node does once a second.
-        """
-        self.cluster.database.nodes[self.number] = self.cluster.clock.seconds()
-        finish(self.core.hub.sweep())
-        finish(self.core.hub.retry())
-        self.owned.tick()
-
-    def die(self) -> None:
-        """
-        End as a process that is killed.
-        """
-        self.is_alive = False
-        self.bus.leave()
-        for tables in self.tables:
-            tables.is_cut = True
-        self.owned.takes.stop()
-
-
-class Far:
-    """
-    A connection, as its client sees it.
-
-    @ivar reads: the client reads and acknowledges; if it does not, nobody knows yet that the connection is dead.
-    """
-
-    def __init__(self, agent: SimAgent | None, node: Node) -> None:
-        self.node = node
-        self.agent = agent
-        self.peer = RecordingPeer()
-        session = node.core.hub.connect(self.peer, _ORIGIN)
-        assert session is not None
-        self.session = session
-        self.reads = True
-        self._waiting: list[str] = []
-        self.is_open = True
-
-    def say(self, **message: Any) -> None:
-        self._waiting.append(json.dumps(message))
-        self.send()
-
-    def send(self) -> None:
-        """
-        Have the node read what the client has sent, as far as it does.
-        """
-        while self._waiting and not self.peer.stopped and self.peer.closed is None:
-            self.node.core.interpreter.receive(self.session, self._waiting.pop(0))
-
-    def take(self) -> list[dict[str, Any]]:
-        if self.peer.replaying is not None:
-            self.peer.read(64)
-        return self.peer.take()
-
-    def end(self) -> None:
-        """
-        The connection is lost.
-        """
-        if self.is_open:
-            self.is_open = False
-            if self.node.is_alive:
-                self.node.core.hub.disconnect(self.session)
+_FOREVER = float("inf")
+_THERE_SECONDS = 1.0
 
 
 @dataclass
-class SimAgent:
+class Trouble:
     """
-    An agent that acknowledges what it gets.
+    Something that may cost acks.
 
-    @ivar due: numbers of events that it must get, as far as is known.
-    @ivar acked: the events that it has acknowledged, with the times.
-    @ivar last: the last position that was new to it, by channel.
+    @ivar nodes: at which nodes; None for all.
     """
 
-    name: str
-    channels: list[str]
-    far: Far | None = None
-    old: list[Far] = field(default_factory=list)
-    is_in: bool = False
-    is_safe: bool = False
-    was_half_dead: bool = False
-    due: set[int] = field(default_factory=set)
-    got: set[int] = field(default_factory=set)
-    acked: dict[int, float] = field(default_factory=dict)
-    last: dict[str, int] = field(default_factory=dict)
-    repeats: list[tuple[float, int, float]] = field(default_factory=list)
+    nodes: frozenset[Node] | None
+    begin: float
+    end: float = _FOREVER
 
 
 class Cluster:
     """
-    Nodes, agents and what happens to them.
+    Nodes, clients and what happens to them.
 
-    @ivar faults: when something was lost that may cost acks: crashes and losses of the bus.
+    @param keep: seconds for which the log keeps events.
+    @param max_waiting: bytes of messages that wait for the bus at one node.
+    @param watched: nodes that have a client that hears which agents come and go.
+
+    @ivar crowd: the agents.
+    @ivar numbered: the nodes by their numbers.
+    @ivar heard: messages that have arrived at nodes, by topic.
+    @ivar answered: the positions that publishers were told, by the numbers of the events; and C{refused}: how many
+        were not logged, by the reason.
+    @ivar closed: how many connections nodes have closed, by the reason.
+    @ivar restarted: how often a node has learnt that it is fenced.
+    @ivar received: how many events clients have received.
+    @ivar repeats: events that agents got again after they had acknowledged them: the agent, the position, when it came
+        again, when it was acknowledged, and the nodes that may have lost that.
+    @ivar broken: promises that were broken.
     """
 
-    def __init__(self, seed: int, nodes: int, **choices: Any) -> None:
+    def __init__(
+        self,
+        seed: int,
+        nodes: int,
+        *,
+        keep: float = 86_400.0,
+        watched: int = 1000,
+        max_waiting: int = 8 << 20,
+        **choices: Any,
+    ) -> None:
         self.random = Random(seed)
-        self.clock = Clock()
-        self.clock.advance(1000)
-        self.database = Database(self.clock, self.random)
-        self.hub = MemoryHub(self.clock.callLater, self.clock.seconds, self.random, delay=(0.0005, 0.005))
-        self.nodes: dict[int, Node] = {}
-        self.log = SharedLog(self)
-        self.choices = choices
+        self.clock = SimClock(1000.0)
+        self.database = Database(self.clock, self.random, keep)
+        self.hub = hub_of(self)
+        self.bus_is_away = False
+        self.max_waiting = max_waiting
+        self.heard: Counter[str] = Counter()
+        self.nodes: list[Node] = []
+        self.numbered: dict[int, Node] = {}
+        self.publishers: dict[Node, Publisher] = {}
+        self.watchers: list[Watcher] = []
         self.agents: dict[str, SimAgent] = {}
-        self.published: dict[int, str] = {}
+        self.crowd: list[SimAgent] = []
+        self.readers: list[SimReader] = []
+        self.channels: list[str] = []
         self.numbers = 0
-        self.faults: list[float] = []
+        self.answered: dict[int, int] = {}
+        self.refused: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
+        self.restarted = 0
+        self.received = 0
+        self.repeats: list[tuple[SimAgent, int, float, float, frozenset[Node]]] = []
+        self.troubles: list[Trouble] = []
+        self.broken: list[str] = []
+        self._watched = watched
+        self._choices = {"keep": keep, "max_connections": 1_000_000, "max_agents": 1_000_000, **choices}
+        self._sides: list[list[Node]] = []
+        self._named = 0
+        globalLogPublisher.addObserver(self._logged)
         for _ in range(nodes):
             self.add_node()
-        self._ticked: dict[int, float] = {}
+
+    def close(self) -> None:
+        """
+        The simulation has ended.
+        """
+        globalLogPublisher.removeObserver(self._logged)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _logged(self, event: dict[str, Any]) -> None:
+        failure = event.get("log_failure")
+        if failure is not None:
+            self.broken.append(f"{self.clock.seconds():.3f} an error: {failure.getTraceback()}")
 
     def wall_ms(self) -> int:
-        return round(self.clock.seconds() * 1000)
+        return WALL_MS + round((self.clock.seconds() - 1000) * 1000)
+
+    # who is there
 
     def add_node(self) -> Node:
-        node = Node(self, **self.choices)
-        self.nodes[node.number] = node
+        self._named += 1
+        node = Node(self, f"node{self._named}", **self._choices)
+        self.nodes.append(node)
+        self.publishers[node] = Publisher(self, node)
+        if len(self.watchers) < self._watched:
+            self.watchers.append(Watcher(self, f"watcher at {node.name}", node))
+        if self._sides:
+            self._part()
         return node
 
-    def add_agent(self, name: str, *channels: str) -> SimAgent:
-        agent = self.agents[name] = SimAgent(name, list(channels))
+    def add_agent(self, name: str, *channels: str, lazy: float = 0.0) -> SimAgent:
+        agent = self.agents[name] = SimAgent(self, name, list(channels))
+        agent.lazy = lazy
+        self.crowd.append(agent)
         return agent
 
+    def add_reader(self, name: str, *channels: str) -> SimReader:
+        reader = SimReader(self, name, list(channels))
+        self.readers.append(reader)
+        return reader
+
+    def roamers(self) -> Iterator[Roamer]:
+        yield from self.agents.values()
+        yield from self.readers
+
+    def any_agent(self) -> SimAgent:
+        return self.random.choice(self.crowd)
+
     def any_node(self) -> Node:
-        return self.random.choice(list(self.nodes.values()))
+        """
+        A load balancer sends most clients to nodes that answer.
+        """
+        node = self.random.choice(self.nodes)
+        if not node.serves and self.random.random() < 0.8:
+            node = self.random.choice([node for node in self.nodes if node.serves] or self.nodes)
+        return node
 
     # what happens
 
-    def connect(self, agent: SimAgent, node: Node | None = None, *, hangs: bool = False) -> Far:
+    def publish(self, channel: str) -> int:
         """
-        An agent connects, maybe to another node than before.
-
-        @param hangs: its former connection is not ended: nobody knows that it is dead.
+        Publish at any node; returns the number of the event.
         """
-        former = agent.far
-        if former is not None:
-            former.reads = False
-            if hangs:
-                agent.old.append(former)
-                agent.was_half_dead = True
-            else:
-                former.end()
-        agent.is_in = False
-        agent.far = far = Far(agent, node or self.any_node())
-        far.say(type="unsubscribe", channel="global")
-        far.say(type="auth", agent_id=agent.name, durable=True, id=1)
-        for number, channel in enumerate(agent.channels, 2):
-            far.say(type="subscribe", channel=channel, id=number)
-        return far
-
-    def leave(self, agent: SimAgent) -> None:
-        if agent.far is not None:
-            agent.far.end()
-            agent.far = None
-            agent.is_in = False
-
-    def publish(self, channel: str) -> None:
         self.numbers += 1
-        number = self.numbers
-        node = self.any_node()
-        far = Far(None, node)
-        far.say(type="publish", channel=channel, event=EVENT, data=number, id=number)
-        self.published[number] = channel
-        far.end()
-        for agent in self.agents.values():
-            if agent.is_safe and channel in agent.channels:
-                agent.due.add(number)
+        self.publishers[self.any_node()].publish(channel, self.numbers)
+        return self.numbers
 
     def kill(self, node: Node) -> None:
         """
         A node is gone, with all of its connections.
         """
-        self.faults.append(self.clock.seconds())
-        del self.nodes[node.number]
-        node.die()
-        for agent in self.agents.values():
-            agent.old = [far for far in agent.old if far.node is not node]
-            if agent.far is not None and agent.far.node is node:
-                agent.far = None
-                agent.is_in = False
+        now = self.clock.seconds()
+        self.troubles.append(Trouble(frozenset([node]), now, now))
+        node.kill()
+        self._gone(node)
 
     def stop(self, node: Node) -> None:
         """
-        A node stops in order: its clients are closed, and it ends a moment later.
+        A node is asked to end; its clients are closed.
         """
-        del self.nodes[node.number]
-        node.core.hub.draining = True
-        for session in list(node.core.clients.sessions):
-            node.core.hub.close(session, CloseCode.RESTART)
-        self.clock.callLater(self.random.uniform(0.0, 0.5), self._end, node)
+        node.stop()
+        self.clock.callLater(3.0, self._gone, node)
 
-    def _end(self, node: Node) -> None:
-        def ended(_: object) -> None:
-            node.core.presence.leave()
-            self.database.nodes.pop(node.number, None)
-            node.die()
+    def _gone(self, node: Node) -> None:
+        if node not in self.nodes:
+            return
+        self.nodes.remove(node)
+        del self.publishers[node]
+        self.watchers = [watcher for watcher in self.watchers if watcher.home is not node]
+        for roamer in self.roamers():
+            connections: list[Connection] = [] if roamer.connection is None else [roamer.connection]
+            if isinstance(roamer, SimAgent):
+                roamer.old = [one for one in roamer.old if one.node is not node]
+                connections += roamer.others
+            for connection in connections:
+                if connection.node is node:
+                    connection.end()
+                    roamer.lost(connection)
 
-        node.owned.stopService().addCallback(ended)
+    def trouble(self, seconds: float, nodes: Collection[Node] | None, end: Callable[[], object]) -> None:
+        """
+        Something begins that ends after some time.
+        """
+        trouble = Trouble(None if nodes is None else frozenset(nodes), self.clock.seconds())
+        self.troubles.append(trouble)
+
+        def over() -> None:
+            trouble.end = self.clock.seconds()
+            end()
+
+        self.clock.callLater(seconds, over)
+
+    def freeze(self, node: Node, seconds: float, *, noticed: float = 0.5) -> None:
+        """
+        A node is stopped for some time.
+
+        @param noticed: the part of its clients that notice it within some seconds.
+        """
+        node.process.freeze()
+        node.link.silent()
+        self.trouble(seconds, [node], node.process.thaw)
+        for roamer in list(self.roamers()):
+            connection = roamer.connection
+            if connection is not None and connection.node is node and self.random.random() < noticed:
+                self.clock.callLater(self.random.uniform(1.0, 8.0), self._notice, roamer, connection)
+
+    def _notice(self, roamer: Roamer, connection: Connection) -> None:
+        if roamer.connection is connection and connection.node.process.is_frozen:
+            if isinstance(roamer, SimAgent):
+                roamer.hop()
+            else:
+                roamer.connect()
+
+    def cut_off(self, nodes: Collection[Node], seconds: float) -> None:
+        """
+        Nodes do not reach the database for some time.
+        """
+        for node in nodes:
+            node.link.cut()
+        self.trouble(seconds, nodes, lambda: [node.link.heal() for node in nodes])
+
+    def take_database_away(self, seconds: float) -> None:
+        """
+        The database answers nobody for some time.
+        """
+        database = self.database
+        database.is_away = True
+        for link in database.links:
+            link.silent()
+
+        def back() -> None:
+            database.is_away = False
+
+        self.trouble(seconds, None, back)
+
+    def part(self, sides: list[list[Node]], seconds: float) -> None:
+        """
+        Nodes of one side do not hear those of another one for some time.
+        """
+        self._sides = sides
+        self._part()
+
+        def heal() -> None:
+            if self._sides is sides:
+                self._sides = []
+                self.hub.heal()
+
+        self.trouble(seconds, None, heal)
+
+    def _part(self) -> None:
+        self.hub.part(*([node.bus.node for node in side] for side in self._sides))
+
+    def take_bus_away(self, seconds: float) -> None:
+        """
+        The servers of the bus are gone for some time.
+        """
+        self.bus_is_away = True
+        self.hub.stop()
+
+        def back() -> None:
+            self.bus_is_away = False
+            self.hub.start()
+
+        self.trouble(seconds, None, back)
 
     # time
 
-    def run(self, seconds: float, step: float = 0.01) -> None:
-        """
-        Let time pass.
-        """
-        end = self.clock.seconds() + seconds
-        while self.clock.seconds() < end:
-            self.clock.advance(step)
-            now = self.clock.seconds()
-            for node in list(self.nodes.values()):
-                if now >= self._ticked.get(node.number, 0.0):
-                    self._ticked[node.number] = now + 1.0
-                    node.tick()
-            self.database.fence()
-            for agent in self.agents.values():
-                self._look(agent)
+    def run(self, seconds: float) -> None:
+        self.clock.run(seconds)
 
-    def _look(self, agent: SimAgent) -> None:
-        for far in list(agent.old):
-            if not far.node.is_alive or far.peer.closed is not None:
-                agent.old.remove(far)
-                far.end()
-        far = agent.far
-        if far is None:
-            return
-        far.send()
-        for message in far.take():
-            if message.get("event") == EVENT:
-                self._event(agent, far, message)
-            elif message.get("type") == "ack" and message.get("id") == 1 + len(agent.channels):
-                agent.is_in = True
-        if far.peer.closed is not None:
-            self.closed[int(far.peer.closed)] += 1
-            far.end()
-            agent.far = None
-            agent.is_in = False
-
-    def _event(self, agent: SimAgent, far: Far, message: dict[str, Any]) -> None:
-        number, now = message["data"], self.clock.seconds()
-        channel = self.published[number]
-        if number in agent.acked:
-            agent.repeats.append((now, number, agent.acked[number]))
-        if number not in agent.got:
-            agent.got.add(number)
-            last = agent.last.get(channel, 0)
-            assert agent.was_half_dead or message["pos"] > last, (
-                f"{agent.name} gets {message['pos']} after {last} in {channel}"
-            )
-            agent.last[channel] = message["pos"]
-        agent.acked[number] = now
-        far.say(type="ack", message_id=message["id"])
-
-    def settle(self, seconds: float = 15.0) -> None:
+    def settle(self, seconds: float = 20.0) -> None:
         """
         Connect everybody, and give everything time to arrive.
         """
-        for _ in range(int(seconds)):
-            for agent in self.agents.values():
-                if agent.far is None:
-                    self.connect(agent)
-            self.run(1.0)
+        for roamer in list(self.roamers()):
+            roamer.stays_away = False
+            if roamer.connection is None:
+                self.clock.callLater(self.random.uniform(0.0, 1.0), roamer.come_back)
+        self.run(seconds)
 
-    def make_safe(self) -> None:
+    def make_safe(self, spread: float = 1.0) -> None:
         """
-        What is published from now on must reach everybody.
+        Connect everybody; what is published from now on must reach them.
+
+        @param spread: seconds within which they connect.
         """
-        self.settle(4)
+        for roamer in self.roamers():
+            roamer.stays_away = False
+            self.clock.callLater(self.random.uniform(0.0, spread), roamer.come_back)
+        self.run(spread + 4.0)
+        for roamer in self.roamers():
+            assert roamer.connection is not None and roamer.connection.is_in, roamer
         for agent in self.agents.values():
-            assert agent.is_in, agent.name
-            agent.is_safe = True
+            agent.safe_from = self.numbers + 1
 
     # what was promised
 
-    def dead(self, agent: SimAgent) -> set[int]:
-        letters = [letter for (name, _), letter in self.database.dead.items() if name == agent.name]
-        return {json.loads(letter.data) for letter in letters}
+    def log_at(self, pos: int) -> int | None:
+        """
+        The number of the event at a position.
+        """
+        log = self.database.log
+        return int(log[pos - 1].data) if 0 < pos <= len(log) else None
 
-    def check(self, allowed: float | None = None, lately: float = 0.0) -> None:
+    def nodes_of(self, agent: SimAgent, node: Node) -> frozenset[Node]:
         """
+        A node, and the one that has an agent now.
+        """
+        row = self.database.agents.get(agent.name)
+        owner = None if row is None else self.numbered.get(row.node or 0)
+        return frozenset((node,) if owner is None else (node, owner))
+
+    def repeated(self, agent: SimAgent, pos: int, acked: float, nodes: frozenset[Node]) -> None:
+        self.repeats.append((agent, pos, self.clock.seconds(), acked, nodes))
+
+    def dead(self, agent: SimAgent) -> set[int]:
+        """
+        The positions of its dead letters.  None may be of an event that it has not got although it was there.
+        """
+        letters = self.database.dead.get(agent.name, {}).values()
+        for letter in letters:
+            died = (letter.died_at - self.wall_ms()) / 1000 + self.clock.seconds()
+            there = [one for since, one in agent.visits if one.reads and since + _THERE_SECONDS < died < one.until]
+            if there and letter.pos not in agent.got and not self._was_trouble(died, frozenset(self.nodes), 20.0):
+                agent.broken(f"was there at {died:.3f} when {letter.pos} became a dead letter, which it did not get")
+        return {letter.pos for letter in letters}
+
+    def check(self, allowed: float = 2.5, lately: float = 0.2) -> None:
+        """
+        Has everybody got what was promised, and nothing else?
+
+        @param allowed: seconds around a trouble in which acks may be lost.
         @param lately: seconds in which an ack may be on its way from another node.
-        @param allowed: seconds before a fault in which acks may be lost; None if none may be.
         """
+        broken = self.broken
+        broken += [failure.getTraceback() for failure in self.clock.failures]
+        numbers = Counter(int(row.data) for row in self.database.log)
+        broken += [f"{number} is in the log {times} times" for number, times in numbers.items() if times > 1]
+        for number, pos in self.answered.items():
+            if self.log_at(pos) != number:
+                broken.append(f"{number} was acknowledged as {pos}, which is {self.log_at(pos)}")
         for agent in self.agents.values():
-            missing = agent.due - agent.got - self.dead(agent)
-            assert not missing, f"{agent.name} does not get {sorted(missing)[:10]}"
-            for now, number, acked in agent.repeats:
-                fault = allowed is not None and any(at - allowed <= acked <= at + allowed for at in self.faults)
-                assert fault or now - acked < lately, (
-                    f"{agent.name} gets {number} again at {now}, which it acknowledged at {acked}"
-                )
+            self._check_agent(agent)
+        for agent, pos, now, acked, nodes in self.repeats:
+            if now - acked >= lately and not self._was_trouble(acked, nodes, allowed):
+                broken.append(f"{agent} gets {pos} again at {now:.3f}, which it acknowledged at {acked:.3f}")
+        for reader in self.readers:
+            reader.judge()
+        assert not broken, f"{len(broken)} promises are broken:\n" + "\n".join(broken[:20])
+
+    def _check_agent(self, agent: SimAgent) -> None:
+        if agent.safe_from is None:
+            return
+        due = {
+            pos
+            for channel in agent.channels
+            for pos, number in self.database.numbers_of(channel)
+            if number >= agent.safe_from
+        }
+        missing = due - agent.got
+        if missing:
+            missing -= self.dead(agent)
+        told = max(agent.gaps, default=0)
+        missing = {pos for pos in missing if pos >= told}
+        if missing:
+            agent.broken(f"does not get {sorted(missing)[:10]}")
+
+    def _was_trouble(self, acked: float, nodes: frozenset[Node], margin: float) -> bool:
+        return any(
+            one.begin - margin <= acked <= one.end + margin
+            for one in self.troubles
+            if one.nodes is None or one.nodes & nodes
+        )
 
     def check_presence(self) -> None:
         """
-        All nodes agree on who is connected.
+        All nodes agree on who is connected, and have told their clients so.
         """
-        truth = sorted(
-            (session.client_id, agent)
-            for node in self.nodes.values()
-            for agent, connections in node.core.clients.connections.items()
-            for session in connections
-        )
-        for node in self.nodes.values():
+        truth: set[tuple[str, str]] = set()
+        for node in self.nodes:
+            for agent, connections in node.core.clients.connections.items():
+                truth.update((session.client_id, agent) for session in connections)
+        connections_of = Counter(agent for _, agent in truth)
+        for node in self.nodes:
             nodes = node.core.presence.nodes
             assert nodes is not None
-            assert sorted((member.client, member.agent) for member in nodes.members()) == truth
+            known = {(member.client, member.agent) for member in nodes.members()}
+            assert known == truth, f"{node.name} misses {truth - known}, and has {known - truth}"
+        for watcher in self.watchers:
+            balance = watcher.balance
+            for agent in balance.keys() | connections_of.keys():
+                if agent in self.agents and watcher.is_whole:
+                    assert balance[agent] == connections_of[agent], f"{watcher} is told wrong things of {agent}"
 
-    def owners(self) -> Iterator[tuple[str, list[int]]]:
+    def check_owners(self) -> None:
         """
-        The nodes that believe that they have an agent.
+        Each agent is at the node that the database says.  Another one may not know yet that it has lost the agent, but
+        no connection is there then.
         """
-        for agent in self.agents:
-            yield agent, [node.number for node in self.nodes.values() if agent in node.owned.takes.gens]
+        for name in self.agents:
+            row = self.database.agents[name]
+            for node in self.nodes:
+                if node.number == row.node:
+                    assert node.owned.takes.gens.get(name) == row.gen, f"{node.name} does not know that it has {name}"
+                elif name in node.owned.takes.gens:
+                    assert name not in node.core.clients.connections, (
+                        f"{node.name} does not know that it has lost {name}"
+                    )

@@ -5,14 +5,8 @@ The tables of agents as nodes of a simulated cluster see them: each statement ta
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
-
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from dcm_ws.brokers.agent_pages import to_listed
 from dcm_ws.core.dead_letters import Listed
@@ -30,232 +24,211 @@ from dcm_ws.postgres.agent_owners import (
 )
 from dcm_ws.postgres.agent_rows import LetterKey, StoredLetter
 from dcm_ws.postgres.connection import DatabaseUnavailableError
+from tests.simulation.database import AgentRow, Database, Link
 
-FENCE_SECONDS = 10.0
-
-
-@dataclass
-class Row:
-    state: str
-    node: int | None
-    gen: int
-
-
-@dataclass
-class Database:
-    """
-    What all nodes have in common.
-
-    @ivar nodes: those that are registered, each with the time at which it was last seen; without those that are fenced.
-    @ivar statements: how often each was executed.
-    @ivar is_away: no statement is answered.
-    """
-
-    clock: Clock
-    random: Random
-    delay: tuple[float, float] = (0.0005, 0.003)
-    nodes: dict[int, float] = field(default_factory=dict)
-    agents: dict[str, Row] = field(default_factory=dict)
-    journal: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
-    dead: dict[tuple[str, str], StoredLetter] = field(default_factory=dict)
-    requests: dict[tuple[str, str], str] = field(default_factory=dict)
-    statements: Counter[str] = field(default_factory=Counter)
-    is_away: bool = False
-    registered: int = 0
-    rows: int = 0
-
-    def register(self) -> int:
-        """
-        A node begins.
-        """
-        self.registered += 1
-        self.nodes[self.registered] = self.clock.seconds()
-        return self.registered
-
-    def leader(self) -> int | None:
-        """
-        The node that has been there for longest.
-        """
-        return min(self.nodes, default=None)
-
-    def fence(self) -> None:
-        """
-        What the leader does with nodes that it has not seen for long.
-        """
-        now = self.clock.seconds()
-        self.nodes = {node: seen for node, seen in self.nodes.items() if now - seen < FENCE_SECONDS}
-
-    def lives(self, node: int | None) -> bool:
-        return node in self.nodes
+_FOLDED_AT_ONCE = 500
 
 
 class Tables:
     """
     The tables, as one node reads and writes them.
+
+    @param lease: returns the number under which the node is registered; None if it is not.
     """
 
-    def __init__(self, database: Database, node: int) -> None:
+    def __init__(self, database: Database, link: Link, lease: Callable[[], int | None]) -> None:
         self.database = database
-        self.node = node
-        self.is_cut = False
+        self._link = link
+        self._lease = lease
 
-    async def _trip(self, name: str) -> Database:
+    async def _write(self, name: str, execute: Callable[[int], Any], rows: int = 0) -> Any:
         """
-        On the way to the database.
+        Execute a statement with the right of this node to write.
         """
-        database = self.database
-        database.statements[name] += 1
-        await self._wait()
-        if self.is_cut or database.is_away:
-            raise DatabaseUnavailableError("it is away")
-        if self.node not in database.nodes:
-            raise FencedError
-        return database
+        node = self._lease()
+        if node is None:
+            raise DatabaseUnavailableError("this node is not registered yet")
 
-    async def _wait(self) -> None:
-        done: Deferred[None] = Deferred()
-        self.database.clock.callLater(self.database.random.uniform(*self.database.delay), done.callback, None)
-        await done
+        def guarded() -> Any:
+            if node not in self.database.nodes:
+                raise FencedError
+            self.database.rows[name] += rows
+            return execute(node)
+
+        return await self._link.ask(name, guarded)
 
     def close(self) -> None:
         pass
 
     async def look(self, wanted: Collection[Wanted]) -> list[Seen]:
-        database = await self._trip("look")
-        seen: list[Seen] = []
-        for one in sorted(wanted, key=lambda one: one.agent):
-            seen.append(self._look(database, one))
-        await self._wait()
+        def execute(node: int) -> list[Seen]:
+            return [self._look(node, one) for one in sorted(wanted, key=lambda one: one.agent)]
+
+        seen: list[Seen] = await self._write("look", execute, len(wanted))
         return seen
 
-    def _look(self, database: Database, one: Wanted) -> Seen:
-        agent = one.agent
-        letters = any(key[0] == agent for key in database.dead)
+    def _look(self, node: int, one: Wanted) -> Seen:
+        agent, database = one.agent, self.database
+        letters = bool(database.dead.get(agent))
         row = database.agents.get(agent)
         if row is None:
-            database.agents[agent] = Row("{}", self.node, 1)
+            database.agents[agent] = AgentRow("{}", node, 1)
             return Seen(agent, Found.TAKEN, 1, None, "{}", [], letters)
-        if row.node == self.node and row.gen == one.gen:
+        if row.node == node and row.gen == one.gen:
             return Seen(agent, Found.KEPT, row.gen, row.node, "", [], letters)
-        if row.node != self.node and database.lives(row.node) and not one.forced:
+        if row.node != node and database.lives(row.node) and not one.forced:
             return Seen(agent, Found.OWNED, row.gen, row.node, "", [], letters)
+        owner = row.node
+        # only the node that had it can have written changes with its number
         changes = [
             json.dumps(changes[agent])
-            for node, changes in database.journal.values()
+            for changes in database.journal.get(owner or 0, {}).values()
             if changes.get(agent, {}).get("gen") == row.gen
         ]
-        owner = row.node
         if changes:
             return Seen(agent, Found.STALE, row.gen, owner, row.state, changes, letters)
-        row.node, row.gen = self.node, row.gen + 1
+        row.node, row.gen = node, row.gen + 1
         return Seen(agent, Found.TAKEN, row.gen, owner, row.state, [], letters)
 
     async def take(self, claims: Collection[Claim]) -> dict[str, Got]:
-        database = await self._trip("take")
-        got: dict[str, Got] = {}
-        for one in claims:
-            row = database.agents[one.agent]
-            if row.gen == one.gen:
-                row.state, row.node, row.gen = bytes(one.state).decode(), self.node, row.gen + 1
-                got[one.agent] = Got(row.gen, any(key[0] == one.agent for key in database.dead))
-        await self._wait()
-        return got
+        def execute(node: int) -> dict[str, Got]:
+            got: dict[str, Got] = {}
+            for one in claims:
+                row = self.database.agents.get(one.agent)
+                if row is not None and row.gen == one.gen:
+                    row.state, row.node, row.gen = bytes(one.state).decode(), node, row.gen + 1
+                    got[one.agent] = Got(row.gen, bool(self.database.dead.get(one.agent)))
+            return got
+
+        taken: dict[str, Got] = await self._write("take", execute, len(claims))
+        return taken
 
     async def letters_of(self, agents: Collection[str]) -> list[Listed]:
-        database = await self._trip("letters_of")
-        letters = [to_listed(letter) for (agent, _), letter in database.dead.items() if agent in agents]
+        def execute() -> list[StoredLetter]:
+            return [letter for agent in agents for letter in self.database.dead.get(agent, {}).values()]
+
+        letters = [to_listed(letter) for letter in await self._link.ask("letters_of", execute)]
         return sorted(letters, key=lambda letter: letter.died_at)
 
     async def owners_of(self, agents: Collection[str]) -> dict[str, int]:
-        database = await self._trip("owners_of")
-        rows = {agent: database.agents.get(agent) for agent in agents}
-        return {agent: row.node for agent, row in rows.items() if row and row.node and database.lives(row.node)}
+        def execute() -> dict[str, int]:
+            database = self.database
+            rows = {agent: database.agents.get(agent) for agent in agents}
+            return {agent: row.node for agent, row in rows.items() if row and row.node and database.lives(row.node)}
+
+        owners: dict[str, int] = await self._link.ask("owners_of", execute)
+        return owners
 
     async def flush(
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]
     ) -> Flushed:
-        database = await self._trip("flush")
-        for letter in buried:
-            database.dead[letter.agent, letter.event_id] = letter
-        for key in dropped:
-            database.dead.pop((key.agent, key.event_id), None)
-        number, lost = None, {}
-        if changes is not None:
-            by_agent = json.loads(changes)
-            number = database.rows = database.rows + 1
-            database.journal[number] = self.node, by_agent
+        by_agent: dict[str, Any] = {} if changes is None else json.loads(changes)
+
+        def execute(node: int) -> Flushed:
+            database = self.database
+            for letter in buried:
+                database.dead[letter.agent][letter.event_id] = letter
+            for key in dropped:
+                database.dead[key.agent].pop(key.event_id, None)
+            if changes is None:
+                return Flushed(None, {})
+            lost: dict[str, int | None] = {}
+            number = database.journal_rows = database.journal_rows + 1
+            database.journal[node][number] = by_agent
             for agent, change in by_agent.items():
                 row = database.agents.get(agent)
                 if row is not None and row.gen != change["gen"]:
                     lost[agent] = row.node
-        await self._wait()
-        return Flushed(number, lost)
+            return Flushed(number, lost)
+
+        flushed: Flushed = await self._write("flush", execute, len(by_agent) + len(buried) + len(dropped))
+        return flushed
 
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None:
-        database = await self._trip("save")
-        for one in states:
-            row = database.agents.setdefault(one.agent, Row("{}", self.node, one.gen))
-            if (row.gen, row.node) == (one.gen, self.node):
-                row.state = bytes(one.state).decode()
-        for left in gone:
-            row = database.agents[left.agent]
-            if (row.gen, row.node) == (left.gen, self.node):
-                del database.agents[left.agent]
-        for number, (node, _) in list(database.journal.items()):
-            if node == self.node and number <= upto:
-                del database.journal[number]
+        def execute(node: int) -> None:
+            database = self.database
+            for one in states:
+                row = database.agents.get(one.agent)
+                if row is None:
+                    row = database.agents[one.agent] = AgentRow("{}", node, one.gen)
+                if (row.gen, row.node) == (one.gen, node):
+                    row.state = bytes(one.state).decode()
+            for left in gone:
+                row = database.agents.get(left.agent)
+                if row is not None and (row.gen, row.node) == (left.gen, node):
+                    del database.agents[left.agent]
+            rows = database.journal[node]
+            for number in [number for number in rows if number <= upto]:
+                del rows[number]
+
+        await self._write("save", execute, len(states) + len(gone))
 
     async def give_back(self, states: Collection[Claim]) -> None:
-        database = await self._trip("give_back")
-        for one in states:
-            row = database.agents[one.agent]
-            if (row.gen, row.node) == (one.gen, self.node):
-                row.state, row.node, row.gen = bytes(one.state).decode(), None, row.gen + 1
-        await self._wait()
+        def execute(node: int) -> None:
+            for one in states:
+                row = self.database.agents.get(one.agent)
+                if row is not None and (row.gen, row.node) == (one.gen, node):
+                    row.state, row.node, row.gen = bytes(one.state).decode(), None, row.gen + 1
+
+        await self._write("give_back", execute, len(states))
 
     async def own_requests(self, most: int) -> list[Asked]:
-        database = await self._trip("own_requests")
-        return [
-            Asked(database.dead[key], request)
-            for key, request in database.requests.items()
-            if key in database.dead and key[0] in database.agents and database.agents[key[0]].node == self.node
-        ]
+        def execute() -> list[Asked]:
+            database, node = self.database, self._lease()
+            found: list[Asked] = []
+            for (agent, event_id), request in database.requests.items():
+                letter, row = database.dead[agent].get(event_id), database.agents.get(agent)
+                if letter is not None and row is not None and row.node == node:
+                    found.append(Asked(letter, request))
+            return found
+
+        asked: list[Asked] = await self._link.ask("own_requests", execute)
+        return asked
 
     async def own_done(self, done: Collection[LetterKey]) -> None:
-        database = await self._trip("own_done")
-        for key in done:
-            database.requests.pop((key.agent, key.event_id), None)
+        def execute(node: int) -> None:
+            for key in done:
+                self.database.requests.pop((key.agent, key.event_id), None)
+
+        await self._write("own_done", execute, len(done))
 
     async def other_requests(self, most: int, now_ms: int) -> bool:
-        await self._trip("other_requests")
-        return False
+        return bool(await self._write("other_requests", lambda _: False))
 
     async def left(self) -> Left:
-        database = await self._trip("left")
-        rows = [
-            (number, json.dumps(changes))
-            for number, (node, changes) in database.journal.items()
-            if not database.lives(node)
-        ][:10]
-        agents = {agent for _, changes in rows for agent in json.loads(changes)}
-        return Left(
-            rows,
-            {
-                agent: (database.agents[agent].state, database.agents[agent].gen)
-                for agent in agents
-                if agent in database.agents and not database.lives(database.agents[agent].node)
-            },
-        )
+        def execute() -> Left:
+            database = self.database
+            rows = [
+                (number, json.dumps(changes))
+                for node, numbered in database.journal.items()
+                if not database.lives(node)
+                for number, changes in numbered.items()
+            ]
+            rows = sorted(rows)[:_FOLDED_AT_ONCE]
+            agents = {agent for _, changes in rows for agent in json.loads(changes)}
+            found = {agent: database.agents[agent] for agent in agents if agent in database.agents}
+            database.rows["left"] += len(rows)
+            return Left(
+                rows, {agent: (row.state, row.gen) for agent, row in found.items() if not database.lives(row.node)}
+            )
+
+        left: Left = await self._link.ask("left", execute)
+        return left
 
     async def fold(self, states: Collection[Claim], rows: Sequence[int]) -> None:
-        database = await self._trip("fold")
-        for one in states:
-            row = database.agents.setdefault(one.agent, Row("{}", None, one.gen))
-            if row.gen == one.gen:
-                row.state = bytes(one.state).decode()
-        for number in rows:
-            database.journal.pop(number, None)
+        def execute(node: int) -> None:
+            database = self.database
+            for one in states:
+                row = database.agents.get(one.agent)
+                if row is None:
+                    row = database.agents[one.agent] = AgentRow("{}", None, one.gen)
+                if row.gen == one.gen:
+                    row.state = bytes(one.state).decode()
+            for numbered in database.journal.values():
+                for number in rows:
+                    numbered.pop(number, None)
+
+        await self._write("fold", execute, len(states))
 
     async def expire(self, now_ms: int, *, keep: float, keep_letters: float, most: int) -> bool:
-        await self._trip("expire")
-        return False
+        return bool(await self._write("expire", lambda _: False))
