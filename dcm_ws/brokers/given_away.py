@@ -13,41 +13,32 @@ from dcm_ws.postgres.agent_owners import Claim
 
 class GivenAway:
     """
-    Keeps them, each with the number that the agent had here.
+    Keeps them, each with the number that the agent had here.  They were given to another node, which may not take them
+    after all, or to nobody.
     """
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
-        self._to_nobody: set[str] = set()
 
     def clear(self) -> None:
         """
         The log has become another one.
         """
         self._claims.clear()
-        self._to_nobody.clear()
 
-    def to_node(self, agent: str, gen: int, state: AgentState) -> None:
+    def add(self, agent: str, gen: int, state: AgentState | None) -> None:
         """
-        An agent was given to another node, which may not take it after all.
-        """
-        self._claims[agent] = Claim(agent, gen, Raw(encode(state)))
-
-    def to_nobody(self, agent: str, gen: int, state: AgentState | None) -> None:
-        """
-        An agent was given back: whoever takes it next finds its state in the database.
+        An agent was given away.
 
         @param state: None if nothing is kept of it.
         """
         self._claims[agent] = Claim(agent, gen, Raw(EMPTY if state is None else encode(state)))
-        self._to_nobody.add(agent)
 
     def forget(self, agent: str) -> None:
         """
         The agent is here again.
         """
         self._claims.pop(agent, None)
-        self._to_nobody.discard(agent)
 
     def newest(self, agent: str, gen: int) -> Raw | None:
         """
@@ -69,15 +60,11 @@ class GivenAway:
             return UNKNOWN
         return same_answer(bytes(claim.state))
 
-    def unwritten(self) -> tuple[list[Claim], list[Claim]]:
+    def unwritten(self) -> list[Claim]:
         """
-        What the database does not have: of agents that were given to nodes, and of those that were given back.
+        What the database does not have.
         """
-        claims = self._claims.values()
-        return (
-            [claim for claim in claims if claim.agent not in self._to_nobody],
-            [claim for claim in claims if claim.agent in self._to_nobody],
-        )
+        return list(self._claims.values())
 
     def written(self, claim: Claim) -> None:
         """

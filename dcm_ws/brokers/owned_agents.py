@@ -232,15 +232,14 @@ class OwnedAgents(Flushes):
 
     async def _save_given(self) -> None:
         """
-        Write the last states of agents that were given away: another node may not have taken them.
+        Write the last states of agents that were given away, and give them up if no other node has taken them.
         """
         given = self.takes.given
-        to_nodes, to_nobody = given.unwritten()
-        for page in _pages(to_nodes):
-            await self._tables.save(page, (), 0)
-        for page in _pages(to_nobody):
+        unwritten = given.unwritten()
+        for page in _pages(unwritten):
+            # not with the number that they had here, with which the journal has older changes
             await self._tables.give_back(page)
-        for claim in (*to_nodes, *to_nobody):
+        for claim in unwritten:
             given.written(claim)
 
     def _give_agents_back(self) -> None:

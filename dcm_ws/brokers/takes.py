@@ -7,7 +7,7 @@ asked for its state over the bus; without an answer, the agent is taken with wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -51,8 +51,11 @@ _ADOPT_SECONDS = 2.0
 class _Waiter(NamedTuple):
     """
     Someone who waits for an agent: the parameters of L{Takes.take}.
+
+    @ivar until: for how long (monotonic seconds).
     """
 
+    until: float
     ready: Callable[[bool], object]
     waits: Callable[[], bool]
 
@@ -62,7 +65,6 @@ class _Take:
     """
     An agent that clients wait for, or that has connections here.
 
-    @ivar until: how long they do (monotonic seconds).
     @ivar forced: the node that has it has not answered.
     @ivar letters: what that node says of its dead letters, beyond what the database has.
     @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
@@ -70,7 +72,6 @@ class _Take:
     @ivar wanted_by: other nodes that have asked for it meanwhile.
     """
 
-    until: float
     waiting: list[_Waiter] = field(default_factory=list)
     forced: bool = False
     adopts: bool = False
@@ -164,11 +165,9 @@ class Takes:
         """
         take = self._takes.get(agent)
         if take is None:
-            self._takes[agent] = self._wanted[agent] = take = _Take(0.0)
+            self._takes[agent] = self._wanted[agent] = take = _Take()
             self._start()
-        if not take.waiting:
-            take.until = self._now() + TAKE_SECONDS
-        take.waiting.append(_Waiter(ready, waits))
+        take.waiting.append(_Waiter(self._now() + TAKE_SECONDS, ready, waits))
         self._wake(agent, take)
         if self._timer is None:
             self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
@@ -188,7 +187,7 @@ class Takes:
         """
         for agent in agents:
             if agent not in self._takes:
-                self._takes[agent] = self._wanted[agent] = _Take(0.0, adopts=True)
+                self._takes[agent] = self._wanted[agent] = _Take(adopts=True)
         self._start()
 
     def offer(self, agent: str) -> None:
@@ -199,13 +198,17 @@ class Takes:
         self._timer = None
         now = self._now()
         for take in list(self._takes.values()):
-            if take.waiting and take.until <= now:
-                self._answer(take, is_here=False)
+            over = [one for one in take.waiting if one.until <= now]
+            take.waiting = [one for one in take.waiting if one.until > now]
+            self._answer(over, is_here=False)
         if any(take.waiting for take in self._takes.values()):
             self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
 
-    def _answer(self, take: _Take, *, is_here: bool) -> None:
+    def _answer_all(self, take: _Take, *, is_here: bool) -> None:
         waiting, take.waiting = take.waiting, []
+        self._answer(waiting, is_here=is_here)
+
+    def _answer(self, waiting: Iterable[_Waiter], *, is_here: bool) -> None:
         for one in waiting:
             try:
                 one.ready(is_here)
@@ -285,7 +288,7 @@ class Takes:
         Nobody waits for an agent any more.
         """
         del self._takes[agent]
-        self._answer(take, is_here=False)
+        self._answer_all(take, is_here=False)
         for _, answer in take.wanted_by:
             answer(self.given.answer(agent, None))
 
@@ -391,7 +394,7 @@ class Takes:
             if self._takes.get(agent) is not take:
                 return
             if known is not None and not is_there:
-                self.given.to_node(agent, gen, known)
+                self.given.add(agent, gen, known)
                 self._leave_it(agent, take)
                 return
             self.gens[agent] = gen
@@ -410,13 +413,13 @@ class Takes:
             self.offer(agent)
         elif agent not in self._takes:
             # by a connection that does not come again
-            self._takes[agent] = self._wanted[agent] = _Take(0.0, adopts=True)
+            self._takes[agent] = self._wanted[agent] = _Take(adopts=True)
             self._start()
 
     def _done(self, agent: str, take: _Take) -> None:
         del self._takes[agent]
         if take.waiting:
-            self._answer(take, is_here=True)
+            self._answer_all(take, is_here=True)
         else:
             self._ownership.settle_in(agent)
         if not self._ownership.is_connected(agent):
@@ -440,7 +443,7 @@ class Takes:
         """
         gen = self.gens.pop(agent, None)
         if gen is not None:
-            self.given.to_nobody(agent, gen, self._ownership.give_back(agent))
+            self.given.add(agent, gen, self._ownership.give_back(agent))
 
     def _offered(self, node: str, message: bytes) -> None:
         self._ownership.offered(message.decode(errors="replace"))
@@ -466,5 +469,5 @@ class Takes:
             return self.given.answer(agent, None)
         given = self._ownership.release(agent, node)
         if given.state is not None:
-            self.given.to_node(agent, gen, given.state)
+            self.given.add(agent, gen, given.state)
         return answer_of(given)

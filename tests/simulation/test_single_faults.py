@@ -55,7 +55,7 @@ def test_an_agent_comes_back_at_once(cluster: Cluster) -> None:
     cluster.run(0.05)
     cluster.stop(two)
     cluster.run(0.1)
-    assert not two.is_alive and one.owned.takes.given.unwritten()[0]
+    assert not two.is_alive and one.owned.takes.given.unwritten()
     agent.connect(one)
     cluster.run(1.0)
     agent.channels.append("topics/new")
@@ -227,3 +227,42 @@ def test_a_node_has_forgotten_its_agents(cluster: Cluster) -> None:
     agent.others.clear()
     cluster.run(14.0)
     assert "ann" in one.owned.takes.gens
+
+
+def test_the_next_owner_dies_before_it_has_the_agent(cluster: Cluster) -> None:
+    """
+    The former one has given the agent away, and writes its state, which is newer than what the journal has.
+    """
+    agent = with_agent(cluster)
+    one = cluster.nodes[0]
+    cluster.publish("topics/t")
+    flush(cluster, 0)
+    cluster.publish("topics/t")
+    cluster.run(0.5)
+    assert len(agent.acked) == 2
+    three = cluster.add_node()
+    agent.hop(three)
+    while not one.owned.takes.given.unwritten():
+        cluster.run(0.0001)
+    three.kill()
+    flush(cluster, 0)
+    agent.hop(cluster.nodes[1])
+    cluster.run(2.0)
+    assert agent.is_in and cluster.repeats == []
+    cluster.kill(three)
+
+
+def test_each_client_waits_for_its_own_time(cluster: Cluster) -> None:
+    """
+    One that has given up does not shorten the time of the next one.
+    """
+    agent = with_agent(cluster)
+    two = cluster.nodes[1]
+    agent.leave()
+    cluster.run(0.1)
+    cluster.database.delay = (0.3, 0.3)
+    agent.connect(two)
+    cluster.run(0.9)
+    agent.connect(two)
+    cluster.run(1.0)
+    assert agent.is_in and cluster.closed == {}
