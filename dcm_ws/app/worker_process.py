@@ -50,6 +50,11 @@ STARTS = 3
 How often a worker may die before it has ever been ready.
 """
 
+PROGRAM = "dcm_ws.app.worker"
+"""
+The module that runs in the process of a worker.
+"""
+
 _log = Logger(namespace="dcm_ws.workers")
 
 
@@ -130,7 +135,7 @@ class WorkerProcess:
                 _Watcher(Lines(self._relay), self._died),
                 sys.executable,
                 # without the working folder, which others may write to, in the path
-                [sys.executable, "-P", "-m", "dcm_ws.app.worker", str(self.number)],
+                [sys.executable, "-P", "-m", PROGRAM, str(self.number)],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 childFDs=descriptors,
             )

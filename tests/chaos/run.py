@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from tests.chaos.course import disturbed
 from tests.chaos.durable import course as durable_course
+from tests.chaos.durable.installation import Shape, add_options, shape_of
 from tests.chaos.durable.judge import judge
 from tests.chaos.durable.report import report as durable_report
 from tests.chaos.ledger import Ledger, deaf_times, settle
@@ -32,9 +33,13 @@ def main() -> int:
     parser.add_argument("--no-restores", action="store_true", help="with --durable: restore no backups")
     parser.add_argument("--keep", type=float, help="with --durable: keep events for so many seconds only")
     parser.add_argument("--bug", default="", help="with --durable: plant this bug into the service")
+    add_options(parser.add_argument_group("with --durable"))
     choice = parser.parse_args()
     if choice.durable:
-        return durable(choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug, keep=choice.keep)
+        shape = shape_of(choice)
+        return durable(
+            choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug, keep=choice.keep, shape=shape
+        )
     records = disturbed(choice.seconds, choice.seed)
     ledger = settle(records)
     print(f"{choice.seconds:g} s, seed {choice.seed}")
@@ -42,13 +47,13 @@ def main() -> int:
     return int(bool(ledger.wrongs))
 
 
-def durable(seconds: float, seed: int, *, restores: bool, bug: str, keep: float | None) -> int:
+def durable(seconds: float, seed: int, *, restores: bool, bug: str, keep: float | None, shape: Shape) -> int:
     """
     The same for the log in PostgreSQL.
     """
-    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug, keep=keep)
+    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug, keep=keep, shape=shape)
     verdict = judge(history)
-    print(f"{seconds:g} s, seed {seed}")
+    print(f"{seconds:g} s, seed {seed}, {shape}")
     print("\n".join(durable_report(history, verdict, log)))
     return int(bool(verdict.wrongs))
 

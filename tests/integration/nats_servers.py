@@ -33,10 +33,12 @@ class NatsServer:
     A NATS server of the test's own, which may be stopped and started again on the same port.
 
     @param configuration: of the server, in its own language, in addition to its port.
+    @param interface: what it listens on.
     """
 
-    def __init__(self, folder: Path, configuration: str = "") -> None:
+    def __init__(self, folder: Path, configuration: str = "", interface: str = "127.0.0.1") -> None:
         self.port = free_port()
+        self._interface = interface
         self.log = folder / f"{self.port}.log"
         self._file = folder / f"{self.port}.conf"
         self._configuration = configuration
@@ -50,7 +52,7 @@ class NatsServer:
         """
         Start, and wait until it answers.
         """
-        self._file.write_text(f"listen: 127.0.0.1:{self.port}\n{self._configuration}")
+        self._file.write_text(f"listen: {self._interface}:{self.port}\n{self._configuration}")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([PROGRAM, "-c", self._file], stdout=log, stderr=log)
 

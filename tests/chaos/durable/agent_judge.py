@@ -6,7 +6,9 @@ What must hold (protocol, sections 4, 5 and 10):
  - an agent gets each tracked event of its subscriptions, over all failures, or is told of a gap;
  - each for the first time in the order of the log, on each channel, unless it has several connections at once;
  - what it acknowledges does not come again.  If the service is killed, the acks of about its last second may be lost,
-   and those that it could not write because the database was away;
+   and those that it could not write because the database was away.  "If the owner does not answer within 0.2 s, the
+   agent is taken over with what the database has.  Then acks of the last second may be lost" (docs/cluster.md), and a
+   node that the others take for dead "is fenced: what it writes is refused";
  - what it does not acknowledge comes again, at most so many times, and becomes a dead letter then; a dead letter that
    is redriven comes again;
  - it is subscribed again to all its channels when it comes back.
@@ -65,27 +67,34 @@ def settled_by(at: float, incidents: list[Incident]) -> float:
     """
     until = at
     for one in sorted(incidents, key=lambda one: one.began):
-        if one.kind in ("service", "stop", "other") and one.began > at:
+        if one.kind == "path" or (one.kind in ("service", "stop", "other") and one.began > at):
             continue
         if one.began < until + _FLUSH and until < one.ended + _RECOVERY:
             until = max(until, one.ended + _RECOVERY)
     return until + _FLUSH
 
 
-def may_repeat(ack: SentAck, again: float, history: History) -> bool:
+def may_repeat(agent: AgentHistory, ack: SentAck, again: float, history: History) -> bool:
     """
     May the ack have been lost with the memory of the service, before an event came C{again}?
     """
-    incidents = history.incidents
+    # if an agent has several connections, any node may have its acks
+    nodes = None if agent.several else (None, ack.node)
+    incidents = [one for one in history.incidents if nodes is None or one.node in nodes]
     until = min(settled_by(ack.at, incidents), again)
+    if any(one.agent == agent.name and ack.at - 0.1 <= one.at <= until for one in history.unanswered):
+        return True
     if any(ack.at < one.ended and one.began < again for one in history.restores):
         return True
     for one in incidents:
         if one.kind == "service" and ack.at - 0.1 <= one.ended and one.began <= until:
             return True
+        # it may learn a moment later that it was taken for dead
+        if one.kind == "fenced" and ack.at <= one.ended + _RECOVERY and one.began <= until:
+            return True
         if one.kind == "stop" and one.began <= until and ack.at <= one.ended:
             # it writes what it has before it ends, unless the database is away
-            trouble = [each for each in incidents if each.kind in ("database", "frozen", "service")]
+            trouble = [each for each in incidents if each.kind in ("database", "frozen", "fenced", "service")]
             if any(each.began < one.ended + _RECOVERY and ack.at < each.ended + _RECOVERY + _FLUSH for each in trouble):
                 return True
     return False
@@ -168,7 +177,7 @@ def _repeated(agent: AgentHistory, history: History, counts: Counter[str]) -> Wr
         ack: SentAck | None = acked.get(receipt.id) or _covering(upto, receipt, first)
         if ack is None or ack.certain is None or receipt.at <= ack.certain + slack:
             counts["came again without an ack"] += 1
-        elif may_repeat(ack, receipt.at, history):
+        elif may_repeat(agent, ack, receipt.at, history):
             counts["came again after an ack that the service lost"] += 1
         else:
             yield (
@@ -222,7 +231,9 @@ def _too_often(agent: AgentHistory, history: History) -> Wrongs:
     """
     Events that came more often than they may.
     """
-    deaths = sum(one.kind == "service" for one in history.incidents) + len(history.restores)
+    deaths = sum(one.kind in ("service", "fenced") for one in history.incidents) + len(history.restores)
+    # what was counted in the last second is lost with the acks
+    deaths += sum(one.agent == agent.name for one in history.unanswered)
     once: Counter[tuple[int, str, str]] = Counter()
     all_in_all: Counter[tuple[str, str]] = Counter()
     for receipt in agent.receipts:

@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.connections import ComingBack, reset, say
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end
+from tests.chaos.durable.connections import OPTIONS, RETRY, LoadBalancer, gap_end
 from tests.chaos.durable.history import NEVER, AgentHistory, Gap, History, Receipt, SentAck, is_tracked, padding
 
 _PING_SECONDS = 0.3
@@ -57,16 +57,18 @@ class AgentClient(ComingBack):
 
     @ivar here: it is connected, authenticated, and subscribed to all that it wants.
     @ivar obedient: from now on it acknowledges everything.
+    @ivar at: the node of its connection.
     """
 
     def __init__(
-        self, name: str, channels: Collection[str], address: Address, history: History, habits: Habits = Habits()
+        self, name: str, channels: Collection[str], front: LoadBalancer, history: History, habits: Habits = Habits()
     ) -> None:
         super().__init__(name)
         self.habits = habits
         self.obedient = False
         self._channels = channels
-        self._address = address
+        self._front = front
+        self.at = ""
         self._history = history
         self.mine = history.agents.setdefault(name, AgentHistory(name, habits.several))
         self._random = random.Random(f"{name} {len(channels)}")
@@ -89,7 +91,9 @@ class AgentClient(ComingBack):
         while not self._stopping:
             with suppress(WebSocketException, OSError, TimeoutError):
                 session = None if self._known else self.habits.session
-                self._connection = connection = await connect(self._address.url(self.name, session=session), **OPTIONS)
+                address = self._front.pick()
+                self.at = address.node
+                self._connection = connection = await connect(address.url(self.name, session=session), **OPTIONS)
                 self._number = next(_numbers)
                 listening = asyncio.create_task(self._listen(connection))
                 pinging = asyncio.create_task(self._ping(connection))
@@ -134,7 +138,7 @@ class AgentClient(ComingBack):
         """
         while connection is self._connection:
             if self.habits.cumulative and self._pos and self.here.is_set():
-                self._acknowledge(SentAck(time.monotonic(), self._number, None, self._pos, self._epoch))
+                self._acknowledge(SentAck(time.monotonic(), self._number, None, self._pos, self._epoch, node=self.at))
                 await say(connection, type="ack", pos=self._pos)
             self._pinged.append(self._open)
             self._open = []
@@ -238,7 +242,7 @@ class AgentClient(ComingBack):
                 await say(connection, type="nack", message_id=event_id, delay_ms=self._random.randrange(800))
         if times > left.get(event_id, 0) or self.obedient:
             await say(connection, type="ack", message_id=event_id)
-            self._acknowledge(SentAck(time.monotonic(), self._number, event_id, None, self._epoch))
+            self._acknowledge(SentAck(time.monotonic(), self._number, event_id, None, self._epoch, node=self.at))
 
     def _acknowledge(self, ack: SentAck) -> None:
         self.mine.acks.append(ack)

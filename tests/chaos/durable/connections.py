@@ -4,6 +4,8 @@ What all WebSocket clients of the test have in common.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,29 +21,54 @@ Seconds after which a client tries again that could not connect.
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    Where the service is.
+    Where the service is, or a node of a cluster.
+
+    @ivar node: its name.
     """
 
+    host: str
     port: int
+    node: str
 
     def url(self, agent: str, *, session: str | None = None, observer: bool = False) -> str:
         """
         The URL for an agent that authenticates with its handshake.
         """
         mark = "&observer=1" if observer else ""
-        return f"{self.bare()}?token={self.token(agent, session)}{mark}"
+        return f"{self.bare()}?token={token(agent, session)}{mark}"
 
     def bare(self) -> str:
         """
         The URL for a client that authenticates later.
         """
-        return f"ws://127.0.0.1:{self.port}/"
+        return f"ws://{self.host}:{self.port}/"
 
-    def token(self, agent: str, session: str | None = None) -> str:
+
+class LoadBalancer:
+    """
+    Sends each connection to one of the nodes, at random.
+
+    @ivar out: the names of nodes that get no connections, as long as there are others.
+    """
+
+    def __init__(self, addresses: Sequence[Address], seed: int) -> None:
+        self._addresses = addresses
+        self._random = random.Random(f"{seed} load balancer")
+        self.out: set[str] = set()
+
+    def pick(self) -> Address:
         """
-        A token of the agent.
+        Where the next connection goes.
         """
-        return make_token(agent, session, secret=SECRET)
+        there = [address for address in self._addresses if address.node not in self.out]
+        return self._random.choice(there or self._addresses)
+
+
+def token(agent: str, session: str | None = None) -> str:
+    """
+    A token of an agent.
+    """
+    return make_token(agent, session, secret=SECRET)
 
 
 def gap_end(message: dict[str, Any]) -> int:

@@ -9,25 +9,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 
-from tests.chaos.durable import nemeses
+from tests.chaos.durable import nemeses, node_nemeses
 from tests.chaos.durable.agent_judge import told_of
 from tests.chaos.durable.agents import AgentClient, Habits
-from tests.chaos.durable.connections import Address
+from tests.chaos.durable.connections import LoadBalancer
 from tests.chaos.durable.database import Database, database
 from tests.chaos.durable.followers import FollowingClient
 from tests.chaos.durable.history import DONE, NEVER, Call, History, Receipt, padding
-from tests.chaos.durable.nemeses import World
+from tests.chaos.durable.installation import Shape, installed, log_of
+from tests.chaos.durable.nemeses import Nemesis, World, is_up, of_all
+from tests.chaos.durable.networks import ADMITTED, is_isolated
 from tests.chaos.durable.scribe import Scribe
 from tests.chaos.durable.service import ServiceProcess
 from tests.chaos.durable.sql_writers import SETUP, SqlWriters
 from tests.chaos.durable.ws_writers import WsWriter
 from tests.integration.machine import ROOT
+from tests.integration.nats_servers import NatsServer
 
 TOPICS = tuple(f"topics/chaos/{name}" for name in "abcd")
 PRIVATE = ("agents/agent-a", "agents/agent-c", "sessions/chaos")
@@ -46,6 +50,7 @@ TURN = 3.0
 Seconds after which the service writes another slot of the inbox.
 """
 
+_ALONE = Shape()
 _AT_THE_END = 5_000
 _BURST = 12_000
 """
@@ -71,6 +76,7 @@ def disturbed(
     restores: bool = True,
     keep: float | None = None,
     patience: float = 60.0,
+    shape: Shape = _ALONE,
 ) -> tuple[History, str]:
     """
     Run for so many seconds.
@@ -79,13 +85,18 @@ def disturbed(
     @param restores: restore backups, too.
     @param keep: the log keeps events for so many seconds, and only clients are disturbed; None for a day.
     @param patience: seconds after which what does not come true will not.
+    @param shape: of the service.
     @return: what happened, and the log of the service.
     """
     if seconds >= _LONG:
         patience *= 10
     # a slot of the inbox is emptied before the third turn after its last event
-    history = History(key_seconds=2 * TURN - 1)
-    with database(8000 if seconds >= _LONG else 600) as server, tempfile.TemporaryDirectory() as folder:
+    history = History(key_seconds=2 * TURN - 1, is_cluster=shape.is_cluster)
+    admitted = ADMITTED if shape.is_cluster and is_isolated() else ""
+    with (
+        database(8000 if seconds >= _LONG else 600, admitted) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         program = Path(sys.executable).with_name("dcm-ws")
         subprocess.run(
             [program, "init-db", "--apply", "--database-url", server.url],
@@ -95,18 +106,16 @@ def disturbed(
         )
         server.execute(SETUP)
         options = OPTIONS if keep is None else (*OPTIONS, "--log-keep", str(keep))
-        service = ServiceProcess(Path(folder), server.url, *options, turn=TURN, bug=bug)
-        try:
-            service.start()
-            asyncio.run(
-                _course(service, server, seconds, seed, history, restores, calm=keep is not None, patience=patience)
-            )
-            service.stop()
-        finally:
-            service.end()
-        log = service.log.read_text(errors="replace")
-    if any(service.statuses):
-        history.wrongs.append(f"the service ended with {service.statuses}")
+        with installed(shape, Path(folder), server.url, *options, turn=TURN, bug=bug) as (nodes, nats):
+            course = _Course(nodes, nats, server, seconds, seed, history, restores, keep is not None, patience)
+            asyncio.run(course.run())
+            statuses = {node.name: node.statuses for node in nodes}
+            history.unanswered = [one for node in nodes for one in node.unanswered()]
+            log = log_of(nodes)
+    history.counts["agents taken without an answer of their node"] = len(history.unanswered)
+    for name, ended in statuses.items():
+        if any(ended):
+            history.wrongs.append(f"{name} ended with {ended}")
     history.wrongs += [f"the service logged: {line}" for line in log.splitlines() if _is_bad(line)]
     return history, log
 
@@ -115,85 +124,119 @@ def _is_bad(line: str) -> bool:
     return "Traceback" in line or "Unhandled" in line
 
 
-def _followers(address: Address, history: History) -> list[FollowingClient]:
+def _followers(front: LoadBalancer, history: History) -> list[FollowingClient]:
     return [
-        FollowingClient("follower-a", TOPICS, address, history),
-        FollowingClient("follower-b", ("global",), address, history, by_auth=True),
-        FollowingClient("follower-c", ("global",), address, history, slow=True),
-        FollowingClient("follower-d", (TOPICS[0], *PRIVATE), address, history, by_auth=True, trusts_pings=False),
-        FollowingClient("follower-e", (BULK, TOPICS[1]), address, history),
+        FollowingClient("follower-a", TOPICS, front, history),
+        FollowingClient("follower-b", ("global",), front, history, by_auth=True),
+        FollowingClient("follower-c", ("global",), front, history, slow=True),
+        FollowingClient("follower-d", (TOPICS[0], *PRIVATE), front, history, by_auth=True, trusts_pings=False),
+        FollowingClient("follower-e", (BULK, TOPICS[1]), front, history),
     ]
 
 
-def _agents(address: Address, history: History) -> list[AgentClient]:
+def _agents(front: LoadBalancer, history: History) -> list[AgentClient]:
     both = (TOPICS[0], TOPICS[1], "global")
     lazy = Habits(unanswered=0.05, never=0.003)
     several = Habits(several=True)
     return [
-        AgentClient("agent-a", TOPICS, address, history),
-        AgentClient("agent-b", both, address, history, lazy),
-        AgentClient("agent-c", TOPICS[:1], address, history, Habits(session="chaos", away_most=8.0)),
-        AgentClient("agent-d", TOPICS[:2], address, history, Habits(cumulative=True)),
-        AgentClient("agent-e", TOPICS[2:], address, history, Habits(refuses=0.05, unanswered=0.02)),
-        AgentClient("agent-f", TOPICS, address, history, several),
-        AgentClient("agent-f", TOPICS, address, history, several),
-        AgentClient("agent-g", both, address, history, Habits(slow=0.3)),
-        AgentClient("agent-h", TOPICS[1:], address, history, several),
+        AgentClient("agent-a", TOPICS, front, history),
+        AgentClient("agent-b", both, front, history, lazy),
+        AgentClient("agent-c", TOPICS[:1], front, history, Habits(session="chaos", away_most=8.0)),
+        AgentClient("agent-d", TOPICS[:2], front, history, Habits(cumulative=True)),
+        AgentClient("agent-e", TOPICS[2:], front, history, Habits(refuses=0.05, unanswered=0.02)),
+        AgentClient("agent-f", TOPICS, front, history, several),
+        AgentClient("agent-f", TOPICS, front, history, several),
+        AgentClient("agent-g", both, front, history, Habits(slow=0.3)),
+        AgentClient("agent-h", TOPICS[1:], front, history, several),
     ]
 
 
-async def _course(
-    service: ServiceProcess,
-    server: Database,
-    seconds: float,
-    seed: int,
-    history: History,
-    restores: bool,
-    *,
-    calm: bool,
-    patience: float,
-) -> None:
-    address = Address(service.port)
-    followers, agents = _followers(address, history), _agents(address, history)
-    clients: list[FollowingClient | AgentClient] = [*followers, *agents]
-    writers = [
-        WsWriter(f"client-{name}", CHANNELS, address, history, seed=seed, keyed=keyed, rate=15)
-        for name, keyed in (("a", False), ("b", True), ("c", True))
-    ]
-    scribe = Scribe(server.url, history)
-    bulk = 200_000 if seconds >= _LONG else 20_000
-    world = World(service, server, scribe, history, agents, followers, writers, bulk, patience)
-    await _come(world, "the log is there", lambda: _state(service) == "up")
-    async with asyncio.TaskGroup() as listening:
-        for each in clients:
-            listening.create_task(each.live())
-        listening.create_task(scribe.live())
-        await _come(world, "all are connected", lambda: all(each.here.is_set() for each in clients))
-        began = time.monotonic()
-        until = began + seconds
-        sql = SqlWriters(server.url, (*CHANNELS, ELSEWHERE), until=until, seed=seed, processes=2, sessions=3, rate=5)
-        async with asyncio.TaskGroup() as acting:
-            for writer in writers:
-                acting.create_task(writer.live(until))
-            # what agents are subscribed to is in the database after a second
-            await asyncio.sleep(_WARM_UP)
-            acting.create_task(nemeses.trouble_clients(world, seed, until))
-            if not calm:
-                acting.create_task(nemeses.live("service", nemeses.SERVICE, world, seed, until, 5.0))
-                acting.create_task(nemeses.live("database", nemeses.DATABASE, world, seed, until, 3.0))
-            if restores and not calm:
-                acting.create_task(nemeses.live("restores", nemeses.RESTORES, world, seed, until, seconds / 4))
-        calls, wrongs = await asyncio.to_thread(sql.finish)
-        history.calls += calls
-        history.wrongs += wrongs
-        await _settle(world)
-        scribe.stop()
-        for each in clients:
-            await each.stop()
-        for held in world.held:
-            await held
-    history.incidents.sort(key=lambda one: one.began)
-    history.counts["seconds"] = round(time.monotonic() - began)
+@dataclass(slots=True)
+class _Course:
+    """
+    One run.
+    """
+
+    nodes: Sequence[ServiceProcess]
+    nats: NatsServer | None
+    server: Database
+    seconds: float
+    seed: int
+    history: History
+    restores: bool
+    is_calm: bool
+    patience: float
+
+    async def run(self) -> None:
+        """
+        Start the service, disturb it, wait for everybody, and stop the service.
+        """
+        history, server, seed = self.history, self.server, self.seed
+        front = LoadBalancer([node.address for node in self.nodes], seed)
+        followers, agents = _followers(front, history), _agents(front, history)
+        clients: list[FollowingClient | AgentClient] = [*followers, *agents]
+        writers = [
+            WsWriter(f"client-{name}", CHANNELS, front, history, seed=seed, keyed=keyed, rate=15)
+            for name, keyed in (("a", False), ("b", True), ("c", True))
+        ]
+        scribe = Scribe(server.url, history)
+        bulk = 200_000 if self.seconds >= _LONG else 20_000
+        called = "a node" if len(self.nodes) > 1 else "the service"
+        world = World(
+            *(self.nodes, called, front, self.nats, server, scribe, history),
+            *(agents, followers, writers, bulk, self.patience),
+        )
+        await of_all(world, ServiceProcess.start)
+        await _come(world, "the log is there", lambda: is_up(world))
+        async with asyncio.TaskGroup() as listening:
+            for each in clients:
+                listening.create_task(each.live())
+            listening.create_task(scribe.live())
+            await _come(world, "all are connected", lambda: all(each.here.is_set() for each in clients))
+            began = time.monotonic()
+            until = began + self.seconds
+            sql = SqlWriters(
+                server.url, (*CHANNELS, ELSEWHERE), until=until, seed=seed, processes=2, sessions=3, rate=5
+            )
+            async with asyncio.TaskGroup() as acting:
+                for writer in writers:
+                    acting.create_task(writer.live(until))
+                # what agents are subscribed to is in the database after a second
+                await asyncio.sleep(_WARM_UP)
+                acting.create_task(nemeses.trouble_clients(world, seed, until))
+                for name, deck, pause in self._decks():
+                    beside = deck is node_nemeses.NATS
+                    acting.create_task(nemeses.live(name, deck, world, seed, until, pause, beside=beside))
+            calls, wrongs = await asyncio.to_thread(sql.finish)
+            history.calls += calls
+            history.wrongs += wrongs
+            await _settle(world)
+            scribe.stop()
+            for each in clients:
+                await each.stop()
+            for held in world.held:
+                await held
+        history.incidents.sort(key=lambda one: one.began)
+        history.counts["seconds"] = round(time.monotonic() - began)
+        await of_all(world, ServiceProcess.stop)
+
+    def _decks(self) -> Iterator[tuple[str, Sequence[Nemesis], float]]:
+        """
+        Names of decks, what is in them, and seconds between two of it.
+        """
+        if self.is_calm:
+            return
+        if self.history.is_cluster:
+            deck = node_nemeses.NODES if len(self.nodes) > 1 else node_nemeses.WORKERS
+            yield "service", deck, 1.0
+            yield "database", nemeses.DATABASE, 5.0
+        else:
+            yield "service", nemeses.SERVICE, 5.0
+            yield "database", nemeses.DATABASE, 3.0
+        if self.nats is not None:
+            yield "nats", node_nemeses.NATS, 6.0
+        if self.restores:
+            yield "restores", nemeses.RESTORES, self.seconds / 4
 
 
 async def _settle(world: World) -> None:
@@ -223,14 +266,14 @@ async def _settle(world: World) -> None:
         return recent <= history.buried
 
     await _come(world, "what is never acknowledged becomes a dead letter", buried)
-    await _come(world, "nothing is owed but dead letters", lambda: _owed(world.service) == 0)
+    await _come(world, "nothing is owed but dead letters", lambda: _owed(world) == 0)
     for agent in world.agents:
         agent.obedient = True
     history.redriven_at = time.monotonic()
     await asyncio.to_thread(server.execute, "select dcm_ws.redrive(null, null, null, 1000000)")
     await _come(
         world, "the dead letters that are redriven are acknowledged",
-        lambda: not server.execute("select from dcm_ws.dead") and _owed(world.service) == 0,
+        lambda: not server.execute("select from dcm_ws.dead") and _owed(world) == 0,
     )  # fmt: skip
     # more than one page of the log
     await nemeses.publish_in_bulk(world, _AT_THE_END)
@@ -290,16 +333,13 @@ async def _notify(world: World) -> None:
     await _marked(world)
 
 
-def _state(service: ServiceProcess) -> str | None:
-    log: dict[str, str] = (service.get("stats") or {}).get("log", {})
-    return log.get("state")
-
-
-def _owed(service: ServiceProcess) -> int:
-    stats = service.get("stats")
-    if stats is None:
-        return -1
-    owed: int = stats["pendingDeliveries"] + stats["deliveries"]["keptForAbsentAgents"]
+def _owed(world: World) -> int:
+    owed = 0
+    for node in world.nodes:
+        stats = node.get("stats")
+        if stats is None:
+            return -1
+        owed += stats["pendingDeliveries"] + stats["deliveries"]["keptForAbsentAgents"]
     return owed
 
 

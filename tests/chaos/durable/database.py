@@ -20,7 +20,7 @@ from tests.integration.machine import free_port
 
 _OPTIONS = (
     "-c max_prepared_transactions=8",
-    "-c max_connections=60",
+    "-c max_connections=100",
     "-c max_wal_size=96MB",
     "-c min_wal_size=32MB",
     "-c checkpoint_timeout=30s",
@@ -35,11 +35,14 @@ class Database(PostgresServer):
 
     @param folder: where it has its files.
     @param megabytes: the size of its file system, if that is its own.
+    @param admitted: the network from which anybody may connect as well; empty for only this machine.
     @ivar is_small: its file system is its own, and can be filled.
     """
 
-    def __init__(self, folder: Path, megabytes: int, *, is_small: bool) -> None:
+    def __init__(self, folder: Path, megabytes: int, *, is_small: bool, admitted: str = "") -> None:
         super().__init__(folder, TOOLS)
+        self._admitted = admitted
+        self._admit()
         self._megabytes = megabytes
         self.is_small = is_small
         self._folder = folder
@@ -113,6 +116,7 @@ class Database(PostgresServer):
         """
         shutil.rmtree(self._data)
         self._run("initdb", "-D", str(self._data), "-U", "dcm", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self._admit()
         port = free_port()
         self._start_on(port)
         url = self.url.replace(f":{self.port}/", f":{port}/")
@@ -122,6 +126,11 @@ class Database(PostgresServer):
                 check=True, env={"PATH": os.defpath},
             )  # fmt: skip
         self.stop("fast")
+
+    def _admit(self) -> None:
+        if self._admitted:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._admitted} trust\n")
 
     def fill(self) -> None:
         """
@@ -151,15 +160,18 @@ class Database(PostgresServer):
         return subprocess.run(remount, stderr=subprocess.DEVNULL).returncode == 0
 
     def _start_on(self, port: int) -> None:
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        address = "*" if self._admitted else "127.0.0.1"
+        options = f"-p {port} -c listen_addresses={address} -c unix_socket_directories='' -c fsync=off"
         log = str(self._data / "server.log")
         self._run("pg_ctl", "-D", str(self._data), "-o", " ".join((options, *_OPTIONS)), "-l", log, "-w", "start")
 
 
 @contextlib.contextmanager
-def database(megabytes: int) -> Iterator[Database]:
+def database(megabytes: int, admitted: str = "") -> Iterator[Database]:
     """
     A running server, with its data folder and its backups on a file system of so many MB, if one can be mounted.
+
+    @param admitted: as for L{Database}.
     """
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-chaos-"))
     size = f"size={megabytes}m"
@@ -167,7 +179,7 @@ def database(megabytes: int) -> Iterator[Database]:
         ["mount", "-t", "tmpfs", "-o", size, "dcm-ws-chaos", str(folder)], stderr=subprocess.DEVNULL
     )
     is_small = mounted.returncode == 0
-    server = Database(folder, megabytes, is_small=is_small)
+    server = Database(folder, megabytes, is_small=is_small, admitted=admitted)
     try:
         server.start()
         yield server

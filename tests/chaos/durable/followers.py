@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.connections import ComingBack, say
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address, gap_end
+from tests.chaos.durable.connections import OPTIONS, RETRY, LoadBalancer, gap_end, token
 from tests.chaos.durable.history import Follower, Gap, History, Receipt, padding
 
 _SMALL = 16_384
@@ -33,16 +33,18 @@ class FollowingClient(ComingBack):
     @param trusts_pings: it takes the position of a server's ping for its own, as the protocol allows.
 
     @ivar here: it is connected, and has resumed.
+    @ivar at: the node of its connection.
     """
 
     def __init__(
-        self, name: str, channels: Collection[str], address: Address, history: History, *, by_auth: bool = False,
+        self, name: str, channels: Collection[str], front: LoadBalancer, history: History, *, by_auth: bool = False,
         slow: bool = False, trusts_pings: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(name)
         self.following = Follower(name, frozenset(channels))
         history.followers.append(self.following)
-        self._address = address
+        self._front = front
+        self.at = ""
         self._history = history
         self._random = random.Random(name)
         self._by_auth = by_auth
@@ -74,7 +76,9 @@ class FollowingClient(ComingBack):
                 await asyncio.sleep(away)
 
     async def _connect(self) -> ClientConnection:
-        url = self._address.bare() if self._by_auth else self._address.url(self.name, observer=True)
+        address = self._front.pick()
+        self.at = address.node
+        url = address.bare() if self._by_auth else address.url(self.name, observer=True)
         options = dict(OPTIONS)
         if self._slow:
             plain = socket.socket()
@@ -82,7 +86,7 @@ class FollowingClient(ComingBack):
             plain.setblocking(False)
             try:
                 async with asyncio.timeout(5):
-                    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self._address.port))
+                    await asyncio.get_running_loop().sock_connect(plain, (address.host, address.port))
             except BaseException:
                 plain.close()
                 raise
@@ -118,8 +122,7 @@ class FollowingClient(ComingBack):
         channels = sorted(self.following.channels)
         position = {"epoch": self.epoch, "pos": self.pos, "channels": channels}
         if self._by_auth:
-            token = self._address.token(self.name)
-            await say(connection, type="auth", id="resumed", token=token, observer=True, resume=position)
+            await say(connection, type="auth", id="resumed", token=token(self.name), observer=True, resume=position)
         else:
             await say(connection, type="unsubscribe", channel="global", id="left")
             await say(connection, type="resume", id="resumed", **position)

@@ -117,6 +117,7 @@ class SentAck:
 
     @ivar upto: it acknowledges everything up to this position, instead of one event.
     @ivar certain: when the service was known to have read it; None if the connection ended before.
+    @ivar node: which node it was sent to.
     """
 
     at: float
@@ -125,6 +126,7 @@ class SentAck:
     upto: int | None = None
     epoch: str = ""
     certain: float | None = None
+    node: str = ""
 
 
 @dataclass(slots=True)
@@ -171,13 +173,26 @@ class Incident(NamedTuple):
 
     @ivar kind: C{service}: its process was ended without warning; C{stop}: it was told to stop; C{frozen}: it did not
         run; C{database}: the database, or a connection to it, was not there; C{restore}: the database was replaced by
-        an older copy; C{other}: nothing that changes what is promised.
+        an older copy; C{fenced}: a node did not run, or did not reach the database, for so long that the others may
+        take it for dead; C{path}: it did not reach its clients or the bus; C{other}: nothing that changes what is
+        promised.
+    @ivar node: to which node; None for all of them.
     """
 
     kind: str
     what: str
     began: float
     ended: float
+    node: str | None = None
+
+
+class Unanswered(NamedTuple):
+    """
+    A node did not answer another one that asked it for an agent.
+    """
+
+    at: float
+    agent: str
 
 
 class Restore(NamedTuple):
@@ -200,6 +215,8 @@ class History:
     @ivar log: by epoch, the rows of the log by position.
     @ivar floors: by epoch, the oldest position that was kept at the end.
     @ivar restores: each time that the database was replaced by an older copy.
+    @ivar is_cluster: the service is several processes.
+    @ivar unanswered: each time that a node took an agent without an answer of the node that had it.
     @ivar left: rows of the inbox that were not numbered at the end.
     @ivar buried: agent and event id of the dead letters before all of them were redriven.
     @ivar redriven_at: when they were.
@@ -215,6 +232,8 @@ class History:
     log: dict[str, dict[int, Row]] = field(default_factory=dict)
     floors: dict[str, int] = field(default_factory=dict)
     restores: list[Restore] = field(default_factory=list)
+    is_cluster: bool = False
+    unanswered: list[Unanswered] = field(default_factory=list)
     followers: list[Follower] = field(default_factory=list)
     agents: dict[str, AgentHistory] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)

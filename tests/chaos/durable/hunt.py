@@ -1,6 +1,6 @@
 """
 Plants bugs into the service, one at a time, and prints how long it takes until each is found:
-C{python -m tests.chaos.durable.hunt [NAME ...]}.
+C{python -m tests.chaos.durable.hunt [NAME ...]}, also with C{--nodes}, C{--workers} and C{--nats}.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos.durable import engine_bugs  # noqa: F401 - it adds its bugs
+from tests.chaos.durable import cluster_bugs, engine_bugs  # noqa: F401 - they add their bugs
 from tests.chaos.durable.bugs import BUGS
 from tests.chaos.durable.course import disturbed
+from tests.chaos.durable.installation import Shape, add_options, shape_of
 from tests.chaos.durable.judge import judge
 
+_ALONE = Shape()
 _SECONDS = 20.0
 _COURSES = 3
 _WITH_RESTORES = 2
@@ -27,11 +29,12 @@ In what a machine that is too slow would cause as well: something did not come i
 """
 
 
-def hunt(name: str, seconds: float = _SECONDS) -> tuple[float, str] | None:
+def hunt(name: str, shape: Shape = _ALONE, seconds: float = _SECONDS) -> tuple[float, str] | None:
     """
     Run up to three courses with a bug.
 
     @param name: of the bug; empty for none, of which nothing must be found.
+    @param shape: of the service.
     @return: the seconds of disturbances until it was found, and what was found first; None if it was not.  What a slow
         machine would cause as well counts if all courses find it.
     """
@@ -41,7 +44,9 @@ def hunt(name: str, seconds: float = _SECONDS) -> tuple[float, str] | None:
         try:
             # what is lost before a restore cannot be told from what the restore lost
             restores = course == _WITH_RESTORES
-            history, _ = disturbed(seconds, course, bug=name, restores=restores, keep=keep, patience=_PATIENCE)
+            history, _ = disturbed(
+                seconds, course, bug=name, restores=restores, keep=keep, patience=_PATIENCE, shape=shape
+            )
         except RuntimeError as error:
             return course * seconds, str(error).splitlines()[0]
         wrongs = [wrong for _, wrong in judge(history).wrongs]
@@ -60,9 +65,11 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", help="of bugs, or none for the service as it is; all bugs if there is no name"
     )
-    missed = 0
-    for name in parser.parse_args().names or BUGS:
-        found = hunt("" if name == "none" else name)
+    add_options(parser)
+    choice = parser.parse_args()
+    shape, missed = shape_of(choice), 0
+    for name in choice.names or BUGS:
+        found = hunt("" if name == "none" else name, shape)
         missed += found is None
         shown = "not found" if found is None else f"{found[0]:3.0f} s  {found[1][:160]}"
         print(f"{name:28} {shown}", flush=True)

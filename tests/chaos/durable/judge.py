@@ -103,7 +103,9 @@ def _judge_log(history: History, final: str, events: dict[Key, list[Call]], verd
         name = name_of(row)
         if name is None:
             continue
-        if name in places:
+        if name in places and _may_be_doubled(events.get(name), history):
+            counts["NOTIFY in the log twice, when another node took the lead"] += 1
+        elif name in places:
             wrongs.append((_when(events, name), f"{name} is in the log twice: {places[name].pos} and {pos}"))
         places[name] = row
         wrongs += [(_when(events, name), wrong) for wrong in _false_row(row, events.get(name))]
@@ -116,6 +118,17 @@ def _judge_log(history: History, final: str, events: dict[Key, list[Call]], verd
                 call.outcome in (REFUSED, UNKNOWN) and name in places and len(calls) == 1
             )
     wrongs += _inverted(events, places)
+
+
+def _may_be_doubled(calls: list[Call] | None, history: History) -> bool:
+    """
+    Was it a NOTIFY at a time when another node may have taken the lead?  "Both had heard the NOTIFY in the second
+    before, and the first had logged it" (docs/guarantees.md).
+    """
+    if calls is None or calls[0].via != "notify" or not history.is_cluster:
+        return False
+    began, ended = calls[0].began, calls[0].ended or calls[0].began
+    return any(one.began - _NEAR < ended and began < one.ended + _NEAR for one in history.incidents)
 
 
 def _when(events: dict[Key, list[Call]], name: Key) -> float | None:

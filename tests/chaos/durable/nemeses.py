@@ -7,18 +7,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import psycopg2
 
 from tests.chaos.durable.agents import AgentClient
+from tests.chaos.durable.connections import LoadBalancer
 from tests.chaos.durable.database import Database
 from tests.chaos.durable.followers import FollowingClient
 from tests.chaos.durable.history import DONE, UNDONE, Call, History, Incident, Restore
 from tests.chaos.durable.scribe import Scribe
 from tests.chaos.durable.service import ServiceProcess
 from tests.chaos.durable.ws_writers import WsWriter
+from tests.integration.nats_servers import NatsServer
 
 _KILL = (
     "select application_name from (select pg_terminate_backend(pid), application_name from pg_stat_activity"
@@ -41,13 +43,20 @@ class World:
     """
     What can be disturbed.
 
+    @ivar nodes: the processes of the service.
+    @ivar called: what one of them is called in the report.
+    @ivar front: decides to which node clients connect.
+    @ivar nats: carries messages between nodes; None if the database does.
     @ivar one: held while something is done that nothing else may disturb.
     @ivar bulk: events of a large transaction.
     @ivar patience: seconds after which what does not come true will not.
     @ivar held: those who keep transactions open.
     """
 
-    service: ServiceProcess
+    nodes: Sequence[ServiceProcess]
+    called: str
+    front: LoadBalancer
+    nats: NatsServer | None
     database: Database
     scribe: Scribe
     history: History
@@ -62,79 +71,91 @@ class World:
     published_in_bulk: int = 0
     held: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def note(self, kind: str, what: str, began: float) -> None:
+    def note(self, kind: str, what: str, began: float, node: ServiceProcess | None = None) -> None:
         """
-        Something was done from C{began} until now.
+        Something was done from C{began} until now, to one node or to all.
         """
-        self.history.incidents.append(Incident(kind, what, began, time.monotonic()))
+        name = None if node is None else node.name
+        self.history.incidents.append(Incident(kind, what, began, time.monotonic(), name))
         self.history.counts[f"did: {what}"] += 1
 
 
 Nemesis = Callable[[World, random.Random], Awaitable[None]]
 
 
-async def live(name: str, deck: Sequence[Nemesis], world: World, seed: int, until: float, pause: float) -> None:
+async def live(
+    name: str, deck: Sequence[Nemesis], world: World, seed: int, until: float, pause: float, *, beside: bool = False
+) -> None:
     """
     Do all of C{deck} in random order, and then again, with a random pause after each.
 
     @param pause: seconds, on average.
+    @param beside: while anything else is done, too.
     """
     source = random.Random(f"{seed} {name}")
+    one = asyncio.Lock() if beside else world.one
     while True:
         for nemesis in source.sample(list(deck), len(deck)):
             await asyncio.sleep(source.uniform(0.3, 1.7) * pause)
             if time.monotonic() > until:
                 return
-            async with world.one:
+            async with one:
                 await nemesis(world, source)
 
 
 # the service
 
 
-async def kill_service(world: World, source: random.Random) -> None:
+async def kill(world: World, node: ServiceProcess, pause: float, what: str) -> None:
     """
-    End the service without warning, and start it again.
+    End a process without warning, and start it again.
     """
     began = time.monotonic()
-    world.service.kill()
-    await asyncio.sleep(source.choice((0, 0, 1.0)))
-    await asyncio.to_thread(world.service.start)
-    world.note("service", "kill -9 of the service", began)
+    node.kill()
+    await asyncio.sleep(pause)
+    await asyncio.to_thread(node.start)
+    world.note("service", f"kill -9 of {what}", began, node)
+
+
+async def kill_service(world: World, source: random.Random) -> None:
+    """
+    End a process of the service without warning, and start it again.
+    """
+    await kill(world, source.choice(world.nodes), source.choice((0, 0, 1.0)), world.called)
 
 
 async def stop_service(world: World, source: random.Random) -> None:
     """
-    Stop the service, and start it again.
+    Stop a process of the service, and start it again.
     """
-    began = time.monotonic()
-    await asyncio.to_thread(world.service.stop)
+    began, node = time.monotonic(), source.choice(world.nodes)
+    await asyncio.to_thread(node.stop)
     await asyncio.sleep(source.choice((0, 0, 1.0)))
-    await asyncio.to_thread(world.service.start)
-    world.note("stop", "stop of the service", began)
+    await asyncio.to_thread(node.start)
+    world.note("stop", f"stop of {world.called}", began, node)
 
 
 async def freeze_service(world: World, source: random.Random) -> None:
     """
-    The service does not run for a while.
+    A process of the service does not run for a while.
     """
-    began = time.monotonic()
-    world.service.freeze()
+    began, node = time.monotonic(), source.choice(world.nodes)
+    node.freeze()
     await asyncio.sleep(source.uniform(0.3, 4.0))
-    world.service.thaw()
-    world.note("frozen", "the service frozen", began)
+    node.thaw()
+    world.note("frozen", f"{world.called} frozen", began, node)
 
 
 async def kill_service_without_database(world: World, source: random.Random) -> None:
     """
-    The service is killed and started again while the database is down.
+    A process of the service is killed and started again while the database is down.
     """
-    began = time.monotonic()
+    began, node = time.monotonic(), source.choice(world.nodes)
     await asyncio.to_thread(world.database.stop, "immediate")
     await asyncio.sleep(source.uniform(0, 1.5))
-    world.service.kill()
-    world.note("service", "kill -9 of the service while the database is down", began)
-    starting = asyncio.create_task(asyncio.to_thread(world.service.start))
+    node.kill()
+    world.note("service", f"kill -9 of {world.called} while the database is down", began, node)
+    starting = asyncio.create_task(asyncio.to_thread(node.start))
     await asyncio.sleep(source.uniform(0.5, 1.5))
     await asyncio.to_thread(world.database.start)
     await starting
@@ -303,7 +324,7 @@ def restore(kind: str) -> Nemesis:
         database, began = world.database, time.monotonic()
         known = set(world.history.log)
         if kind == "stopped":
-            await asyncio.to_thread(world.service.stop)
+            await of_all(world, ServiceProcess.stop)
         await asyncio.to_thread(database.stop, "fast")
         aside = await asyncio.to_thread(database.start_aside)
         await asyncio.to_thread(world.scribe.copy, aside)
@@ -312,7 +333,7 @@ def restore(kind: str) -> Nemesis:
         await asyncio.to_thread(database.start)
         if kind == "stopped":
             await asyncio.to_thread(database.execute, "select dcm_ws.new_epoch()")
-            await asyncio.to_thread(world.service.start)
+            await of_all(world, ServiceProcess.start)
         await _epoch_renewed(world, known)
         backed_up = world.dumped if kind == "dump" else world.backed_up
         world.history.restores.append(Restore(backed_up, began, time.monotonic()))
@@ -321,14 +342,30 @@ def restore(kind: str) -> Nemesis:
     return nemesis
 
 
+async def of_all(world: World, act: Callable[[ServiceProcess], None]) -> None:
+    """
+    Do something to all processes of the service at the same time.
+    """
+    async with asyncio.TaskGroup() as acting:
+        for node in world.nodes:
+            acting.create_task(asyncio.to_thread(act, node))
+
+
+def is_up(world: World, known: Collection[str] = ()) -> bool:
+    """
+    Does each process of the service have a log, of another epoch than those that are known, and does one number it?
+    """
+    logs = [(node.get("stats") or {}).get("log", {}) for node in world.nodes]
+    states = [log.get("state") for log in logs if log.get("epoch") not in known]
+    return len(states) == len(logs) and "up" in states and {*states} <= {"up", "following"}
+
+
 async def _epoch_renewed(world: World, known: set[str]) -> None:
     """
     Wait until the service says that the log is another one.
     """
     for _ in range(150):
-        stats = await asyncio.to_thread(world.service.get, "stats")
-        log = (stats or {}).get("log", {})
-        if log.get("state") == "up" and log["epoch"] not in known:
+        if await asyncio.to_thread(is_up, world, known):
             return
         await asyncio.sleep(0.2)
     world.history.wrongs.append("the service did not notice that the database was restored")

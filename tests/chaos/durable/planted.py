@@ -1,29 +1,39 @@
 """
 Runs the service so that it keeps up its tables often, and with a bug in it if the environment names one:
-C{python -m tests.chaos.durable.planted -n dcm-ws ...}.
+C{python -m tests.chaos.durable.planted -n dcm-ws ...}.  With a number as its only argument it is that worker.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
+from twisted.logger import Logger
 from twisted.scripts.twistd import run
 
+from dcm_ws.app import worker, worker_process
+from dcm_ws.brokers import takes
+from dcm_ws.brokers.bus_base import BaseBus
+from dcm_ws.brokers.handovers import read_question
 from dcm_ws.postgres import upkeep
-from tests.chaos.durable import engine_bugs  # noqa: F401 - it adds its bugs
+from tests.chaos.durable import cluster_bugs, engine_bugs  # noqa: F401 - they add their bugs
 from tests.chaos.durable.bugs import BUGS
-from tests.chaos.durable.service import BUG_VARIABLE, TURN_VARIABLE
+from tests.chaos.durable.service import BUG_VARIABLE, PROGRAM, TURN_VARIABLE, UNANSWERED
 
 _KEEP = 86_400
 """
 Seconds for which the log keeps events by default.
 """
 
+_log = Logger(namespace="tests.chaos")
+
 
 def main() -> None:
     """
-    Change what the environment says, and run twistd.
+    Change what the environment says, and run twistd, or a worker.
     """
     if turn := float(os.environ.get(TURN_VARIABLE) or 0):
         upkeep.LOOK_SECONDS = min(turn / 3, upkeep.LOOK_SECONDS)
@@ -31,8 +41,33 @@ def main() -> None:
         upkeep.PARTS = int(_KEEP / (3 * turn))
     if name := os.environ.get(BUG_VARIABLE):
         BUGS[name].plant()
+    setattr(BaseBus, "ask", _told(BaseBus.ask))  # noqa: B010
+    setattr(worker_process, "PROGRAM", PROGRAM)  # noqa: B010
+    if sys.argv[1:] and sys.argv[1].isdecimal():
+        worker.main()
+        return
     sys.argv[0] = "twistd"
-    run()  # type: ignore[no-untyped-call]
+    run()
+
+
+def _told(good: Callable[..., None]) -> Callable[..., None]:
+    """
+    Ask another node, and log if one that was asked for an agent has not answered.
+    """
+
+    def ask(
+        self: BaseBus, node: str, topic: str, message: bytes, timeout: float, ready: Callable[[bytes | None], object]
+    ) -> None:
+        asked: Any = read_question(message) if topic == takes.TOPIC else None
+
+        def answered(answer: bytes | None) -> None:
+            if answer is None and asked is not None:
+                _log.info("{what} {agent} {at}", what=UNANSWERED, agent=asked.agent, at=time.monotonic())
+            ready(answer)
+
+        good(self, node, topic, message, timeout, answered)
+
+    return ask
 
 
 if __name__ == "__main__":

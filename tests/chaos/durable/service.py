@@ -1,11 +1,12 @@
 """
-The service as a process that is ended and started again, always on the same port.
+The service, or a node of a cluster, as a process that is ended and started again, always on the same port.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.durable.connections import Address
+from tests.chaos.durable.history import Unanswered
+from tests.chaos.durable.networks import Place
 from tests.integration.machine import ROOT, free_port
 from tests.integration.tokens import SECRET
 
@@ -27,7 +31,18 @@ TURN_VARIABLE = "DCM_WS_TEST_TURN"
 """
 Seconds after which the service writes another slot of the inbox, and begins another partition of the log.
 """
+
+PROGRAM = "tests.chaos.durable.planted"
+"""
+The module that runs as the service, and as its workers.
+"""
+
+UNANSWERED = "another node did not answer for an agent:"
+"""
+Stands in the log before the name of the agent and the time, if an agent was taken without an answer of its node.
+"""
 _PATIENCE = 30.0
+_UNANSWERED = re.compile(rf"{UNANSWERED} (\S+) ([0-9.]+)$", re.MULTILINE)
 
 
 class ServiceProcess:
@@ -36,11 +51,18 @@ class ServiceProcess:
 
     @param turn: as in L{TURN_VARIABLE}.
     @param bug: the name of a bug of L{tests.chaos.durable.bugs} that is planted into it; empty for none.
+    @param name: of the node.
+    @param place: where it runs.
+    @ivar address: where clients reach it.
     """
 
-    def __init__(self, folder: Path, url: str, *options: str, turn: float, bug: str = "") -> None:
-        self.port = free_port()
-        self.log = folder / "service.log"
+    def __init__(
+        self, folder: Path, url: str, *options: str, turn: float, bug: str = "", name: str, place: Place
+    ) -> None:
+        self.name = name
+        self.place = place
+        self.address = Address(place.inside("clients"), free_port(), name)
+        self.log = folder / f"{name}.log"
         self._variables = {
             "WS_AUTH_SECRET": SECRET,
             BUG_VARIABLE: bug,
@@ -48,7 +70,8 @@ class ServiceProcess:
             "PYTHONPATH": str(ROOT),
         }
         self._options = (
-            *("--listen", f"tcp:{self.port}:interface=127.0.0.1", "--production", "--database-url", url),
+            *("--listen", f"tcp:{self.address.port}:interface={place.interface}", "--production"),
+            *("--database-url", url.replace("127.0.0.1", place.outside("database"))),
             *("--rate-limit", "off", "--rate-bytes", "off", *options),
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +84,10 @@ class ServiceProcess:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "WS_"))}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.durable.planted", "-n", "--pidfile=", "dcm-ws", *self._options],
+                [
+                    *(*self.place.prefix, sys.executable, "-m", PROGRAM),
+                    *("-n", "--pidfile=", "dcm-ws", *self._options),
+                ],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -107,6 +133,19 @@ class ServiceProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def workers(self) -> list[int]:
+        """
+        The processes of its workers that run.
+        """
+        stats = self.get("stats") or {}
+        return [one["pid"] for one in stats.get("workers", ()) if one["pid"]]
+
+    def unanswered(self) -> list[Unanswered]:
+        """
+        When agents were taken without an answer.
+        """
+        return [Unanswered(float(at), agent) for agent, at in _UNANSWERED.findall(self.log.read_text(errors="replace"))]
+
     def end(self) -> None:
         """
         Leave no process behind.
@@ -118,8 +157,9 @@ class ServiceProcess:
         """
         The JSON of C{/health} or C{/stats}; None if the service does not answer.
         """
+        host = self.place.inside("control")
         try:
-            with _opener.open(f"http://127.0.0.1:{self.port}/{page}", timeout=5) as response:
+            with _opener.open(f"http://{host}:{self.address.port}/{page}", timeout=5) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except (OSError, ValueError):

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from tests.chaos.connections import reset, say
-from tests.chaos.durable.connections import OPTIONS, RETRY, Address
+from tests.chaos.durable.connections import OPTIONS, RETRY, LoadBalancer
 from tests.chaos.durable.history import DONE, REFUSED, UNDONE, Call, History, is_logged, padding
 
 _EVENTS = ("task.created", "subtask.running", "message.new", "session.created", "agent.heartbeat")
@@ -28,15 +28,18 @@ class WsWriter:
 
     @param keyed: each of its events has a key, and is published again if it was refused or its ack did not come.
     @param rate: events a second.
+
+    @ivar at: the node of its connection.
     """
 
     def __init__(
-        self, name: str, channels: Sequence[str], address: Address, history: History, *, seed: int, keyed: bool,
+        self, name: str, channels: Sequence[str], front: LoadBalancer, history: History, *, seed: int, keyed: bool,
         rate: float,
     ) -> None:  # fmt: skip
         self.name = name
         self._channels = channels
-        self._address = address
+        self._front = front
+        self.at = ""
         self._history = history
         self._random = random.Random(f"{seed} {name}")
         self._keyed = keyed
@@ -60,8 +63,10 @@ class WsWriter:
             if time.monotonic() > until + 60:
                 self._history.wrongs.append(f"{self.name}: {len(self._again) + len(self._awaited)} were not accepted")
                 return
+            address = self._front.pick()
+            self.at = address.node
             with suppress(WebSocketException, OSError, TimeoutError):
-                async with connect(self._address.url(self.name, observer=True), **OPTIONS) as connection:
+                async with connect(address.url(self.name, observer=True), **OPTIONS) as connection:
                     await self._use(connection)
             self._connection = None
             if self._keyed:

@@ -1,0 +1,31 @@
+"""
+Bugs of the nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dcm_ws.brokers.acks import Acks
+from dcm_ws.brokers.follower import Follower
+from dcm_ws.brokers.handovers import UNKNOWN
+from dcm_ws.brokers.takes import Takes
+from tests.chaos.durable.bugs import bug
+
+
+@bug(Takes, "_heard", "a node that is asked for an agent says that it does not have it")
+def release_refused(good: Any, self: Takes, node: str, message: bytes) -> bytes:
+    return UNKNOWN
+
+
+@bug(Follower, "_is_whole", "a node that reads the log again after a lost connection skips a row")
+async def row_skipped(good: Any, self: Follower, session: Any, head: int) -> bool:
+    whole: bool = await good(self, session, head)
+    if whole and self._log.fetched < head:
+        self._log.fetched += 1
+    return whole
+
+
+@bug(Acks, "add", "a node keeps to itself what agents of other nodes acknowledge")
+def acks_kept(good: Any, self: Acks, agent: str, event_id: str, pos: int) -> None:
+    pass
