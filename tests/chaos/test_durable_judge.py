@@ -25,6 +25,7 @@ from tests.chaos.durable.history import (
     Restore,
     Row,
     SentAck,
+    Unanswered,
     padding,
 )
 from tests.chaos.durable.judge import judge
@@ -339,6 +340,73 @@ def test_what_is_acknowledged_does_not_come_again() -> None:
     assert not wrongs(history)
     agent.acks[2] = SentAck(32.1, 1, None, 3, "e", 32.2)
     assert "came again" in only(history)
+
+
+def test_acks_are_lost_with_their_node() -> None:
+    """
+    The acks that one node of a cluster has lost excuse nothing that another one has been told, unless the agent was
+    connected to both.
+    """
+    history = good()
+    agent = history.agents["a"]
+    agent.receipts.append(receipt(3, 60))
+    agent.acks[2].node = "n1"
+    history.incidents = [Incident("service", "kill -9", 32.5, 33, "n2")]
+    assert "came again" in only(history)
+    agent.several = True
+    assert not wrongs(history)
+    agent.several = False
+    history.incidents = [Incident("service", "kill -9", 32.5, 33, "n1")]
+    assert not wrongs(history)
+
+
+def test_acks_are_lost_if_a_node_does_not_answer() -> None:
+    """
+    Those of about the last second before the agent was taken with what the database had.
+    """
+    history = good()
+    history.agents["a"].receipts.append(receipt(3, 60))
+    history.unanswered = [Unanswered(33, "a")]
+    assert not wrongs(history)
+    history.unanswered = [Unanswered(33, "b"), Unanswered(35, "a"), Unanswered(31, "a")]
+    assert "came again" in only(history)
+    # the node could write nothing meanwhile
+    history.incidents = [Incident("frozen", "frozen", 32.5, 36)]
+    assert not wrongs(history)
+
+
+def test_acks_are_lost_by_a_node_that_is_fenced() -> None:
+    """
+    What it has not written when it stops running never counts, nor what it is told before it knows.
+    """
+    history = good()
+    history.agents["a"].receipts.append(receipt(3, 60))
+    history.agents["a"].acks[2].node = "n1"
+    history.incidents = [Incident("fenced", "frozen", 32.5, 45, "n1")]
+    assert not wrongs(history)
+    history.incidents = [Incident("fenced", "frozen", 18, 31, "n1")]
+    assert not wrongs(history)
+    for incident in (Incident("fenced", "frozen", 40, 55, "n1"), Incident("path", "no bus", 30, 55, "n1")):
+        history.incidents = [incident]
+        assert "came again" in only(history)
+
+
+def test_a_notification_that_two_nodes_log() -> None:
+    """
+    Another node has taken the lead at that time.
+    """
+    history = good()
+    history.log["e"][4] = row(3, 4)._replace(id="msg_4")
+    again = receipt(3)._replace(pos=4, at=33, id="msg_4")
+    history.followers[0].steps.append(again)
+    history.agents["a"].receipts.append(again)
+    history.calls[2].via, history.calls[2].id = "notify", None
+    history.is_cluster = True
+    assert "is in the log twice" in only(history)
+    history.incidents = [Incident("service", "kill -9", 31, 32, "n1")]
+    assert not wrongs(history)
+    history.is_cluster = False
+    assert "is in the log twice" in only(history)
 
 
 def test_what_is_not_acknowledged_comes_again() -> None:
