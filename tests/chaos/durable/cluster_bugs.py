@@ -4,11 +4,12 @@ Bugs of the nodes of a cluster.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from dcm_ws.brokers.acks import Acks
 from dcm_ws.brokers.follower import Follower
 from dcm_ws.brokers.handovers import UNKNOWN
+from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.brokers.takes import Takes
 from tests.chaos.durable.bugs import bug
 
@@ -26,6 +27,6 @@ async def row_skipped(good: Any, self: Follower, session: Any, head: int) -> boo
     return whole
 
 
-@bug(Acks, "add", "a node keeps to itself what agents of other nodes acknowledge")
-def acks_kept(good: Any, self: Acks, agent: str, event_id: str, pos: int) -> None:
-    pass
+@bug(PostgresLog, "reach", "clients do not wait for a node that has read less of the log than they have")
+def not_waited(good: Any, self: PostgresLog, pos: int, ready: Callable[[bool], object]) -> None:
+    ready(True)

@@ -180,7 +180,7 @@ class _Course:
             for name, keyed in (("a", False), ("b", True), ("c", True))
         ]
         scribe = Scribe(server.url, history)
-        bulk = 200_000 if self.seconds >= _LONG else 20_000
+        bulk = 200_000 if self.seconds >= _LONG else 5_000 if history.is_cluster else 20_000
         called = "a node" if len(self.nodes) > 1 else "the service"
         world = World(
             *(self.nodes, called, front, self.nats, server, scribe, history),

@@ -118,7 +118,7 @@ class Place:
         for link in links:
             _run("ip", "link", "set", self._device(link), "down")
 
-    def mend(self, *links: str) -> None:
+    def repair(self, *links: str) -> None:
         """
         Lose nothing any more.
         """

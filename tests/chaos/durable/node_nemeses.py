@@ -104,7 +104,7 @@ def cut(*links: str, seconds: tuple[float, float]) -> Nemesis:
             await asyncio.sleep(0.3)
             desert(world, node, source)
         await asyncio.sleep(source.uniform(*seconds))
-        await asyncio.to_thread(node.place.mend, *links)
+        await asyncio.to_thread(node.place.repair, *links)
         world.front.out.discard(node.name)
         kind = "path"
         if "database" in links:
