@@ -6,9 +6,10 @@ What must hold (protocol, sections 4, 5 and 10):
  - an agent gets each tracked event of its subscriptions, over all failures, or is told of a gap;
  - each for the first time in the order of the log, on each channel, unless it has several connections at once;
  - what it acknowledges does not come again.  If the service is killed, the acks of about its last second may be lost,
-   and those that it could not write because the database was away.  "If the owner does not answer within 0.2 s, the
-   agent is taken over with what the database has.  Then acks of the last second may be lost" (docs/cluster.md), and a
-   node that the others take for dead "is fenced: what it writes is refused";
+   and those that it could not write because the database was away.  "If the former owner does not answer within 0.2 s,
+   the new one reads the state of the agent from the database.  Acks of the last second may then be lost, and so may
+   those that the former owner gets before it learns of the takeover" (docs/cluster.md); and a node that is frozen for
+   more than 10 s "is fenced: what it writes is refused";
  - what it does not acknowledge comes again, at most so many times, and becomes a dead letter then; a dead letter that
    is redriven comes again;
  - it is subscribed again to all its channels when it comes back.
@@ -82,8 +83,10 @@ def may_repeat(agent: AgentHistory, ack: SentAck, again: float, history: History
     nodes = None if agent.several else (None, ack.node)
     incidents = [one for one in history.incidents if nodes is None or one.node in nodes]
     until = min(settled_by(ack.at, incidents), again)
-    if any(one.agent == agent.name and ack.at - 0.1 <= one.at <= until for one in history.unanswered):
-        return True
+    for taken in history.unanswered:
+        # a flush of the former node tells it so
+        if taken.agent == agent.name and taken.at <= until and ack.at - 0.1 <= settled_by(taken.at, history.incidents):
+            return True
     if any(ack.at < one.ended and one.began < again for one in history.restores):
         return True
     for one in incidents:

@@ -22,6 +22,10 @@ from tests.chaos.durable.history import Follower, Gap, History, Receipt, padding
 
 _SMALL = 16_384
 _SLOW_PART = 500
+_SILENCE = 12.0
+"""
+Seconds without anything, not even a ping, after which the connection is dead.
+"""
 
 
 class FollowingClient(ComingBack):
@@ -95,7 +99,9 @@ class FollowingClient(ComingBack):
 
     async def _read(self, connection: ClientConnection) -> None:
         count = 0
-        async for text in connection:
+        while True:
+            async with asyncio.timeout(_SILENCE):
+                text = await connection.recv()
             if connection is not self._connection:
                 return  # what still comes after the drop is lost
             message = json.loads(text)
