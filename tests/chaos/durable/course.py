@@ -312,9 +312,11 @@ async def _notify(world: World) -> None:
     NOTIFY very much at once, and then something more: nothing is disturbed any more, so the service must hear it.
     """
     reader = world.followers[-1].following
+    # several nodes on one machine may be too slow to log as many within a second
+    burst = _BURST // 4 if world.history.is_cluster else _BURST
 
     def notify() -> None:
-        for first, last in ((1, _BURST), (_BURST + 1, _BURST + 1)):
+        for first, last in ((1, burst), (burst + 1, burst + 1)):
             began = time.monotonic()
             world.database.execute(_NOTIFY, first, last)
             ended = time.monotonic()
@@ -327,7 +329,7 @@ async def _notify(world: World) -> None:
 
     def heard() -> bool:
         last = reader.steps[-1]
-        return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", _BURST + 1)
+        return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", burst + 1)
 
     await _come(world, "a NOTIFY is heard after very many", heard)
     await _marked(world)
