@@ -8,8 +8,8 @@ What must hold (protocol, sections 4, 5 and 10):
  - what it acknowledges does not come again.  If the service is killed, the acks of about its last second may be lost,
    and those that it could not write because the database was away.  "If the former owner does not answer within 0.2 s,
    the new one reads the state of the agent from the database.  Acks of the last second may then be lost, and so may
-   those that the former owner gets before it learns of the takeover" (docs/cluster.md); and a node that is frozen for
-   more than 10 s "is fenced: what it writes is refused";
+   those that the former owner gets before it learns of the takeover"; and of a node that is frozen for more than 10 s,
+   "the database refuses what it writes" (docs/cluster.md);
  - what it does not acknowledge comes again, at most so many times, and becomes a dead letter then; a dead letter that
    is redriven comes again;
  - it is subscribed again to all its channels when it comes back.

@@ -83,7 +83,7 @@ def installed(
             name = f"n{number}" if shape.nodes > 1 else "service"
             more: list[str] = []
             if shape.nodes > 1:
-                more += ["--cluster", "--node-name", name]
+                more += ["--cluster", "--node-name", name, "--drain-delay", "0.5"]
             if shape.workers > 1:
                 more += ["--workers", str(shape.workers)]
             if nats is not None:
