@@ -84,9 +84,19 @@ class LogReader(Service):
 
     def _ask(self, sql: str, parameters: Mapping[str, object], most: int, ready: _Ready) -> None:
         self._asked.append((sql, parameters, most, ready))
-        if self._working is None:
+        self._start()
+
+    def _start(self) -> None:
+        if self._asked and self._working is None:
             self._working = Deferred.fromCoroutine(self._work())
             self._working.addErrback(lambda failure: _log.failure("the log could not be read", failure))
+            # not in the coroutine, which may have ended by now
+            self._working.addBoth(self._done)
+
+    def _done(self, _: object) -> None:
+        self._working = None
+        # unless one of those that were answered has raised an error
+        self._start()
 
     def stopService(self) -> Awaitable[None] | None:
         super().stopService()
@@ -94,14 +104,11 @@ class LogReader(Service):
         return self._working
 
     async def _work(self) -> None:
-        try:
-            while self._asked:
-                sql, parameters, most, ready = self._asked[0]
-                rows = await self._query(sql, parameters, most)
-                self._asked.popleft()
-                ready(rows)
-        finally:
-            self._working = None
+        while self._asked:
+            sql, parameters, most, ready = self._asked[0]
+            rows = await self._query(sql, parameters, most)
+            self._asked.popleft()
+            ready(rows)
 
     async def _query(self, sql: str, parameters: Mapping[str, object], most: int) -> Found | None:
         """
