@@ -9,7 +9,6 @@ import msgspec
 from dcm_ws.brokers import acks, handovers, merges
 from dcm_ws.core.agent_states import AgentState
 from dcm_ws.core.ownership import Given
-from dcm_ws.postgres.agent_owners import Gen
 from tests.core.test_ownership import letter
 from tests.newer import MORE, more_of
 
@@ -18,8 +17,8 @@ def test_handovers() -> None:
     """
     The state of an agent can be read, and those dead letters that can.
     """
-    question = msgspec.json.encode(Gen("ann", 7))
-    assert handovers.read_question(more_of("release", question)) == Gen("ann", 7)
+    question = msgspec.json.encode(handovers.Question("ann", 7))
+    assert handovers.read_question(more_of("release", question)) == handovers.Question("ann", 7)
     given = Given(AgentState(7, {"global": 0}), [letter(1), letter(2)])
     answer = handovers.answer_of(given)
     assert handovers.read_answer(more_of("release", answer)) == given
