@@ -98,6 +98,7 @@ class Course:
         self._clients = clients
         self._rate = rate
         self._spent = 0.0
+        self._refused = 0
 
     def run(self, how: signal.Signals) -> None:
         """
@@ -105,7 +106,7 @@ class Course:
 
         @param how: how each node is ended.
         """
-        database = self._rows.database
+        database, self._refused = self._rows.database, 0
         database.execute("drop schema if exists dcm_ws cascade; drop table if exists public.rows")
         install(database)
         with ExitStack() as stack:
@@ -141,11 +142,13 @@ class Course:
             errors, _ = pipes[-1].recv()
             flags.last.value = flags.published.value
             found = [one for pipe in pipes[:-1] for one in pipe.recv()[0]]
+            self._refused += sum(node.health()["owners"]["refused"] for node in nodes)
             self._note(how, found, flags.last.value, errors, took)
             self._rows.note("CPU", how=how.name, **{f"{name} %": round(100 * value) for name, value in cpu.items()})
 
     def _restart(self, number: int, node: Node, how: signal.Signals) -> Node:
-        clients = node.health().get("connectedClients", 0)
+        stats = node.health()
+        self._refused += stats["owners"]["refused"]
         begun = time.monotonic()
         self._spent += node.cpu()
         node.process.send_signal(how)
@@ -156,8 +159,9 @@ class Course:
         ready = time.monotonic()
         time.sleep(_SETTLE_SECONDS)
         self._rows.note(
-            "nodes", how=how.name, node=number + 1, clients=clients, **{"stop s": round(stopped - begun, 1)},
-            **{"start s": round(ready - stopped, 1), "clients then": again.health()["connectedClients"]},
+            "nodes", how=how.name, node=number + 1, clients=stats["connectedClients"],
+            **{"stop s": round(stopped - begun, 1), "start s": round(ready - stopped, 1)},
+            **{"clients then": again.health()["connectedClients"]},
         )  # fmt: skip
         return again
 
@@ -166,7 +170,8 @@ class Course:
         most = len(found) - 1
         self._rows.note(
             "clients", how=how.name, clients=len(found), events=events, **{"refused by the database": errors},
-            **{"s": round(took), "connections": sum(one.connections for one in found) - len(found)},
+            **{"s": round(took), "closed with 1013": self._refused},
+            connections=sum(one.connections for one in found) - len(found),
             lost=sum(one.missing for one in found), again=sum(one.again for one in found),
             **{"after its ack": sum(one.acknowledged_again for one in found)},
             **{f"silence {name} s": round(values[most * percent // 100], 2) for name, values, percent in (

@@ -31,7 +31,12 @@ _log = Logger(namespace="dcm_ws.owners")
 
 TAKE_SECONDS = 1.0
 """
-Seconds that a client waits for its agent.
+Seconds that a client waits for its agent while the database does not answer.
+"""
+
+TAKE_LONGEST = 5.0
+"""
+Seconds that it waits in any case: if another node was killed, hundreds of agents may come at once.
 """
 
 RELEASE_SECONDS = 0.2
@@ -52,7 +57,7 @@ class _Waiter(NamedTuple):
     """
     Someone who waits for an agent: the parameters of L{Takes.take}.
 
-    @ivar until: for how long (monotonic seconds).
+    @ivar until: for how long while the database does not answer (monotonic seconds).
     """
 
     until: float
@@ -126,6 +131,7 @@ class Takes:
         self._working: Deferred[None] | None = None
         self._timer: Any = None
         self._failing = False
+        self._answered_at = -TAKE_SECONDS
         self._runs = True
         bus.attach(TOPIC, self._heard)
         bus.attach(ORPHANS, self._offered)
@@ -197,9 +203,11 @@ class Takes:
     def _expire(self) -> None:
         self._timer = None
         now = self._now()
+        answers = now - self._answered_at < TAKE_SECONDS
+        late = now - (TAKE_LONGEST - TAKE_SECONDS if answers else 0.0)
         for take in list(self._takes.values()):
-            over = [one for one in take.waiting if one.until <= now]
-            take.waiting = [one for one in take.waiting if one.until > now]
+            over = [one for one in take.waiting if one.until <= late]
+            take.waiting = [one for one in take.waiting if one.until > late]
             self._answer(over, is_here=False)
         if any(take.waiting for take in self._takes.values()):
             self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
@@ -243,9 +251,11 @@ class Takes:
                 doing = {agent: self._takes[agent] for agent in claims if agent in self._takes}
                 if claims:
                     await self._claim(claims)
+                    self._answered_at = self._now()
                 doing = self._next()
                 if doing:
                     await self._look(doing)
+                    self._answered_at = self._now()
                 doing = {}
                 self._failing = False
         except FencedError:

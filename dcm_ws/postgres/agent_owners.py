@@ -36,6 +36,7 @@ _OWN_REQUESTS = statement("agents/own_requests")
 _LEFT_JOURNAL = statement("agents/left_journal")
 _LEFT_AGENTS = statement("agents/left_agents")
 _encode = msgspec.json.encode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class FencedError(LostRightError):
@@ -100,7 +101,7 @@ class Seen(NamedTuple):
     gen: int
     owner: int | None
     state: str
-    changes: list[str]
+    changes: list[bytes]
     letters: bool
 
 
@@ -200,8 +201,8 @@ async def look(connection: DatabaseConnection, lease: NodeLease, wanted: Collect
     ]
 
 
-def _changes_of(changes: str | None) -> list[str]:
-    return [] if changes is None else [json.dumps(change) for change in json.loads(changes)]
+def _changes_of(changes: str | None) -> list[bytes]:
+    return [] if changes is None else [bytes(change) for change in _decode_list(changes)]
 
 
 async def take(connection: DatabaseConnection, lease: NodeLease, claims: Collection[Claim]) -> dict[str, Got]:
