@@ -7,9 +7,6 @@ from __future__ import annotations
 import os
 import socket
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort
-
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.settings import Settings
 from dcm_ws.brokers.membership import Membership
@@ -27,20 +24,9 @@ def make_membership(settings: Settings, world: World, endpoints: Endpoints, clie
     def info() -> NodeInfo:
         host = socket.gethostname()
         name = settings.node_name or f"{host}:{endpoints.number or os.getpid()}"
-        return NodeInfo(name, host, os.getpid(), VERSION, _address(endpoints.ports))
+        return NodeInfo(name, host, os.getpid(), VERSION, endpoints.address)
 
     def figures() -> dict[str, object]:
         return {"clients": len(clients.sessions), "agents": len(clients.connections), "pos": log.head}
 
     return Membership(info, figures, world.now)
-
-
-def _address(ports: list[IListeningPort]) -> str:
-    """
-    Where clients reach it, as far as it knows.
-    """
-    for port in ports:
-        address = port.getHost()
-        if isinstance(address, IPv4Address | IPv6Address):
-            return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
-    return ""

@@ -30,6 +30,7 @@ class Endpoints:
     @ivar ports: the listening ports, in the order in which they were opened.
     @ivar number: the number of the first TCP port, once there is one.  A port that no longer listens does not report
         its own.
+    @ivar address: host and number of that port; empty if there is none.
     """
 
     def __init__(self, reactor: Any, *, production: bool) -> None:
@@ -37,6 +38,7 @@ class Endpoints:
         self._production = production
         self.ports: list[IListeningPort] = []
         self.number: int | None = None
+        self.address = ""
 
     async def listen(self, description: str, factory: IProtocolFactory) -> None:
         """
@@ -75,6 +77,8 @@ class Endpoints:
         address = port.getHost()
         if self.number is None and isinstance(address, IPv4Address | IPv6Address):
             self.number = int(address.port)
+            host = f"[{address.host}]" if ":" in address.host else address.host
+            self.address = f"{host}:{address.port}"
 
     async def close(self) -> None:
         """

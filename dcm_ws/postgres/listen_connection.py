@@ -78,7 +78,7 @@ class ListenConnection(DatabaseConnection):
         self._heard = heard
         self._echo = echo
         self._woken = woken
-        self._arrival: Deferred[None] | None = None
+        self._arrival: Deferred[BaseException | None] | None = None
         self._as_bytes = False
         self._direct = False
         self._place = Place("")
@@ -127,7 +127,7 @@ class ListenConnection(DatabaseConnection):
         with deadline(self, PROBE_TIMEOUT, spare=self._hears_more()):
             arrival = self._expect()
             await self.runOperation(f"notify {self._echo}")
-            await arrival
+            await _end_of(arrival)
 
     async def _hear_another(self) -> None:
         other = DatabaseConnection(self.own_reactor)
@@ -144,13 +144,14 @@ class ListenConnection(DatabaseConnection):
             other.close()
         try:
             with deadline(self, PROBE_TIMEOUT):
-                await arrival
+                await _end_of(arrival)
         except DatabaseUnavailableError:
             raise DatabaseUnavailableError(_DEAF) from None
 
-    def _expect(self) -> Deferred[None]:
+    def _expect(self) -> Deferred[BaseException | None]:
         """
-        Returns a Deferred that fires when the next notification arrives, on any channel.
+        Returns a Deferred that fires with None when the next notification arrives, on any channel, or with the reason
+        if the connection is lost.  It does not fail, because a query that fails first leaves it alone.
         """
         self._arrival = Deferred()
         return self._arrival
@@ -159,7 +160,7 @@ class ListenConnection(DatabaseConnection):
         arrival, self._arrival = self._arrival, None
         super().connectionLost(reason)
         if arrival is not None:
-            arrival.errback(reason)
+            arrival.callback(reason.value)
 
     def _hears_more(self) -> Callable[[], bool]:
         """
@@ -221,3 +222,14 @@ class ListenConnection(DatabaseConnection):
         self.paused = False
         if not self.pollable().closed:
             self.reactor.addReader(self)
+
+
+async def _end_of(arrival: Deferred[BaseException | None]) -> None:
+    """
+    Wait for a notification.
+
+    @raise BaseException: the connection was lost before.
+    """
+    lost = await arrival
+    if lost is not None:
+        raise lost

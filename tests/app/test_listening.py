@@ -85,13 +85,16 @@ def test_warning_in_development(lines: list[str], production: bool) -> None:
 
 def test_number_of_the_first_port() -> None:
     """
-    The number is that of the first TCP port; a Unix socket has none.
+    The number and the address are those of the first TCP port, also when it does not listen any more; a Unix socket has
+    none.
     """
     endpoints = Endpoints(Reactor(), production=True)
     assert endpoints.number is None
+    assert endpoints.address == ""
     for port in (3850, 3849):
         listen(endpoints, f"tcp:{port}:interface=127.0.0.1")
     assert endpoints.number == 3850
+    assert endpoints.address == "127.0.0.1:3850"
     assert len(endpoints.ports) == 2
 
 

@@ -9,6 +9,8 @@ import termios
 from array import array
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
 
 from dcm_ws.postgres import listen_connection
@@ -45,6 +47,30 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
         assert heard == ["one", "two"]
     finally:
         connection.close()
+
+
+async def test_it_is_closed_while_it_is_probed(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The query fails, and so nobody waits for the notification: it must not fail, too, which would be logged.
+    """
+    from twisted.internet import reactor
+
+    connection = ListenConnection(reactor, lambda payloads: None, "dcm_ws_echo_test", lambda grown: None)
+    await connection.listen(Place(database.url))
+    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    arrivals: list[Deferred[BaseException | None]] = []
+    expect = connection._expect
+
+    def expects() -> Deferred[BaseException | None]:
+        arrivals.append(expect())
+        return arrivals[-1]
+
+    monkeypatch.setattr(connection, "_expect", expects)
+    probing = Deferred.fromCoroutine(connection.probe())
+    connection.close()
+    with pytest.raises(ConnectionDone):
+        await probing
+    assert isinstance(await arrivals[0], ConnectionDone)
 
 
 async def test_the_server_ends_it_if_nobody_reads(database: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
