@@ -123,7 +123,6 @@ def picture(rows: list[dict[str, Any]]) -> str:
     """
     The rows as plots.
     """
-    most = max(row["agents"] for row in rows)
     agents = sorted({row["agents"] for row in rows})
 
     def lines(figure: str, *, each: bool, factor: float = 1.0) -> list[Line]:
@@ -135,7 +134,8 @@ def picture(rows: list[dict[str, Any]]) -> str:
             ]
 
         found = [Line(f"{number:,} agents", points("busy", number)) for number in agents]
-        return [*found, Line(f"{most:,} agents, nothing happens", points("idle", most), dashed=True)]
+        # which does not depend on the number of agents
+        return [*found, Line("nothing happens", points("idle", agents[0]), dashed=True)]
 
     return draw(
         [

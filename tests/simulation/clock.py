@@ -7,7 +7,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
@@ -135,12 +135,12 @@ class Process(Clock):
         if self._stalled is not None:
             self._stalled.append(call)
             return
-        began, self._runs = perf_counter(), True
+        began, self._runs = process_time(), True
         try:
             call.run()
         finally:
             self._runs = False
-            self.cpu += perf_counter() - began
+            self.cpu += process_time() - began
 
     def freeze(self) -> None:
         if self._stalled is None:
