@@ -7,17 +7,20 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tests.integration.databases import PostgresServer
 from tests.integration.running import Service
 
 
-def node(database: PostgresServer, name: str, *options: str) -> Service:
+def node(database: PostgresServer, name: str, *options: str, **how: Any) -> Service:
     """
     A node of the cluster on C{database}, which stops without a delay unless the options have one.
+
+    @param how: as of L{Service}.
     """
     delay = () if "--drain-delay" in options else ("--drain-delay", "0")
-    return Service("--database-url", database.url, "--cluster", "--node-name", name, *delay, *options)
+    return Service("--database-url", database.url, "--cluster", "--node-name", name, *delay, *options, **how)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from tests.integration.running import Service
 pytestmark = pytest.mark.integration
 
 TASK = "task.created"
+NEWER = (sys.executable, "-m", "tests.newer", "-n", "--pidfile=", "dcm-ws")
 NEXT_SCHEMA = f"comment on schema dcm_ws is '{MARK} {SCHEMA + 1}'; alter table dcm_ws.agent add tags text[]"
 """
 A step of a next release, which adds something.
@@ -34,18 +35,14 @@ A step of a next release, which adds something.
 
 
 @pytest.fixture(params=["newer", "older"])
-def nodes(
-    schema: PostgresServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[Service]]:
+def nodes(schema: PostgresServer, request: pytest.FixtureRequest) -> Iterator[list[Service]]:
     """
     A node of this version and one of the next, of which one leads.
     """
     with cluster(schema, 0) as nodes:
         for which in ("newer", "older") if request.param == "newer" else ("older", "newer"):
-            with monkeypatch.context() as patch:
-                if which == "newer":
-                    patch.setattr(running, "TWISTD", (sys.executable, "-m", "tests.newer"))
-                nodes.append(node(schema, which))
+            how = {"program": NEWER} if which == "newer" else {}
+            nodes.append(node(schema, which, **how))
         for one in nodes:
             until(lambda one=one: one.stats()["bus"]["heard"])
         yield nodes
