@@ -27,6 +27,13 @@ class ComingBack:
         self._away = 0.0
         self._stopping = False
 
+    @property
+    def is_connected(self) -> bool:
+        """
+        It has a connection, on which the service may have begun to send.
+        """
+        return self._connection is not None
+
     def drop(self, away: float) -> bool:
         """
         Reset the TCP connection, and stay away for so many seconds.  False if there is none.

@@ -50,7 +50,7 @@ class World:
     @ivar one: held while something is done that nothing else may disturb.
     @ivar bulk: events of a large transaction.
     @ivar patience: seconds after which what does not come true will not.
-    @ivar held: those who keep transactions open.
+    @ivar held: what goes on in the background: those who keep transactions open, and agents that come back in vain.
     """
 
     nodes: Sequence[ServiceProcess]
@@ -398,10 +398,8 @@ async def trouble_clients(world: World, seed: int, until: float) -> None:
                 for client in clients:
                     counts["did: clients reset, all at once"] += client.drop(source.uniform(0, 2))
             case 1:
-                agent = source.choice(world.agents)
-                for _ in range(source.randrange(3, 8)):
-                    counts["did: agents reset while they come back"] += agent.drop(source.uniform(0, 0.05))
-                    await asyncio.sleep(source.uniform(0, 0.15))
+                agent, chance = source.choice(world.agents), random.Random(source.random())
+                world.held.append(asyncio.create_task(_come_back_in_vain(world, agent, chance, until)))
             case 2 | 3:
                 agent = source.choice(world.agents)
                 counts["did: agents left"] += await agent.leave(source.uniform(0, agent.habits.away_most))
@@ -416,3 +414,19 @@ async def trouble_clients(world: World, seed: int, until: float) -> None:
             case _:
                 agent = source.choice(world.agents)
                 counts["did: agents reset"] += agent.drop(source.uniform(0, agent.habits.away_most))
+
+
+async def _come_back_in_vain(world: World, agent: AgentClient, source: random.Random, until: float) -> None:
+    """
+    Let an agent miss something, and reset its next connections while it is sent that.
+    """
+    agent.drop(source.uniform(0.5, 2))
+    for _ in range(source.randrange(3, 8)):
+        for _ in range(300):
+            if agent.is_connected:
+                break
+            if time.monotonic() > until:
+                return
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(source.uniform(0, 0.03))
+        world.history.counts["did: agents reset while they come back"] += agent.drop(source.uniform(0, 0.05))
