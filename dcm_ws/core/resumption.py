@@ -176,6 +176,9 @@ class Resumption:
         if is_alone and message_id is not None:
             # nearly all acks
             return self._deliveries.ack(session, message_id) or self._is_late(session.present, message_id)
+        if (ack.pos or 0) > self._catch_up.head:
+            # of another epoch: it would settle what is still to come
+            return False
         agent = session.present
         sessions = [session]
         if agent is not None:

@@ -157,6 +157,8 @@ class AgentClient(ComingBack):
                 for ack in self._pinged.popleft():
                     ack.certain = now
             elif message.get("type") == "connected":
+                if message["epoch"] != self._epoch:
+                    self._pos = 0
                 self._epoch = message["epoch"]
             elif message.get("type") == "gap":
                 self._gap(message)
