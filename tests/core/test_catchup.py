@@ -426,6 +426,19 @@ def test_new_connection_takes_over_at_once(core: Core) -> None:
     assert stats(core)["deliveries"]["keptForAbsentAgents"] == 0
 
 
+def test_ack_beyond_the_log(core: Core) -> None:
+    """
+    A position that the log does not have yet is of another epoch, and confirms nothing: not what was sent, and not what
+    is still to come.
+    """
+    client = joined(core, "topics/t", agent="ann", quiet=True)
+    joined(core, quiet=True).say(**TASK, data=1)
+    client.say(type="ack", pos=2)
+    assert len(client.session.owed) == 1
+    client.say(type="ack", pos=1)
+    assert not client.session.owed
+
+
 def test_take_over_includes_what_the_other_has_not_been_sent(core: Core) -> None:
     """
     What the other connection owes and is still being sent is owed by the agent.
