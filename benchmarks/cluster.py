@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,15 +268,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-cluster-", dir=given.folder))
-    try:
-        with syncing(folder) as database:
-            install(database)
-            run = Run(database, given.seconds)
-            for part in given.only:
-                PARTS[part](run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with syncing(given.folder) as database:
+        install(database)
+        run = Run(database, given.seconds)
+        for part in given.only:
+            PARTS[part](run)
     for table, rows in run.found.items():
         print_table(table, rows)
 

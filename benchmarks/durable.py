@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import socket
 import tempfile
 import time
@@ -445,20 +444,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--folder", default=tempfile.gettempdir(), help="on the disk that is measured")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk that is measured")
     parser.add_argument("--out", default="", help="write everything to this file, as JSON")
     choice = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-durable-", dir=choice.folder))
-    try:
-        with syncing(folder) as database:
-            install(database)
-            run = Run(database, choice.seconds)
-            run.note("disk", **{"fdatasync ms": fdatasync(folder)})
-            for part in choice.only or PARTS:
-                PARTS[part](run)
-            run.note("disk", **{"fdatasync ms": fdatasync(folder)})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with syncing(choice.folder) as database:
+        install(database)
+        run = Run(database, choice.seconds)
+        run.note("disk", **{"fdatasync ms": fdatasync(choice.folder)})
+        for part in choice.only or PARTS:
+            PARTS[part](run)
+        run.note("disk", **{"fdatasync ms": fdatasync(choice.folder)})
     if choice.out:
         Path(choice.out).write_text(json.dumps(run.found, indent=1))
     for table, rows in run.found.items():

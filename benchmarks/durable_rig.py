@@ -110,19 +110,19 @@ def fdatasync(folder: Path, times: int = 200) -> dict[str, float]:
 
 
 @contextmanager
-def syncing(folder: Path, tools: Path | None = None) -> Iterator[PostgresServer]:
+def syncing(parent: Path | None = None) -> Iterator[PostgresServer]:
     """
-    A PostgreSQL that syncs its commits.
+    A PostgreSQL that syncs its commits, in a folder of its own.
 
-    @param folder: an empty one.
-    @param tools: the folder of its programs, if it is not the embedded one.
+    @param parent: is on the disk that is measured.
     """
-    server = PostgresServer(folder, fsync=True) if tools is None else PostgresServer(folder, tools, fsync=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop("immediate")
+    with tempfile.TemporaryDirectory(prefix="dcm-ws-benchmark-", dir=parent, ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(Path(folder), fsync=True)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop("immediate")
 
 
 def install(database: PostgresServer) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -157,34 +156,30 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="events a second")
     parser.add_argument("--keep", type=float, default=600.0, help="seconds")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two samples")
-    parser.add_argument("--folder", default=tempfile.gettempdir())
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     choice = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-retention-", dir=choice.folder))
     samples = []
-    try:
-        with syncing(folder) as database:
-            install(database)
-            service = Service(database, "--log", "postgres", "--log-keep", str(int(choice.keep)))
-            try:
-                agent, writers, sent = Agent(service), Writers(database, 4), 0
-                time.sleep(1)
+    with syncing(choice.folder) as database:
+        install(database)
+        service = Service(database, "--log", "postgres", "--log-keep", str(int(choice.keep)))
+        try:
+            agent, writers, sent = Agent(service), Writers(database, 4), 0
+            time.sleep(1)
 
-                def transaction() -> str:
-                    nonlocal sent
-                    sent += 1
-                    data = json.dumps({"n": sent, "pad": PAD})
-                    return f"select dcm_ws.publish('{CHANNEL}', '{EVENT}', '{data}')"
+            def transaction() -> str:
+                nonlocal sent
+                sent += 1
+                data = json.dumps({"n": sent, "pad": PAD})
+                return f"select dcm_ws.publish('{CHANNEL}', '{EVENT}', '{data}')"
 
-                begun = time.monotonic()
-                while time.monotonic() - begun < choice.minutes * 60 and not agent.ended:
-                    writers.run(transaction, choice.every, rate=choice.rate)
-                    samples.append(sample(database, service, agent, begun, sent))
-                    print(json.dumps(samples[-1]), flush=True)
-                closed = agent.ended
-            finally:
-                service.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            begun = time.monotonic()
+            while time.monotonic() - begun < choice.minutes * 60 and not agent.ended:
+                writers.run(transaction, choice.every, rate=choice.rate)
+                samples.append(sample(database, service, agent, begun, sent))
+                print(json.dumps(samples[-1]), flush=True)
+            closed = agent.ended
+        finally:
+            service.stop()
     found = judge(samples, choice.keep, choice.rate)
     if closed:
         found["wrong"].append("the agent was closed")

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -204,15 +202,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-rolling-", dir=given.folder))
-    try:
-        with syncing(folder) as database:
-            rows = Rows(database, 0.0)
-            course = Course(rows, given.clients, given.rate)
-            for name in given.how:
-                course.run(signal.Signals[name])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with syncing(given.folder) as database:
+        rows = Rows(database, 0.0)
+        course = Course(rows, given.clients, given.rate)
+        for name in given.how:
+            course.run(signal.Signals[name])
     for table, found in rows.found.items():
         print_table(table, found)
 

@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,8 +105,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     choice = parser.parse_args()
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    folder = Path(tempfile.mkdtemp(prefix="dcm-ws-workers-", dir="/var/tmp"))
-    with syncing(folder / "data") as database:
+    with syncing() as database:
         install(database)
         for _ in range(choice.rounds):
             for row, arguments, figure in _ROWS:
