@@ -128,6 +128,16 @@ def hear(client: ClientConnection, timeout: float = PATIENCE) -> dict[str, Any]:
             return message
 
 
+def hear_event(client: ClientConnection, name: str, timeout: float = PATIENCE) -> dict[str, Any]:
+    """
+    The next event of that name, whatever comes before it.
+    """
+    while True:
+        message = hear(client, timeout)
+        if message.get("event") == name:
+            return message
+
+
 def ask(client: ClientConnection, **message: Any) -> dict[str, Any]:
     """
     Send one message; returns the next message that is not a ping.

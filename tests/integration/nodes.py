@@ -5,10 +5,11 @@ The nodes of a cluster, as real processes.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.integration.clients import Client, ask_past_events, unsubscribe_global
 from tests.integration.databases import PostgresServer
 from tests.integration.running import Service
 
@@ -21,6 +22,18 @@ def node(database: PostgresServer, name: str, *options: str, **how: Any) -> Serv
     """
     delay = () if "--drain-delay" in options else ("--drain-delay", "0")
     return Service("--database-url", database.url, "--cluster", "--node-name", name, *delay, *options, **how)
+
+
+def agent(service: Service, name: str = "ann", *, channels: Collection[str] = ("topics/t",)) -> Client:
+    """
+    A client of a durable agent, which gets the events of its own channel and of C{channels} only.
+    """
+    client = service.connect()
+    unsubscribe_global(client)
+    ask_past_events(client, type="auth", agent_id=name, durable=True, id="in")
+    for channel in channels:
+        ask_past_events(client, type="subscribe", channel=channel, id="on")
+    return client
 
 
 @contextmanager

@@ -175,13 +175,10 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(*options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> Iterator[Service]:
+def killed_at_the_end(running: Service) -> Iterator[Service]:
     """
-    A running dcm-ws, without a database unless the options or the environment name one.
+    A running dcm-ws, which must not have logged an exception.
     """
-    named = any("database" in option for option in options)
-    named = named or any(name.startswith(("DATABASE_URL", "DB_", "DCM_DATA_DIR")) for name in env or {})
-    running = Service(*options, *(() if named else ("--no-database",)), env=env, wait=wait)
     try:
         yield running
     finally:
@@ -189,6 +186,18 @@ def service(*options: str, env: dict[str, str] | None = None, wait: str = "] rea
         running.forget_clients()
         assert "Traceback" not in running.log, running.log
         assert "Unhandled" not in running.log, running.log
+
+
+@contextlib.contextmanager
+def service(*options: str, env: dict[str, str] | None = None, wait: str = "] ready") -> Iterator[Service]:
+    """
+    A running dcm-ws, without a database unless the options or the environment name one.
+    """
+    named = any("database" in option for option in options)
+    named = named or any(name.startswith(("DATABASE_URL", "DB_", "DCM_DATA_DIR")) for name in env or {})
+    running = Service(*options, *(() if named else ("--no-database",)), env=env, wait=wait)
+    with killed_at_the_end(running):
+        yield running
 
 
 def production_service(database: str = UNREACHABLE, *options: str) -> contextlib.AbstractContextManager[Service]:

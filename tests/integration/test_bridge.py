@@ -20,7 +20,7 @@ import psycopg2
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.integration.clients import ask, hear, say, silence
+from tests.integration.clients import ask, hear, hear_event, say, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, service
@@ -49,16 +49,6 @@ def client(bridge: Service) -> Iterator[ClientConnection]:
 
 def event(**fields: Any) -> str:
     return json.dumps(GOOD | fields)
-
-
-def hear_event(client: ClientConnection, name: str, timeout: float = 30) -> dict[str, Any]:
-    """
-    The next event of that name, whatever comes before it.
-    """
-    while True:
-        message = hear(client, timeout)
-        if message.get("event") == name:
-            return message
 
 
 def hear_state(client: ClientConnection, state: str) -> dict[str, Any]:

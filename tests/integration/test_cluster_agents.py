@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.clients import Client, ask_past_events, hear, say, silence, unsubscribe_global
+from tests.integration.clients import Client, ask_past_events, hear_event, say, silence, unsubscribe_global
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
-from tests.integration.nodes import cluster
+from tests.integration.nodes import agent, cluster
 from tests.integration.running import Service
 
 pytestmark = pytest.mark.integration
@@ -32,19 +32,6 @@ def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
         yield nodes
 
 
-def agent(service: Service) -> Client:
-    client = service.connect()
-    unsubscribe_global(client)
-    ask_past_events(client, type="auth", agent_id="ann", durable=True, id="in")
-    return client
-
-
-def subscribed(service: Service) -> Client:
-    client = agent(service)
-    ask_past_events(client, type="subscribe", channel="topics/t", id="on")
-    return client
-
-
 def publish(service: Service, number: int) -> None:
     client = service.connect()
     unsubscribe_global(client)
@@ -52,10 +39,7 @@ def publish(service: Service, number: int) -> None:
 
 
 def task(client: Client) -> dict[str, Any]:
-    while True:
-        message = hear(client)
-        if message.get("event") == TASK:
-            return message
+    return hear_event(client, TASK)
 
 
 def test_an_agent_comes_to_another_node(nodes: list[Service]) -> None:
@@ -63,7 +47,7 @@ def test_an_agent_comes_to_another_node(nodes: list[Service]) -> None:
     It gets what it is owed and has missed, and nothing that it has acknowledged a moment before.
     """
     one, two = nodes
-    client = subscribed(one)
+    client = agent(one)
     for number in (1, 2):
         publish(two, number)
     first, second = task(client), task(client)
@@ -72,7 +56,7 @@ def test_an_agent_comes_to_another_node(nodes: list[Service]) -> None:
     silence(client)
     client.close()
     publish(one, 3)
-    client = agent(two)
+    client = agent(two, channels=())
     assert [task(client)["data"] for _ in range(2)] == [2, 3]
     publish(one, 4)
     last = task(client)
@@ -80,7 +64,7 @@ def test_an_agent_comes_to_another_node(nodes: list[Service]) -> None:
     say(client, type="ack", pos=last["pos"])
     silence(client)
     # while the former connection is open
-    again = agent(one)
+    again = agent(one, channels=())
     publish(two, 5)
     assert task(again)["data"] == 5
 
@@ -91,7 +75,7 @@ def test_a_node_ends(nodes: list[Service], how: signal.Signals) -> None:
     What its agents have acknowledged counts, if it was written.
     """
     one, two = nodes
-    client = subscribed(two)
+    client = agent(two)
     for number in (1, 2):
         publish(one, number)
     first, _ = task(client), task(client)
@@ -101,7 +85,7 @@ def test_a_node_ends(nodes: list[Service], how: signal.Signals) -> None:
     until(lambda: two.stats()["journal"]["flushes"] >= flushes + 2)
     two.stop(how)
     publish(one, 3)
-    client = agent(one)
+    client = agent(one, channels=())
     assert [task(client)["data"] for _ in range(2)] == [2, 3]
 
 
@@ -110,11 +94,11 @@ def test_who_leads_does_not_matter(nodes: list[Service]) -> None:
     The node that leads ends, and its agents go on at the other one.
     """
     one, two = nodes
-    client = subscribed(one)
+    client = agent(one)
     publish(two, 1)
     assert task(client)["data"] == 1
     one.stop(signal.SIGTERM)
-    client = agent(two)
+    client = agent(two, channels=())
     assert task(client)["data"] == 1
     publish(two, 2)
     assert task(client)["data"] == 2

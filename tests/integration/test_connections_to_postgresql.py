@@ -4,10 +4,8 @@ The connections to PostgreSQL of one process, of a node, and of a node with NATS
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,7 +15,7 @@ from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
 from tests.integration.nats_servers import nats
 from tests.integration.nodes import node
-from tests.integration.running import Service
+from tests.integration.running import Service, killed_at_the_end
 
 pytestmark = pytest.mark.integration
 
@@ -52,13 +50,13 @@ def test_connections(schema: PostgresServer, column: int) -> None:
         def start(name: str) -> Service:
             return Service("--database-url", schema.url) if column == 0 else node(schema, name, *options)
 
-        first = stack.enter_context(ended(start("n1")))
+        first = stack.enter_context(killed_at_the_end(start("n1")))
         work(first, "ann")
         # what it has published is not in the memory of one that starts now
         if column == 0:
             first.stop()
-            first = stack.enter_context(ended(start("n1")))
-        second = None if column == 0 else stack.enter_context(ended(start("n2")))
+            first = stack.enter_context(killed_at_the_end(start("n1")))
+        second = None if column == 0 else stack.enter_context(killed_at_the_end(start("n2")))
         catch_up(first)
         expected = Counter(documented(column))
         del expected[MOMENTARY]
@@ -71,19 +69,6 @@ def test_connections(schema: PostgresServer, column: int) -> None:
             expected = expected + expected
             expected -= Counter({"dcm-ws metrics": 1, "dcm-ws read": 1})
         until(lambda: seen() == expected)
-
-
-@contextmanager
-def ended(service: Service) -> Iterator[Service]:
-    """
-    A process that is killed at the end.
-    """
-    try:
-        yield service
-    finally:
-        service.stop(signal.SIGKILL)
-        service.forget_clients()
-    assert "Traceback" not in service.log, service.log
 
 
 def work(service: Service, agent: str) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.integration.clients import Client, ask_past_events, close_of, hear, unsubscribe_global
+from tests.integration.clients import Client, ask_past_events, close_of, hear_event
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
-from tests.integration.nodes import cluster
+from tests.integration.nodes import agent, cluster
 from tests.integration.running import Service
 
 pytestmark = pytest.mark.integration
@@ -31,19 +31,8 @@ def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
         yield nodes
 
 
-def agent(service: Service, name: str) -> Client:
-    client = service.connect()
-    unsubscribe_global(client)
-    ask_past_events(client, type="auth", agent_id=name, durable=True, id="in")
-    ask_past_events(client, type="subscribe", channel="topics/t", id="on")
-    return client
-
-
 def task(client: Client) -> object:
-    while True:
-        message = hear(client)
-        if message.get("event") == TASK:
-            return message["data"]
+    return hear_event(client, TASK)["data"]
 
 
 def publish(database: PostgresServer, number: int) -> None:

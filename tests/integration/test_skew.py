@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,10 @@ from dcm_ws.postgres.migrations import VERSION as SCHEMA
 from dcm_ws.version import VERSION
 from tests import newer
 from tests.integration import running
-from tests.integration.clients import Client, ask_past_events, close_of, hear, say, silence, unsubscribe_global
+from tests.integration.clients import ask_past_events, close_of, hear_event, say, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import PATIENCE, until
-from tests.integration.nodes import cluster, node
+from tests.integration.nodes import agent, cluster, node
 from tests.integration.running import Service
 
 pytestmark = pytest.mark.integration
@@ -48,21 +47,6 @@ def nodes(schema: PostgresServer, request: pytest.FixtureRequest) -> Iterator[li
         yield nodes
 
 
-def agent(service: Service, name: str) -> Client:
-    client = service.connect()
-    unsubscribe_global(client)
-    ask_past_events(client, type="auth", agent_id=name, durable=True, id="in")
-    ask_past_events(client, type="subscribe", channel="topics/t", id="on")
-    return client
-
-
-def event(client: Client, name: str) -> dict[str, Any]:
-    while True:
-        message = hear(client)
-        if message.get("event") == name:
-            return message
-
-
 def test_nodes_of_two_minor_versions(schema: PostgresServer, nodes: list[Service]) -> None:
     """
     They pass on events and agents as nodes of one version do, no matter which of them leads.
@@ -74,30 +58,30 @@ def test_nodes_of_two_minor_versions(schema: PostgresServer, nodes: list[Service
         name = f"agent-{number}"
         first = agent(here, name)
         for listener in listeners:
-            while event(listener, "agent.connected")["data"]["agent_id"] != name:
+            while hear_event(listener, "agent.connected")["data"]["agent_id"] != name:
                 pass
         publisher = agent(there, f"publisher-{number}")
         for data in (1, 2):
             ask_past_events(publisher, type="publish", channel="topics/t", event=TASK, data=data, id=data)
-        got = [event(first, TASK) for _ in range(2)]
+        got = [hear_event(first, TASK) for _ in range(2)]
         assert [one["data"] for one in got] == [1, 2]
         say(first, type="ack", message_id=got[0]["id"])
         silence(first)
         taken = here.stats()["bus"]["unanswered"] + there.stats()["bus"]["unanswered"]
         second = agent(there, name)
-        assert event(second, TASK)["data"] == 2
+        assert hear_event(second, TASK)["data"] == 2
         # it was asked for and given, and not taken by force
         assert here.stats()["bus"]["unanswered"] + there.stats()["bus"]["unanswered"] == taken
         # while both connections are open, an ack on the former one counts
         say(first, type="ack", pos=got[1]["pos"])
         beat = {"status": "ready", "number": number}
         ask_past_events(publisher, type="publish", channel="topics/t", event="agent.heartbeat", data=beat, id="b")
-        assert event(first, "agent.heartbeat")["data"] == beat
-        assert event(second, "agent.heartbeat")["data"] == beat
+        assert hear_event(first, "agent.heartbeat")["data"] == beat
+        assert hear_event(second, "agent.heartbeat")["data"] == beat
         second.close()
         third = agent(here, name)
         ask_past_events(publisher, type="publish", channel="topics/t", event=TASK, data=3, id=3)
-        assert event(third, TASK)["data"] == 3
+        assert hear_event(third, TASK)["data"] == 3
         for client in (first, third, publisher):
             client.close()
     for one in nodes:
@@ -114,7 +98,7 @@ def test_a_newer_schema(schema: PostgresServer) -> None:
         schema.execute(NEXT_SCHEMA)
         for number in range(2):
             ask_past_events(client, type="publish", channel="topics/t", event=TASK, data=number, id=number)
-            got = event(stays, TASK)
+            got = hear_event(stays, TASK)
             assert got["data"] == number
             say(stays, type="ack", pos=got["pos"])
         flushes = two.stats()["journal"]["flushes"]
@@ -132,7 +116,7 @@ def test_a_newer_schema(schema: PostgresServer) -> None:
         until(lambda: two.stats()["log"]["state"] == "up")
         client = agent(two, "ann")
         ask_past_events(client, type="publish", channel="topics/t", event=TASK, data=7, id=7)
-        assert event(stays, TASK)["data"] == 7
+        assert hear_event(stays, TASK)["data"] == 7
         command = [*running.TWISTD, "-n", "--pidfile=", "dcm-ws", "--ws-port", "0", "--cluster"]
         ended = subprocess.run(
             [*command, "--database-url", schema.url], env=os.environ, capture_output=True, text=True, timeout=PATIENCE
