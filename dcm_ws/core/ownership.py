@@ -130,6 +130,9 @@ class Ownership:
         @param node: the name of the node that has it from now on.
         """
         self._counts.given += 1
+        return self._part_with(agent, node)
+
+    def _part_with(self, agent: str, node: str) -> Given:
         connections = self._clients.connections.get(agent)
         state = self._journal.release(agent)
         if connections:
@@ -146,8 +149,7 @@ class Ownership:
         Another node has taken C{agent} without this one knowing: what is here is old.
         """
         self._counts.lost += 1
-        self._counts.given -= 1
-        self.release(agent, node)
+        self._part_with(agent, node)
 
     def give_back(self, agent: str) -> AgentState | None:
         """
@@ -155,8 +157,7 @@ class Ownership:
         L{release} does.
         """
         self._counts.given_back += 1
-        self._counts.given -= 1
-        return self.release(agent, "").state
+        return self._part_with(agent, "").state
 
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         """

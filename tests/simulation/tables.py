@@ -148,9 +148,7 @@ class Tables:
         def execute(node: int) -> None:
             database = self.database
             for one in states:
-                row = database.agents.get(one.agent)
-                if row is None:
-                    row = database.agents[one.agent] = AgentRow("{}", node, one.gen)
+                row = database.agents.setdefault(one.agent, AgentRow("{}", node, one.gen))
                 if (row.gen, row.node) == (one.gen, node):
                     row.state = bytes(one.state).decode()
             for left in gone:
@@ -219,9 +217,7 @@ class Tables:
         def execute(node: int) -> None:
             database = self.database
             for one in states:
-                row = database.agents.get(one.agent)
-                if row is None:
-                    row = database.agents[one.agent] = AgentRow("{}", None, one.gen)
+                row = database.agents.setdefault(one.agent, AgentRow("{}", None, one.gen))
                 if row.gen == one.gen:
                     row.state = bytes(one.state).decode()
             for numbered in database.journal.values():
