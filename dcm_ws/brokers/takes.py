@@ -416,7 +416,8 @@ class Takes:
 
     def _leave_it(self, agent: str, take: _Take) -> None:
         """
-        The log cannot be read here: an agent that this node has taken waits for whoever asks for it.
+        The log cannot be read here.  Offer the agent to the other nodes if it has no connection here; otherwise take it
+        again.
         """
         self._drop(agent, take)
         if not self._ownership.is_connected(agent):
@@ -449,7 +450,7 @@ class Takes:
 
     def give_back(self, agent: str) -> None:
         """
-        This node is about to stop: prepare the state of an agent for whoever takes it next.
+        This node is about to stop: prepare the state of an agent for the node that takes it next.
         """
         gen = self.gens.pop(agent, None)
         if gen is not None:

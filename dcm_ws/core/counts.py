@@ -363,7 +363,7 @@ class OwnerCounts:
     @ivar asked: agents of other nodes, which these were asked for.
     @ivar forced: those of them that were taken without an answer, with what the database had.
     @ivar given: agents that another node took, and was given by this one.
-    @ivar given_back: agents that were written for whoever takes them next, because this node was about to stop.
+    @ivar given_back: agents whose states were written for the next node, because this one was about to stop.
     @ivar lost: agents that another node took without this one knowing, because the two could not speak to each other.
     @ivar merged: connections that ended here after their agent had been taken, and left something for it.
     @ivar refused: clients that were closed because their agent could not be taken.
