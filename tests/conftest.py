@@ -100,3 +100,20 @@ def no_logged_failures() -> Iterator[list[LogEvent]]:
         for event in failures
     ]
     assert not texts, "\n".join(texts)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """
+    What the service warns of.
+    """
+    texts: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.warn:
+            texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield texts
+    globalLogPublisher.removeObserver(observe)

@@ -38,6 +38,7 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.app.timers import Sliced, every
 from dcm_ws.app.world import real_world
+from dcm_ws.brokers.bus_postgres import PostgresBus
 from dcm_ws.brokers.flushes import FLUSH_SECONDS
 from dcm_ws.brokers.log_rows import LogRows
 from dcm_ws.brokers.membership import Membership
@@ -172,6 +173,8 @@ def build_service(
         if agents is not None and database is not None:
             agents.attach(core, database, membership)
         bus.setServiceParent(database)
+        if database is not None and isinstance(bus, PostgresBus):
+            database.hurries.append(bus.hurry)
     proxies = TrustedProxies(settings.trusted_proxies)
     websockets = _make_websockets(base, core, proxies, summary, pacing)
     # separate, so that strangers who fill the public port do not keep operators out

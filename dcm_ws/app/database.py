@@ -59,6 +59,8 @@ class Database(MultiService):
     @param journal: what agents are owed; it is kept where the log is.
     @param loading: receives what was kept of agents.
     @param hub: executes what operators want to be done with dead letters.
+
+    @ivar hurries: called when the database can be reached again, so that nobody waits longer for it.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Database(MultiService):
             random=random.random,
         )
         self._listener.setServiceParent(self)
+        self.hurries: list[Callable[[], object]] = [self._listener.hurry]
         self._numberer: Numberer | None = None
         self._store: AgentStore | OwnedAgents | None = None
         self._goodbye: Callable[[], object] | None = None
@@ -118,7 +121,10 @@ class Database(MultiService):
                     wall_ms=world.wall_ms,
                     random=random.random,
                 )
+                self.hurries.append(store.hurry)
             self._numberer = self._make_numberer(log, store, membership, settings, reactor, world, counts)
+            self._numberer.reached = self._reached
+            self.hurries.append(self._numberer.hurry)
             self._listener.woken = self._numberer.woken
             # the log first: where a pool has only one connection, and the database no log, the other one needs it
             self._listener.after = self._numberer.tried
@@ -181,6 +187,7 @@ class Database(MultiService):
         @param goodbye: tells the other nodes that this one stops.
         """
         self._store, self._goodbye = owned, goodbye
+        self.hurries.append(owned.hurry)
 
     def is_stopping(self) -> None:
         """
@@ -305,9 +312,13 @@ class Database(MultiService):
         except ProtocolError as error:
             self._summary.bad_notification(error.reason)
 
+    def _reached(self) -> None:
+        for hurry in self.hurries:
+            hurry()
+
     def _changed(self, up: bool) -> None:
-        if up and self._numberer is not None:
-            self._numberer.hurry()
+        if up:
+            self._reached()
         event, state = ("system.info", "up") if up else ("system.error", "down")
         self._router.announce(GLOBAL, event, {"component": "database", "state": state})
 

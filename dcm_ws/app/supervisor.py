@@ -45,7 +45,7 @@ from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
 from dcm_ws.postgres.embedded import EmbeddedPostgres
 
-GRACE = 8.0
+GRACE = 12.0
 """
 Seconds beyond the drain time after which workers that have not ended are killed.
 """

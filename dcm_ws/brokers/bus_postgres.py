@@ -76,6 +76,13 @@ class PostgresBus(BaseBus, Service):
         self._end()
         return self._working
 
+    def hurry(self) -> None:
+        """
+        The database can be reached again: connect now.
+        """
+        if self._state == "down":
+            self._sleep.end()
+
     async def _serve(self) -> None:
         attempt = 0
         while self.running:

@@ -32,7 +32,7 @@ CHECKPOINT_TICKS = 60
 Flushes between two checkpoints, each of which shortens the journal.
 """
 
-STOP_SECONDS = 2.0
+STOP_SECONDS = 5.0
 """
 Seconds that the last flush may take when the service stops.
 """
@@ -138,9 +138,15 @@ class Flushes(Service):
     def _done(self, _: object) -> None:
         self._working = None
 
+    def hurry(self) -> None:
+        """
+        The database can be reached again: do not wait longer because it could not.
+        """
+        self._not_before = 0.0
+
     def stopService(self) -> Deferred[None]:
         """
-        Write what has changed a last time, within L{STOP_SECONDS}.
+        Write what has changed a last time, within L{STOP_SECONDS}, also if that failed just before.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -149,12 +155,17 @@ class Flushes(Service):
         limit = self._reactor.callLater(STOP_SECONDS, self._close)
         while self._working is not None:
             await self._until_done()
-        if limit.active() and self._attempt == 0:
+        if limit.active():
             self._start()
             await self._until_done()
         if limit.active():
             limit.cancel()
         self._close()
+        if self._is_loaded() and (unsaved := self._journal.pending):
+            _log.warn(
+                "what {n} agents are owed could not be saved: they may get events again that they have acknowledged",
+                n=unsaved,
+            )
 
     async def _until_done(self) -> None:
         if self._working is not None:

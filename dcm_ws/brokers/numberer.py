@@ -112,6 +112,7 @@ class Numberer(Service):
     @param now: monotonic seconds.
     @param random: returns a number from 0 to 1.
 
+    @ivar reached: called when the log can be used, for the first time or again.
     @ivar tried: fires after the first look at the database, whatever came of it.
     @ivar found: fires when the log was opened, or is in memory; fails with L{NoLogError}.
     """
@@ -160,6 +161,7 @@ class Numberer(Service):
         self._head = 0
         self._snapshot = Snapshot("0", "{}")
         self.leads = False
+        self.reached: Callable[[], object] = _nothing
         self.tried: Deferred[None] = Deferred()
         self.found: Deferred[None] = Deferred()
         log.wake = self._naps.wake_soon
@@ -253,6 +255,7 @@ class Numberer(Service):
         if state is before:
             return
         if state in (LogState.UP, LogState.FOLLOWING):
+            self.reached()
             if not self.found.called:
                 self.found.callback(None)
             _log.info(
@@ -464,3 +467,7 @@ class Numberer(Service):
         Number what is in the inbox, within the transaction that empties a slot of it.
         """
         self._turned = read_step(await session.runQuery(STEP, self._parameters(())))
+
+
+def _nothing() -> None:
+    pass

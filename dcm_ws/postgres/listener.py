@@ -110,6 +110,13 @@ class NotifyListener(Service):
             "pauses": self._inbox.pauses,
         }
 
+    def hurry(self) -> None:
+        """
+        The database can be reached again: connect now.
+        """
+        if self.state is DatabaseState.DOWN:
+            self._sleep.end()
+
     def startService(self) -> None:
         super().startService()
         self._ended = Deferred.fromCoroutine(self._serve())

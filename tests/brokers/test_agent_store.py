@@ -476,6 +476,62 @@ async def test_the_last_flush(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_last_flush_after_a_failure(start: Start) -> None:
+    """
+    A service that stops writes what has changed, although the database was away just before.
+    """
+    node = await start()
+    ann = worker(node)
+    publish(node, 0, 1)
+    await node.flush()
+    acknowledge(ann, ann.peer.take()[0])
+    node.server.stop("immediate")
+    try:
+        await node.flush_in_vain()
+    finally:
+        node.server.start()
+    await node.store.stopService()
+    node = await start(node)
+    assert returns(node) == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_could_not_be_saved(start: Start, warnings: list[str]) -> None:
+    """
+    A service that stops while the database is away says what it could not save.
+    """
+    node = await start()
+    ann = worker(node)
+    publish(node, 0)
+    await node.flush()
+    acknowledge(ann, *ann.peer.take())
+    node.server.stop("immediate")
+    try:
+        await node.store.stopService()
+    finally:
+        node.server.start()
+    assert warnings[-1].startswith("what 1 agents are owed could not be saved")
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_waits_when_the_database_is_back(start: Start) -> None:
+    node = await start()
+    ann = worker(node)
+    publish(node, 0, 1)
+    await node.flush()
+    acknowledge(ann, ann.peer.take()[0])
+    node.server.stop("immediate")
+    try:
+        await node.flush_in_vain()
+    finally:
+        node.server.start()
+    node.store.hurry()
+    await node.flush()
+    await node.crash()
+    assert returns(await start(node)) == [1]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_last_flush_is_limited(start: Start) -> None:
     """
     A service stops although the database does not let it write.

@@ -1,0 +1,100 @@
+"""
+Everything that has a connection to the database of its own, after the database was away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
+
+from dcm_ws import Settings, make_service
+from dcm_ws.app.service import DCMService
+from dcm_ws.brokers import bus_postgres, flushes, numberer
+from dcm_ws.postgres import listener
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.owed import make_tables
+
+pytestmark = pytest.mark.integration
+
+NEVER = 10_000.0
+CONNECTIONS = {"dcm-ws listen", "dcm-ws log", "dcm-ws agents"}
+LOST = ("database down", "the log cannot be written")
+WAITING = {module.__name__.rpartition(".")[2]: module for module in (listener, numberer, flushes, bus_postgres)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres() as server:
+        make_tables(server)
+        yield server
+
+
+@pytest_twisted.async_yield_fixture
+async def running(server: PostgresServer, request: pytest.FixtureRequest) -> AsyncIterator[DCMService]:
+    from twisted.internet import reactor
+
+    choices = {"cluster": True} if request.param else {}
+    service = make_service(
+        Settings(listen=("tcp:0:interface=127.0.0.1",), database=server.url, drain=0.0, drain_delay=0.0, **choices),
+        reactor,
+    )
+    service.startService()
+    yield service
+    await service.stopService()
+
+
+async def until_connected(server: PostgresServer, names: set[str]) -> None:
+    """
+    Wait until there are connections of these names, at least.
+    """
+    from twisted.internet import reactor
+
+    while not names <= {name for (name,) in server.execute("select application_name from pg_stat_activity")}:
+        await deferLater(reactor, 0.02)
+
+
+async def until_noticed(warnings: list[str], *beginnings: str) -> None:
+    """
+    Wait until everybody has lost its connection.
+    """
+    from twisted.internet import reactor
+
+    while not all(any(text.startswith(beginning) for text in warnings) for beginning in beginnings):
+        await deferLater(reactor, 0.02)
+
+
+@pytest.mark.parametrize("first", ["listener", "numberer"])
+@pytest.mark.parametrize(
+    ("running", "names", "lost"),
+    [
+        (False, CONNECTIONS, LOST),
+        (True, CONNECTIONS | {"dcm-ws bus"}, (*LOST, "bus down", "what agents are owed cannot")),
+    ],
+    ids=["alone", "node"],
+    indirect=["running"],
+)
+@pytest_twisted.ensureDeferred
+async def test_who_connects_first_hurries_the_others(
+    server: PostgresServer,
+    running: DCMService,
+    names: set[str],
+    lost: tuple[str, ...],
+    first: str,
+    warnings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Nobody waits longer for the database, as they do after it was away for long, when one of them has connected to it.
+    """
+    await until_connected(server, names)
+    for name, module in WAITING.items():
+        monkeypatch.setattr(module, "backoff", lambda *_, seconds=0.1 if name == first else NEVER: seconds)
+    server.stop("immediate")
+    try:
+        await until_noticed(warnings, *lost)
+    finally:
+        server.start()
+    await until_connected(server, names)
