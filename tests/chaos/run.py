@@ -6,8 +6,11 @@ C{python -m tests.chaos.run --seconds 30 --seed 1}.
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.chaos.course import disturbed
 from tests.chaos.durable import course as durable_course
@@ -32,14 +35,15 @@ def main() -> int:
     )
     parser.add_argument("--no-restores", action="store_true", help="with --durable: restore no backups")
     parser.add_argument("--keep", type=float, help="with --durable: keep events for so many seconds only")
+    parser.add_argument(
+        "--write", type=Path, help="with --durable: a folder for what was written down (pickled) and the service's log"
+    )
     parser.add_argument("--bug", default="", help="with --durable: plant this bug into the service")
     add_options(parser.add_argument_group("with --durable"))
     choice = parser.parse_args()
     if choice.durable:
         shape = shape_of(choice)
-        return durable(
-            choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug, keep=choice.keep, shape=shape
-        )
+        return durable(choice, shape)
     records = disturbed(choice.seconds, choice.seed)
     ledger = settle(records)
     print(f"{choice.seconds:g} s, seed {choice.seed}")
@@ -47,13 +51,21 @@ def main() -> int:
     return int(bool(ledger.wrongs))
 
 
-def durable(seconds: float, seed: int, *, restores: bool, bug: str, keep: float | None, shape: Shape) -> int:
+def durable(choice: argparse.Namespace, shape: Shape) -> int:
     """
     The same for the log in PostgreSQL.
     """
-    history, log = durable_course.disturbed(seconds, seed, restores=restores, bug=bug, keep=keep, shape=shape)
+    history, log = durable_course.disturbed(
+        choice.seconds, choice.seed, restores=not choice.no_restores, bug=choice.bug, keep=choice.keep, shape=shape
+    )
+    if choice.write is not None:
+        choice.write.mkdir(parents=True, exist_ok=True)
+        (choice.write / "service.log").write_text(log)
+        # the times of the log are those of the clock on the wall
+        written = {"history": history, "wall minus monotonic": time.time() - time.monotonic()}
+        (choice.write / "history.pickle").write_bytes(pickle.dumps(written))
     verdict = judge(history)
-    print(f"{seconds:g} s, seed {seed}, {shape}")
+    print(f"{choice.seconds:g} s, seed {choice.seed}, {shape}")
     print("\n".join(durable_report(history, verdict, log)))
     return int(bool(verdict.wrongs))
 

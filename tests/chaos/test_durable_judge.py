@@ -219,6 +219,12 @@ def test_one_key_stands_for_one_event() -> None:
     # the transactions were open at the same time: neither could see the other
     again.opened = 30.5
     assert not wrongs(history)
+    # nor does a later one know which of them was numbered
+    later = called(3)
+    later.began, later.opened, later.ended, later.key, later.id = 37, 37, 38, "k", "msg_9"
+    history.calls.append(later)
+    assert not wrongs(history)
+    history.calls.remove(later)
     # the first one is not remembered any more when publish() is called, but when events are numbered
     again.opened, history.key_seconds = 35, 3
     assert not wrongs(history)

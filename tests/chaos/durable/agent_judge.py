@@ -185,7 +185,8 @@ def _repeated(agent: AgentHistory, history: History, counts: Counter[str]) -> Wr
         else:
             yield (
                 receipt.at,
-                f"{receipt.id} at {receipt.pos} came again on {receipt.channel}, and was acknowledged at {ack.at:.3f}",
+                f"{receipt.id} at {receipt.pos} came again on {receipt.channel}, on connection {receipt.connection},"
+                f" {receipt.at - ack.at:.2f} s after its ack on connection {ack.connection}",
             )
 
 

@@ -12,7 +12,7 @@ from tests.chaos.durable.history import History
 from tests.chaos.durable.judge import Verdict
 
 _SHOWN = 3
-_AROUND = 3.0
+_BEFORE, _AFTER = 8.0, 3.0
 _LINES = 40
 _DETAIL = re.compile(r"msg_\w+|'[^']*'|[0-9.]+|\b(agent|client|follower|sql)-\w\b")
 
@@ -46,5 +46,5 @@ def around(history: History, at: float) -> Iterator[str]:
     What was done shortly before and after a moment.
     """
     for one in history.incidents:
-        if one.began - _AROUND < at < one.ended + _AROUND:
+        if one.began - _AFTER < at < one.ended + _BEFORE:
             yield f"      {one.began - at:+.2f} to {one.ended - at:+.2f} s: {one.what}"
