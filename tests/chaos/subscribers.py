@@ -162,10 +162,11 @@ class Agent(ComingBack):
             )
         elif "publisher" in data:
             self._records.early += 1
-        if is_tracked(event) and self._acknowledges(event_id, message["channel"], authenticated):
+        # the service may read an ack of what came before the answer to auth after it: as one of the agent
+        if authenticated and is_tracked(event) and self._acknowledges(event_id, message["channel"]):
             await say(connection, type="ack", message_id=event_id)
 
-    def _acknowledges(self, event_id: str, channel: str, authenticated: bool) -> bool:
+    def _acknowledges(self, event_id: str, channel: str) -> bool:
         """
         Whether to acknowledge this frame.  An event that is left without an ack is acknowledged when it comes again on
         the channel on which it came first.
@@ -173,7 +174,7 @@ class Agent(ComingBack):
         new = event_id not in self._seen
         self._seen.add(event_id)
         unanswered = self._records.unanswered
-        if new and authenticated and self._random.random() < self._unacked:
+        if new and self._random.random() < self._unacked:
             unanswered[self.name, event_id] = channel
         elif unanswered.get((self.name, event_id)) == channel:
             del unanswered[self.name, event_id]
