@@ -276,7 +276,8 @@ def deadline(
     timer = reactor.callLater(seconds, over)
     try:
         yield
-    except ConnectionDone:
+    except (ConnectionDone, psycopg2.InterfaceError):
+        # the second if the answer has been read and nobody has got it, or if the next query was about to begin
         if late:
             raise DatabaseUnavailableError(f"no answer within {seconds:g} s") from None
         raise

@@ -12,8 +12,9 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from dcm_ws.postgres.connection import DatabaseConnection, Place, connect
+from dcm_ws.postgres.connection import DatabaseConnection, DatabaseUnavailableError, Place, connect, deadline
 from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
 
 
 class Registrations:
@@ -95,3 +96,25 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
         connection.close()
         assert set(reactor.getReaders()) == watching  # type: ignore[attr-defined]
         assert descriptors() == sockets
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_time_is_over_as_the_answer_is_read(database: PostgresServer) -> None:
+    """
+    It is read, and nobody has got it, when the connection is closed: that is no other error than if it came later.
+    """
+    from twisted.internet import reactor
+
+    connection = DatabaseConnection(reactor)
+    await connect(connection, Place(database.url), "test")
+    with pytest.raises(DatabaseUnavailableError, match="no answer within 0 s"), deadline(connection, 0.0):
+        query = connection.runQuery("select 1")
+        (cursor,) = connection._cursors
+
+        def is_read() -> bool:
+            if cursor._pollingD is not None:
+                cursor.doRead()
+            return cursor._pollingD is None
+
+        until(is_read)
+        await query

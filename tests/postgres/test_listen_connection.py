@@ -5,8 +5,12 @@ The connection that LISTENs, on a real PostgreSQL.
 from __future__ import annotations
 
 import fcntl
+import os
+import signal
 import termios
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -35,7 +39,8 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
     # a query may only be sent in another turn than that in which the last one was answered
     await deferLater(reactor, 0)  # type: ignore[arg-type]
     try:
-        query = connection.runQuery("select 1")
+        with unanswered(connection):
+            query = connection.runQuery("select 1")
         # nothing is read before the reactor runs again
         until(lambda: unread(connection) > 0)
         answer = unread(connection)
@@ -66,8 +71,9 @@ async def test_it_is_closed_while_it_is_probed(database: PostgresServer, monkeyp
         return arrivals[-1]
 
     monkeypatch.setattr(connection, "_expect", expects)
-    probing = Deferred.fromCoroutine(connection.probe())
-    connection.close()
+    with unanswered(connection):
+        probing = Deferred.fromCoroutine(connection.probe())
+        connection.close()
     with pytest.raises(ConnectionDone):
         await probing
     assert isinstance(await arrivals[0], ConnectionDone)
@@ -96,6 +102,19 @@ async def test_the_server_ends_it_if_nobody_reads(database: PostgresServer, monk
     database.execute("select pg_notify('dcm_events', n || repeat('x', 7900)) from generate_series(1, 3000) as n")
     until(lambda: database.execute("select from pg_stat_activity where pid = %s", backend) == [])
     connection.close()
+
+
+@contextmanager
+def unanswered(connection: ListenConnection) -> Iterator[None]:
+    """
+    What is asked meanwhile is answered later.  An answer that is there at once is read in the turn of the question.
+    """
+    backend = connection.pollable().info.backend_pid
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(backend, signal.SIGCONT)
 
 
 def unread(connection: ListenConnection) -> int:
