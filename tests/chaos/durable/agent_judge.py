@@ -119,7 +119,7 @@ def _disordered(agent: AgentHistory) -> Wrongs:
     """
     seen: set[tuple[str, str]] = set()
     known: set[str] = set()
-    latest: dict[tuple[str, str], int] = defaultdict(int)
+    latest: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
     for receipt in agent.receipts:
         if receipt.pos is None or (receipt.channel, receipt.id) in seen:
             continue
@@ -127,9 +127,14 @@ def _disordered(agent: AgentHistory) -> Wrongs:
         later = receipt.channel not in agent.since and receipt.id in known
         known.add(receipt.id)
         place = receipt.epoch, receipt.channel
-        if receipt.pos < latest[place] and not later:
-            yield receipt.at, f"position {receipt.pos} came first after {latest[place]} on {receipt.channel}"
-        latest[place] = max(latest[place], receipt.pos)
+        before, connection = latest[place]
+        if receipt.pos < before and not later:
+            yield (
+                receipt.at,
+                f"position {receipt.pos} came first after {before} on {receipt.channel}"
+                f" (connections {receipt.connection} and {connection})",
+            )
+        latest[place] = max(latest[place], (receipt.pos, receipt.connection))
 
 
 def _missing(agent: AgentHistory, history: History, known: dict[str, LogCopy]) -> Wrongs:

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.chaos.connections import ComingBack, reset, say
 from tests.chaos.durable.connections import OPTIONS, RETRY, LoadBalancer, gap_end
-from tests.chaos.durable.history import NEVER, AgentHistory, Gap, History, Receipt, SentAck, is_tracked, padding
+from tests.chaos.durable.history import NEVER, AgentHistory, Gap, History, Receipt, SentAck, Visit, is_tracked, padding
 
 _PING_SECONDS = 0.3
 _numbers = itertools.count(1)
@@ -73,6 +73,7 @@ class AgentClient(ComingBack):
         self.mine = history.agents.setdefault(name, AgentHistory(name, habits.several))
         self._random = random.Random(f"{name} {len(channels)}")
         self._number = 0
+        self._visit = Visit(0, "", 0.0)
         self._epoch = ""
         self._pos = 0
         self._known = False
@@ -95,6 +96,8 @@ class AgentClient(ComingBack):
                 self.at = address.node
                 self._connection = connection = await connect(address.url(self.name, session=session), **OPTIONS)
                 self._number = next(_numbers)
+                self._visit = visit = Visit(self._number, self.at, time.monotonic())
+                self.mine.visits.append(visit)
                 listening = asyncio.create_task(self._listen(connection))
                 pinging = asyncio.create_task(self._ping(connection))
                 await asyncio.wait([listening, pinging], return_when=asyncio.FIRST_COMPLETED)
@@ -103,6 +106,7 @@ class AgentClient(ComingBack):
                     with suppress(asyncio.CancelledError, ConnectionClosed):
                         await task
                 if connection not in self._hung:
+                    visit.ended = time.monotonic()
                     await connection.close()
             self.here.clear()
             self._connection = None
@@ -160,6 +164,7 @@ class AgentClient(ComingBack):
                 if message["epoch"] != self._epoch:
                     self._pos = 0
                 self._epoch = message["epoch"]
+                self._visit.client = message["client_id"]
             elif message.get("type") == "gap":
                 self._gap(message)
             elif message.get("type") == "ack" and message.get("success") is True:
@@ -171,6 +176,7 @@ class AgentClient(ComingBack):
         since = self.mine.since
         if "subscriptions" in message:
             there = message["subscriptions"]
+            self._visit.authenticated, self._visit.pos = time.monotonic(), message["pos"]
             self.mine.epochs.setdefault(message["epoch"], message["pos"])
             for channel in there:
                 since.setdefault(channel, (message["epoch"], message["pos"]))

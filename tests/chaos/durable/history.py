@@ -130,6 +130,27 @@ class SentAck:
 
 
 @dataclass(slots=True)
+class Visit:
+    """
+    One connection of an agent.
+
+    @ivar number: counts the connections of all agents.
+    @ivar client: what the service calls it.
+    @ivar authenticated: when the service answered that; None if it did not.
+    @ivar pos: up to where the agent had been sent everything then.
+    @ivar ended: None if it has not.
+    """
+
+    number: int
+    node: str
+    began: float
+    client: str = ""
+    authenticated: float | None = None
+    pos: int = 0
+    ended: float | None = None
+
+
+@dataclass(slots=True)
 class AgentHistory:
     """
     What an agent received and acknowledged over all its connections.
@@ -140,6 +161,7 @@ class AgentHistory:
     @ivar left_unanswered: events that it left without an ack on purpose, with the number of times that it does;
         L{NEVER} for those that it never acknowledges before the dead letters are redriven.
     @ivar forgotten: when it came back, in which epoch, and a channel that it was not subscribed to again.
+    @ivar visits: its connections.
     """
 
     name: str
@@ -151,6 +173,7 @@ class AgentHistory:
     gaps: list[Gap] = field(default_factory=list)
     left_unanswered: dict[str, int] = field(default_factory=dict)
     forgotten: list[tuple[float, str, str]] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
 
 
 class Row(NamedTuple):

@@ -35,6 +35,7 @@ def report(history: History, verdict: Verdict, log: str) -> Iterator[str]:
             yield f"  {wrong}"
             if at:
                 yield from around(history, at)
+                yield from _visits(history, wrong.partition(":")[0], at)
     yield from (f"  {count} like this: {kind}" for kind, count in alike.items() if count > _SHOWN)
     if verdict.wrongs:
         yield "the last lines of the service's log:"
@@ -48,3 +49,16 @@ def around(history: History, at: float) -> Iterator[str]:
     for one in history.incidents:
         if one.began - _AFTER < at < one.ended + _BEFORE:
             yield f"      {one.began - at:+.2f} to {one.ended - at:+.2f} s: {one.what}"
+
+
+def _visits(history: History, name: str, at: float) -> Iterator[str]:
+    """
+    The connections that an agent had then.
+    """
+    agent = history.agents.get(name)
+    for one in agent.visits if agent is not None else ():
+        ended = "" if one.ended is None else f"{one.ended - at:+.2f} s"
+        if one.began < at + _AFTER and (one.ended is None or one.ended > at - _BEFORE):
+            answered = "" if one.authenticated is None else f", answered {one.authenticated - at:+.2f} s at {one.pos}"
+            connection = f"connection {one.number} ({one.client}) to {one.node}"
+            yield f"      {one.began - at:+.2f} to {ended}: {connection}{answered}"
