@@ -308,14 +308,15 @@ class Resumption:
 
     def give(self, session: Session, absence: Absence) -> None:
         """
-        What the agent of C{session} left behind was not known when it connected: it gets that now.
+        What the agent of C{session} left behind was not known when it connected, or was at another node since: it gets
+        that now, unless it has been sent it and still has time to acknowledge it.
         """
         for channel in sorted(absence.channels):
             if len(self._registry.channels(session)) < self._max_subscriptions:
                 self._registry.join(session, channel)
         if absence.durable:
             self.make_durable(session)
-        owed = dict(absence.owed)
+        owed = {pos: one for pos, one in absence.owed.items() if one.id not in session.owed}
         for pos, letter in self._letters.redriven_of(session.name).items():
             owed[pos] = Owed(letter.event.id, 0, letter.deliveries, letter.event)
         self._catch_up.begin(session, missed=absence.channels, owed=owed)

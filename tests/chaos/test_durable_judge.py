@@ -21,11 +21,11 @@ from tests.chaos.durable.history import (
     Gap,
     History,
     Incident,
+    Moment,
     Receipt,
     Restore,
     Row,
     SentAck,
-    Unanswered,
     padding,
 )
 from tests.chaos.durable.judge import judge
@@ -372,12 +372,12 @@ def test_acks_are_lost_if_a_node_does_not_answer() -> None:
     """
     history = good()
     history.agents["a"].receipts.append(receipt(3, 60))
-    history.unanswered = [Unanswered(33, "a")]
+    history.unanswered = [Moment(33, "a")]
     assert not wrongs(history)
     # the former owner learns of it with its next flush
-    history.unanswered = [Unanswered(31, "a")]
+    history.unanswered = [Moment(31, "a")]
     assert not wrongs(history)
-    history.unanswered = [Unanswered(33, "b"), Unanswered(35, "a"), Unanswered(29, "a")]
+    history.unanswered = [Moment(33, "b"), Moment(35, "a"), Moment(29, "a")]
     assert "came again" in only(history)
     # the node could write nothing meanwhile
     history.incidents = [Incident("frozen", "frozen", 32.5, 36)]
@@ -450,6 +450,11 @@ def test_redelivery_has_an_end() -> None:
     assert not wrongs(history)
     receipts.append(receipt(3, 36))
     assert "came 4 times on one connection" in only(history)
+    history.came_back = [Moment(31, "a"), Moment(34.5, "b"), Moment(37, "a")]
+    assert "came 4 times on one connection" in only(history)
+    history.came_back = [Moment(34.5, "a")]
+    assert not wrongs(history)
+    history.came_back = []
     receipts[:] = receipts[:2] + [receipt(3, 32.0 + number, connection=number) for number in range(16)]
     assert "came 16 times in all" in only(history)
 

@@ -238,11 +238,14 @@ def _not_redelivered(agent: AgentHistory, history: History, counts: Counter[str]
 
 def _too_often(agent: AgentHistory, history: History) -> Wrongs:
     """
-    Events that came more often than they may.
+    Events that came more often than they may: on one connection at most 3 times, and again if another
+    node had the agent meanwhile (docs/cluster.md).
     """
     deaths = sum(one.kind in ("service", "fenced") for one in history.incidents) + len(history.restores)
     # what was counted in the last second is lost with the acks
     deaths += sum(one.agent == agent.name for one in history.unanswered)
+    back = [one.at for one in history.came_back if one.agent == agent.name]
+    first: dict[tuple[int, str], float] = {}
     once: Counter[tuple[int, str, str]] = Counter()
     all_in_all: Counter[tuple[str, str]] = Counter()
     for receipt in agent.receipts:
@@ -250,8 +253,10 @@ def _too_often(agent: AgentHistory, history: History) -> Wrongs:
             continue
         here, everywhere = (receipt.connection, receipt.id, receipt.channel), (receipt.id, receipt.channel)
         once[here] += 1
+        began = first.setdefault(here[:2], receipt.at)
         all_in_all[everywhere] += 1
-        if once[here] == history.attempts + 1:
+        # what was given up there while another node had the agent is sent again
+        if once[here] == history.attempts * (1 + sum(began < at < receipt.at for at in back)) + 1:
             yield receipt.at, f"{receipt.id} came {once[here]} times on one connection"
         if all_in_all[everywhere] == history.dead_after + history.attempts * deaths + 1:
             yield receipt.at, f"{receipt.id} came {all_in_all[everywhere]} times in all"

@@ -27,7 +27,7 @@ from tests.chaos.durable.installation import Shape, installed, log_of
 from tests.chaos.durable.nemeses import Nemesis, World, is_up, of_all
 from tests.chaos.durable.networks import ADMITTED, is_isolated
 from tests.chaos.durable.scribe import Scribe
-from tests.chaos.durable.service import ServiceProcess
+from tests.chaos.durable.service import CAME_BACK, UNANSWERED, ServiceProcess
 from tests.chaos.durable.sql_writers import SETUP, SqlWriters
 from tests.chaos.durable.ws_writers import WsWriter
 from tests.integration.machine import ROOT
@@ -110,9 +110,11 @@ def disturbed(
             course = _Course(nodes, nats, server, seconds, seed, history, restores, keep is not None, patience)
             asyncio.run(course.run())
             statuses = {node.name: node.statuses for node in nodes}
-            history.unanswered = [one for node in nodes for one in node.unanswered()]
+            history.unanswered = [one for node in nodes for one in node.moments(UNANSWERED)]
+            history.came_back = [one for node in nodes for one in node.moments(CAME_BACK)]
             log = log_of(nodes)
     history.counts["agents taken without an answer of their node"] = len(history.unanswered)
+    history.counts["agents taken back of which connections had stayed"] = len(history.came_back)
     for name, ended in statuses.items():
         if any(ended):
             history.wrongs.append(f"{name} ended with {ended}")

@@ -209,9 +209,9 @@ class Incident(NamedTuple):
     node: str | None = None
 
 
-class Unanswered(NamedTuple):
+class Moment(NamedTuple):
     """
-    A node did not answer another one that asked it for an agent.
+    Something happened to an agent.
     """
 
     at: float
@@ -240,6 +240,7 @@ class History:
     @ivar restores: each time that the database was replaced by an older copy.
     @ivar is_cluster: the service is several processes.
     @ivar unanswered: each time that a node took an agent without an answer of the node that had it.
+    @ivar came_back: each time that a node took an agent back of which it still had connections.
     @ivar left: rows of the inbox that were not numbered at the end.
     @ivar buried: agent and event id of the dead letters before all of them were redriven.
     @ivar redriven_at: when they were.
@@ -256,7 +257,8 @@ class History:
     floors: dict[str, int] = field(default_factory=dict)
     restores: list[Restore] = field(default_factory=list)
     is_cluster: bool = False
-    unanswered: list[Unanswered] = field(default_factory=list)
+    unanswered: list[Moment] = field(default_factory=list)
+    came_back: list[Moment] = field(default_factory=list)
     followers: list[Follower] = field(default_factory=list)
     agents: dict[str, AgentHistory] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)

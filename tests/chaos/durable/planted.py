@@ -18,10 +18,11 @@ from dcm_ws.app import worker, worker_process
 from dcm_ws.brokers import takes
 from dcm_ws.brokers.bus_base import BaseBus
 from dcm_ws.brokers.handovers import read_question
+from dcm_ws.core.ownership import Ownership
 from dcm_ws.postgres import upkeep
 from tests.chaos.durable import cluster_bugs, engine_bugs  # noqa: F401 - they add their bugs
 from tests.chaos.durable.bugs import BUGS
-from tests.chaos.durable.service import BUG_VARIABLE, PROGRAM, TURN_VARIABLE, UNANSWERED
+from tests.chaos.durable.service import BUG_VARIABLE, CAME_BACK, PROGRAM, TURN_VARIABLE, UNANSWERED
 
 _KEEP = 86_400
 """
@@ -42,6 +43,7 @@ def main() -> None:
     if name := os.environ.get(BUG_VARIABLE):
         BUGS[name].plant()
     setattr(BaseBus, "ask", _told(BaseBus.ask))  # noqa: B010
+    setattr(Ownership, "take_over", _noted(Ownership.take_over))  # noqa: B010
     setattr(worker_process, "PROGRAM", PROGRAM)  # noqa: B010
     if sys.argv[1:] and sys.argv[1].isdecimal():
         worker.main()
@@ -68,6 +70,19 @@ def _told(good: Callable[..., None]) -> Callable[..., None]:
         good(self, node, topic, message, timeout, answered)
 
     return ask
+
+
+def _noted(good: Callable[..., None]) -> Callable[..., None]:
+    """
+    Take an agent, and log if connections of it have stayed here while another node had it.
+    """
+
+    def take_over(self: Ownership, agent: str, *positional: Any) -> None:
+        if self.is_connected(agent):
+            _log.info("{what} {agent} {at}", what=CAME_BACK, agent=agent, at=time.monotonic())
+        good(self, agent, *positional)
+
+    return take_over
 
 
 if __name__ == "__main__":

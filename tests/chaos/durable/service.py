@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.durable.connections import Address
-from tests.chaos.durable.history import Unanswered
+from tests.chaos.durable.history import Moment
 from tests.chaos.durable.networks import Place
 from tests.integration.machine import ROOT, free_port
 from tests.integration.tokens import SECRET
@@ -41,8 +41,12 @@ UNANSWERED = "another node did not answer for an agent:"
 """
 Stands in the log before the name of the agent and the time, if an agent was taken without an answer of its node.
 """
+
+CAME_BACK = "connections here get back their agent:"
+"""
+The same, if an agent was taken back from another node, of which connections stayed here meanwhile.
+"""
 _PATIENCE = 30.0
-_UNANSWERED = re.compile(rf"{UNANSWERED} (\S+) ([0-9.]+)$", re.MULTILINE)
 
 
 class ServiceProcess:
@@ -140,11 +144,12 @@ class ServiceProcess:
         stats = self.get("stats") or {}
         return [one["pid"] for one in stats.get("workers", ()) if one["pid"]]
 
-    def unanswered(self) -> list[Unanswered]:
+    def moments(self, what: str) -> list[Moment]:
         """
-        When agents were taken without an answer.
+        When L{UNANSWERED} or L{CAME_BACK} was logged, and of which agent.
         """
-        return [Unanswered(float(at), agent) for agent, at in _UNANSWERED.findall(self.log.read_text(errors="replace"))]
+        found = re.findall(rf"{what} (\S+) ([0-9.]+)$", self.log.read_text(errors="replace"), re.MULTILINE)
+        return [Moment(float(at), agent) for agent, at in found]
 
     def end(self) -> None:
         """
