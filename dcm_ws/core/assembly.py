@@ -180,6 +180,7 @@ def assemble(
         letters=letters,
         deliveries=deliveries,
         catch_up=catch_up,
+        registry=registry,
         resumption=resumption,
         journal=journal,
         loading=loading,

@@ -211,6 +211,14 @@ class CatchUp:
             self._behind.discard(session)
         return owed, places
 
+    def disown(self, session: Session) -> None:
+        """
+        Another node has the agent of C{session}, and sends what the agent owes.  What the agent has missed is still
+        sent here as well, or it would come after newer events.
+        """
+        if session.behind is not None:
+            session.behind.owed = {}
+
     def _frames(self, session: Session, behind: Behind) -> Iterator[bytes | None]:
         """
         What C{session} gets, until nothing is left: then it is not behind any more.  Nothing is sent while there is no

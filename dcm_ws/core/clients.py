@@ -4,26 +4,35 @@ The clients that are connected.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dcm_ws.core.session import Session
+
+NOTHING = 1 << 62
+"""
+More than any position.
+"""
 
 
 class Elsewhere(NamedTuple):
     """
     An agent that another node has taken while connections of it were open here.
 
-    These get events as before, and nothing else: what the agent missed and owes is up to the other node.
+    These get what they have missed and then new events, as before.  What the agent owes is up to the other node.
 
     @ivar node: the name of the other node.
-    @ivar channels: the other node sees to what the agent gets in these.
-    @ivar head: the end of the log when it took the agent.
+    @ivar places: the channels in which the other node sees to what the agent gets, each with the position after which
+        the agent had not been sent everything when it was taken.
+    @ivar head: the end of the log then.
+    @ivar given_up: the lowest position of what was sent here since and was given up; L{NOTHING} for none.
     """
 
     node: str
-    channels: frozenset[str]
+    places: Mapping[str, int]
     head: int
+    given_up: int = NOTHING
 
 
 @dataclass(slots=True)

@@ -33,7 +33,10 @@ class GivingUp:
         agent = session.present
         if agent is not None and any(_owes(other, event) for other in self._clients.others(session, agent)):
             return
-        if agent is not None and session.durable and agent not in self._clients.elsewhere:
+        there = None if agent is None else self._clients.elsewhere.get(agent)
+        if agent is not None and there is not None:
+            self._clients.elsewhere[agent] = there._replace(given_up=min(event.seq, there.given_up))
+        elif agent is not None and session.durable:
             self._letters.bury(agent, event, deliveries, reason)
         self.count(session)
 

@@ -75,14 +75,19 @@ class Loading:
         self._memory.loaded()
         self._journal.start()
 
-    def take_over(self, agent: str, state: AgentState) -> None:
+    def take_over(self, agent: str, state: AgentState, places: Mapping[str, int]) -> None:
         """
         Have an agent of the cluster that this node has taken, as if it had left here: now if it was connected.
+
+        @param state: what the database has.
+        @param places: those of its channels in which it was sent more since, with the positions.
         """
         self._journal.loaded(agent, state)
         now_ms = self._wall_ms()
         left = now_ms if state.left is None else min(state.left, now_ms)
-        self._memory.take_over(agent, self._absence(state, left), (now_ms - left) / 1000)
+        absence = self._absence(state, left)
+        absence = absence._replace(channels={**absence.channels, **places})
+        self._memory.take_over(agent, absence, (now_ms - left) / 1000)
 
     def _absence(self, state: AgentState, left: int) -> Absence:
         head = self._log.head

@@ -52,7 +52,7 @@ class OtherNodes:
         @param places: the position in each of its channels after which it has not been sent everything.
         """
         there = self._elsewhere.pop(agent)
-        unknown = {name: pos for name, pos in places.items() if name not in there.channels}
+        unknown = {name: pos for name, pos in places.items() if name not in there.places}
         if not unknown:
             return
         for event in events:

@@ -4,7 +4,7 @@ Agents of a cluster that come to this node, and go to others.
 What is kept of an agent is at one node, which is its owner.  When the agent authenticates at another node, that one
 becomes its owner, and is given everything by the former one.  Connections that the agent has there may be alive, or may
 be dead without anybody knowing yet: they get events as before, but nothing of what they owe is kept, or becomes a dead
-letter.
+letter, unless this node takes the agent back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dcm_ws.core.agent_states import AgentState
 from dcm_ws.core.agents import Absence, AgentMemory
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
-from dcm_ws.core.clients import Clients, Elsewhere
+from dcm_ws.core.clients import NOTHING, Clients, Elsewhere
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters, Listed
 from dcm_ws.core.delivery import DeliveryQueue
@@ -24,7 +24,9 @@ from dcm_ws.core.journal import Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.other_nodes import channels_of
 from dcm_ws.core.ports import Owners, World
+from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.session import Session
 from dcm_ws.protocol.commands import Ack, AckUpTo
 
 
@@ -57,6 +59,7 @@ class Ownership:
         letters: DeadLetters,
         deliveries: DeliveryQueue,
         catch_up: CatchUp,
+        registry: ChannelRegistry[Session],
         resumption: Resumption,
         journal: Journal,
         loading: Loading,
@@ -70,6 +73,7 @@ class Ownership:
         self._letters = letters
         self._deliveries = deliveries
         self._catch_up = catch_up
+        self._registry = registry
         self._resumption = resumption
         self._journal = journal
         self._loading = loading
@@ -88,10 +92,12 @@ class Ownership:
         self._clients.look(agent)
         self._letters.take_over(letters)
         if state is not None:
+            places: Mapping[str, int] = {}
             if there is not None:
                 self._settle(agent, state)
+                places = self._sent_meanwhile(agent, state, there)
             self._counts.taken += 1
-            self._loading.take_over(agent, state)
+            self._loading.take_over(agent, state, places)
         self._changed.agent(agent)
 
     def _settle(self, agent: str, state: AgentState) -> None:
@@ -105,6 +111,24 @@ class Ownership:
                 done = any(event.seq <= places.get(name, 0) for name in channels_of(event))
                 if done and event.seq not in state.owed:
                     self._deliveries.forget(session, event.id)
+
+    def _sent_meanwhile(self, agent: str, state: AgentState, there: Elsewhere) -> dict[str, int]:
+        """
+        How far C{agent} is in its channels, because connections that stayed here were sent what was published while it
+        was elsewhere.  They owe acks for that, unless it was acknowledged or given up.
+        """
+        places: dict[str, int] = {}
+        for session in self._clients.connections.get(agent, ()):
+            since = self._registry.since(session)
+            for name, place in self._catch_up.places(session)[1].items():
+                if since.get(name, NOTHING) <= there.head:
+                    places[name] = min(place, there.given_up - 1, places.get(name, place))
+        known = {name: max(state.sent, pos) for name, pos in state.channels.items()}
+        return {
+            name: place
+            for name, place in places.items()
+            if there.places.get(name, NOTHING) <= known.get(name, NOTHING) < place
+        }
 
     def learn(self, letter: Listed) -> None:
         """
@@ -137,9 +161,9 @@ class Ownership:
         state = self._journal.release(agent)
         if connections:
             for session in connections:
-                self._catch_up.end(session, stays=True)
-            channels = frozenset() if state is None else frozenset(state.channels)
-            self._clients.elsewhere[agent] = Elsewhere(node, channels, self._catch_up.head)
+                self._catch_up.disown(session)
+            places = {} if state is None else {name: max(state.sent, pos) for name, pos in state.channels.items()}
+            self._clients.elsewhere[agent] = Elsewhere(node, places, self._catch_up.head)
             self._clients.look(agent)
         self._memory.release(agent)
         return Given(state, self._letters.release(agent))

@@ -169,21 +169,106 @@ def test_a_connection_of_an_agent_elsewhere(core: Core, owners: LateOwners, cloc
     assert owners.acks == [("ann", event, 0), ("ann", "", 2)]
 
 
-def test_it_catches_up_when_it_is_given(core: Core) -> None:
+def held_up(core: Core) -> Client:
     """
-    What the agent still had to get is up to the other node.
+    A connection of an agent that owes an ack for one event and has missed another one, and has not read anything yet.
     """
     client = agent(core)
     publish(core, 1)
     client.leave()
     publish(core, 2)
     client = Client(core)
+    client.say(type="unsubscribe", channel="global")
     client.peer.replay = lambda frames: setattr(client.peer, "replaying", frames)  # type: ignore[method-assign]
     client.auth("ann")
+    del client.peer.replay
+    return client
+
+
+def test_what_was_missed_comes_before_newer_events(core: Core) -> None:
+    """
+    Also on a connection whose agent another node has taken.  Only what the agent owes is up to that node.
+    """
+    client = held_up(core)
     given = core.ownership.release("ann", "2")
     assert given.state is not None and sorted(given.state.owed) == [1]
+    publish(core, 3)
     client.peer.read()
+    assert data(client.peer.take()) == [2, 3]
+
+
+def test_an_agent_comes_back_to_what_it_has_got_here(core: Core) -> None:
+    """
+    A connection that stayed has been sent everything meanwhile, so only what the agent owes comes again.
+    """
+    client = held_up(core)
+    state = core.ownership.release("ann", "2").state
+    assert state is not None
+    client.peer.read()
+    event = publish(core, 3)
+    publish(core, 4)
+    assert data(client.say(type="ack", message_id=event)) == [2, 3, 4]
+    core.ownership.take_over("ann", state, ())
+    core.ownership.settle_in("ann")
+    assert data(client.peer.take()) == [1]
+    another = Client(core)
+    another.say(type="unsubscribe", channel="global")
+    assert data(another.auth("ann")) == [1, 2, 4]
+
+
+def test_an_agent_comes_back_to_channels_that_the_other_node_has_added(core: Core) -> None:
+    """
+    What was published there, or on a channel to which the connection has been subscribed since, was not sent here.
+    """
+    client = agent(core)
+    state = core.ownership.release("ann", "2").state
+    assert state is not None
+    publish(core, 1, "topics/u")
+    publish(core, 2, "topics/v")
+    client.say(type="subscribe", channel="topics/v")
+    publish(core, 3, "topics/v")
+    assert data(client.say(type="unsubscribe", channel="topics/t")) == [3]
+    publish(core, 4)
+    state.channels |= {"topics/u": 0, "topics/v": 0}
     assert data(client.peer.take()) == []
+    core.ownership.take_over("ann", state, ())
+    core.ownership.settle_in("ann")
+    assert data(client.peer.take()) == [1, 2, 3, 4]
+
+
+def test_an_old_state_of_an_agent_that_comes_back(core: Core) -> None:
+    """
+    The other node is lost, and the database has what was before this node gave the agent away.
+    """
+    client = agent(core)
+    publish(core, 1)
+    core.ownership.release("ann", "2")
+    publish(core, 2)
+    assert data(client.peer.take()) == [1, 2]
+    core.ownership.take_over("ann", AgentState(0, {"topics/t": 0}, {}, True, None), ())
+    core.ownership.settle_in("ann")
+    assert data(client.peer.take()) == [1, 2]
+
+
+def test_what_was_given_up_while_the_agent_was_elsewhere(core: Core, clock: Clock) -> None:
+    """
+    It became no dead letter, so the connection gets it again.
+    """
+    client = agent(core)
+    event = publish(core, 1)
+    assert data(client.say(type="ack", message_id=event)) == [1]
+    state = core.ownership.release("ann", "2").state
+    assert state is not None and state.owed == {}
+    publish(core, 2)
+    publish(core, 3)
+    live(core, clock, 30)
+    publish(core, 4)
+    assert data(client.peer.take()) == [*[2, 3] * 3, 4]
+    core.ownership.take_over("ann", state, ())
+    core.ownership.settle_in("ann")
+    assert data(client.peer.take()) == [2, 3, 4]
+    live(core, clock, 30)
+    assert [one.pos for one in core.hub.dead_letters("ann")] == [2, 3, 4]
 
 
 def test_an_agent_is_taken_over(core: Core) -> None:
