@@ -61,6 +61,7 @@ _NOTIFY = (
     " 'data', json_build_object('publisher', 'burst', 'number', n, 'padding', ''))::text))"
     " from generate_series(%s, %s) as n"
 )
+_NOTIFY_SECONDS = 0.5
 _WARM_UP = 2.5
 _LONG = 240
 """
@@ -268,14 +269,14 @@ async def _settle(world: World) -> None:
         return recent <= history.buried
 
     await _come(world, "what is never acknowledged becomes a dead letter", buried)
-    await _come(world, "nothing is owed but dead letters", lambda: _owed(world) == 0)
+    await _come(world, "nothing is owed but dead letters", lambda: _owed(world) == 0, lambda: _loads(world))
     for agent in world.agents:
         agent.obedient = True
     history.redriven_at = time.monotonic()
     await asyncio.to_thread(server.execute, "select dcm_ws.redrive(null, null, null, 1000000)")
     await _come(
         world, "the dead letters that are redriven are acknowledged",
-        lambda: not server.execute("select from dcm_ws.dead") and _owed(world) == 0,
+        lambda: not server.execute("select from dcm_ws.dead") and _owed(world) == 0, lambda: _loads(world),
     )  # fmt: skip
     # more than one page of the log
     await nemeses.publish_in_bulk(world, _AT_THE_END)
@@ -311,27 +312,32 @@ async def _marked(world: World) -> None:
 
 async def _notify(world: World) -> None:
     """
-    NOTIFY very much at once, and then something more: nothing is disturbed any more, so the service must hear it.
+    NOTIFY very much at once, and then something more until it is heard: nothing is disturbed any more, so the service
+    must hear it.  What waits for more than a second is not logged.
     """
     reader = world.followers[-1].following
     # several nodes on one machine may be too slow to log as many within a second
     burst = _BURST // 4 if world.history.is_cluster else _BURST
 
-    def notify() -> None:
-        for first, last in ((1, burst), (burst + 1, burst + 1)):
-            began = time.monotonic()
-            world.database.execute(_NOTIFY, first, last)
-            ended = time.monotonic()
-            world.history.calls += [
-                Call("burst", number, "notify", "burst", BULK, "burst.notified", began, None, ended, DONE)
-                for number in range(first, last + 1)
-            ]
+    sent = 0
 
-    await asyncio.to_thread(notify)
+    def notify(upto: int) -> None:
+        nonlocal sent
+        began, first, sent = time.monotonic(), sent + 1, upto
+        world.database.execute(_NOTIFY, first, upto)
+        ended = time.monotonic()
+        world.history.calls += [
+            Call("burst", number, "notify", "burst", BULK, "burst.notified", began, None, ended, DONE)
+            for number in range(first, upto + 1)
+        ]
+
+    await asyncio.to_thread(notify, burst)
 
     def heard() -> bool:
+        notify(sent + 1)
+        time.sleep(_NOTIFY_SECONDS)
         last = reader.steps[-1]
-        return isinstance(last, Receipt) and (last.publisher, last.number) == ("burst", burst + 1)
+        return isinstance(last, Receipt) and last.publisher == "burst" and last.number > burst
 
     await _come(world, "a NOTIFY is heard after very many", heard)
     await _marked(world)
@@ -345,6 +351,13 @@ def _owed(world: World) -> int:
             return -1
         owed += stats["pendingDeliveries"] + stats["deliveries"]["keptForAbsentAgents"]
     return owed
+
+
+def _loads(world: World) -> str:
+    """
+    Of which agents the nodes have something that is owed.
+    """
+    return "; ".join(f"{node.name} {(node.get('stats') or {}).get('agentLoads')}" for node in world.nodes)
 
 
 def _mark(server: Database, history: History) -> dict[str, Any]:
@@ -363,9 +376,11 @@ def _mark(server: Database, history: History) -> dict[str, Any]:
     return marks
 
 
-async def _come(world: World, what: str, condition: Callable[[], bool]) -> None:
+async def _come(
+    world: World, what: str, condition: Callable[[], bool], details: Callable[[], str] = lambda: ""
+) -> None:
     """
-    Wait until something is true; write down if it does not become true.
+    Wait until something is true; write down if it does not become true, with some details.
     """
     end = time.monotonic() + world.patience
     while True:
@@ -375,6 +390,7 @@ async def _come(world: World, what: str, condition: Callable[[], bool]) -> None:
         except psycopg2.Error:
             pass
         if time.monotonic() > end:
-            world.history.wrongs.append(f"it did not come true that {what}")
+            more = await asyncio.to_thread(details)
+            world.history.wrongs.append(f"it did not come true that {what}{more and ': '}{more}")
             return
         await asyncio.sleep(0.1)

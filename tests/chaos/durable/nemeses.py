@@ -36,6 +36,11 @@ _BULK = (
     "select count(dcm_ws.publish('topics/chaos/bulk', 'bulk.written',"
     " jsonb_build_object('publisher', 'bulk', 'number', n, 'padding', ''))) from generate_series(%s, %s) as n"
 )
+_HEAD = "select coalesce(max(pos), 0) from dcm_ws.log"
+_READ_BEYOND = (
+    "select count(*), count(*) filter (where (figures ->> 'pos')::bigint > %s) from dcm_ws.node"
+    " where not fenced and seen_at > now() - interval '3 seconds'"
+)
 
 
 @dataclass
@@ -50,6 +55,8 @@ class World:
     @ivar one: held while something is done that nothing else may disturb.
     @ivar bulk: events of a large transaction.
     @ivar patience: seconds after which what does not come true will not.
+    @ivar backed_up: and C{dumped}: when that began; None if there is no backup.
+    @ivar head_backed_up: the backup has no event behind this position.
     @ivar held: what goes on in the background: those who keep transactions open, and agents that come back in vain.
     """
 
@@ -67,6 +74,7 @@ class World:
     patience: float
     one: asyncio.Lock = field(default_factory=asyncio.Lock)
     backed_up: float | None = None
+    head_backed_up: int = 0
     dumped: float | None = None
     published_in_bulk: int = 0
     held: list[asyncio.Task[None]] = field(default_factory=list)
@@ -296,6 +304,19 @@ async def fill_disk(world: World, source: random.Random) -> None:
     world.note("database", "a full disk", began)
 
 
+async def _all_read_beyond(world: World, head: int) -> None:
+    """
+    Wait until each process has read something that the backup does not have.  One that has not cannot know that the
+    database was restored (docs/log.md).
+    """
+    expected = sum(max(1, len(await asyncio.to_thread(node.workers))) for node in world.nodes)
+    for _ in range(150):
+        rows = await asyncio.to_thread(world.database.execute, _READ_BEYOND, head)
+        if rows == [(expected, expected)]:
+            return
+        await asyncio.sleep(0.1)
+
+
 async def back_up(world: World, source: random.Random) -> None:
     """
     Make a copy of the stopped server, and a dump.
@@ -303,6 +324,9 @@ async def back_up(world: World, source: random.Random) -> None:
     began = time.monotonic()
     world.backed_up = began
     await asyncio.to_thread(world.database.back_up)
+    ((world.head_backed_up,),) = await asyncio.to_thread(
+        world.database.execute, "select coalesce(max(pos), 0) from dcm_ws.log"
+    )
     world.dumped = time.monotonic()
     await asyncio.to_thread(world.database.dump)
     world.note("database", "a backup", began)
@@ -321,6 +345,8 @@ def restore(kind: str) -> Nemesis:
             await back_up(world, source)
             await asyncio.sleep(2)
         assert world.backed_up is not None and world.dumped is not None
+        if kind == "copy" and world.history.is_cluster:
+            await _all_read_beyond(world, world.head_backed_up)
         database, began = world.database, time.monotonic()
         known = set(world.history.log)
         if kind == "stopped":

@@ -20,7 +20,7 @@ from tests.chaos.durable.connections import Address
 from tests.chaos.durable.history import Moment
 from tests.chaos.durable.networks import Place
 from tests.integration.machine import ROOT, free_port
-from tests.integration.tokens import SECRET
+from tests.integration.tokens import SECRET, make_token
 
 BUG_VARIABLE = "DCM_WS_TEST_BUG"
 """
@@ -162,9 +162,11 @@ class ServiceProcess:
         """
         The JSON of C{/health} or C{/stats}; None if the service does not answer.
         """
-        host = self.place.inside("control")
+        url = f"http://{self.place.inside('control')}:{self.address.port}/{page}"
+        # names of agents are not for everybody
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {make_token('judge')}"})
         try:
-            with _opener.open(f"http://{host}:{self.address.port}/{page}", timeout=5) as response:
+            with _opener.open(request, timeout=5) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except (OSError, ValueError):
