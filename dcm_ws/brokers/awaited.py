@@ -5,6 +5,11 @@ What waits until a node of a cluster has read the log as far as another node had
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+from dcm_ws.core.deadlines import Deadlines
 
 AWAIT_SECONDS = 1.0
 """
@@ -19,15 +24,19 @@ class Awaited:
     """
     Positions that are waited for.
 
-    @param later: calls a function after so many seconds, with what comes after it.
+    @param later: calls a function after so many seconds; returns what can be cancelled.
+    @param now: monotonic seconds.
     @param head: returns the position up to which the log was read.
     """
 
-    def __init__(self, later: Callable[..., object], head: Callable[[], int]) -> None:
-        self._later = later
+    def __init__(self, later: Callable[..., Any], now: Callable[[], float], head: Callable[[], int]) -> None:
         self._head = head
         self._looks = 0
-        self._waiting: dict[object, tuple[int, int, Callable[[bool], object]]] = {}
+        self._numbers = count()
+        self._deadlines: Deadlines[int] = Deadlines(later, now, self._over)
+        # by number; and positions with numbers, the lowest first
+        self._waiting: dict[int, tuple[int, Callable[[bool], object]]] = {}
+        self._positions: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         """
@@ -39,9 +48,10 @@ class Awaited:
         """
         See L{Log.reach<dcm_ws.core.ports.Log.reach>}.
         """
-        one = object()
-        self._waiting[one] = pos, self._looks + _LOOKS, ready
-        self._later(AWAIT_SECONDS, self._over, one)
+        number = next(self._numbers)
+        self._waiting[number] = self._looks + _LOOKS, ready
+        heappush(self._positions, (pos, number))
+        self._deadlines.put(number, AWAIT_SECONDS)
 
     def looked(self) -> None:
         """
@@ -53,14 +63,17 @@ class Awaited:
         """
         More of the log is here.
         """
-        head = self._head()
-        for one, (pos, _, ready) in list(self._waiting.items()):
-            if pos <= head:
-                del self._waiting[one]
+        head, positions = self._head(), self._positions
+        while positions and positions[0][0] <= head:
+            _, number = heappop(positions)
+            self._deadlines.drop(number)
+            waits = self._waiting.pop(number, None)
+            if waits is not None:
+                _, ready = waits
                 ready(True)
 
-    def _over(self, one: object) -> None:
-        waits = self._waiting.pop(one, None)
-        if waits is not None:
-            _, looks, ready = waits
-            ready(self._looks >= looks)
+    def _over(self, number: int) -> None:
+        looks, ready = self._waiting.pop(number)
+        if not self._waiting:
+            self._positions.clear()
+        ready(self._looks >= looks)

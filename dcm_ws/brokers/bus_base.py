@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from dcm_ws.brokers.bus_parcels import NAMES, Parcel, ParcelKind
 from dcm_ws.brokers.bus_queue import BusQueue
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.core.ports import AnswerLater, BusReport, Heard
 
 _log = Logger(namespace="dcm_ws.bus")
@@ -66,8 +67,9 @@ class BaseBus:
         self._queue = BusQueue(now, self._crowded, self._dropped, max_bytes=max_waiting)
         self._listeners: dict[str, Heard] = {}
         self._numbers = count(1)
-        # by number: who was asked, who waits, and the end of the time
-        self._questions: dict[int, tuple[str, Callable[[bytes | None], object], Any]] = {}
+        # by number: who was asked, and who waits
+        self._questions: dict[int, tuple[str, Callable[[bytes | None], object]]] = {}
+        self._deadlines: Deadlines[int] = Deadlines(later, now, self._no_answer)
         self._names: set[str] = set()
         self._state = "connecting"
         self._reason = ""
@@ -103,8 +105,11 @@ class BaseBus:
         number = next(self._numbers)
         full = len(self._questions) >= _QUESTIONS_MOST
         sent = not full and self._post(node, ParcelKind.QUESTION, topic, number, message)
-        timer = self._later(timeout if sent else 0, self._no_answer, number)
-        self._questions[number] = (node, ready, timer)
+        self._questions[number] = (node, ready)
+        if sent:
+            self._deadlines.put(number, timeout)
+        else:
+            self._later(0, self._no_answer, number)
 
     def report(self) -> BusReport:
         counts = self._counts
@@ -207,9 +212,8 @@ class BaseBus:
             self._close(number, None)
 
     def _close(self, number: int, answer: bytes | None) -> None:
-        _, ready, timer = self._questions.pop(number)
-        if timer.active():
-            timer.cancel()
+        _, ready = self._questions.pop(number)
+        self._deadlines.drop(number)
         try:
             ready(answer)
         except Exception:

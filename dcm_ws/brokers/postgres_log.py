@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -90,7 +90,7 @@ class PostgresLog:
     The L{Log<dcm_ws.core.ports.Log>} in PostgreSQL.
 
     @param tail: keeps the last events in memory; its epoch and limits are those of the log if the database has none.
-    @param later: calls something after so many seconds, in a turn of its own.
+    @param later: calls something after so many seconds, in a turn of its own; returns what can be cancelled.
     @param now: monotonic seconds.
     @param keep: seconds for which an event is kept.
     @param max_bytes: bytes of the log in the database.
@@ -112,7 +112,7 @@ class PostgresLog:
         queue: PublishQueue,
         counts: EngineCounts,
         *,
-        later: Callable[..., object],
+        later: Callable[..., Any],
         now: Callable[[], float],
         keep: float,
         max_bytes: int,
@@ -147,7 +147,7 @@ class PostgresLog:
         self.last: tuple[int, str] = (0, "")
         self._kept = Kept()
         self._shares = shares
-        self._awaited = Awaited(later, lambda: self.head)
+        self._awaited = Awaited(later, now, lambda: self.head)
 
     # what the core asks
 

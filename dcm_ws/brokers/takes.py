@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -22,6 +22,7 @@ from dcm_ws.brokers.handovers import KEPT, UNKNOWN, Question, answer_of, folded,
 from dcm_ws.core.agent_states import encode
 from dcm_ws.core.counts import OwnerCounts
 from dcm_ws.core.dead_letters import Listed
+from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import AnswerLater, Bus, OwnersReport
 from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Seen, Wanted
@@ -49,18 +50,19 @@ ORPHANS = "orphan"
 
 _BATCH = 1000
 _RETRY_SECONDS = 0.1
-_EXPIRE_SECONDS = 0.1
 _ADOPT_SECONDS = 2.0
 
 
-class _Waiter(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Waiter:
     """
     Someone who waits for an agent: the parameters of L{Takes.take}.
 
-    @ivar until: for how long while the database does not answer (monotonic seconds).
+    @ivar since: monotonic seconds.
     """
 
-    until: float
+    take: _Take
+    since: float
     ready: Callable[[bool], object]
     waits: Callable[[], bool]
 
@@ -129,7 +131,8 @@ class Takes:
         self._wanted: dict[str, _Take] = {}
         self._claims: dict[str, Claim] = {}
         self._working: Deferred[None] | None = None
-        self._timer: Any = None
+        self._deadlines: Deadlines[_Waiter] = Deadlines(reactor.callLater, now, self._expire)
+        self._sleepers: Deadlines[str] = Deadlines(reactor.callLater, now, self._wake)
         self._failing = False
         self._answered_at = -TAKE_SECONDS
         self._runs = True
@@ -153,17 +156,20 @@ class Takes:
         The log has become another one: this node has no agents, and nobody waits for any.
         """
         self.given.clear()
-        for kept in (self.gens, self._takes, self._wanted, self._claims):
-            kept.clear()
+        self.gens.clear()
+        self._forget_all()
 
     def stop(self) -> None:
         """
         Take no more agents; what this node has it has until the last flush.
         """
         self._runs = False
-        for kept in (self._takes, self._wanted, self._claims):
-            kept.clear()
+        self._forget_all()
         self._tables.close()
+
+    def _forget_all(self) -> None:
+        for kept in (self._takes, self._wanted, self._claims, self._deadlines, self._sleepers):
+            kept.clear()
 
     def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
         """
@@ -173,13 +179,15 @@ class Takes:
         if take is None:
             self._takes[agent] = self._wanted[agent] = take = _Take()
             self._start()
-        take.waiting.append(_Waiter(self._now() + TAKE_SECONDS, ready, waits))
-        self._wake(agent, take)
-        if self._timer is None:
-            self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
+        waiter = _Waiter(take, self._now(), ready, waits)
+        take.waiting.append(waiter)
+        self._deadlines.put(waiter, TAKE_SECONDS)
+        self._wake(agent)
 
-    def _wake(self, agent: str, take: _Take) -> None:
-        if take.sleeps and self._takes.get(agent) is take:
+    def _wake(self, agent: str) -> None:
+        self._sleepers.drop(agent)
+        take = self._takes.get(agent)
+        if take is not None and take.sleeps:
             take.sleeps = False
             if take.has_clients or self._ownership.is_connected(agent):
                 self._wanted[agent] = take
@@ -200,20 +208,19 @@ class Takes:
         if agent in self.gens:
             self._bus.cast(ORPHANS, agent.encode())
 
-    def _expire(self) -> None:
-        self._timer = None
-        now = self._now()
-        answers = now - self._answered_at < TAKE_SECONDS
-        late = now - (TAKE_LONGEST - TAKE_SECONDS if answers else 0.0)
-        for take in list(self._takes.values()):
-            over = [one for one in take.waiting if one.until <= late]
-            take.waiting = [one for one in take.waiting if one.until > late]
-            self._answer(over, is_here=False)
-        if any(take.waiting for take in self._takes.values()):
-            self._timer = self._reactor.callLater(_EXPIRE_SECONDS, self._expire)
+    def _expire(self, waiter: _Waiter) -> None:
+        now, since = self._now(), waiter.since
+        until = min(max(since, self._answered_at) + TAKE_SECONDS, since + TAKE_LONGEST)
+        if until > now:
+            self._deadlines.put(waiter, until - now)
+        else:
+            waiter.take.waiting.remove(waiter)
+            self._answer([waiter], is_here=False)
 
     def _answer_all(self, take: _Take, *, is_here: bool) -> None:
         waiting, take.waiting = take.waiting, []
+        for one in waiting:
+            self._deadlines.drop(one)
         self._answer(waiting, is_here=is_here)
 
     def _answer(self, waiting: Iterable[_Waiter], *, is_here: bool) -> None:
@@ -357,7 +364,7 @@ class Takes:
             elif answer is None and not take.has_clients:
                 # it may be alive, and have clients of the agent; if it is dead, the leader fences it
                 take.sleeps = True
-                self._reactor.callLater(_ADOPT_SECONDS, self._wake, agent, take)
+                self._sleepers.put(agent, _ADOPT_SECONDS)
             elif given is None:
                 self._counts.forced += 1
                 take.forced = True

@@ -4,7 +4,7 @@ When items are due: one timer for any number of them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from math import ceil
 from typing import Generic, TypeVar
 
@@ -34,6 +34,13 @@ class Schedule(Generic[T]):
         Iterate over all items, in no order.
         """
         return iter(self._slot_of)
+
+    @property
+    def next_due(self) -> float | None:
+        """
+        When the next item is due; None without items.  Takes time in proportion to the slots that are in use.
+        """
+        return min(self._slots) * self._resolution if self._slots else None
 
     def put(self, item: T, due: float) -> None:
         """
@@ -71,7 +78,11 @@ class Schedule(Generic[T]):
         last = int(now / self._resolution)
         taken: list[T] = []
         first = min([last + 1, *self._slots]) if self._next is None else self._next
-        for slot in range(first, last + 1):
+        slots: Iterable[int] = range(first, last + 1)
+        if last - first > len(self._slots):
+            # nobody has looked for long: do not walk through all the time that has passed
+            slots = sorted(slot for slot in self._slots if slot <= last)
+        for slot in slots:
             items = self._slots.pop(slot, ())
             taken += items
             for item in items:

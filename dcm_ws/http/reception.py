@@ -14,6 +14,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from dcm_ws.core.counts import LimitCounts
+from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.http.addresses import UNIX
 from dcm_ws.http.refusals import error_response
 from dcm_ws.http.shares import Share, address_of
@@ -71,7 +72,6 @@ class WaitingRoom:
         self._share = share
         self._now = now
         self.wall_ms = wall_ms
-        self.clock = clock
         self.limits = limits
         self._head_timeout = head_timeout
         self.max_head = max_head
@@ -81,6 +81,7 @@ class WaitingRoom:
         self.turns = Turns(clock, HEADS_A_TURN)
         # in the order of arrival, and so of their deadlines
         self._deadlines: dict[Reception, float] = {}
+        self.goodbyes: Deadlines[Any] = Deadlines(clock.callLater, now, abort)
 
     def enter(self, reception: Reception) -> None:
         """
@@ -199,7 +200,7 @@ class Reception(Protocol):
         transport = self.transport
         if isinstance(transport, ProtocolWrapper):
             # TLS waits for the far end to close its side, or even for the end of its handshake
-            self._room.clock.callLater(GOODBYE, abort, transport)
+            self._room.goodbyes.put(transport, GOODBYE)
         transport.loseConnection()
 
     def _hand_over(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.http.transport import abort
 from dcm_ws.http.turns import Turns
 
@@ -68,6 +69,7 @@ class Pacing:
         # in the order of their turns
         self._ready: dict[Paced, None] = {}
         self._goes_on = False
+        self._ending: Deadlines[Any] = Deadlines(reactor.callLater, reactor.seconds, self._abort_late)
         self._doomed: deque[Any] = deque()
 
     def later(self, job: Callable[[], object]) -> None:
@@ -149,7 +151,11 @@ class Pacing:
         """
         Abort C{transport} if it has not ended by itself within L{CLOSE_GRACE}.
         """
-        self._call_later(CLOSE_GRACE, self.abort_in_turn, transport)
+        self._ending.put(transport, CLOSE_GRACE)
+
+    def _abort_late(self, transport: Any) -> None:
+        if transport.connected:
+            self.abort_in_turn(transport)
 
     def abort_in_turn(self, transport: Any) -> None:
         """

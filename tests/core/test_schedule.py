@@ -128,3 +128,28 @@ def test_a_first_look_that_finds_nothing_delays_nothing() -> None:
 
     assert schedule.take(11.0) == ["early"]
     assert schedule.take(30.0) == ["late"]
+
+
+def test_next_due() -> None:
+    """
+    Whoever waits for the next item knows for how long.
+    """
+    schedule: Schedule[str] = Schedule(0.25)
+    assert schedule.next_due is None
+    schedule.put("late", 7.0)
+    schedule.put("ping", 5.1)
+    assert schedule.next_due == 5.25
+    assert schedule.take(5.25) == ["ping"]
+    assert schedule.next_due == 7.0
+
+
+def test_empty_for_long() -> None:
+    """
+    If nothing was due for very long, the time that has passed costs nothing.
+    """
+    schedule: Schedule[str] = Schedule(2.0**-30)
+    schedule.put("ping", 1.0)
+    assert schedule.take(1.0) == ["ping"]
+    assert schedule.take(1.5) == []
+    schedule.put("pong", 1_000_000.0)
+    assert schedule.take(1_000_000.0) == ["pong"]

@@ -206,6 +206,24 @@ def test_aborted_if_it_does_not_end() -> None:
     assert transport.aborted_at == CLOSE_GRACE
 
 
+def test_most_end_by_themselves() -> None:
+    """
+    However many connections have been closed, there is one timer for them, and those that have ended by themselves do
+    not delay the abort of another one.
+    """
+    clock = MemoryReactorClock()
+    pace = Pacing(clock)
+    transports = [Transport(clock) for _ in range(1000)]
+    for transport in transports:
+        pace.abort_later(transport)
+    assert len(clock.getDelayedCalls()) == 1
+    for transport in transports[:-1]:
+        transport.connected = False
+    clock.pump([CLOSE_GRACE, 0])
+    assert [transport.aborted_at for transport in transports] == [None] * 999 + [CLOSE_GRACE]
+    assert clock.getDelayedCalls() == []
+
+
 def test_abort_all() -> None:
     """
     When the service stops, those that wait to be aborted are aborted at once.
