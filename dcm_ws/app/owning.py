@@ -66,6 +66,7 @@ class NodeAgents:
         self.owned.attach(journal=core.journal, ownership=core.ownership, hub=core.hub)
         core.hub.was_reset = lambda: self.owned.open(core.loading)
         membership.fenced = self._begin_again
+        membership.unseen = lambda node: core.presence.suspect(str(node))
         database.own(self.owned, core.presence.leave)
 
     def _lease(self) -> NodeLease | None:

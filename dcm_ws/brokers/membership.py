@@ -41,6 +41,7 @@ class Membership:
     @ivar draining: it is about to stop.
     @ivar joined: called with the id, and the name of the cluster, when it has joined.
     @ivar fenced: called when it may not write any more under its former id.
+    @ivar unseen: called with the id of another node that this one, which leads, has fenced.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Membership:
         self.draining = False
         self.joined: Callable[[int, str], object] = _nothing
         self.fenced: Callable[[], object] = _nothing
+        self.unseen: Callable[[int], object] = _nothing
 
     async def join(self, session: DatabaseConnection) -> None:
         """
@@ -85,6 +87,7 @@ class Membership:
                 if leads and now - self._led_since >= UNSEEN_SECONDS:
                     for other, name in await nodes.fence(session, node, UNSEEN_SECONDS):
                         _log.warn("node {node} ({name}) is gone: nothing was heard of it", node=other, name=name)
+                        self.unseen(other)
                 return
             _log.warn("this node was taken for dead, and joins again")
             self.give_up()

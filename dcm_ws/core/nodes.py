@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from heapq import nsmallest
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -22,12 +23,17 @@ from dcm_ws.core.ports import Bus
 
 HEARTBEAT_SECONDS = 2.0
 """
-Seconds between two heartbeats.
+Seconds between two heartbeats, at least.
+"""
+
+HEARTBEATS_A_SECOND = 15
+"""
+Heartbeats that a node hears, at most: if there are more than 30 nodes, each sends them less often.
 """
 
 MISSED_HEARTBEATS = 3
 """
-Heartbeats without which a node counts as gone.
+Heartbeats without which a node counts as gone, if nothing else is heard of it.
 """
 
 GRACE_SECONDS = 5.0
@@ -41,7 +47,9 @@ Connections that one message lists.
 """
 
 TOPIC = "presence"
-_KINDS = frozenset({"join", "leave", "beat", "quit", "ask"})
+_KINDS = frozenset({"join", "leave", "beat", "quit", "ask", "suspect"})
+# after the names of all clients
+_LAST = "\U0010ffff"
 _ASK_SECONDS = 2.0
 _LATELY = 1000
 _SUMS = 1 << 64
@@ -64,13 +72,14 @@ class Said(msgspec.Struct, array_like=True, frozen=True):
     What a node says of its connections.  Newer versions may say more behind that.
 
     @ivar kind: C{join} and C{leave} of a connection, C{beat}, C{quit} of the node, C{ask} for its connections, after
-        the client in C{after}; and C{page}, which is the answer.
+        the client in C{after}; C{page}, which is the answer; and C{suspect}, if the node in C{after} may be gone.
     @ivar number: counts the joins and leaves of the node.
     @ivar members: of a join or a leave, the connection; of a page, all of it.
     @ivar connections: of a beat, how many there are.
     @ivar sum: of a beat, the sum over them.
     @ivar complete: of a page, nothing comes after it.
     @ivar metrics: of a beat, a client of the node is subscribed to the metrics.
+    @ivar interval: seconds between two heartbeats of the node.
     """
 
     kind: str
@@ -81,6 +90,7 @@ class Said(msgspec.Struct, array_like=True, frozen=True):
     after: str = ""
     complete: bool = False
     metrics: bool = False
+    interval: float = HEARTBEAT_SECONDS
 
 
 _encode = msgspec.json.Encoder().encode
@@ -107,9 +117,11 @@ class _Node:
     @ivar number: of its last join or leave that was heard.
     @ivar heard_at: monotonic seconds.
     @ivar metrics: a client of it is subscribed to the metrics.
+    @ivar interval: seconds between two of its heartbeats.
     """
 
     heard_at: float
+    interval: float = HEARTBEAT_SECONDS
     members: dict[str, Member] = field(default_factory=dict)
     sum: int = 0
     number: int = 0
@@ -152,6 +164,8 @@ class Nodes:
         # the last connection of agents that may come back, each with the time until which they may
         self._leaving: dict[str, tuple[float, Member]] = {}
         self._beat_at = now()
+        self._interval = HEARTBEAT_SECONDS
+        self._said_metrics = False
         bus.attach(TOPIC, self._heard)
 
     def __len__(self) -> int:
@@ -211,7 +225,7 @@ class Nodes:
         own = self._own
         own.number += 1
         self._come(own, member)
-        self._cast(Said("join", own.number, [member]))
+        self._cast(Said("join", own.number, [member], interval=self._interval))
 
     def parted(self, client: str) -> None:
         """
@@ -222,7 +236,7 @@ class Nodes:
         if member is not None:
             own.number += 1
             self._go(own, client)
-            self._cast(Said("leave", own.number, [member]))
+            self._cast(Said("leave", own.number, [member], interval=self._interval))
 
     def clear(self) -> None:
         """
@@ -238,6 +252,26 @@ class Nodes:
         """
         self._cast(Said("quit"))
 
+    def suspect(self, name: str) -> None:
+        """
+        The database has not seen another node for long.
+        """
+        self._cast(Said("suspect", after=name))
+        self._probe(name)
+
+    def _probe(self, name: str) -> None:
+        """
+        Ask another node for a sign of life; without one it is gone.
+        """
+        node = self._others.get(name)
+
+        def ready(answer: bytes | None) -> None:
+            if answer is None and self._others.get(name) is node:
+                self._drop_at_once(name)
+
+        if node is not None:
+            self._bus.ask(name, TOPIC, _encode(Said("ask", after=_LAST)), _ASK_SECONDS, ready)
+
     def sweep(self) -> Iterator[None]:
         """
         Announce who has not come back, drop nodes that are silent, and send a heartbeat if it is time for one.  To be
@@ -252,13 +286,18 @@ class Nodes:
                 self._announce("agent.disconnected", member)
                 yield
         for name, node in list(self._others.items()):
-            if now - node.heard_at > MISSED_HEARTBEATS * HEARTBEAT_SECONDS:
+            if now - node.heard_at > MISSED_HEARTBEATS * node.interval:
                 yield from self._drop(name)
-        if now >= self._beat_at:
-            self._beat_at = now + HEARTBEAT_SECONDS
-            own = self._own
-            metrics = self._metrics()
-            self._cast(Said("beat", own.number, connections=len(own.members), sum=own.sum, metrics=metrics))
+        metrics = self._metrics()
+        if now >= self._beat_at or metrics != self._said_metrics:
+            self._said_metrics = metrics
+            # a whole number of sweeps
+            interval = max(HEARTBEAT_SECONDS, float(ceil((len(self._others) + 1) / HEARTBEATS_A_SECOND)))
+            self._beat_at, self._interval, own = now + interval, interval, self._own
+            connections = len(own.members)
+            self._cast(
+                Said("beat", own.number, connections=connections, sum=own.sum, metrics=metrics, interval=interval)
+            )
 
     # what other nodes say
 
@@ -276,6 +315,9 @@ class Nodes:
             return None
         if said.kind == "ask":
             return self._page(said.after)
+        if said.kind == "suspect":
+            self._probe(said.after)
+            return None
         if name in self._quit:
             return None
         node = self._others.get(name)
@@ -283,13 +325,12 @@ class Nodes:
             self._quit[name] = None
             if len(self._quit) > _LATELY:
                 del self._quit[next(iter(self._quit))]
-            for _ in self._drop(name):
-                pass
+            self._drop_at_once(name)
             return None
         if node is None:
             node = self._others[name] = _Node(self._now())
             self._ask(name, node)
-        node.heard_at = self._now()
+        node.heard_at, node.interval = self._now(), said.interval
         if said.kind == "beat":
             node.metrics = said.metrics
             if (said.number, said.connections, said.sum) != (node.number, len(node.members), node.sum):
@@ -321,7 +362,8 @@ class Nodes:
         own = self._own
         clients = nsmallest(PAGE, (client for client in own.members if client > after))
         complete = len(clients) < PAGE
-        return _encode(Said("page", own.number, [own.members[client] for client in clients], complete=complete))
+        members = [own.members[client] for client in clients]
+        return _encode(Said("page", own.number, members, complete=complete))
 
     def _ask(self, name: str, node: _Node) -> None:
         """
@@ -373,6 +415,10 @@ class Nodes:
             self._go(node, client)
             yield
         self._gone(name)
+
+    def _drop_at_once(self, name: str) -> None:
+        for _ in self._drop(name):
+            pass
 
     # connections
 

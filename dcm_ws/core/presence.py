@@ -119,6 +119,13 @@ class Presence:
         if self.nodes is not None:
             yield from self.nodes.sweep()
 
+    def suspect(self, node: str) -> None:
+        """
+        The database has not seen another node for long.
+        """
+        if self.nodes is not None:
+            self.nodes.suspect(node)
+
     def leave(self) -> None:
         """
         This node stops.

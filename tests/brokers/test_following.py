@@ -251,7 +251,9 @@ async def test_a_node_that_is_not_seen_is_fenced(
     """
     monkeypatch.setattr(membership, "UNSEEN_SECONDS", 3.0)
     lost: list[str] = []
+    unseen: list[int] = []
     nodes[1].membership.fenced = lambda: lost.append("n2")
+    nodes[0].membership.unseen = unseen.append
     former = nodes[1].membership.node
     schema.execute("update dcm_ws.node set seen_at = now() - interval '11 seconds' where name = 'n2'")
     # it does not beat before the leader has looked
@@ -259,7 +261,7 @@ async def test_a_node_that_is_not_seen_is_fenced(
     await nodes[0].until(lambda: schema.execute("select fenced from dcm_ws.node where id = %s", former) == [(True,)])
     nodes[1].membership.hurry()
     await nodes[1].until(lambda: nodes[1].membership.node not in (None, former))
-    assert lost == ["n2"]
+    assert (lost, unseen) == (["n2"], [former])
 
 
 @pytest_twisted.ensureDeferred

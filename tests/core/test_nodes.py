@@ -167,6 +167,78 @@ def test_a_node_that_is_silent(pair: tuple[Node, Node], clock: Clock) -> None:
     assert two.take() == [("connected", "c1"), ("connected", "c2")]
 
 
+def crowd(air: Air, clock: Clock, number: int) -> list[Node]:
+    """
+    Nodes that have heard of each other.
+    """
+    some = [Node(air, str(name), clock) for name in range(number)]
+    pass_time(clock, 2, *some)
+    for node in some:
+        node.end.cast_on.clear()
+    return some
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(2, 2), (30, 2), (31, 3), (60, 4), (90, 6)])
+def test_many_nodes(air: Air, clock: Clock, number: int, seconds: int) -> None:
+    """
+    The more nodes there are, the more seldom each sends heartbeats: a node hears 15 of them a second, at most.
+    """
+    some = crowd(air, clock, number)
+    pass_time(clock, seconds * 10, *some)
+    assert [len(node.end.cast_on) for node in some] == [10] * number
+    assert all(len(node.nodes) == number - 1 for node in some)
+
+
+def test_a_silent_node_of_many(air: Air, clock: Clock) -> None:
+    """
+    It counts as gone when three of its heartbeats are missing, however often it has sent them.  A node that has just
+    come, and knows of few others, takes none of them for gone.
+    """
+    *some, silent = crowd(air, clock, 60)
+    pass_time(clock, 8, *some, silent)
+    fresh = Node(air, "fresh", clock)
+    join(silent, "c1")
+    pass_time(clock, 11, *some, fresh)
+    assert all(silent.end.node in node.nodes for node in (*some, fresh))
+    assert all(node.gone == [] for node in (*some, fresh))
+    pass_time(clock, 3, *some, fresh)
+    assert all(node.gone == [silent.end.node] for node in (*some, fresh))
+
+
+def test_nodes_that_have_become_few(air: Air, clock: Clock) -> None:
+    """
+    A node whose next heartbeat is far away does not promise to send it sooner.
+    """
+    one, two, *others = crowd(air, clock, 90)
+    pass_time(clock, 6, one, two, *others)
+    for node in others:
+        node.nodes.leave()
+    join(one, "c1")
+    pass_time(clock, 60, one, two)
+    assert (one.gone, two.gone) == ([node.end.node for node in others],) * 2
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_node_that_the_database_does_not_see(
+    air: Air, clock: Clock, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """
+    The node that leads tells all others, and each of them asks that node if it is still there.
+    """
+    some = crowd(air, clock, 60)
+    pass_time(clock, 4, *some)
+    *others, silent = some
+    join(silent, "c1")
+    if not answers:
+        del air.ends[silent.end.node]
+    others[0].nodes.suspect(silent.end.node)
+    others[0].nodes.suspect("nobody")
+    air.arrive()
+    for node in others:
+        assert (silent.end.node in node.nodes) is answers
+        assert node.gone == ([] if answers else [silent.end.node])
+
+
 def test_a_node_that_says_goodbye(pair: tuple[Node, Node], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What was on its way is not heard any more.
@@ -400,15 +472,26 @@ def test_a_node_stops(clock: Clock, air: Air) -> None:
     make_core(clock).presence.leave()
 
 
+def test_a_node_is_fenced(clock: Clock, air: Air) -> None:
+    one, two = cluster(clock, air)
+    Client(two).auth("ann")
+    assert one.presence.nodes is not None and "2" in one.presence.nodes
+    del air.ends["2"]
+    one.presence.suspect("2")
+    air.arrive()
+    assert "2" not in one.presence.nodes
+    make_core(clock).presence.suspect("2")
+
+
 def test_who_wants_the_metrics(clock: Clock, air: Air) -> None:
     """
-    The node that leads learns with the next heartbeat that a client of another node is subscribed to them, or is not
-    any more, and when a node is gone.
+    The node that leads learns within a second that a client of another node is subscribed to them, or is not any more,
+    and when a node is gone.
     """
     one, two = cluster(clock, air)
 
     def beat() -> None:
-        for _ in range(3):
+        for _ in range(1):
             clock.advance(1)
             for core in (one, two):
                 finish(core.hub.sweep())

@@ -111,12 +111,15 @@ class Database:
         self.nodes[node] = self.clock.seconds()
         return len(self.nodes)
 
-    def fence(self, node: int) -> None:
+    def fence(self, node: int) -> list[int]:
         """
-        What the leader does with nodes that it has not seen for long.
+        What the leader does with nodes that it has not seen for long; returns which they were.
         """
         since = self.clock.seconds() - UNSEEN_SECONDS
-        self.nodes = {other: seen for other, seen in self.nodes.items() if seen >= since or other == node}
+        unseen = [other for other, seen in self.nodes.items() if seen < since and other != node]
+        for other in unseen:
+            del self.nodes[other]
+        return unseen
 
     # the log
 

@@ -278,7 +278,8 @@ class Node:
             if count:
                 self._count = count
                 if self.leads and now - self._led_since >= UNSEEN_SECONDS:
-                    await self.link.ask("fence", lambda: self.database.fence(number))
+                    for other in await self.link.ask("fence", lambda: self.database.fence(number)):
+                        self.core.presence.suspect(str(other))
                 return
             self.number = None
             self.cluster.restarted += 1
