@@ -12,19 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from heapq import nsmallest
 from math import ceil
-from typing import Any
 
-import msgspec
-
+from dcm_ws.core import presence_messages as messages
 from dcm_ws.core.ports import Bus
-
-HEARTBEAT_SECONDS = 2.0
-"""
-Seconds between two heartbeats, at least.
-"""
+from dcm_ws.core.presence_messages import HEARTBEAT_SECONDS, Member, Said
 
 HEARTBEATS_A_SECOND = 15
 """
@@ -47,54 +40,10 @@ Connections that one message lists.
 """
 
 TOPIC = "presence"
-_KINDS = frozenset({"join", "leave", "beat", "quit", "ask", "suspect"})
 # after the names of all clients
 _LAST = "\U0010ffff"
 _ASK_SECONDS = 2.0
 _LATELY = 1000
-_SUMS = 1 << 64
-
-
-class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """
-    A connection of an agent.
-
-    @ivar session: the DCM session; None without one.
-    """
-
-    client: str
-    agent: str
-    session: str | None
-
-
-class Said(msgspec.Struct, array_like=True, frozen=True):
-    """
-    What a node says of its connections.  Newer versions may say more behind that.
-
-    @ivar kind: C{join} and C{leave} of a connection, C{beat}, C{quit} of the node, C{ask} for its connections, after
-        the client in C{after}; C{page}, which is the answer; and C{suspect}, if the node in C{after} may be gone.
-    @ivar number: counts the joins and leaves of the node.
-    @ivar members: of a join or a leave, the connection; of a page, all of it.
-    @ivar connections: of a beat, how many there are.
-    @ivar sum: of a beat, the sum over them.
-    @ivar complete: of a page, nothing comes after it.
-    @ivar metrics: of a beat, a client of the node is subscribed to the metrics.
-    @ivar interval: seconds between two heartbeats of the node.
-    """
-
-    kind: str
-    number: int = 0
-    members: list[Member] = []
-    connections: int = 0
-    sum: int = 0
-    after: str = ""
-    complete: bool = False
-    metrics: bool = False
-    interval: float = HEARTBEAT_SECONDS
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Said).decode
 
 
 @dataclass(slots=True)
@@ -270,7 +219,7 @@ class Nodes:
                 self._drop_at_once(name)
 
         if node is not None:
-            self._bus.ask(name, TOPIC, _encode(Said("ask", after=_LAST)), _ASK_SECONDS, ready)
+            self._bus.ask(name, TOPIC, messages.write(Said("ask", after=_LAST)), _ASK_SECONDS, ready)
 
     def sweep(self) -> Iterator[None]:
         """
@@ -302,16 +251,11 @@ class Nodes:
     # what other nodes say
 
     def _cast(self, said: Said) -> None:
-        self._bus.cast(TOPIC, _encode(said))
+        self._bus.cast(TOPIC, messages.write(said))
 
     def _heard(self, name: str, message: bytes) -> bytes | None:
-        try:
-            said = _decode(message)
-        except msgspec.DecodeError:
-            # of another version
-            return None
-        if said.kind not in _KINDS:
-            # of a newer version
+        said = messages.read(message)
+        if said is None or said.kind == "page":
             return None
         if said.kind == "ask":
             return self._page(said.after)
@@ -363,7 +307,7 @@ class Nodes:
         clients = nsmallest(PAGE, (client for client in own.members if client > after))
         complete = len(clients) < PAGE
         members = [own.members[client] for client in clients]
-        return _encode(Said("page", own.number, members, complete=complete))
+        return messages.write(Said("page", own.number, members, complete=complete))
 
     def _ask(self, name: str, node: _Node) -> None:
         """
@@ -377,10 +321,7 @@ class Nodes:
         def ready(answer: bytes | None) -> None:
             if node.reading is not reading or self._others.get(name) is not node:
                 return
-            try:
-                page = None if answer is None else _decode(answer)
-            except msgspec.DecodeError:
-                page = None
+            page = None if answer is None else messages.read(answer)
             if page is None:
                 # the next heartbeat asks again
                 node.reading = None
@@ -395,7 +336,7 @@ class Nodes:
             node.number = max(node.number, page.number)
             self._replace(node, reading.members)
 
-        self._bus.ask(name, TOPIC, _encode(Said("ask", after=after)), _ASK_SECONDS, ready)
+        self._bus.ask(name, TOPIC, messages.write(Said("ask", after=after)), _ASK_SECONDS, ready)
 
     def _replace(self, node: _Node, members: dict[str, Member]) -> None:
         for client, member in members.items():
@@ -429,7 +370,7 @@ class Nodes:
             former = None
         node.members[member.client] = member
         if former is None:
-            node.sum = (node.sum + _sum_of(member)) % _SUMS
+            node.sum = (node.sum + messages.sum_of(member)) % messages.SUMS
             agent = member.agent
             number = self._agents[agent] = self._agents.get(agent, 0) + 1
             if node is not self._own:
@@ -441,7 +382,7 @@ class Nodes:
 
     def _go(self, node: _Node, client: str, *, tell: bool = True) -> None:
         member = node.members.pop(client)
-        node.sum = (node.sum - _sum_of(member)) % _SUMS
+        node.sum = (node.sum - messages.sum_of(member)) % messages.SUMS
         agent = member.agent
         self._agents[agent] -= 1
         if not self._agents[agent]:
@@ -451,15 +392,3 @@ class Nodes:
             self._announce("agent.disconnected", member)
         if node is not self._own:
             self._moved(agent)
-
-
-def _sum_of(member: Member) -> int:
-    digest = blake2b(f"{member.client} {member.agent}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest)
-
-
-def as_event(member: Member) -> dict[str, Any]:
-    """
-    The data of the events that announce a connection.
-    """
-    return {"agent_id": member.agent, "client_id": member.client, "session_id": member.session}

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dcm_ws.core.clients import Clients
-from dcm_ws.core.nodes import Member, Nodes, as_event
+from dcm_ws.core.nodes import Nodes
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus, World
+from dcm_ws.core.presence_messages import Member, as_event
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.router import Router
 from dcm_ws.core.session import Session

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core import casting, nodes
 from dcm_ws.core.agent_states import AgentState, Change, decode_change, decode_state, encode
-from dcm_ws.core.nodes import Member, Said
+from dcm_ws.core.presence_messages import Member, Said
 from dcm_ws.protocol.channels import Channels, parse_channel
 from tests.core.owning import Air
 from tests.core.test_nodes import Node

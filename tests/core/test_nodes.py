@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core import nodes
 from dcm_ws.core.assembly import Core
-from dcm_ws.core.nodes import Member, Nodes
+from dcm_ws.core.nodes import Nodes
+from dcm_ws.core.presence_messages import Member, Said
 from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import finish
 from tests.core.owning import Air, LateOwners
@@ -251,7 +252,7 @@ def test_a_node_that_says_goodbye(pair: tuple[Node, Node], clock: Clock, monkeyp
     one.nodes.leave()
     join(one, "c2")
     assert [member.client for member in two.nodes.members()] == []
-    two.end.listeners[nodes.TOPIC]("7", msgspec.json.encode(nodes.Said("quit")))
+    two.end.listeners[nodes.TOPIC]("7", msgspec.json.encode(Said("quit")))
     pass_time(clock, 3, one)
     assert "1" in two.nodes
 
@@ -308,6 +309,8 @@ def test_no_answer(pair: tuple[Node, Node], air: Air, clock: Clock, answer: byte
 def test_a_message_of_another_version(pair: tuple[Node, Node]) -> None:
     _, two = pair
     assert two.end.listeners[nodes.TOPIC]("1", b"[]") is None
+    # an answer that nobody has asked for
+    assert two.end.listeners[nodes.TOPIC]("1", b'["page",9]') is None
     assert len(two.nodes) == 0
 
 

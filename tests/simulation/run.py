@@ -10,7 +10,7 @@ import sys
 import time
 from functools import lru_cache
 
-from dcm_ws.core import nodes
+from dcm_ws.core import presence_messages as messages
 from tests.simulation.cluster import Cluster
 from tests.simulation.courses import COURSES, crowd, judge, run
 
@@ -25,8 +25,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     choices = parser.parse_args()
     # a message goes to all nodes, and each would keep what it reads of it; here they share that
-    nodes._decode = lru_cache(maxsize=256)(nodes._decode)
-    nodes._sum_of = lru_cache(maxsize=1 << 18)(nodes._sum_of)
+    messages._decode = lru_cache(maxsize=256)(messages._decode)
+    messages.sum_of = lru_cache(maxsize=1 << 18)(messages.sum_of)
     began = time.process_time()
 
     def say(what: str) -> None:
