@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dcm_ws.brokers.takes import Takes
+from dcm_ws.brokers.releases import Releases
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus
 
@@ -40,10 +40,10 @@ class Acks:
     Tells the other nodes, of which one has the agent, and others may have connections of it.
     """
 
-    def __init__(self, reactor: Any, bus: Bus, takes: Takes) -> None:
+    def __init__(self, reactor: Any, bus: Bus, releases: Releases) -> None:
         self._reactor = reactor
         self._bus = bus
-        self._takes = takes
+        self._releases = releases
         self._ownership: Ownership
         self._waiting: list[_Ack] = []
         bus.attach(TOPIC, self._heard)
@@ -74,5 +74,5 @@ class Acks:
             # of another version
             return
         for one in acks:
-            if one.agent in self._takes.gens or self._ownership.is_connected(one.agent):
+            if one.agent in self._releases.gens or self._ownership.is_connected(one.agent):
                 self._ownership.acknowledged(one.agent, one.event_id, one.pos)

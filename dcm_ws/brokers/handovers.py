@@ -19,6 +19,8 @@ from dcm_ws.postgres.agent_owners import Seen
 
 _log = Logger(namespace="dcm_ws.owners")
 
+TOPIC = "release"
+
 UNKNOWN = b"null"
 """
 The answer of a node that does not have the agent.

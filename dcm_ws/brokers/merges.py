@@ -12,6 +12,7 @@ import msgspec
 from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_tables import AgentTables
+from dcm_ws.brokers.releases import Releases
 from dcm_ws.brokers.takes import Takes
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus
@@ -47,10 +48,11 @@ class Merges:
     Keeps what was left behind until the node that has the agent has confirmed that it has got it.
     """
 
-    def __init__(self, tables: AgentTables, bus: Bus, takes: Takes) -> None:
+    def __init__(self, tables: AgentTables, bus: Bus, takes: Takes, releases: Releases) -> None:
         self._tables = tables
         self._bus = bus
         self._takes = takes
+        self._releases = releases
         self._ownership: Ownership
         self._waiting: dict[str, dict[str, int]] = {}
         bus.attach(TOPIC, self._heard)
@@ -99,7 +101,7 @@ class Merges:
                 continue
             owner = owners.get(agent)
             done = partial(self._done, agent, places, dict(places))
-            if agent in self._takes.gens:
+            if agent in self._releases.gens:
                 self._ownership.merge(agent, places)
                 done(_YES)
             elif owner is None:
@@ -122,7 +124,7 @@ class Merges:
             rest = _decode(message)
         except msgspec.DecodeError:
             return _NO
-        if rest.agent not in self._takes.gens:
+        if rest.agent not in self._releases.gens:
             return _NO
         self._ownership.merge(rest.agent, rest.places)
         return _YES

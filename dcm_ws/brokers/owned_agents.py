@@ -19,6 +19,7 @@ from dcm_ws.brokers.agent_pages import parts_of, to_listed
 from dcm_ws.brokers.agent_tables import AgentTables
 from dcm_ws.brokers.flushes import Flushes
 from dcm_ws.brokers.merges import Merges
+from dcm_ws.brokers.releases import Releases
 from dcm_ws.brokers.takes import Takes
 from dcm_ws.core.agent_states import AgentStates, encode, stamped
 from dcm_ws.core.counts import Counts
@@ -88,9 +89,10 @@ class OwnedAgents(Flushes):
         self._leads = leads
         self._fenced = fenced
         self._keep = keep
-        self.takes = Takes(reactor, takes, bus, counts.owners, now=now, reach=reach, fenced=fenced)
-        self.merges = Merges(tables, bus, self.takes)
-        self.acks = Acks(reactor, bus, self.takes)
+        self.releases = Releases(bus)
+        self.takes = Takes(reactor, takes, bus, counts.owners, self.releases, now=now, reach=reach, fenced=fenced)
+        self.merges = Merges(tables, bus, self.takes, self.releases)
+        self.acks = Acks(reactor, bus, self.releases)
         self._ownership: Ownership
         self._hub: Hub
         self._is_open = False
@@ -135,10 +137,10 @@ class OwnedAgents(Flushes):
         self.takes.adopt(agents)
 
     def offer(self, agent: str) -> None:
-        self.takes.offer(agent)
+        self.releases.offer(agent)
 
     def give_back(self, agent: str) -> None:
-        if agent in self.takes.gens and self.running:
+        if agent in self.releases.gens and self.running:
             self._to_give_back[agent] = None
             if self._hurry is None:
                 self._hurry = self._reactor.callLater(GIVE_BACK_SECONDS, self._hurry_up)
@@ -205,7 +207,7 @@ class OwnedAgents(Flushes):
     def _execute_each(self, wanted: Sequence[Asked]) -> Iterator[None]:
         for one in wanted:
             agent, event_id = one.letter.agent, one.letter.event_id
-            if agent in self.takes.gens:
+            if agent in self.releases.gens:
                 self._ownership.learn(to_listed(one.letter))
                 if one.request == "redrive":
                     self._hub.redrive_one(agent, event_id)
@@ -214,7 +216,7 @@ class OwnedAgents(Flushes):
             yield
 
     async def _write(self, changes: Changes) -> None:
-        gens = self.takes.gens
+        gens = self.releases.gens
         known = {agent: gens[agent] for agent, _ in changes.agents if agent in gens}
         agents = [(agent, stamped(data, known[agent])) for agent, data in changes.agents if agent in known]
         try:
@@ -223,7 +225,7 @@ class OwnedAgents(Flushes):
                 self._wrote(flushed.number)
                 for agent, node in flushed.lost.items():
                     if gens.get(agent) == known.get(agent):
-                        self.takes.forget(agent, node)
+                        self.releases.forget(agent, node)
         except BaseException:
             still = [(agent, data) for agent, data in changes.agents if gens.get(agent) == known.get(agent, -1)]
             self._journal.put_back(changes, still)
@@ -234,7 +236,7 @@ class OwnedAgents(Flushes):
         """
         Write the last states of agents that were given away, and give them up if no other node has taken them.
         """
-        given = self.takes.given
+        given = self.releases.given
         unwritten = given.unwritten()
         for page in _pages(unwritten):
             # not with the number that they had here, with which the journal has older changes
@@ -245,11 +247,11 @@ class OwnedAgents(Flushes):
     def _give_agents_back(self) -> None:
         for agent in self._to_give_back:
             if not self._ownership.is_connected(agent):
-                self.takes.give_back(agent)
+                self.releases.give_back(agent)
         self._to_give_back.clear()
 
     async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
-        gens = self.takes.gens
+        gens = self.releases.gens
         states = [Claim(agent, gens[agent], Raw(state)) for agent, state in checkpoint.agents if agent in gens]
         # who comes back now begins again
         gone = [Gen(agent, gens.pop(agent)) for agent in checkpoint.gone if agent in gens]

@@ -1,5 +1,5 @@
 """
-Takes agents of a cluster for clients that authenticate, and gives them to other nodes.
+Takes agents of a cluster for clients that authenticate.
 
 All that wait are looked up with one statement.  Who has an agent is in its row.  If another node has it, that node is
 asked for its state over the bus; without an answer, the agent is taken with what the database has of it.
@@ -7,9 +7,7 @@ asked for its state over the bus; without an answer, the agent is taken with wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Raw
@@ -17,93 +15,37 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.agent_tables import AgentTables
-from dcm_ws.brokers.given_away import GivenAway
-from dcm_ws.brokers.handovers import KEPT, UNKNOWN, Question, answer_of, folded, read_answer, read_question, read_state
+from dcm_ws.brokers.handovers import KEPT, TOPIC, Question, folded, read_answer, read_state
+from dcm_ws.brokers.releases import Releases
+from dcm_ws.brokers.waiters import Take, Waiters
 from dcm_ws.core.agent_states import encode
 from dcm_ws.core.counts import OwnerCounts
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.core.ownership import Ownership
-from dcm_ws.core.ports import AnswerLater, Bus, OwnersReport
+from dcm_ws.core.ports import Bus, OwnersReport
 from dcm_ws.postgres.agent_owners import Claim, FencedError, Found, Seen, Wanted
 from dcm_ws.postgres.connection import DatabaseError, one_line
 
 _log = Logger(namespace="dcm_ws.owners")
-
-TAKE_SECONDS = 1.0
-"""
-Seconds that a client waits for its agent while the database does not answer.
-"""
-
-TAKE_LONGEST = 5.0
-"""
-Seconds that it waits in any case: if another node was killed, hundreds of agents may come at once.
-"""
 
 RELEASE_SECONDS = 0.2
 """
 Seconds that another node has to give an agent away.
 """
 
-TOPIC = "release"
-ORPHANS = "orphan"
-
 _BATCH = 1000
 _RETRY_SECONDS = 0.1
 _ADOPT_SECONDS = 2.0
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """
-    Someone who waits for an agent: the parameters of L{Takes.take}.
-
-    @ivar since: monotonic seconds.
-    """
-
-    take: _Take
-    since: float
-    ready: Callable[[bool], object]
-    waits: Callable[[], bool]
-
-
-@dataclass(slots=True)
-class _Take:
-    """
-    An agent that clients wait for, or that has connections here.
-
-    @ivar forced: the node that has it has not answered.
-    @ivar letters: what that node says of its dead letters, beyond what the database has.
-    @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
-    @ivar sleeps: nobody waits yet, and the node that has it did not answer.
-    @ivar wanted_by: other nodes that have asked for it meanwhile.
-    """
-
-    waiting: list[_Waiter] = field(default_factory=list)
-    forced: bool = False
-    adopts: bool = False
-    sleeps: bool = False
-    letters: list[Listed] = field(default_factory=list)
-    wanted_by: list[tuple[str, Callable[[bytes], object]]] = field(default_factory=list)
-
-    @property
-    def has_clients(self) -> bool:
-        return any(one.waits() for one in self.waiting)
-
-    @property
-    def is_wanted(self) -> bool:
-        return self.adopts or self.has_clients
-
-
 class Takes:
     """
-    The agents that this node has, and those that it is about to have.
+    The agents that this node is about to have.
 
+    @param releases: those that it has.
     @param reach: as in L{Log<dcm_ws.core.ports.Log>}.
     @param fenced: called when this node may not write any more.
-
-    @ivar gens: the agents that this node has, and how often they have been taken.
-    @ivar given: those that it had.
     """
 
     def __init__(
@@ -112,6 +54,7 @@ class Takes:
         tables: AgentTables,
         bus: Bus,
         counts: OwnerCounts,
+        releases: Releases,
         *,
         now: Callable[[], float],
         reach: Callable[[int, Callable[[bool], object]], object],
@@ -125,38 +68,34 @@ class Takes:
         self._reach = reach
         self._fenced = fenced
         self._ownership: Ownership
-        self.gens: dict[str, int] = {}
-        self.given = GivenAway()
-        self._takes: dict[str, _Take] = {}
-        self._wanted: dict[str, _Take] = {}
+        self._releases = releases
+        self._takes: dict[str, Take] = {}
+        self._wanted: dict[str, Take] = {}
         self._claims: dict[str, Claim] = {}
         self._working: Deferred[None] | None = None
-        self._deadlines: Deadlines[_Waiter] = Deadlines(reactor.callLater, now, self._expire)
+        self._waiters = Waiters(reactor, now)
         self._sleepers: Deadlines[str] = Deadlines(reactor.callLater, now, self._wake)
         self._failing = False
-        self._answered_at = -TAKE_SECONDS
         self._runs = True
-        bus.attach(TOPIC, self._heard)
-        bus.attach(ORPHANS, self._offered)
 
     def attach(self, ownership: Ownership) -> None:
         """
         Called once, before anything else.
         """
         self._ownership = ownership
+        self._releases.attach(ownership, self._takes.get)
 
     def report(self) -> OwnersReport:
         """
         How many agents are here, and are being taken.
         """
-        return {"owned": len(self.gens), "awaited": len(self._takes)}
+        return {"owned": len(self._releases.gens), "awaited": len(self._takes)}
 
     def clear(self) -> None:
         """
         The log has become another one: this node has no agents, and nobody waits for any.
         """
-        self.given.clear()
-        self.gens.clear()
+        self._releases.clear()
         self._forget_all()
 
     def stop(self) -> None:
@@ -168,7 +107,7 @@ class Takes:
         self._tables.close()
 
     def _forget_all(self) -> None:
-        for kept in (self._takes, self._wanted, self._claims, self._deadlines, self._sleepers):
+        for kept in (self._takes, self._wanted, self._claims, self._waiters, self._sleepers):
             kept.clear()
 
     def take(self, agent: str, ready: Callable[[bool], object], waits: Callable[[], bool]) -> None:
@@ -177,11 +116,9 @@ class Takes:
         """
         take = self._takes.get(agent)
         if take is None:
-            self._takes[agent] = self._wanted[agent] = take = _Take()
+            self._takes[agent] = self._wanted[agent] = take = Take()
             self._start()
-        waiter = _Waiter(take, self._now(), ready, waits)
-        take.waiting.append(waiter)
-        self._deadlines.put(waiter, TAKE_SECONDS)
+        self._waiters.add(take, ready, waits)
         self._wake(agent)
 
     def _wake(self, agent: str) -> None:
@@ -197,38 +134,12 @@ class Takes:
 
     def adopt(self, agents: Collection[str]) -> None:
         """
-        See L{Owners<dcm_ws.core.ports.Owners>}, here and for L{offer}.
+        See L{Owners<dcm_ws.core.ports.Owners>}.
         """
         for agent in agents:
             if agent not in self._takes:
-                self._takes[agent] = self._wanted[agent] = _Take(adopts=True)
+                self._takes[agent] = self._wanted[agent] = Take(adopts=True)
         self._start()
-
-    def offer(self, agent: str) -> None:
-        if agent in self.gens:
-            self._bus.cast(ORPHANS, agent.encode())
-
-    def _expire(self, waiter: _Waiter) -> None:
-        now, since = self._now(), waiter.since
-        until = min(max(since, self._answered_at) + TAKE_SECONDS, since + TAKE_LONGEST)
-        if until > now:
-            self._deadlines.put(waiter, until - now)
-        else:
-            waiter.take.waiting.remove(waiter)
-            self._answer([waiter], is_here=False)
-
-    def _answer_all(self, take: _Take, *, is_here: bool) -> None:
-        waiting, take.waiting = take.waiting, []
-        for one in waiting:
-            self._deadlines.drop(one)
-        self._answer(waiting, is_here=is_here)
-
-    def _answer(self, waiting: Iterable[_Waiter], *, is_here: bool) -> None:
-        for one in waiting:
-            try:
-                one.ready(is_here)
-            except Exception:
-                _log.failure("a client could not be told that its agent is here")
 
     # the database
 
@@ -251,18 +162,18 @@ class Takes:
         """
         Do what there is to do, as long as there is something.
         """
-        doing: dict[str, _Take] = {}
+        doing: dict[str, Take] = {}
         try:
             while self._runs and (self._wanted or self._claims):
                 claims = {agent: self._claims.pop(agent) for agent in list(self._claims)[:_BATCH]}
                 doing = {agent: self._takes[agent] for agent in claims if agent in self._takes}
                 if claims:
                     await self._claim(claims)
-                    self._answered_at = self._now()
+                    self._waiters.answered_at = self._now()
                 doing = self._next()
                 if doing:
                     await self._look(doing)
-                    self._answered_at = self._now()
+                    self._waiters.answered_at = self._now()
                 doing = {}
                 self._failing = False
         except FencedError:
@@ -278,7 +189,7 @@ class Takes:
                 _log.warn("agents cannot be taken now: {reason}", reason=one_line(error))
             self._failing = True
 
-    def _next(self) -> dict[str, _Take]:
+    def _next(self) -> dict[str, Take]:
         """
         The agents to look for, without those for which nobody waits any more.
         """
@@ -288,7 +199,7 @@ class Takes:
                 self._drop(agent, take)
         return {agent: take for agent, take in wanted.items() if take.is_wanted}
 
-    def _again(self, takes: Mapping[str, _Take]) -> None:
+    def _again(self, takes: Mapping[str, Take]) -> None:
         """
         Look for agents again, as far as somebody still waits for them.
         """
@@ -300,17 +211,17 @@ class Takes:
             else:
                 self._drop(agent, take)
 
-    def _drop(self, agent: str, take: _Take) -> None:
+    def _drop(self, agent: str, take: Take) -> None:
         """
         Nobody waits for an agent any more.
         """
         del self._takes[agent]
-        self._answer_all(take, is_here=False)
+        self._waiters.answer_all(take, is_here=False)
         for _, answer in take.wanted_by:
-            answer(self.given.answer(agent, None))
+            answer(self._releases.given.answer(agent, None))
 
-    async def _look(self, takes: Mapping[str, _Take]) -> None:
-        wanted = [Wanted(agent, self.gens.get(agent), take.forced) for agent, take in takes.items()]
+    async def _look(self, takes: Mapping[str, Take]) -> None:
+        wanted = [Wanted(agent, self._releases.gens.get(agent), take.forced) for agent, take in takes.items()]
         seen = {one.agent: one for one in await self._tables.look(wanted)}
         letters = await self._letters_of(
             [one.agent for one in seen.values() if one.letters and one.found is Found.TAKEN]
@@ -326,17 +237,17 @@ class Takes:
             else:
                 self._sort(take, one, letters.get(agent, []))
 
-    def _sort(self, take: _Take, one: Seen, letters: list[Listed]) -> None:
+    def _sort(self, take: Take, one: Seen, letters: list[Listed]) -> None:
         agent = one.agent
         if one.found is Found.KEPT:
-            if agent in self.gens:
+            if agent in self._releases.gens:
                 self._done(agent, take)
             else:
                 # it was given away since
                 self._wanted[agent] = take
             return
-        self.forget(agent, one.owner)
-        given = self.given.newest(agent, one.gen - (one.found is Found.TAKEN))
+        self._releases.forget(agent, one.owner)
+        given = self._releases.given.newest(agent, one.gen - (one.found is Found.TAKEN))
         if one.found is Found.OWNED and not take.is_wanted:
             # its client has gone: it may be at that node now
             self._drop(agent, take)
@@ -350,7 +261,7 @@ class Takes:
         else:
             self._ask(take, one)
 
-    def _ask(self, take: _Take, one: Seen) -> None:
+    def _ask(self, take: Take, one: Seen) -> None:
         agent = one.agent
 
         def ready(answer: bytes | None) -> None:
@@ -401,7 +312,7 @@ class Takes:
                 letters.setdefault(letter.agent, []).append(letter)
         return letters
 
-    def _taken(self, agent: str, take: _Take, gen: int, state: bytes, letters: list[Listed]) -> None:
+    def _taken(self, agent: str, take: Take, gen: int, state: bytes, letters: list[Listed]) -> None:
         """
         This node has an agent, of which another one may have been sent more of the log than was read here.
         """
@@ -411,81 +322,37 @@ class Takes:
             if self._takes.get(agent) is not take:
                 return
             if known is not None and not is_there:
-                self.given.add(agent, gen, known)
+                self._releases.given.add(agent, gen, known)
                 self._leave_it(agent, take)
                 return
-            self.gens[agent] = gen
-            self.given.forget(agent)
+            self._releases.gens[agent] = gen
+            self._releases.given.forget(agent)
             self._ownership.take_over(agent, known, letters)
             self._done(agent, take)
 
         self._reach(0 if known is None else known.upto, ready)
 
-    def _leave_it(self, agent: str, take: _Take) -> None:
+    def _leave_it(self, agent: str, take: Take) -> None:
         """
         The log cannot be read here.  Offer the agent to the other nodes if it has no connection here; otherwise take it
         again.
         """
         self._drop(agent, take)
         if not self._ownership.is_connected(agent):
-            self.offer(agent)
+            self._releases.offer(agent)
         elif agent not in self._takes:
             # by a connection that does not come again
-            self._takes[agent] = self._wanted[agent] = _Take(adopts=True)
+            self._takes[agent] = self._wanted[agent] = Take(adopts=True)
             self._start()
 
-    def _done(self, agent: str, take: _Take) -> None:
+    def _done(self, agent: str, take: Take) -> None:
         del self._takes[agent]
         if take.waiting:
-            self._answer_all(take, is_here=True)
+            self._waiters.answer_all(take, is_here=True)
         else:
             self._ownership.settle_in(agent)
         if not self._ownership.is_connected(agent):
             # its client has gone meanwhile: if it is connected to another node, it is better there
-            self.offer(agent)
+            self._releases.offer(agent)
         for node, answer in take.wanted_by:
-            answer(self._give(agent, node))
-
-    # other nodes
-
-    def forget(self, agent: str, node: int | None) -> None:
-        """
-        Another node has, or had, an agent that this node seems to have.
-        """
-        if self.gens.pop(agent, None) is not None:
-            self._ownership.lose(agent, str(node))
-
-    def give_back(self, agent: str) -> None:
-        """
-        This node is about to stop: prepare the state of an agent for the node that takes it next.
-        """
-        gen = self.gens.pop(agent, None)
-        if gen is not None:
-            self.given.add(agent, gen, self._ownership.give_back(agent))
-
-    def _offered(self, node: str, message: bytes) -> None:
-        self._ownership.offered(message.decode(errors="replace"))
-
-    def _heard(self, node: str, message: bytes) -> bytes | AnswerLater | None:
-        asked = read_question(message)
-        if asked is None:
-            return UNKNOWN
-        agent, take = asked.agent, self._takes.get(asked.agent)
-        if self.gens.get(agent) == asked.gen:
-            is_used = self._ownership.is_connected(agent) or take is not None
-            return KEPT if asked.idle and is_used else self._give(agent, node)
-        if take is not None and agent not in self.gens:
-            return partial(self._give_later, take, node)
-        return self.given.answer(agent, asked.gen)
-
-    def _give_later(self, take: _Take, node: str, answer: Callable[[bytes], object]) -> None:
-        take.wanted_by.append((node, answer))
-
-    def _give(self, agent: str, node: str) -> bytes:
-        gen = self.gens.pop(agent, None)
-        if gen is None:
-            return self.given.answer(agent, None)
-        given = self._ownership.release(agent, node)
-        if given.state is not None:
-            self.given.add(agent, gen, given.state)
-        return answer_of(given)
+            answer(self._releases.give(agent, node))

@@ -472,11 +472,11 @@ async def test_an_agent_that_is_given_back_and_comes_again(rig: Rig) -> None:
     assert data(again) == [1]
     assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 1)]
     again.leave()
-    one.owned.takes.give_back("ann")
+    one.owned.releases.give_back("ann")
     third = await one.agent()
     assert data(third) == [1]
     third.leave()
-    one.owned.takes.give_back("ann")
+    one.owned.releases.give_back("ann")
     assert data(await two.agent()) == [1]
     await one.flush()
     assert rig.server.execute("select node from dcm_ws.agent") == [(two.number,)]

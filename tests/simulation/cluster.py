@@ -425,8 +425,10 @@ class Cluster:
             row = self.database.agents[name]
             for node in self.nodes:
                 if node.number == row.node:
-                    assert node.owned.takes.gens.get(name) == row.gen, f"{node.name} does not know that it has {name}"
-                elif name in node.owned.takes.gens:
+                    assert node.owned.releases.gens.get(name) == row.gen, (
+                        f"{node.name} does not know that it has {name}"
+                    )
+                elif name in node.owned.releases.gens:
                     assert name not in node.core.clients.connections, (
                         f"{node.name} does not know that it has lost {name}"
                     )

@@ -55,7 +55,7 @@ def test_an_agent_comes_back_at_once(cluster: Cluster) -> None:
     cluster.run(0.05)
     cluster.stop(two)
     cluster.run(0.1)
-    assert not two.is_alive and one.owned.takes.given.unwritten()
+    assert not two.is_alive and one.owned.releases.given.unwritten()
     agent.connect(one)
     cluster.run(1.0)
     agent.channels.append("topics/new")
@@ -94,7 +94,7 @@ def test_an_ack_at_one_node_settles_the_event_at_others(cluster: Cluster) -> Non
     agent.add(cluster.nodes[1])
     cluster.run(2.0)
     first, second = agent.connection, agent.others[0]
-    assert first is not None and cluster.nodes[1].owned.takes.gens
+    assert first is not None and cluster.nodes[1].owned.releases.gens
     # it acknowledges what it gets only where its owner is
     first.acknowledges = False
     cluster.publish("topics/t")
@@ -118,7 +118,7 @@ def test_nobody_waits_any_more(cluster: Cluster) -> None:
         cluster.run(0.001)
     agent.connect(one)
     cluster.run(10.0)
-    assert "ann" in one.owned.takes.gens and "ann" not in two.owned.takes.gens
+    assert "ann" in one.owned.releases.gens and "ann" not in two.owned.releases.gens
     assert one.core.counts.owners.given == 0
 
 
@@ -133,7 +133,7 @@ def test_nobody_waits_for_a_slow_database(cluster: Cluster) -> None:
         cluster.run(0.001)
     agent.leave()
     cluster.run(5.0)
-    assert "ann" in one.owned.takes.gens and one.core.counts.owners.given == 0
+    assert "ann" in one.owned.releases.gens and one.core.counts.owners.given == 0
 
 
 def test_a_node_keeps_an_agent_whose_client_is_there(cluster: Cluster) -> None:
@@ -147,7 +147,7 @@ def test_a_node_keeps_an_agent_whose_client_is_there(cluster: Cluster) -> None:
     given = two.core.counts.owners.given
     agent.hop(two)
     cluster.run(1.0)
-    assert "ann" in two.owned.takes.gens and two.core.counts.owners.given == given
+    assert "ann" in two.owned.releases.gens and two.core.counts.owners.given == given
 
 
 def test_nodes_do_not_hear_each_other(cluster: Cluster) -> None:
@@ -174,10 +174,10 @@ def test_the_owner_of_an_agent_is_dead(cluster: Cluster) -> None:
     one, two = cluster.nodes
     agent.add(two)
     cluster.run(1.0)
-    assert "ann" in two.owned.takes.gens
+    assert "ann" in two.owned.releases.gens
     cluster.kill(two)
     cluster.run(14.0)
-    assert "ann" in one.owned.takes.gens
+    assert "ann" in one.owned.releases.gens
 
 
 def test_a_client_has_left_a_frozen_node(cluster: Cluster) -> None:
@@ -191,7 +191,7 @@ def test_a_client_has_left_a_frozen_node(cluster: Cluster) -> None:
     cluster.run(1.0)
     agent.hop(one)
     cluster.run(5.0)
-    assert agent.is_in and "ann" in one.owned.takes.gens
+    assert agent.is_in and "ann" in one.owned.releases.gens
     assert one.core.counts.owners.given == 0
 
 
@@ -203,13 +203,13 @@ def test_an_offer_is_lost(cluster: Cluster) -> None:
     one, two = cluster.nodes
     agent.add(two)
     cluster.run(1.0)
-    assert "ann" in two.owned.takes.gens
+    assert "ann" in two.owned.releases.gens
     cluster.hub.loss = 1.0
     agent.close_one()
     cluster.run(0.1)
     cluster.hub.loss = 0.0
     cluster.run(12.0)
-    assert "ann" in one.owned.takes.gens and one.core.clients.elsewhere == {}
+    assert "ann" in one.owned.releases.gens and one.core.clients.elsewhere == {}
 
 
 def test_a_node_has_forgotten_its_agents(cluster: Cluster) -> None:
@@ -221,12 +221,12 @@ def test_a_node_has_forgotten_its_agents(cluster: Cluster) -> None:
     agent.add(two)
     cluster.run(1.0)
     two.log.lose()
-    assert two.owned.takes.gens == {}
+    assert two.owned.releases.gens == {}
     for other in agent.others:
         other.end()
     agent.others.clear()
     cluster.run(14.0)
-    assert "ann" in one.owned.takes.gens
+    assert "ann" in one.owned.releases.gens
 
 
 def test_the_next_owner_dies_before_it_has_the_agent(cluster: Cluster) -> None:
@@ -242,7 +242,7 @@ def test_the_next_owner_dies_before_it_has_the_agent(cluster: Cluster) -> None:
     assert len(agent.acked) == 2
     three = cluster.add_node()
     agent.hop(three)
-    while not one.owned.takes.given.unwritten():
+    while not one.owned.releases.given.unwritten():
         cluster.run(0.0001)
     three.kill()
     flush(cluster, 0)

@@ -10,12 +10,12 @@ from typing import Any
 from dcm_ws.brokers.follower import Follower
 from dcm_ws.brokers.handovers import UNKNOWN
 from dcm_ws.brokers.postgres_log import PostgresLog
-from dcm_ws.brokers.takes import Takes
+from dcm_ws.brokers.releases import Releases
 from tests.chaos.durable.bugs import bug
 
 
-@bug(Takes, "_heard", "a node that is asked for an agent says that it does not have it")
-def release_refused(good: Any, self: Takes, node: str, message: bytes) -> bytes:
+@bug(Releases, "_heard", "a node that is asked for an agent says that it does not have it")
+def release_refused(good: Any, self: Releases, node: str, message: bytes) -> bytes:
     return UNKNOWN
 
 

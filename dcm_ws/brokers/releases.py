@@ -1,0 +1,102 @@
+"""
+The agents that a node of a cluster has, and how other nodes get them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from dcm_ws.brokers.given_away import GivenAway
+from dcm_ws.brokers.handovers import KEPT, TOPIC, UNKNOWN, answer_of, read_question
+from dcm_ws.brokers.waiters import Take
+from dcm_ws.core.ownership import Ownership
+from dcm_ws.core.ports import AnswerLater, Bus
+
+ORPHANS = "orphan"
+
+
+class Releases:
+    """
+    Gives agents to the nodes that ask for them, and offers those that no client here needs.
+
+    @ivar gens: the agents that this node has, and how often they have been taken.
+    @ivar given: those that it had.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._ownership: Ownership
+        self._take_of: Callable[[str], Take | None]
+        self.gens: dict[str, int] = {}
+        self.given = GivenAway()
+        bus.attach(TOPIC, self._heard)
+        bus.attach(ORPHANS, self._offered)
+
+    def attach(self, ownership: Ownership, take_of: Callable[[str], Take | None]) -> None:
+        """
+        Called once, before anything else.
+
+        @param take_of: returns an agent that this node is about to have; None if it is not.
+        """
+        self._ownership = ownership
+        self._take_of = take_of
+
+    def clear(self) -> None:
+        """
+        The log has become another one: this node has no agents.
+        """
+        self.given.clear()
+        self.gens.clear()
+
+    def offer(self, agent: str) -> None:
+        """
+        See L{Owners<dcm_ws.core.ports.Owners>}.
+        """
+        if agent in self.gens:
+            self._bus.cast(ORPHANS, agent.encode())
+
+    def forget(self, agent: str, node: int | None) -> None:
+        """
+        Another node has, or had, an agent that this node seems to have.
+        """
+        if self.gens.pop(agent, None) is not None:
+            self._ownership.lose(agent, str(node))
+
+    def give_back(self, agent: str) -> None:
+        """
+        This node is about to stop: prepare the state of an agent for the node that takes it next.
+        """
+        gen = self.gens.pop(agent, None)
+        if gen is not None:
+            self.given.add(agent, gen, self._ownership.give_back(agent))
+
+    def give(self, agent: str, node: str) -> bytes:
+        """
+        Give an agent to another node; returns the answer to that node.
+        """
+        gen = self.gens.pop(agent, None)
+        if gen is None:
+            return self.given.answer(agent, None)
+        given = self._ownership.release(agent, node)
+        if given.state is not None:
+            self.given.add(agent, gen, given.state)
+        return answer_of(given)
+
+    def _offered(self, node: str, message: bytes) -> None:
+        self._ownership.offered(message.decode(errors="replace"))
+
+    def _heard(self, node: str, message: bytes) -> bytes | AnswerLater | None:
+        asked = read_question(message)
+        if asked is None:
+            return UNKNOWN
+        agent, take = asked.agent, self._take_of(asked.agent)
+        if self.gens.get(agent) == asked.gen:
+            is_used = self._ownership.is_connected(agent) or take is not None
+            return KEPT if asked.idle and is_used else self.give(agent, node)
+        if take is not None and agent not in self.gens:
+            return partial(self._give_later, take, node)
+        return self.given.answer(agent, asked.gen)
+
+    def _give_later(self, take: Take, node: str, answer: Callable[[bytes], object]) -> None:
+        take.wanted_by.append((node, answer))
