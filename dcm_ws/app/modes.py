@@ -14,6 +14,7 @@ from dcm_ws.app.settings import Settings
 from dcm_ws.http.origins import SAME_HOST
 
 _DRAIN_DELAY = 2.0
+_KEEP_DURABLE = 86_400.0
 
 
 def rate_limit(settings: Settings) -> float:
@@ -131,3 +132,10 @@ def _value(settings: Settings, field: str) -> Any:
     """
     row, value = BY_FIELD[field], getattr(settings, field)
     return row.mode_default(settings.production) if value == row.default else value
+
+
+def keep_durable(settings: Settings) -> float:
+    """
+    Seconds for which what absent agents miss is kept if the log is durable.
+    """
+    return _KEEP_DURABLE if settings.keep_deliveries is None else settings.keep_deliveries
