@@ -31,11 +31,13 @@ from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import Bus, Log, Owners, World
 from dcm_ws.core.presence import Presence
+from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
+from dcm_ws.core.settling import Settling
 from dcm_ws.core.stats import Stats
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
@@ -146,6 +148,7 @@ def assemble(
         catch_up=catch_up,
         bus=bus,
     )
+    other_nodes = OtherNodes(counts, clients=clients, owners=owners)
     resumption = Resumption(
         world,
         rules,
@@ -158,7 +161,17 @@ def assemble(
         letters=letters,
         catch_up=catch_up,
         changed=changed,
-        other_nodes=OtherNodes(counts, clients=clients, owners=owners),
+        other_nodes=other_nodes,
+    )
+    settling = Settling(
+        deliveries=deliveries,
+        memory=memory,
+        clients=clients,
+        letters=letters,
+        catch_up=catch_up,
+        changed=changed,
+        resumption=resumption,
+        other_nodes=other_nodes,
     )
     journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
     loading = Loading(
@@ -182,6 +195,7 @@ def assemble(
         catch_up=catch_up,
         registry=registry,
         resumption=resumption,
+        settling=settling,
         journal=journal,
         loading=loading,
         changed=changed,
@@ -223,6 +237,7 @@ def assemble(
         liveness=liveness,
         presence=presence,
         resumption=resumption,
+        redriving=Redriving(clients=clients, letters=letters, catch_up=catch_up),
         identity=identity,
         journal=journal,
         ownership=ownership,
@@ -262,6 +277,7 @@ def assemble(
             keys=keys,
             router=router,
             resumption=resumption,
+            settling=settling,
             catch_up=catch_up,
             charges=charges,
             changed=changed,

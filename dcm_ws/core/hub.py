@@ -27,8 +27,9 @@ from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Log, Owners, Peer, World
 from dcm_ws.core.presence import Presence
+from dcm_ws.core.redriving import Redriven, Redriving
 from dcm_ws.core.registry import ChannelRegistry
-from dcm_ws.core.resumption import Redriven, Resumption
+from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.router import SERVICE, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
@@ -78,6 +79,7 @@ class Hub:
         liveness: Liveness,
         presence: Presence,
         resumption: Resumption,
+        redriving: Redriving,
         identity: Identity,
         journal: Journal,
         ownership: Ownership,
@@ -109,6 +111,7 @@ class Hub:
         self._liveness = liveness
         self._presence = presence
         self._resumption = resumption
+        self._redriving = redriving
         self._identity = identity
         self._journal = journal
         self._ownership = ownership
@@ -323,7 +326,7 @@ class Hub:
 
         @param agent: this and the other parameters are as in L{dead_letters}, without what was redriven already.
         """
-        return self._resumption.redrive(agent, since, until, most)
+        return self._redriving.redrive(agent, since, until, most)
 
     def purge(
         self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
@@ -342,7 +345,7 @@ class Hub:
         """
         Send one dead letter again, unless it has been redriven already.  None if there is none.
         """
-        return self._resumption.redrive_one(agent, event_id)
+        return self._redriving.redrive_one(agent, event_id)
 
     def purge_one(self, agent: str, event_id: str) -> bool:
         """

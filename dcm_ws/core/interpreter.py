@@ -26,6 +26,7 @@ from dcm_ws.core.rights import demand_right_to_listen, not_authenticated, too_ma
 from dcm_ws.core.router import Router, not_logged
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
+from dcm_ws.core.settling import Settling
 from dcm_ws.protocol.channels import Channel, Channels
 from dcm_ws.protocol.commands import (
     Ack,
@@ -76,6 +77,7 @@ class Interpreter:
         keys: PublishKeys,
         router: Router,
         resumption: Resumption,
+        settling: Settling,
         catch_up: CatchUp,
         charges: Charges,
         changed: Changed,
@@ -97,6 +99,7 @@ class Interpreter:
         self._keys = keys
         self._router = router
         self._resumption = resumption
+        self._settling = settling
         self._catch_up = catch_up
         self._charges = charges
         self._changed = changed
@@ -176,7 +179,7 @@ class Interpreter:
             case Resume():
                 self._resume(session, command)
             case Nack():
-                if not self._resumption.refuse(session, command):
+                if not self._settling.refuse(session, command):
                     self._received.nack += 1
             case _:  # pragma: no cover - mypy proves that nothing comes here
                 assert_never(command)
@@ -339,7 +342,7 @@ class Interpreter:
     def _settles_event(self, session: Session, ack: Ack | AckUpTo) -> bool:
         if not session.durable:
             self._resumption.make_durable(session)
-        return self._resumption.settle(session, ack) or self._is_spare_ack(session)
+        return self._settling.settle(session, ack) or self._is_spare_ack(session)
 
     def _is_spare_ack(self, session: Session) -> bool:
         """

@@ -27,6 +27,7 @@ from dcm_ws.core.ports import Owners, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.session import Session
+from dcm_ws.core.settling import Settling
 from dcm_ws.protocol.commands import Ack, AckUpTo
 
 
@@ -61,6 +62,7 @@ class Ownership:
         catch_up: CatchUp,
         registry: ChannelRegistry[Session],
         resumption: Resumption,
+        settling: Settling,
         journal: Journal,
         loading: Loading,
         changed: Changed,
@@ -75,6 +77,7 @@ class Ownership:
         self._catch_up = catch_up
         self._registry = registry
         self._resumption = resumption
+        self._settling = settling
         self._journal = journal
         self._loading = loading
         self._changed = changed
@@ -189,7 +192,7 @@ class Ownership:
 
         @param event_id: and C{pos}: as in L{Owners.acknowledged<dcm_ws.core.ports.Owners.acknowledged>}.
         """
-        self._resumption.acknowledge(agent, Ack(event_id) if event_id else AckUpTo(pos))
+        self._settling.acknowledge(agent, Ack(event_id) if event_id else AckUpTo(pos))
 
     def merge(self, agent: str, places: Mapping[str, int]) -> None:
         """

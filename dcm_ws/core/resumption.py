@@ -5,9 +5,7 @@ resume (protocol, sections 4, 5 and 10).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Mapping, Set
 
 from msgspec import Raw
 
@@ -16,7 +14,7 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.dead_letters import DeadLetter, DeadLetters
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
 from dcm_ws.core.other_nodes import OtherNodes
 from dcm_ws.core.ports import World
@@ -25,20 +23,8 @@ from dcm_ws.core.rights import demand_right_to_listen, too_many_subscriptions
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.commands import Ack, AckUpTo, Nack, Position
+from dcm_ws.protocol.commands import Position
 from dcm_ws.protocol.replies import authenticated_frame
-
-
-class Redriven(NamedTuple):
-    """
-    What became of dead letters that were redriven.
-
-    @ivar letters: how many there were.
-    @ivar reached: how many of them went to a connection; the others wait for their agents.
-    """
-
-    letters: int
-    reached: int
 
 
 class Resumption:
@@ -166,101 +152,6 @@ class Resumption:
             one.is_silent = False
         self._changed.agent(session.agent)
 
-    def settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
-        """
-        C{session} has acknowledged something, which settles it for all connections of its agent.  False if none of them
-        owed an ack for it.
-        """
-        message_id = ack.message_id
-        is_alone = session.behind is None and session.agent not in self._shared and not self._letters.redriven
-        if is_alone and message_id is not None:
-            # nearly all acks
-            return self._deliveries.ack(session, message_id) or self._is_late(session.present, message_id)
-        if (ack.pos or 0) > self._catch_up.head:
-            # of another epoch: it would settle what is still to come
-            return False
-        agent = session.present
-        sessions = [session]
-        if agent is not None:
-            sessions += self._clients.others(session, agent)
-        settled = False
-        for one in sessions:
-            settled = self._settle(one, ack) or settled
-        if agent is not None:
-            if self._letters.redriven:
-                self._settle_redriven(agent, sessions, ack)
-            if settled:
-                self._changed.agent(agent)
-            elif message_id is not None:
-                settled = self._is_late(agent, message_id)
-            if agent in self._elsewhere or agent in self._clients.abroad:
-                self._other_nodes.acknowledged(agent, message_id, ack.pos or None)
-        return settled
-
-    def acknowledge(self, agent: str, ack: Ack | AckUpTo) -> None:
-        """
-        A connection of C{agent} at another node has acknowledged something.  If the agent is that node's, this settles
-        it for the connections here, and nothing else.
-        """
-        sessions = list(self._clients.connections.get(agent, ()))
-        settled = [self._settle(one, ack) for one in sessions]
-        self._settle_redriven(agent, sessions, ack)
-        if ack.message_id is not None and not any(settled):
-            self._is_late(agent, ack.message_id)
-        if not sessions:
-            self._memory.settle(agent, ack.message_id or "", ack.pos or 0)
-        self._changed.agent(agent)
-
-    def _is_late(self, agent: str | None, event_id: str) -> bool:
-        """
-        Is the event a dead letter that its agent has acknowledged after all?  Then it is one no more.
-        """
-        letter = None if agent is None else self._letters.get(agent, event_id)
-        if letter is None:
-            return False
-        self._letters.drop(letter)
-        return True
-
-    def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
-        pos = ack.pos or 0
-        if session.behind is not None:
-            session.behind.settle(ack.message_id, pos)
-            if ack.pos is not None:
-                # it may have got further without owing anything
-                self._changed.agent(session.present)
-        if ack.message_id is not None:
-            return self._deliveries.ack(session, ack.message_id)
-        return self._deliveries.ack_all(session, pos)
-
-    def _settle_redriven(self, agent: str, sessions: Sequence[Session], ack: Ack | AckUpTo) -> None:
-        """
-        What was redriven and is acknowledged need not be kept any more.
-        """
-        for pos, letter in self._letters.redriven_of(agent).items():
-            if ack.message_id is not None:
-                settled = letter.event.id == ack.message_id
-            else:
-                waits = any(one.behind is not None and pos in one.behind.owed for one in sessions)
-                settled = pos <= (ack.pos or 0) and not waits
-            if settled:
-                self._letters.drop(letter)
-
-    def refuse(self, session: Session, nack: Nack) -> bool:
-        """
-        C{session} wants an event to be sent again, to the connection of its agent that owes an ack for it.  False if
-        none does.
-        """
-        sessions = [session]
-        if session.present is not None:
-            sessions += self._clients.others(session, session.present)
-        delay = (nack.delay_ms or 0) / 1000
-        if not any(self._deliveries.nack(one, nack.message_id, delay) for one in sessions):
-            return False
-        if not session.durable:
-            # who refuses an event would have acknowledged it
-            self.make_durable(session)
-        return True
-
     def take_over(self, session: Session, agent: str, *, says_durable: bool) -> None:
         """
         C{session} has authenticated as C{agent}: if the one is durable, so is the other.
@@ -382,40 +273,6 @@ class Resumption:
             owed = absence.owed if absence is not None else {}
             if any(pos < self._catch_up.head for pos in (*missed.values(), *resumed.values())) or owed:
                 self._catch_up.begin(session, resumed=resumed, missed=missed, owed=owed)
-
-    def redrive(self, agent: str | None, since: int | None, until: int | None, most: int) -> Redriven:
-        """
-        Send dead letters to their agents again: now, to all connections of an agent that is connected, and when it
-        returns to one that is away.
-
-        @param agent: and C{since} and C{until} as in L{DeadLetters.find}.
-        @param most: dead letters, at most.
-        """
-        return self._redrive(list(islice(self._letters.find(agent, since, until, waiting=True), most)))
-
-    def redrive_one(self, agent: str, event_id: str) -> Redriven | None:
-        """
-        Send one dead letter again, as L{redrive} does, unless it has been redriven already.  None if there is none.
-        """
-        letter = self._letters.get(agent, event_id)
-        if letter is None:
-            return None
-        return self._redrive([] if letter.redriven_at else [letter])
-
-    def _redrive(self, letters: Sequence[DeadLetter]) -> Redriven:
-        by_agent: dict[str, dict[int, Owed]] = {}
-        for letter in letters:
-            self._letters.redrive(letter)
-            event = letter.event
-            by_agent.setdefault(letter.agent, {})[event.seq] = Owed(event.id, 0, 0, event)
-        reached = 0
-        for name, owed in by_agent.items():
-            connections = list(self._clients.connections.get(name, ()))
-            for session in connections:
-                self._catch_up.begin(session, owed=owed)
-            if connections:
-                reached += len(owed)
-        return Redriven(len(letters), reached)
 
     def check(self, session: Session, position: Position, *, authenticated: bool) -> None:
         """

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from dcm_ws.core.agent_states import AgentStates
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.journal import SETTLED_MAX, UnwrittenError
-from dcm_ws.core.resumption import Redriven
+from dcm_ws.core.redriving import Redriven
 from tests.core.clients import TASK, joined, stats, texts
 from tests.core.journalled import Database, restarted
 from tests.core.latelog import LateLog

@@ -16,13 +16,13 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entries import Entry
 from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.session import Session
+from dcm_ws.core.settling import Settling
 from tests.core.promises.ledger import BrokenPromiseError
 from tests.core.promises.operations import Operation, operations, play
 from tests.core.promises.operations import settings as choices
 
-_begin, _sent, _read, _settle = CatchUp.begin, DeliveryQueue.sent, MemoryLog._read, Resumption._settle
+_begin, _sent, _read, _settle = CatchUp.begin, DeliveryQueue.sent, MemoryLog._read, Settling._settle
 Places = Mapping[str, int]
 
 
@@ -54,7 +54,7 @@ def no_takeover(self: Clients, session: Session, agent: str) -> list[Session]:
     return []
 
 
-def one_copy(self: Resumption, session: Session, ack: Any) -> bool:
+def one_copy(self: Settling, session: Session, ack: Any) -> bool:
     """
     An ack settles what the connection owes on which it comes, and not what other connections of the agent owe.
     """
@@ -91,7 +91,7 @@ BUGS: tuple[tuple[type, str, Any], ...] = (
     (CatchUp, "begin", late_seam),
     (MemoryLog, "_lost_after", silent_loss),
     (Clients, "others", no_takeover),
-    (Resumption, "settle", one_copy),
+    (Settling, "settle", one_copy),
     (DeliveryQueue, "sent", dropped_at_limit),
     (MemoryLog, "_read", no_mirror),
     (CatchUp, "_is_full", never_full),
