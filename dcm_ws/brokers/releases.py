@@ -54,7 +54,13 @@ class Releases:
         See L{Owners<dcm_ws.core.ports.Owners>}.
         """
         if agent in self.gens:
-            self._bus.cast(ORPHANS, agent.encode())
+            self.orphan(agent)
+
+    def orphan(self, agent: str) -> None:
+        """
+        Tell the other nodes that an agent has no connection here, whose row says that it is here.
+        """
+        self._bus.cast(ORPHANS, agent.encode())
 
     def forget(self, agent: str, node: int | None) -> None:
         """

@@ -339,7 +339,7 @@ class Takes:
         """
         self._drop(agent, take)
         if not self._ownership.is_connected(agent):
-            self._releases.offer(agent)
+            self._releases.orphan(agent)
         elif agent not in self._takes:
             # by a connection that does not come again
             self._takes[agent] = self._wanted[agent] = Take(adopts=True)

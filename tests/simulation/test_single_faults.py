@@ -212,6 +212,24 @@ def test_an_offer_is_lost(cluster: Cluster) -> None:
     assert "ann" in one.owned.releases.gens and one.core.clients.elsewhere == {}
 
 
+def test_the_next_owner_cannot_read_the_log(cluster: Cluster) -> None:
+    """
+    The agent goes back at once to the node where it has a connection, and what it acknowledges there stays settled.
+    """
+    agent = with_agent(cluster)
+    one, two = cluster.nodes
+    two.log.reach = lambda pos, ready: ready(False)  # type: ignore[method-assign]
+    agent.add(two)
+    cluster.run(0.1)
+    assert cluster.closed == {1013: 1}
+    assert "ann" in one.owned.releases.gens and one.core.clients.elsewhere == {}
+    cluster.publish("topics/t")
+    cluster.run(0.5)
+    agent.hop(cluster.add_node())
+    cluster.run(1.0)
+    assert len(agent.acked) == 1 and cluster.repeats == []
+
+
 def test_a_node_has_forgotten_its_agents(cluster: Cluster) -> None:
     """
     It was away for longer than the log keeps events.  Another node, which has a connection of the agent, takes it back.
