@@ -201,8 +201,7 @@ def server(engine: str) -> Iterator[tuple[str, Callable[[], float]]]:
     """
     if engine == "nats":
         with nats() as one:
-            pid = one._process.pid  # type: ignore[union-attr]
-            yield one.url, lambda: cpu_of({pid})
+            yield one.url, lambda: cpu_of({one.pid})
     else:
         with postgres() as database:
             folder = database.execute("show data_directory")[0][0]

@@ -48,6 +48,14 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """
+        The number of its process.
+        """
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """
         Start, and wait until it answers.
