@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class System(NamedTuple):
 
     name: str
     running: Callable[[], AbstractContextManager[Cluster]]
-    dialects: dict[str, Callable[[], Dialect]]
+    dialects: Mapping[str, Callable[[], Dialect]]
 
 
 class Servers:

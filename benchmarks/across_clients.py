@@ -279,7 +279,8 @@ def made_stream(port: int, stream: str, replicas: int) -> str:
             time.sleep(0.5)
             continue
         client.socket.close()
-        return json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])["cluster"]["leader"]
+        made = json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])
+        return str(made["cluster"]["leader"])
     raise SystemExit("the stream was not made")
 
 

@@ -8,7 +8,8 @@ compare the figures of one run and never those of two.
 
     python -m benchmarks.cluster --only takeover latency --seconds 5 --folder /var/tmp
 
-C{--only} takes one or more of the parts: takeover, latency, publish, idle.
+C{--only} takes one or more of the parts: takeover, latency, publish, idle.  C{--bus nats} starts a cluster of three
+NATS servers for the messages of the nodes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,8 @@ from benchmarks.durable_rig import (
     until,
 )
 from benchmarks.returns import said
+from tests.integration.databases import PostgresServer
+from tests.integration.nats_servers import NatsServer, nats_cluster
 
 _WINDOWS = (1, 100, 2000)
 _TIMES = {signal.SIGKILL: 5, signal.SIGSTOP: 3}
@@ -75,7 +78,13 @@ class Node(Service):
 class Run(Rows):
     """
     One run, and its nodes.
+
+    @param nats: servers for the messages of the nodes; none to send them through PostgreSQL.
     """
+
+    def __init__(self, database: PostgresServer, seconds: float, nats: Sequence[NatsServer]) -> None:
+        super().__init__(database, seconds)
+        self._bus = [option for one in nats for option in ("--nats", one.url)]
 
     @contextmanager
     def nodes(self, number: int) -> Iterator[list[Node]]:
@@ -85,7 +94,7 @@ class Run(Rows):
         running: list[Node] = []
         try:
             for _ in range(number):
-                running.append(Node(self.database, "--cluster", "--max-send-buffer", "67108864"))
+                running.append(Node(self.database, "--cluster", *self._bus, "--max-send-buffer", "67108864"))
             yield running
         finally:
             for node in running:
@@ -266,11 +275,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--bus", choices=("postgres", "nats"), default="postgres")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    with syncing(given.folder) as database:
+    with syncing(given.folder) as database, nats_cluster() if given.bus == "nats" else nullcontext([]) as nats:
         install(database)
-        run = Run(database, given.seconds)
+        run = Run(database, given.seconds, nats)
         for part in given.only:
             PARTS[part](run)
     for table, rows in run.found.items():

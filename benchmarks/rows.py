@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("--server", action="append", required=True, metavar="NAME=COMMAND")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains one of these")
     parser.add_argument("--skip", default="", help="servers that have no database: NAME[,NAME]")
     parser.add_argument("--out", default="", help="append every result to this file, as a line of JSON")
     choice = parser.parse_args()
     servers = dict(pair.split("=", 1) for pair in choice.server)
-    rows = [row for row in SUITE if choice.only in row[0]]
+    rows = [row for row in SUITE if any(part in row[0] for part in choice.only)]
     results: dict[tuple[str, str], list[dict[str, object]]] = {}
     with postgres() as database:
         for turn in range(choice.rounds):
