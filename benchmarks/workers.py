@@ -31,7 +31,7 @@ _VERSION_2 = Path("/sys/fs/cgroup")
 # enough in flight that a worker which has used up its quota finds work when it gets the next one
 _CLIENTS = ("-n", "1000", "--window", "64")
 _ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("connections/s", ("connect", "-n", "1000"), "conn_per_s"),
+    ("connections/s", ("connect", "-n", "4000"), "conn_per_s"),
     ("deliveries/s, untracked", ("fanout", *_CLIENTS), "deliveries_per_s"),
     ("deliveries/s, tracked and acknowledged", ("fanout", *_CLIENTS, "--event", "task.updated"), "deliveries_per_s"),
 )
