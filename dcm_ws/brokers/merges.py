@@ -1,5 +1,6 @@
 """
-What connections have left behind whose agents were taken by other nodes meanwhile, on its way to these nodes.
+What connections have left behind, or have subscribed to, whose agents were taken by other nodes meanwhile, on its way
+to these nodes.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ _YES, _NO = b"1", b"0"
 class _Rest(msgspec.Struct):
     """
     What a connection has left behind.
+
+    @ivar stays: it has not ended, and was subscribed to these channels.
     """
 
     agent: str
     places: dict[str, int]
+    stays: bool = False
 
 
 _decode = msgspec.json.Decoder(_Rest).decode
@@ -55,6 +59,8 @@ class Merges:
         self._releases = releases
         self._ownership: Ownership
         self._waiting: dict[str, dict[str, int]] = {}
+        # those of which no connection has ended
+        self._staying: set[str] = set()
         bus.attach(TOPIC, self._heard)
 
     def attach(self, ownership: Ownership) -> None:
@@ -74,17 +80,23 @@ class Merges:
         The log has become another one.
         """
         self._waiting.clear()
+        self._staying.clear()
 
-    def add(self, agent: str, places: Mapping[str, int]) -> None:
+    def add(self, agent: str, places: Mapping[str, int], *, stays: bool = False) -> None:
         """
         See L{Owners.merge<dcm_ws.core.ports.Owners.merge>}.
         """
+        if not stays and agent in self._staying:
+            # what it leaves behind has all of its channels
+            self._forget(agent)
+        elif stays and agent not in self._waiting:
+            self._staying.add(agent)
         known = self._waiting.setdefault(agent, {})
         for name, pos in places.items():
             known[name] = min(pos, known.get(name, pos))
         if len(self._waiting) > MERGES_MOST:
             lost = next(iter(self._waiting))
-            del self._waiting[lost]
+            self._forget(lost)
             _log.warn("what agent {agent} has to get at another node is dropped: too much waits", agent=lost)
 
     async def send(self) -> None:
@@ -100,24 +112,33 @@ class Merges:
             if places is None:
                 continue
             owner = owners.get(agent)
-            done = partial(self._done, agent, places, dict(places))
+            stays = agent in self._staying
+            done = partial(self._done, agent, places, dict(places), stays)
             if agent in self._releases.gens:
-                self._ownership.merge(agent, places)
+                self._ownership.merge(agent, places, stays=stays)
                 done(_YES)
             elif owner is None:
                 self._takes.take(agent, partial(self._taken, agent), lambda: True)
             else:
-                message = msgspec.json.encode(_Rest(agent, places))
+                message = msgspec.json.encode(_Rest(agent, places, stays))
                 self._bus.ask(str(owner), TOPIC, message, _ANSWER_SECONDS, done)
 
-    def _done(self, agent: str, places: dict[str, int], sent: dict[str, int], answer: bytes | None) -> None:
-        if answer == _YES and self._waiting.get(agent) is places and places == sent:
-            del self._waiting[agent]
+    def _done(
+        self, agent: str, places: dict[str, int], sent: dict[str, int], stayed: bool, answer: bytes | None
+    ) -> None:
+        is_same = self._waiting.get(agent) is places and places == sent and (agent in self._staying) is stayed
+        if answer == _YES and is_same:
+            self._forget(agent)
+
+    def _forget(self, agent: str) -> None:
+        del self._waiting[agent]
+        self._staying.discard(agent)
 
     def _taken(self, agent: str, is_here: bool) -> None:
-        places = self._waiting.pop(agent, None) if is_here else None
-        if places is not None:
-            self._ownership.merge(agent, places)
+        places, stays = self._waiting.get(agent), agent in self._staying
+        if is_here and places is not None:
+            self._forget(agent)
+            self._ownership.merge(agent, places, stays=stays)
 
     def _heard(self, node: str, message: bytes) -> bytes:
         try:
@@ -126,5 +147,5 @@ class Merges:
             return _NO
         if rest.agent not in self._releases.gens:
             return _NO
-        self._ownership.merge(rest.agent, rest.places)
+        self._ownership.merge(rest.agent, rest.places, stays=rest.stays)
         return _YES

@@ -155,8 +155,8 @@ class OwnedAgents(Flushes):
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         self.acks.add(agent, event_id, pos)
 
-    def merge(self, agent: str, places: Mapping[str, int]) -> None:
-        self.merges.add(agent, places)
+    def merge(self, agent: str, places: Mapping[str, int], *, stays: bool = False) -> None:
+        self.merges.add(agent, places, stays=stays)
 
     # the flushes
 

@@ -8,7 +8,7 @@ What absent agents miss is in the log, and not held for each of them.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
@@ -283,6 +283,16 @@ class AgentMemory:
             self._give_up(loser)
         if self._subscription_bytes > self._max_agent_bytes:
             self._forget_largest()
+
+    def add(self, agent: str, channels: Set[str], *, durable: bool) -> None:
+        """
+        Remember some more subscriptions of C{agent}.
+
+        @param durable: as in L{Absence}.
+        """
+        remembered = self._subscriptions.get(agent)
+        known = frozenset[str]() if remembered is None else remembered.channels
+        self.remember(agent, known | channels, f" taken {agent}", durable=durable)
 
     def _forget_largest(self) -> None:
         """

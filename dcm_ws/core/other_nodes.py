@@ -41,6 +41,17 @@ class OtherNodes:
         assert self._owners is not None
         self._owners.acknowledged(agent, event_id or "", pos or 0)
 
+    def subscribed(self, agent: str, places: Mapping[str, int]) -> None:
+        """
+        A connection of an agent that another node has has subscribed to some channels, each with the position from
+        which on it gets what is published there.
+        """
+        there = self._elsewhere[agent]
+        unknown = {name: pos for name, pos in places.items() if name not in there.places}
+        if unknown:
+            assert self._owners is not None
+            self._owners.merge(agent, unknown, stays=True)
+
     def left(self, agent: str, events: Iterable[Tracked], places: Mapping[str, int]) -> None:
         """
         The last connection here of an agent that another node has is not one any more.

@@ -194,15 +194,18 @@ class Ownership:
         """
         self._settling.acknowledge(agent, Ack(event_id) if event_id else AckUpTo(pos))
 
-    def merge(self, agent: str, places: Mapping[str, int]) -> None:
+    def merge(self, agent: str, places: Mapping[str, int], *, stays: bool = False) -> None:
         """
         A connection of C{agent}, which is this node's, has ended at another node.
 
-        @param places: as in L{Owners.merge<dcm_ws.core.ports.Owners.merge>}.
+        @param places: and C{stays}: as in L{Owners.merge<dcm_ws.core.ports.Owners.merge>}.
         """
         connections = self._clients.connections.get(agent)
         if connections:
-            self._resumption.inherit(next(reversed(connections)), {}, places)
+            newest = next(reversed(connections))
+            self._memory.add(agent, places.keys(), durable=newest.durable)
+            if not stays:
+                self._resumption.inherit(newest, {}, places)
             return
         absence = self._memory.absence(agent) or Absence({}, {}, left=self._wall_ms())
         channels = {name: min(pos, absence.channels.get(name, pos)) for name, pos in places.items()}

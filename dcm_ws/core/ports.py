@@ -417,10 +417,12 @@ class Owners(Protocol):
         @param pos: that position, or 0.
         """
 
-    def merge(self, agent: str, places: Mapping[str, int]) -> None:
+    def merge(self, agent: str, places: Mapping[str, int], *, stays: bool = False) -> None:
         """
         A connection at this node has ended, of an agent that another node has taken since the connection began.  The
         agent has to get there what was logged in some channels.
 
         @param places: the position in each of these channels after which it has not been sent everything.
+        @param stays: the connection has not ended, but was subscribed to these channels: only its next connection has
+            to be, too.
         """

@@ -5,7 +5,7 @@ resume (protocol, sections 4, 5 and 10).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 from msgspec import Raw
 
@@ -221,6 +221,13 @@ class Resumption:
         if missed:
             self._log_counts.takeovers += 1
             self._catch_up.begin(session, missed=missed)
+        if session.present in self._elsewhere:
+            self._tell_other_nodes(session, {channel})
+
+    def _tell_other_nodes(self, session: Session, channels: Iterable[str]) -> None:
+        assert session.present is not None
+        since = self._registry.since(session)
+        self._other_nodes.subscribed(session.present, {name: since[name] for name in channels})
 
     def _waiting(self, session: Session, channels: Set[str]) -> dict[str, int]:
         agent = session.present
@@ -254,6 +261,8 @@ class Resumption:
             self._changed.agent(session.present)
             for name in position.channels:
                 self._registry.join(session, name)
+            if session.present in self._elsewhere:
+                self._tell_other_nodes(session, position.channels)
             resumed = dict.fromkeys(position.channels, position.pos)
             gap = self._catch_up.gap(position.epoch, position.pos, resumed)
             if gap is not None:

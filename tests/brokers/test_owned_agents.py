@@ -343,6 +343,24 @@ async def test_what_a_connection_has_left(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_a_connection_has_subscribed_to(rig: Rig) -> None:
+    """
+    The node that has its agent knows it, also if the node of the connection is killed.
+    """
+    one, two = rig.node(), rig.node()
+    old = await one.agent()
+    new = await two.agent()
+    old.say(type="subscribe", channel="topics/u")
+    await one.flush()
+    await eventually(lambda: not len(one.owned.merges))
+    await one.crash()
+    rig.publish(1, "topics/u")
+    third = await two.agent()
+    rig.publish(2, "topics/u")
+    assert (data(new), data(third)) == ([], [2])
+
+
+@pytest_twisted.ensureDeferred
 async def test_acks_at_another_node(rig: Rig) -> None:
     one, two = rig.node(), rig.node()
     old = await one.agent()

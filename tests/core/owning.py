@@ -16,6 +16,7 @@ class LateOwners:
 
     @ivar asked: who waits for which agent.
     @ivar merged: what ended connections have left.
+    @ivar subscribed: what connections that stay have subscribed to.
     @ivar adopted: agents that were to be taken back.
     @ivar offered: agents that another node should have.
     @ivar given_back: agents that nobody need have any more.
@@ -25,6 +26,7 @@ class LateOwners:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Callable[[bool], object]]] = []
         self.merged: list[tuple[str, Mapping[str, int]]] = []
+        self.subscribed: list[tuple[str, Mapping[str, int]]] = []
         self.adopted: list[str] = []
         self.offered: list[str] = []
         self.given_back: list[str] = []
@@ -57,8 +59,8 @@ class LateOwners:
     def acknowledged(self, agent: str, event_id: str, pos: int) -> None:
         self.acks.append((agent, event_id, pos))
 
-    def merge(self, agent: str, places: Mapping[str, int]) -> None:
-        self.merged.append((agent, places))
+    def merge(self, agent: str, places: Mapping[str, int], *, stays: bool = False) -> None:
+        (self.subscribed if stays else self.merged).append((agent, places))
 
 
 class Air:

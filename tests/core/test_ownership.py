@@ -337,6 +337,46 @@ def test_what_a_connection_leaves_for_another_node(core: Core, owners: LateOwner
     assert core.counts.owners.merged == 1
 
 
+def test_another_node_is_told_of_subscriptions(core: Core, owners: LateOwners) -> None:
+    """
+    This node may be killed before the connection ends.
+    """
+    client = agent(core)
+    publish(core, 1)
+    core.ownership.release("ann", "2")
+    client.say(type="subscribe", channel="topics/u")
+    client.say(type="subscribe", channel="topics/t")
+    assert owners.subscribed == [("ann", {"topics/u": 1})]
+    publish(core, 2)
+    resumed = {"epoch": core.log.epoch, "pos": 2, "channels": ["topics/t", "topics/v", "topics/w"]}
+    client.say(type="resume", **resumed)
+    assert owners.subscribed[1:] == [("ann", {"topics/v": 2, "topics/w": 2})]
+    client.say(type="resume", **resumed | {"channels": ["topics/t"]})
+    assert len(owners.subscribed) == 2 and owners.merged == []
+
+
+def test_what_a_connection_elsewhere_is_subscribed_to(core: Core) -> None:
+    """
+    The next connection of the agent is subscribed to that, too, also if that node is never heard of again.
+    """
+    client = agent(core)
+    publish(core, 1, "topics/u")
+    core.ownership.merge("ann", {"topics/u": 0}, stays=True)
+    assert data(client.peer.take()) == []
+    another = Client(core)
+    assert data(another.auth("ann")) == []
+    assert "topics/u" in core.registry.channels(another.session)
+    core.ownership.merge("ann", {"topics/v": 0})
+    another = Client(core)
+    another.auth("ann")
+    assert {"topics/u", "topics/v"} <= core.registry.channels(another.session)
+    for each in list(core.clients.connections["ann"]):
+        core.hub.close(each, CloseCode.RESTART)
+    core.ownership.merge("ann", {"topics/w": 1}, stays=True)
+    absence = core.memory.absence("ann")
+    assert absence is not None and absence.channels["topics/w"] == 1
+
+
 def test_nothing_is_left_for_another_node(core: Core, owners: LateOwners) -> None:
     """
     As long as there is another connection here, it is the heir.
