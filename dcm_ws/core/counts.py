@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from dcm_ws.protocol.errors import CloseCode, ErrorCode
@@ -156,6 +156,7 @@ class LimitCounts:
         return {_camel_case(limit.name): getattr(self, limit.name).value for limit in fields(self)}
 
 
+@cache
 def _camel_case(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
