@@ -32,6 +32,8 @@ class AgentTables(Protocol):
 
     async def owners_of(self, agents: Collection[str]) -> dict[str, int]: ...
 
+    async def lost_of(self, gens: Collection[Gen]) -> dict[str, int | None]: ...
+
     async def flush(
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]
     ) -> Flushed: ...
@@ -88,6 +90,9 @@ class PostgresAgents:
 
     async def owners_of(self, agents: Collection[str]) -> dict[str, int]:
         return await agent_owners.owners_of(await self._connection.get(), agents)
+
+    async def lost_of(self, gens: Collection[Gen]) -> dict[str, int | None]:
+        return await agent_owners.lost_of(await self._connection.get(), gens)
 
     async def flush(
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]

@@ -45,7 +45,8 @@ Seconds within which agents that are to be given back are collected, to be writt
 
 _FOLDS_A_FLUSH = 16
 _EXPIRED_AT_ONCE = 1000
-_ADOPT_FLUSHES = 10
+_LOOK_FLUSHES = 10
+_CHECKED_AT_ONCE = 1000
 
 
 class Keep(NamedTuple):
@@ -97,6 +98,7 @@ class OwnedAgents(Flushes):
         self._hub: Hub
         self._is_open = False
         self._flushes = 0
+        self._unchecked: list[str] = []
         self._to_give_back: dict[str, None] = {}
         self._hurry: Any = None
 
@@ -122,6 +124,7 @@ class OwnedAgents(Flushes):
         self.takes.clear()
         self.merges.clear()
         self._to_give_back.clear()
+        self._unchecked = []
         self._last = self._covered = 0
         for _ in loading.load({}, ()):
             pass
@@ -190,11 +193,33 @@ class OwnedAgents(Flushes):
         await self._save_given()
         await self.merges.send()
         self._flushes += 1
-        if self._flushes % _ADOPT_FLUSHES == 0:
-            # what nodes offer may have been lost on its way
+        if self._flushes % _LOOK_FLUSHES == 0:
+            # what nodes offer, or ask for, may have been lost on its way
             self._ownership.adopt_all()
+            await self._check()
         if self._leads():
             await self._look_after_others()
+
+    async def _check(self) -> None:
+        """
+        Find out about some agents if other nodes have taken them.  This is for those of which nothing is written.
+        """
+        gens = self.releases.gens
+        if not self._unchecked:
+            self._unchecked = list(gens)
+        page, self._unchecked = self._unchecked[:_CHECKED_AT_ONCE], self._unchecked[_CHECKED_AT_ONCE:]
+        known = {agent: gens[agent] for agent in page if agent in gens}
+        if known:
+            self._forget(await self._tables.lost_of([Gen(*one) for one in known.items()]), known)
+
+    def _forget(self, lost: Mapping[str, int | None], known: Mapping[str, int]) -> None:
+        """
+        @param lost: the agents that have been taken, and the nodes that have them.
+        @param known: the numbers that they had here when that was asked.
+        """
+        for agent, node in lost.items():
+            if self.releases.gens.get(agent) == known.get(agent):
+                self.releases.forget(agent, node)
 
     async def _execute(self) -> list[LetterKey]:
         """
@@ -223,9 +248,7 @@ class OwnedAgents(Flushes):
             for part, buried, dropped in parts_of(changes._replace(agents=agents)):
                 flushed = await self._tables.flush(part, buried, dropped)
                 self._wrote(flushed.number)
-                for agent, node in flushed.lost.items():
-                    if gens.get(agent) == known.get(agent):
-                        self.releases.forget(agent, node)
+                self._forget(flushed.lost, known)
         except BaseException:
             still = [(agent, data) for agent, data in changes.agents if gens.get(agent) == known.get(agent, -1)]
             self._journal.put_back(changes, still)

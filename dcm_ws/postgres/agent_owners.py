@@ -32,6 +32,7 @@ _FOLD = statement("agents/fold", holds=_HOLDS)
 _EXPIRE = statement("agents/expire", holds=_HOLDS)
 _LETTERS = statement("agents/letters")
 _OWNERS_OF = statement("agents/owners_of")
+_LOST = statement("agents/lost")
 _OWN_REQUESTS = statement("agents/own_requests")
 _LEFT_JOURNAL = statement("agents/left_journal")
 _LEFT_AGENTS = statement("agents/left_agents")
@@ -231,6 +232,13 @@ async def owners_of(connection: DatabaseConnection, agents: Collection[str]) -> 
     Which nodes have some agents; those that nobody has are missing.
     """
     return dict(await _run(connection, _OWNERS_OF, {"agents": list(agents)}))
+
+
+async def lost_of(connection: DatabaseConnection, gens: Collection[Gen]) -> dict[str, int | None]:
+    """
+    Which of some agents another node has taken since, and that node; None if there is no such node any more.
+    """
+    return dict(await _run(connection, _LOST, {"agents": _text(gens)}))
 
 
 async def flush(

@@ -301,6 +301,27 @@ async def test_a_node_does_not_answer(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_agent_that_is_away_is_taken_by_force(rig: Rig) -> None:
+    """
+    Its former node, which was not reached and has nothing to write of it, learns of it all the same.
+    """
+    one, two = rig.node(), rig.node()
+    client = await one.agent()
+    client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    await one.agent("bob")
+    client.leave()
+    await one.flush()
+    assert one.core.memory.kept == 1
+    rig.hub.loss = 1.0
+    assert data(await two.agent()) == [1]
+    for _ in range(10):
+        await one.flush()
+    assert one.core.memory.kept == 0 and list(one.owned.releases.gens) == ["bob"]
+    assert one.core.counts.owners.lost == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_checkpoints(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcm_ws.brokers import flushes
 

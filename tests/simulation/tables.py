@@ -119,6 +119,15 @@ class Tables:
         owners: dict[str, int] = await self._link.ask("owners_of", execute)
         return owners
 
+    async def lost_of(self, gens: Collection[Gen]) -> dict[str, int | None]:
+        def execute() -> dict[str, int | None]:
+            database = self.database
+            rows = {one.agent: row for one in gens if (row := database.agents.get(one.agent)) and row.gen != one.gen}
+            return {agent: row.node for agent, row in rows.items()}
+
+        lost: dict[str, int | None] = await self._link.ask("lost_of", execute)
+        return lost
+
     async def flush(
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]
     ) -> Flushed:
