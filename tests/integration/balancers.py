@@ -41,10 +41,12 @@ class Balancer:
     """
     A load balancer in front of nodes.
 
+    @param nodes: the addresses of three nodes, or their ports on this machine.
+
     @ivar port: where it listens.
     """
 
-    def __init__(self, name: str, folder: Path, nodes: Sequence[int]) -> None:
+    def __init__(self, name: str, folder: Path, nodes: Sequence[int | str]) -> None:
         self.name = name
         self.port = free_port()
         self._clients = contextlib.ExitStack()
@@ -57,7 +59,8 @@ class Balancer:
             "caddy": f"http://127.0.0.1:{self.port} {{\n\tbind 127.0.0.1",
             "nginx": f"listen 127.0.0.1:{self.port};",
         }[name]
-        places = [(f"node{number}:3849", f"127.0.0.1:{port}") for number, port in enumerate(nodes, 1)]
+        addresses = [f"127.0.0.1:{node}" if isinstance(node, int) else node for node in nodes]
+        places = [(f"node{number}:3849", address) for number, address in enumerate(addresses, 1)]
         for old, new in ((listen, here), *places):
             assert text.count(old) == 1, (name, old)
             text = text.replace(old, new)
@@ -121,11 +124,11 @@ class Balancer:
 
 
 @contextlib.contextmanager
-def balancers(names: Sequence[str], nodes: Sequence[int]) -> Iterator[list[Balancer]]:
+def balancers(names: Sequence[str], nodes: Sequence[int | str]) -> Iterator[list[Balancer]]:
     """
     Running load balancers in front of the same nodes.
 
-    @param nodes: the ports of three nodes.
+    @param nodes: as for L{Balancer}.
     """
     # not under pytest's own folder, which an unprivileged account may not enter
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))

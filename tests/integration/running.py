@@ -40,6 +40,7 @@ class Service:
     dcm-ws as its users run it.
 
     @param program: starts the service in the foreground, and takes its options.
+    @param host: the address at which it is reached.
 
     @ivar port: what it listens on.
     @ivar secret: what its tokens are signed with, if the environment says so.
@@ -51,7 +52,9 @@ class Service:
         env: dict[str, str] | None = None,
         wait: str = "] ready",
         program: Sequence[str] = (*TWISTD, "-n", "--pidfile=", "dcm-ws"),
+        host: str = "127.0.0.1",
     ) -> None:
+        self.host = host
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "DATABASE_", "WS_"))}
         elsewhere = "WS_PORT" in (env or {}) or any(option.startswith("--listen") for option in options)
         listen = [] if elsewhere else ["--ws-port", "0"]
@@ -125,7 +128,7 @@ class Service:
         """
         A client that has read its C{connected} frame.
         """
-        opening = connect(f"ws://127.0.0.1:{self.port}{path}", create_connection=Client, **options)
+        opening = connect(f"ws://{self.host}:{self.port}{path}", create_connection=Client, **options)
         client = self._clients.enter_context(opening)
         assert isinstance(client, Client)
         client.connected = json.loads(client.recv(timeout=PATIENCE))
@@ -135,7 +138,7 @@ class Service:
         """
         A TCP connection, on which nothing has been sent.
         """
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        plain = socket.create_connection((self.host, self.port), timeout=PATIENCE)
         return self._clients.enter_context(plain)
 
     def connect_raw(self, path: str = "/", *, more: bytes = b"") -> RawClient:
@@ -152,7 +155,7 @@ class Service:
         """
         The status, headers and body of an HTTP response.
         """
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
+        request = urllib.request.Request(f"http://{self.host}:{self.port}{path}", method=method, headers=headers)
         try:
             with _opener.open(request, timeout=PATIENCE) as response:
                 return response.status, dict(response.headers), response.read()

@@ -133,6 +133,34 @@ def test_replica_with_every_commit(primary: PostgresServer) -> None:
         assert running.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_replica_of_which_nothing_is_heard(primary: PostgresServer, synchronous: bool) -> None:
+    """
+    Nobody notices, unless commits wait for it: then publishes are refused until it is heard again.
+    """
+    with postgres(primary=primary) as replica, service_of(primary) as running:
+        client = subscribed(running)
+        until(lambda: primary.execute("select 1 from pg_stat_replication where state = 'streaming'"))
+        if synchronous:
+            primary.execute("alter system set synchronous_standby_names = '*'")
+            primary.execute("select pg_reload_conf()")
+            until(lambda: primary.execute("select 1 from pg_stat_replication where sync_state = 'sync'"))
+        ((receiver,),) = replica.execute("select pid from pg_stat_wal_receiver")
+        os.kill(receiver, signal.SIGSTOP)
+        try:
+            event = {"type": "publish", "channel": TOPIC, "event": "session.created", "data": 1, "key": "k"}
+            say(client, **event, id="silent")
+            answer = answer_to(client, "silent")
+            assert answer.get("code") == ("NOT_AVAILABLE" if synchronous else None)
+        finally:
+            os.kill(receiver, signal.SIGCONT)
+        say(client, **event, id="heard")
+        assert answer_to(client, "heard")["success"] is True
+        until(lambda: log(running)["state"] == "up")
+        assert len(primary.execute("select 1 from dcm_ws.log")) == 1
+        assert running.stop(signal.SIGTERM) == 0
+
+
 # a connection pool in between
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 LINKS = ("control", "clients", "database", "nats")
 """
@@ -31,14 +32,27 @@ def isolate() -> None:
     happens.
     """
     if is_isolated():
-        _prepare()
-        return
+        prepare()
+    elif can_isolate():
+        command, variables = isolated(sys.orig_argv)
+        os.execvpe(command[0], command, variables)
+
+
+def can_isolate() -> bool:
+    """
+    Can namespaces be made here?
+    """
     if shutil.which("ip") is None or shutil.which("unshare") is None:
-        return
+        return False
     tried = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", _TRY], capture_output=True)
-    if tried.returncode == 0:
-        command = ["unshare", "--net", "--mount", *sys.orig_argv]
-        os.execvpe(command[0], command, os.environ | {_VARIABLE: "own"})
+    return tried.returncode == 0
+
+
+def isolated(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """
+    The command, and the environment, with which a program runs in a network namespace of its own.
+    """
+    return ["unshare", "--net", "--mount", *command], os.environ | {_VARIABLE: "own"}
 
 
 def is_isolated() -> bool:
@@ -48,7 +62,7 @@ def is_isolated() -> bool:
     return os.environ.get(_VARIABLE) == "own"
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """
     Make the namespace of the test usable, in which there is nothing yet.
     """
