@@ -53,7 +53,8 @@ def test_nodes_of_two_minor_versions(schema: PostgresServer, nodes: list[Service
     """
     versions = schema.execute("select version from dcm_ws.node where not fenced order by 1")
     assert versions == [(VERSION,), (newer.VERSION,)]
-    listeners = [one.connect() for one in nodes]
+    # with a limit of messages that wait, they would not notice the end of the services
+    listeners = [one.connect(max_queue=None) for one in nodes]
     for number, (here, there) in enumerate((nodes, nodes[::-1])):
         name = f"agent-{number}"
         first = agent(here, name)
