@@ -12,6 +12,7 @@ from itertools import count, zip_longest
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -960,6 +961,8 @@ operations = st.one_of(
 )
 
 
+# half a minute of processor time, of which it gets a third beside other tests
+@pytest.mark.timeout(300)
 @settings(max_examples=500, derandomize=True, database=None)
 @given(st.booleans(), st.lists(operations, min_size=20, max_size=60))
 def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ...]]) -> None:
