@@ -100,13 +100,14 @@ def command(
       dcm-ws init-db --remove --apply              # undo it: the events in the log are lost
     """
     choice = _choice(tables, events, exclude, include, replicated)
-    if remove and (choice != Choice() or grants):
+    is_default = choice == Choice()
+    if remove and (not is_default or grants):
         raise click.UsageError(
             "--remove removes everything; it cannot be combined with a choice of triggers or --grant"
         )
     if without_log and (grants or owner):
         raise click.UsageError("--grant and --owner are about the log, and --without-log leaves it out")
-    if without_triggers and (choice != Choice() or without_log):
+    if without_triggers and (not is_default or without_log):
         raise click.UsageError(
             "--without-triggers leaves only the log; it cannot be combined with a choice of triggers or --without-log"
         )
@@ -120,20 +121,12 @@ def command(
         return
     before, after = _apply(find_database(files, database_url), sql)
     if as_json:
-        report: dict[str, object] = {"before": before.triggers.version, "version": after.triggers.version}
-        if not without_log:
-            report["log"] = {"before": before.log.version, "version": after.log.version, **before.contents}
-        click.echo(json.dumps(report))
+        click.echo(_report(before, after, with_log=not without_log))
         return
     if not without_triggers:
-        if remove:
-            click.echo("triggers removed; the tables stay" if before.triggers.functions else "there were no triggers")
-        else:
-            click.echo(f"triggers, version {VERSION}: {_difference(before.triggers, after.triggers, choice)}")
+        click.echo(_triggers_removed(before) if remove else _triggers_installed(before, after, choice))
     if not without_log:
-        click.echo(
-            _removed(before) if remove else f"log, version {after.log.version}: {_log_difference(before, after)}"
-        )
+        click.echo(_log_removed(before) if remove else _log_installed(before, after))
 
 
 class _Found(NamedTuple):
@@ -207,6 +200,21 @@ def _reason(error: psycopg2.Error) -> str:
     return one_line(f"{message}{hint}")
 
 
+def _report(before: _Found, after: _Found, *, with_log: bool) -> str:
+    report: dict[str, object] = {"before": before.triggers.version, "version": after.triggers.version}
+    if with_log:
+        report["log"] = {"before": before.log.version, "version": after.log.version, **before.contents}
+    return json.dumps(report)
+
+
+def _triggers_installed(before: _Found, after: _Found, choice: Choice) -> str:
+    return f"triggers, version {VERSION}: {_difference(before.triggers, after.triggers, choice)}"
+
+
+def _triggers_removed(before: _Found) -> str:
+    return "triggers removed; the tables stay" if before.triggers.functions else "there were no triggers"
+
+
 def _difference(before: Installed, after: Installed, choice: Choice) -> str:
     if before == after:
         return "already installed, unchanged"
@@ -216,6 +224,10 @@ def _difference(before: Installed, after: Installed, choice: Choice) -> str:
         name for name in choice.tables if name in before.absent or (name in before.bare and name in choice.triggered)
     ]
     return f"created what was missing: {', '.join(missing)}" if missing else "changed"
+
+
+def _log_installed(before: _Found, after: _Found) -> str:
+    return f"log, version {after.log.version}: {_log_difference(before, after)}"
 
 
 def _log_difference(before: _Found, after: _Found) -> str:
@@ -230,7 +242,7 @@ def _log_difference(before: _Found, after: _Found) -> str:
     return "functions replaced" if before.log.altered else f"changed{allowed}"
 
 
-def _removed(before: _Found) -> str:
+def _log_removed(before: _Found) -> str:
     if not before.log.owner:
         return "there was no log"
     counted = [
