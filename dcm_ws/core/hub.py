@@ -36,7 +36,7 @@ from dcm_ws.core.session import Origin, Session, State
 from dcm_ws.protocol.channels import GLOBAL, Channel
 from dcm_ws.protocol.commands import Auth, Position
 from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.protocol.replies import connected_frame, heartbeat_frames
+from dcm_ws.protocol.replies import connected_frame
 
 _EXPIRED_AT_ONCE = 256
 # to drop as many things takes as long as to check so many clients, of which a turn of the reactor does some hundred
@@ -369,31 +369,7 @@ class Hub:
             while expire(_EXPIRED_AT_ONCE):
                 yield from _EXPIRY
         yield from self._presence.sweep()
-        now = self._world.now()
-        due = self._liveness.due()
-        if not due:
-            return
-        now_ms, head = self._world.wall_ms(), -1
-        heartbeat = b""
-        due.reverse()
-        try:
-            while due:
-                session = due.pop()
-                if session.state is State.CLOSED:
-                    continue
-                if session.behind is not None:
-                    head, heartbeat = -1, heartbeat_frames(now_ms, self._catch_up.place(session))
-                elif head != self._log.head:
-                    # events may have been published between two steps
-                    head, heartbeat = self._log.head, heartbeat_frames(now_ms, self._catch_up.place(session))
-                code = self._liveness.check(session, now, heartbeat)
-                if code is not None:
-                    self.close(session, code)
-                yield
-        finally:
-            # a failing check must not drop the remaining sessions
-            for session in due:
-                self._liveness.put_off(session, now)
+        yield from self._liveness.sweep(self._catch_up, self.close)
 
     def retry(self) -> Iterator[None]:
         """

@@ -4,13 +4,17 @@ Whether clients still answer, authenticate in time, and have tokens that have no
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.ports import World
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.schedule import Schedule
-from dcm_ws.core.session import PONGS, Session
+from dcm_ws.core.session import PONGS, Session, State
 from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.replies import heartbeat_frames
 
 
 class Liveness:
@@ -64,14 +68,40 @@ class Liveness:
             session.expires_at = self._now() + (expires_ms - self._wall_ms()) / 1000
         self._checks.put(session, self._next_check(session))
 
-    def due(self) -> list[Session]:
+    def sweep(self, catch_up: CatchUp, close: Callable[[Session, CloseCode], object]) -> Iterator[None]:
         """
-        Begin a sweep; return the clients to check, the earliest first.  Each must be given to L{check} or L{put_off}.
+        Check the clients whose time has come, the earliest first, one a step.
+
+        @param catch_up: knows how far each client is.
+        @param close: ends a client's connection.
         """
         now = self._now()
         self.paused(now - self._swept_at)
         self._swept_at = now
-        return self._checks.take(now)
+        due = self._checks.take(now)
+        if not due:
+            return
+        now_ms, head = self._wall_ms(), -1
+        heartbeat = b""
+        due.reverse()
+        try:
+            while due:
+                session = due.pop()
+                if session.state is State.CLOSED:
+                    continue
+                if session.behind is not None:
+                    head, heartbeat = -1, heartbeat_frames(now_ms, catch_up.place(session))
+                elif head != catch_up.head:
+                    # events may have been published between two steps
+                    head, heartbeat = catch_up.head, heartbeat_frames(now_ms, catch_up.place(session))
+                code = self.check(session, now, heartbeat)
+                if code is not None:
+                    close(session, code)
+                yield
+        finally:
+            # a failing check must not drop the remaining sessions
+            for session in due:
+                self._checks.put(session, now)
 
     def check(self, session: Session, now: float, heartbeat: bytes) -> CloseCode | None:
         """
@@ -97,12 +127,6 @@ class Liveness:
             session.pongs = min(PONGS, session.pongs + 1)
         self._checks.put(session, self._next_check(session))
         return None
-
-    def put_off(self, session: Session, now: float) -> None:
-        """
-        Check C{session} in the next sweep: this one was broken off.
-        """
-        self._checks.put(session, now)
 
     def paused(self, seconds: float) -> None:
         """
