@@ -19,12 +19,13 @@ def release_refused(good: Any, self: Releases, node: str, message: bytes) -> byt
     return UNKNOWN
 
 
-@bug(Follower, "_is_whole", "a node that reads the log again after a lost connection skips a row")
-async def row_skipped(good: Any, self: Follower, session: Any, head: int) -> bool:
-    whole: bool = await good(self, session, head)
-    if whole and self._log.fetched < head:
-        self._log.fetched += 1
-    return whole
+@bug(Follower, "_look", "a node that reads the log again after a lost connection skips a row")
+async def row_skipped(good: Any, self: Follower, session: Any, most: int) -> tuple[bool, str, int, list[Any]]:
+    leads, epoch, head, rows = await good(self, session, most)
+    if vars(self).get("last_session") is not session:
+        vars(self)["last_session"] = session
+        rows = rows[1:]
+    return leads, epoch, head, rows
 
 
 @bug(PostgresLog, "reach", "clients do not wait for a node that has read less of the log than they have")
