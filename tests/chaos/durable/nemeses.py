@@ -309,7 +309,8 @@ async def _all_read_beyond(world: World, head: int) -> None:
     Wait until each process has read something that the backup does not have.  One that has not cannot know that the
     database was restored (docs/log.md).
     """
-    expected = sum(max(1, len(await asyncio.to_thread(node.workers))) for node in world.nodes)
+    workers = [await asyncio.to_thread(node.workers) for node in world.nodes]
+    expected = sum(max(1, len(pids)) for pids in workers)
     for _ in range(150):
         rows = await asyncio.to_thread(world.database.execute, _READ_BEYOND, head)
         if rows == [(expected, expected)]:
