@@ -293,15 +293,16 @@ def split_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     """
     The frames of a stream of whole, final, unmasked ones: opcode and payload of each.
     """
-    while data:
-        assert data[0] & 0x70 == 0 and data[0] & 0x80
-        size, start = data[1], 2
+    at = 0
+    while at < len(data):
+        assert data[at] & 0x70 == 0 and data[at] & 0x80
+        size, start = data[at + 1], at + 2
         if size == 126:
-            size, start = int.from_bytes(data[2:4], "big"), 4
+            size, start = int.from_bytes(data[start : start + 2], "big"), start + 2
         elif size == 127:
-            size, start = int.from_bytes(data[2:10], "big"), 10
-        yield data[0] & 0x0F, data[start : start + size]
-        data = data[start + size :]
+            size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
+        yield data[at] & 0x0F, data[start : start + size]
+        at = start + size
 
 
 class Client:
