@@ -49,17 +49,25 @@ class LoadBalancer:
     Sends each connection to one of the nodes, at random.
 
     @ivar out: the names of nodes that get no connections, as long as there are others.
+    @ivar behind: the name of a node that gets the connections of all observers, because they have read more of the log
+        than it has; empty for none.
     """
 
     def __init__(self, addresses: Sequence[Address], seed: int) -> None:
         self._addresses = addresses
         self._random = random.Random(f"{seed} load balancer")
         self.out: set[str] = set()
+        self.behind = ""
 
-    def pick(self) -> Address:
+    def pick(self, *, observes: bool = False) -> Address:
         """
         Where the next connection goes.
+
+        @param observes: it is that of an observer.
         """
+        for address in self._addresses:
+            if observes and address.node == self.behind:
+                return address
         there = [address for address in self._addresses if address.node not in self.out]
         return self._random.choice(there or self._addresses)
 

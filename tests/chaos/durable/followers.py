@@ -80,7 +80,7 @@ class FollowingClient(ComingBack):
                 await asyncio.sleep(away)
 
     async def _connect(self) -> ClientConnection:
-        address = self._front.pick()
+        address = self._front.pick(observes=True)
         self.at = address.node
         url = address.bare() if self._by_auth else address.url(self.name, observer=True)
         options = dict(OPTIONS)

@@ -47,6 +47,18 @@ def desert(world: World, node: ServiceProcess, source: random.Random) -> None:
             world.history.counts["did: clients left a node that seemed dead"] += left
 
 
+def send_observers(world: World, node: ServiceProcess, source: random.Random) -> None:
+    """
+    Have observers come to a node that has read less of the log than they have.
+    """
+    world.front.behind = node.name
+    for follower in world.followers:
+        if source.random() < 0.7:
+            world.history.counts["did: observers came to a node that is behind"] += follower.drop(
+                source.uniform(0, 0.3)
+            )
+
+
 async def kill_leader(world: World, source: random.Random) -> None:
     """
     Kill the node that leads.
@@ -103,8 +115,12 @@ def cut(*links: str, seconds: tuple[float, float]) -> Nemesis:
             world.front.out.add(node.name)
             await asyncio.sleep(0.3)
             desert(world, node, source)
+        elif "database" in links and len(world.nodes) > 1:
+            await asyncio.sleep(0.3)
+            send_observers(world, node, source)
         await asyncio.sleep(source.uniform(*seconds))
         await asyncio.to_thread(node.place.repair, *links)
+        world.front.behind = ""
         world.front.out.discard(node.name)
         kind = "path"
         if "database" in links:

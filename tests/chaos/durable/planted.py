@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.scripts.twistd import run
 
 from dcm_ws.app import worker, worker_process
-from dcm_ws.brokers import releases
+from dcm_ws.brokers import handovers
 from dcm_ws.brokers.bus_base import BaseBus
 from dcm_ws.brokers.handovers import read_question
 from dcm_ws.core.ownership import Ownership
@@ -60,7 +60,7 @@ def _told(good: Callable[..., None]) -> Callable[..., None]:
     def ask(
         self: BaseBus, node: str, topic: str, message: bytes, timeout: float, ready: Callable[[bytes | None], object]
     ) -> None:
-        asked: Any = read_question(message) if topic == releases.TOPIC else None
+        asked: Any = read_question(message) if topic == handovers.TOPIC else None
 
         def answered(answer: bytes | None) -> None:
             if answer is None and asked is not None:
