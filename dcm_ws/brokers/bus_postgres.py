@@ -16,9 +16,10 @@ from dcm_ws.brokers.bus_base import BaseBus
 from dcm_ws.brokers.bus_parcels import Parcel, Unpacking
 from dcm_ws.brokers.bus_payloads import read_payload, write_payloads
 from dcm_ws.core.counts import Counts
+from dcm_ws.postgres.backoff import Backoff
 from dcm_ws.postgres.bus_connection import PAYLOAD_MOST, BusConnection, channel_of
 from dcm_ws.postgres.connection import Address, DatabaseError, DatabaseUnavailableError, one_line
-from dcm_ws.postgres.listener import PROBE_INTERVAL, backoff
+from dcm_ws.postgres.listener import PROBE_INTERVAL
 from dcm_ws.postgres.sleep import Sleep
 
 _log = Logger(namespace="dcm_ws.bus")
@@ -56,7 +57,7 @@ class PostgresBus(BaseBus, Service):
         self._reactor = reactor
         self._address = address
         self._now = now
-        self._random = random
+        self._backoff = Backoff(now, random)
         self._echo = f"dcm_ws_echo_{secrets.token_hex(8)}"
         self._unpacking = Unpacking(self._broken, self._most)
         # being made, or in use
@@ -84,9 +85,7 @@ class PostgresBus(BaseBus, Service):
             self._sleep.end()
 
     async def _serve(self) -> None:
-        attempt = 0
         while self.running:
-            since = self._now()
             try:
                 reason = await self._use()
             except DatabaseError as error:
@@ -101,10 +100,7 @@ class PostgresBus(BaseBus, Service):
                     self._connection = None
             if self.running:
                 self._is_down(reason)
-                # a connection that is lost at once each time must not lead to ten attempts a second
-                attempt = 0 if self._now() - since >= PROBE_INTERVAL else attempt
-                await self._sleep.rest(backoff(attempt, self._random()))
-                attempt += 1
+                await self._sleep.rest(self._backoff.next())
 
     async def _use(self) -> str:
         """
@@ -121,6 +117,7 @@ class PostgresBus(BaseBus, Service):
             await connection.rename(self.node)
         reasons = self._sleep.watch(connection)
         self._is_open = True
+        self._backoff.connected()
         self._is_up("connected to PostgreSQL")
         self._queued()
         while not reasons and self.running:

@@ -17,8 +17,8 @@ from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.journal import Checkpoint, Journal
 from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres.agent_rows import LostRightError
+from dcm_ws.postgres.backoff import backoff
 from dcm_ws.postgres.connection import DatabaseError, one_line
-from dcm_ws.postgres.listener import backoff
 
 _log = Logger(namespace="dcm_ws.agents")
 

@@ -26,6 +26,7 @@ from dcm_ws.brokers.numbering import ROWS, ROWS_BYTES, STEP, Placed, read_step, 
 from dcm_ws.brokers.postgres_log import LogState, PostgresLog
 from dcm_ws.core.counts import EngineCounts
 from dcm_ws.core.publish_queue import Waiting
+from dcm_ws.postgres.backoff import Backoff
 from dcm_ws.postgres.connection import (
     Address,
     DatabaseConnection,
@@ -35,7 +36,6 @@ from dcm_ws.postgres.connection import (
     deadline,
     one_line,
 )
-from dcm_ws.postgres.listener import backoff
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
 from dcm_ws.postgres.log_schema import FIND, log_schema
 from dcm_ws.postgres.migrations import VERSION
@@ -147,7 +147,7 @@ class Numberer(Service):
         self._new_epoch = new_epoch
         self._upkeep = upkeep
         self._now = now
-        self._random = random
+        self._backoff = Backoff(now, random)
         self._session: DatabaseConnection | None = None
         self._pace = Pace()
         self._gated = False
@@ -215,9 +215,8 @@ class Numberer(Service):
             self._has_tried()
 
     async def _lead_again_and_again(self) -> None:
-        attempt = 0
         while self.running:
-            since, reason = self._now(), ""
+            reason = ""
             try:
                 session = await self._connect()
                 if not await self._has_log(session):
@@ -242,11 +241,8 @@ class Numberer(Service):
                 self._close()
             if not self.running:
                 return
-            if self._now() - since > 10.0:
-                attempt = 0
             self._change_to(LogState.DOWN, reason)
-            await self._naps.rest(backoff(attempt, self._random()))
-            attempt += 1
+            await self._naps.rest(self._backoff.next())
 
     def _change_to(self, state: LogState, reason: str = "") -> None:
         before = self._log.state
@@ -255,6 +251,7 @@ class Numberer(Service):
         if state is before:
             return
         if state in (LogState.UP, LogState.FOLLOWING):
+            self._backoff.connected()
             self.reached()
             if not self.found.called:
                 self.found.callback(None)

@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dcm_ws.postgres.backoff import Backoff
 from dcm_ws.postgres.connection import Address, DatabaseError, DatabaseUnavailableError, one_line
 from dcm_ws.postgres.inbox import Inbox
 from dcm_ws.postgres.listen_connection import CHANNEL, ListenConnection
@@ -25,12 +26,6 @@ _log = Logger(namespace="dcm_ws.listener.NotifyListener")
 PROBE_INTERVAL = 5.0
 """
 Seconds without a notification after which the connection is probed.
-"""
-
-BACKOFF_FIRST = 0.1
-BACKOFF_LAST = 10.0
-"""
-Seconds to wait before the first attempt to reconnect, and the longest wait.
 """
 
 
@@ -85,7 +80,7 @@ class NotifyListener(Service):
         self._changed = changed
         self._probed = probed
         self._now = now
-        self._random = random
+        self._backoff = Backoff(now, random)
         self._echo = f"dcm_ws_echo_{secrets.token_hex(8)}"
         self._connection: ListenConnection | None = None
         self._sleep = Sleep(reactor)
@@ -135,14 +130,12 @@ class NotifyListener(Service):
         self.state = DatabaseState.STOPPED
 
     async def _serve(self) -> None:
-        attempt = 0
         if self.after is not None:
             await self.after
         while self.running:
-            since = None
             try:
                 connection = await self._listen()
-                since = self._now()
+                self._backoff.connected()
                 self._change_to(DatabaseState.UP)
                 reason = await self._until_lost(connection)
             except DatabaseError as error:
@@ -155,12 +148,8 @@ class NotifyListener(Service):
                     self._connection.close()
                     self._connection = self._inbox.source = None
             if self.running:
-                # a connection that is lost at once each time must not lead to ten attempts a second
-                if since is not None and self._now() - since >= PROBE_INTERVAL:
-                    attempt = 0
                 self._change_to(DatabaseState.DOWN, reason)
-                await self._sleep.rest(backoff(attempt, self._random()))
-                attempt += 1
+                await self._sleep.rest(self._backoff.next())
 
     async def _listen(self) -> ListenConnection:
         place = await self._address()
@@ -206,14 +195,3 @@ class NotifyListener(Service):
 
 def _nothing(*_: object) -> None:
     pass
-
-
-def backoff(attempt: int, random: float) -> float:
-    """
-    Returns the seconds to wait before an attempt to reconnect: exponential, and up to half of it random.
-
-    @param attempt: the number of the attempt, from 0.
-    @param random: a number from 0 to 1.
-    """
-    full = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(attempt, 32))
-    return max(BACKOFF_FIRST, full * (0.5 + random / 2))

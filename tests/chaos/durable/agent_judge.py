@@ -28,9 +28,10 @@ _FLUSH = 1.5
 """
 Seconds after which an ack is in the database, if nothing is wrong.
 """
-_RECOVERY = 2.0
+_RECOVERY = 4.0
 """
-Seconds after a disturbance in which the service may still not have written acks.
+Seconds after a disturbance in which the service may still not have written acks: after the database was away for some
+seconds, it waits for 3.2 s at most before it connects again.
 """
 _ON_ITS_WAY = 2.0
 """
