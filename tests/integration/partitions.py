@@ -110,8 +110,13 @@ def running() -> Iterator[Ground]:
         nats = NatsServer(Path(stack.enter_context(tempfile.TemporaryDirectory())), interface="0.0.0.0")
         nats.start()
         stack.callback(nats.stop, kill=True)
-        nodes = [stack.enter_context(killed_at_the_end(Node(number, postgres, nats))) for number in (1, 2, 3)]  # type: ignore[type-var]
-        yield Ground(postgres, nats, nodes)  # type: ignore[arg-type]
+        nodes = []
+        for number in (1, 2, 3):
+            node = Node(number, postgres, nats)
+            stack.callback(node.place.remove)
+            stack.enter_context(killed_at_the_end(node))
+            nodes.append(node)
+        yield Ground(postgres, nats, nodes)
 
 
 @pytest.fixture
