@@ -232,7 +232,8 @@ class AgentMemory:
                 until, absence = entry
                 owed = {at: one for at, one in absence.owed.items() if (one.id != event_id if event_id else at > pos)}
                 self.kept -= len(absence.owed) - len(owed)
-                kept[agent] = until, absence._replace(owed=owed)
+                channels = {name: max(place, pos) for name, place in absence.channels.items()}
+                kept[agent] = until, absence._replace(owed=owed, channels=channels)
 
     def release(self, agent: str) -> None:
         """

@@ -148,7 +148,7 @@ class Ownership:
         if connections and self._memory.absence(agent) is not None:
             absence = self._memory.returned(agent)
             if absence is not None:
-                self._resumption.give(next(reversed(connections)), absence)
+                self._resumption.settle_in(next(reversed(connections)), absence)
 
     def release(self, agent: str, node: str) -> Given:
         """

@@ -199,18 +199,38 @@ class Resumption:
 
     def give(self, session: Session, absence: Absence) -> None:
         """
-        What the agent of C{session} left behind was not known when it connected, or was at another node since: it gets
-        that now, unless it has been sent it and still has time to acknowledge it.
+        What the agent of C{session} left behind was not known when it connected: it gets that now.
         """
         for channel in sorted(absence.channels):
             if len(self._registry.channels(session)) < self._max_subscriptions:
                 self._registry.join(session, channel)
+        self._settle_in(session, absence, absence.channels)
+
+    def settle_in(self, session: Session, absence: Absence) -> None:
+        """
+        The agent of C{session} was at another node meanwhile, and is back: C{session} gets what the agent left behind
+        there, as if another connection of it had ended here.
+        """
+        since, places = self._registry.since(session), self._catch_up.places(session)[1]
+        missed = {name: pos for name, pos in absence.channels.items() if name in since and pos < places[name]}
+        head = self._catch_up.head
+        inherited = {name: (pos, head) for name, pos in absence.channels.items() if name not in since and pos < head}
+        self._settle_in(session, absence, missed, inherited)
+
+    def _settle_in(
+        self,
+        session: Session,
+        absence: Absence,
+        missed: Mapping[str, int],
+        inherited: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         if absence.durable:
             self.make_durable(session)
+        # what it has been sent it still has time to acknowledge
         owed = {pos: one for pos, one in absence.owed.items() if one.id not in session.owed}
         for pos, letter in self._letters.redriven_of(session.name).items():
             owed[pos] = Owed(letter.event.id, 0, letter.deliveries, letter.event)
-        self._catch_up.begin(session, missed=absence.channels, owed=owed)
+        self._catch_up.begin(session, missed=missed, owed=owed, inherited=inherited)
 
     def subscribed(self, session: Session, channel: str) -> None:
         """

@@ -236,6 +236,34 @@ def test_an_agent_comes_back_to_channels_that_the_other_node_has_added(core: Cor
     assert data(client.peer.take()) == [1, 2, 3, 4]
 
 
+def test_an_agent_comes_back_without_the_channels_of_other_connections(core: Core) -> None:
+    """
+    A connection that stayed is not subscribed to what another one, which has ended, was subscribed to.
+    """
+    client = agent(core)
+    state = core.ownership.release("ann", "2").state
+    assert state is not None
+    state.channels["global"] = 0
+    publish(core, 1)
+    client.say(type="ack", pos=1)
+    core.ownership.take_over("ann", state, ())
+    core.ownership.settle_in("ann")
+    assert core.registry.channels(client.session) == {"agents/ann", "topics/t"}
+    publish(core, 2, "topics/u")
+    assert [message["channel"] for message in client.peer.take() if message.get("event") == TASK] == ["global"]
+
+
+def test_what_an_absent_agent_acknowledges_elsewhere_is_not_missed(core: Core) -> None:
+    client = agent(core)
+    client.leave()
+    publish(core, 1)
+    publish(core, 2)
+    core.ownership.acknowledged("ann", "", 1)
+    again = Client(core)
+    again.say(type="unsubscribe", channel="global")
+    assert data(again.auth("ann")) == [2]
+
+
 def test_an_old_state_of_an_agent_that_comes_back(core: Core) -> None:
     """
     The other node is lost, and the database has what was before this node gave the agent away.
