@@ -31,7 +31,7 @@ _VERSION_2 = Path("/sys/fs/cgroup")
 # enough in flight that a worker which has used up its quota finds work when it gets the next one
 _CLIENTS = ("-n", "1000", "--window", "64")
 _ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("connections/s", ("connect", "-n", "4000"), "conn_per_s"),
+    ("connections/s", ("connect", "-n", "4000", "--inflight", "1024"), "conn_per_s"),
     ("deliveries/s, untracked", ("fanout", *_CLIENTS), "deliveries_per_s"),
     ("deliveries/s, tracked and acknowledged", ("fanout", *_CLIENTS, "--event", "task.updated"), "deliveries_per_s"),
 )
@@ -73,7 +73,10 @@ class Workers(Service):
         super().__init__(database, "--workers", str(workers), "--rate-limit", "off", "--rate-bytes", "off")
 
     def _is_up(self) -> bool:
-        return self.health()["log"]["state"] in ("up", "following") and len(self.pids) == self._workers
+        health = self.health()
+        # the sums leave out workers that do not answer yet
+        logs = [one.get("log") for one in health.get("workers", ())] or [health["log"]["state"]]
+        return len(logs) == self._workers and all(log in ("up", "following") for log in logs)
 
     @property
     def pids(self) -> list[int]:
