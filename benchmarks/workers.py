@@ -30,8 +30,9 @@ _VERSION_1 = Path("/sys/fs/cgroup/cpu")
 _VERSION_2 = Path("/sys/fs/cgroup")
 # enough in flight that a worker which has used up its quota finds work when it gets the next one
 _CLIENTS = ("-n", "1000", "--window", "64")
+_HANDSHAKES = 256
 _ROWS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("connections/s", ("connect", "-n", "4000", "--inflight", "1024"), "conn_per_s"),
+    ("connections/s", ("connect", "-n", "4000", "--inflight", "{handshakes}"), "conn_per_s"),
     ("deliveries/s, untracked", ("fanout", *_CLIENTS), "deliveries_per_s"),
     ("deliveries/s, tracked and acknowledged", ("fanout", *_CLIENTS, "--event", "task.updated"), "deliveries_per_s"),
 )
@@ -91,7 +92,10 @@ def measured(service: Workers, arguments: Iterable[str], seconds: float) -> dict
     """
     What the load generator says.
     """
-    command = [sys.executable, str(TOOL), *arguments, "--seconds", str(seconds), "--runs", "1"]
+    # the same number for each worker: the more of them it finds at once, the less each one costs
+    handshakes = _HANDSHAKES * len(service.pids)
+    given = [argument.format(handshakes=handshakes) for argument in arguments]
+    command = [sys.executable, str(TOOL), *given, "--seconds", str(seconds), "--runs", "1"]
     command += ["--url", f"ws://127.0.0.1:{service.port}/", "--pid", ",".join(map(str, service.pids))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
