@@ -459,6 +459,20 @@ def test_redelivery_has_an_end() -> None:
     assert "came 16 times in all" in only(history)
 
 
+def test_an_observer_that_comes_before_the_log_is_found() -> None:
+    """
+    It is told of the epoch of the log a moment later.
+    """
+    history = good()
+    follower = history.followers[0]
+    follower.start = "unknown", 0
+    history.restores = [Restore(0, 0, 1)]
+    follower.steps.insert(0, Gap(1, 1, "epoch", "unknown", 0, "e", 0))
+    assert not wrongs(history)
+    follower.start = "unknown", 1
+    assert "which the database never had" in only(history)
+
+
 def test_subscriptions_are_restored() -> None:
     """
     An agent that comes back is subscribed to what it was subscribed to.

@@ -278,6 +278,9 @@ def _missing(
     Events of the log that did not come.
     """
     log = known.get(epoch)
+    if log is None and follower.start == (epoch, 0):
+        # a service that has not found its log yet
+        return
     if log is None:
         yield None, f"follows the epoch {epoch}, which the database never had"
         return
