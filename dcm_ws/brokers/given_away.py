@@ -26,13 +26,14 @@ class GivenAway:
         """
         self._claims.clear()
 
-    def add(self, agent: str, gen: int, state: AgentState | None) -> None:
+    def add(self, agent: str, gen: int, state: AgentState | None, last: tuple[int, str]) -> None:
         """
         An agent was given away.
 
         @param state: None if nothing is kept of it.
+        @param last: the position and the id of the last event that was delivered here.
         """
-        self._claims[agent] = Claim(agent, gen, Raw(EMPTY if state is None else encode(state)))
+        self._claims[agent] = Claim(agent, gen, Raw(EMPTY if state is None else encode(state)), *last)
 
     def forget(self, agent: str) -> None:
         """
@@ -58,7 +59,7 @@ class GivenAway:
         claim = self._claims.get(agent)
         if claim is None or gen not in (None, claim.gen):
             return UNKNOWN
-        return same_answer(bytes(claim.state))
+        return same_answer(claim)
 
     def unwritten(self) -> list[Claim]:
         """

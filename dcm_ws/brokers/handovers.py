@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 from dcm_ws.core.agent_states import AgentState, AgentStates, decode_state, encode
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.ownership import Given
-from dcm_ws.postgres.agent_owners import Seen
+from dcm_ws.postgres.agent_owners import Claim, Seen
 
 _log = Logger(namespace="dcm_ws.owners")
 
@@ -52,9 +53,25 @@ class Question(msgspec.Struct, omit_defaults=True):
     idle: bool = False
 
 
+class Received(NamedTuple):
+    """
+    What another node had of an agent.
+
+    @ivar pos: the position of the last event that was delivered there; 0 if an older version does not say it.
+    @ivar event_id: the id of that event.
+    """
+
+    state: AgentState
+    letters: list[Listed]
+    pos: int
+    event_id: str
+
+
 class _Given(msgspec.Struct):
     state: AgentState | None = None
     letters: list[Raw] = []
+    pos: int = 0
+    event_id: str = ""
 
 
 _decode_question = msgspec.json.Decoder(Question).decode
@@ -73,25 +90,25 @@ def read_question(message: bytes) -> Question | None:
         return None
 
 
-def answer_of(given: Given) -> bytes:
+def answer_of(given: Given, last: tuple[int, str]) -> bytes:
     """
     What a node gives away.
+
+    @param last: the position and the id of the last event that was delivered at this node.
     """
-    answer = encode(_Given(given.state, [Raw(encode(letter)) for letter in given.letters]))
+    answer = encode(_Given(given.state, [Raw(encode(letter)) for letter in given.letters], *last))
     # the database has its letters a little later, too
-    return answer if len(answer) <= _LETTERS_BYTES else encode(_Given(given.state))
+    return answer if len(answer) <= _LETTERS_BYTES else encode(_Given(given.state, [], *last))
 
 
-def same_answer(state: bytes) -> bytes:
+def same_answer(claim: Claim) -> bytes:
     """
     What a node has given away before.
-
-    @param state: JSON.
     """
-    return b'{"state":%b}' % state
+    return encode({"state": claim.state, "pos": claim.pos, "event_id": claim.event_id})
 
 
-def read_answer(answer: bytes | None) -> Given | None:
+def read_answer(answer: bytes | None) -> Received | None:
     """
     What another node has given away; None if it gave nothing.
     """
@@ -102,7 +119,9 @@ def read_answer(answer: bytes | None) -> Given | None:
     except msgspec.DecodeError:
         # of another version
         return None
-    return None if given.state is None else Given(given.state, list(_letters(given.letters)))
+    if given.state is None:
+        return None
+    return Received(given.state, list(_letters(given.letters)), given.pos, given.event_id)
 
 
 def _letters(given: Iterable[Raw]) -> Iterator[Listed]:

@@ -66,6 +66,7 @@ class OwnedAgents(Flushes):
     @param tables: the same tables, on a connection of its own.
     @param leads: returns if this node is the leader.
     @param reach: as in L{Log<dcm_ws.core.ports.Log>}.
+    @param last: returns the position and the id of the last event that was delivered here.
     @param fenced: called when this node may not write any more.
     """
 
@@ -79,6 +80,7 @@ class OwnedAgents(Flushes):
         *,
         leads: Callable[[], bool],
         reach: Callable[[int, Callable[[bool], object]], object],
+        last: Callable[[], tuple[int, str]],
         fenced: Callable[[], object],
         now: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -90,7 +92,7 @@ class OwnedAgents(Flushes):
         self._leads = leads
         self._fenced = fenced
         self._keep = keep
-        self.releases = Releases(bus)
+        self.releases = Releases(bus, last)
         self.takes = Takes(reactor, takes, bus, counts.owners, self.releases, now=now, reach=reach, fenced=fenced)
         self.merges = Merges(tables, bus, self.takes, self.releases)
         self.acks = Acks(reactor, bus, self.releases)

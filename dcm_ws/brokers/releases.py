@@ -20,12 +20,15 @@ class Releases:
     """
     Gives agents to the nodes that ask for them, and offers those that no client here needs.
 
+    @param last: returns the position and the id of the last event that was delivered here.
+
     @ivar gens: the agents that this node has, and how often they have been taken.
     @ivar given: those that it had.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, last: Callable[[], tuple[int, str]]) -> None:
         self._bus = bus
+        self.last = last
         self._ownership: Ownership
         self._take_of: Callable[[str], Take | None]
         self.gens: dict[str, int] = {}
@@ -75,7 +78,7 @@ class Releases:
         """
         gen = self.gens.pop(agent, None)
         if gen is not None:
-            self.given.add(agent, gen, self._ownership.give_back(agent))
+            self.given.add(agent, gen, self._ownership.give_back(agent), self.last())
 
     def give(self, agent: str, node: str) -> bytes:
         """
@@ -86,8 +89,8 @@ class Releases:
             return self.given.answer(agent, None)
         given = self._ownership.release(agent, node)
         if given.state is not None:
-            self.given.add(agent, gen, given.state)
-        return answer_of(given)
+            self.given.add(agent, gen, given.state, self.last())
+        return answer_of(given, self.last())
 
     def _offered(self, node: str, message: bytes) -> None:
         self._ownership.offered(message.decode(errors="replace"))

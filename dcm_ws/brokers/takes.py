@@ -258,8 +258,16 @@ class Takes:
             self._taken(agent, take, one.gen, one.state.encode(), letters)
         elif one.found is Found.STALE:
             self._claims[agent] = Claim(agent, one.gen, Raw(folded(one)))
+        elif one.gen == take.refused:
+            # a backup was restored, and the node that has it does not know it yet: what the database has is good
+            self._force(take, agent)
         else:
             self._ask(take, one)
+
+    def _force(self, take: Take, agent: str) -> None:
+        self._counts.forced += 1
+        take.forced = True
+        self._wanted[agent] = take
 
     def _ask(self, take: Take, one: Seen) -> None:
         agent = one.agent
@@ -277,12 +285,10 @@ class Takes:
                 take.sleeps = True
                 self._sleepers.put(agent, _ADOPT_SECONDS)
             elif given is None:
-                self._counts.forced += 1
-                take.forced = True
-                self._wanted[agent] = take
+                self._force(take, agent)
             else:
                 take.letters = given.letters
-                self._claims[agent] = Claim(agent, one.gen, Raw(encode(given.state)))
+                self._claims[agent] = Claim(agent, one.gen, Raw(encode(given.state)), given.pos, given.event_id)
             self._start()
 
         self._counts.asked += 1
@@ -298,8 +304,10 @@ class Takes:
                 continue
             one = got.get(agent)
             if one is None:
-                # another node was faster
+                # another node was faster, or that state is not of this log
                 take.forced = False
+                take.refused = claim.gen
+                take.letters = []
                 self._wanted[agent] = take
             else:
                 known = {letter.event_id: letter for letter in (*letters.get(agent, ()), *take.letters)}
@@ -322,7 +330,7 @@ class Takes:
             if self._takes.get(agent) is not take:
                 return
             if known is not None and not is_there:
-                self._releases.given.add(agent, gen, known)
+                self._releases.given.add(agent, gen, known, self._releases.last())
                 self._leave_it(agent, take)
                 return
             self._releases.gens[agent] = gen

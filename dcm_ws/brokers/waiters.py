@@ -45,7 +45,9 @@ class Take:
     """
     An agent that clients wait for, or that has connections here.
 
-    @ivar forced: the node that has it has not answered.
+    @ivar forced: it is taken with what the database has of it, because the node that has it does not answer, or its
+        answer is of another log.
+    @ivar refused: the number of the agent when it could not be taken; 0 for never.
     @ivar letters: what that node says of its dead letters, beyond what the database has.
     @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
     @ivar sleeps: nobody waits yet, and the node that has it did not answer.
@@ -54,6 +56,7 @@ class Take:
 
     waiting: list[Waiter] = field(default_factory=list)
     forced: bool = False
+    refused: int = 0
     adopts: bool = False
     sleeps: bool = False
     letters: list[Listed] = field(default_factory=list)

@@ -42,7 +42,7 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 class FencedError(LostRightError):
     """
-    The node is fenced, or the log has become another one; nothing was written.
+    The node is fenced, or the log has become another one, as after the restore of a backup; nothing was written.
     """
 
 
@@ -52,10 +52,15 @@ class NodeLease(NamedTuple):
 
     @ivar node: the id of its row.
     @ivar epoch: of the log that positions belong to.
+    @ivar pos: the position of the last event that was delivered there; 0 for none.  If the log does not have it,
+        it has become another one, and the node does not know it yet.
+    @ivar event_id: the id of that event.
     """
 
     node: int
     epoch: str
+    pos: int = 0
+    event_id: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False):
@@ -112,11 +117,16 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
     @ivar gen: how often it has been taken.
     @ivar state: JSON.
+    @ivar pos: the position of the last event that was delivered at the node that the state is of; 0 if the state is of
+        the database, or of the node that writes it.
+    @ivar event_id: the id of that event.
     """
 
     agent: str
     gen: int
     state: msgspec.Raw
+    pos: int = 0
+    event_id: str = ""
 
 
 class Gen(msgspec.Struct, frozen=True, gc=False):

@@ -20,11 +20,18 @@ def test_handovers() -> None:
     question = msgspec.json.encode(handovers.Question("ann", 7))
     assert handovers.read_question(more_of("release", question)) == handovers.Question("ann", 7)
     given = Given(AgentState(7, {"global": 0}), [letter(1), letter(2)])
-    answer = handovers.answer_of(given)
-    assert handovers.read_answer(more_of("release", answer)) == given
+    answer = handovers.answer_of(given, (7, "msg_7"))
+    assert handovers.read_answer(more_of("release", answer)) == (*given, 7, "msg_7")
     decoded = msgspec.json.decode(answer)
     decoded["letters"][0].append(MORE)
-    assert handovers.read_answer(msgspec.json.encode(decoded)) == given._replace(letters=[letter(2)])
+    assert handovers.read_answer(msgspec.json.encode(decoded)) == (given.state, [letter(2)], 7, "msg_7")
+
+
+def test_handovers_of_an_older_version() -> None:
+    """
+    It does not say what was delivered there last.
+    """
+    assert handovers.read_answer(b'{"state":{"sent":7},"letters":[]}') == (AgentState(7), [], 0, "")
 
 
 def test_what_other_nodes_pass_on() -> None:

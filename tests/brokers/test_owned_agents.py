@@ -159,9 +159,11 @@ class Node:
         self.bus = rig.hub.bus(counts)
         self.bus.join(str(self.number), "test")
         self.fenced = 0
-        lease = NodeLease(self.number, rig.epoch)
+        #: the position and the id of the last event that was delivered here
+        self.last = (0, "")
         tables = [
-            PostgresAgents(rig.reactor, rig.address, name, lambda: lease) for name in ("dcm-ws owners", "dcm-ws agents")
+            PostgresAgents(rig.reactor, rig.address, name, lambda: NodeLease(self.number, rig.epoch, *self.last))
+            for name in ("dcm-ws owners", "dcm-ws agents")
         ]
         self.owned = OwnedAgents(
             rig.reactor,
@@ -170,6 +172,7 @@ class Node:
             counts,
             leads=lambda: leads,
             reach=rig.log.reach,
+            last=lambda: self.last,
             fenced=self._is_fenced,
             now=rig.reactor.seconds,
             wall_ms=lambda: 1_706_000_000_000,
@@ -251,6 +254,30 @@ async def test_an_agent_hops(rig: Rig) -> None:
         {"owned": 1, "awaited": 0},
         {"owned": 0, "awaited": 0},
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_backup_is_restored_and_a_node_does_not_know_it(rig: Rig) -> None:
+    """
+    The node has delivered what the log does not have any more: what it has of its agents does not count, neither in the
+    database nor at other nodes.
+    """
+    one, two = rig.node(), rig.node()
+    client = await one.agent()
+    client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    await one.flush()
+    assert data(client) == [1]
+    client.say(type="ack", pos=1)
+    one.last = (7, "msg_lost")
+    fenced = one.fenced
+    one.owned.tick()
+    await eventually(lambda: one.fenced > fenced)
+    assert rig.server.execute("select count(*) from dcm_ws.ack") == [(1,)]
+    # what it has acknowledged there is gone with the log
+    assert data(await two.agent()) == [1]
+    assert (one.core.counts.owners.given, two.core.counts.owners.forced) == (1, 1)
+    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(two.number, 2)]
 
 
 @pytest_twisted.ensureDeferred

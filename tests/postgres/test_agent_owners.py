@@ -54,8 +54,10 @@ class Rig:
     async def flush(self, which: int, **changes: Any) -> Any:
         return await agent_owners.flush(self.connections[which], self.leases[which], json.dumps(changes))
 
-    async def take(self, which: int, agent: str, gen: int, state: str) -> dict[str, Got]:
-        claims = [Claim(agent, gen, Raw(state.encode()))]
+    async def take(
+        self, which: int, agent: str, gen: int, state: str, pos: int = 0, event_id: str = ""
+    ) -> dict[str, Got]:
+        claims = [Claim(agent, gen, Raw(state.encode()), pos, event_id)]
         return await agent_owners.take(self.connections[which], self.leases[which], claims)
 
     def row(self, agent: str) -> tuple[Any, int | None, int]:
@@ -70,6 +72,34 @@ async def rig(tables: PostgresServer) -> AsyncIterator[Rig]:
     yield Rig(tables, connections)
     for connection in connections:
         connection.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_the_restore_of_a_backup(rig: Rig) -> None:
+    """
+    A node writes nothing, and gives nothing to others, if the log does not have what was delivered there last.
+    """
+    rig.server.execute(
+        "insert into dcm_ws.log (pos, event_id, channel, event, data, at, mirrored)"
+        " values (5, 'msg_5', 'global', 'task.created', '{}', 1, false)"
+    )
+    known = rig.leases[0]
+    await rig.look(1, "a")
+    for pos, event_id in ((6, "msg_6"), (5, "msg_lost")):
+        rig.leases[0] = known._replace(pos=pos, event_id=event_id)
+        with pytest.raises(FencedError):
+            await rig.look(0, "a")
+        with pytest.raises(FencedError):
+            await rig.flush(0, a={"gen": 1, "sent": 6})
+        rig.leases[0] = known
+        assert await rig.take(0, "a", 1, '{"sent":6}', pos, event_id) == {}
+    rig.leases[0] = known._replace(pos=5, event_id="msg_5")
+    await rig.flush(0, a={"gen": 1, "sent": 5})
+    assert await rig.take(0, "a", 1, '{"sent":5}', 5, "msg_5") == {"a": Got(2, False)}
+    # what has left the log was there
+    rig.server.execute("delete from dcm_ws.log")
+    rig.server.execute("update dcm_ws.meta set base = 5")
+    await rig.flush(0, a={"gen": 2, "sent": 5})
 
 
 @pytest_twisted.ensureDeferred

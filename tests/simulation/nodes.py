@@ -154,6 +154,7 @@ class Node:
             counts,
             leads=lambda: self.leads,
             reach=lambda pos, ready: self.log.reach(pos, ready),
+            last=lambda: self.log.last,
             fenced=self._hurry,
             now=process.seconds,
             wall_ms=cluster.wall_ms,

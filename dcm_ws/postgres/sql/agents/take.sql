@@ -1,6 +1,11 @@
--- A node of a cluster takes agents with states that were put together, if nobody else has taken them since.
+-- A node of a cluster takes agents with states that were put together, or that other nodes had, if nobody else has taken
+-- them since.  States of nodes that were delivered what the log does not have are of another log: a backup was restored.
 with @holds@, given as materialized (
-    select agent, gen, state from holds, json_to_recordset(%(claims)s) as given (agent text, gen bigint, state json)
+    select given.agent, given.gen, given.state
+    from holds cross join dcm_ws.meta, json_to_recordset(%(claims)s) as given
+        (agent text, gen bigint, state json, pos bigint, event_id text)
+    where not exists (select from dcm_ws.log where log.pos = given.pos and log.event_id <> given.event_id)
+        and given.pos <= greatest(meta.base, (select pos from dcm_ws.log order by pos desc limit 1))
 ), locked as materialized (
     select known.agent from given
     join dcm_ws.agent known on known.agent = given.agent and known.gen = given.gen
