@@ -92,7 +92,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     parameters: dict[str, object] = dict.fromkeys(texts, "")
     parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions", "rows")}
     parameters |= dict.fromkeys(("leader", "upto", "after", "most", "bytes"), 1)
-    parameters |= dict.fromkeys(("node", "now", "keep", "keep_letters"), 1)
+    parameters |= dict.fromkeys(("node", "now", "keep", "keep_letters", "pos"), 1)
     parameters |= {"claims": "[]", "since": None, "until": None, "changes": "{}", "states": "{}"}
     parameters |= dict.fromkeys(("letters", "dropped", "places"), "[]")
     for name, marks in parts.items():
