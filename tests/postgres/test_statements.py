@@ -87,7 +87,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
     shared = ("look", "take", "flush", "save", "give_back", "own_done", "other_requests", "fold", "expire")
     parts |= {key: {"holds": holds} for key in shared}
     parts["flush"]["letters"] = statement("agents/bury", right="holds")
-    parts |= {name: {} for name in ("letters", "owners_of", "own_requests", "left_journal", "left_agents")}
+    parts |= {name: {} for name in ("letters", "lost", "owners_of", "own_requests", "left_journal", "left_agents")}
     texts = ("agent", "event_id", "epoch", "request")
     parameters: dict[str, object] = dict.fromkeys(texts, "")
     parameters |= {name: [] for name in ("agents", "event_ids", "reasons", "gone", "tracked", "positions", "rows")}
@@ -153,6 +153,7 @@ def engine_statements(cursor: Any) -> Iterator[str]:
 _AFTER: dict[str, dict[str, object]] = {
     "read_agents": {"after": ""},
     "look": {"agents": "[]"},
+    "lost": {"agents": "[]"},
     "save": {"states": "[]", "gone": "[]"},
     "fold": {"states": "[]"},
 }
