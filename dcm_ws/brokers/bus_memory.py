@@ -43,6 +43,7 @@ class MemoryHub:
         self._buses: dict[str, MemoryBus] = {}
         self._sides: dict[str, int] = {}
         self._ways: dict[tuple[str, str], _Way] = {}
+        self._held: list[Parcel] | None = None
         self.delay = delay
         self.loss = loss
         self.doubles = doubles
@@ -60,6 +61,7 @@ class MemoryHub:
         Stop, as a server of an engine does: what is on its way is lost.
         """
         self._ways.clear()
+        self._held = None
         for bus in self._buses.values():
             bus.cut()
 
@@ -69,6 +71,21 @@ class MemoryHub:
         """
         for bus in list(self._buses.values()):
             bus.restore()
+
+    def freeze(self) -> None:
+        """
+        Bring nothing for a while, as a server of an engine does that is frozen.
+        """
+        if self._held is None:
+            self._held = []
+
+    def thaw(self) -> None:
+        """
+        Bring what was sent meanwhile, and go on.
+        """
+        held, self._held = self._held, None
+        for parcel in held or ():
+            self.carry(parcel)
 
     def part(self, *sides: Iterable[str]) -> None:
         """
@@ -100,6 +117,9 @@ class MemoryHub:
         """
         Bring a message to the nodes that it is for.
         """
+        if self._held is not None:
+            self._held.append(parcel)
+            return
         if parcel.target:
             self._bring(parcel, parcel.target)
             return

@@ -50,14 +50,14 @@ class GivenAway:
         claim = self._claims.get(agent)
         return None if claim is None or claim.gen != gen else claim.state
 
-    def answer(self, agent: str, gen: int | None) -> bytes:
+    def answer(self, agent: str, gen: int) -> bytes:
         """
         Several nodes may want an agent at the same time, of which one gets it: all are told the same.
 
-        @param gen: the number of the agent that is asked for; None for any.
+        @param gen: the number of the agent that is asked for.
         """
         claim = self._claims.get(agent)
-        if claim is None or gen not in (None, claim.gen):
+        if claim is None or claim.gen != gen:
             return UNKNOWN
         return same_answer(claim)
 

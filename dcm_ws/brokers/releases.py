@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dcm_ws.brokers.given_away import GivenAway
-from dcm_ws.brokers.handovers import KEPT, TOPIC, UNKNOWN, answer_of, read_question
+from dcm_ws.brokers.handovers import KEPT, TOPIC, UNKNOWN, Question, answer_of, read_question
 from dcm_ws.brokers.waiters import Take
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import AnswerLater, Bus
@@ -80,13 +80,20 @@ class Releases:
         if gen is not None:
             self.given.add(agent, gen, self._ownership.give_back(agent), self.last())
 
-    def give(self, agent: str, node: str) -> bytes:
+    def reply(self, asked: Question, node: str) -> bytes:
         """
-        Give an agent to another node; returns the answer to that node.
+        Give an agent to another node that has asked for it, if it still may have it; returns the answer.
+
+        A question that comes late is about a former time: the agent has been taken since, and has another number.
         """
-        gen = self.gens.pop(agent, None)
-        if gen is None:
-            return self.given.answer(agent, None)
+        agent = asked.agent
+        if self.gens.get(agent) != asked.gen:
+            return self.given.answer(agent, asked.gen)
+        is_used = self._ownership.is_connected(agent) or self._take_of(agent) is not None
+        return KEPT if asked.idle and is_used else self._give(agent, node)
+
+    def _give(self, agent: str, node: str) -> bytes:
+        gen = self.gens.pop(agent)
         given = self._ownership.release(agent, node)
         if given.state is not None:
             self.given.add(agent, gen, given.state, self.last())
@@ -99,13 +106,10 @@ class Releases:
         asked = read_question(message)
         if asked is None:
             return UNKNOWN
-        agent, take = asked.agent, self._take_of(asked.agent)
-        if self.gens.get(agent) == asked.gen:
-            is_used = self._ownership.is_connected(agent) or take is not None
-            return KEPT if asked.idle and is_used else self.give(agent, node)
-        if take is not None and agent not in self.gens:
-            return partial(self._give_later, take, node)
-        return self.given.answer(agent, asked.gen)
+        take = self._take_of(asked.agent)
+        if take is not None and asked.agent not in self.gens:
+            return partial(self._reply_later, take, asked, node)
+        return self.reply(asked, node)
 
-    def _give_later(self, take: Take, node: str, answer: Callable[[bytes], object]) -> None:
-        take.wanted_by.append((node, answer))
+    def _reply_later(self, take: Take, asked: Question, node: str, answer: Callable[[bytes], object]) -> None:
+        take.wanted_by.append((asked, node, answer))

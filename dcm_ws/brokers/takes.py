@@ -217,8 +217,7 @@ class Takes:
         """
         del self._takes[agent]
         self._waiters.answer_all(take, is_here=False)
-        for _, answer in take.wanted_by:
-            answer(self._releases.given.answer(agent, None))
+        self._reply(take)
 
     async def _look(self, takes: Mapping[str, Take]) -> None:
         wanted = [Wanted(agent, self._releases.gens.get(agent), take.forced) for agent, take in takes.items()]
@@ -362,5 +361,8 @@ class Takes:
         if not self._ownership.is_connected(agent):
             # its client has gone meanwhile: if it is connected to another node, it is better there
             self._releases.offer(agent)
-        for node, answer in take.wanted_by:
-            answer(self._releases.give(agent, node))
+        self._reply(take)
+
+    def _reply(self, take: Take) -> None:
+        for asked, node, answer in take.wanted_by:
+            answer(self._releases.reply(asked, node))

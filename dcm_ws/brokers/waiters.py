@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from dcm_ws.brokers.handovers import Question
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.deadlines import Deadlines
 
@@ -51,7 +52,7 @@ class Take:
     @ivar letters: what that node says of its dead letters, beyond what the database has.
     @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
     @ivar sleeps: nobody waits yet, and the node that has it did not answer.
-    @ivar wanted_by: other nodes that have asked for it meanwhile.
+    @ivar wanted_by: what other nodes have asked meanwhile, with their names.
     """
 
     waiting: list[Waiter] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Take:
     adopts: bool = False
     sleeps: bool = False
     letters: list[Listed] = field(default_factory=list)
-    wanted_by: list[tuple[str, Callable[[bytes], object]]] = field(default_factory=list)
+    wanted_by: list[tuple[Question, str, Callable[[bytes], object]]] = field(default_factory=list)
 
     @property
     def has_clients(self) -> bool:

@@ -349,6 +349,36 @@ async def test_an_agent_that_is_away_is_taken_by_force(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_question_comes_late(rig: Rig) -> None:
+    """
+    The bus was frozen, so the node that asked has taken the agent by force.  When its question arrives, the agent is on
+    its way back: it is not given to that node once more, and gets what it is owed first.
+    """
+    one, two = rig.node(), rig.node()
+    client = await one.agent()
+    client.say(type="subscribe", channel="topics/t")
+    rig.publish(1)
+    client.leave()
+    await one.flush()
+    await one.flush()
+    rig.hub.freeze()
+    client = await two.agent()
+    assert (data(client), two.core.counts.owners.forced) == ([1], 1)
+    client.leave()
+    rig.publish(2)
+    client = Client(one.core)
+    client.say(type="unsubscribe", channel="global")
+    client.auth("ann", id=1, durable=True)
+    await eventually(lambda: one.core.counts.owners.asked)
+    rig.hub.thaw()
+    await eventually(lambda: not client.peer.stopped)
+    assert data(client) == [1, 2]
+    assert (one.core.counts.owners.forced, one.core.counts.owners.given) == (0, 0)
+    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 3)]
+    assert list(one.owned.releases.gens) == ["ann"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_checkpoints(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcm_ws.brokers import flushes
 
