@@ -72,6 +72,10 @@ class MemoryHub:
         for bus in list(self._buses.values()):
             bus.restore()
 
+    @property
+    def is_frozen(self) -> bool:
+        return self._held is not None
+
     def freeze(self) -> None:
         """
         Bring nothing for a while, as a server of an engine does that is frozen.

@@ -61,7 +61,8 @@ class Releases:
 
     def orphan(self, agent: str) -> None:
         """
-        Tell the other nodes that an agent has no connection here, whose row says that it is here.
+        Tell the other nodes that an agent is not needed here, although its row, or a node that was asked for it, may
+        say that it is here.
         """
         self._bus.cast(ORPHANS, agent.encode())
 

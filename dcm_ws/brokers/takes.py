@@ -218,6 +218,9 @@ class Takes:
         del self._takes[agent]
         self._waiters.answer_all(take, is_here=False)
         self._reply(take)
+        if take.unanswered:
+            # the question may still arrive, and the agent may be given away for nothing: this arrives after it
+            self._releases.orphan(agent)
 
     async def _look(self, takes: Mapping[str, Take]) -> None:
         wanted = [Wanted(agent, self._releases.gens.get(agent), take.forced) for agent, take in takes.items()]
@@ -275,10 +278,13 @@ class Takes:
             if self._takes.get(agent) is not take:
                 return
             given = read_answer(answer)
+            take.unanswered = take.unanswered or answer is None
             if answer == KEPT:
                 # a client may have come meanwhile
                 take.adopts = False
                 self._again({agent: take})
+            elif answer is None and not take.is_wanted:
+                self._drop(agent, take)
             elif answer is None and not take.has_clients:
                 # it may be alive, and have clients of the agent; if it is dead, the leader fences it
                 take.sleeps = True

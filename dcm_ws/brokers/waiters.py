@@ -52,6 +52,7 @@ class Take:
     @ivar letters: what that node says of its dead letters, beyond what the database has.
     @ivar adopts: it is taken although nobody waits, unless the node that has it has a client of it.
     @ivar sleeps: nobody waits yet, and the node that has it did not answer.
+    @ivar unanswered: a node that has it was asked, and did not answer in time.
     @ivar wanted_by: what other nodes have asked meanwhile, with their names.
     """
 
@@ -60,6 +61,7 @@ class Take:
     refused: int = 0
     adopts: bool = False
     sleeps: bool = False
+    unanswered: bool = False
     letters: list[Listed] = field(default_factory=list)
     wanted_by: list[tuple[Question, str, Callable[[bytes], object]]] = field(default_factory=list)
 

@@ -287,6 +287,13 @@ class Cluster:
 
         self.trouble(seconds, None, back)
 
+    def freeze_bus(self, seconds: float) -> None:
+        """
+        The servers of the bus do nothing for some time, and then bring what was sent meanwhile.
+        """
+        self.hub.freeze()
+        self.trouble(seconds, None, self.hub.thaw)
+
     # time
 
     def run(self, seconds: float) -> None:

@@ -101,6 +101,11 @@ def take_bus_away(cluster: Cluster) -> None:
         cluster.take_bus_away(cluster.random.choice((0.5, 3.0, 10.0)))
 
 
+def freeze_bus(cluster: Cluster) -> None:
+    if not cluster.hub.is_frozen:
+        cluster.freeze_bus(cluster.random.choice((0.1, 0.5, 3.0)))
+
+
 def part(cluster: Cluster) -> None:
     """
     The nodes fall into two or three groups on the bus.
@@ -187,6 +192,7 @@ COURSES: dict[str, Course] = {
     "losses": Course({**_USUAL, lose_messages: 0.7, delay_messages: 0.7, hang: 1}),
     "partitions": Course({**_USUAL, part: 0.5, hang: 1, close_one: 1, add: 0.5}, (0.05, 0.3), _AGAIN),
     "no bus": Course({**_USUAL, take_bus_away: 0.5, hang: 0.5}, (0.05, 0.3), _AGAIN),
+    "a frozen bus": Course({**_USUAL, freeze_bus: 0.7, hang: 0.5}, closes=_AGAIN),
     "events that expire": Course(
         {**_USUAL, leave: 2, come: 1, cut_off: 0.3, freeze: 0.2, kill: 0.1, stay_away: 1}, (0.05, 0.3), _AGAIN, keep=2.0
     ),
@@ -194,7 +200,8 @@ COURSES: dict[str, Course] = {
         {
             **_USUAL,
             **{hang: 0.5, close_one: 0.5, add: 0.3, kill: 0.2, replace: 0.1, freeze: 0.3, cut_off: 0.3, redrive: 0.5},
-            **{take_database_away: 0.1, lose_messages: 0.2, delay_messages: 0.2, part: 0.2, take_bus_away: 0.1},
+            **{take_database_away: 0.1, lose_messages: 0.2, delay_messages: 0.2, part: 0.2},
+            **{take_bus_away: 0.1, freeze_bus: 0.1},
         },
         (0.05, 0.3),
         _AGAIN,

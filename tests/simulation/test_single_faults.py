@@ -195,6 +195,46 @@ def test_a_client_has_left_a_frozen_node(cluster: Cluster) -> None:
     assert one.core.counts.owners.given == 0
 
 
+def test_a_question_comes_late(cluster: Cluster) -> None:
+    """
+    The bus is frozen: a node takes the agent by force, and its question arrives when the agent is on its way back.
+    """
+    agent = with_agent(cluster)
+    one, two = cluster.nodes
+    cluster.run(1.0)
+    cluster.freeze_bus(1.0)
+    agent.hop(two)
+    cluster.run(0.5)
+    assert two.core.counts.owners.forced == 1 and agent.connection is not None
+    agent.connection.reads = False
+    cluster.publish("topics/t")
+    cluster.run(0.3)
+    agent.leave()
+    cluster.publish("topics/t")
+    cluster.run(0.1)
+    agent.connect(one)
+    cluster.run(2.0)
+    assert len(agent.got) == 2
+    assert (one.core.counts.owners.forced, one.core.counts.owners.given) == (0, 0)
+    assert "ann" in one.owned.releases.gens
+
+
+def test_a_question_comes_late_whose_client_has_gone(cluster: Cluster) -> None:
+    """
+    The bus is frozen: a client goes to another node and comes back at once, and then the question of that node arrives.
+    """
+    agent = with_agent(cluster)
+    one, two = cluster.nodes
+    cluster.run(1.0)
+    cluster.freeze_bus(1.0)
+    agent.hop(two)
+    cluster.run(0.1)
+    agent.hop(one)
+    cluster.run(1.0)
+    assert (one.core.counts.owners.given, two.core.counts.owners.forced) == (1, 0)
+    assert "ann" in one.owned.releases.gens
+
+
 def test_an_offer_is_lost(cluster: Cluster) -> None:
     """
     The last connection at the node that has the agent ends, and the other node does not hear that.
