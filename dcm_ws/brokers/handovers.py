@@ -29,7 +29,8 @@ The answer of a node that does not have the agent.
 
 KEPT = b'"kept"'
 """
-The answer of a node that keeps the agent, because a client of it is there, and no client waits at the other node.
+The answer of a node that keeps the agent, because a client of it is there, and no client waits at the other node; or
+because it has taken the agent since that one looked.
 """
 
 EMPTY = b"{}"

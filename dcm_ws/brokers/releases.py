@@ -83,10 +83,14 @@ class Releases:
 
     def reply(self, asked: Question, node: str) -> bytes:
         """
-        Give an agent to another node that has asked for it, if it still may have it; returns the answer.
+        Answer what another node has asked while this one was about to have the agent.
 
-        A question that comes late is about a former time: the agent has been taken since, and has another number.
+        A late question is about a former time, when the agent had a lower number: if somebody still waits for the
+        answer, that node has to look who has the agent now.
         """
+        return KEPT if asked.gen < self.gens.get(asked.agent, 0) else self._answer(asked, node)
+
+    def _answer(self, asked: Question, node: str) -> bytes:
         agent = asked.agent
         if self.gens.get(agent) != asked.gen:
             return self.given.answer(agent, asked.gen)
@@ -110,7 +114,7 @@ class Releases:
         take = self._take_of(asked.agent)
         if take is not None and asked.agent not in self.gens:
             return partial(self._reply_later, take, asked, node)
-        return self.reply(asked, node)
+        return self._answer(asked, node)
 
     def _reply_later(self, take: Take, asked: Question, node: str, answer: Callable[[bytes], object]) -> None:
         take.wanted_by.append((asked, node, answer))

@@ -16,7 +16,9 @@ from twisted.internet.task import Clock, deferLater
 from dcm_ws.brokers.agent_store import AgentStore
 from dcm_ws.brokers.agent_tables import PostgresAgents
 from dcm_ws.brokers.bus_memory import MemoryHub
+from dcm_ws.brokers.handovers import KEPT, Question
 from dcm_ws.brokers.owned_agents import OwnedAgents
+from dcm_ws.core.agent_states import encode
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.entries import Draft, Published
@@ -370,9 +372,13 @@ async def test_a_question_comes_late(rig: Rig) -> None:
     client.say(type="unsubscribe", channel="global")
     client.auth("ann", id=1, durable=True)
     await eventually(lambda: one.core.counts.owners.asked)
+    late: list[bytes | None] = []
+    two.bus.ask(str(one.number), "release", encode(Question("ann", 1)), 60.0, late.append)
     rig.hub.thaw()
     await eventually(lambda: not client.peer.stopped)
     assert data(client) == [1, 2]
+    await eventually(lambda: late)
+    assert late == [KEPT]
     assert (one.core.counts.owners.forced, one.core.counts.owners.given) == (0, 0)
     assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 3)]
     assert list(one.owned.releases.gens) == ["ann"]
