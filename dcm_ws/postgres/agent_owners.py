@@ -20,9 +20,15 @@ from dcm_ws.postgres.agent_rows import ANSWER_SECONDS, PAGE_BYTES, PAGE_ROWS, Le
 from dcm_ws.postgres.connection import DatabaseConnection, deadline
 from dcm_ws.postgres.statements import statement
 
-_HOLDS = statement("agents/holds").strip()
+_HOLDS = statement(
+    "agents/holds", delivered=statement("agents/delivered", pos="%(pos)s", event_id="%(event_id)s")
+).strip()
 _LOOK = statement("agents/look", holds=_HOLDS)
-_TAKE = statement("agents/take", holds=_HOLDS)
+_TAKE = statement(
+    "agents/take",
+    holds=_HOLDS,
+    delivered=statement("agents/delivered", pos="given.pos", event_id="given.event_id"),
+)
 _FLUSH = statement("agents/flush", holds=_HOLDS, letters=statement("agents/bury", right="holds"))
 _SAVE = statement("agents/save", holds=_HOLDS)
 _GIVE_BACK = statement("agents/give_back", holds=_HOLDS)

@@ -83,9 +83,11 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "events_at": {},
         "has_leader": {},
     }
-    holds = statement("agents/holds").strip()
+    delivered = statement("agents/delivered", pos="%(pos)s", event_id="%(event_id)s")
+    holds = statement("agents/holds", delivered=delivered).strip()
     shared = ("look", "take", "flush", "save", "give_back", "own_done", "other_requests", "fold", "expire")
     parts |= {key: {"holds": holds} for key in shared}
+    parts["take"]["delivered"] = statement("agents/delivered", pos="given.pos", event_id="given.event_id")
     parts["flush"]["letters"] = statement("agents/bury", right="holds")
     parts |= {name: {} for name in ("letters", "lost", "owners_of", "own_requests", "left_journal", "left_agents")}
     texts = ("agent", "event_id", "epoch", "request")

@@ -3,7 +3,6 @@
 holds as materialized (
     select from dcm_ws.node cross join dcm_ws.meta
     where node.id = %(node)s and not node.fenced and meta.epoch = %(epoch)s
-        and not exists (select from dcm_ws.log where pos = %(pos)s and event_id <> %(event_id)s)
-        and %(pos)s <= greatest(meta.base, (select pos from dcm_ws.log order by pos desc limit 1))
+        and @delivered@
     for share of node
 )

@@ -4,8 +4,7 @@ with @holds@, given as materialized (
     select given.agent, given.gen, given.state
     from holds cross join dcm_ws.meta, json_to_recordset(%(claims)s) as given
         (agent text, gen bigint, state json, pos bigint, event_id text)
-    where not exists (select from dcm_ws.log where log.pos = given.pos and log.event_id <> given.event_id)
-        and given.pos <= greatest(meta.base, (select pos from dcm_ws.log order by pos desc limit 1))
+    where @delivered@
 ), locked as materialized (
     select known.agent from given
     join dcm_ws.agent known on known.agent = given.agent and known.gen = given.gen
