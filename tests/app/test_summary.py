@@ -5,12 +5,10 @@ Log lines once a minute.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from dcm_ws.app.summary import Summary
 from dcm_ws.core.assembly import Core
@@ -19,22 +17,6 @@ from dcm_ws.core.delivery import Tracked
 from dcm_ws.http.origins import Target
 from dcm_ws.protocol.errors import ProtocolError
 from tests.fakes import Client, make_core
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """
-    The warnings that are logged.
-    """
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.warn:
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def notify_badly(core: Core, summary: Summary) -> None:

@@ -475,10 +475,9 @@ async def test_the_last_flush(start: Start) -> None:
     assert returns(node) == [1]
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_last_flush_after_a_failure(start: Start) -> None:
+async def after_a_failure(start: Start) -> Node:
     """
-    A service that stops writes what has changed, although the database was away just before.
+    A node whose last flush has failed, with an ack; the database is there again.
     """
     node = await start()
     ann = worker(node)
@@ -490,6 +489,15 @@ async def test_the_last_flush_after_a_failure(start: Start) -> None:
         await node.flush_in_vain()
     finally:
         node.server.start()
+    return node
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_flush_after_a_failure(start: Start) -> None:
+    """
+    A service that stops writes what has changed, although the database was away just before.
+    """
+    node = await after_a_failure(start)
     await node.store.stopService()
     node = await start(node)
     assert returns(node) == [1]
@@ -515,16 +523,7 @@ async def test_what_could_not_be_saved(start: Start, warnings: list[str]) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_nothing_waits_when_the_database_is_back(start: Start) -> None:
-    node = await start()
-    ann = worker(node)
-    publish(node, 0, 1)
-    await node.flush()
-    acknowledge(ann, ann.peer.take()[0])
-    node.server.stop("immediate")
-    try:
-        await node.flush_in_vain()
-    finally:
-        node.server.start()
+    node = await after_a_failure(start)
     node.store.hurry()
     await node.flush()
     await node.crash()
