@@ -16,9 +16,7 @@ from dcm_ws.app.core import make_core, make_log
 from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
-from dcm_ws.app.modes import (
-    worker_count,
-)
+from dcm_ws.app.modes import worker_count
 from dcm_ws.app.ports import make_port, make_shares, make_websockets
 from dcm_ws.app.reports import make_metrics, make_report, make_resources
 from dcm_ws.app.service import DCMService
