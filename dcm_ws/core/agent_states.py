@@ -39,6 +39,13 @@ class AgentState(Struct):
     left: Position | None = None
 
     @property
+    def places(self) -> dict[str, int]:
+        """
+        Up to where everything has been sent in each of its channels.
+        """
+        return {name: max(self.sent, pos) for name, pos in self.channels.items()}
+
+    @property
     def upto(self) -> int:
         """
         The last position that it knows of.

@@ -92,7 +92,7 @@ class Loading:
     def _absence(self, state: AgentState, left: int) -> Absence:
         head = self._log.head
         # positions beyond the end of the log, and channels that do not exist any more, are of other times
-        places = {name: min(max(state.sent, pos), head) for name, pos in state.channels.items() if self._exists(name)}
+        places = {name: min(pos, head) for name, pos in state.places.items() if self._exists(name)}
         owed = {pos: Owed(*_sends(state, pos)) for pos in sorted(state.owed) if 0 < pos <= head}
         return Absence(places, owed, state.durable, left)
 

@@ -107,7 +107,7 @@ class Ownership:
         """
         Connections here of C{agent}, which was elsewhere, owe no acks for what has been settled there.
         """
-        places = {name: max(state.sent, pos) for name, pos in state.channels.items()}
+        places = state.places
         for session in self._clients.connections.get(agent, ()):
             for delivery in list(session.owed.values()):
                 event = delivery.event
@@ -126,7 +126,7 @@ class Ownership:
             for name, place in self._catch_up.places(session)[1].items():
                 if since.get(name, NOTHING) <= there.head:
                     places[name] = min(place, there.given_up - 1, places.get(name, place))
-        known = {name: max(state.sent, pos) for name, pos in state.channels.items()}
+        known = state.places
         return {
             name: place
             for name, place in places.items()
@@ -165,7 +165,7 @@ class Ownership:
         if connections:
             for session in connections:
                 self._catch_up.disown(session)
-            places = {} if state is None else {name: max(state.sent, pos) for name, pos in state.channels.items()}
+            places = {} if state is None else state.places
             self._clients.elsewhere[agent] = Elsewhere(node, places, self._catch_up.head)
             self._clients.look(agent)
         self._memory.release(agent)
