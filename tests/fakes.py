@@ -28,6 +28,7 @@ from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
+from dcm_ws.http.api import Gate
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.report import Report
 from dcm_ws.http.shares import Share
@@ -175,6 +176,22 @@ def admit_all(core: Core) -> Admission:
     return Admission(
         core.identity.verify, origins=AllowedOrigins(("*",)), proxies=TrustedProxies(), limits=core.counts.limits
     )
+
+
+def make_gate(core: Core, writing: AllowedOrigins | None = None) -> Gate:
+    """
+    What lets callers over HTTP in; pages of every origin may read.
+
+    @param writing: the pages that may write; None for all.
+    """
+    admission = Admission(
+        core.identity.verify,
+        origins=AllowedOrigins(("*",)),
+        writing=writing,
+        proxies=TrustedProxies(),
+        limits=core.counts.limits,
+    )
+    return Gate(admission, core.callers)
 
 
 def make_report(core: Core, **choices: Any) -> Report:

@@ -11,13 +11,14 @@ from typing import Any
 from twisted.application.service import IService
 
 from dcm_ws.app.base import Base
+from dcm_ws.app.calls import make_calls
 from dcm_ws.app.cluster import ClusterNode
 from dcm_ws.app.core import make_core, make_log
 from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.modes import worker_count
-from dcm_ws.app.ports import make_port, make_shares, make_websockets
+from dcm_ws.app.ports import make_admission, make_port, make_shares, make_websockets
 from dcm_ws.app.reports import make_metrics, make_report, make_resources
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings, SettingsError
@@ -34,6 +35,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.api import Gate
 from dcm_ws.http.metrics import ReactorLag
 from dcm_ws.http.port import Port
 from dcm_ws.postgres.embedded import EmbeddedPostgres
@@ -84,12 +86,14 @@ def build_service(
     if node is not None and database is not None:
         node.attach(core, database)
     proxies = TrustedProxies(settings.trusted_proxies)
-    websockets = make_websockets(base, core, proxies, summary, pacing)
+    admission = make_admission(base, core, proxies, summary)
+    websockets = make_websockets(base, core, admission, pacing)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
     report = make_report(base, core, database, endpoints, websockets, (public, admin), node)
     metrics = make_metrics(base, core, report, lag)
-    resources = make_resources(base, core, report, metrics)
+    calls = make_calls(core, Gate(admission, core.callers))
+    resources = make_resources(base, core, report, metrics) | calls
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics
     port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public)

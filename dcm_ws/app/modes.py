@@ -126,6 +126,24 @@ def origin_patterns(settings: Settings) -> tuple[str, ...]:
     return (*patterns, SAME_HOST) if settings.same_host else patterns
 
 
+_OWN_MACHINE = tuple(
+    f"{scheme}://{host}{port}"
+    for scheme in ("http", "https")
+    for host in ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+    for port in ("", ":*")
+)
+
+
+def writing_origin_patterns(settings: Settings) -> tuple[str, ...]:
+    """
+    The origins of web pages that may call over HTTP what changes something: in development, unless C{--allowed-origin}
+    names others, those of the own machine.  A browser sends a simple request to it without asking first.
+    """
+    if settings.production or settings.allowed_origins:
+        return origin_patterns(settings)
+    return (*_OWN_MACHINE, SAME_HOST) if settings.same_host else _OWN_MACHINE
+
+
 def _value(settings: Settings, field: str) -> Any:
     """
     The value of a field, or the default of the mode if the field has its default.

@@ -15,6 +15,7 @@ from dcm_ws.app.modes import (
     connections_per_address,
     http_per_address,
     origin_patterns,
+    writing_origin_patterns,
 )
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.summary import Summary
@@ -42,20 +43,26 @@ class Shares(NamedTuple):
     http: Share
 
 
-def make_websockets(
-    base: Base, core: Core, proxies: TrustedProxies, summary: Summary, pacing: Pacing
-) -> WebSocketConnections:
+def make_admission(base: Base, core: Core, proxies: TrustedProxies, summary: Summary) -> Admission:
     """
-    Make the WebSocket connections.
+    Make what admits WebSockets and callers over HTTP.
     """
     settings = base.settings
-    admission = Admission(
+    return Admission(
         core.identity.verify,
         origins=AllowedOrigins(origin_patterns(settings), settings.server_names),
+        writing=AllowedOrigins(writing_origin_patterns(settings), settings.server_names),
         proxies=proxies,
         refused=summary.page_refused,
         limits=core.counts.limits,
     )
+
+
+def make_websockets(base: Base, core: Core, admission: Admission, pacing: Pacing) -> WebSocketConnections:
+    """
+    Make the WebSocket connections.
+    """
+    settings = base.settings
     return WebSocketConnections(
         core.hub,
         core.interpreter,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.budgets import Allowance
+from dcm_ws.core.callers import Callers
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.charges import Charges
@@ -31,6 +32,7 @@ from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import Bus, Log, Owners, World
 from dcm_ws.core.presence import Presence
+from dcm_ws.core.publishing import Publishing
 from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
@@ -66,6 +68,8 @@ class Core:
     identity: Identity
     hub: Hub
     charges: Charges
+    publishing: Publishing
+    callers: Callers
     journal: Journal
     loading: Loading
     ownership: Ownership
@@ -245,6 +249,7 @@ def assemble(
     )
     log.attach(router.deliver, the_hub.reset)
     charges = Charges(world.now, counts, the_hub.close)
+    publishing = Publishing(world, rules, counts, channels=channels, publishable=publishable, keys=keys, router=router)
     return Core(
         world=world,
         rules=rules,
@@ -263,6 +268,8 @@ def assemble(
         identity=identity,
         hub=the_hub,
         charges=charges,
+        publishing=publishing,
+        callers=Callers(world, rules, counts, identity=identity, grants=grants, router=router),
         journal=journal,
         loading=loading,
         ownership=ownership,
@@ -271,10 +278,9 @@ def assemble(
             rules,
             counts,
             channels=channels,
-            publishable=publishable,
+            publishing=publishing,
             registry=registry,
             deliveries=deliveries,
-            keys=keys,
             router=router,
             resumption=resumption,
             settling=settling,

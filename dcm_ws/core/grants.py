@@ -60,6 +60,14 @@ class Grants:
             own = Budget(self._anonymous, self._now())
             session.budgets = (own, self.addresses.hold(address)) if address else (own,)
 
+    def to_address(self, session: Session) -> None:
+        """
+        A caller over HTTP, which lasts for one request, has not authenticated: it spends from its address only.
+        """
+        address = session.origin.address
+        if self._anonymous.is_limited and address:
+            session.budgets = (self.addresses.hold(address),)
+
     def to_agent(self, session: Session, agent: str) -> None:
         """
         A client becomes C{agent}; C{session.agent} is still the former agent.

@@ -15,11 +15,11 @@ from dcm_ws.core.budgets import Refusal
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.charges import Charges
-from dcm_ws.core.counts import SAMPLED, Counts
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entries import Published
-from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.ports import World
+from dcm_ws.core.publishing import Publishing
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.rights import demand_right_to_listen, not_authenticated, too_many_subscriptions
@@ -45,8 +45,6 @@ from dcm_ws.protocol.commands import (
     request_of,
 )
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
-from dcm_ws.protocol.events import Publishable, shortened, traits_of
-from dcm_ws.protocol.rawjson import check_data
 from dcm_ws.protocol.replies import done_frame, pong_frame, published_frame, refused_frame
 
 _EXPECTED_MAX = 512
@@ -71,10 +69,9 @@ class Interpreter:
         counts: Counts,
         *,
         channels: Channels,
-        publishable: Publishable,
+        publishing: Publishing,
         registry: ChannelRegistry[Session],
         deliveries: DeliveryQueue,
-        keys: PublishKeys,
         router: Router,
         resumption: Resumption,
         settling: Settling,
@@ -85,18 +82,15 @@ class Interpreter:
         authenticate: Callable[[Session, Auth], None],
         resume: Callable[[Session, Position, Raw], None],
     ) -> None:
-        self._now = world.now
         self._wall_ms = world.wall_ms
         self._rules = rules
         self._counts = counts
         self._received = counts.received
         self._sent = counts.sent
-        self._too_deep = counts.limits.max_depth.add
         self._parse_channel = channels.parse
-        self._publishable = publishable
+        self._publishing = publishing
         self._registry = registry
         self._deliveries = deliveries
-        self._keys = keys
         self._router = router
         self._resumption = resumption
         self._settling = settling
@@ -187,35 +181,9 @@ class Interpreter:
     # publish
 
     def _publish(self, session: Session, command: Publish) -> None:
-        received = self._received
-        received.publish += 1
-        if session.is_stranger:
-            raise not_authenticated(command.id)
-        channel = self._channel(command)
-        event = command.event
-        if event not in self._publishable:
-            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", command.id)
-        if self._rules.production and not session.operator and traits_of(event).reserved:
-            raise ProtocolError(
-                ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", command.id
-            )
-        data = bytes(command.data)
-        try:
-            check_data(data, self._rules.max_depth, self._too_deep)
-        except ProtocolError as error:
-            raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", command.id) from None
-        is_sample = received.publish % SAMPLED == 1
-        began = self._now() if is_sample else 0.0
-        try:
-            if command.key:
-                published = self._publish_once(session, channel, command, command.key, data)
-            else:
-                published = self._router.publish(channel, event, data, session.sender, session.agent)
-        except ProtocolError as error:
-            error.request = command.id
-            raise
-        if is_sample:
-            self._counts.publish_seconds.observe(self._now() - began)
+        published = self._publishing.publish(
+            session, command.channel, command.event, command.data, command.key, command.id
+        )
         if published.waiting:
             published.then(partial(self._answered, session, command.id, published))
         elif command.id:
@@ -237,14 +205,6 @@ class Interpreter:
     def _published_frame(self, request: Raw, published: Published) -> bytes:
         return published_frame(
             request, published.id, self._wall_ms(), published.pos or 0, duplicate=published.duplicate
-        )
-
-    def _publish_once(self, session: Session, channel: Channel, command: Publish, key: str, data: bytes) -> Published:
-        # clients without an agent must not learn of each other's keys
-        return self._keys.once(
-            session.name,
-            key,
-            partial(self._router.publish, channel, command.event, data, session.sender, session.agent),
         )
 
     # subscribe and unsubscribe
@@ -292,7 +252,7 @@ class Interpreter:
         self._catch_up.leave(session, self._channel(command).name)
         self._done(session, command.id)
 
-    def _channel(self, command: Subscribe | Unsubscribe | Publish) -> Channel:
+    def _channel(self, command: Subscribe | Unsubscribe) -> Channel:
         try:
             return self._parse_channel(command.channel)
         except ProtocolError as error:

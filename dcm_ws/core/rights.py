@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import Channel, is_private
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
@@ -27,6 +28,16 @@ def demand_right_to_listen(session: Session, channel: Channel, request: Raw = NO
             raise not_authenticated(request)
     elif session.is_stranger or channel.agent != session.origin.agent_id:
         raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized to subscribe to this agent channel", request)
+
+
+def demand_operator(session: Session, rules: Rules, request: Raw = NO_REQUEST) -> None:
+    """
+    Check that C{session} may act as an operator: with an operator's token, and in development with or without any.
+
+    @raise ProtocolError: C{NOT_AUTHORIZED}.
+    """
+    if rules.production and not session.operator:
+        raise ProtocolError(ErrorCode.NOT_AUTHORIZED, "Not authorized: this takes an operator's token", request)
 
 
 def not_authenticated(request: Raw = NO_REQUEST) -> ProtocolError:

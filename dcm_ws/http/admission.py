@@ -1,5 +1,5 @@
 """
-Who may open a WebSocket: checks the path and the headers of a handshake (docs/protocol.md, sections 1 and 5).
+Who may open a WebSocket or call over HTTP: checks the query and the headers (docs/protocol.md, sections 1, 5 and 12).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dcm_ws.protocol.tokens import Claims
 
 class RefusedError(Exception):
     """
-    The handshake is refused.
+    The request is refused.
 
     @ivar code: for programs; the C{code} of the JSON body.
     """
@@ -32,6 +32,22 @@ class RefusedError(Exception):
         self.status = status
         self.code = code
         self.reason = reason
+
+
+class Visitor(NamedTuple):
+    """
+    Who a client says it is, and nothing of it verified.
+
+    @ivar token: None without one.
+    @ivar query: the parameters of the request.
+    @ivar address: as in L{Admitted}.
+    """
+
+    token: str | None
+    agent_id: str | None
+    session_id: str | None
+    query: Mapping[str, str]
+    address: str
 
 
 class Admitted(NamedTuple):
@@ -46,10 +62,11 @@ class Admitted(NamedTuple):
 
 class Admission:
     """
-    Admits or refuses handshakes.
+    Admits or refuses requests.
 
     @param verify: returns the claims of a token, or raises L{ProtocolError}.
-    @param limits: where handshakes of pages are counted that may not connect.
+    @param writing: the pages that may call what changes something; the same as C{origins} if it is None.
+    @param limits: where requests of pages are counted that may not connect.
     @param refused: called with the origin of each page that may not connect, and the target that it was compared with.
     """
 
@@ -58,12 +75,14 @@ class Admission:
         verify: Callable[[str], Claims],
         *,
         origins: AllowedOrigins,
+        writing: AllowedOrigins | None = None,
         proxies: TrustedProxies,
         limits: LimitCounts,
         refused: Callable[[str, Target], object] = lambda origin, target: None,
     ) -> None:
         self._verify = verify
         self._origins = origins
+        self._writing = origins if writing is None else writing
         self._proxies = proxies
         self._refused = refused
         self._limits = limits
@@ -78,17 +97,39 @@ class Admission:
         @param local_port: as in L{Target}.
         @raise RefusedError: something is malformed or not allowed, or the token is not valid.
         """
-        self._check_origin(headers, peer, local_port)
+        self.check_origin(headers, peer, local_port)
+        visitor = self.visitor(target, headers, peer)
+        claims = None if visitor.token is None else self._claims(visitor.token)
+        origin = Origin(visitor.agent_id, visitor.session_id, claims, _flag(visitor.query, "observer"))
+        return Admitted(origin, visitor.address)
+
+    def visitor(self, target: str, headers: Mapping[str, str], peer: str) -> Visitor:
+        """
+        Read who a client says it is.  The parameters are those of L{admit}.
+
+        @raise RefusedError: something is malformed.
+        """
         query = _query(target)
         for name in ("agent_id", "session_id"):
             if name in query and not is_identifier(query[name]):
                 reason = f"Malformed {name}: use {IDENTIFIER_RULE}"
                 raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
-        claims = self._claims(query.get("token"), headers.get("authorization", ""))
-        origin = Origin(query.get("agent_id"), query.get("session_id"), claims, _flag(query, "observer"))
-        return Admitted(origin, self._proxies.client(peer, headers.get("x-forwarded-for", "")))
+        token = query.get("token") or bearer_token(headers.get("authorization", "")) or None
+        if token is not None and len(token) > TOKEN_MAX:
+            reason = f"Malformed token: use {TOKEN_MAX} characters at most"
+            raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+        address = self._proxies.client(peer, headers.get("x-forwarded-for", ""))
+        return Visitor(token, query.get("agent_id"), query.get("session_id"), query, address)
 
-    def _check_origin(self, headers: Mapping[str, str], peer: str, local_port: int | None) -> None:
+    def check_origin(
+        self, headers: Mapping[str, str], peer: str, local_port: int | None, *, writes: bool = False
+    ) -> None:
+        """
+        Check that a request is not that of a page that may not connect.  The parameters are those of L{admit}.
+
+        @param writes: the request changes something.
+        @raise RefusedError: it is.
+        """
         origin = headers.get("origin")
         if origin is None:
             return
@@ -97,19 +138,12 @@ class Admission:
             host, scheme = (_nearest(headers.get(f"x-forwarded-{name}", "")) for name in ("host", "proto"))
             # pages cannot send these headers, so a name in them was not chosen by a page
             target = Target(host, scheme) if host else target._replace(scheme=scheme)
-        if not self._origins.allows(origin, target):
+        if not (self._writing if writes else self._origins).allows(origin, target):
             self._limits.allowed_origin.add()
             self._refused(origin, target)
             raise RefusedError(HTTPStatus.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not connect")
 
-    def _claims(self, token: str | None, authorization: str) -> Claims | None:
-        if token is None:
-            token = bearer_token(authorization)
-        if not token:
-            return None
-        if len(token) > TOKEN_MAX:
-            reason = f"Malformed token: use {TOKEN_MAX} characters at most"
-            raise RefusedError(HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, reason)
+    def _claims(self, token: str) -> Claims:
         try:
             return self._verify(token)
         except ProtocolError as error:

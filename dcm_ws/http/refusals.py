@@ -10,15 +10,16 @@ from http import HTTPStatus
 from dcm_ws.protocol.replies import to_json
 
 
-def error_body(status: HTTPStatus, reason: str, now_ms: int, code: str = "") -> bytes:
+def error_body(status: HTTPStatus, reason: str, now_ms: int, code: str = "", **more: object) -> bytes:
     """
     The body of an error.
 
     @param reason: for people.
     @param now_ms: ms since the epoch.
     @param code: for programs; the name of the status if it is empty.
+    @param more: further fields.
     """
-    return to_json({"error": reason, "code": code or status.name, "timestamp": now_ms})
+    return to_json({"error": reason, "code": code or status.name, "timestamp": now_ms, **more})
 
 
 def error_response(

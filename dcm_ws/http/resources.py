@@ -168,14 +168,20 @@ def make_root(wall_ms: Callable[[], int], resources: Mapping[bytes, IResource], 
     """
     Make the tree of resources of a port.
 
-    @param resources: by path.
+    @param resources: by path, without a slash in front; there is nothing at a folder that has no page of its own.
     @param websockets: the paths where the port opens WebSockets.
     """
     root: Page = _Root(wall_ms) if "/" in websockets else _NotFound(wall_ms)
     if "/ws" in websockets:
         root.putChild(b"ws", _WebSocketPath(wall_ms))
     for path, resource in resources.items():
-        root.putChild(path, resource)
+        *folders, name = path.split(b"/")
+        parent = root
+        for folder in folders:
+            if folder not in parent.children:
+                parent.putChild(folder, _NotFound(wall_ms))
+            parent = parent.children[folder]
+        parent.putChild(name, resource)
     return root
 
 

@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
 from dcm_ws.core.counts import Count
-from dcm_ws.http.addresses import UNIX, UNKNOWN, limit_key, normal_address
+from dcm_ws.http.addresses import UNIX, UNKNOWN, limit_key, normal_address, parse_address
 
 
 def address_of(peer: IAddress) -> str:
@@ -22,6 +22,18 @@ def address_of(peer: IAddress) -> str:
         return UNIX
     # the PROXY protocol may send any text, and must not send this one
     return UNKNOWN if peer.host == UNIX else normal_address(peer.host)
+
+
+def loopback_port(here: IAddress) -> int | None:
+    """
+    Return the port that a connection was made to, if that is on a loopback address.
+
+    @param here: the near end of the connection.
+    """
+    if not isinstance(here, IPv4Address | IPv6Address):
+        return None
+    address = parse_address(here.host)
+    return here.port if address is not None and address.is_loopback else None
 
 
 class Share:

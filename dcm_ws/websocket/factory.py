@@ -10,7 +10,6 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
 from dcm_ws.core.charges import Charges
@@ -19,9 +18,9 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin
-from dcm_ws.http.addresses import UNIX, limit_key, parse_address
+from dcm_ws.http.addresses import UNIX, limit_key
 from dcm_ws.http.admission import Admission, RefusedError
-from dcm_ws.http.shares import Share
+from dcm_ws.http.shares import Share, loopback_port
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.pacing import CLOSE_GRACE, Pacing
 from dcm_ws.websocket.partial import PartialMessages
@@ -123,7 +122,7 @@ class WebSocketConnections(WebSocketServerFactory):
         @param headers: by lower-case name.
         @raise RefusedError: it may not connect.
         """
-        port = _loopback_port(connection.transport) if "origin" in headers else None
+        port = loopback_port(connection.transport.getHost()) if "origin" in headers else None
         origin, connection.address = self._admission.admit(target, headers, connection.address, port)
         if self.share.refuses(connection.address):
             raise RefusedError(
@@ -176,14 +175,3 @@ class WebSocketConnections(WebSocketServerFactory):
 
     def __bool__(self) -> bool:
         return True
-
-
-def _loopback_port(transport: Any) -> int | None:
-    """
-    Return the port that a connection was made to, if that is on a loopback address.
-    """
-    here = transport.getHost()
-    if not isinstance(here, IPv4Address | IPv6Address):
-        return None
-    address = parse_address(here.host)
-    return here.port if address is not None and address.is_loopback else None

@@ -9,10 +9,12 @@ from typing import Any
 
 from treq.testing import StubTreq
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.resource import IResource
 
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.assets import pages
+from dcm_ws.http.resources import make_root
 from dcm_ws.http.site import QuietSite, make_site
 from tests.fakes import make_core, make_page, make_report
 
@@ -34,18 +36,26 @@ class Service:
         self.database: dict[str, object] = {"state": "up"}
         self.limits = LimitCounts()
         report = make_report(self.core, database=lambda: self.database)
+        self._resources: dict[bytes, IResource] = {
+            b"health": make_page(self.core, report.health),
+            b"stats": make_page(self.core, report.stats),
+            **dict(pages(self.core.world.wall_ms)),
+        }
         self.site: QuietSite = make_site(
             self.core.world.wall_ms,
-            {
-                b"health": make_page(self.core, report.health),
-                b"stats": make_page(self.core, report.stats),
-                **dict(pages(self.core.world.wall_ms)),
-            },
+            self._resources,
             self.reactor,
             HTTP_TIMEOUT,
             ("/", "/ws"),
             self.limits,
         )
+
+    def put(self, path: bytes, resource: IResource) -> None:
+        """
+        Add a page.
+        """
+        self._resources[path] = resource
+        self.site.resource = make_root(self.core.world.wall_ms, self._resources, ("/", "/ws"))
 
     def get(self, path: str, method: str = "GET", **headers: str) -> ANSWER:
         """

@@ -1,0 +1,148 @@
+"""
+What clients publish, over WebSockets and over HTTP (protocol, sections 2, 10 and 12).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from msgspec import Raw, Struct
+
+from dcm_ws.core.counts import SAMPLED, Counts
+from dcm_ws.core.entries import Published
+from dcm_ws.core.keys import PublishKeys
+from dcm_ws.core.ports import World
+from dcm_ws.core.rights import not_authenticated
+from dcm_ws.core.router import Router
+from dcm_ws.core.rules import Rules
+from dcm_ws.core.session import Session
+from dcm_ws.protocol.channels import Channel, Channels
+from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
+from dcm_ws.protocol.events import Publishable, shortened, traits_of
+from dcm_ws.protocol.rawjson import check_data
+
+
+class Checked(Struct, frozen=True, gc=False):
+    """
+    An event that its publisher may publish.
+
+    @ivar data: JSON, UTF-8.
+    @ivar key: under which it is published; empty without one.
+    """
+
+    channel: Channel
+    event: str
+    data: bytes
+    key: str
+
+
+class Publishing:
+    """
+    Publishes events for sessions, if they may and the events are valid.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        rules: Rules,
+        counts: Counts,
+        *,
+        channels: Channels,
+        publishable: Publishable,
+        keys: PublishKeys,
+        router: Router,
+    ) -> None:
+        self._now = world.now
+        self._production = rules.production
+        self._max_depth = rules.max_depth
+        self._received = counts.received
+        self._too_deep = counts.limits.max_depth.add
+        self._seconds = counts.publish_seconds
+        self._parse_channel = channels.parse
+        self._publishable = publishable
+        self._keys = keys
+        self._router = router
+
+    def publish(
+        self,
+        session: Session,
+        channel: str,
+        event: str,
+        data: bytes | Raw,
+        key: str | None = None,
+        request: Raw = NO_REQUEST,
+    ) -> Published:
+        """
+        Publish an event.  The parameters are those of L{check}, and so is what is raised.
+
+        @return: what the log answers; it may still be waiting for that.
+        @raise ProtocolError: C{NOT_AVAILABLE}: the log does not take the event.
+        """
+        checked = self.check(session, channel, event, data, key, request)
+        try:
+            return self.publish_checked(session, checked)
+        except ProtocolError as error:
+            error.request = request
+            raise
+
+    def check(
+        self,
+        session: Session,
+        channel: str,
+        event: str,
+        data: bytes | Raw,
+        key: str | None = None,
+        request: Raw = NO_REQUEST,
+    ) -> Checked:
+        """
+        Check an event, and the right of C{session} to publish it; publish nothing.
+
+        @param channel: its name, which has not been checked.
+        @param data: JSON, UTF-8.
+        @param key: at most C{KEY_MAX} characters; an empty one counts as absent.
+        @param request: the id of the request.
+        @raise ProtocolError: C{NOT_AUTHORIZED}, C{INVALID_CHANNEL}, C{INVALID_EVENT} or C{INVALID_MESSAGE}.
+        """
+        self._received.publish += 1
+        if session.is_stranger:
+            raise not_authenticated(request)
+        try:
+            parsed = self._parse_channel(channel)
+        except ProtocolError as error:
+            error.request = request
+            raise
+        if event not in self._publishable:
+            raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", request)
+        if self._production and not session.operator and traits_of(event).reserved:
+            raise ProtocolError(
+                ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", request
+            )
+        data = bytes(data)
+        try:
+            check_data(data, self._max_depth, self._too_deep)
+        except ProtocolError as error:
+            raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", request) from None
+        return Checked(parsed, event, data, key or "")
+
+    def publish_checked(self, session: Session, checked: Checked) -> Published:
+        """
+        Publish an event that L{check} has allowed for C{session}.
+
+        @return: as of L{publish}.
+        @raise ProtocolError: C{NOT_AVAILABLE}.
+        """
+        is_sample = self._received.publish % SAMPLED == 1
+        began = self._now() if is_sample else 0.0
+        channel, event, data, sender = checked.channel, checked.event, checked.data, session.sender
+        if checked.key:
+            # clients without an agent must not learn of each other's keys
+            published = self._keys.once(
+                session.name,
+                checked.key,
+                partial(self._router.publish, channel, event, data, sender, session.agent),
+            )
+        else:
+            published = self._router.publish(channel, event, data, sender, session.agent)
+        if is_sample:
+            self._seconds.observe(self._now() - began)
+        return published
