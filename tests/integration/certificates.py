@@ -24,6 +24,8 @@ class Certificate:
     @ivar key: the file with its key.
     @ivar file: the file with the certificate.
     @ivar trusting: the TLS of a client that trusts it, and no other.
+    @ivar threaded: the same for clients of C{websockets.sync}, which write in one thread while they read in another.
+        OpenSSL allows no such thing, and with TLS 1.3, in which tickets arrive at any time, it breaks connections.
     """
 
     def __init__(self, folder: Path, *names: str) -> None:
@@ -34,6 +36,8 @@ class Certificate:
         self.key.write_bytes(_private(key))
         self.file.write_bytes(pem)
         self.trusting = ssl.create_default_context(cadata=pem.decode())
+        self.threaded = ssl.create_default_context(cadata=pem.decode())
+        self.threaded.maximum_version = ssl.TLSVersion.TLSv1_2
 
     def endpoint(self, port: int = 0) -> str:
         """

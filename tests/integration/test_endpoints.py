@@ -45,6 +45,7 @@ class Everywhere:
         self.running = running
         self.path = str(path)
         self.context = certificate.trusting
+        self.threaded = certificate.threaded
         found = re.search(r"listening on wss://127\.0\.0\.1:(\d+)/ \(health: https://", running.log)
         assert found
         self.tls_port = int(found.group(1))
@@ -74,7 +75,7 @@ def test_all_are_one_service(everywhere: Everywhere) -> None:
     A client on one of several endpoints hears what is published on another.
     """
     with (
-        connect(everywhere.tls_url, ssl=everywhere.context) as secure,
+        connect(everywhere.tls_url, ssl=everywhere.threaded) as secure,
         unix_connect(everywhere.path, "ws://localhost/") as local,
     ):
         plain = everywhere.running.connect()

@@ -51,23 +51,23 @@ def trusting(certificate: Certificate) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def dial(
-    running: Service, trusting: ssl.SSLContext, host: str = "127.0.0.1", **options: Any
+    running: Service, certificate: Certificate, host: str = "127.0.0.1", **options: Any
 ) -> Iterator[ClientConnection]:
     """
     A client that has read its C{connected} frame.
     """
-    with connect(f"wss://{host}:{running.port}/ws", ssl=trusting, **options) as client:
+    with connect(f"wss://{host}:{running.port}/ws", ssl=certificate.threaded, **options) as client:
         assert hear(client)["type"] == "connected"
         yield client
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_events_over_tls(secure: Service, trusting: ssl.SSLContext, host: str) -> None:
+def test_events_over_tls(secure: Service, certificate: Certificate, trusting: ssl.SSLContext, host: str) -> None:
     """
     A client that verifies the certificate publishes and hears events, and gets /health.
     """
     assert f"listening on wss://127.0.0.1:{secure.port}/ (health: https://" in secure.log
-    with dial(secure, trusting, host) as one, dial(secure, trusting, host) as two:
+    with dial(secure, certificate, host) as one, dial(secure, certificate, host) as two:
         assert ask(one, type="publish", channel="global", event="system.info", data={"n": 1})["data"] == {"n": 1}
         assert hear(two)["data"] == {"n": 1}
     with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
@@ -136,26 +136,26 @@ def test_connections_that_end_over_tls(secure: Service, trusting: ssl.SSLContext
     until(lambda: get_stats()["connections"]["http"] == 1)
 
 
-def test_large_messages_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+def test_large_messages_over_tls(secure: Service, certificate: Certificate) -> None:
     """
     Messages of 500 KB go in and out whole.
     """
     data = "".join(chr(97 + n % 26) for n in range(500_000))
-    with dial(secure, trusting, max_size=None) as one, dial(secure, trusting, max_size=None) as two:
+    with dial(secure, certificate, max_size=None) as one, dial(secure, certificate, max_size=None) as two:
         for n in range(3):
             say(one, type="publish", channel="topics/large", event="system.info", data=[n, data])
             for client in one, two:
                 assert hear(client)["data"] == [n, data]
 
 
-def test_slow_reader_over_tls(secure: Service, trusting: ssl.SSLContext) -> None:
+def test_slow_reader_over_tls(secure: Service, certificate: Certificate, trusting: ssl.SSLContext) -> None:
     """
     A client that stops reading is cut off past the send buffer's limit; the others get every event meanwhile.
     """
     with (
         socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as tls,
-        dial(secure, trusting, max_size=None) as one,
+        dial(secure, certificate, max_size=None) as one,
     ):
         tls.sendall(handshake())
         until(lambda: clients(one) == 2)
@@ -230,7 +230,7 @@ def test_more_than_one_endpoint(certificate: Certificate) -> None:
         assert len(ports) == 2
         assert running.health()["port"] == ports[0]
         plain = running.connect()
-        with connect(f"wss://127.0.0.1:{ports[1]}/", ssl=certificate.trusting) as secure:
+        with connect(f"wss://127.0.0.1:{ports[1]}/", ssl=certificate.threaded) as secure:
             assert hear(secure)["type"] == "connected"
             say(secure, type="publish", channel="global", event="system.info", data=1)
             assert hear(secure)["data"] == hear(plain)["data"] == 1
