@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from dcm_ws.core.agent_states import encode
+from dcm_ws.core.agent_states import AgentStates, encode
 from dcm_ws.core.dead_letters import Listed, Reason
 from dcm_ws.core.journal import Changes
 from dcm_ws.postgres import agent_rows
@@ -36,6 +36,17 @@ def parts_of(changes: Changes) -> Iterator[tuple[str | None, list[StoredLetter],
         buried = []
     if pages or buried or dropped:
         yield pages[-1] if pages else None, buried, dropped
+
+
+def add_journal(states: AgentStates, rows: Sequence[tuple[int, str]]) -> Iterator[None]:
+    """
+    Add rows of the journal to the states of their agents, one row a step.
+
+    @param rows: each with its number and its changes (JSON).
+    """
+    for _, changes in rows:
+        states.add_changes(changes)
+        yield
 
 
 def json_objects(agents: Sequence[tuple[str, bytes]]) -> list[str]:

@@ -8,12 +8,12 @@ they can be written, so nothing is lost and nothing grows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
-from dcm_ws.brokers.agent_pages import json_objects, parts_of, to_listed
+from dcm_ws.brokers.agent_pages import add_journal, json_objects, parts_of, to_listed
 from dcm_ws.brokers.flushes import Flushes, take_some
 from dcm_ws.core.agent_states import AgentState, AgentStates, encode
 from dcm_ws.core.counts import JournalCounts
@@ -107,8 +107,7 @@ class AgentStore(Flushes):
                 states.add_state(agent, state, gen)
         before, last = dict(states.states), 0
         async for rows in agent_rows.journal(session):
-            for _, changes in rows:
-                states.add_changes(changes)
+            await self._in_turns(add_journal(states, rows))
             last = rows[-1][0]
         letters = [to_listed(letter) async for letters in agent_rows.letters(session) for letter in letters]
         letters.sort(key=lambda letter: (letter.died_at, letter.agent, letter.pos))
@@ -116,7 +115,8 @@ class AgentStore(Flushes):
             _log.warn("{error}; it is left out", error=error)
         if last:
             # the journal begins again, because the next checkpoints have only what changes from now on
-            changed = [(name, encode(state)) for name, state in states.states.items() if before.get(name) is not state]
+            changed: list[tuple[str, bytes]] = []
+            await self._in_turns(_encode_changed(before, states.states, changed))
             gone = list(before.keys() - states.states.keys())
             await _save_pages(session, lease, Checkpoint(changed, gone, True, 0), last)
         if states.gens:
@@ -225,6 +225,20 @@ class AgentStore(Flushes):
         lease = self._used
         assert lease is not None
         await _save_pages(await self._connection.get(), lease, checkpoint, upto)
+
+
+def _encode_changed(
+    before: Mapping[str, AgentState], now: Mapping[str, AgentState], changed: list[tuple[str, bytes]]
+) -> Iterator[None]:
+    """
+    Encode the states that are not those of before.
+
+    @param changed: receives them.
+    """
+    for name, state in now.items():
+        if before.get(name) is not state:
+            changed.append((name, encode(state)))
+            yield
 
 
 async def _save_pages(connection: DatabaseConnection, lease: Lease, checkpoint: Checkpoint, upto: int) -> None:

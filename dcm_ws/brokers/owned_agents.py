@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from dcm_ws.brokers.acks import Acks
-from dcm_ws.brokers.agent_pages import parts_of, to_listed
+from dcm_ws.brokers.agent_pages import add_journal, parts_of, to_listed
 from dcm_ws.brokers.agent_tables import AgentTables
 from dcm_ws.brokers.flushes import Flushes
 from dcm_ws.brokers.merges import Merges
@@ -305,7 +305,7 @@ class OwnedAgents(Flushes):
         states = AgentStates()
         for agent, (state, gen) in left.states.items():
             states.add_state(agent, state, gen)
-        await self._in_turns(_add(states, left.rows))
+        await self._in_turns(add_journal(states, left.rows))
         for error in states.errors:
             _log.warn("{error}; it is left out", error=error)
         folded: list[Claim] = []
@@ -318,12 +318,6 @@ class OwnedAgents(Flushes):
             await self._tables.fold(page, ())
         await self._tables.fold(pages[-1], [seq for seq, _ in left.rows])
         return True
-
-
-def _add(states: AgentStates, rows: Sequence[tuple[int, str]]) -> Iterator[None]:
-    for _, changes in rows:
-        states.add_changes(changes)
-        yield
 
 
 def _pages(claims: Sequence[Claim]) -> list[list[Claim]]:

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock, LoopingCall, deferLater
 
 from dcm_ws.brokers import agent_store, flushes
 from dcm_ws.brokers.agent_store import AgentStore
@@ -270,6 +270,40 @@ async def test_many_agents(start: Start, monkeypatch: pytest.MonkeyPatch) -> Non
     assert node.server.execute(count) == [(0,)]
     node = await restarted(start, node)
     assert [bool(returns(node, f"agent-{number}")) for number in range(350)] == [False] * 250 + [True] * 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_agents_are_read_in_turns(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However many agents have changed before a crash, no turn of the next start encodes many of them.
+    """
+    from twisted.internet import reactor
+
+    node = await start()
+    clients = [worker(node, f"agent-{number}") for number in range(100)]
+    await node.flush()
+    for client in clients:
+        client.leave()
+    await node.flush()
+    await node.crash()
+    monkeypatch.setattr(flushes, "_STEPS_A_TURN", 10)
+    turns = [0]
+    encode = agent_store.encode
+
+    def encoded(state: object) -> bytes:
+        turns[-1] += 1
+        return encode(state)
+
+    monkeypatch.setattr(agent_store, "encode", encoded)
+    each_turn = LoopingCall(turns.append, 0)
+    each_turn.clock = reactor
+    each_turn.start(0)
+    try:
+        await start(node)
+    finally:
+        each_turn.stop()
+    assert sum(turns) == 100
+    assert max(turns) <= 10
 
 
 def bury(node: Node, clock: Clock, *data: Any) -> None:
