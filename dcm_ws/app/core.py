@@ -142,6 +142,7 @@ def _make_rules(settings: Settings) -> Rules:
         production=settings.production,
         mirror_clients=settings.mirror_clients,
         anonymous_listeners=settings.anonymous_listeners,
+        strict_private=settings.strict_private,
         enforce_expiry=settings.enforce_expiry,
         auth_timeout=settings.auth_timeout,
         heartbeat_interval=settings.heartbeat_interval,

@@ -183,6 +183,14 @@ class Fields:
         "anonymous",
         see="[Clients without a token](#clients-without-a-token)",
     )
+    strict_private: bool = setting(
+        False,
+        Switch(words=("seed", "strict"), on="strict"),
+        "`strict` keeps `agents/X` and `sessions/X` for their own agent or session and for tokens whose scope names"
+        " them, also on `global`",
+        "private",
+        see="[Identity and rights](identity.md#private-channels)",
+    )
 
     database: str | None = setting(
         None,

@@ -17,13 +17,15 @@ from dcm_ws.cli.settings import find_secrets
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.notifications import END_MS
-from dcm_ws.protocol.tokens import OPERATOR, Claims, check_scope, sign, verify
+from dcm_ws.protocol.scopes import check_scopes
+from dcm_ws.protocol.tokens import Claims, sign, verify_any
 
 TTL_MAX = 366 * 86_400
 """
 The longest time that a token is made for, in seconds.
 """
 
+_Scopes = tuple[str, ...] | None
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _EXPIRED = 3
 _INPUT_MAX = 65_536
@@ -35,6 +37,14 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     if not 1 <= seconds <= TTL_MAX:
         raise click.BadParameter(f"must be a time such as 90s, 15m, 1h or 7d, and at most 366d, not {value!r}")
     return seconds
+
+
+def _scopes(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> _Scopes:
+    try:
+        check_scopes(values)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}") from None
+    return values or None
 
 
 @click.command("token")
@@ -50,9 +60,12 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
 )
 @click.option(
     "--scope",
-    type=click.Choice([OPERATOR]),
-    help="operator: in production the token also allows publishing system.*, metric.*, agent.connected and"
-    " agent.disconnected.",
+    "scopes",
+    multiple=True,
+    metavar="SCOPE",
+    callback=_scopes,
+    help="Limit the token to subscribe:CHANNEL or publish:CHANNEL:EVENT, in which * stands for any characters but /;"
+    " or make it an operator's with operator. Repeatable. Without it, the token has the rights of an agent.",
 )
 @click.option("--verify", "given", metavar="TOKEN|-", help="Verify this token, or with - the one on standard input.")
 @json_option
@@ -61,7 +74,7 @@ def command(
     agent: str | None,
     session: str | None,
     ttl: int,
-    scope: str | None,
+    scopes: _Scopes,
     given: str | None,
     as_json: bool,
     files: SettingsFiles,
@@ -75,6 +88,7 @@ def command(
     \b
     Examples:
       dcm-ws token backend
+      dcm-ws token ci --scope "publish:topics/builds:task.*" --scope subscribe:global
       DCM_WS_TOKEN=$(dcm-ws token backend --ttl 15m) dcm-ws tail
       dcm-ws token --verify - < token.txt
     """
@@ -82,33 +96,28 @@ def command(
         if text is not None and not is_identifier(text):
             raise click.UsageError(f"{name} must be {IDENTIFIER_RULE}, not {text!r}")
     if agent is not None and given is None:
-        _make(find_secrets(files)[0], agent, session, ttl * 1000, (scope,) if scope else (), as_json)
+        _make(find_secrets(files)[0], agent, session, ttl * 1000, scopes, as_json)
     elif given is not None and agent is None:
         _verify(find_secrets(files), given, as_json)
     else:
         raise click.UsageError("give either an AGENT or --verify TOKEN")
 
 
-def _make(secret: str, agent: str, session: str | None, ttl_ms: int, scope: tuple[str, ...], as_json: bool) -> None:
+def _make(secret: str, agent: str, session: str | None, ttl_ms: int, scopes: _Scopes, as_json: bool) -> None:
     now_ms = _now_ms()
-    token = sign(secret, agent, session, now_ms, ttl_ms, scope)
+    token = sign(secret, agent, session, now_ms, ttl_ms, scopes)
     click.echo(json.dumps({"token": token, "expires_at": now_ms + ttl_ms}) if as_json else token)
 
 
 def _verify(secrets: tuple[str, ...], given: str, as_json: bool) -> None:
     token = sys.stdin.read(_INPUT_MAX).strip() if given == "-" else given
     claims = _verified(secrets, token)
-    try:
-        check_scope(claims)
-    except ProtocolError as error:
-        click.echo(f"invalid: {error.reason}", err=True)
-        raise SystemExit(1) from None
     if as_json:
         shown: dict[str, object] = {
             "agent_id": claims.agent_id,
             "session_id": claims.session_id,
             "expires_at": claims.expires_at,
-            "scope": [OPERATOR] if claims.operator else None,
+            "scope": None if claims.scope is None else list(claims.scope.texts),
         }
         click.echo(json.dumps(shown))
     else:
@@ -116,23 +125,22 @@ def _verify(secrets: tuple[str, ...], given: str, as_json: bool) -> None:
 
 
 def _verified(secrets: tuple[str, ...], token: str) -> Claims:
-    now_ms = _now_ms()
-    for secret in secrets:
-        try:
-            return verify(secret, token, now_ms)
-        except ProtocolError as error:
-            if error.code is ErrorCode.TOKEN_EXPIRED:
-                click.echo("expired: get a new token", err=True)
-                raise SystemExit(_EXPIRED) from None
-    click.echo("invalid: not a token, or signed with another secret", err=True)
-    raise SystemExit(1)
+    try:
+        return verify_any(secrets, token, _now_ms())
+    except ProtocolError as error:
+        if error.code is ErrorCode.TOKEN_EXPIRED:
+            click.echo("expired: get a new token", err=True)
+            raise SystemExit(_EXPIRED) from None
+        about_scope = "scope" in error.reason
+        click.echo(error.reason if about_scope else "invalid: not a token, or signed with another secret", err=True)
+        raise SystemExit(1) from None
 
 
 def _sentence(claims: Claims) -> str:
     # Python has no later date
     until = datetime.fromtimestamp(min(claims.expires_at, END_MS - 1) / 1000, UTC).isoformat(timespec="seconds")
     session = f", session {claims.session_id}" if claims.session_id else ""
-    scope = ", operator" if claims.operator else ""
+    scope = "" if claims.scope is None else f", scope {' '.join(claims.scope.texts) or 'empty'}"
     return f"valid: agent {claims.agent_id}{session}{scope}, until {until}"
 
 

@@ -17,6 +17,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.entitlement import Entitlement
 from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.hub import Hub
@@ -32,6 +33,7 @@ from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import Bus, Log, Owners, World
 from dcm_ws.core.presence import Presence
+from dcm_ws.core.private_readers import PrivateReaders
 from dcm_ws.core.publishing import Publishing
 from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
@@ -123,7 +125,8 @@ def assemble(
     @param hub: the class of the hub.
     @param interpreter: the class of the interpreter.
     """
-    clients = Clients()
+    clients = Clients(private_readers=PrivateReaders() if rules.strict_private else None)
+    entitlement = Entitlement(rules)
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now, pool)
     liveness = Liveness(world, rules, counts, clients)
@@ -211,6 +214,7 @@ def assemble(
         rules,
         counts,
         secrets,
+        entitlement=entitlement,
         clients=clients,
         registry=registry,
         grants=grants,
@@ -243,6 +247,7 @@ def assemble(
         resumption=resumption,
         redriving=Redriving(clients=clients, letters=letters, catch_up=catch_up),
         identity=identity,
+        entitlement=entitlement,
         journal=journal,
         ownership=ownership,
         owners=owners,
@@ -269,7 +274,16 @@ def assemble(
         hub=the_hub,
         charges=charges,
         publishing=publishing,
-        callers=Callers(world, rules, counts, identity=identity, grants=grants, router=router),
+        callers=Callers(
+            world,
+            rules,
+            counts,
+            clients=clients,
+            identity=identity,
+            entitlement=entitlement,
+            grants=grants,
+            router=router,
+        ),
         journal=journal,
         loading=loading,
         ownership=ownership,

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from math import ceil
 
 from dcm_ws.core.charges import Charges
+from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.entitlement import Entitlement
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ports import Peer, World
@@ -26,12 +28,23 @@ class Callers:
     """
 
     def __init__(
-        self, world: World, rules: Rules, counts: Counts, *, identity: Identity, grants: Grants, router: Router
+        self,
+        world: World,
+        rules: Rules,
+        counts: Counts,
+        *,
+        clients: Clients,
+        identity: Identity,
+        entitlement: Entitlement,
+        grants: Grants,
+        router: Router,
     ) -> None:
         self._now = world.now
         self._rules = rules
         self._counts = counts
+        self._clients = clients
         self._identity = identity
+        self._entitlement = entitlement
         self._grants = grants
         self._router = router
         # there is no connection to close: a caller that goes on gets the same refusal again
@@ -62,12 +75,13 @@ class Callers:
         )
         if claims is None:
             self._grants.to_address(session)
+            self._clients.entitle(session, self._entitlement.of_anonymous(agent_id, None))
             return session
         self._grants.to_agent(session, claims.agent_id)
         session.state = State.AUTHENTICATED
         session.agent = claims.agent_id
         session.dcm_session = claims.session_id
-        session.operator = claims.operator
+        self._clients.entitle(session, self._entitlement.of_agent(claims, None))
         session.sender = from_field(claims.agent_id)
         if rules.enforce_expiry:
             session.expires_ms = claims.expires_at
@@ -107,6 +121,7 @@ class Callers:
         The request is done, or the caller is gone.
         """
         self._grants.end(session)
+        self._clients.disentitle(session)
         session.state = State.CLOSED
 
 

@@ -17,10 +17,12 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import POISON
 from dcm_ws.core.delivery import CROWDED, DeliveryQueue, Owed, Tracked
+from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.entries import Entry, Page
 from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
+from dcm_ws.core.rights import may_receive
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import GLOBAL, is_private
 from dcm_ws.protocol.replies import Gap, gap_frame, place_fields
@@ -50,7 +52,6 @@ class CatchUp:
         self._counts = counts.log
         self._log = log
         self._behind = clients.behind
-        self._strangers = clients.strangers
         self._registry = registry
         self._deliveries = deliveries
         self._giving_up = giving_up
@@ -84,6 +85,14 @@ class CatchUp:
         """
         self._counts.gaps += 1
         return gap_frame(Gap("epoch", self._log.first), place_fields(self._log.epoch, self._log.head))
+
+    def gap_of_rights(self) -> bytes:
+        """
+        The frame that tells a client that it has been unsubscribed from channels, because its new token does not allow
+        them.
+        """
+        self._counts.gaps += 1
+        return gap_frame(Gap("rights", self._log.first), place_fields(self._log.epoch, self._log.head))
 
     def gap(self, epoch: str, pos: int, channels: Mapping[str, int]) -> Gap | None:
         """
@@ -272,6 +281,9 @@ class CatchUp:
             event = Tracked(pos, entry.id, self._frames_of(session, entry), owed.sends, owed.earlier)
         else:
             return self._lose(session, behind, pos)
+        if not event.frames or not may_receive(session.rights, event):
+            self._giving_up.give_up(session, event, owed.sends + owed.earlier, "rights")
+            return b""
         if session.durable and owed.sends + owed.earlier >= POISON:
             self._giving_up.give_up(session, event, owed.sends + owed.earlier, "poison")
             return b""
@@ -404,15 +416,24 @@ class CatchUp:
         entry = behind.page.popleft()
         behind.after = entry.pos
         frames: tuple[bytes, ...] = ()
-        if session in self._strangers and is_private(entry.named):
+        if _hides(session.rights, entry):
             return Tracked(entry.pos, entry.id, frames), entry.tracked
         since = self._registry.since(session)
         name, inherited = entry.channel, behind.inherited
-        if (name in since and behind.wants(entry, name, since[name])) or (inherited and behind.inherits(entry, name)):
+        if (name in since and behind.wants(entry, name, since[name])) or (
+            inherited and behind.inherits(entry, name) and session.rights.may_read(name)
+        ):
             frames = (entry.frame,)
         if entry.mirrored and (
             (_GLOBAL in since and behind.wants(entry, _GLOBAL, since[_GLOBAL]))
-            or (inherited and behind.inherits(entry, _GLOBAL))
+            or (inherited and behind.inherits(entry, _GLOBAL) and session.rights.may_read(_GLOBAL))
         ):
             frames += (entry.mirror,)
         return Tracked(entry.pos, entry.id, frames), entry.tracked
+
+
+def _hides(rights: Rights, entry: Entry) -> bool:
+    """
+    Is an event private to others, so that a client with these rights must not get it on C{global} either?
+    """
+    return rights.strict and is_private(entry.named) and not rights.may_read(entry.named)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dcm_ws.core.entitlement import Rights
+from dcm_ws.core.private_readers import PrivateReaders
 from dcm_ws.core.session import Session
 
 NOTHING = 1 << 62
@@ -48,6 +50,7 @@ class Clients:
     @ivar shared: the agents that have several, or one here and belong to another node, or have one there, too.
     @ivar elsewhere: the agents that have connections here, and are another node's.
     @ivar abroad: the agents that have connections here and, as far as is known, at other nodes.
+    @ivar private_readers: who may read which private channel; None if private channels are not strict.
     @ivar authenticated: how many have authenticated.
     """
 
@@ -59,6 +62,7 @@ class Clients:
     shared: set[str] = field(default_factory=set)
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     abroad: set[str] = field(default_factory=set)
+    private_readers: PrivateReaders | None = None
     authenticated: int = 0
 
     def others(self, session: Session, agent: str) -> list[Session]:
@@ -80,6 +84,21 @@ class Clients:
         else:
             self.shared.discard(agent)
 
+    def entitle(self, session: Session, rights: Rights) -> None:
+        """
+        C{session} has these rights from now on.
+        """
+        session.rights = rights
+        if self.private_readers is not None:
+            self.private_readers.update(session)
+
+    def disentitle(self, session: Session) -> None:
+        """
+        C{session} gets nothing any more.
+        """
+        if self.private_readers is not None:
+            self.private_readers.forget(session)
+
     def clear(self) -> None:
         """
         Forget all clients, which are closed.
@@ -88,6 +107,8 @@ class Clients:
             kept.clear()
         self.elsewhere.clear()
         self.abroad.clear()
+        if self.private_readers is not None:
+            self.private_readers.clear()
         self.authenticated = 0
 
     def remove(self, session: Session) -> None:
@@ -98,5 +119,6 @@ class Clients:
         self.observers.discard(session)
         self.strangers.discard(session)
         self.behind.discard(session)
+        self.disentitle(session)
         if session.agent is not None:
             self.authenticated -= 1

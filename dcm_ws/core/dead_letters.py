@@ -20,7 +20,7 @@ from dcm_ws.core.fairness import shorten
 from dcm_ws.protocol.frames import header_size
 from dcm_ws.protocol.replies import event_frame, from_field, to_json
 
-Reason = Literal["attempts", "poison", "overflow"]
+Reason = Literal["attempts", "poison", "overflow", "rights"]
 """
 Why an event became a dead letter: it was sent as often as the service does while its agent was connected; too often
 over all its returns; or the agent owed acks for far too many bytes.

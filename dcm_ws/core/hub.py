@@ -17,6 +17,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Count, Counts
 from dcm_ws.core.dead_letters import DeadLetters, Listed, listed
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.entitlement import Entitlement
 from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
@@ -30,6 +31,7 @@ from dcm_ws.core.presence import Presence
 from dcm_ws.core.redriving import Redriven, Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.rights import may_receive
 from dcm_ws.core.router import SERVICE, Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
@@ -81,6 +83,7 @@ class Hub:
         resumption: Resumption,
         redriving: Redriving,
         identity: Identity,
+        entitlement: Entitlement,
         journal: Journal,
         ownership: Ownership,
         owners: Owners | None,
@@ -113,6 +116,7 @@ class Hub:
         self._resumption = resumption
         self._redriving = redriving
         self._identity = identity
+        self._entitlement = entitlement
         self._journal = journal
         self._ownership = ownership
         self._arrivals = Arrivals(
@@ -157,6 +161,7 @@ class Hub:
             published=self._router.published,
         )
         self._grants.to_anonymous(session)
+        clients.entitle(session, self._entitlement.of_anonymous(origin.agent_id, origin.session_id))
         clients.sessions.add(session)
         if origin.observer:
             clients.observers.add(session)
@@ -184,7 +189,7 @@ class Hub:
         """
         claims = self._identity.claims(auth)
         if auth.resume is not None:
-            self._resumption.check(session, auth.resume, authenticated=True)
+            self._resumption.check(session, auth.resume, self._identity.rights(session, claims, auth))
         self._disconnect_lost()
         self._arrivals.identify(session, claims, auth)
 
@@ -381,7 +386,11 @@ class Hub:
                 continue
             client, frames, event, deliveries = late
             assert isinstance(client, Session)
-            if frames:
+            if frames and not may_receive(client.rights, event):
+                sends = client.owed[event.id].sends
+                self._deliveries.forget(client, event.id)
+                self._giving_up.give_up(client, event, sends + event.earlier, "rights")
+            elif frames:
                 self._counts.sent.again += len(frames)
                 client.peer.send(b"".join(frames))
                 if deliveries:

@@ -10,6 +10,7 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.entitlement import Entitlement, Rights
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ports import World
@@ -22,7 +23,7 @@ from dcm_ws.protocol.channels import GLOBAL, agent_channel, session_channel
 from dcm_ws.protocol.commands import Auth
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import from_field
-from dcm_ws.protocol.tokens import Claims, check_scope, verify
+from dcm_ws.protocol.tokens import Claims, verify_any
 
 
 class Identity:
@@ -39,6 +40,7 @@ class Identity:
         counts: Counts,
         secrets: Sequence[str],
         *,
+        entitlement: Entitlement,
         clients: Clients,
         registry: ChannelRegistry[Session],
         grants: Grants,
@@ -52,6 +54,7 @@ class Identity:
         self._rules = rules
         self._sent = counts.sent
         self.secrets = secrets
+        self._entitlement = entitlement
         self._clients = clients
         self._registry = registry
         self._grants = grants
@@ -63,24 +66,11 @@ class Identity:
 
     def verify(self, token: str) -> Claims:
         """
-        Return the claims of a token that is signed with one of the secrets, has not expired, and has a scope that is
-        supported.
+        Return the claims of a token that is signed with one of the secrets, has not expired, and has a valid scope.
 
         @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
         """
-        claims = self._read_token(token)
-        check_scope(claims)
-        return claims
-
-    def _read_token(self, token: str) -> Claims:
-        now_ms = self._wall_ms()
-        for secret in self.secrets[:-1]:
-            try:
-                return verify(secret, token, now_ms)
-            except ProtocolError as error:
-                if error.code is not ErrorCode.TOKEN_INVALID:
-                    raise
-        return verify(self.secrets[-1], token, now_ms)
+        return verify_any(self.secrets, token, self._wall_ms())
 
     def claims(self, auth: Auth) -> Claims:
         """
@@ -96,6 +86,12 @@ class Identity:
             return Claims(auth.agent_id, None, 0)
         raise ProtocolError(ErrorCode.AGENT_ID_REQUIRED, "Missing token or agent_id")
 
+    def rights(self, session: Session, claims: Claims, auth: Auth) -> Rights:
+        """
+        The rights that C{session} has as a connection of the agent that C{claims} name.
+        """
+        return self._entitlement.of_agent(claims, _dcm_session(session, claims, auth))
+
     @staticmethod
     def observes(session: Session, auth: Auth) -> bool:
         """
@@ -110,6 +106,7 @@ class Identity:
         agent, former = claims.agent_id, session.agent
         was_present = session.present
         observer = self.observes(session, auth)
+        rights = self.rights(session, claims, auth)
         present = None if observer else agent
         known = frozenset(self._registry.channels(session) if present == was_present else ())
         if former is None:
@@ -118,7 +115,7 @@ class Identity:
                 self._clients.strangers.remove(session)
                 # while it only listened it was not sent private events, and owed no acks
                 self._registry.begin_anew(session)
-            if self._rules.production and not self._rules.anonymous_listeners:
+            if self._rules.production and not self._rules.anonymous_listeners and rights.may_read(GLOBAL.name):
                 self._registry.join(session, GLOBAL.name)
         if was_present not in (None, present) or (observer and not session.observer):
             self._resumption.keep(session, stays=True)
@@ -135,14 +132,17 @@ class Identity:
             session.peer.trust()
         session.state = State.AUTHENTICATED
         session.agent = agent
-        session.operator = claims.operator
+        self._clients.entitle(session, rights)
         session.sender = from_field(agent)
         self._changed.agent(present)
-        self._give_own_channels(session, agent, claims.session_id or auth.session_id or session.origin.session_id)
+        has_lost = self._leave_forbidden(session)
+        self._give_own_channels(session, agent, _dcm_session(session, claims, auth))
         self._liveness.expect_expiry(session, claims.expires_at)
         self._resumption.take_over(session, agent, says_durable=bool(auth.durable))
         absence = self._resumption.restore(session, agent) if returning else None
         self._resumption.resume(session, auth.resume, absence, auth.id, known=known)
+        if has_lost and former is not None:
+            session.peer.send(self._catch_up.gap_of_rights())
         if present is not None:
             self._presence.announce(session, agent)
 
@@ -152,6 +152,18 @@ class Identity:
             self._clients.observers.add(session)
         else:
             self._clients.observers.discard(session)
+
+    def _leave_forbidden(self, session: Session) -> bool:
+        """
+        Unsubscribe a client from what its rights do not allow any more.  Returns if there was anything.
+        """
+        rights = session.rights
+        if rights.reads_everything:
+            return False
+        forbidden = [name for name in self._registry.channels(session) if not rights.may_read(name)]
+        for name in forbidden:
+            self._catch_up.leave(session, name)
+        return bool(forbidden)
 
     def _give_own_channels(self, session: Session, agent: str, dcm_session: str | None) -> None:
         """
@@ -164,4 +176,14 @@ class Identity:
             self._catch_up.leave(session, session_channel(former).name)
         self._registry.join(session, agent_channel(agent).name)
         if dcm_session is not None:
-            self._registry.join(session, session_channel(dcm_session).name)
+            channel = session_channel(dcm_session).name
+            # the client may have named the session of somebody else
+            if session.rights.may_read(channel):
+                self._registry.join(session, channel)
+
+
+def _dcm_session(session: Session, claims: Claims, auth: Auth) -> str | None:
+    """
+    The DCM session of a client that authenticates.
+    """
+    return claims.session_id or auth.session_id or session.origin.session_id

@@ -236,7 +236,7 @@ class Interpreter:
         self._demand_right_to_listen(session, command.id)
         self._charge_resume(session, command)
         try:
-            self._resumption.check(session, command, authenticated=False)
+            self._resumption.check(session, command)
         except ProtocolError as error:
             error.request = command.id
             raise

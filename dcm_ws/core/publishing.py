@@ -12,13 +12,13 @@ from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.entries import Published
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.ports import World
-from dcm_ws.core.rights import not_authenticated
+from dcm_ws.core.rights import demand_right_to_publish, not_authenticated
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import Channel, Channels
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
-from dcm_ws.protocol.events import Publishable, shortened, traits_of
+from dcm_ws.protocol.events import Publishable, shortened
 from dcm_ws.protocol.rawjson import check_data
 
 
@@ -53,7 +53,6 @@ class Publishing:
         router: Router,
     ) -> None:
         self._now = world.now
-        self._production = rules.production
         self._max_depth = rules.max_depth
         self._received = counts.received
         self._too_deep = counts.limits.max_depth.add
@@ -113,10 +112,7 @@ class Publishing:
             raise
         if event not in self._publishable:
             raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", request)
-        if self._production and not session.operator and traits_of(event).reserved:
-            raise ProtocolError(
-                ErrorCode.NOT_AUTHORIZED, f"Not authorized: publishing {event} takes an operator's token", request
-            )
+        demand_right_to_publish(session, parsed, event, request)
         data = bytes(data)
         try:
             check_data(data, self._max_depth, self._too_deep)

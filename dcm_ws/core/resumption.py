@@ -16,10 +16,11 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
+from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.other_nodes import OtherNodes
 from dcm_ws.core.ports import World
 from dcm_ws.core.registry import ChannelRegistry
-from dcm_ws.core.rights import demand_right_to_listen, too_many_subscriptions
+from dcm_ws.core.rights import demand_right_to_listen, demand_right_to_read, too_many_subscriptions
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.channels import Channels
@@ -173,7 +174,7 @@ class Resumption:
         """
         absence = self._memory.returned(agent)
         # in order: what the limit leaves out should be the same every time
-        for channel in sorted(absence.channels if absence else ()):
+        for channel in sorted(filter(session.rights.may_read, absence.channels if absence else ())):
             mine = self._registry.channels(session)
             if channel not in mine and len(mine) >= self._max_subscriptions:
                 self._limits.max_subscriptions.add()
@@ -201,7 +202,7 @@ class Resumption:
         """
         What the agent of C{session} left behind was not known when it connected: it gets that now.
         """
-        for channel in sorted(absence.channels):
+        for channel in sorted(filter(session.rights.may_read, absence.channels)):
             if len(self._registry.channels(session)) < self._max_subscriptions:
                 self._registry.join(session, channel)
         self._settle_in(session, absence, absence.channels)
@@ -303,11 +304,11 @@ class Resumption:
             if any(pos < self._catch_up.head for pos in (*missed.values(), *resumed.values())) or owed:
                 self._catch_up.begin(session, resumed=resumed, missed=missed, owed=owed)
 
-    def check(self, session: Session, position: Position, *, authenticated: bool) -> None:
+    def check(self, session: Session, position: Position, rights: Rights | None = None) -> None:
         """
         May C{session} subscribe to all channels that it resumes?
 
-        @param authenticated: it has authenticated, or is just about to.
+        @param rights: those that it has when it has authenticated, which it is about to do; None for those that it has.
         @raise ProtocolError: C{INVALID_CHANNEL}, C{NOT_AUTHORIZED} or C{TOO_MANY_SUBSCRIPTIONS}.
         """
         mine, names = self._registry.channels(session), position.channels
@@ -316,8 +317,10 @@ class Resumption:
         if len(names) <= most:
             for name in names:
                 channel = self._parse_channel(name)
-                if not authenticated:
+                if rights is None:
                     demand_right_to_listen(session, channel)
+                else:
+                    demand_right_to_read(rights, channel)
         if len(names) > most or len(mine | set(names)) > most:
             self._limits.max_subscriptions.add()
             raise too_many_subscriptions(self._max_subscriptions)

@@ -90,6 +90,7 @@ class Router:
         self._channels = channels
         self._observers = clients.observers
         self._strangers = clients.strangers
+        self._private = clients.private_readers
         self._members = registry.members
         self._deliveries = deliveries
         self._log = log
@@ -237,7 +238,12 @@ class Router:
         members = self._members
         listeners = members(channel.name)
         everyone = members(_GLOBAL) if draft.mirrored else _NOBODY
-        if self._strangers and is_private(draft.named):
+        if self._private is not None:
+            if is_private(draft.named):
+                everyone = self._private.among(everyone, draft.named)
+                if channel is GLOBAL:
+                    listeners = self._private.among(listeners, draft.named)
+        elif self._strangers and is_private(draft.named):
             listeners, everyone = listeners - self._strangers, everyone - self._strangers
         if pos:
             if self._behind:

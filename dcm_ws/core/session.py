@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dcm_ws.core.behind import Behind
 from dcm_ws.core.budgets import Budget
 from dcm_ws.core.delivery import Delivery
+from dcm_ws.core.entitlement import ALL
 from dcm_ws.core.ports import Peer
 from dcm_ws.protocol.tokens import Claims
 
@@ -71,7 +72,7 @@ class Session:
     @ivar dcm_session: the DCM session that it authenticated for.
     @ivar durable: it, or its agent before, has acknowledged something or said that it will: what it does not
         acknowledge is a failure.
-    @ivar operator: its token is an operator's.
+    @ivar rights: what it may do.
     @ivar sender: the field that names its agent in the events that it publishes; empty until it authenticates.
     @ivar observer: it receives events and owes no acks; its agent is not present by it.
     @ivar joined_at: when it connected (monotonic seconds).
@@ -104,7 +105,6 @@ class Session:
         "is_silent",
         "joined_at",
         "observer",
-        "operator",
         "origin",
         "owed",
         "owes_in_order",
@@ -112,6 +112,7 @@ class Session:
         "ping_at",
         "pinged_at",
         "pongs",
+        "rights",
         "sender",
         "state",
     )
@@ -125,7 +126,7 @@ class Session:
         self.agent: str | None = None
         self.dcm_session: str | None = None
         self.durable = False
-        self.operator = False
+        self.rights = ALL
         self.sender = b""
         self.observer = origin.observer
         self.joined_at = self.heard_at = self.ping_at = now

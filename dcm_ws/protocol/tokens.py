@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -16,15 +16,11 @@ from msgspec import Meta, Struct
 
 from dcm_ws.protocol.commands import TOKEN_MAX, check_identifiers
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
+from dcm_ws.protocol.scopes import Scope, read_scope, scopes_of
 
 TTL_MS = 3_600_000
 """
 How long a token is valid: one hour, in ms.
-"""
-
-OPERATOR = "operator"
-"""
-The scope of an operator's token: its client may also publish the events that are reserved for the service.
 """
 
 _token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
@@ -52,21 +48,21 @@ class Claims(NamedTuple):
     """
     What a valid token claims.
 
-    @ivar expires_at: ms since the epoch.
-    @ivar scope: what the token is limited to, or L{OPERATOR}; None for the rights of an agent.
+    @ivar expires_at: ms since the epoch; 0 if there is no token.
+    @ivar scope: what the token is limited to; None for the rights of an agent.
     """
 
     agent_id: str
     session_id: str | None
     expires_at: int
-    scope: tuple[str, ...] | None = None
+    scope: Scope | None = None
 
     @property
-    def operator(self) -> bool:
+    def by_token(self) -> bool:
         """
-        True if the token is an operator's.
+        True if a token claims this; false for a client that only says so.
         """
-        return self.scope is not None and OPERATOR in self.scope
+        return self.expires_at != 0
 
 
 _payload = msgspec.json.Decoder(_Payload)
@@ -78,23 +74,31 @@ def sign(
     session_id: str | None,
     now_ms: int,
     ttl_ms: int = TTL_MS,
-    scope: Sequence[str] = (),
+    scope: Sequence[str] | None = None,
 ) -> str:
     """
     Return a token that is valid for C{ttl_ms} from C{now_ms}.
 
-    @param scope: what the token is limited to, or L{OPERATOR}; a token without scope has the rights of an agent.
+    @param scope: what the token is limited to; None for the rights of an agent.
     @raise ValueError: an id does not fit its grammar.
     """
-    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, list(scope) or None))
+    scopes = None if scope is None else list(scope)
+    payload = msgspec.json.encode(_Payload(agent_id, now_ms, now_ms + ttl_ms, session_id, scopes))
     return base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + "." + _signature(secret, payload)
 
 
 def verify(secret: str, token: str, now_ms: int) -> Claims:
     """
-    Verify the signature and the expiry of a token; return its claims.  L{check_scope} checks whether its scope is
-    supported.
+    Verify a token as L{verify_any} does, with one secret.
+    """
+    return verify_any((secret,), token, now_ms)
 
+
+def verify_any(secrets: Iterable[str], token: str, now_ms: int) -> Claims:
+    """
+    Verify the signature and the expiry of a token, and read its scope; return its claims.
+
+    @param secrets: what may have signed it.
     @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
     """
     parts = _token.fullmatch(token) if len(token) <= TOKEN_MAX else None
@@ -105,7 +109,7 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
         payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
     except ValueError:
         raise _invalid() from None
-    if not hmac.compare_digest(_signature(secret, payload), signature):
+    if not any(hmac.compare_digest(_signature(secret, payload), signature) for secret in secrets):
         raise _invalid()
     try:
         claims = _payload.decode(payload.decode())
@@ -114,32 +118,8 @@ def verify(secret: str, token: str, now_ms: int) -> Claims:
     # A token is valid until the end of its last millisecond.
     if now_ms > claims.expires_at:
         raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
-    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), _scope(claims.scope))
-
-
-def check_scope(claims: Claims) -> None:
-    """
-    Reject a token whose scope is not supported: a scope limits what the token grants, and only L{OPERATOR} is
-    supported.
-
-    @raise ProtocolError: C{TOKEN_INVALID}; the text names the unsupported scope.
-    """
-    if claims.scope is None:
-        return
-    for name in claims.scope or ("",):
-        if name != OPERATOR:
-            raise ProtocolError(
-                ErrorCode.TOKEN_INVALID,
-                f"Invalid token: its scope {name[:64]!r} is not supported; use {OPERATOR!r}, or no scope",
-            )
-
-
-def _scope(given: object) -> tuple[str, ...] | None:
-    if given is None or given == "":
-        return None
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise ProtocolError(ErrorCode.TOKEN_INVALID, "Invalid token: its scope is not a list of texts")
-    return tuple(given)
+    scope = None if claims.scope in (None, "") else read_scope(scopes_of(claims.scope))
+    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), scope)
 
 
 def _signature(secret: str, payload: bytes) -> str:

@@ -19,6 +19,7 @@ RULES: dict[str, Any] = {
     "production": False,
     "mirror_clients": True,
     "anonymous_listeners": False,
+    "strict_private": False,
     "enforce_expiry": False,
     "auth_timeout": 10.0,
     "heartbeat_interval": 30.0,

@@ -23,7 +23,7 @@ def token(agent: str = "one", *scope: str) -> str:
     """
     A valid token.
     """
-    return sign(SECRET, agent, "work", WALL_MS, scope=scope)
+    return sign(SECRET, agent, "work", WALL_MS, scope=scope or None)
 
 
 def refused(core: Any, *who: Any) -> ProtocolError:
@@ -62,7 +62,7 @@ def test_caller_with_a_token(clock: Clock) -> None:
     dashboard = Client(core)
     dashboard.say(type="auth", token=token("dashboard"))
     session = core.callers.admit(token("one", "operator"), "other", HERE)
-    assert (session.agent, session.dcm_session, session.operator) == ("one", "work", True)
+    assert (session.agent, session.dcm_session, session.rights.operator) == ("one", "work", True)
     assert session.present is None
     assert session.sender == b',"from":"one"'
     assert session.expires_ms == 0
@@ -189,13 +189,13 @@ def test_operators(clock: Clock, production: bool) -> None:
     In production only an operator's token makes an operator; in development everybody may do everything.
     """
     core = make_core(clock, production=production)
-    demand_operator(core.callers.admit(token("one", "operator"), None, HERE), core.rules)
+    demand_operator(core.callers.admit(token("one", "operator"), None, HERE))
     session = core.callers.admit(token(), None, HERE)
     if not production:
-        demand_operator(session, core.rules)
+        demand_operator(session)
         return
     with pytest.raises(ProtocolError) as error:
-        demand_operator(session, core.rules)
+        demand_operator(session)
     assert error.value.code is ErrorCode.NOT_AUTHORIZED
 
 
