@@ -116,6 +116,8 @@ def test_option_wins_over_variable(
         ("mirror", "database", "mirror_clients", False),
         ("anonymous", "none", "anonymous_listeners", False),
         ("anonymous", "listen", "anonymous_listeners", True),
+        ("private", "seed", "strict_private", False),
+        ("private", "strict", "strict_private", True),
         ("listen", "unix:/run/x.sock", "listen", ("unix:/run/x.sock",)),
     ],
 )
