@@ -11,7 +11,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from dcm_ws.app.base import Base
-from dcm_ws.app.calls import make_calls
+from dcm_ws.app.calls import make_bodies, make_calls
 from dcm_ws.app.cluster import ClusterNode
 from dcm_ws.app.core import make_core, make_log
 from dcm_ws.app.database import Database
@@ -92,12 +92,13 @@ def build_service(
     public, admin = (make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
     report = make_report(base, core, database, endpoints, websockets, (public, admin), node)
     metrics = make_metrics(base, core, report, lag)
-    calls = make_calls(core, Gate(admission, core.callers))
-    resources = make_resources(base, core, report, metrics) | calls
+    gate = Gate(admission, core.callers)
+    resources = make_resources(base, core, report, metrics) | make_calls(base, core, gate)
+    bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics
-    port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public)
-    admin_port = make_port(base, counts.limits, websockets, proxies, (), with_metrics, admin)
+    port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public, bodies)
+    admin_port = make_port(base, counts.limits, websockets, proxies, (), with_metrics, admin, bodies)
     return DCMService(
         settings,
         reactor,

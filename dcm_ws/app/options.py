@@ -324,6 +324,11 @@ class Fields:
         "maximum size of a client's message; a larger one closes the connection with 1009",
         heading="Messages",
     )
+    max_batch_size: int = setting(
+        1 << 20,
+        BYTES,
+        "maximum size of the events that are published with one HTTP request; at least `--max-message-size`",
+    )
     max_depth: int = setting(100, COUNT, "maximum nesting depth of event data")
     rate_limit: float | None = setting(
         None,

@@ -23,6 +23,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
+from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.port import Port
 from dcm_ws.http.request_headers import read_headers
@@ -114,16 +115,18 @@ def make_port(
     paths: tuple[str, ...],
     resources: Mapping[bytes, IResource],
     shares: Shares,
+    bodies: Bodies,
 ) -> Port:
     """
     Make a port.
 
     @param paths: of WebSockets; empty for a port without any.
+    @param bodies: which pages take bodies.
     """
     settings, reactor, world, siblings = base
     return Port(
         websockets,
-        make_site(world.wall_ms, resources, reactor, settings.http_timeout, paths, limits),
+        make_site(world.wall_ms, resources, reactor, settings.http_timeout, paths, limits, bodies),
         paths=paths,
         now=world.now,
         wall_ms=world.wall_ms,

@@ -18,7 +18,7 @@ _BATCH_BYTES = 8 << 20
 class Batches:
     """
     Takes publishes from the queue of the log.  A batch that the database refuses because of its data is halved, until
-    the one is found that it refuses.
+    the one is found that it refuses; publishes that belong together are not parted.
     """
 
     def __init__(self, log: PostgresLog) -> None:
@@ -46,12 +46,14 @@ class Batches:
         @return: the next one may be tried at once.
         """
         is_of_data = (error.pgcode or "")[:2] in ("22", "23", "54")
-        if is_of_data and len(batch) > 1:
-            half = len(batch) // 2
+        ends = [number for number, waiting in enumerate(batch, 1) if not waiting.rest]
+        if is_of_data and len(ends) > 1:
+            half = ends[len(ends) // 2 - 1]
             self._retry.extendleft((batch[half:], batch[:half]))
             return True
         if is_of_data and batch:
-            self._log.refuse(batch[0])
+            for waiting in batch:
+                self._log.refuse(waiting)
         elif batch:
             self._retry.appendleft(batch)
         return False

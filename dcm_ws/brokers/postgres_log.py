@@ -23,7 +23,7 @@ from dcm_ws.brokers.log_rows import LogRows, Row
 from dcm_ws.core.counts import EngineCounts
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
-from dcm_ws.core.ports import Deliver, LogReport
+from dcm_ws.core.ports import Deliver, Later, LogReport
 from dcm_ws.core.publish_queue import PublishQueue, Waiting
 from dcm_ws.postgres.log_place import LogPlace
 from dcm_ws.postgres.upkeep import Kept
@@ -184,11 +184,26 @@ class PostgresLog:
         """
         if self.in_memory:
             self._tail.append(draft, published)
-        elif self._queue.put(draft, published):
-            published.waiting = True
+        else:
+            self._put(((draft, published),))
+
+    def append_all(self, publishes: Sequence[tuple[Draft, Published]], later: Later) -> None:
+        """
+        Log events together with the next numbering step.
+        """
+        if self.in_memory:
+            self._tail.append_all(publishes, later)
+        else:
+            self._put(publishes)
+
+    def _put(self, publishes: Sequence[tuple[Draft, Published]]) -> None:
+        if self._queue.put_all(publishes):
+            for _, published in publishes:
+                published.waiting = True
             self._watch()
             self.wake()
-        else:
+            return
+        for draft, published in publishes:
             self._counts.refused.add_of(draft.publisher)
             published.pos = None
 

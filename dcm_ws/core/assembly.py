@@ -254,7 +254,9 @@ def assemble(
     )
     log.attach(router.deliver, the_hub.reset)
     charges = Charges(world.now, counts, the_hub.close)
-    publishing = Publishing(world, rules, counts, channels=channels, publishable=publishable, keys=keys, router=router)
+    publishing = Publishing(
+        world, rules, counts, channels=channels, publishable=publishable, keys=keys, router=router, log=log
+    )
     return Core(
         world=world,
         rules=rules,

@@ -87,6 +87,15 @@ class Callers:
             session.expires_ms = claims.expires_at
         return session
 
+    def knows(self, token: str) -> bool:
+        """
+        Return whether a token is valid.
+        """
+        try:
+            return bool(self._identity.verify(token))
+        except ProtocolError:
+            return False
+
     def charge(self, session: Session, size: int) -> None:
         """
         Charge a request to the caller's budgets.

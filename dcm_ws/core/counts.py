@@ -126,6 +126,8 @@ class LimitCounts:
     auth_timeout: Count = field(default_factory=Count)
     heartbeat_timeout: Count = field(default_factory=Count)
     max_message_size: Count = field(default_factory=Count)
+    max_batch_size: Count = field(default_factory=Count)
+    max_batch_events: Count = field(default_factory=Count)
     max_stranger_message: Count = field(default_factory=Count)
     max_partial_bytes: Count = field(default_factory=Count)
     max_depth: Count = field(default_factory=Count)

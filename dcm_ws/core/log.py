@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.fairness import shorten
-from dcm_ws.core.ports import Deliver, LogReport, Reset
+from dcm_ws.core.ports import Deliver, Later, LogReport, Reset
 from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.replies import event_frame
 
@@ -30,6 +31,7 @@ _CHANNELS_LOST_MAX = 10_000
 _ROOM_EVENTS = 1000
 _ROOM_BYTES = 1 << 20
 _LANE_PART = 16
+_SLICE_SECONDS = 0.005
 
 
 class MemoryLog:
@@ -150,6 +152,26 @@ class MemoryLog:
             self._shares[publisher] = _Share(pos, size)
         self._deliver(draft, pos, frame)
         published.pos = pos
+
+    def append_all(self, publishes: Sequence[tuple[Draft, Published]], later: Later) -> None:
+        """
+        Log events together, and deliver them, in several turns if that takes long.
+        """
+        self._append_some(deque(publishes), later)
+
+    def _append_some(self, publishes: deque[tuple[Draft, Published]], later: Later) -> None:
+        until = self._now() + _SLICE_SECONDS
+        while publishes:
+            draft, published = publishes.popleft()
+            late = published.waiting
+            self.append(draft, published)
+            if late:
+                published.answer(published.pos)
+            if publishes and self._now() >= until:
+                for _, published in publishes:
+                    published.waiting = True
+                later(partial(self._append_some, publishes, later))
+                return
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
         """

@@ -94,6 +94,12 @@ appends to the log nor raises.
 """
 
 
+Later = Callable[[Callable[[], object]], object]
+"""
+Calls something in a later turn of the reactor.
+"""
+
+
 Reset = Callable[[], object]
 """
 Called when the positions that clients and the service remember are not good any more.  It closes all clients, and
@@ -214,6 +220,14 @@ class Log(Protocol):
         The answer is None if the event could not be logged.  Then it is never delivered, as far as the engine can know:
         if a commit was sent and its outcome is unknown, the event may still come, and the publisher who repeats it
         needs a key.  An engine limits how many answers wait, and refuses what is beyond at once.
+        """
+
+    def append_all(self, publishes: Sequence[tuple[Draft, Published]], later: Later) -> None:
+        """
+        Log events of one publisher together: all of them, or none, apart from those whose key the log has already.
+
+        @param publishes: at least one; the answer to each is as that of L{append}.
+        @param later: for an engine that delivers them in the same call, which may take more than one turn.
         """
 
     def reach(self, pos: int, ready: Callable[[bool], object]) -> None:

@@ -2,13 +2,14 @@
 Publishes that wait for the log to be written, and who may have how many of them there.
 
 Each publisher has a lane, and a batch takes from all lanes in turn, so one that publishes very much delays itself most.
-When there is no room, the one whose lane is largest loses its newest publishes.
+When there is no room, the one whose lane is largest loses its newest publishes.  Publishes that belong together are
+taken, and lost, together.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dcm_ws.core.entries import Draft, Published
 
@@ -24,16 +25,18 @@ class Waiting:
 
     @ivar until: monotonic seconds.
     @ivar weight: how much room it takes.
+    @ivar rest: how many of those that belong together with it come behind it.
     @ivar queued: it has not been taken, and has not been given up.
     """
 
-    __slots__ = ("draft", "published", "queued", "until", "weight")
+    __slots__ = ("draft", "published", "queued", "rest", "until", "weight")
 
-    def __init__(self, draft: Draft, published: Published, until: float, weight: int) -> None:
+    def __init__(self, draft: Draft, published: Published, until: float, weight: int, rest: int = 0) -> None:
         self.draft = draft
         self.published = published
         self.until = until
         self.weight = weight
+        self.rest = rest
         self.queued = True
 
 
@@ -80,28 +83,39 @@ class PublishQueue:
         """
         Queue a publish.  False if there is no room for it.
         """
-        publisher = draft.publisher
-        weight = max(len(draft.data), self._least)
+        return self.put_all(((draft, published),))
+
+    def put_all(self, publishes: Sequence[tuple[Draft, Published]]) -> bool:
+        """
+        Queue publishes of one publisher that belong together.  False if there is no room for all of them.
+        """
+        publisher = publishes[0][0].publisher
+        weights = [max(len(draft.data), self._least) for draft, _ in publishes]
+        weight, rest = sum(weights), len(publishes)
         if self.weight + weight > self._max and not self._make_room(publisher, weight):
             self._refused(publisher)
             return False
-        waiting = Waiting(draft, published, self._now() + PATIENCE, weight)
         lane = self._lanes.get(publisher)
         if lane is None:
             lane = self._lanes[publisher] = deque()
             self._weights[publisher] = 0
-        lane.append(waiting)
+        until = self._now() + PATIENCE
+        for (draft, published), own in zip(publishes, weights, strict=True):
+            rest -= 1
+            waiting = Waiting(draft, published, until, own, rest)
+            lane.append(waiting)
+            self._unanswered.append(waiting)
         self._weights[publisher] += weight
         self.weight += weight
-        self._length += 1
-        self._unanswered.append(waiting)
+        self._length += len(publishes)
         return True
 
     def take(self, most: int, most_bytes: int) -> list[Waiting]:
         """
-        Take the next publishes: from each publisher in turn, those of each in their order.
+        Take the next publishes: from each publisher in turn, those of each in their order, and at once those that
+        belong together.
 
-        @param most: publishes, at most.
+        @param most: publishes, at most; more if the first ones belong together.
         @param most_bytes: bytes of their data, at most, if there is more than one.
         """
         batch: list[Waiting] = []
@@ -109,14 +123,15 @@ class PublishQueue:
         lanes = self._lanes
         while lanes and len(batch) < most:
             publisher, lane = next(iter(lanes.items()))
-            waiting = lane[0]
-            length = len(waiting.draft.data)
-            if batch and size + length > most_bytes:
+            together = [lane[number] for number in range(lane[0].rest + 1)]
+            length = sum(len(waiting.draft.data) for waiting in together)
+            if batch and (size + length > most_bytes or len(batch) + len(together) > most):
                 break
-            lane.popleft()
-            batch.append(waiting)
             size += length
-            self._left(publisher, waiting)
+            for waiting in together:
+                lane.popleft()
+                batch.append(waiting)
+                self._left(publisher, waiting)
             if publisher in lanes:
                 # to the end of the row
                 lanes[publisher] = lanes.pop(publisher)
@@ -160,9 +175,13 @@ class PublishQueue:
             largest = max(self._weights, key=self._weights.__getitem__, default=publisher)
             if self._weights.get(publisher, 0) + weight >= self._weights.get(largest, 0):
                 return False
-            loser = self._lanes[largest].pop()
-            self._left(largest, loser)
-            self._given_up.append(loser)
+            lane, rest = self._lanes[largest], 0
+            # the newest, and those before it that belong together with it
+            while lane and lane[-1].rest == rest:
+                loser = lane.pop()
+                self._left(largest, loser)
+                self._given_up.append(loser)
+                rest += 1
             self._refused(largest)
         return True
 

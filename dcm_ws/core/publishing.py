@@ -4,6 +4,7 @@ What clients publish, over WebSockets and over HTTP (protocol, sections 2, 10 an
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Raw, Struct
@@ -11,11 +12,12 @@ from msgspec import Raw, Struct
 from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.entries import Published
 from dcm_ws.core.keys import PublishKeys
-from dcm_ws.core.ports import World
+from dcm_ws.core.ports import Later, Log, World
 from dcm_ws.core.rights import demand_right_to_publish, not_authenticated
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
+from dcm_ws.core.together import Together
 from dcm_ws.protocol.channels import Channel, Channels
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Publishable, shortened
@@ -51,6 +53,7 @@ class Publishing:
         publishable: Publishable,
         keys: PublishKeys,
         router: Router,
+        log: Log,
     ) -> None:
         self._now = world.now
         self._max_depth = rules.max_depth
@@ -61,6 +64,7 @@ class Publishing:
         self._publishable = publishable
         self._keys = keys
         self._router = router
+        self._log = log
 
     def publish(
         self,
@@ -129,16 +133,34 @@ class Publishing:
         """
         is_sample = self._received.publish % SAMPLED == 1
         began = self._now() if is_sample else 0.0
-        channel, event, data, sender = checked.channel, checked.event, checked.data, session.sender
-        if checked.key:
-            # clients without an agent must not learn of each other's keys
-            published = self._keys.once(
-                session.name,
-                checked.key,
-                partial(self._router.publish, channel, event, data, sender, session.agent),
-            )
-        else:
-            published = self._router.publish(channel, event, data, sender, session.agent)
+        published = self._publish_once(session, checked, self._router.publish)
         if is_sample:
             self._seconds.observe(self._now() - began)
         return published
+
+    def publish_all(self, session: Session, events: Sequence[Checked], later: Later) -> list[Published]:
+        """
+        Publish events that L{check} has allowed for C{session}: all of them, or none, apart from those that were
+        published before with the same key.
+
+        @param later: used if their delivery takes more than one turn.
+        @return: what the log answers for each; they may still be waiting.
+        @raise ProtocolError: C{NOT_AVAILABLE}: the service is about to stop.
+        """
+        self._router.demand_open()
+        together = Together(self._router, self._log, later)
+        published = [self._publish_once(session, checked, together.add) for checked in events]
+        together.publish()
+        return published
+
+    def _publish_once(self, session: Session, checked: Checked, publish: Callable[..., Published]) -> Published:
+        """
+        @param publish: receives what L{Router.publish} receives.
+        """
+        channel, event, data = checked.channel, checked.event, checked.data
+        if not checked.key:
+            return publish(channel, event, data, session.sender, session.agent)
+        # clients without an agent must not learn of each other's keys
+        return self._keys.once(
+            session.name, checked.key, partial(publish, channel, event, data, session.sender, session.agent)
+        )

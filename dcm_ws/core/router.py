@@ -140,8 +140,7 @@ class Router:
         @raise ProtocolError: C{NOT_AVAILABLE}: the log refuses the event at once, or it would be in no log when the
             service is gone.
         """
-        if self.draining:
-            raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
+        self.demand_open()
         publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
         published = self._publish(
             channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key, everywhere=True
@@ -149,6 +148,37 @@ class Router:
         if published.pos is None:
             raise not_logged()
         return published
+
+    def demand_open(self) -> None:
+        """
+        Check that events of clients are accepted.
+
+        @raise ProtocolError: C{NOT_AVAILABLE}.
+        """
+        if self.draining:
+            raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
+
+    def draft(
+        self, channel: Channel, event: str, data: bytes, sender: bytes, publisher: str | None, key: str = ""
+    ) -> tuple[Draft, bool]:
+        """
+        Make a client's event, and publish nothing yet.  The parameters are those of L{publish}.
+
+        @return: the event, and if it is to be logged.
+        """
+        publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
+        draft, logged, _ = self._draft(
+            channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key
+        )
+        return draft, logged
+
+    def publish_unlogged(self, draft: Draft) -> None:
+        """
+        Publish an event that is not to be logged, made by L{draft}.
+        """
+        if self._bus is not None:
+            self._bus.cast(TOPIC, cast_of(draft))
+        self.deliver(draft, 0, b"", self._kind_of(draft.event)[3])
 
     def notified(self, payload: str) -> str:
         """
@@ -201,14 +231,8 @@ class Router:
         @param key: as in L{Draft}.
         @param everywhere: the clients of other nodes get it, too, if it is not logged.
         """
-        self._number = number = self._number + 1
-        event_id = f"{self._prefix}{number}"
-        category, tracked, logged, subject_of = self._kind_of(event)
-        mirrored = channel.mirrored and mirror
-        draft = Draft(
-            event_id, channel, event, data, timestamp, sender, named, category, tracked, mirrored, publisher, key
-        )
-        published = Published(event_id)
+        draft, logged, subject_of = self._draft(channel, event, data, timestamp, named, publisher, sender, mirror, key)
+        published = Published(draft.id)
         if logged:
             self._log.append(draft, published)
         else:
@@ -216,6 +240,27 @@ class Router:
                 self._bus.cast(TOPIC, cast_of(draft))
             self.deliver(draft, 0, b"", subject_of)
         return published
+
+    def _draft(
+        self,
+        channel: Channel,
+        event: str,
+        data: bytes,
+        timestamp: int,
+        named: str,
+        publisher: str,
+        sender: bytes,
+        mirror: bool,
+        key: str,
+    ) -> tuple[Draft, bool, Subject | None]:
+        self._number = number = self._number + 1
+        category, tracked, logged, subject_of = self._kind_of(event)
+        mirrored = channel.mirrored and mirror
+        event_id = f"{self._prefix}{number}"
+        draft = Draft(
+            event_id, channel, event, data, timestamp, sender, named, category, tracked, mirrored, publisher, key
+        )
+        return draft, logged, subject_of
 
     def _heard(self, node: str, message: bytes) -> None:
         """

@@ -18,6 +18,7 @@ from dcm_ws.core.callers import Callers
 from dcm_ws.core.session import Session
 from dcm_ws.http.addresses import UNIX, limit_key
 from dcm_ws.http.admission import Admission, RefusedError, Visitor
+from dcm_ws.http.bodies import Body
 from dcm_ws.http.refusals import error_body
 from dcm_ws.http.resources import Page
 from dcm_ws.http.shares import address_of, loopback_port
@@ -83,6 +84,18 @@ class Gate:
             self._admission.visitor(request.uri.decode("iso-8859-1"), _headers(request), _peer(request))
         ).addCallback(self._admit)
 
+    def knows(self, request: Request, target: bytes) -> bool:
+        """
+        Return whether the token of a request is valid, before its page is asked.
+
+        @param target: its path with the query.
+        """
+        try:
+            visitor = self._admission.visitor(target.decode("iso-8859-1"), _headers(request), UNIX)
+        except RefusedError:
+            return False
+        return visitor.token is not None and self.callers.knows(visitor.token)
+
     def _admit(self, visitor: Visitor) -> Session:
         address = "" if visitor.address == UNIX else limit_key(visitor.address)
         return self.callers.admit(visitor.token, visitor.agent_id, address)
@@ -112,11 +125,13 @@ class ApiPage(Page):
         """
         raise NotImplementedError
 
-    def cost(self, request: Request) -> int:
+    @staticmethod
+    def body(request: Request) -> Body | None:
         """
-        Bytes that the request is charged for.
+        The body of a request; None without one.
         """
-        return 0
+        body: Body | None = getattr(request, "body", None)
+        return body
 
     def render(self, request: Request) -> bytes | int:
         request.setHeader("Vary", "Origin")
@@ -131,7 +146,7 @@ class ApiPage(Page):
         if method == "OPTIONS":
             return self.options(request)
         if method not in self.allowed:
-            return super().render(request)
+            return self.refuse_method(request)
         _Call(self, request).begin()
         return NOT_DONE_YET
 
@@ -199,7 +214,8 @@ class _Call:
             return None
         self._session = session
         request = self._request
-        self._page.gate.callers.charge(session, self._page.cost(request))
+        body = self._page.body(request)
+        self._page.gate.callers.charge(session, 0 if body is None else body.size)
         answer = self._page.answer_call(request, session)
         if isinstance(answer, Deferred):
             return answer.addCallback(self._send)

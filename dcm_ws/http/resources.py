@@ -41,6 +41,12 @@ class Page(Resource):
             return body if isinstance(body, bytes) else _send_later(request, body)
         if request.method == b"OPTIONS" and "OPTIONS" in self.allowed:
             return self.options(request)
+        return self.refuse_method(request)
+
+    def refuse_method(self, request: Request) -> bytes:
+        """
+        Answer a method that the page does not have.
+        """
         request.setHeader("Allow", ", ".join(self.allowed))
         *others, last = self.allowed
         return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, f"Use {', '.join(others)} or {last}")

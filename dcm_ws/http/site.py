@@ -16,6 +16,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dcm_ws.core.counts import LimitCounts
+from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.resources import make_root
 from dcm_ws.http.strict import StrictChannel, StrictRequest
 from dcm_ws.http.turns import Turns
@@ -135,15 +136,24 @@ class QuietSite(Site):
 
     @ivar turns: spreads the requests over the reactor's turns.
     @ivar limits: where requests are counted that were not complete in time.
+    @ivar bodies: which pages take bodies; None if none does.
     """
 
     noisy = False
     protocol = _Channel  # type: ignore[assignment]
 
-    def __init__(self, root: IResource, reactor: IReactorTime, timeout: float, limits: LimitCounts) -> None:
+    def __init__(
+        self,
+        root: IResource,
+        reactor: IReactorTime,
+        timeout: float,
+        limits: LimitCounts,
+        bodies: Bodies | None = None,
+    ) -> None:
         super().__init__(root, requestFactory=StrictRequest, timeout=timeout, reactor=reactor)
         self.turns = Turns(reactor, REQUESTS_A_TURN)
         self.limits = limits
+        self.bodies = bodies
 
     def log(self, request: http.Request) -> None:
         pass
@@ -156,6 +166,7 @@ def make_site(
     timeout: float,
     websockets: Collection[str],
     limits: LimitCounts,
+    bodies: Bodies | None = None,
 ) -> QuietSite:
     """
     Make the HTTP side of a port.
@@ -164,5 +175,6 @@ def make_site(
     @param timeout: seconds that a connection has for its next request, with its body, after the last response.
     @param websockets: the paths where the port opens WebSockets.
     @param limits: where requests are counted that were not complete in time.
+    @param bodies: which pages take bodies; None if none does.
     """
-    return QuietSite(make_root(wall_ms, resources, websockets), reactor, timeout, limits)
+    return QuietSite(make_root(wall_ms, resources, websockets), reactor, timeout, limits, bodies)

@@ -10,31 +10,52 @@ from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
+from dcm_ws.http.bodies import Body, BodyState
 from dcm_ws.http.heads import fault_of, origin_form
 from dcm_ws.http.refusals import error_response
 from dcm_ws.http.request_headers import BadRequestError
 from dcm_ws.http.transport import LeanChannel, LeanRequest
+
+TOO_LARGE = "TOO_LARGE"
+"""
+The code of an error: a body, or an event in it, is too large.
+"""
 
 _log = Logger(namespace="dcm_ws.strict_http")
 
 
 class StrictRequest(LeanRequest):
     """
-    A request whose body is read and ignored, since no page takes one.
+    A request whose body is read, and ignored unless its page takes one.
+
+    @ivar body: None if the page takes none, or there is none.
     """
+
+    channel: Any
+    body: Body | None = None
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
         # with it, Twisted would parse the body
         self.requestHeaders.removeHeader(b"Content-Type")
+        bodies = self.channel.site.bodies
+        if bodies is not None:
+            self.body = bodies.begin(self, origin_form(self.channel.target), length)
 
     def handleContentChunk(self, data: bytes) -> None:
-        pass
+        if self.body is not None:
+            self.body.receive(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self.body is not None:
+            self.body.complete()
         super().requestReceived(command, origin_form(path), version)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.body is not None:
+            self.body.complete()
+        super().connectionLost(reason)
 
     def processingFailed(self, reason: Failure) -> Failure:
         """
@@ -60,7 +81,7 @@ class StrictChannel(LeanChannel):
 
     transport: Any
     #: set by the site
-    site: Site
+    site: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,11 +114,19 @@ class StrictChannel(LeanChannel):
                 return
         super().lineReceived(line)
 
+    def invite_body(self) -> None:
+        body = self.requests[-1].body
+        if body is not None and body.state is BodyState.TOO_LARGE:
+            # the client has not sent it yet
+            self._refuse(f"The body is longer than {body.most} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+        else:
+            super().invite_body()
+
     def reject_request(self) -> None:
         self._refuse("This is not an HTTP request that can be read")
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST, code: str = "") -> None:
         now_ms = self.site.resource.wall_ms()
         headers = {"Cache-Control": "no-store"}
-        self.transport.write(error_response(HTTPStatus.BAD_REQUEST, reason, now_ms, headers=headers))
+        self.transport.write(error_response(status, reason, now_ms, code, headers))
         self.loseConnection()

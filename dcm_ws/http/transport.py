@@ -160,6 +160,24 @@ class LeanChannel(HTTPChannel):
         else:
             self._abortingCall = None
 
+    @property
+    def target(self) -> bytes:
+        """
+        The target of the request whose headers have just arrived.
+        """
+        # a request is told of it only with its whole body
+        return bytes(self._path)
+
+    def invite_body(self) -> None:
+        """
+        Tell a client that waits for it to send the body of its request (C{Expect: 100-continue}).
+        """
+        super()._send100Continue()
+
+    def _send100Continue(self) -> None:
+        # called by Twisted, for each request that expects it
+        self.invite_body()
+
     def reject_request(self) -> None:
         """
         Respond to a request that cannot be parsed, and close the connection.

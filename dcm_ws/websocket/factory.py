@@ -20,10 +20,10 @@ from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import UNIX, limit_key
 from dcm_ws.http.admission import Admission, RefusedError
+from dcm_ws.http.partial import Holder, PartialMessages
 from dcm_ws.http.shares import Share, loopback_port
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.pacing import CLOSE_GRACE, Pacing
-from dcm_ws.websocket.partial import PartialMessages
 
 PATHS = ("/", "/ws")
 """
@@ -41,7 +41,7 @@ class WebSocketConnections(WebSocketServerFactory):
     @param connection: the class of the connections.
 
     @ivar share: counts the open connections, and limits those of an address.
-    @ivar partial: the bytes of incomplete messages.
+    @ivar partial: the bytes of incomplete messages, and of incomplete bodies of HTTP requests.
     """
 
     noisy = False
@@ -68,9 +68,7 @@ class WebSocketConnections(WebSocketServerFactory):
         self._admission = admission
         self._max_message = limits.message
         self.share = share
-        self.partial: PartialMessages[WebSocketConnection] = PartialMessages(
-            limits.partial, counts.limits.max_partial_bytes
-        )
+        self.partial: PartialMessages[Holder] = PartialMessages(limits.partial, counts.limits.max_partial_bytes)
         self._pacing = pacing
         self._open: set[WebSocketConnection] = set()
         self.setProtocolOptions(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -156,9 +157,24 @@ class Engine:
         """
         Publish as a client does.
         """
+        draft = self._draft(data, channel, event, publisher, key)
+        published = Published(draft.id)
+        self.log.append(draft, published)
+        return published
+
+    def publish_all(self, *data: str) -> list[Published]:
+        """
+        Publish events together.
+        """
+        drafts = [self._draft(one, "topics/a", "task.created", "ann", "") for one in data]
+        published = [Published(draft.id) for draft in drafts]
+        self.log.append_all(list(zip(drafts, published, strict=True)), partial(self._reactor.callLater, 0))
+        return published
+
+    def _draft(self, data: str, channel: str, event: str, publisher: str, key: str) -> Draft:
         category, tracked, _ = traits_of(event)
         parsed = parse_channel(channel)
-        draft = Draft(
+        return Draft(
             f"msg_client{next(_numbers)}",
             parsed,
             event,
@@ -172,9 +188,6 @@ class Engine:
             publisher,
             key,
         )
-        published = Published(draft.id)
-        self.log.append(draft, published)
-        return published
 
     async def answered(self, *published: Published) -> None:
         """

@@ -125,6 +125,12 @@ async def test_data_that_the_database_refuses(nodes: list[Engine]) -> None:
     await second.answered(*published)
     assert [one.pos for one in published] == [1, None, 2]
     assert second.data() == ["1", "3"]
+    together = second.publish_all("4", '"\x00"')
+    await second.answered(*together)
+    assert [one.pos for one in together] == [None, None]
+    together = second.publish_all("5", "6")
+    await second.answered(*together)
+    assert second.data() == ["1", "3", "5", "6"]
 
 
 @pytest_twisted.ensureDeferred

@@ -296,6 +296,22 @@ async def test_event_that_the_database_refuses(schema: PostgresServer, engine: E
 
 
 @pytest_twisted.ensureDeferred
+async def test_events_that_the_database_refuses_together(schema: PostgresServer, engine: Engine) -> None:
+    """
+    Of events that were published together none is logged if the database cannot store one of them.
+    """
+    schema.execute("alter table dcm_ws.log add constraint odd check (data <> '13')")
+    before = [engine.publish(str(n)) for n in range(3)]
+    together = engine.publish_all("11", "12", "13", "14")
+    others = engine.publish_all("21", "22")
+    await engine.answered(*before, *together, *others)
+    assert [one.pos for one in together] == [None] * 4
+    assert [one.pos is None for one in (*before, *others)] == [False] * 5
+    assert engine.data() == ["0", "1", "2", "21", "22"]
+    await engine.is_up()
+
+
+@pytest_twisted.ensureDeferred
 async def test_publisher_waits_a_second_at_most(schema: PostgresServer, engine: Engine) -> None:
     """
     While the log cannot be written, a publisher is refused after a second, and its event is not logged later.

@@ -87,6 +87,8 @@ def test_production_takes_a_token(clock: Clock) -> None:
     assert refused(core, "x", None, HERE).code is ErrorCode.TOKEN_INVALID
     late = sign(SECRET, "one", None, WALL_MS - 10, ttl_ms=5)
     assert refused(core, late, None, HERE).code is ErrorCode.TOKEN_EXPIRED
+    assert core.callers.knows(token())
+    assert not core.callers.knows(late)
     core.callers.refused(refused(core, "x", None, HERE))
     assert core.counts.refusals[ErrorCode.TOKEN_INVALID] == 1
 

@@ -42,6 +42,22 @@ class Waiters:
         self.queued[name] = max(size, 90)
         return True
 
+    def put_all(self, publisher: str, *names: str) -> bool:
+        """
+        C{publisher} publishes events together.
+        """
+        publishes = []
+        for name in names:
+            draft = Draft(name, CHANNEL, "task.created", b"1", 1, b"", CHANNEL.name, "task", True, True, publisher)
+            self.published[name] = Published(name)
+            publishes.append((draft, self.published[name]))
+        if not self.queue.put_all(publishes):
+            return False
+        for name in names:
+            self.published[name].waiting = True
+            self.queued[name] = 100
+        return True
+
     def take(self, most: int = 100, most_bytes: int = 1_000_000) -> list[str]:
         """
         The ids of the next batch.
@@ -187,3 +203,50 @@ def test_room_and_shares(course: list[tuple[str, int, bool]]) -> None:
     for publisher in "abc":
         mine_taken = [name for name in taken if name[0] == publisher]
         assert mine_taken == sorted(mine_taken)
+
+
+def test_events_that_belong_together() -> None:
+    """
+    Events that were published together are taken together, also if that makes a batch shorter, or longer than others.
+    """
+    waiters = Waiters()
+    waiters.put("a", "a1")
+    waiters.put_all("b", "b1", "b2", "b3")
+    waiters.put("a", "a2")
+    assert waiters.take(most=3) == ["a1"]
+    assert waiters.take(most=2) == ["b1", "b2", "b3"]
+    assert waiters.take() == ["a2"]
+    waiters.put("a", "a3")
+    waiters.put_all("b", "b4", "b5")
+    assert waiters.take(most_bytes=2) == ["a3"]
+    assert waiters.take(most_bytes=2) == ["b4", "b5"]
+    assert len(waiters.queue) == waiters.queue.weight == 0
+
+
+def test_no_room_for_all() -> None:
+    """
+    Events that belong together get into the queue together, or not at all.
+    """
+    waiters = Waiters()
+    assert not waiters.put_all("a", *map(str, range(11)))
+    assert waiters.refused == ["a"]
+    assert len(waiters.queue) == waiters.queue.weight == 0
+    assert waiters.put_all("a", *map(str, range(10)))
+
+
+def test_lost_together() -> None:
+    """
+    If there is no room, and over time, events that belong together are given up together.
+    """
+    waiters = Waiters()
+    waiters.put("a", "a1")
+    waiters.put_all("a", "a2", "a3")
+    waiters.put_all("a", "a4", "a5", "a6")
+    for number in range(4):
+        assert waiters.put("b", f"b{number}")
+    assert waiters.put("b", "b4")
+    assert waiters.refused == ["a"]
+    assert sorted(waiters.expire()) == ["a4", "a5", "a6"]
+    assert waiters.take(most=1) == ["a1"]
+    waiters.time = PATIENCE
+    assert waiters.expire()[:3] == ["a1", "a2", "a3"]

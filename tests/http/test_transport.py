@@ -37,6 +37,18 @@ def channel() -> Any:
     return HTTPChannel()
 
 
+def asked() -> Any:
+    """
+    A channel in the middle of a request.
+    """
+    made = channel()
+    made.site = Site(Resource())
+    made.requestFactory = Request
+    made.makeConnection(StringTransport())
+    made.dataReceived(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+    return made
+
+
 def request() -> Any:
     made = channel()
     made.site = Site(Resource())
@@ -96,6 +108,8 @@ USED: list[tuple[Callable[[], Any], str, object, str]] = [
     (channel, "_handlingRequest", bool, "sees by it whether a response is missing"),
     (channel, "_log", object, "puts a log that drops everything in its place"),
     (channel, "_respondToBadRequestAndDisconnect", callable, "responds in JSON in its place"),
+    (channel, "_send100Continue", callable, "asks for no body that is too large"),
+    (asked, "_path", bytes, "reads in it which page a body is for"),
     (channel, "abortTimeout", int, "aborts HTTP connections in that time"),
     (channel, "callLater", callable, "aborts HTTP connections in time by it"),
     (channel, "forceAbortClient", callable, "aborts HTTP connections by it"),

@@ -1,10 +1,10 @@
 """
-The bytes of incomplete messages, over all connections.
+The bytes of incomplete messages and bodies, over all connections.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from dcm_ws.core.counts import Count
 
@@ -14,6 +14,17 @@ STRANGERS_SHARE = 8
 """
 Clients that have to authenticate and have not may together hold one part in this many of the limit.
 """
+
+
+class Holder(Protocol):
+    """
+    What holds bytes of an incomplete message.
+    """
+
+    def close_partial_message(self) -> None:
+        """
+        Release them, because they take too much room.
+        """
 
 
 class PartialMessages(Generic[T]):
