@@ -21,6 +21,7 @@ from dcm_ws.core.ids import base36
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.pooled import Pool
 from dcm_ws.core.ports import Bus, Owners, World
@@ -98,9 +99,11 @@ def make_core(
         "max_letters": choices.pop("max_letters", 10_000),
         "max_bytes": choices.pop("max_letter_bytes", 64 << 20),
     }
+    max_ledger = choices.pop("max_ledger", 16 << 20)
     keys = {"max_keys": choices.pop("max_keys", 100_000)}
     memory = {name: value for name, value in choices.items() if name not in (*rules, *queue)}
     counts, changed = counts or Counts(), Changed()
+    ledger = Ledger(world.now if now is None else now, world.wall_ms, counts.limits.max_ledger, max_bytes=max_ledger)
     return assemble(
         world if now is None else replace(world, now=now),
         Rules(**(RULES | rules)),
@@ -111,7 +114,7 @@ def make_core(
         channels=Channels(),
         publishable=Publishable(extra),
         latest=LatestEvents(),
-        deliveries=make_queue(clock, counts, changed, **queue),
+        deliveries=make_queue(clock, counts, changed, ledger, **queue),
         memory=make_memory(clock, counts, changed, **memory),
         letters=DeadLetters(clock.seconds, world.wall_ms, counts, **letters),
         keys=PublishKeys(clock.seconds, counts, **keys),
@@ -123,6 +126,7 @@ def make_core(
         ),
         ephemeral=Ephemeral(ephemeral),
         changed=changed,
+        ledger=ledger,
         keep_durable=86_400.0,
         owners=owners,
         bus=bus,

@@ -28,6 +28,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.core.rules import Rules
@@ -87,6 +88,7 @@ def make_core(
     """
     settings, now, changed = base.settings, base.world.now, Changed()
     keep_deliveries = settings.keep_deliveries
+    ledger = Ledger(now, base.world.wall_ms, counts.limits.max_ledger, max_bytes=settings.max_ledger)
     return assemble(
         base.world,
         _make_rules(settings),
@@ -100,6 +102,7 @@ def make_core(
             now,
             counts,
             changed,
+            ledger,
             ack_timeout=settings.ack_timeout,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
@@ -127,6 +130,7 @@ def make_core(
         owners=None if node is None else node.agents.owned,
         ephemeral=Ephemeral(settings.ephemeral_events),
         changed=changed,
+        ledger=ledger,
         keep_durable=keep_durable(settings),
         max_pending=settings.max_pending,
         max_connections=settings.max_connections,

@@ -88,7 +88,7 @@ def of_one_worker(settings: Settings, workers: int) -> Settings:
     """
     shared = (
         *("max_partial_bytes", "max_pending_bytes", "max_kept", "max_agents", "max_agent_bytes", "max_keys"),
-        *("max_dead_letters", "max_dead_letter_bytes", "max_log_waiting", "max_bus_waiting"),
+        *("max_dead_letters", "max_dead_letter_bytes", "max_log_waiting", "max_bus_waiting", "max_ledger"),
     )
     cluster = settings.cluster or has_durable_log(settings)
     # the supervisor waits for all

@@ -421,6 +421,12 @@ class Fields:
         10_000, COUNT, "dead letters kept; beyond it, the agents that have most lose their oldest"
     )
     max_dead_letter_bytes: int = setting(64 << 20, BYTES, "maximum size of the dead letters kept")
+    max_ledger: int = setting(
+        16 << 20,
+        Whole(unit="bytes", lowest=0, zero="no ledger"),
+        "maximum size of the ledger in memory, which says what became of each event at each agent; beyond it, its"
+        " oldest part is forgotten; 0 keeps no ledger",
+    )
     max_keys: int = setting(
         100_000,
         COUNT,

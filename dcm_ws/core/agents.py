@@ -220,20 +220,24 @@ class AgentMemory:
         elif ago < self._keep_subscriptions:
             self.remember(agent, frozenset(absence.channels), f" taken {agent}", durable=absence.durable)
 
-    def settle(self, agent: str, event_id: str, pos: int) -> None:
+    def settle(self, agent: str, event_id: str, pos: int) -> list[int]:
         """
         C{agent}, which is away, has acknowledged something at another node.
 
         @param event_id: empty if it has acknowledged everything up to C{pos}.
+        @return: the positions of what was owed and is not any more.
         """
+        settled: list[int] = []
         for kept in self._absences:
             entry = kept.get(agent)
             if entry is not None:
                 until, absence = entry
                 owed = {at: one for at, one in absence.owed.items() if (one.id != event_id if event_id else at > pos)}
                 self.kept -= len(absence.owed) - len(owed)
+                settled += absence.owed.keys() - owed.keys()
                 channels = {name: max(place, pos) for name, place in absence.channels.items()}
                 kept[agent] = until, absence._replace(owed=owed, channels=channels)
+        return settled
 
     def release(self, agent: str) -> None:
         """

@@ -26,6 +26,7 @@ from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.other_nodes import OtherNodes
@@ -63,6 +64,7 @@ class Core:
     letters: DeadLetters
     keys: PublishKeys
     log: Log
+    ledger: Ledger
     grants: Grants
     router: Router
     liveness: Liveness
@@ -97,6 +99,7 @@ def assemble(
     log: Log,
     ephemeral: Ephemeral,
     changed: Changed,
+    ledger: Ledger,
     max_pending: int,
     keep_durable: float,
     owners: Owners | None = None,
@@ -117,6 +120,7 @@ def assemble(
     @param latest: the events of which only the latest matters.
     @param deliveries: counts in C{counts}, as do C{memory} and C{letters}.
     @param changed: what C{deliveries} and C{memory} have got.
+    @param ledger: what C{deliveries} has got.
     @param keep_durable: seconds for which the deliveries of absent agents are kept while there is a journal.
     @param owners: knows which node has which agent; None if this is the only node.
     @param bus: to the other nodes; None if there are none.
@@ -130,7 +134,7 @@ def assemble(
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now, pool)
     liveness = Liveness(world, rules, counts, clients)
-    giving_up = GivingUp(counts, clients=clients, letters=letters, changed=changed)
+    giving_up = GivingUp(counts, clients=clients, letters=letters, changed=changed, ledger=ledger)
     catch_up = CatchUp(
         counts,
         log=log,
@@ -139,6 +143,7 @@ def assemble(
         deliveries=deliveries,
         giving_up=giving_up,
         changed=changed,
+        ledger=ledger,
         max_pending=max_pending,
     )
     router = Router(
@@ -153,6 +158,7 @@ def assemble(
         log=log,
         ephemeral=ephemeral,
         catch_up=catch_up,
+        ledger=ledger,
         bus=bus,
     )
     other_nodes = OtherNodes(counts, clients=clients, owners=owners)
@@ -171,6 +177,7 @@ def assemble(
         other_nodes=other_nodes,
     )
     settling = Settling(
+        world.now,
         deliveries=deliveries,
         memory=memory,
         clients=clients,
@@ -179,6 +186,7 @@ def assemble(
         changed=changed,
         resumption=resumption,
         other_nodes=other_nodes,
+        ledger=ledger,
     )
     journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
     loading = Loading(
@@ -208,7 +216,7 @@ def assemble(
         changed=changed,
         owners=owners,
     )
-    presence = Presence(world, router, clients, registry=registry, bus=bus, ownership=ownership)
+    presence = Presence(world, router, clients, registry=registry, bus=bus, ownership=ownership, ledger=ledger)
     identity = Identity(
         world,
         rules,
@@ -239,13 +247,14 @@ def assemble(
         giving_up=giving_up,
         keys=keys,
         log=log,
+        ledger=ledger,
         catch_up=catch_up,
         grants=grants,
         router=router,
         liveness=liveness,
         presence=presence,
         resumption=resumption,
-        redriving=Redriving(clients=clients, letters=letters, catch_up=catch_up),
+        redriving=Redriving(clients=clients, letters=letters, catch_up=catch_up, ledger=ledger),
         identity=identity,
         entitlement=entitlement,
         journal=journal,
@@ -268,6 +277,7 @@ def assemble(
         letters=letters,
         keys=keys,
         log=log,
+        ledger=ledger,
         grants=grants,
         router=router,
         liveness=liveness,

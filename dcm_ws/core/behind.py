@@ -119,20 +119,24 @@ class Behind:
         self.found.clear()
         self.finding = None
 
-    def settle(self, event_id: str | None, pos: int) -> None:
+    def settle(self, event_id: str | None, pos: int) -> list[int]:
         """
         The agent has acknowledged an event, or all up to a position.  That does not hold for what was redriven and has
         not been sent since, nor for what another connection leaves to this one: the agent cannot mean that by a
         position.  It holds for what the agent has missed as far as the service knows: a service that was killed does
         not know what it has sent in its last second.
+
+        @return: the positions of what was owed and is not any more.
         """
         owed = self.owed
         if event_id is not None:
-            owed.pop(self._ids.get(event_id, 0), None)
-            return
-        for settled in [one for one in takewhile(pos.__ge__, owed) if owed[one].event is None]:
-            del owed[settled]
+            at = self._ids.get(event_id, 0)
+            return [] if owed.pop(at, None) is None else [at]
+        settled = [one for one in takewhile(pos.__ge__, owed) if owed[one].event is None]
+        for one in settled:
+            del owed[one]
         self.missed = {name: max(place, pos) for name, place in self.missed.items()}
+        return settled
 
     def to_find(self, most: int) -> list[int]:
         """

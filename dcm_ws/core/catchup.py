@@ -20,6 +20,7 @@ from dcm_ws.core.delivery import CROWDED, DeliveryQueue, Owed, Tracked
 from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.entries import Entry, Page
 from dcm_ws.core.giving_up import GivingUp
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rights import may_receive
@@ -46,6 +47,7 @@ class CatchUp:
         deliveries: DeliveryQueue,
         giving_up: GivingUp,
         changed: Changed,
+        ledger: Ledger,
         max_pending: int,
     ) -> None:
         self._sent = counts.sent
@@ -56,6 +58,7 @@ class CatchUp:
         self._deliveries = deliveries
         self._giving_up = giving_up
         self._changed = changed
+        self._ledger = ledger
         self._max_pending = max_pending
 
     @property
@@ -307,6 +310,8 @@ class CatchUp:
             self._deliveries.sent(event, {session})
             if self._deliveries.full:
                 self.wait()
+        else:
+            self._ledger.sent_to(session, event.seq)
         self._sent.again += len(event.frames)
         return b"".join(event.frames)
 

@@ -147,6 +147,7 @@ class LimitCounts:
     max_recent_events: SharedCount = field(default_factory=SharedCount)
     max_log_waiting: SharedCount = field(default_factory=SharedCount)
     max_dead_letters: SharedCount = field(default_factory=SharedCount)
+    max_ledger: Count = field(default_factory=Count)
     max_keys: SharedCount = field(default_factory=SharedCount)
     max_bus_waiting: SharedCount = field(default_factory=SharedCount)
     log_buffer: Count = field(default_factory=Count)

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.fairness import fair_level
+from dcm_ws.core.ledger import Ledger, Noted
 from dcm_ws.core.schedule import Schedule
 
 
@@ -32,6 +33,10 @@ class Recipient(Protocol):
     is_silent: bool
     #: what it has not acknowledged is in the order of the log
     owes_in_order: bool
+    #: what the ledger calls its agent; 0 for none
+    number: int
+    #: when it last sent anything (monotonic seconds)
+    heard_at: float
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ class Delivery:
     One sending of one event to all clients that receive the same frames.
     """
 
-    __slots__ = ("due", "event", "refused", "sends", "waiting", "weight")
+    __slots__ = ("acks", "due", "event", "refused", "sends", "waiting", "weight")
 
     def __init__(self, event: Tracked, sends: int, due: float) -> None:
         self.event = event
@@ -98,6 +103,7 @@ class Delivery:
         self.weight = 0
         #: its client has refused it, and gets it again when it is due
         self.refused = False
+        self.acks: Noted | None = None
 
 
 class Late(NamedTuple):
@@ -139,6 +145,7 @@ class DeliveryQueue:
     @param now: monotonic seconds.
     @param counts: receives its counts.
     @param changed: receives the clients whose deliveries change.
+    @param ledger: notes what is sent and acknowledged.
     @param ack_timeout: seconds.
     @param max_attempts: sends in all.
     @param max_pending: unacknowledged deliveries of a client, after which it has to get no more; of one that has never
@@ -158,6 +165,7 @@ class DeliveryQueue:
         now: Callable[[], float],
         counts: Counts,
         changed: Changed,
+        ledger: Ledger,
         *,
         ack_timeout: float,
         max_attempts: int,
@@ -167,6 +175,7 @@ class DeliveryQueue:
         self._now = now
         self._counts = counts.deliveries
         self._changed = changed
+        self._ledger = ledger
         self._overflowed = counts.limits.max_pending
         self._crowded_out = counts.limits.max_pending_bytes
         self._ack_timeout = ack_timeout
@@ -194,8 +203,10 @@ class DeliveryQueue:
         """
         C{event} has just gone out to C{audience}, of which none owed an ack for it before.
         """
-        delivery = Delivery(event, event.sends + 1, self._now() + self._ack_timeout)
+        now = self._now()
+        delivery = Delivery(event, event.sends + 1, now + self._ack_timeout)
         delivery.waiting = waiting = set(audience)
+        self._ledger.sent(event.seq, waiting, now)
         changed = self._changed.clients
         if changed is not None:
             changed.update(waiting)
@@ -222,9 +233,11 @@ class DeliveryQueue:
         if self.held + PAIR_BYTES * self.pending > self._max_bytes:
             self._make_room()
 
-    def ack(self, client: Recipient, event_id: str) -> bool:
+    def ack(self, client: Recipient, event_id: str, at: float | None = None) -> bool:
         """
         C{client} has acknowledged the event.  False if it owed no ack for it.
+
+        @param at: when that arrived (monotonic seconds), if not with what C{client} sent last.
         """
         delivery = client.owed.pop(event_id, None)
         if delivery is None:
@@ -232,6 +245,17 @@ class DeliveryQueue:
         changed = self._changed.clients
         if changed is not None:
             changed.add(client)
+        number = client.number
+        if number:
+            if at is None:
+                at = client.heard_at
+            acks = delivery.acks
+            if acks is not None and at < acks.until:
+                acks.numbers.append(number)
+            else:
+                if acks is None:
+                    acks = delivery.acks = Noted()
+                self._ledger.acked(number, acks, delivery.event.seq, at)
         # as L{_strike} does: acks come by the thousand
         waiting = delivery.waiting
         waiting.remove(client)
@@ -241,9 +265,11 @@ class DeliveryQueue:
         self._counts.acked += 1
         return True
 
-    def ack_all(self, client: Recipient, pos: int) -> bool:
+    def ack_all(self, client: Recipient, pos: int, at: float | None = None) -> bool:
         """
         C{client} has acknowledged all events up to a position.  False if it owed no ack for any of them.
+
+        @param at: as in L{ack}.
         """
         names: list[str] = []
         for name, delivery in client.owed.items():
@@ -253,7 +279,7 @@ class DeliveryQueue:
                 # one that acknowledges each of its events this way must not have all of them looked at each time
                 break
         for name in names:
-            self.ack(client, name)
+            self.ack(client, name, at)
         client.owes_in_order = client.owes_in_order or not client.owed
         return bool(names)
 
@@ -347,6 +373,7 @@ class DeliveryQueue:
             if not waiting:
                 continue
             again: Delivery | None = None
+            noted = Noted()
             while waiting and queue is self._due:
                 client = waiting.pop()
                 if not waiting:
@@ -357,6 +384,11 @@ class DeliveryQueue:
                     continue
                 again = self._sent_again(client, event, old, again, old.sends + 1, now)
                 self._counts.retried += 1
+                if client.number:
+                    if now < noted.until:
+                        noted.numbers.append(client.number)
+                    else:
+                        self._ledger.resent(client.number, noted, event.seq, now)
                 is_last = again.sends >= self._max_attempts
                 yield Late(client, event.frames, event, again.sends + event.earlier if is_last else 0)
 

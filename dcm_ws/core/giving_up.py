@@ -9,6 +9,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters, Reason
 from dcm_ws.core.delivery import Tracked
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.session import Session
 
 
@@ -17,11 +18,14 @@ class GivingUp:
     Makes dead letters of what durable agents do not acknowledge, and counts what is given up.
     """
 
-    def __init__(self, counts: Counts, *, clients: Clients, letters: DeadLetters, changed: Changed) -> None:
+    def __init__(
+        self, counts: Counts, *, clients: Clients, letters: DeadLetters, changed: Changed, ledger: Ledger
+    ) -> None:
         self._counts = counts.deliveries
         self._changed = changed
         self._clients = clients
         self._letters = letters
+        self._ledger = ledger
 
     def give_up(self, session: Session, event: Tracked, deliveries: int, reason: Reason) -> None:
         """
@@ -38,6 +42,7 @@ class GivingUp:
             self._clients.elsewhere[agent] = there._replace(given_up=min(event.seq, there.given_up))
         elif agent is not None and session.durable:
             self._letters.bury(agent, event, deliveries, reason)
+            self._ledger.note(agent, event.seq, "dead", reason)
         self.count(session)
 
     def count(self, session: Session) -> None:

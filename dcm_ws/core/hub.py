@@ -24,6 +24,7 @@ from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.keys import PublishKeys
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Log, Owners, Peer, World
@@ -75,6 +76,7 @@ class Hub:
         giving_up: GivingUp,
         keys: PublishKeys,
         log: Log,
+        ledger: Ledger,
         catch_up: CatchUp,
         grants: Grants,
         router: Router,
@@ -108,6 +110,7 @@ class Hub:
         self._giving_up = giving_up
         self._keys = keys
         self._log = log
+        self._ledger = ledger
         self._catch_up = catch_up
         self._grants = grants
         self._router = router
@@ -276,6 +279,7 @@ class Hub:
         self._journal.clear()
         for part in (self._registry, self._liveness, self._deliveries, self._memory, self._letters, self._keys):
             part.clear()
+        self._ledger.clear()
         self.was_reset()
 
     def _close_outdated(self) -> Iterator[None]:
@@ -370,6 +374,7 @@ class Hub:
         yield from self._close_outdated()
         self._memory.expire()
         self._grants.forget()
+        self._ledger.expire(self._log.first)
         for expire in (self._log.expire, self._keys.expire, self._letters.expire):
             while expire(_EXPIRED_AT_ONCE):
                 yield from _EXPIRY

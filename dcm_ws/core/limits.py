@@ -234,6 +234,13 @@ _STATE = (
         "{max-dead-letters}, {max-dead-letter-bytes}",
     ),
     Limit(
+        "maxLedger",
+        "bytes of the ledger in memory",
+        "service",
+        "its oldest pages are forgotten: what became of events that long ago is not known",
+        "--max-ledger",
+    ),
+    Limit(
         "maxKeys",
         "keys of publishes remembered, for 10 minutes",
         "service",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dcm_ws.core.clients import Clients
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.nodes import Nodes
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus, World
@@ -35,7 +36,9 @@ class Presence:
         registry: ChannelRegistry[Session],
         bus: Bus | None,
         ownership: Ownership,
+        ledger: Ledger,
     ) -> None:
+        self._ledger = ledger
         self._router = router
         self._connections = clients.connections
         self._clients = clients
@@ -58,6 +61,7 @@ class Presence:
         """
         connections = self._connections.setdefault(agent, {})
         connections[session] = None
+        self._ledger.join(session, agent)
         if self.nodes is not None:
             self._moved(agent)
         elif len(connections) == 2:
@@ -67,6 +71,7 @@ class Presence:
         """
         C{session} is not a connection of C{agent} any more.
         """
+        self._ledger.leave(session)
         connections = self._connections[agent]
         del connections[session]
         if not connections:

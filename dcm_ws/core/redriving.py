@@ -12,6 +12,7 @@ from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.dead_letters import DeadLetter, DeadLetters
 from dcm_ws.core.delivery import Owed
+from dcm_ws.core.ledger import Ledger
 
 
 class Redriven(NamedTuple):
@@ -31,10 +32,11 @@ class Redriving:
     Sends dead letters to their agents again.
     """
 
-    def __init__(self, *, clients: Clients, letters: DeadLetters, catch_up: CatchUp) -> None:
+    def __init__(self, *, clients: Clients, letters: DeadLetters, catch_up: CatchUp, ledger: Ledger) -> None:
         self._clients = clients
         self._letters = letters
         self._catch_up = catch_up
+        self._ledger = ledger
 
     def redrive(self, agent: str | None, since: int | None, until: int | None, most: int) -> Redriven:
         """
@@ -60,6 +62,7 @@ class Redriving:
         for letter in letters:
             self._letters.redrive(letter)
             event = letter.event
+            self._ledger.note(letter.agent, event.seq, "redriven")
             by_agent.setdefault(letter.agent, {})[event.seq] = Owed(event.id, 0, 0, event)
         reached = 0
         for name, owed in by_agent.items():

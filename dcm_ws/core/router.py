@@ -17,6 +17,7 @@ from dcm_ws.core.delivery import DeliveryQueue, Tracked
 from dcm_ws.core.entries import Draft, Published
 from dcm_ws.core.ids import event_prefix
 from dcm_ws.core.latest import LatestEvents, Subject
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.ports import Bus, Log, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
@@ -76,6 +77,7 @@ class Router:
         log: Log,
         ephemeral: Ephemeral,
         catch_up: CatchUp,
+        ledger: Ledger,
         bus: Bus | None = None,
     ) -> None:
         self._wall_ms = world.wall_ms
@@ -104,6 +106,8 @@ class Router:
         self._kind_of = lru_cache(maxsize=_KINDS_MAX)(kind_of)
         self._behind = clients.behind
         self._catch_up = catch_up
+        self._ledger = ledger
+        self._now = world.now
         self._bus = bus
         if bus is not None:
             bus.attach(TOPIC, self._heard)
@@ -312,6 +316,10 @@ class Router:
                 session.peer.send(frame)
             for session in everyone:
                 session.peer.send(copy)
+            if pos:
+                now = self._now()
+                self._ledger.sent(pos, listeners, now)
+                self._ledger.sent(pos, everyone, now)
 
     def _deliver_tracked(
         self,

@@ -82,6 +82,7 @@ class Session:
     @ivar excused_at: since when its silence counts, although it was silent before (monotonic seconds).
     @ivar pongs: pings that it may still answer free of charge.
     @ivar acks: acks that it sent and did not owe, counted on from C{published}.
+    @ivar number: what the ledger calls its agent if that is present by it; 0 if it is not.
     @ivar owed: its deliveries that await an ack, by event id.
     @ivar behind: how far it is, if it catches up with the log.
     @ivar owes_in_order: what it owes acks for is in the order of the log.
@@ -104,6 +105,7 @@ class Session:
         "heard_at",
         "is_silent",
         "joined_at",
+        "number",
         "observer",
         "origin",
         "owed",
@@ -132,6 +134,7 @@ class Session:
         self.joined_at = self.heard_at = self.ping_at = now
         self.pinged_at = self.excused_at = _NEVER
         self.pongs = PONGS
+        self.number = 0
         self.acks = published
         self.owed: dict[str, Delivery] = {}
         self.behind: Behind | None = None

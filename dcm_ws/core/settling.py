@@ -4,7 +4,7 @@ What clients acknowledge and refuse: it holds for all connections of their agent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.catchup import CatchUp
@@ -12,6 +12,7 @@ from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.other_nodes import OtherNodes
 from dcm_ws.core.resumption import Resumption
 from dcm_ws.core.session import Session
@@ -21,10 +22,13 @@ from dcm_ws.protocol.commands import Ack, AckUpTo, Nack
 class Settling:
     """
     Settles deliveries, at all connections of an agent together.
+
+    @param now: monotonic seconds.
     """
 
     def __init__(
         self,
+        now: Callable[[], float],
         *,
         deliveries: DeliveryQueue,
         memory: AgentMemory,
@@ -34,7 +38,10 @@ class Settling:
         changed: Changed,
         resumption: Resumption,
         other_nodes: OtherNodes,
+        ledger: Ledger,
     ) -> None:
+        self._now = now
+        self._ledger = ledger
         self._deliveries = deliveries
         self._memory = memory
         self._clients = clients
@@ -65,7 +72,7 @@ class Settling:
             sessions += self._clients.others(session, agent)
         settled = False
         for one in sessions:
-            settled = self._settle(one, ack) or settled
+            settled = self._settle(one, ack, session.heard_at) or settled
         if agent is not None:
             if self._letters.redriven:
                 self._settle_redriven(agent, sessions, ack)
@@ -83,12 +90,14 @@ class Settling:
         it for the connections here, and nothing else.
         """
         sessions = list(self._clients.connections.get(agent, ()))
-        settled = [self._settle(one, ack) for one in sessions]
+        now = self._now()
+        settled = [self._settle(one, ack, now) for one in sessions]
         self._settle_redriven(agent, sessions, ack)
         if ack.message_id is not None and not any(settled):
             self._is_late(agent, ack.message_id)
         if not sessions:
-            self._memory.settle(agent, ack.message_id or "", ack.pos or 0)
+            for pos in self._memory.settle(agent, ack.message_id or "", ack.pos or 0):
+                self._ledger.note(agent, pos, "acknowledged")
         self._changed.agent(agent)
 
     def _is_late(self, agent: str | None, event_id: str) -> bool:
@@ -98,19 +107,25 @@ class Settling:
         letter = None if agent is None else self._letters.get(agent, event_id)
         if letter is None:
             return False
+        self._ledger.note(letter.agent, letter.event.seq, "acknowledged")
         self._letters.drop(letter)
         return True
 
-    def _settle(self, session: Session, ack: Ack | AckUpTo) -> bool:
+    def _settle(self, session: Session, ack: Ack | AckUpTo, at: float) -> bool:
+        """
+        @param at: when the ack arrived (monotonic seconds).
+        """
         pos = ack.pos or 0
         if session.behind is not None:
-            session.behind.settle(ack.message_id, pos)
+            for settled in session.behind.settle(ack.message_id, pos):
+                if session.present is not None:
+                    self._ledger.note(session.present, settled, "acknowledged")
             if ack.pos is not None:
                 # it may have got further without owing anything
                 self._changed.agent(session.present)
         if ack.message_id is not None:
-            return self._deliveries.ack(session, ack.message_id)
-        return self._deliveries.ack_all(session, pos)
+            return self._deliveries.ack(session, ack.message_id, at)
+        return self._deliveries.ack_all(session, pos, at)
 
     def _settle_redriven(self, agent: str, sessions: Sequence[Session], ack: Ack | AckUpTo) -> None:
         """
@@ -123,6 +138,7 @@ class Settling:
                 waits = any(one.behind is not None and pos in one.behind.owed for one in sessions)
                 settled = pos <= (ack.pos or 0) and not waits
             if settled:
+                self._ledger.note(agent, pos, "acknowledged")
                 self._letters.drop(letter)
 
     def refuse(self, session: Session, nack: Nack) -> bool:

@@ -14,6 +14,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.ledger import Ledger
 
 RULES: dict[str, Any] = {
     "production": False,
@@ -42,13 +43,27 @@ MEMORY_LIMITS: dict[str, Any] = {
 LOG_LIMITS: dict[str, Any] = {"keep": 86_400.0, "max_events": 100_000, "max_bytes": 64 << 20}
 
 
+def make_ledger(clock: Clock, counts: Counts | None = None, max_bytes: int = 16 << 20) -> Ledger:
+    """
+    A ledger on C{clock}, with the limit of production unless another is given.
+    """
+    count = (counts or Counts()).limits.max_ledger
+    return Ledger(clock.seconds, lambda: round(clock.seconds() * 1000), count, max_bytes=max_bytes)
+
+
 def make_queue(
-    clock: Clock, counts: Counts | None = None, changed: Changed | None = None, **limits: Any
+    clock: Clock,
+    counts: Counts | None = None,
+    changed: Changed | None = None,
+    ledger: Ledger | None = None,
+    **limits: Any,
 ) -> DeliveryQueue:
     """
     A queue of deliveries on C{clock}, with the limits of production except for those that are given.
     """
-    return DeliveryQueue(clock.seconds, counts or Counts(), changed or Changed(), **(QUEUE_LIMITS | limits))
+    counts = counts or Counts()
+    ledger = ledger or make_ledger(clock, counts)
+    return DeliveryQueue(clock.seconds, counts, changed or Changed(), ledger, **(QUEUE_LIMITS | limits))
 
 
 def make_memory(

@@ -22,6 +22,8 @@ class Reader:
         self.durable = False
         self.is_silent = True
         self.owes_in_order = True
+        self.number = 0
+        self.heard_at = 0.0
         self.name = f"client-{id(self)}"
         self.has_unsent = False
 

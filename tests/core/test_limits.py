@@ -291,6 +291,7 @@ class Reader:
         self.owed: dict[str, Delivery] = {}
         self.durable = False
         self.is_silent = True
+        self.number = 0
         self.has_unsent = False
         self.name = f"client-{id(self)}"
 
