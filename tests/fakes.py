@@ -31,6 +31,7 @@ from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.api import Gate
 from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.partial import PartialMessages
 from dcm_ws.http.report import Report
 from dcm_ws.http.shares import Share
@@ -40,7 +41,6 @@ from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import Ephemeral, Publishable
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
 from dcm_ws.websocket.factory import WebSocketConnections
-from dcm_ws.websocket.pacing import Pacing
 from tests.core.living import LOG_LIMITS, QUEUE_LIMITS, RULES, make_memory, make_queue
 
 SECRET = "dcm-dev-secret-change-me"

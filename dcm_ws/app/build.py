@@ -11,7 +11,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from dcm_ws.app.base import Base
-from dcm_ws.app.calls import make_bodies, make_calls
+from dcm_ws.app.calls import make_bodies, make_calls, make_streams
 from dcm_ws.app.cluster import ClusterNode
 from dcm_ws.app.core import make_core, make_log
 from dcm_ws.app.database import Database
@@ -37,11 +37,11 @@ from dcm_ws.core.ports import World
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.api import Gate
 from dcm_ws.http.metrics import ReactorLag
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.port import Port
 from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.websocket.factory import PATHS
-from dcm_ws.websocket.pacing import Pacing
 
 
 def make_service(settings: Settings, reactor: Any, world: World | None = None) -> DCMService:
@@ -93,7 +93,8 @@ def build_service(
     report = make_report(base, core, database, endpoints, websockets, (public, admin), node)
     metrics = make_metrics(base, core, report, lag)
     gate = Gate(admission, core.callers)
-    resources = make_resources(base, core, report, metrics) | make_calls(base, core, gate)
+    streams = make_streams(base, core, pacing, websockets.share)
+    resources = make_resources(base, core, report, metrics) | make_calls(base, core, channels, gate, streams)
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics
@@ -108,6 +109,7 @@ def build_service(
         identity=core.identity,
         endpoints=endpoints,
         websockets=websockets,
+        streams=streams,
         port=port,
         admin_port=admin_port,
         database=database,

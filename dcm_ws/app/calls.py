@@ -13,25 +13,54 @@ from dcm_ws.app.settings import Settings
 from dcm_ws.core.assembly import Core
 from dcm_ws.http.api import Gate
 from dcm_ws.http.bodies import Bodies
+from dcm_ws.http.event_stream import EventStreams
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.partial import Holder, PartialMessages
 from dcm_ws.http.publish import PublishPage
+from dcm_ws.http.shares import Share
+from dcm_ws.http.streams import StreamPage, StreamParts
+from dcm_ws.protocol.channels import Channels
 
 
-def make_calls(base: Base, core: Core, gate: Gate) -> dict[bytes, IResource]:
+def make_calls(base: Base, core: Core, channels: Channels, gate: Gate, streams: EventStreams) -> dict[bytes, IResource]:
     """
     All calls, each under its path.
     """
-    wall_ms, limits = core.world.wall_ms, core.counts.limits
+    settings, world, limits = base.settings, base.world, core.counts.limits
     return {
         b"v1/publish": PublishPage(
-            wall_ms,
+            world.wall_ms,
             gate,
             core.publishing,
             limits,
             later=partial(base.reactor.callLater, 0),
-            max_event=base.settings.max_message_size,
+            max_event=settings.max_message_size,
+        ),
+        b"v1/streams": StreamPage(
+            world.wall_ms,
+            gate,
+            StreamParts(
+                channels, core.readers, core.hub, streams, base.reactor, world.random, long_poll=settings.long_poll
+            ),
         ),
     }
+
+
+def make_streams(base: Base, core: Core, pacing: Pacing, share: Share) -> EventStreams:
+    """
+    Make the event streams.
+
+    @param share: of WebSockets, of which they are part.
+    """
+    return EventStreams(
+        core.hub,
+        core.readers,
+        core.counts,
+        pacing=pacing,
+        share=share,
+        send_buffer=base.settings.max_send_buffer,
+        chance=base.world.random,
+    )
 
 
 def make_bodies(settings: Settings, core: Core, gate: Gate, partial: PartialMessages[Holder]) -> Bodies:

@@ -33,6 +33,7 @@ from dcm_ws.core.journal import Journal
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport, World
 from dcm_ws.core.router import Router
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.report import DatabaseStats
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
@@ -41,7 +42,6 @@ from dcm_ws.postgres.listener import NotifyListener
 from dcm_ws.postgres.upkeep import Upkeep
 from dcm_ws.protocol.channels import GLOBAL, METRICS
 from dcm_ws.protocol.errors import ProtocolError
-from dcm_ws.websocket.pacing import Pacing
 
 _log = Logger(namespace="dcm_ws.service.DCMService")
 

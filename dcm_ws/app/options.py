@@ -311,6 +311,7 @@ class Fields:
     )
     handshake_timeout: float = setting(5.0, SECONDS, "time that a connection has to send its request")
     http_timeout: float = setting(30.0, SECONDS, "time that an HTTP connection has for its next request, body included")
+    long_poll: float = setting(20.0, SECONDS, "time that a long poll of a stream waits for an event")
     max_head_size: int = setting(16 << 10, BYTES, "maximum size of the head of a request")
     compression: bool = setting(
         False,

@@ -25,6 +25,7 @@ from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.admission import Admission
 from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.origins import AllowedOrigins
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.port import Port
 from dcm_ws.http.request_headers import read_headers
 from dcm_ws.http.shares import Share
@@ -32,7 +33,6 @@ from dcm_ws.http.site import make_site
 from dcm_ws.version import SERVER
 from dcm_ws.websocket.connection import ConnectionLimits
 from dcm_ws.websocket.factory import WebSocketConnections
-from dcm_ws.websocket.pacing import Pacing
 
 
 class Shares(NamedTuple):

@@ -25,6 +25,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
+from dcm_ws.http.event_stream import EventStreams
 from dcm_ws.http.port import Port
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.websocket.factory import WebSocketConnections
@@ -68,6 +69,7 @@ class DCMService(MultiService):
         identity: Identity,
         endpoints: Endpoints,
         websockets: WebSocketConnections,
+        streams: EventStreams,
         port: Port,
         admin_port: Port,
         database: Database | None,
@@ -85,6 +87,7 @@ class DCMService(MultiService):
         self._reactor = reactor
         self._endpoints = endpoints
         self._websockets = websockets
+        self._streams = streams
         self._port = port
         self._admin_port = admin_port
         self._database = database
@@ -164,6 +167,7 @@ class DCMService(MultiService):
             self._admin_port.drop()
             await self._close_clients()
             self._websockets.abort()
+            self._streams.abort()
             self._port.abort()
             self._admin_port.abort()
             await super().stopService()
@@ -183,6 +187,6 @@ class DCMService(MultiService):
                 self.hub.close(session, CloseCode.RESTART)
             await deferLater(self._reactor, _CLOSE_TICK)
         waited = 0.0
-        while len(self._websockets) and waited < _CLOSE_GRACE:
+        while (len(self._websockets) or len(self._streams)) and waited < _CLOSE_GRACE:
             await deferLater(self._reactor, _CLOSE_TICK)
             waited += _CLOSE_TICK

@@ -211,9 +211,16 @@ class PostgresLog:
         """
         Are all events of these channels kept?
         """
+        return not self.lost_after(after, channels)
+
+    def lost_after(self, after: int, channels: Mapping[str, int]) -> int:
+        """
+        The last position of the events of these channels that may be gone; 0 if none is.
+        """
         if self.in_memory:
-            return self._tail.complete(after, channels)
-        return all(max(after, since) >= self.first - 1 for since in channels.values())
+            return self._tail.lost_after(after, channels)
+        lost = self.first - 1
+        return lost if any(max(after, since) < lost for since in channels.values()) else 0
 
     def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
         """
@@ -237,7 +244,7 @@ class PostgresLog:
         if not lanes or after >= head:
             ready(Page([], head, 0))
             return
-        lost = max((first - 1 for since in lanes.values() if since < first - 1), default=0)
+        lost = first - 1 if any(since < first - 1 for since in lanes.values()) else 0
         self._counts.reads += 1
 
         def take(found: Found | None) -> None:

@@ -36,6 +36,7 @@ from dcm_ws.core.ports import Bus, Log, Owners, World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.private_readers import PrivateReaders
 from dcm_ws.core.publishing import Publishing
+from dcm_ws.core.readers import Readers
 from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
@@ -74,6 +75,7 @@ class Core:
     charges: Charges
     publishing: Publishing
     callers: Callers
+    readers: Readers
     journal: Journal
     loading: Loading
     ownership: Ownership
@@ -295,6 +297,15 @@ def assemble(
             entitlement=entitlement,
             grants=grants,
             router=router,
+        ),
+        readers=Readers(
+            counts,
+            clients=clients,
+            registry=registry,
+            log=log,
+            liveness=liveness,
+            catch_up=catch_up,
+            has_room=the_hub.has_room,
         ),
         journal=journal,
         loading=loading,

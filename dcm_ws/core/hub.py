@@ -144,12 +144,8 @@ class Hub:
         """
         A client has connected.  None if there is no room for it: its connection has been closed then.
         """
-        clients, most = self._clients, self._max_connections
-        if self._clients_elsewhere is not None:
-            most -= self._clients_elsewhere()
-        if len(clients.sessions) >= most:
-            self._disconnect_lost()
-        if len(clients.sessions) >= most:
+        clients = self._clients
+        if not self.has_room():
             self._counts.limits.max_connections.add()
             self._counts.closes[CloseCode.TRY_AGAIN_LATER] += 1
             peer.close(CloseCode.TRY_AGAIN_LATER)
@@ -182,6 +178,17 @@ class Hub:
             self._disconnect_lost()
             self._arrivals.identify(session, origin.claims, Auth())
         return session
+
+    def has_room(self) -> bool:
+        """
+        Is there room for another client?
+        """
+        sessions, most = self._clients.sessions, self._max_connections
+        if self._clients_elsewhere is not None:
+            most -= self._clients_elsewhere()
+        if len(sessions) >= most:
+            self._disconnect_lost()
+        return len(sessions) < most
 
     def authenticate(self, session: Session, auth: Auth) -> None:
         """

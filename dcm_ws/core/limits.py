@@ -29,10 +29,16 @@ class Limit(NamedTuple):
 
 
 _CONNECTIONS = (
-    Limit("maxConnections", "WebSockets", "service", "opened and closed with 1013", "--max-connections"),
+    Limit(
+        "maxConnections",
+        "WebSockets, event streams and long polls",
+        "service",
+        "a WebSocket is opened and closed with 1013, the others get 503",
+        "--max-connections",
+    ),
     Limit(
         "maxConnectionsPerIp",
-        "WebSockets; as many connections that have not sent a request",
+        "WebSockets and event streams; as many connections that have not sent a request",
         "address",
         "503; without a request, the connection is closed",
         "--max-connections-per-ip",
@@ -156,7 +162,7 @@ _STATE = (
         "maxSendBuffer",
         "bytes that wait to be read; the kernel holds some 128 KiB more",
         "connection",
-        "close 4008; tracked events are kept for the agent",
+        "close 4008; tracked events are kept for the agent; an event stream is closed",
         "--max-send-buffer",
     ),
     Limit(

@@ -177,7 +177,7 @@ class MemoryLog:
         """
         Are all events of these channels kept that a reader of L{page} would get?
         """
-        return not self._lost_after(after, channels)
+        return not self.lost_after(after, channels)
 
     def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
         """
@@ -196,7 +196,7 @@ class MemoryLog:
         @param ready: receives them at once.
         """
         entries, upto = self._read(after, channels, most)
-        ready(Page(entries, upto, self._lost_after(after, channels)))
+        ready(Page(entries, upto, self.lost_after(after, channels)))
 
     def _read(self, after: int, channels: Mapping[str, int], most: int) -> tuple[list[Entry], int]:
         """
@@ -331,9 +331,9 @@ class MemoryLog:
             _, lost = self._lost.popitem(last=False)
             self._all_lost = max(lost, self._all_lost)
 
-    def _lost_after(self, after: int, channels: Mapping[str, int]) -> int:
+    def lost_after(self, after: int, channels: Mapping[str, int]) -> int:
         """
-        The last position of what a reader would get and is gone; 0 if nothing is.
+        The last position of what a reader of L{page} would get and is gone; 0 if nothing is.
         """
         lost = ((self._lost_of(name), since) for name, since in channels.items())
         return max((pos for pos, since in lost if pos > max(after, since)), default=0)

@@ -267,6 +267,12 @@ class Log(Protocol):
         asking: the page has the last word.
         """
 
+    def lost_after(self, after: int, channels: Mapping[str, int]) -> int:
+        """
+        The last position of the events that a reader of L{page} would get and that are gone; 0 if none is.  As far as
+        is known here without asking, as with L{complete}.
+        """
+
     def expire(self, most: int) -> bool:
         """
         Drop events that have been kept for long enough, C{most} at a time.  Returns if there may be more.

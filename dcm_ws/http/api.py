@@ -74,6 +74,12 @@ class Gate:
         self._admission.check_origin(headers, _peer(request), port, writes=request.method not in _SAFE)
         return headers["origin"]
 
+    def address(self, request: Request) -> str:
+        """
+        The address of the client.
+        """
+        return self._admission.visitor(request.uri.decode("iso-8859-1"), _headers(request), _peer(request)).address
+
     def enter(self, request: Request) -> Deferred[Session]:
         """
         Return the session of a caller.  This is the only place where the token of a call becomes a session.
@@ -124,6 +130,12 @@ class ApiPage(Page):
         @raise ProtocolError: and L{RefusedError}: why not.
         """
         raise NotImplementedError
+
+    def release(self, session: Session) -> None:
+        """
+        The response is finished, or the caller is gone.
+        """
+        self.gate.callers.release(session)
 
     @staticmethod
     def body(request: Request) -> Body | None:
@@ -243,7 +255,7 @@ class _Call:
     def _finished(self, _: object) -> None:
         self._over = True
         if self._session is not None:
-            self._page.gate.callers.release(self._session)
+            self._page.release(self._session)
 
 
 def _headers(request: Request) -> dict[str, str]:

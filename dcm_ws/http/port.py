@@ -192,6 +192,7 @@ class _Visit(Protocol):
 
     def connectionMade(self) -> None:
         self._port.began(self)
+        self._protocol.given_away = lambda: self._port.ended(self)
         self._protocol.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.bodies import Bodies
+from dcm_ws.http.reception import set_protocol
 from dcm_ws.http.resources import make_root
 from dcm_ws.http.strict import StrictChannel, StrictRequest
 from dcm_ws.http.turns import Turns
@@ -35,12 +36,14 @@ class _Channel(StrictChannel):
     client does not read.
 
     @ivar has_begun: the port holds the beginning of the next request.
+    @ivar given_away: called when the connection is given to another protocol.
     """
 
     transport: Any
     #: set by the site
     site: QuietSite
     has_begun = False
+    given_away: Callable[[], object] | None = None
     _answered: Request | None = None
     _full = False
     _asked_all = False
@@ -113,6 +116,20 @@ class _Channel(StrictChannel):
         self._full = False
         super().resumeProducing()
         self.callLater(0, self._go_on)
+
+    def give_away(self, protocol: IProtocol) -> None:
+        """
+        Give the connection to another protocol, in place of a response.
+        """
+        transport = self.transport
+        transport.unregisterProducer()
+        # the request is over
+        self.connectionLost()
+        if self.given_away is not None:
+            self.given_away()
+        set_protocol(transport, protocol)
+        protocol.makeConnection(transport)
+        transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
         """

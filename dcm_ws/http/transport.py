@@ -8,6 +8,8 @@ attribute.
 from __future__ import annotations
 
 import socket
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -95,6 +97,27 @@ def has_unread(transport: Any) -> bool:
     except OSError:
         # BlockingIOError: there are none
         return False
+
+
+def unacknowledged(transport: Any) -> bool:
+    """
+    Return True if the far end has not taken all that was sent to it, as far as the system can tell.
+    """
+    if unsent(transport):
+        return True
+    below = transport
+    while below is not None and not isinstance(below, FileDescriptor):
+        below = getattr(below, "transport", None)
+    connection: Any = below
+    if connection is None or not connection.connected:
+        return False
+    try:
+        # of TCP on Linux: what is in the queue of the kernel, or on its way
+        waiting = ioctl(connection.socket.fileno(), TIOCOUTQ, bytes(4))
+    except OSError:
+        # other systems, and other sockets
+        return False
+    return any(waiting)
 
 
 def abort(transport: Any) -> None:

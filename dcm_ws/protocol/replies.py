@@ -6,6 +6,7 @@ An event's C{data} is never parsed into objects: it travels as the JSON text tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from dcm_ws.protocol.frames import PING_FRAME, header_size, text_frame
 
 _encode = msgspec.json.encode
 _BEFORE_CHANNEL = len('{"id":"","channel":')
+_POSITION = b',"pos":'
+# what a mirrored event has behind it; in the strings of JSON there is no bare quotation mark
+_position = re.compile(rb',"pos":([0-9]+)(?:,"origin":"(?:[^"\\]|\\.)*")?\}', re.DOTALL)
 
 
 class Gap(NamedTuple):
@@ -187,6 +191,20 @@ def mirror_frame(frame: bytes, event_id: str, origin: bytes) -> bytes:
     start = header_size(frame)
     name = start + len(event_id) + _BEFORE_CHANNEL
     return text_frame(b'%b"global"%b,"origin":%b}' % (frame[start:name], frame[name + len(origin) : -1], origin))
+
+
+def logged_event(frame: bytes) -> tuple[int, bytes]:
+    """
+    The position and the JSON of an event.
+
+    @param frame: any frame.  For one that is not that of a logged event, the position is 0.
+    """
+    payload = frame[header_size(frame) :]
+    if payload.startswith(b'{"id":'):
+        found = _position.fullmatch(payload, max(0, payload.rfind(_POSITION)))
+        if found is not None:
+            return int(found.group(1)), payload
+    return 0, payload
 
 
 def to_json(value: object) -> bytes:

@@ -20,10 +20,10 @@ from dcm_ws.core.charges import Charges
 from dcm_ws.core.counts import Received
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.session import Session
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.shares import address_of
 from dcm_ws.http.transport import unsent
 from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.websocket.pacing import Pacing
 from dcm_ws.websocket.shortcuts import frame_size, short_message
 
 _CONNECTING = WebSocketServerProtocol.STATE_CONNECTING

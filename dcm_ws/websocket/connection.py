@@ -18,13 +18,13 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin, Session
+from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.transport import has_unread, is_plain_tcp, read_at_most
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.frames import pong_control_frame
 from dcm_ws.websocket.autobahn import Incoming, configured
 from dcm_ws.websocket.handshake import Handshake
 from dcm_ws.websocket.outgoing import Outgoing
-from dcm_ws.websocket.pacing import Pacing
 
 # an operator may filter by this name
 _log = Logger(namespace="dcm_ws.websocket.WebSocketConnection")

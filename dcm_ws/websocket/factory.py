@@ -20,10 +20,10 @@ from dcm_ws.core.ports import World
 from dcm_ws.core.session import Origin
 from dcm_ws.http.addresses import UNIX, limit_key
 from dcm_ws.http.admission import Admission, RefusedError
+from dcm_ws.http.pacing import CLOSE_GRACE, Pacing
 from dcm_ws.http.partial import Holder, PartialMessages
 from dcm_ws.http.shares import Share, loopback_port
 from dcm_ws.websocket.connection import ConnectionLimits, WebSocketConnection
-from dcm_ws.websocket.pacing import CLOSE_GRACE, Pacing
 
 PATHS = ("/", "/ws")
 """

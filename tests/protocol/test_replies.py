@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
@@ -13,6 +15,7 @@ from dcm_ws.protocol.replies import (
     from_field,
     gap_frame,
     heartbeat_frames,
+    logged_event,
     mirror_frame,
     place_fields,
     pong_frame,
@@ -184,3 +187,33 @@ def test_place() -> None:
     refused = read(authenticated_frame(request("r1"), [], NOW, place, gap=Gap("expired", 9)))
     assert (refused["resumed"], refused["gap"]) == (False, {"reason": "expired", "first": 9})
     assert read(gap_frame(Gap("expired", 9), place)) == {"type": "gap", "reason": "expired", "first": 9, **both}
+
+
+@pytest.mark.parametrize("channel", ["topics/a", 'topics/"x",\\"pos\\":7}', "topics/\\", "topics/é,"])
+@pytest.mark.parametrize("sender", ["", "ann", 'a","pos":9}', "\\"])
+@pytest.mark.parametrize(
+    "data", [b"null", b'{"pos":5}', b'"x,\\"pos\\":5}"', b'{"a":1,"pos":5}', b"[1,\n2]" + b" " * 70_000]
+)
+def test_position_of_a_logged_event(channel: str, sender: str, data: bytes) -> None:
+    """
+    The position is found in the frame of any logged event, whatever its publisher has put into it, and in no other.
+    """
+    name, sent = to_json(channel), from_field(sender) if sender else b""
+    frame = event_frame("msg_1", name, "task.created", data, 5, sent, 118)
+    mirror = mirror_frame(frame, "msg_1", name)
+    for logged in (frame, mirror):
+        pos, payload = logged_event(logged)
+        assert pos == 118
+        assert json.loads(payload)["data"] == json.loads(data)
+    unlogged = event_frame("msg_1", name, "metric.update", data, 5, sent)
+    assert logged_event(unlogged)[0] == 0
+    assert logged_event(mirror_frame(unlogged, "msg_1", name))[0] == 0
+
+
+def test_other_frames_have_no_event() -> None:
+    """
+    A gap, or a ping, is not an event, although it has a position.
+    """
+    place = place_fields("epoch", 118)
+    for frame in (gap_frame(Gap("expired", 5), place), connected_frame("ws_1", "x", 1, place), heartbeat_frames(1)):
+        assert logged_event(frame)[0] == 0

@@ -58,6 +58,9 @@ class KernelSocket:
     def fileno(self) -> int:
         return 99
 
+    def getsockname(self) -> tuple[str, int]:
+        return "192.0.2.9", 3849
+
     def setblocking(self, flag: bool) -> None:
         pass
 

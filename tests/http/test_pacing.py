@@ -9,8 +9,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from dcm_ws.websocket import pacing
-from dcm_ws.websocket.pacing import CLOSE_GRACE, Pacing
+from dcm_ws.http import pacing
+from dcm_ws.http.pacing import CLOSE_GRACE, Pacing
 from tests.websocket.ends import Ground
 
 
