@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -52,11 +53,20 @@ _UNAUTHENTICATED = 4001
 _SERVER_ERROR = 500
 
 
-def make_client(server: Server, channels: Iterable[str] = (), since: str | None = None) -> DCMClient:
+def make_client(
+    server: Server,
+    channels: Iterable[str] = (),
+    since: str | None = None,
+    *,
+    position: Path | None = None,
+    observer: bool = True,
+) -> DCMClient:
     """
     A client that connects as an observer: what the service keeps for the agent stays kept.
 
     @param since: the position to begin at; None for new events.
+    @param position: a file with the position to begin at, which is kept up to date.
+    @param observer: False for a client that gets what is kept for the agent, and acknowledges it.
     @raise click.UsageError: the URL is not a WebSocket URL.
     """
     # the commands report themselves what the client would log
@@ -67,7 +77,9 @@ def make_client(server: Server, channels: Iterable[str] = (), since: str | None 
             token=server.token,
             agent_id=server.agent_id,
             channels=channels,
-            observer=True,
+            observer=observer,
+            durable=not observer,
+            position=position,
             since=since,
         )
     except ValueError as error:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "init-db": "Create tables, and triggers that send events.",
     "token": "Make a token, or verify one.",
     "tail": "Show events as they arrive.",
+    "wait": "Wait until an event comes.",
     "publish": "Publish events.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",

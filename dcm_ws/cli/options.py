@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from dcm_ws.cli.terminal import harmless
 from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.errors import ProtocolError
 
 Command = Callable[..., None]
 
@@ -168,6 +170,19 @@ def check_channel(name: str) -> None:
     @raise ProtocolError: it cannot.
     """
     _channels.parse(name)
+
+
+def check_channels(names: Iterable[str]) -> None:
+    """
+    Check the channels that the command line names.
+
+    @raise click.UsageError: a channel cannot have such a name.
+    """
+    for name in names:
+        try:
+            check_channel(name)
+        except ProtocolError as error:
+            raise click.UsageError(harmless(error.reason)) from None
 
 
 def _with_options(command: Command, *options: Callable[[Command], Command]) -> Command:

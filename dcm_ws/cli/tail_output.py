@@ -7,13 +7,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from io import TextIOWrapper
 
 from rich.console import Console
 from rich.text import Text
 
-from dcm_ws.cli.terminal import compact, harmless, json_line
+from dcm_ws.cli.event_lines import columns_of, fields_of
+from dcm_ws.cli.terminal import harmless, json_line
 from dcm_ws.client import Event, Gap
 
 _COLOURS = {
@@ -45,12 +45,13 @@ class Printer:
             # the encoding of the terminal may lack characters of an event
             sys.stdout.reconfigure(errors="backslashreplace")
 
-    def print(self, item: Event | Gap) -> None:
+    def print(self, item: Event | Gap) -> bool:
         """
-        Print an event, or a gap, which does not count, unless C{count} events have been printed.
+        Print an event, or a gap, which does not count; returns False if nobody reads it, or C{count} events have been
+        printed before.
         """
         if self._left == 0:
-            return
+            return False
         try:
             sys.stdout.write(self._text(item))
             sys.stdout.flush()
@@ -58,10 +59,12 @@ class Printer:
             # Python would report the error again when it flushes at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._end()
+            return False
         if self._left is not None and isinstance(item, Event):
             self._left -= 1
             if self._left == 0:
                 self._end()
+        return True
 
     def _text(self, item: Event | Gap) -> str:
         if self._as_json:
@@ -72,37 +75,14 @@ class Printer:
         return captured.get()
 
 
-def fields_of(event: Event) -> dict[str, object]:
-    """
-    An event as C{--json} prints it.
-    """
-    more = {"from": event.sender, "origin": event.origin, "pos": event.pos}
-    return {
-        "id": event.id,
-        "channel": event.channel,
-        "event": event.event,
-        "data": event.data,
-        "timestamp": event.timestamp,
-        **{name: value for name, value in more.items() if value is not None},
-    }
-
-
 def line_of(event: Event) -> Text:
     """
     An event as a line: time, event, channel and data.
     """
-    when = datetime.fromtimestamp(event.timestamp / 1000).strftime("%H:%M:%S.%f")[:-3]
+    when, name, channel, data = columns_of(event)
     family, _, rest = event.event.partition(".")
     colour = "bold red" if rest in _FAILURES else _COLOURS.get(family, "white")
-    return Text.assemble(
-        (when, "dim"),
-        " ",
-        (f"{harmless(event.event):<19}", colour),
-        " ",
-        (f"{harmless(event.channel):<20}", "blue"),
-        " ",
-        compact(event.data),
-    )
+    return Text.assemble((when, "dim"), " ", (name, colour), " ", (channel, "blue"), " ", data)
 
 
 def gap_fields(gap: Gap) -> dict[str, object]:

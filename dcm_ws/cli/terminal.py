@@ -19,6 +19,16 @@ INTERRUPTED = 130
 The exit status of a command that Ctrl-C ends before it is done.
 """
 
+TERMINATED = 143
+"""
+The exit status of a command that SIGTERM ends before it is done.
+"""
+
+TIMED_OUT = 124
+"""
+The exit status of a command whose time is over before it is done, as that of C{timeout}.
+"""
+
 # C0 and C1 controls, text-direction marks and line separators: a terminal acts on them
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

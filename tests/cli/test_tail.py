@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from dcm_ws.cli import tail_since
+from dcm_ws.cli.event_lines import fields_of
 from dcm_ws.cli.tail_filter import Filter
-from dcm_ws.cli.tail_output import fields_of, line_of
+from dcm_ws.cli.tail_output import line_of
 from dcm_ws.client import Event, Gap
 from tests.cli.commands import Tail, lines_of, publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
