@@ -38,15 +38,17 @@ class Mode(Enum):
 
 class StreamQuery(NamedTuple):
     """
-    @ivar resumes: the offset is that of a browser that reconnects.
     @ivar cursor: as the client sent it; may be empty.
+    @ivar is_browser: it is an C{EventSource}, which gives up at an error, and whose page does not see what it was.
+    @ivar resumes: the offset is that of the last event that it had.
     """
 
     channel: Channel
     mode: Mode
     offset: Offset
-    resumes: bool
     cursor: str
+    is_browser: bool
+    resumes: bool
 
 
 def read_query(request: Request, channels: Channels) -> StreamQuery:
@@ -64,20 +66,23 @@ def read_query(request: Request, channels: Channels) -> StreamQuery:
     if live not in (None, "long-poll", "sse"):
         raise _invalid("Malformed live: use long-poll or sse")
     mode = Mode(live or "")
-    if mode is Mode.PAGE and "text/event-stream" in accepted_types(header(request, "Accept")):
+    accepts = "text/event-stream" in accepted_types(header(request, "Accept"))
+    if mode is Mode.PAGE and accepts:
         mode = Mode.MESSAGES
+    is_browser = accepts and mode.is_stream
+    cursor = _one(request, b"cursor") or ""
     last = header(request, "Last-Event-ID") if mode.is_stream else ""
     given = _one(request, b"offset")
     if last:
         # the URL has the offset of the first connection
-        return StreamQuery(channel, mode, parse_offset(last), True, _one(request, b"cursor") or "")
+        return StreamQuery(channel, mode, parse_offset(last), cursor, is_browser, True)
     if given is None:
         if mode in (Mode.LONG_POLL, Mode.EVENTS):
             raise _invalid("Missing offset: use -1, now, or the Stream-Next-Offset of a response")
         offset = BEGINNING if mode is Mode.PAGE else NOW
     else:
         offset = parse_offset(given)
-    return StreamQuery(channel, mode, offset, False, _one(request, b"cursor") or "")
+    return StreamQuery(channel, mode, offset, cursor, is_browser, False)
 
 
 def _one(request: Request, name: bytes) -> str | None:

@@ -17,7 +17,7 @@ from dcm_ws.core.readers import Batch, FullError, GapError, Place, Readers
 from dcm_ws.core.session import Session
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
-from dcm_ws.http.encodings import Encodings
+from dcm_ws.http.encodings import RETRY_MS, Encodings
 from dcm_ws.http.event_stream import EventStream, EventStreams
 from dcm_ws.http.page_reader import PageReader
 from dcm_ws.http.refusals import error_body
@@ -27,7 +27,7 @@ from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.cursors import next_cursor
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.offsets import NOW
-from dcm_ws.protocol.sse import gap_event
+from dcm_ws.protocol.sse import gap_event, retry_field
 
 PAGES_A_TURN = 32
 """
@@ -75,18 +75,22 @@ class StreamPage(ApiPage):
         request.setHeader("Cross-Origin-Resource-Policy", "same-origin")
         try:
             query = read_query(request, self._parts.channels)
+        except ProtocolError as error:
+            if error.code is ErrorCode.INVALID_CHANNEL:
+                raise RefusedError(HTTPStatus.NOT_FOUND, error.code, error.reason) from None
+            raise
+        try:
             if request.method == b"HEAD":
                 # an offset does not matter: it says where the stream ends
                 return self._describe(request, self._readers.find(session, query.channel, NOW))
             place = self._readers.find(session, query.channel, query.offset)
         except GapError as gap:
-            if query.resumes and query.mode is Mode.MESSAGES:
-                # a browser would not come back after an error, and its page would not see why
+            if query.resumes and query.is_browser:
                 return self._stream(request, session, query, Place(gap.oldest, True), gap)
             return self._gone(request, gap)
         except ProtocolError as error:
-            if error.code is ErrorCode.INVALID_CHANNEL:
-                raise RefusedError(HTTPStatus.NOT_FOUND, error.code, error.reason) from None
+            if error.code is ErrorCode.NOT_AVAILABLE and query.is_browser:
+                return self._send_back(request)
             raise
         if query.mode.is_stream:
             return self._stream(request, session, query, place)
@@ -107,6 +111,14 @@ class StreamPage(ApiPage):
         # without a Content-Length, which would have to be that of GET
         request.finish()
         return NOT_DONE_YET
+
+    def _send_back(self, request: Request) -> bytes:
+        """
+        Have a browser come again: the log is not there yet, as when the service has just started.
+        """
+        request.setHeader("Content-Type", "text/event-stream")
+        request.setHeader("Cache-Control", "no-store")
+        return retry_field(RETRY_MS)
 
     def _gone(self, request: Request, gap: GapError) -> bytes:
         """

@@ -183,6 +183,25 @@ def test_event_source_learns_of_a_gap(ground: Ground) -> None:
     assert ground.connect().get("topics/a?offset=-1&live=sse", Last_Event_ID=at(7, "other"))[0] == 410
 
 
+def test_event_source_before_the_log_is_known(ground: Ground) -> None:
+    """
+    A browser that reconnects while the service starts is sent back, since it would give up at an error; other clients
+    get the error.
+    """
+    ground.publish(1)
+    log: Any = ground.core.log
+    log.is_known = False
+    for query in ("", "?offset=-1&live=sse"):
+        status, headers, body = ground.connect().get(f"topics/a{query}", **PLAIN, Last_Event_ID=at(0))
+        assert (status, headers["content-type"], body) == (200, "text/event-stream", b"retry:1000\n\n")
+    status, headers, _ = ground.connect().get("topics/a?offset=-1&live=sse")
+    assert (status, headers["retry-after"]) == (503, "1")
+    log.is_known = True
+    far = ground.connect()
+    far.ask("topics/a", **PLAIN, Last_Event_ID=at(0))
+    assert messages(far) == [(1, at(1))]
+
+
 def test_http_1_0(ground: Ground) -> None:
     """
     A proxy that speaks HTTP/1.0 gets the same without chunks, until the connection ends.
