@@ -94,7 +94,7 @@ def build_service(
     metrics = make_metrics(base, core, report, lag)
     gate = Gate(admission, core.callers)
     streams = make_streams(base, core, pacing, websockets.share)
-    resources = make_resources(base, core, report, metrics) | make_calls(base, core, channels, gate, streams)
+    resources = make_resources(base, core, report, metrics) | make_calls(base, core, channels, gate, streams, database)
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics

@@ -9,11 +9,15 @@ from functools import partial
 from twisted.web.resource import IResource
 
 from dcm_ws.app.base import Base
+from dcm_ws.app.database import Database
 from dcm_ws.app.settings import Settings
+from dcm_ws.brokers.stored_records import StoredRecords
 from dcm_ws.core.assembly import Core
 from dcm_ws.http.api import Gate
 from dcm_ws.http.bodies import Bodies
+from dcm_ws.http.dead import DeadPage, RedrivePage
 from dcm_ws.http.event_stream import EventStreams
+from dcm_ws.http.operators import AgentsPage, PresencePage, Records
 from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.partial import Holder, PartialMessages
 from dcm_ws.http.publish import PublishPage
@@ -21,13 +25,33 @@ from dcm_ws.http.shares import Share
 from dcm_ws.http.streams import StreamPage, StreamParts
 from dcm_ws.protocol.channels import Channels
 
+_REQUEST_MAX = 256 << 10
 
-def make_calls(base: Base, core: Core, channels: Channels, gate: Gate, streams: EventStreams) -> dict[bytes, IResource]:
+
+def make_calls(
+    base: Base,
+    core: Core,
+    channels: Channels,
+    gate: Gate,
+    streams: EventStreams,
+    database: Database | None,
+) -> dict[bytes, IResource]:
     """
     All calls, each under its path.
+
+    @param database: None if the service has none.
     """
     settings, world, limits = base.settings, base.world, core.counts.limits
+    records: Records = core.records
+    if settings.cluster and database is not None:
+        records = stored = StoredRecords(base.reactor, database.place)
+        stored.setServiceParent(database)
+    agents = AgentsPage(world.wall_ms, gate, records, core.whereabouts, lambda: core.log.head)
     return {
+        b"v1/channels": PresencePage(world.wall_ms, gate, channels, core.whereabouts),
+        b"v1/agents": agents,
+        b"v1/dead": DeadPage(world.wall_ms, gate, records),
+        b"v1/dead/redrive": RedrivePage(world.wall_ms, gate, records),
         b"v1/publish": PublishPage(
             world.wall_ms,
             gate,
@@ -70,7 +94,10 @@ def make_bodies(settings: Settings, core: Core, gate: Gate, partial: PartialMess
     @param partial: counts the bytes of incomplete messages and bodies.
     """
     return Bodies(
-        {b"v1/publish": max(settings.max_batch_size, settings.max_message_size)},
+        {
+            b"v1/publish": max(settings.max_batch_size, settings.max_message_size),
+            b"v1/dead/redrive": _REQUEST_MAX,
+        },
         core.counts.limits,
         partial,
         settings.max_stranger_message if settings.production else 0,

@@ -159,6 +159,12 @@ class AgentMemory:
         for agent, (_, absence) in islice(chain(*(kept.items() for kept in self._absences)), most):
             yield agent, len(absence.owed)
 
+    def away(self) -> Iterator[str]:
+        """
+        The absent agents whose deliveries are kept.
+        """
+        return chain(*self._absences)
+
     def absence(self, agent: str) -> Absence | None:
         """
         What an agent left behind whose deliveries are kept.

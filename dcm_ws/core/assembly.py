@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dcm_ws.core.agent_records import AgentRecords
 from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.budgets import Allowance
 from dcm_ws.core.callers import Callers
@@ -45,6 +46,7 @@ from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
 from dcm_ws.core.settling import Settling
 from dcm_ws.core.stats import Stats
+from dcm_ws.core.whereabouts import Whereabouts
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
 
@@ -76,6 +78,8 @@ class Core:
     publishing: Publishing
     callers: Callers
     readers: Readers
+    whereabouts: Whereabouts
+    records: AgentRecords
     journal: Journal
     loading: Loading
     ownership: Ownership
@@ -218,6 +222,7 @@ def assemble(
         changed=changed,
         owners=owners,
     )
+    redriving = Redriving(clients=clients, letters=letters, catch_up=catch_up, ledger=ledger)
     presence = Presence(world, router, clients, registry=registry, bus=bus, ownership=ownership, ledger=ledger)
     identity = Identity(
         world,
@@ -256,7 +261,7 @@ def assemble(
         liveness=liveness,
         presence=presence,
         resumption=resumption,
-        redriving=Redriving(clients=clients, letters=letters, catch_up=catch_up, ledger=ledger),
+        redriving=redriving,
         identity=identity,
         entitlement=entitlement,
         journal=journal,
@@ -307,6 +312,10 @@ def assemble(
             catch_up=catch_up,
             has_room=the_hub.has_room,
         ),
+        whereabouts=Whereabouts(
+            world, clients=clients, registry=registry, catch_up=catch_up, presence=presence, bus=bus
+        ),
+        records=AgentRecords(clients=clients, memory=memory, letters=letters, journal=journal, redriving=redriving),
         journal=journal,
         loading=loading,
         ownership=ownership,

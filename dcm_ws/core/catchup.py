@@ -79,8 +79,14 @@ class CatchUp:
         """
         The fields that tell C{session} how far it is.
         """
+        return place_fields(self._log.epoch, self.sent_upto(session))
+
+    def sent_upto(self, session: Session) -> int:
+        """
+        The position up to which C{session} has been sent everything.
+        """
         behind = session.behind
-        return place_fields(self._log.epoch, self._log.head if behind is None else min(behind.after, self._log.head))
+        return self._log.head if behind is None else min(behind.after, self._log.head)
 
     def new_epoch(self) -> bytes:
         """

@@ -362,6 +362,18 @@ class DeadLetters:
             return {}
         return {pos: letter for pos, letter in self._of.get(agent, {}).items() if letter.redriven_at}
 
+    def agents(self) -> Iterable[str]:
+        """
+        The agents that have dead letters.
+        """
+        return self._of
+
+    def number(self, agent: str) -> int:
+        """
+        How many dead letters an agent has.
+        """
+        return len(self._of.get(agent, ()))
+
     def by_agent(self, most: int) -> Iterator[tuple[str, int]]:
         """
         How many dead letters each agent has, of C{most} agents at the most.

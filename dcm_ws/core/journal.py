@@ -281,7 +281,7 @@ class Journal:
         """
         Another node writes what becomes of an agent from now on; return its state.  None if nothing is kept of it.
         """
-        state = self._state_of(agent) or self._written.get(agent)
+        state = self.state_of(agent) or self._written.get(agent)
         for kept in (self._written, self._to_do, self._pending, self._unsaved):
             kept.pop(agent, None)
         self._later.discard(agent)
@@ -293,7 +293,7 @@ class Journal:
         """
         if agent in self._elsewhere:
             return 0
-        written, state = self._written.get(agent), self._state_of(agent)
+        written, state = self._written.get(agent), self.state_of(agent)
         if state is None:
             if written is None or self._memory.remembers(agent):
                 # its deliveries have expired, which its state says by itself
@@ -316,7 +316,7 @@ class Journal:
             change = whole(state)
         return encode(change)
 
-    def _state_of(self, agent: str) -> AgentState | None:
+    def state_of(self, agent: str) -> AgentState | None:
         """
         What holds of an agent now; None if nothing is kept of it.
         """

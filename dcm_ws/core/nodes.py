@@ -10,7 +10,7 @@ Nodes hear of connections only here.  Each one announces them to its own clients
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import ceil
@@ -128,6 +128,20 @@ class Nodes:
         Is another node there?
         """
         return node in self._others
+
+    @property
+    def names(self) -> Iterable[str]:
+        """
+        The other nodes.
+        """
+        return self._others
+
+    @property
+    def connected(self) -> Mapping[str, int]:
+        """
+        The agents that are connected anywhere, each with the number of its connections.
+        """
+        return self._agents
 
     @property
     def agents(self) -> int:

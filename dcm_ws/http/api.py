@@ -18,8 +18,8 @@ from dcm_ws.core.callers import Callers
 from dcm_ws.core.session import Session
 from dcm_ws.http.addresses import UNIX, limit_key
 from dcm_ws.http.admission import Admission, RefusedError, Visitor
-from dcm_ws.http.bodies import Body
-from dcm_ws.http.refusals import error_body
+from dcm_ws.http.bodies import Body, BodyState
+from dcm_ws.http.refusals import TOO_LARGE, error_body
 from dcm_ws.http.resources import Page
 from dcm_ws.http.shares import address_of, loopback_port
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
@@ -137,6 +137,24 @@ class ApiPage(Page):
         """
         self.gate.callers.release(session)
 
+    def take_body(self, request: Request) -> bytes:
+        """
+        Return the body of a request, once; empty without one.
+
+        @raise RefusedError: it was too large.
+        @raise ProtocolError: C{NOT_AVAILABLE}: there was no room for it.
+        """
+        body = self.body(request)
+        if body is None:
+            return b""
+        match body.state:
+            case BodyState.TOO_LARGE:
+                raise too_large(f"The body is longer than {body.most} bytes")
+            case BodyState.CROWDED_OUT:
+                raise ProtocolError(ErrorCode.NOT_AVAILABLE, "There was no room for the body; try again")
+            case _:
+                return body.take()
+
     @staticmethod
     def body(request: Request) -> Body | None:
         """
@@ -197,6 +215,13 @@ class ApiPage(Page):
     def _error(self, request: Request, status: HTTPStatus, code: str, reason: str, **extra: object) -> bytes:
         request.setResponseCode(status.value, status.phrase.encode())
         return self._as_json(request, error_body(status, reason, self.wall_ms(), code, **extra))
+
+
+def too_large(reason: str) -> RefusedError:
+    """
+    The refusal of what is too large.
+    """
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE, reason)
 
 
 class _Call:

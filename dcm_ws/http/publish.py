@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
@@ -17,11 +16,8 @@ from dcm_ws.core.ports import Later
 from dcm_ws.core.publishing import Checked, Publishing
 from dcm_ws.core.router import not_logged
 from dcm_ws.core.session import Session
-from dcm_ws.http.admission import RefusedError
-from dcm_ws.http.api import ApiPage, Gate
-from dcm_ws.http.bodies import BodyState
+from dcm_ws.http.api import ApiPage, Gate, too_large
 from dcm_ws.http.request_headers import header
-from dcm_ws.http.strict import TOO_LARGE
 from dcm_ws.protocol.commands import KEY_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.posts import BATCH_MAX, Post, decode_posts
@@ -54,7 +50,9 @@ class PublishPage(ApiPage):
         self._max_event = max_event
 
     def answer_call(self, request: Request, session: Session) -> bytes | Deferred[bytes]:
-        body = self._read(request)
+        body = self.take_body(request)
+        if not body:
+            raise ProtocolError(ErrorCode.PARSE_ERROR, "The request has no body: send one event, or an array of events")
         posts = decode_posts(body)
         key = _key(header(request, "Idempotency-Key"))
         if isinstance(posts, Post):
@@ -68,17 +66,6 @@ class PublishPage(ApiPage):
             )
         published = self._publish_all(session, posts)
         return self._answer_later(request, published, partial(self._answer_all, request, published))
-
-    def _read(self, request: Request) -> bytes:
-        body = self.body(request)
-        if body is None:
-            raise ProtocolError(ErrorCode.PARSE_ERROR, "The request has no body: send one event, or an array of events")
-        match body.state:
-            case BodyState.TOO_LARGE:
-                raise too_large(f"The body is longer than {body.most} bytes")
-            case BodyState.CROWDED_OUT:
-                raise ProtocolError(ErrorCode.NOT_AVAILABLE, "There was no room for the body; try again")
-        return body.take()
 
     def _check_size(self, size: int, count: Callable[[], object]) -> None:
         if size > self._max_event:
@@ -131,13 +118,6 @@ class PublishPage(ApiPage):
 
     def _answer_all(self, request: Request, published: list[Published]) -> bytes:
         return self.answer(request, [_shown(one) for one in published])
-
-
-def too_large(reason: str) -> RefusedError:
-    """
-    The refusal of what is too large.
-    """
-    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE, reason)
 
 
 def _shown(published: Published) -> dict[str, object]:

@@ -9,6 +9,11 @@ from http import HTTPStatus
 
 from dcm_ws.protocol.replies import to_json
 
+TOO_LARGE = "TOO_LARGE"
+"""
+The code of an error: a body, or an event in it, is too large.
+"""
+
 
 def error_body(status: HTTPStatus, reason: str, now_ms: int, code: str = "", **more: object) -> bytes:
     """

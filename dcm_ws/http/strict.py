@@ -13,14 +13,9 @@ from twisted.python.failure import Failure
 
 from dcm_ws.http.bodies import Body, BodyState
 from dcm_ws.http.heads import fault_of, origin_form
-from dcm_ws.http.refusals import error_response
+from dcm_ws.http.refusals import TOO_LARGE, error_response
 from dcm_ws.http.request_headers import BadRequestError
 from dcm_ws.http.transport import LeanChannel, LeanRequest
-
-TOO_LARGE = "TOO_LARGE"
-"""
-The code of an error: a body, or an event in it, is too large.
-"""
 
 _log = Logger(namespace="dcm_ws.strict_http")
 
