@@ -17,6 +17,7 @@ _COMMANDS = {
     "tail": "Show events as they arrive.",
     "wait": "Wait until an event comes.",
     "publish": "Publish events.",
+    "mcp": "Let a coding agent receive events and publish, by MCP.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
     "nodes": "Show the nodes of a cluster.",

@@ -301,6 +301,24 @@ class Client(Status):
         self._streams.add(stream)
         return stream
 
+    def queue(self, arrived: Callable[[], object], pattern: str = "*", *, channel: str | None = None) -> Queue[Event]:
+        """
+        The events from now on, to be acknowledged in any order: C{take} returns the next event, and a function to call
+        when it has been handled, with whether that succeeded.
+
+        @param arrived: called when an event waits in the queue, and when the queue has ended.
+        @param pattern: of event names; C{*} matches anything.
+        @param channel: a pattern of channel names; without it each event comes once, on any channel.
+        """
+        return Queue(self._core.events, pattern, channel, arrived)
+
+    def acknowledge(self, message_id: str) -> None:
+        """
+        Acknowledge a tracked event before it has been handled: the server does not send it again.  The client's
+        L{position} does not pass it until it has been handled.  Without a connection nothing happens.
+        """
+        self._core.acknowledge(message_id)
+
     def nack(self, event: Event, delay: float = 0.0) -> None:
         """
         Do not acknowledge a tracked event, also if its handlers succeed: the server sends it again after C{delay}

@@ -105,7 +105,7 @@ class ClientCore:
         self.agent_id = agent_id
         self.subscriptions = Subscriptions(channels)
         self.events = Dispatcher(
-            acknowledge=_nothing if observer else self._acknowledge,
+            acknowledge=self.acknowledge,
             mirrored=lambda: "global" in self.subscriptions.channels,
             room=room,
             wall_ms=wall_ms,
@@ -439,12 +439,12 @@ class ClientCore:
         if reply is not None:
             reply(frame if frame.get("success") else refusal(frame))
 
-    def _acknowledge(self, message_id: str) -> None:
-        self._say(encode({"type": "ack", "message_id": message_id}))
-
-
-def _nothing(message_id: str) -> None:
-    pass
+    def acknowledge(self, message_id: str) -> None:
+        """
+        Acknowledge an event, unless this client is an observer.
+        """
+        if not self._observer:
+            self._say(encode({"type": "ack", "message_id": message_id}))
 
 
 def how_it_ended(code: int | None, reason: str, error: DCMError | None = None) -> str:

@@ -668,6 +668,21 @@ def test_listener_for_a_name_that_looks_like_a_pattern(name: str) -> None:
 
 
 @pytest.mark.parametrize("observer", [False, True])
+def test_acknowledged_before_it_is_handled(observer: bool) -> None:
+    """
+    A client may acknowledge an event that its user is still handling; an observer has nothing to acknowledge.
+    """
+    side = Side(observer=observer)
+    side.listen()
+    side.event()
+    side.core.acknowledge("msg_1")
+    assert side.said == ([] if observer else [{"type": "ack", "message_id": "msg_1"}])
+    # it comes again because the acknowledgement was late
+    side.event()
+    assert len(side.taken) == 1
+
+
+@pytest.mark.parametrize("observer", [False, True])
 def test_observers_acknowledge_nothing(observer: bool) -> None:
     """
     The server does not wait for an observer.

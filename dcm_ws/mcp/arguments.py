@@ -1,0 +1,182 @@
+"""
+The arguments of the tools: what a model may pass, and what it is told about them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+TIMEOUT_MAX = 600
+"""
+Seconds that C{wait_for_event} waits at most.
+"""
+
+LIMIT_MAX = 100
+"""
+Events in one result.
+"""
+
+Channel = Annotated[str, Meta(description="global, agents/NAME, sessions/ID or topics/NAME", min_length=1)]
+Channels = Annotated[list[Channel], Meta(description="Only events of these channels.", max_length=20)]
+Patterns = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=64)]],
+    Meta(description="Only events whose name matches one of these patterns, such as task.*", max_length=20),
+]
+Names = Annotated[list[str], Meta(description="Only events that these agents published.", max_length=20)]
+Position = Annotated[
+    str, Meta(description="position of an event, EPOCH.POS", pattern=r"^[^\s.]{1,64}\.\d{1,15}$", max_length=80)
+]
+Key = Annotated[
+    str,
+    Meta(
+        description="Makes a repeated call safe: with the same key, one event is published within 10 minutes.",
+        min_length=1,
+        max_length=128,
+    ),
+]
+Limit = Annotated[int, Meta(description="At most so many events.", ge=1, le=LIMIT_MAX)]
+MessageId = Annotated[str, Meta(description="id of an event, msg_…", min_length=1, max_length=128)]
+TaskId = Annotated[str, Meta(description="task_id of the task", min_length=1, max_length=200)]
+
+
+class Arguments(msgspec.Struct, forbid_unknown_fields=True):
+    """
+    The arguments of a tool.
+    """
+
+
+class Publish(Arguments):
+    channel: Channel
+    event: Annotated[str, Meta(description="such as task.created or message.new", min_length=1, max_length=64)]
+    data: Annotated[Any, Meta(description="any JSON value")] = None
+    key: Key | None = None
+
+
+class SendMessage(Arguments):
+    to: Annotated[str, Meta(description="name of the agent", min_length=1, max_length=128)]
+    content: Annotated[str, Meta(description="the text", max_length=500_000)]
+    data: Annotated[dict[str, Any] | None, Meta(description="more fields, for programs")] = None
+    key: Key | None = None
+
+
+class Reply(Arguments):
+    message_id: Annotated[str, Meta(description="id of the event to reply to", min_length=1, max_length=128)]
+    content: Annotated[str, Meta(description="the text", max_length=500_000)]
+    key: Key | None = None
+
+
+class WaitForEvent(Arguments):
+    channels: Channels = []
+    events: Patterns = []
+    senders: Names = []
+    since: Annotated[
+        Position | None,
+        Meta(description="First look in the log for events after this position, also if they were shown before."),
+    ] = None
+    timeout_seconds: Annotated[float, Meta(description="0 returns at once.", ge=0, le=TIMEOUT_MAX)] = 30
+    limit: Limit = 10
+
+
+class RecentEvents(Arguments):
+    channels: Annotated[
+        list[Channel], Meta(description="Default: the channels that you are subscribed to.", max_length=20)
+    ] = []
+    events: Patterns = []
+    senders: Names = []
+    since: Annotated[
+        Position | None, Meta(description="The first events after this position. Default: the latest events.")
+    ] = None
+    limit: Limit = 20
+
+
+class ListAgents(Arguments):
+    limit: Annotated[int, Meta(description="At most so many agents.", ge=1, le=1_000)] = 100
+
+
+class Ack(Arguments):
+    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=1_000)]
+
+
+class Subscribe(Arguments):
+    channel: Channel
+
+
+class Unsubscribe(Arguments):
+    channel: Channel
+
+
+class ClaimTask(Arguments):
+    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1)]
+    task_id: TaskId
+    position: Annotated[
+        Position, Meta(description="position of the event that announced the task; all agents must use the same")
+    ]
+
+
+class CompleteTask(Arguments):
+    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1)]
+    task_id: TaskId
+    result: Annotated[Any, Meta(description="any JSON value")] = None
+    failed: Annotated[bool, Meta(description="true publishes task.failed")] = False
+
+
+DESCRIPTIONS: dict[str, tuple[type[Arguments], str]] = {
+    "publish": (Publish, "Publish an event to a channel. Returns its id and position."),
+    "send_message": (
+        SendMessage,
+        "Send a message to another agent. It is kept for the agent if it is away. Returns the id.",
+    ),
+    "reply": (Reply, "Reply to the agent that published an event which you were shown."),
+    "wait_for_event": (
+        WaitForEvent,
+        "Return the events that you have not been shown yet, the oldest first; if there are none, wait for one.",
+    ),
+    "recent_events": (
+        RecentEvents,
+        "Look into the log: the latest events, or those after a position, whether you have been shown them or not.",
+    ),
+    "list_agents": (ListAgents, "The agents that are connected now."),
+    "ack": (Ack, "Mark waiting events as read without being shown them."),
+    "subscribe": (Subscribe, "Receive the events of a channel from now on."),
+    "unsubscribe": (Unsubscribe, "Receive no more events of a channel."),
+    "claim_task": (
+        ClaimTask,
+        "Claim a task before you work on it. Of all agents that claim it, exactly one gets claimed: true.",
+    ),
+    "complete_task": (CompleteTask, "Publish that a task is completed or has failed."),
+}
+"""
+The tools by name: their arguments, and a description for the model.
+"""
+
+
+class InvalidArgumentsError(ValueError):
+    """
+    The model passed arguments that the tool does not accept; the text says why.
+    """
+
+
+def read(name: str, arguments: dict[str, Any]) -> Arguments:
+    """
+    @param name: one of L{DESCRIPTIONS}.
+    @raise InvalidArgumentsError: they are invalid.
+    """
+    try:
+        return msgspec.convert(arguments, DESCRIPTIONS[name][0])
+    except msgspec.ValidationError as error:
+        raise InvalidArgumentsError(f"invalid arguments for {name}: {error}") from None
+
+
+def schema(name: str) -> dict[str, Any]:
+    """
+    The JSON schema of a tool's arguments.
+    """
+    kind = DESCRIPTIONS[name][0]
+    (_,), components = msgspec.json.schema_components([kind])
+    described: dict[str, Any] = components[kind.__name__]
+    described.pop("title", None)
+    described.pop("description", None)
+    return described
