@@ -195,7 +195,7 @@ def make_gate(core: Core, writing: AllowedOrigins | None = None) -> Gate:
         proxies=TrustedProxies(),
         limits=core.counts.limits,
     )
-    return Gate(admission, core.callers)
+    return Gate(admission, core.callers, core.identity)
 
 
 def make_report(core: Core, **choices: Any) -> Report:
@@ -228,7 +228,7 @@ def make_page(core: Core, report: Callable[[bool], Mapping[str, object]]) -> Rep
     """
     C{/health} or C{/stats} of a service.
     """
-    return ReportPage(core.world.wall_ms, report, verify=core.identity.verify, production=core.rules.production)
+    return ReportPage(core.world.wall_ms, report, make_gate(core).has_token if core.rules.production else None)
 
 
 class RecordingPeer:

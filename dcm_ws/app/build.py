@@ -18,7 +18,7 @@ from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.modes import worker_count
-from dcm_ws.app.ports import make_admission, make_port, make_shares, make_websockets
+from dcm_ws.app.ports import make_admission, make_await_key, make_port, make_shares, make_websockets
 from dcm_ws.app.reports import make_metrics, make_report, make_resources
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import Settings, SettingsError
@@ -36,6 +36,7 @@ from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import World
 from dcm_ws.http.addresses import TrustedProxies
 from dcm_ws.http.api import Gate
+from dcm_ws.http.jwks import RETRY, KeySource
 from dcm_ws.http.metrics import ReactorLag
 from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.port import Port
@@ -92,13 +93,16 @@ def build_service(
     public, admin = (make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
     report = make_report(base, core, database, endpoints, websockets, (public, admin), node)
     metrics = make_metrics(base, core, report, lag)
-    gate = Gate(admission, core.callers)
+    keys = _make_keys(base, core)
+    gate = Gate(admission, core.callers, core.identity)
     streams = make_streams(base, core, pacing, websockets.share)
-    resources = make_resources(base, core, report, metrics) | make_calls(base, core, channels, gate, streams, database)
+    pages = make_resources(base, core, report, metrics, gate)
+    resources = pages | make_calls(base, core, channels, gate, streams, database)
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics
-    port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public, bodies)
+    awaits_key = make_await_key(base, core, admission)
+    port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public, bodies, awaits_key)
     admin_port = make_port(base, counts.limits, websockets, proxies, (), with_metrics, admin, bodies)
     return DCMService(
         settings,
@@ -113,8 +117,15 @@ def build_service(
         port=port,
         admin_port=admin_port,
         database=database,
-        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database),
+        keys=keys,
+        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database, keys),
     )
+
+
+def _make_keys(base: Base, core: Core) -> KeySource | None:
+    if base.settings.jwks is None:
+        return None
+    return KeySource(base.settings.jwks, core.identity.keys, base.reactor, base.world.now)
 
 
 def _make_database(
@@ -160,6 +171,7 @@ def _make_timers(
     lag: ReactorLag,
     summary: Summary,
     database: Database | None,
+    keys: KeySource | None,
 ) -> list[IService]:
     settings, reactor = base.settings, base.reactor
     sweep = Sliced("the heartbeat sweep", core.hub.sweep, reactor)
@@ -180,4 +192,6 @@ def _make_timers(
     if database is not None:
         timers.append((settings.metrics_interval, "the metrics", database.poll_metrics))
         timers.append((FLUSH_SECONDS, "the flush of what agents are owed", database.flush))
+    if keys is not None:
+        timers.append((RETRY, "the keys of tokens", keys.look))
     return [every(seconds, name, step, reactor) for seconds, name, step in timers]

@@ -18,6 +18,7 @@ from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.reading import Value
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import SettingsError
+from dcm_ws.http.jwks import is_url
 
 FILE_NAME = "dcm-ws.toml"
 
@@ -102,7 +103,7 @@ def _value(file: Path, row: Row, value: object) -> Value:
         return "on" if value else "off"
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SettingsError(f"{file}: {row.name} must be a string or a number, not {shown}")
-    if row.kind.is_path and value:
+    if row.kind.is_path and value and not is_url(str(value)):
         # relative to the file, wherever the service is started
         return str(file.parent / path_of(f"{file}: {row.name}", str(value)))
     return str(value)

@@ -34,6 +34,7 @@ from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.core.rules import Rules
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
+from dcm_ws.protocol.web_tokens import Audience
 from dcm_ws.version import SERVER
 
 
@@ -95,6 +96,7 @@ def make_core(
         counts,
         server=SERVER,
         secrets=settings.secrets,
+        audience=Audience(settings.jwt_audience, settings.jwt_issuer),
         publishable=Publishable(settings.extra_events),
         latest=LatestEvents(settings.latest_events),
         channels=channels,

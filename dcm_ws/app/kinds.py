@@ -74,6 +74,20 @@ class Subject(Kind):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judged(Kind):
+    """
+    A text with rules of its own.
+
+    @ivar judge: raises C{ValueError} if the text is invalid.
+    """
+
+    judge: Callable[[str], object]
+
+    def check(self, value: Any) -> None:
+        self.judge(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Whole(Kind):
     """
     A whole number.

@@ -11,10 +11,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcm_ws.app.kinds import ByteRate, Choice, Flag, Kind, Port, Rate, Seconds, Several, Subject, Switch, Whole, Workers
+from dcm_ws.app.kinds import (
+    ByteRate,
+    Choice,
+    Flag,
+    Judged,
+    Kind,
+    Port,
+    Rate,
+    Seconds,
+    Several,
+    Subject,
+    Switch,
+    Whole,
+    Workers,
+)
 from dcm_ws.app.rows import Row, part, rows_of, setting
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.jwks import check_source
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.nats.urls import read_urls
 from dcm_ws.postgres.dsn import DEFAULTS
@@ -172,6 +187,17 @@ class Fields:
     more_secrets: tuple[str, ...] = setting(
         (), SEVERAL, "further secrets whose tokens are accepted", has_option=False, secret=True
     )
+    jwks: str | None = setting(
+        None,
+        Judged(judge=check_source, is_path=True),
+        "a file or an `https` URL with the public keys of an identity provider (a JWK set), whose JSON Web Tokens are"
+        " accepted, too; the file is read again on SIGHUP, the URL every 10 minutes",
+        see="[JSON Web Tokens](identity.md#json-web-tokens)",
+    )
+    jwt_audience: tuple[str, ...] = setting(
+        (), SEVERAL, "accept only JSON Web Tokens with this `aud`; repeatable: one of them is enough"
+    )
+    jwt_issuer: str = setting("", TEXT, "accept only JSON Web Tokens with this `iss`", otherwise="any")
     enforce_expiry: bool = setting(False, FLAG, "close a client with 4001 when its token expires")
     auth_timeout: float = setting(
         10.0, SECONDS, "time that a client has to authenticate in production", in_production=True

@@ -4,7 +4,7 @@ Makes what listens to clients: WebSockets, and the ports in front of them and of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import NamedTuple
 
@@ -22,11 +22,12 @@ from dcm_ws.app.summary import Summary
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.addresses import TrustedProxies
-from dcm_ws.http.admission import Admission
+from dcm_ws.http.admission import Admission, RefusedError
 from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.origins import AllowedOrigins
 from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.port import Port
+from dcm_ws.http.reception import AwaitsKey
 from dcm_ws.http.request_headers import read_headers
 from dcm_ws.http.shares import Share
 from dcm_ws.http.site import make_site
@@ -116,12 +117,14 @@ def make_port(
     resources: Mapping[bytes, IResource],
     shares: Shares,
     bodies: Bodies,
+    awaits_key: AwaitsKey | None = None,
 ) -> Port:
     """
     Make a port.
 
     @param paths: of WebSockets; empty for a port without any.
     @param bodies: which pages take bodies.
+    @param awaits_key: as in L{Port}.
     """
     settings, reactor, world, siblings = base
     return Port(
@@ -139,7 +142,26 @@ def make_port(
         limits=limits,
         trusts=proxies.trusts,
         client=lambda peer, head: _client_address(proxies, peer, head),
+        awaits_key=awaits_key,
     )
+
+
+def make_await_key(base: Base, core: Core, admission: Admission) -> AwaitsKey | None:
+    """
+    Make what lets handshakes wait whose token has a key that is not known; None if there are no such keys.
+    """
+    if base.settings.jwks is None:
+        return None
+
+    def awaits_key(head: bytes, peer: str, ready: Callable[[], object]) -> bool:
+        target = head.split(b" ", 2)[1].decode("iso-8859-1")
+        try:
+            visitor = admission.visitor(target, read_headers(head), peer)
+        except RefusedError:
+            return False
+        return visitor.token is not None and core.identity.awaits_key(visitor.token, ready, visitor.limit_key)
+
+    return awaits_key
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:

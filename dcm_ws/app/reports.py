@@ -18,6 +18,7 @@ from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.ports import Shares
 from dcm_ws.app.siblings import Siblings
 from dcm_ws.core.assembly import Core
+from dcm_ws.http.api import Gate
 from dcm_ws.http.assets import pages
 from dcm_ws.http.gathering import CommonReports, Joined
 from dcm_ws.http.metrics import MetricsPage, ReactorLag, ServiceCollector
@@ -70,33 +71,34 @@ def make_report(
     )
 
 
-def make_resources(base: Base, core: Core, report: Report, metrics: MetricsPage) -> dict[bytes, IResource]:
+def make_resources(base: Base, core: Core, report: Report, metrics: MetricsPage, gate: Gate) -> dict[bytes, IResource]:
     """
     All pages but that of the metrics, each under its path.
     """
     siblings = base.siblings
     if siblings is None:
-        return _make_resources(core, report)
+        return _make_resources(core, report, gate)
     siblings.reports.update(
         health=report.health,
         stats=report.stats,
         ready=lambda names: report.not_ready(),
         metrics=lambda names: metrics.families(),
     )
-    return _make_common_resources(core, report, siblings)
+    return _make_common_resources(core, report, siblings, gate)
 
 
-def _make_resources(core: Core, report: Report) -> dict[bytes, IResource]:
+def _make_resources(core: Core, report: Report, gate: Gate) -> dict[bytes, IResource]:
     now = core.world.now
     return _make_pages(
         core,
+        gate,
         health=Sparing(report.health, now, REPORTS_A_SECOND),
         stats=Sparing(report.stats, now, REPORTS_A_SECOND),
         not_ready=report.not_ready,
     )
 
 
-def _make_common_resources(core: Core, report: Report, siblings: Siblings) -> dict[bytes, IResource]:
+def _make_common_resources(core: Core, report: Report, siblings: Siblings, gate: Gate) -> dict[bytes, IResource]:
     """
     The same for a worker, which answers for all.
     """
@@ -104,6 +106,7 @@ def _make_common_resources(core: Core, report: Report, siblings: Siblings) -> di
     not_ready: Joined[None, str] = Joined(lambda _: common.not_ready(), now)
     return _make_pages(
         core,
+        gate,
         health=Joined(common.health, now),
         stats=Joined(common.stats, now),
         not_ready=lambda: not_ready(None),
@@ -112,15 +115,16 @@ def _make_common_resources(core: Core, report: Report, siblings: Siblings) -> di
 
 def _make_pages(
     core: Core,
+    gate: Gate,
     *,
     health: Callable[[bool], Mapping[str, object] | Deferred[Any]],
     stats: Callable[[bool], Mapping[str, object] | Deferred[Any]],
     not_ready: Callable[[], str | Deferred[str]],
 ) -> dict[bytes, IResource]:
-    world, verify, production = core.world, core.identity.verify, core.rules.production
+    world, may_see_names = core.world, gate.has_token if core.rules.production else None
     return {
-        b"health": ReportPage(world.wall_ms, health, verify=verify, production=production),
-        b"stats": ReportPage(world.wall_ms, stats, verify=verify, production=production),
+        b"health": ReportPage(world.wall_ms, health, may_see_names),
+        b"stats": ReportPage(world.wall_ms, stats, may_see_names),
         b"livez": Probe(world.wall_ms, lambda: ""),
         b"readyz": Probe(world.wall_ms, not_ready),
         **dict(pages(world.wall_ms)),

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from dcm_ws.app.database import Database
 from dcm_ws.app.drain_delay import DrainDelay
+from dcm_ws.app.errors import StartError
 from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.settings import Settings
@@ -26,6 +27,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
 from dcm_ws.http.event_stream import EventStreams
+from dcm_ws.http.jwks import KeySource
 from dcm_ws.http.port import Port
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.websocket.factory import WebSocketConnections
@@ -48,6 +50,7 @@ class DCMService(MultiService):
     @param port: serves clients, on C{settings.listen}.
     @param admin_port: serves operators, on C{settings.admin_listen}.
     @param database: None if the service has none.
+    @param keys: reads the keys of tokens; None if there are none.
     @param timers: run while the service does.
 
     @ivar hub: publishes the events of an application that embeds the service.
@@ -73,6 +76,7 @@ class DCMService(MultiService):
         port: Port,
         admin_port: Port,
         database: Database | None,
+        keys: KeySource | None,
         timers: Iterable[IService],
     ) -> None:
         super().__init__()
@@ -91,6 +95,7 @@ class DCMService(MultiService):
         self._port = port
         self._admin_port = admin_port
         self._database = database
+        self._keys = keys
         self._starting: Deferred[None] | None = None
         self._is_ready = False
         self.delay = DrainDelay(reactor, drain_delay(settings))
@@ -106,6 +111,11 @@ class DCMService(MultiService):
             self.ready.errback(failure)
 
     async def _start(self) -> DCMService:
+        if self._keys is not None:
+            try:
+                self._keys.start()
+            except ValueError as error:
+                raise StartError(f"--jwks {error}") from None
         for description in self._settings.listen:
             await self._endpoints.listen(description, self._port)
         for description in self._settings.admin_listen:
@@ -122,9 +132,11 @@ class DCMService(MultiService):
 
     def use_secrets(self, secrets: Sequence[str]) -> None:
         """
-        From now on accept tokens that are signed with one of C{secrets}.  Connected clients stay connected.
+        From now on accept tokens that are signed with one of C{secrets}, and read the keys of tokens again.  Connected
+        clients stay connected.
         """
         self._identity.secrets = tuple(secrets)
+        self._identity.keys.refresh()
         _log.info("secrets taken over: {n} in use", n=len(secrets))
 
     def use_database(self, url: str | None) -> None:

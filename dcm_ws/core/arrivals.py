@@ -51,6 +51,35 @@ class Arrivals:
         self._close = close
         self._tidy = tidy
 
+    def wait_for_key(self, session: Session, token: str, execute: Callable[[], object]) -> bool:
+        """
+        Have C{session} wait if the key of a token has to be fetched, and execute a request then.
+
+        @return: whether it waits; otherwise the token can be verified now.
+        """
+        former = session.state
+
+        def ready() -> None:
+            self._tidy()
+            if session.state is not State.WAITING:
+                return
+            session.state = former
+            try:
+                execute()
+            except Exception:
+                # as in _wait
+                self._close(session, CloseCode.INTERNAL_ERROR)
+                raise
+            # mypy does not know that it may wait for its agent now
+            if session.state.value != State.WAITING.value:
+                session.peer.read_on()
+
+        if not self._identity.awaits_key(token, ready, session.origin.address):
+            return False
+        session.state = State.WAITING
+        session.peer.stop_reading()
+        return True
+
     def identify(self, session: Session, claims: Claims, auth: Auth) -> None:
         """
         Make C{session} a connection of the agent that C{claims} name, whatever it was before.

@@ -25,6 +25,7 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.interpreter import Interpreter
 from dcm_ws.core.journal import Journal
+from dcm_ws.core.key_ring import KeyRing
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.latest import LatestEvents
 from dcm_ws.core.ledger import Ledger
@@ -49,6 +50,7 @@ from dcm_ws.core.stats import Stats
 from dcm_ws.core.whereabouts import Whereabouts
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.events import Ephemeral, Publishable
+from dcm_ws.protocol.web_tokens import ANY_AUDIENCE, Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def assemble(
     *,
     server: str,
     secrets: Sequence[str],
+    audience: Audience = ANY_AUDIENCE,
     max_connections: int,
     channels: Channels,
     publishable: Publishable,
@@ -120,6 +123,7 @@ def assemble(
 
     @param server: the name and version sent to clients.
     @param secrets: the secrets that may sign tokens.
+    @param audience: what JSON Web Tokens have to be for.
     @param max_connections: the maximum number of concurrent clients.
     @param channels: the channels that exist.
     @param publishable: the events that clients may publish.
@@ -229,6 +233,8 @@ def assemble(
         rules,
         counts,
         secrets,
+        audience,
+        keys=KeyRing(world.now, counts.token_keys),
         entitlement=entitlement,
         clients=clients,
         registry=registry,

@@ -386,6 +386,21 @@ class OwnerCounts:
 
 
 @dataclass(slots=True)
+class TokenKeyCounts:
+    """
+    The keys of tokens.
+
+    @ivar fetches: times that they were fetched, or read from their file.
+    @ivar failures: those that failed.
+    @ivar refused: tokens for whose unknown key nothing was fetched, because of the limits.
+    """
+
+    fetches: int = 0
+    failures: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
 class Counts:
     """
     All counts of one service.
@@ -410,6 +425,7 @@ class Counts:
     journal: JournalCounts = field(default_factory=JournalCounts)
     bus: BusCounts = field(default_factory=BusCounts)
     owners: OwnerCounts = field(default_factory=OwnerCounts)
+    token_keys: TokenKeyCounts = field(default_factory=TokenKeyCounts)
     connections: int = 0
     refusals: defaultdict[ErrorCode, int] = field(default_factory=_zeros)
     closes: defaultdict[CloseCode, int] = field(default_factory=_zeros)

@@ -38,8 +38,8 @@ from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
 from dcm_ws.protocol.channels import GLOBAL, Channel
 from dcm_ws.protocol.commands import Auth, Position
-from dcm_ws.protocol.errors import CloseCode
-from dcm_ws.protocol.replies import connected_frame
+from dcm_ws.protocol.errors import CloseCode, ProtocolError
+from dcm_ws.protocol.replies import connected_frame, refused_frame
 
 _EXPIRED_AT_ONCE = 256
 # to drop as many things takes as long as to check so many clients, of which a turn of the reactor does some hundred
@@ -197,6 +197,22 @@ class Hub:
         @raise ProtocolError: C{TOKEN_REQUIRED}, C{TOKEN_INVALID}, C{TOKEN_EXPIRED} or C{AGENT_ID_REQUIRED};
             or why it may not resume the channels that it names.
         """
+        late = partial(self._authenticate_late, session, auth)
+        if auth.token is None or not self._arrivals.wait_for_key(session, auth.token, late):
+            self._authenticate(session, auth)
+
+    def _authenticate_late(self, session: Session, auth: Auth) -> None:
+        """
+        The same, when nobody expects what it raises any more.
+        """
+        try:
+            self._authenticate(session, auth)
+        except ProtocolError as error:
+            error.request = auth.id
+            self._counts.refusals[error.code] += 1
+            session.peer.send(refused_frame(error, self._world.wall_ms()))
+
+    def _authenticate(self, session: Session, auth: Auth) -> None:
         claims = self._identity.claims(auth)
         if auth.resume is not None:
             self._resumption.check(session, auth.resume, self._identity.rights(session, claims, auth))

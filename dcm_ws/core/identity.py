@@ -4,7 +4,7 @@ Who clients are: tokens, and what an authenticated client is entitled to (protoc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
@@ -12,6 +12,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.entitlement import Entitlement, Rights
 from dcm_ws.core.grants import Grants
+from dcm_ws.core.key_ring import KeyRing
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ports import World
 from dcm_ws.core.presence import Presence
@@ -23,14 +24,18 @@ from dcm_ws.protocol.channels import GLOBAL, agent_channel, session_channel
 from dcm_ws.protocol.commands import Auth
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.replies import from_field
-from dcm_ws.protocol.tokens import Claims, verify_any
+from dcm_ws.protocol.tokens import Claims
+from dcm_ws.protocol.web_tokens import Audience, verify_any_token
 
 
 class Identity:
     """
     Verifies tokens, and makes clients the agents that they have proved to be.
 
+    @param audience: what JSON Web Tokens have to be for.
+
     @ivar secrets: what tokens may be signed with.
+    @ivar keys: the keys that may have signed JSON Web Tokens.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class Identity:
         rules: Rules,
         counts: Counts,
         secrets: Sequence[str],
+        audience: Audience,
         *,
+        keys: KeyRing,
         entitlement: Entitlement,
         clients: Clients,
         registry: ChannelRegistry[Session],
@@ -54,6 +61,8 @@ class Identity:
         self._rules = rules
         self._sent = counts.sent
         self.secrets = secrets
+        self._audience = audience
+        self.keys = keys
         self._entitlement = entitlement
         self._clients = clients
         self._registry = registry
@@ -70,7 +79,13 @@ class Identity:
 
         @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
         """
-        return verify_any(self.secrets, token, self._wall_ms())
+        return verify_any_token(token, self.secrets, self.keys.keys, self._wall_ms(), self._audience)
+
+    def awaits_key(self, token: str, ready: Callable[[], object], address: str) -> bool:
+        """
+        See L{KeyRing.await_key<dcm_ws.core.key_ring.KeyRing.await_key>}.  To be asked before L{verify}.
+        """
+        return self.keys.await_key(token, ready, address)
 
     def claims(self, auth: Auth) -> Claims:
         """

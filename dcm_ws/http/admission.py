@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.session import Origin
-from dcm_ws.http.addresses import TrustedProxies
+from dcm_ws.http.addresses import UNIX, TrustedProxies, limit_key
 from dcm_ws.http.origins import AllowedOrigins, Target
 from dcm_ws.http.request_headers import bearer_token
 from dcm_ws.protocol.channels import IDENTIFIER_RULE, is_identifier
@@ -48,6 +48,13 @@ class Visitor(NamedTuple):
     session_id: str | None
     query: Mapping[str, str]
     address: str
+
+    @property
+    def limit_key(self) -> str:
+        """
+        What the limits per address count it by; empty if it has no address.
+        """
+        return "" if self.address == UNIX else limit_key(self.address)
 
 
 class Admitted(NamedTuple):

@@ -6,6 +6,7 @@ section 12).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from math import ceil
 
@@ -15,8 +16,9 @@ from twisted.web.http import NO_BODY_CODES
 from twisted.web.server import NOT_DONE_YET, Request
 
 from dcm_ws.core.callers import Callers
+from dcm_ws.core.identity import Identity
 from dcm_ws.core.session import Session
-from dcm_ws.http.addresses import UNIX, limit_key
+from dcm_ws.http.addresses import UNIX
 from dcm_ws.http.admission import Admission, RefusedError, Visitor
 from dcm_ws.http.bodies import Body, BodyState
 from dcm_ws.http.refusals import TOO_LARGE, error_body
@@ -57,8 +59,9 @@ class Gate:
     @param admission: knows which pages may call, and the addresses of clients behind proxies.
     """
 
-    def __init__(self, admission: Admission, callers: Callers) -> None:
+    def __init__(self, admission: Admission, callers: Callers, identity: Identity) -> None:
         self._admission = admission
+        self._identity = identity
         self.callers = callers
 
     def check_origin(self, request: Request) -> str:
@@ -86,9 +89,32 @@ class Gate:
 
         It fails with L{RefusedError} if something is malformed, or with L{ProtocolError} if the token is not valid.
         """
-        return succeed(
-            self._admission.visitor(request.uri.decode("iso-8859-1"), _headers(request), _peer(request))
-        ).addCallback(self._admit)
+        visitor = self._visitor(request)
+        return self._key_known(visitor).addCallback(lambda _: self._admit(visitor))
+
+    def has_token(self, request: Request) -> Deferred[bool]:
+        """
+        Does a request have a valid token?
+        """
+        try:
+            visitor = self._visitor(request)
+        except RefusedError:
+            return succeed(False)
+        token = visitor.token
+        return self._key_known(visitor).addCallback(lambda _: token is not None and self.callers.knows(token))
+
+    def _visitor(self, request: Request) -> Visitor:
+        return self._admission.visitor(request.uri.decode("iso-8859-1"), _headers(request), _peer(request))
+
+    def _key_known(self, visitor: Visitor) -> Deferred[None]:
+        """
+        Fires when the token of a request can be verified: its key may have to be fetched first.
+        """
+        known: Deferred[None] = Deferred()
+        ready = partial(known.callback, None)
+        if visitor.token is None or not self._identity.awaits_key(visitor.token, ready, visitor.limit_key):
+            ready()
+        return known
 
     def knows(self, request: Request, target: bytes) -> bool:
         """
@@ -103,8 +129,7 @@ class Gate:
         return visitor.token is not None and self.callers.knows(visitor.token)
 
     def _admit(self, visitor: Visitor) -> Session:
-        address = "" if visitor.address == UNIX else limit_key(visitor.address)
-        return self.callers.admit(visitor.token, visitor.agent_id, address)
+        return self.callers.admit(visitor.token, visitor.agent_id, visitor.limit_key)
 
 
 class ApiPage(Page):

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.heads import origin_form
-from dcm_ws.http.reception import Reception, WaitingRoom, set_protocol
+from dcm_ws.http.reception import AwaitsKey, Reception, WaitingRoom, set_protocol
 from dcm_ws.http.shares import Share
 from dcm_ws.http.transport import abort
 
@@ -58,6 +58,8 @@ class Port(Factory):
     @param trusts: whether the far end, given its address, is a proxy.  Its connections are not limited per address
         before their heads.
     @param client: returns the client's address, given the address of the far end and the request head.
+    @param awaits_key: whether the token of a WebSocket's handshake can be verified only later, given its head, the
+        address of the far end, and what is called then; None if it always can at once.
     """
 
     noisy = False
@@ -79,6 +81,7 @@ class Port(Factory):
         http: Share,
         trusts: Callable[[str], bool],
         client: Callable[[str, bytes], str],
+        awaits_key: AwaitsKey | None = None,
     ) -> None:
         self._websockets = websockets
         self._web = web
@@ -86,6 +89,7 @@ class Port(Factory):
         self.max_head = max_head
         self._http = http
         self._client = client
+        self._awaits_key_of = awaits_key
         self._visits: set[_Visit] = set()
         self._room = WaitingRoom(
             waiting,
@@ -98,6 +102,7 @@ class Port(Factory):
             most=max_waiting,
             trusts=trusts,
             choose=self._choose,
+            awaits_key=None if awaits_key is None else self._awaits_key,
         )
 
     def startFactory(self) -> None:
@@ -135,6 +140,10 @@ class Port(Factory):
         """
         for visit in list(self._visits):
             abort(visit.transport)
+
+    def _awaits_key(self, head: bytes, peer: str, ready: Callable[[], object]) -> bool:
+        assert self._awaits_key_of is not None
+        return self.is_upgrade(head) and self._awaits_key_of(head, peer, ready)
 
     def _choose(self, head: bytes, reception: Reception) -> IProtocol | None:
         assert reception.address is not None

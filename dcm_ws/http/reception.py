@@ -37,6 +37,9 @@ What a TLS handshake begins with (RFC 8446, section 5.1).
 """
 
 
+AwaitsKey = Callable[[bytes, str, Callable[[], object]], bool]
+
+
 class WaitingRoom:
     """
     The connections of a port that have not sent a request head yet, and the limits that they have in common.
@@ -53,6 +56,7 @@ class WaitingRoom:
         before their heads.
     @param choose: returns the protocol for a connection, given its request line and headers; None if there is no room
         for another HTTP connection.
+    @param awaits_key: as in L{Port<dcm_ws.http.port.Port>}, for all connections.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class WaitingRoom:
         most: int,
         trusts: Callable[[str], bool],
         choose: Callable[[bytes, Reception], IProtocol | None],
+        awaits_key: AwaitsKey | None = None,
     ) -> None:
         self._share = share
         self._now = now
@@ -78,6 +83,7 @@ class WaitingRoom:
         self._most = most
         self.trusts = trusts
         self.choose = choose
+        self.awaits_key = awaits_key
         self.turns = Turns(clock, HEADS_A_TURN)
         # in the order of arrival, and so of their deadlines
         self._deadlines: dict[Reception, float] = {}
@@ -175,9 +181,8 @@ class Reception(Protocol):
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request head is longer than {longest} bytes")
         elif end >= 0:
             self._end = end + 2
-            if not self._room.turns.do(self._hand_over):
-                self._paused = True
-                self.transport.pauseProducing()
+            if not self._room.turns.do(self._look):
+                self._pause()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._dropped = True
@@ -202,6 +207,20 @@ class Reception(Protocol):
             # TLS waits for the far end to close its side, or even for the end of its handshake
             self._room.goodbyes.put(transport, GOODBYE)
         transport.loseConnection()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def _look(self) -> None:
+        if self._dropped:
+            return
+        awaits_key = self._room.awaits_key
+        if awaits_key is not None and awaits_key(self._data[: self._end], self.peer, self._hand_over):
+            self._pause()
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         if self._dropped:

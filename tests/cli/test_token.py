@@ -14,6 +14,7 @@ from dcm_ws.app.settings import DEFAULT_SECRET
 from dcm_ws.protocol.tokens import sign, verify
 from tests.cli.running import run
 from tests.integration.tokens import SECRET, make_token
+from tests.protocol.web_tokens import key_set, private_key, public_jwk, sign_web_token
 
 
 def test_a_token_is_all_that_is_printed(tmp_path: Path) -> None:
@@ -67,6 +68,32 @@ def test_scopes(tmp_path: Path) -> None:
     assert done.returncode == 1 and "publish:*" in done.stderr
     done = run(tmp_path, "token", "ops", "--scope", "publish:*")
     assert done.returncode == 2 and "publish:CHANNEL:EVENT" in done.stderr
+
+
+def test_json_web_tokens(tmp_path: Path) -> None:
+    """
+    C{--jwt} makes a JSON Web Token, which C{--verify} accepts, also with a key of the service's key set.
+    """
+    given = ("token", "ci", "--jwt", "--session", "s", "--ttl", "5m", "--scope", "subscribe:topics/a b")
+    token = run(tmp_path, *given).stdout.strip()
+    assert token.count(".") == 2
+    done = run(tmp_path, "token", "--verify", token, "--json")
+    told = json.loads(done.stdout)
+    assert (done.stderr, told["agent_id"], told["session_id"]) == ("", "ci", "s")
+    assert told["scope"] == ["subscribe:topics/a b"]
+    assert 0 < told["expires_at"] - time.time() * 1000 <= 330_000
+    (tmp_path / "keys.json").write_bytes(key_set(public_jwk("ES256", "k")))
+    (tmp_path / "dcm-ws.toml").write_text('jwks = "keys.json"\n')
+    for kid, seconds, status in (("k", 60, 0), ("other", 60, 1), ("k", -60, 3)):
+        private = private_key("ES256", kid)
+        token = sign_web_token(private, "ES256", int(time.time()) + seconds, header={"kid": "k"})
+        done = run(tmp_path, "token", "--verify", token)
+        assert done.returncode == status, done
+    for content, source in ((b"{}", "keys.json"), (b"", "missing.json"), (b"", "http://192.0.2.1/")):
+        (tmp_path / "keys.json").write_bytes(content)
+        (tmp_path / "dcm-ws.toml").write_text(f'jwks = "{source}"\n')
+        done = run(tmp_path, "token", "--verify", token)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "--jwks" in done.stderr
 
 
 def test_verify(tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""
+JSON Web Tokens, and the keys of an identity provider.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.integration.clients import ask, hear
+from tests.integration.databases import PostgresServer
+from tests.integration.machine import until
+from tests.integration.running import Service, production_service, service
+from tests.integration.tokens import SECRET
+from tests.protocol.web_tokens import key_set, private_key, public_jwk, sign_web_token
+
+ALGORITHM = "EdDSA"
+
+
+class Provider:
+    """
+    An identity provider with a page that has its keys.
+
+    @ivar kids: the keys on the page.
+    @ivar asked: how often it was asked for.
+    @ivar answer: what it answers in place of the keys: a status, headers and a body.
+    @ivar wait: seconds until it answers.
+    """
+
+    def __init__(self) -> None:
+        self.kids = ["a"]
+        self.asked = 0
+        self.answer: tuple[int, dict[str, str], bytes] | None = None
+        self.wait = 0.0
+        provider = self
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked += 1
+                time.sleep(provider.wait)
+                body = key_set(*(public_jwk(ALGORITHM, kid) for kid in provider.kids))
+                status, headers, body = provider.answer or (200, {}, body)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:
+                    # the service has seen enough
+                    provider.answer = provider.answer
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture
+def running(database: PostgresServer, provider: Provider) -> Iterator[Service]:
+    with production_service(database.url, "--jwks", provider.url, "--jwt-audience", "dcm") as running:
+        yield running
+
+
+def token(kid: str, **claims: Any) -> str:
+    key = private_key(ALGORITHM, kid)
+    return sign_web_token(key, ALGORITHM, int(time.time()) + 60, header={"kid": kid}, aud="dcm", **claims)
+
+
+def channels(running: Service, **headers: str) -> list[str]:
+    """
+    The names of channels that C{/health} shows.
+    """
+    return list(json.loads(running.get("/health", **headers)[2]).get("channelStats", {}))
+
+
+def test_every_way_in(running: Service, provider: Provider) -> None:
+    """
+    A token is accepted in the query, in a header, in C{auth}, by C{/health}; with its scope and its session.
+    """
+    until(lambda: provider.asked == 1)
+    scoped = token("a", scope="subscribe:topics/x openid", sid="work")
+    for client in (
+        running.connect(f"/?token={scoped}"),
+        running.connect("/ws", additional_headers={"Authorization": f"Bearer {scoped}"}),
+    ):
+        assert hear(client)["subscriptions"] == ["agents/ann", "sessions/work"]
+    client = running.connect()
+    answer = ask(client, type="auth", token=scoped, id=1)
+    assert answer["subscriptions"] == ["agents/ann", "sessions/work"]
+    assert ask(client, type="subscribe", channel="topics/x", id=2)["success"]
+    assert ask(client, type="subscribe", channel="topics/y", id=3)["code"] == "NOT_AUTHORIZED"
+    assert "topics/x" in channels(running, Authorization=f"Bearer {scoped}")
+    assert channels(running) == []
+    assert provider.asked == 1
+
+
+def test_a_new_key(running: Service, provider: Provider) -> None:
+    """
+    A key that the provider has begun to use is fetched when a token with it comes, in any way, once for all of them.
+    """
+    until(lambda: provider.asked == 1)
+    provider.kids.append("b")
+    provider.wait = 0.5
+    # not at once after the last time
+    time.sleep(5.1)
+    clients = [running.connect() for _ in range(5)]
+    for client in clients:
+        client.send(json.dumps({"type": "auth", "token": token("b"), "id": 1}))
+    in_query = running.connect(f"/?token={token('b')}")
+    assert hear(in_query)["success"]
+    for client in clients:
+        assert hear(client)["success"]
+    assert provider.asked == 2
+    provider.kids.append("c")
+    time.sleep(5.1)
+    assert channels(running, Authorization=f"Bearer {token('c')}")
+    assert provider.asked == 3
+
+
+def test_unknown_keys(running: Service, provider: Provider) -> None:
+    """
+    Nobody can have the keys fetched at will: a token with an unknown key is refused at once after the first one.
+    """
+    until(lambda: provider.asked == 1)
+    time.sleep(5.1)
+    client = running.connect()
+    for number in range(50):
+        answer = ask(client, type="auth", token=token(f"unknown {number}"), id=1)
+        assert answer["code"] in ("TOKEN_INVALID", "RATE_LIMITED")
+    with pytest.raises(InvalidStatus) as refused:
+        running.connect(f"/?token={token('unknown')}")
+    assert refused.value.response.status_code == 401
+    assert provider.asked == 2
+    # the known ones still are
+    assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, {}, b""),
+        (302, {"Location": "https://example.com/"}, b""),
+        (200, {}, b"no json"),
+        (200, {}, b'{"keys":[' + b" " * (1 << 20) + b"]}"),
+        (200, {"Content-Length": "1000"}, b"{"),
+    ],
+    ids=["error", "redirect", "nonsense", "large", "incomplete"],
+)
+def test_a_provider_that_fails(running: Service, provider: Provider, answer: Any) -> None:
+    """
+    If the keys cannot be fetched, those from before stay, and the log says why.
+    """
+    until(lambda: provider.asked == 1)
+    provider.answer = answer
+    time.sleep(5.1)
+    client = running.connect()
+    assert ask(client, type="auth", token=token("b"), id=1)["code"] == "TOKEN_INVALID"
+    assert ask(client, type="auth", token=token("a"), id=2)["success"]
+    running.read_log_until("the keys of tokens stay as they are: ")
+
+
+def test_a_provider_that_comes_later(database: PostgresServer, provider: Provider) -> None:
+    """
+    The service starts without the provider, and asks again until it has the keys.
+    """
+    provider.answer = (503, {}, b"")
+    with production_service(database.url, "--jwks", provider.url) as running:
+        running.read_log_until("it answers 503")
+        provider.answer = None
+        until(lambda: provider.asked >= 2, 25)
+        running.read_log_until("1 keys of tokens from")
+        assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+
+
+def test_a_slow_provider(running: Service, provider: Provider) -> None:
+    """
+    Those that wait are refused after 5 s, and the service serves others meanwhile.
+    """
+    until(lambda: provider.asked == 1)
+    time.sleep(5.1)
+    provider.wait = 8.0
+    client, began = running.connect(), time.monotonic()
+    client.send(json.dumps({"type": "auth", "token": token("b"), "id": 1}))
+    assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+    assert time.monotonic() - began < 3
+    assert hear(client)["code"] == "TOKEN_INVALID"
+    assert 4 < time.monotonic() - began < 8
+
+
+def test_a_file(database: PostgresServer, tmp_path: Path) -> None:
+    """
+    A file is read at the start, which it must allow, and again on SIGHUP.
+    """
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(key_set(public_jwk(ALGORITHM, "a")))
+    with production_service(database.url, "--jwks", str(keys)) as running:
+        assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+        keys.write_bytes(key_set(public_jwk(ALGORITHM, "b")))
+        running.process.send_signal(1)
+        running.read_log_until("1 keys of tokens from")
+        assert ask(running.connect(), type="auth", token=token("b"), id=1)["success"]
+        assert ask(running.connect(), type="auth", token=token("a"), id=1)["code"] == "TOKEN_INVALID"
+    for content in ("{}", None):
+        keys.write_text(content) if content else keys.unlink()
+        with pytest.raises(AssertionError, match=r"--jwks .*keys\.json"):
+            production_service(database.url, "--jwks", str(keys)).__enter__()
+    with pytest.raises(AssertionError, match="--jwks must be a file or an https URL"):
+        production_service(database.url, "--jwks", "http://192.0.2.1/jwks").__enter__()
+
+
+def test_secrets() -> None:
+    """
+    A token that is signed with the secret of the service needs no key set.
+    """
+    with service() as running:
+        good = sign_web_token(running.secret, "HS256", int(time.time()) + 60)
+        expired = sign_web_token(running.secret, "HS256", int(time.time()) - 60)
+        client = running.connect()
+        assert ask(client, type="auth", token=expired, id=1)["code"] == "TOKEN_EXPIRED"
+        assert ask(client, type="auth", token=sign_web_token(SECRET, "HS256", 1 << 40), id=1)["code"] == "TOKEN_INVALID"
+        assert ask(client, type="auth", token=good, id=1)["success"]
