@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
+from dcm_ws.http.request_headers import header
 from dcm_ws.http.resources import Page
 
 
@@ -43,6 +44,8 @@ class ReportPage(Page):
     def get(self, request: Request) -> bytes | Deferred[bytes]:
         if self._may_see_names is None:
             return self._answer(request, True)
+        # what is not UTF-8 is refused, as on all pages that read it
+        header(request, "Authorization")
         return self._may_see_names(request).addCallback(partial(self._answer, request))
 
     def _answer(self, request: Request, names: bool) -> bytes | Deferred[bytes]:

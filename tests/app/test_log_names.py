@@ -14,6 +14,7 @@ NAMES = {
     "dcm_ws.bus",
     "dcm_ws.cluster",
     "dcm_ws.embedded.EmbeddedPostgres",
+    "dcm_ws.jwks",
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",
     "dcm_ws.log",
