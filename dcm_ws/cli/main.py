@@ -18,6 +18,8 @@ _COMMANDS = {
     "wait": "Wait until an event comes.",
     "publish": "Publish events.",
     "mcp": "Let a coding agent receive events and publish, by MCP.",
+    "hook": "Publish what a coding agent's hooks say.",
+    "init-hooks": "Install hooks in a coding agent's settings.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
     "nodes": "Show the nodes of a cluster.",

@@ -7,23 +7,22 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from dcm_ws.cli.terminal import harmless
-from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from dcm_ws.protocol.channels import Channels
 
 Command = Callable[..., None]
 
 _HTTP_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-# only the service knows which channels its operator has added
-_channels = Channels(("*",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +162,34 @@ def server_options(function: Command) -> Command:
     )
 
 
+@functools.cache
+def _channels() -> Channels:
+    # 25 ms to import, which a hook can do without
+    from dcm_ws.protocol.channels import Channels
+
+    # only the service knows which channels its operator has added
+    return Channels(("*",))
+
+
 def check_channel(name: str) -> None:
     """
     Check that a channel can have this name.
 
     @raise ProtocolError: it cannot.
     """
-    _channels.parse(name)
+    _channels().parse(name)
 
 
-def check_channels(names: Iterable[str]) -> None:
+def check_channels(names: Collection[str]) -> None:
     """
     Check the channels that the command line names.
 
     @raise click.UsageError: a channel cannot have such a name.
     """
+    if not names:
+        return
+    from dcm_ws.protocol.errors import ProtocolError
+
     for name in names:
         try:
             check_channel(name)
