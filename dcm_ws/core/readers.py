@@ -46,6 +46,15 @@ class FullError(Exception):
     """
 
 
+def not_available() -> ProtocolError:
+    """
+    The refusal of a reader that has to come again.
+    """
+    error = ProtocolError(ErrorCode.NOT_AVAILABLE, "The log cannot be read now; try again")
+    error.retry_after_ms = 1000
+    return error
+
+
 class Message(NamedTuple):
     """
     An event of a stream.
@@ -116,10 +125,23 @@ class Readers:
         @raise ProtocolError: C{NOT_AVAILABLE}: it is not known yet which log there is.
         """
         if not self._log.is_known:
-            error = ProtocolError(ErrorCode.NOT_AVAILABLE, "The log is not available yet; try again")
-            error.retry_after_ms = 1000
-            raise error
+            raise not_available()
         return Offset(self._log.epoch, self._log.head)
+
+    def is_ahead(self, offset: Offset) -> bool:
+        """
+        Is an offset beyond what this node has of the log?  Another node may have been further.
+        """
+        return offset.pos > self._log.head and offset.epoch == self._log.epoch
+
+    def reach(self, offset: Offset, ready: Callable[[bool], object]) -> None:
+        """
+        Wait until the log is here as far as such an offset, or it is known that it is not that long.
+
+        @param ready: called once, within about a second, and maybe before this returns; with false if the log could not
+            be read so far.
+        """
+        self._log.reach(offset.pos, ready)
 
     def find(self, session: Session, channel: Channel, offset: Offset) -> Place:
         """

@@ -146,7 +146,7 @@ class ApiPage(Page):
         super().__init__(wall_ms)
         self.gate = gate
 
-    def answer_call(self, request: Request, session: Session) -> bytes | int | Deferred[bytes]:
+    def answer_call(self, request: Request, session: Session) -> bytes | int | Deferred[bytes] | Deferred[bytes | int]:
         """
         Answer a call.
 
@@ -294,8 +294,8 @@ class _Call:
         else:
             self._request.processingFailed(failure)
 
-    def _send(self, body: bytes) -> None:
-        if not self._over:
+    def _send(self, body: bytes | int) -> None:
+        if isinstance(body, bytes) and not self._over:
             request = self._request
             if request.code not in NO_BODY_CODES:
                 request.setHeader("Content-Length", str(len(body)))

@@ -10,11 +10,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET, Request
 
 from dcm_ws.core.hub import Hub
-from dcm_ws.core.readers import Batch, FullError, GapError, Place, Readers
-from dcm_ws.core.session import Session
+from dcm_ws.core.readers import Batch, FullError, GapError, Place, Readers, not_available
+from dcm_ws.core.session import Session, State
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
 from dcm_ws.http.encodings import RETRY_MS, Encodings
@@ -69,7 +70,7 @@ class StreamPage(ApiPage):
         self._encodings = Encodings(wall_ms)
         self._turns = Turns(parts.clock, PAGES_A_TURN)
 
-    def answer_call(self, request: Request, session: Session) -> bytes | int:
+    def answer_call(self, request: Request, session: Session) -> bytes | int | Deferred[bytes | int]:
         request.setHeader("Vary", _COLUMNS)
         request.setHeader("X-Content-Type-Options", "nosniff")
         request.setHeader("Cross-Origin-Resource-Policy", "same-origin")
@@ -79,7 +80,22 @@ class StreamPage(ApiPage):
             if error.code is ErrorCode.INVALID_CHANNEL:
                 raise RefusedError(HTTPStatus.NOT_FOUND, error.code, error.reason) from None
             raise
+        if not self._readers.is_ahead(query.offset):
+            return self._answer(request, session, query, True)
+        there: Deferred[bool] = Deferred()
+        self._readers.reach(query.offset, there.callback)
+        return there.addCallback(partial(self._answer, request, session, query))
+
+    def _answer(self, request: Request, session: Session, query: StreamQuery, is_there: bool) -> bytes | int:
+        """
+        @param is_there: the log is here as far as the offset, or it is not that long.
+        """
+        if session.state is State.CLOSED:
+            # the client is gone
+            return NOT_DONE_YET
         try:
+            if not is_there:
+                raise not_available()
             if request.method == b"HEAD":
                 # an offset does not matter: it says where the stream ends
                 return self._describe(request, self._readers.find(session, query.channel, NOW))
@@ -180,9 +196,7 @@ class StreamPage(ApiPage):
             return self._gone(request, gap)
         except ProtocolError as refusal:
             return self.refuse(request, refusal)
-        error = ProtocolError(ErrorCode.NOT_AVAILABLE, "The log could not be read; try again")
-        error.retry_after_ms = 1000
-        return self.refuse(request, error)
+        return self.refuse(request, not_available())
 
     def _answer_page(self, request: Request, session: Session, query: StreamQuery, batch: Batch) -> bytes:
         is_poll = query.mode is Mode.LONG_POLL

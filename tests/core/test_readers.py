@@ -275,6 +275,21 @@ def test_log_that_is_not_known(core: Core) -> None:
     assert caught.value.retry_after_ms == 1000
 
 
+def test_offset_of_another_node(core: Core, publisher: Client) -> None:
+    """
+    A reader may come from a node that had more of the log: then it has to wait.
+    """
+    publish(publisher, 1)
+    readers = core.readers
+    answers: list[bool] = []
+    assert not any(readers.is_ahead(offset) for offset in (BEGINNING, NOW, at(0), at(1), at(2, "other")))
+    assert readers.is_ahead(at(2))
+    readers.reach(at(2), answers.append)
+    # there is no other node
+    assert answers == [True]
+    assert gap(core, at(2)) == ("ahead", at(1))
+
+
 def test_private_channels(clock: Clock) -> None:
     """
     A reader may read what it may subscribe to, and owes no acks.

@@ -5,10 +5,12 @@ Pages and long polls of the stream of a channel (Durable Streams 1.0, sections 5
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.http import page_reader
 from dcm_ws.http.streams import PAGES_A_TURN
 from dcm_ws.protocol.errors import CloseCode
@@ -242,6 +244,55 @@ def test_log_that_does_not_answer() -> None:
     status, headers, body = far.response()
     assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "1", "NOT_AVAILABLE")
     assert ground.core.clients.sessions == set()
+
+
+class Follower(MemoryLog):
+    """
+    The log of a node that waits for what other nodes have.
+
+    @ivar asked: what waits.
+    """
+
+    asked: Callable[[bool], object]
+
+    def reach(self, pos: int, ready: Callable[[bool], object]) -> None:
+        self.asked = ready
+
+
+@pytest.mark.parametrize("live", ["", "&live=long-poll", "&live=sse"])
+def test_client_that_comes_from_another_node(live: str) -> None:
+    """
+    If another node had more of the log, a client that comes from there waits until this one has it.
+    """
+    ground = Ground(log=Follower)
+    log: Any = ground.core.log
+    ground.publish(1)
+    far = ground.connect()
+    far.ask(f"topics/a?offset={at(2)}{live}")
+    assert far.take() == b""
+    ground.publish(2, 3)
+    log.asked(True)
+    far.turns(3)
+    answer = far.take()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"data":3' in answer
+    assert b'"data":2' not in answer
+    # this one is further than any node
+    far = ground.connect()
+    far.ask(f"topics/a?offset={at(9)}{live}")
+    log.asked(True)
+    far.turn()
+    assert far.response()[0] == 410
+    far = ground.connect()
+    far.ask(f"topics/a?offset={at(9)}{live}")
+    log.asked(False)
+    far.turn()
+    assert far.response()[0] == 503
+    far = ground.connect()
+    far.ask(f"topics/a?offset={at(9)}{live}")
+    far.lose()
+    log.asked(True)
+    ground.reactor.advance(100)
 
 
 def test_client_that_goes_while_the_log_is_read() -> None:
