@@ -163,7 +163,10 @@ class PageReader:
         return False
 
     def has_unread(self) -> bool:
-        return False
+        """
+        True: it need not say that it lives, since it ends by itself.
+        """
+        return True
 
     def trust(self) -> None: ...
 

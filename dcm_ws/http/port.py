@@ -201,7 +201,7 @@ class _Visit(Protocol):
 
     def connectionMade(self) -> None:
         self._port.began(self)
-        self._protocol.given_away = lambda: self._port.ended(self)
+        self._protocol.given_away = self._given_away
         self._protocol.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
@@ -237,7 +237,15 @@ class _Visit(Protocol):
     def writeConnectionLost(self) -> None:
         self._protocol.writeConnectionLost()
 
+    def _given_away(self) -> None:
+        """
+        The connection is another protocol's: it does not count as an HTTP connection any more.
+        """
+        self._protocol.given_away = None
+        self._port.ended(self)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._protocol.given_away = None
         self._port.ended(self)
         self._protocol.connectionLost(reason)
 

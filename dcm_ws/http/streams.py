@@ -148,10 +148,19 @@ class StreamPage(ApiPage):
             request, error_body(status, reason, self.wall_ms(), gap={"reason": gap.reason, "oldest": oldest})
         )
 
-    def _enter(self, session: Session, query: StreamQuery, place: Place, *, stays: bool) -> None:
+    def _enter(
+        self, session: Session, query: StreamQuery, place: Place, peer: PageReader | EventStream, *, stays: bool
+    ) -> None:
+        """
+        Make the caller a reader.
+
+        @param peer: the far end of its session from now on.
+        """
+        caller, session.peer = session.peer, peer
         try:
             self._readers.enter(session, query.channel, place, stays=stays)
         except FullError:
+            session.peer = caller
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", "Too many connections; try again later"
             ) from None
@@ -170,8 +179,7 @@ class StreamPage(ApiPage):
             waits=is_poll,
             ended=partial(self._ended, request, session, query),
         )
-        session.peer = reader
-        self._enter(session, query, place, stays=is_poll)
+        self._enter(session, query, place, reader, stays=is_poll)
         reader.begin(self._parts.long_poll if is_poll else _READ_SECONDS)
         return NOT_DONE_YET
 
@@ -242,8 +250,7 @@ class StreamPage(ApiPage):
             cursor=next_cursor(self.wall_ms(), query.cursor, parts.chance) if query.cursor else 0,
         )
         stream = EventStream(parts.streams, session, encoding, place, address)
-        session.peer = stream
-        self._enter(session, query, place, stays=True)
+        self._enter(session, query, place, stream, stays=True)
         head = _stream_head(request, chunked=chunked)
         if gap is not None:
             head += encoding.before(gap_event(gap.reason, str(gap.oldest)))

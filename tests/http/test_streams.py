@@ -418,6 +418,37 @@ def test_long_polls_are_connections() -> None:
     assert ground.core.counts.limits.max_connections.value == 2
 
 
+def test_nothing_is_left_of_a_client_that_is_refused() -> None:
+    """
+    A client for which there is no room leaves nothing behind, and its budget is not kept.
+    """
+    ground = Ground(max_connections=0, production=True, rate_limit=5.0)
+    for live in ("long-poll", "sse"):
+        status, _, _ = ground.connect().get(f"topics/a?offset=now&live={live}", Authorization=f"Bearer {TOKEN}")
+        assert status == 503
+    assert (ground.core.clients.authenticated, ground.core.clients.sessions) == (0, set())
+    ground.reactor.advance(3600)
+    ground.core.grants.forget()
+    assert len(ground.core.grants.agents) == 0
+
+
+def test_long_poll_outlives_the_heartbeats() -> None:
+    """
+    A client that waits longer than a heartbeat is not taken for dead.
+    """
+    ground = Ground(heartbeat_interval=2.0, heartbeat_timeout=5.0)
+    far = ground.connect()
+    far.ask("topics/a?offset=now&live=long-poll")
+    for _ in range(15):
+        ground.reactor.advance(1)
+        list(ground.core.hub.sweep())
+    far.turn()
+    assert far.take() == b""
+    ground.publish(1)
+    far.turn()
+    assert far.response()[0] == 200
+
+
 def test_many_long_polls_are_answered_in_turns(ground: Ground) -> None:
     """
     Very many clients that wait for the same event are answered in several turns of the reactor, all of them.
