@@ -114,8 +114,8 @@ def unacknowledged(transport: Any) -> bool:
     try:
         # of TCP on Linux: what is in the queue of the kernel, or on its way
         waiting = ioctl(connection.socket.fileno(), TIOCOUTQ, bytes(4))
-    except OSError:
-        # other systems, and other sockets
+    except (OSError, ValueError):
+        # another system, another kind of socket, or one that is closed
         return False
     return any(waiting)
 

@@ -7,6 +7,7 @@ The first tests import Twisted and not that module, so that they can say what is
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import socket
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+
+from tests.integration.machine import until
 
 MODULE = "dcm_ws/http/transport.py"
 TWISTED = f"Twisted {version('twisted')}"
@@ -241,6 +244,43 @@ def test_bytes_that_wait_in_the_kernel(wrapped: bool) -> None:
         connection.connected = False
         assert not ours.has_unread(transport)
     assert not ours.has_unread(None)
+
+
+def test_unacknowledged() -> None:
+    """
+    What the far end's system has not taken is seen, also under TLS; a connection that is gone has nothing.
+    """
+    ours = importlib.import_module("dcm_ws.http.transport")
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    far = socket.create_connection(listener.getsockname())
+    near, _ = listener.accept()
+    with listener, far, near:
+        far.setblocking(False)
+        connection = Connection(far, Protocol(), MemoryReactorClock())
+        connection.connected = True
+        transport = ProtocolWrapper(WrappingFactory(Factory.forProtocol(Protocol)), Protocol())
+        transport.transport = connection
+        assert not ours.unacknowledged(connection)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += far.send(bytes(1 << 16))
+        assert ours.unacknowledged(connection)
+        assert ours.unacknowledged(transport)
+        near.settimeout(10)
+        while sent:
+            sent -= len(near.recv(1 << 20))
+        until(lambda: not ours.unacknowledged(transport))
+        connection.write(b"not sent yet")
+        assert ours.unacknowledged(transport)
+    # the socket is closed
+    connection.connected = True
+    connection._tempDataBuffer, connection._tempDataLen = [], 0
+    assert not ours.unacknowledged(connection)
+    connection.connected = False
+    assert not ours.unacknowledged(connection)
+    assert not ours.unacknowledged(None)
 
 
 def test_abort() -> None:
