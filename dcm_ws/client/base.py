@@ -314,10 +314,11 @@ class Client(Status):
 
     def acknowledge(self, message_id: str) -> None:
         """
-        Acknowledge a tracked event before it has been handled: the server does not send it again.  The client's
-        L{position} does not pass it until it has been handled.  Without a connection nothing happens.
+        Acknowledge a tracked event before it has been handled, so that the server does not send it again; without a
+        connection, or if the acknowledgement gets lost, as soon as it comes again.  The client's L{position} does not
+        pass the event until it has been handled.
         """
-        self._core.acknowledge(message_id)
+        self._core.events.acknowledge(message_id)
 
     def nack(self, event: Event, delay: float = 0.0) -> None:
         """

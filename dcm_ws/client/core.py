@@ -105,7 +105,7 @@ class ClientCore:
         self.agent_id = agent_id
         self.subscriptions = Subscriptions(channels)
         self.events = Dispatcher(
-            acknowledge=self.acknowledge,
+            acknowledge=self._acknowledge,
             mirrored=lambda: "global" in self.subscriptions.channels,
             room=room,
             wall_ms=wall_ms,
@@ -439,10 +439,7 @@ class ClientCore:
         if reply is not None:
             reply(frame if frame.get("success") else refusal(frame))
 
-    def acknowledge(self, message_id: str) -> None:
-        """
-        Acknowledge an event, unless this client is an observer.
-        """
+    def _acknowledge(self, message_id: str) -> None:
         if not self._observer:
             self._say(encode({"type": "ack", "message_id": message_id}))
 

@@ -118,6 +118,7 @@ class _Seen:
     @ivar open: number of listeners that are handling it.
     @ivar awaited: it will come on C{global}, too, where listeners want it.
     @ivar pos: its position in the log; None if it is not logged, or was in another log.
+    @ivar acknowledged: it has been acknowledged before it was handled.
     """
 
     channels: set[str] = field(default_factory=set)
@@ -125,6 +126,7 @@ class _Seen:
     awaited: bool = False
     fate: _Fate = _Fate.PENDING
     pos: int | None = None
+    acknowledged: bool = False
 
 
 class Dispatcher:
@@ -184,7 +186,7 @@ class Dispatcher:
             if len(self._seen) > self._seen_max:
                 self._forget_one()
         again = event.channel in seen.channels
-        if again and seen.fate is _Fate.DONE:
+        if again and (seen.fate is _Fate.DONE or seen.acknowledged):
             # the ack got lost
             self._settle(event)
         if again and seen.fate is not _Fate.FAILED:
@@ -275,10 +277,20 @@ class Dispatcher:
             seen.fate = _Fate.FAILED
         return seen is not None
 
+    def acknowledge(self, message_id: str) -> None:
+        """
+        Acknowledge an event that listeners are still handling, now and whenever it comes again.
+        """
+        seen = self._seen.get(message_id)
+        if seen is not None:
+            seen.acknowledged = True
+            self._acknowledge(message_id)
+
     def _settle_fate(self, event: Event, seen: _Seen) -> None:
         if seen.open == 0 and not seen.awaited and seen.fate is _Fate.PENDING:
             seen.fate = _Fate.DONE
-            self._settle(event)
+            if not seen.acknowledged:
+                self._settle(event)
 
     def _closer(self, event: Event, seen: _Seen) -> Done:
         called = False

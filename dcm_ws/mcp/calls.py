@@ -215,11 +215,7 @@ class Calls:
         return Outcome(text_of([render(event, epoch, self._choice.data_max) for event in found.events], found.notes))
 
     def _more(self) -> str:
-        notes = []
-        if len(self._inbox):
-            notes.append(f"{len(self._inbox)} more events wait")
-        if self._inbox.dropped:
-            notes.append(f"{self._inbox.dropped} events were dropped because too many waited; see recent_events")
+        notes = self._inbox.notices()
         if self._client.state is not State.CONNECTED:
             notes.append(f"not connected to the service now: {escaped(self._client.ended)}")
         return "".join(f"\n({note})" for note in notes)

@@ -5,7 +5,7 @@ The events that wait until the model reads them.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -35,6 +35,7 @@ Seconds after which an event that still waits is acknowledged: the service would
 """
 
 _SHOWN_MAX = 1_000
+_NOTICES_MAX = 5
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +93,8 @@ class Inbox:
         self._shown: OrderedDict[str, Label] = OrderedDict()
         self._size = 0
         self._arrival = asyncio.Event()
+        self._notices: deque[str] = deque(maxlen=_NOTICES_MAX)
+        self._unread_drops = 0
         self.dropped = 0
         self.ignored = 0
 
@@ -114,6 +117,7 @@ class Inbox:
         while len(self._waiting) > 1 and (len(self._waiting) > WAITING_MAX or self._size > BYTES_MAX):
             self.read(self._remove(next(iter(self._waiting.values()))))
             self.dropped += 1
+            self._unread_drops += 1
         arrival, self._arrival = self._arrival, asyncio.Event()
         arrival.set()
 
@@ -125,6 +129,25 @@ class Inbox:
         del self._waiting[item.label.id]
         self._size -= item.rendered.size
         return item
+
+    def note(self, text: str) -> None:
+        """
+        Something that the model should know when it is shown events.
+        """
+        self._notices.append(text)
+
+    def notices(self) -> list[str]:
+        """
+        What the model has not been told yet, and how many events wait.
+        """
+        notices = list(self._notices)
+        self._notices.clear()
+        if self._unread_drops:
+            notices.append(f"{self._unread_drops} events were dropped because too many waited; see recent_events")
+            self._unread_drops = 0
+        if self._waiting:
+            notices.append(f"{len(self._waiting)} more events wait; wait_for_event returns them")
+        return notices
 
     async def arrival(self) -> None:
         """

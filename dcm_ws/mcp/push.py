@@ -61,9 +61,8 @@ class Pusher:
             meta = {"count": str(len(items))}
             if len(items) == 1:
                 meta |= _attributes(items[0].label.fields())
-            text = join(item.rendered for item in items)
-            if len(self._inbox):
-                text += f"\n({len(self._inbox)} more events wait; wait_for_event returns them)"
+            notes = "".join(f"\n({notice})" for notice in self._inbox.notices())
+            text = join(item.rendered for item in items) + notes
             try:
                 await self._notify(f"notifications/{CHANNEL}", {"content": text, "meta": meta})
             except BaseException:

@@ -53,6 +53,7 @@ class Session:
         calls = Calls(client, self.inbox, history, connected, choice)
         self._server = AgentServer(agent, calls, self.inbox, calls.channels, pushes=choice.push in ("auto", "channel"))
         self._queue = client.queue(self._arrived)
+        client.on_gap(lambda gap: self.inbox.note(f"{gap}; see recent_events"))
 
     def _render(self, event: Event) -> Rendered:
         return render(event, str(self._client.greeting.get("epoch", "")) or None, self._choice.data_max)

@@ -4,6 +4,9 @@ The events that wait until the model reads them.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -11,6 +14,7 @@ from dcm_ws.client import Event
 from dcm_ws.mcp import inbox as module
 from dcm_ws.mcp.inbox import LATE, Inbox
 from dcm_ws.mcp.pacing import Pace
+from dcm_ws.mcp.push import Pusher
 from dcm_ws.mcp.rendering import Label, render
 from dcm_ws.mcp.tasks import claim, first_claim
 from dcm_ws.mcp.wanted import Wanted
@@ -131,6 +135,13 @@ def test_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcde":
         rig.add(name)
     assert (rig.inbox.dropped, rig.read) == (2, ["a", "b"])
+    rig.inbox.note("events may be missing")
+    assert rig.inbox.notices() == [
+        "events may be missing",
+        "2 events were dropped because too many waited; see recent_events",
+        "3 more events wait; wait_for_event returns them",
+    ]
+    assert rig.inbox.notices() == ["3 more events wait; wait_for_event returns them"]
     assert names(rig.inbox.take(limit=9)) == ["c", "d", "e"]
 
 
@@ -190,6 +201,23 @@ def test_pace() -> None:
     assert delays == [0, 0, 0, 1, 2]
     assert pace.delay(105.0) == 0
     assert [pace.delay(200.0), pace.delay(201.0)] == [0, 0]
+
+
+def test_push_that_fails() -> None:
+    """
+    If a notification cannot be written, its events still wait, and are not acknowledged.
+    """
+    rig = Rig()
+    rig.add("a")
+    rig.add("b")
+
+    async def fails(method: str, params: dict[str, Any]) -> None:
+        raise BrokenPipeError
+
+    pusher = Pusher(rig.inbox, fails, Pace(60, 10), rig.clock.seconds)
+    with pytest.raises(BrokenPipeError):
+        asyncio.run(pusher.run())
+    assert (rig.read, names(rig.inbox.take())) == ([], ["a", "b"])
 
 
 def test_claims() -> None:

@@ -132,3 +132,28 @@ def test_session_ends_before_reading(tmp_path: Path, schema: PostgresServer) -> 
         asyncio.run(program())
     finally:
         running.stop(signal.SIGKILL)
+
+
+def test_missing_events(tmp_path: Path) -> None:
+    """
+    If the service has lost its log, the model is told once that events may be missing.
+    """
+    port = free_port()
+    options = ("--no-database", "--listen", f"tcp:{port}:interface=127.0.0.1", "--drain", "0.1")
+    running = Service(*options)
+
+    async def program() -> None:
+        nonlocal running
+        async with agent(tmp_path, port, "--agent-id", "ann") as ann:
+            await ann.call("publish", channel="topics/t", event="task.created")
+            await asyncio.to_thread(running.stop)
+            running = await asyncio.to_thread(Service, *options)
+            await ann.call("publish", channel="topics/t", event="task.created")
+            text = await ann.call("wait_for_event", timeout_seconds=0)
+            assert "(events may be missing: " in text and "see recent_events)" in text
+            assert await ann.call("wait_for_event", timeout_seconds=0) == "no such event within 0 s"
+
+    try:
+        asyncio.run(program())
+    finally:
+        running.stop(signal.SIGKILL)

@@ -178,6 +178,27 @@ def test_end(tmp_path: Path, running: Service, how: str | signal.Signals, waitin
         until(lambda: running.stats()["connectedClients"] == 0)
 
 
+def test_cancelled_call(tmp_path: Path, running: Service) -> None:
+    """
+    A call that the client has given up takes no events: the next call returns them.
+    """
+    with started(tmp_path, running.port, "--agent-id", "patient", "--push", "off") as process:
+        process.greet()
+        waiting = {"name": "wait_for_event", "arguments": {"timeout_seconds": 600}}
+        process.send("tools/call", waiting, id=98)
+        assert "read" in process.call("ack", message_ids=["m"])
+        process.send("notifications/cancelled", {"requestId": 98, "reason": "enough"})
+        assert "read" in process.call("ack", message_ids=["m"])
+        sent = json.loads(run_publish(tmp_path, running, "agents/patient"))["message_id"]
+        assert sent in process.call("wait_for_event", timeout_seconds=20)
+
+
+def run_publish(folder: Path, running: Service, channel: str) -> str:
+    done = run(folder, "publish", "--json", "--url", f"ws://127.0.0.1:{running.port}/", channel, "task.created")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_client_that_does_not_read(tmp_path: Path, running: Service) -> None:
     """
     If the client does not read, events wait and are not acknowledged as read; it ends at once all the same.
