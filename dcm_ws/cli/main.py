@@ -18,6 +18,7 @@ _COMMANDS = {
     "wait": "Wait until an event comes.",
     "publish": "Publish events.",
     "mcp": "Let a coding agent receive events and publish, by MCP.",
+    "run": "Run a command, and publish what becomes of it.",
     "hook": "Publish what a coding agent's hooks say.",
     "init-hooks": "Install hooks in a coding agent's settings.",
     "dead": "List, redrive and purge dead letters.",

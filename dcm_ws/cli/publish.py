@@ -202,7 +202,9 @@ async def _publish_lines(send: Send, file: FileIO, as_json: bool, tally: Tally) 
 def _print_id(published: Published | None, as_json: bool) -> None:
     duplicate = published is not None and published.duplicate
     if as_json:
-        line = {"published": True, "message_id": published}
+        line: dict[str, object] = {"published": True, "message_id": published}
+        if published is not None and published.pos is not None:
+            line["pos"] = published.pos
         click.echo(json_line(line | {"duplicate": True} if duplicate else line))
         return
     click.echo("notified" if published is None else harmless(published))

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import signal
+import stat
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -193,6 +194,15 @@ async def _wait(
             status = how
             done.set()
 
+    def forsaken() -> None:
+        loop.remove_reader(stdout)
+        say("nobody reads the standard output any more")
+        end(1)
+
+    stdout = sys.stdout.fileno()
+    if stat.S_ISFIFO(os.fstat(stdout).st_mode):
+        # a pipe that is written to becomes readable when its reader has gone
+        loop.add_reader(stdout, forsaken)
     loop.add_signal_handler(signal.SIGINT, end, INTERRUPTED)
     loop.add_signal_handler(signal.SIGTERM, end, TERMINATED)
     if limit is not None:

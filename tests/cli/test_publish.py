@@ -52,6 +52,16 @@ def test_invalid_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
 
 
+def test_the_position(tmp_path: Path, running: Service) -> None:
+    """
+    With --json, the position of an event that is logged is printed, too.
+    """
+    done = publish(tmp_path, running, "--json", "topics/a", "task.created", "1")
+    fields = json.loads(done.stdout)
+    assert fields["pos"] == running.stats()["log"]["head"]
+    assert set(fields) == {"published", "message_id", "pos"}
+
+
 def test_publish_once(tmp_path: Path, running: Service) -> None:
     """
     The same agent publishes an event with the same key once, in arguments and in lines; and needs to be an agent.

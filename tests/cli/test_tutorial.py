@@ -5,39 +5,21 @@ The tutorial and the first page, run as they are printed, from an empty folder.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.cli.running import clean
-from tests.integration.machine import free_port
+from tests.cli.pages import LONGEST, commands, folder, reader, run_page
+from tests.integration.machine import ROOT, free_port
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["folder"]
+
 PLACEHOLDER = "REPOSITORY-URL"
-#: s that all commands of a page may take, on a machine with much else to do
-LONGEST = 240
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(LONGEST + 60)]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """
-    A folder in which another account may run PostgreSQL, with an empty folder C{empty} in it.
-    """
-    made = Path(tempfile.mkdtemp(prefix="dcm-ws-tutorial-"))
-    made.chmod(0o755)
-    (made / "empty").mkdir()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture
@@ -63,49 +45,6 @@ def repository(folder: Path) -> Path:
     return made
 
 
-def commands(page: str) -> list[str]:
-    """
-    The shell blocks of a page, as they are printed.
-    """
-    blocks: list[str] = re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
-    return blocks
-
-
-def run(folder: Path, script: str, environment: Mapping[str, str]) -> tuple[int, str]:
-    """
-    Run C{script} in the empty folder; returns its exit status, -1 after L{LONGEST}, and what it printed.
-    """
-    with (folder / "output").open("w+") as output:
-        process = subprocess.Popen(
-            ["bash", "-c", "set -eu\n" + script],
-            cwd=folder / "empty",
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait(timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            status = -1
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        return status, (folder / "output").read_text()
-
-
-def reader(folder: Path, **variables: str) -> dict[str, str]:
-    """
-    The environment of somebody who has installed nothing of ours.
-    """
-    environment = clean(folder)
-    # the tutorial's own file has it
-    del environment["DCM_DATA_DIR"]
-    environment.pop("VIRTUAL_ENV", None)
-    return environment | variables
-
-
 def test_the_tutorial_twice(folder: Path, repository: Path) -> None:
     """
     Every command works, one after the other, in an empty folder: also where another program has the usual port, and
@@ -124,7 +63,7 @@ def test_the_tutorial_twice(folder: Path, repository: Path) -> None:
             # where something has it already, it is taken as well
             taken.bind(("127.0.0.1", 3849))
             taken.listen()
-        status, said = run(folder, script + once_more, reader(folder))
+        status, said = run_page(folder, script + once_more, reader(folder))
     logs = "".join(log.read_text() for log in (folder / "empty").glob("*.log"))
     assert status == 0, f"{said}\n{logs}"
     for line in (
@@ -165,7 +104,7 @@ wait_until grep -q '"task_id":"43"' ../seen.txt
     environment = reader(
         folder, WS_PORT=str(port), DCM_WS_URL=f"ws://127.0.0.1:{port}/", DCM_DATA_DIR=str(folder / "data")
     )
-    status, said = run(folder, script, environment)
+    status, said = run_page(folder, script, environment)
     log = (folder / "service.log").read_text()
     assert status == 0, f"{said}\n{log}\n{(folder / 'seen.txt').read_text()}"
     assert "Traceback" not in said + log

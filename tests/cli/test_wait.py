@@ -44,7 +44,7 @@ def wait(folder: Path, running: Service, *arguments: str, **variables: str) -> s
     return run(folder, "wait", "--json", "--url", url(running), *arguments, **(state | variables))
 
 
-def begin(folder: Path, running: Service, *arguments: str) -> subprocess.Popen[str]:
+def begin(folder: Path, running: Service, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """
     A wait that goes on; returns when it is subscribed.
     """
@@ -53,7 +53,7 @@ def begin(folder: Path, running: Service, *arguments: str) -> subprocess.Popen[s
         cwd=folder,
         env=clean(folder, XDG_STATE_HOME=str(folder / "state")),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -220,15 +220,27 @@ def test_acknowledging(tmp_path: Path, running: Service) -> None:
 
 def test_nobody_reads_it(tmp_path: Path, running: Service) -> None:
     """
+    If the reader of the output has gone, such as a script that was killed, it ends at once, also without an event.
+    """
+    process = begin(tmp_path, running, "--agent-id", "worker", "--ack")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=20) == 1
+    assert "nobody reads" in process.stderr.read()
+    process.stderr.close()
+
+
+def test_what_cannot_be_printed(tmp_path: Path, running: Service) -> None:
+    """
     An event that could not be printed is not acknowledged.
     """
     arguments = ("--agent-id", "worker", "--ack")
-    process = begin(tmp_path, running, *arguments)
-    assert process.stdout is not None
-    process.stdout.close()
+    with open("/dev/full", "w") as full:
+        process = begin(tmp_path, running, *arguments, stdout=full.fileno())
     assert publish(tmp_path, running, "agents/worker", "message.new", "1").returncode == 0
     assert process.wait(timeout=20) == 1
-    process.stderr and process.stderr.close()
+    assert process.stderr is not None and "No space left" in process.stderr.read()
+    process.stderr.close()
     done = wait(tmp_path, running, *arguments, "--timeout", "20")
     assert (done.returncode, came(done.stdout)) == (0, [1])
 
