@@ -130,6 +130,7 @@ class LimitCounts:
     max_batch_events: Count = field(default_factory=Count)
     max_stranger_message: Count = field(default_factory=Count)
     max_partial_bytes: Count = field(default_factory=Count)
+    max_ignored: Count = field(default_factory=Count)
     max_depth: Count = field(default_factory=Count)
     rate_limit: Count = field(default_factory=Count)
     rate_bytes: Count = field(default_factory=Count)

@@ -123,6 +123,14 @@ _MESSAGES = (
         "the client that holds most is closed with 1009, or gets 503",
         "--max-partial-bytes",
     ),
+    Limit(
+        "maxIgnored",
+        "bytes that are sent after the request for an event stream",
+        "connection",
+        "the connection ends",
+        "",
+        "4,096",
+    ),
     Limit("maxDepth", "nesting depth of event data", "message", "`INVALID_MESSAGE`", "--max-depth"),
     Limit(
         "rateLimit",

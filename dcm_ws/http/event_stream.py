@@ -30,6 +30,11 @@ BATCH_BYTES = 64 << 10
 Bytes of messages after which there are no more in such an event.
 """
 
+IGNORED_BYTES = 4 << 10
+"""
+Bytes that a client may send after its request, although nobody reads them.
+"""
+
 _READ_AT_ONCE = 4 << 10
 
 
@@ -102,6 +107,7 @@ class EventStream(Sending, Protocol):
     """
 
     _direct = False
+    _ignored = 0
 
     def __init__(self, streams: EventStreams, session: Session, encoding: Encoding, place: Place, address: str) -> None:
         super().__init__()
@@ -136,6 +142,11 @@ class EventStream(Sending, Protocol):
         """
         Ignore what the client sends: the response says that the connection ends with it.
         """
+        self._ignored += len(data)
+        if self._ignored > IGNORED_BYTES and self._session is not None:
+            self._limits.max_ignored.add()
+            self._streams.hub.close(self._session, CloseCode.TOO_BIG)
+            self.drop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._direct = False

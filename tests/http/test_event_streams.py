@@ -461,6 +461,23 @@ def test_token_that_expires() -> None:
     assert ground.core.counts.closes[CloseCode.AUTHENTICATION_REQUIRED] == 1
 
 
+def test_client_that_sends_more(ground: Ground) -> None:
+    """
+    A client has nothing to say after its request: one that goes on sending is dropped.
+    """
+    far = ground.connect()
+    far.ask("topics/a?offset=now&live=sse")
+    far.transport._dataReceived(b"x" * event_stream.IGNORED_BYTES)
+    far.turn()
+    assert not far.socket.closed
+    far.transport._dataReceived(b"x")
+    far.turn()
+    assert far.socket.closed
+    assert ground.core.clients.sessions == set()
+    assert ground.core.counts.limits.max_ignored.value == 1
+    assert ground.core.counts.closes[CloseCode.TOO_BIG] == 1
+
+
 def test_limit_per_address() -> None:
     """
     Streams and WebSockets of one address have one limit.
