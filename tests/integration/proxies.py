@@ -132,6 +132,14 @@ class Proxy:
         """
         return socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0))
 
+    def ask(self, path: str, source: str) -> socket.socket:
+        """
+        A request through the proxy whose response goes on.
+        """
+        plain = self._clients.enter_context(self._trusting.wrap_socket(self.dial(source), server_hostname=HOST))
+        plain.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}:{self.port}\r\n\r\n".encode())
+        return plain
+
     def connect(self, path: str, source: str, *headers: str, origin: str = "") -> RawClient:
         """
         A WebSocket through the proxy, from an address of this machine, that has read its C{connected} frame.

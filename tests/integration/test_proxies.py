@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from tests.integration.browser import chromium
 from tests.integration.certificates import Authority
 from tests.integration.clients import RawClient, client_frame
 from tests.integration.databases import PostgresServer
-from tests.integration.machine import free_port, until
+from tests.integration.machine import PATIENCE, free_port, until
 from tests.integration.proxies import HOST, NAMES, Proxy, proxies
 from tests.integration.running import Service, production_service
 from tests.integration.tokens import make_token
@@ -131,6 +132,42 @@ def test_page_connects(proxy: Proxy, path: str) -> None:
     until(lambda: re.search(rf'{path}[" ]', proxy.logs()))
     assert "token" not in proxy.logs()
     assert token not in proxy.logs()
+
+
+def test_event_stream(proxy: Proxy, ground: Ground) -> None:
+    """
+    An event stream comes through each proxy event by event: nothing is held back until there is more.
+    """
+    query = f"?offset=now&live=sse&token={make_token('ann')}"
+    reader = proxy.ask(f"/dcm/v1/streams/topics/{proxy.name}{query}", address(proxy, 9))
+    reader.settimeout(PATIENCE)
+    publisher = HTTPConnection("127.0.0.1", ground.service.port, timeout=PATIENCE)
+    got = b""
+    while b"upToDate" not in got:
+        got += reader.recv(65536)
+    assert got.startswith(b"HTTP/1.1 200 ")
+    for number in range(3):
+        body = json.dumps({"channel": f"topics/{proxy.name}", "event": "session.created", "data": f"number {number}"})
+        headers = {"Authorization": f"Bearer {make_token('bob')}"}
+        publisher.request("POST", "/v1/publish", body, headers)
+        response = publisher.getresponse()
+        assert (response.status, bool(response.read())) == (200, True)
+        while f'"number {number}"'.encode() not in got:
+            more = reader.recv(65536)
+            assert more
+            got += more
+    publisher.close()
+    reader.close()
+    # a proxy notices that, and the service learns of it
+    until(lambda: f"topics/{proxy.name}" not in channels(ground.service))
+
+
+def channels(service: Service) -> set[str]:
+    """
+    The channels that have subscribers.
+    """
+    _, _, body = service.get("/health", Authorization=f"Bearer {make_token('ann')}")
+    return set(json.loads(body)["channelStats"])
 
 
 def test_events_through_all(ground: Ground) -> None:
