@@ -4,7 +4,6 @@ Streams over HTTP: on real sockets, with TLS, behind several nodes, and when the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import socket
@@ -168,20 +167,6 @@ def test_client_that_does_not_read() -> None:
         until(lambda: running.stats()["limits"]["maxSendBuffer"] == 1)
         assert running.stats()["connectedClients"] == 2
         slow.close()
-
-
-def test_client_that_does_not_stop_sending() -> None:
-    """
-    A client that goes on sending after its request is dropped, and does not keep the service busy.
-    """
-    with service() as running, socket.create_connection(("127.0.0.1", running.port)) as chatty:
-        chatty.sendall(b"GET /v1/streams/topics/a?offset=now&live=sse HTTP/1.1\r\nHost: x\r\n\r\n")
-        until(lambda: running.stats()["connectedClients"] == 1)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                chatty.sendall(bytes(1 << 16))
-        until(lambda: running.stats()["connectedClients"] == 0)
-        assert running.stats()["limits"]["maxIgnored"] == 1
 
 
 def test_tls(tmp_path: Any) -> None:

@@ -105,6 +105,20 @@ def _snake(name: str) -> str:
 # connecting
 
 
+def test_max_ignored() -> None:
+    """
+    A client that goes on sending after its request for an event stream is dropped, and does not keep the service busy.
+    """
+    with service() as running, running.socket() as chatty:
+        chatty.sendall(b"GET /v1/streams/topics/a?offset=now&live=sse HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: running.stats()["connectedClients"] == 1)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                chatty.sendall(bytes(1 << 16))
+        until(lambda: running.stats()["connectedClients"] == 0)
+        assert count(running, "maxIgnored") == 1
+
+
 def test_max_connections() -> None:
     """
     One client too many is closed with 1013 after its handshake; when another has left there is room again.
