@@ -29,6 +29,7 @@ from dcm_ws.app.world import real_world
 from dcm_ws.brokers.flushes import FLUSH_SECONDS
 from dcm_ws.brokers.membership import Membership
 from dcm_ws.brokers.postgres_log import PostgresLog
+from dcm_ws.brokers.stored_revocations import StoredRevocations
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.clock import RunningClock
 from dcm_ws.core.counts import Counts
@@ -86,6 +87,9 @@ def build_service(
     database = _make_database(base, core, log, summary, pacing, None if node is None else node.membership(core))
     if node is not None and database is not None:
         node.attach(core, database)
+    revocations = None
+    if database is not None and isinstance(log, PostgresLog):
+        revocations = _make_revocations(base, core, database, log)
     proxies = TrustedProxies(settings.trusted_proxies)
     admission = make_admission(base, core, proxies, summary)
     websockets = make_websockets(base, core, admission, pacing)
@@ -110,6 +114,7 @@ def build_service(
         hub=core.hub,
         counts=counts,
         clients=core.clients,
+        expulsion=core.expulsion,
         identity=core.identity,
         endpoints=endpoints,
         websockets=websockets,
@@ -118,8 +123,24 @@ def build_service(
         admin_port=admin_port,
         database=database,
         keys=keys,
-        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database, keys),
+        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database, keys, revocations),
     )
+
+
+def _make_revocations(base: Base, core: Core, database: Database, log: PostgresLog) -> StoredRevocations:
+    expulsion = core.expulsion
+    revocations = StoredRevocations(
+        base.reactor,
+        database.place,
+        log,
+        expulsion.load,
+        now=base.world.now,
+        wall_ms=base.world.wall_ms,
+        shared=base.settings.cluster,
+    )
+    expulsion.save = revocations.save
+    revocations.setServiceParent(database)
+    return revocations
 
 
 def _make_keys(base: Base, core: Core) -> KeySource | None:
@@ -172,6 +193,7 @@ def _make_timers(
     summary: Summary,
     database: Database | None,
     keys: KeySource | None,
+    revocations: StoredRevocations | None,
 ) -> list[IService]:
     settings, reactor = base.settings, base.reactor
     sweep = Sliced("the heartbeat sweep", core.hub.sweep, reactor)
@@ -192,6 +214,8 @@ def _make_timers(
     if database is not None:
         timers.append((settings.metrics_interval, "the metrics", database.poll_metrics))
         timers.append((FLUSH_SECONDS, "the flush of what agents are owed", database.flush))
+    if revocations is not None:
+        timers.append((1.0, "the look at revoked tokens", revocations.look))
     if keys is not None:
         timers.append((RETRY, "the keys of tokens", keys.look))
     return [every(seconds, name, step, reactor) for seconds, name, step in timers]

@@ -46,7 +46,7 @@ def make_calls(
     if settings.cluster and database is not None:
         records = stored = StoredRecords(base.reactor, database.place)
         stored.setServiceParent(database)
-    agents = AgentsPage(world.wall_ms, gate, records, core.whereabouts, lambda: core.log.head)
+    agents = AgentsPage(world.wall_ms, gate, records, core.whereabouts, core.expulsion, lambda: core.log.head)
     return {
         b"v1/channels": PresencePage(world.wall_ms, gate, channels, core.whereabouts),
         b"v1/agents": agents,

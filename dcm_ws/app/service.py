@@ -24,12 +24,13 @@ from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.settings import Settings
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
+from dcm_ws.core.expulsion import Expelled, Expulsion
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.identity import Identity
 from dcm_ws.http.event_stream import EventStreams
 from dcm_ws.http.jwks import KeySource
 from dcm_ws.http.port import Port
-from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.errors import CloseCode, ProtocolError
 from dcm_ws.websocket.factory import WebSocketConnections
 
 # an operator may filter by this name
@@ -69,6 +70,7 @@ class DCMService(MultiService):
         hub: Hub,
         counts: Counts,
         clients: Clients,
+        expulsion: Expulsion,
         identity: Identity,
         endpoints: Endpoints,
         websockets: WebSocketConnections,
@@ -84,6 +86,7 @@ class DCMService(MultiService):
         self.hub = hub
         self.counts = counts
         self._clients = clients
+        self._expulsion = expulsion
         self._identity = identity
         self.ready: Deferred[DCMService] = Deferred()
         self.ports: list[IListeningPort] = endpoints.ports
@@ -138,6 +141,24 @@ class DCMService(MultiService):
         self._identity.secrets = tuple(secrets)
         self._identity.keys.refresh()
         _log.info("secrets taken over: {n} in use", n=len(secrets))
+
+    def disconnect_agent(self, agent: str, *, revoke: bool = False) -> Deferred[Expelled]:
+        """
+        Close all connections of an agent with 4003, at all nodes of a cluster.
+
+        @param revoke: refuse its tokens that were issued up to now.
+        @return: fails with L{ProtocolError} if that is not possible; then nothing was done.
+        """
+        done: Deferred[Expelled] = Deferred()
+
+        def ready(found: Expelled | ProtocolError) -> None:
+            if isinstance(found, ProtocolError):
+                done.errback(found)
+            else:
+                done.callback(found)
+
+        self._expulsion.expel(agent, ready, revoke=revoke)
+        return done
 
     def use_database(self, url: str | None) -> None:
         """

@@ -23,6 +23,7 @@ _COMMANDS = {
     "init-hooks": "Install hooks in a coding agent's settings.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
+    "kick": "Disconnect an agent, and revoke its tokens.",
     "nodes": "Show the nodes of a cluster.",
     "top": "Show what a service does, refreshed.",
     "bench": "Put a small load on a service, and measure it.",

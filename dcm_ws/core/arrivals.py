@@ -86,7 +86,7 @@ class Arrivals:
 
         While this node has to take the agent, nothing that the client sends is read.
         """
-        owners, become = self._owners, partial(self._identity.identify, session, claims, auth)
+        owners, become = self._owners, partial(self._become, session, claims, auth)
         if owners is None or self._identity.observes(session, auth):
             self.when_there(session, auth.resume, become, auth.id)
             return
@@ -108,6 +108,13 @@ class Arrivals:
             owners.take(agent, ready, lambda: session.state is State.WAITING)
 
         self._wait(session, begin, become, auth.id)
+
+    def _become(self, session: Session, claims: Claims, auth: Auth) -> None:
+        if self._identity.is_revoked(claims):
+            # while it waited
+            self._close(session, CloseCode.DISCONNECTED)
+        else:
+            self._identity.identify(session, claims, auth)
 
     def when_there(
         self, session: Session, position: Position | None, execute: Callable[[], object], request: Raw

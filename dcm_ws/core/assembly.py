@@ -19,6 +19,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entitlement import Entitlement
+from dcm_ws.core.expulsion import Expulsion
 from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.hub import Hub
@@ -42,6 +43,7 @@ from dcm_ws.core.readers import Readers
 from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.revocations import Revocations
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
@@ -80,6 +82,7 @@ class Core:
     publishing: Publishing
     callers: Callers
     readers: Readers
+    expulsion: Expulsion
     whereabouts: Whereabouts
     records: AgentRecords
     journal: Journal
@@ -141,6 +144,7 @@ def assemble(
     """
     clients = Clients(private_readers=PrivateReaders() if rules.strict_private else None)
     entitlement = Entitlement(rules)
+    revocations = Revocations(counts.limits.max_revoked)
     registry: ChannelRegistry[Session] = ChannelRegistry(lambda: log.head)
     grants = Grants(rules, world.now, pool)
     liveness = Liveness(world, rules, counts, clients)
@@ -235,6 +239,7 @@ def assemble(
         secrets,
         audience,
         keys=KeyRing(world.now, counts.token_keys),
+        revocations=revocations,
         entitlement=entitlement,
         clients=clients,
         registry=registry,
@@ -317,6 +322,9 @@ def assemble(
             liveness=liveness,
             catch_up=catch_up,
             has_room=the_hub.has_room,
+        ),
+        expulsion=Expulsion(
+            world, clients=clients, revocations=revocations, presence=presence, bus=bus, close=the_hub.close
         ),
         whereabouts=Whereabouts(
             world, clients=clients, registry=registry, catch_up=catch_up, presence=presence, bus=bus

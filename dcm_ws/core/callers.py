@@ -83,6 +83,7 @@ class Callers:
         session.dcm_session = claims.session_id
         self._clients.entitle(session, self._entitlement.of_agent(claims, None))
         session.sender = from_field(claims.agent_id)
+        session.issued_ms = claims.issued_at
         if rules.enforce_expiry:
             session.expires_ms = claims.expires_at
         return session

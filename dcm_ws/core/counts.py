@@ -151,6 +151,7 @@ class LimitCounts:
     max_ledger: Count = field(default_factory=Count)
     max_keys: SharedCount = field(default_factory=SharedCount)
     max_bus_waiting: SharedCount = field(default_factory=SharedCount)
+    max_revoked: Count = field(default_factory=Count)
     log_buffer: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:

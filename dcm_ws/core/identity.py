@@ -18,6 +18,7 @@ from dcm_ws.core.ports import World
 from dcm_ws.core.presence import Presence
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.revocations import Revocations
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session, State
 from dcm_ws.protocol.channels import GLOBAL, agent_channel, session_channel
@@ -47,6 +48,7 @@ class Identity:
         audience: Audience,
         *,
         keys: KeyRing,
+        revocations: Revocations,
         entitlement: Entitlement,
         clients: Clients,
         registry: ChannelRegistry[Session],
@@ -63,6 +65,7 @@ class Identity:
         self.secrets = secrets
         self._audience = audience
         self.keys = keys
+        self._revocations = revocations
         self._entitlement = entitlement
         self._clients = clients
         self._registry = registry
@@ -75,11 +78,20 @@ class Identity:
 
     def verify(self, token: str) -> Claims:
         """
-        Return the claims of a token that is signed with one of the secrets, has not expired, and has a valid scope.
+        Return the claims of a token that is signed with one of the secrets or keys, has not expired, was not revoked,
+        and has a valid scope.
 
         @raise ProtocolError: C{TOKEN_INVALID} or C{TOKEN_EXPIRED}.
         """
-        return verify_any_token(token, self.secrets, self.keys.keys, self._wall_ms(), self._audience)
+        claims = verify_any_token(token, self.secrets, self.keys.keys, self._wall_ms(), self._audience)
+        self._revocations.check(claims)
+        return claims
+
+    def is_revoked(self, claims: Claims) -> bool:
+        """
+        Has the token that claims this been revoked since it was verified?
+        """
+        return claims.by_token and self._revocations.refuses(claims)
 
     def awaits_key(self, token: str, ready: Callable[[], object], address: str) -> bool:
         """
@@ -149,6 +161,7 @@ class Identity:
         session.agent = agent
         self._clients.entitle(session, rights)
         session.sender = from_field(agent)
+        session.issued_ms = claims.issued_at
         self._changed.agent(present)
         has_lost = self._leave_forbidden(session)
         self._give_own_channels(session, agent, _dcm_session(session, claims, auth))

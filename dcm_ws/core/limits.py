@@ -269,6 +269,14 @@ _STATE = (
         "--max-bus-waiting",
     ),
     Limit(
+        "maxRevoked",
+        "agents whose tokens are revoked",
+        "service",
+        "`NOT_AVAILABLE`, and nothing is done",
+        "",
+        "10,000",
+    ),
+    Limit(
         "logBuffer",
         "characters of the log that wait to be written",
         "service",

@@ -89,6 +89,7 @@ class Session:
     @ivar is_silent: it is not durable, although it has had time to acknowledge something.
     @ivar expires_at: when its token expires (monotonic seconds); None without an expiry, or if expiry is not enforced.
     @ivar expires_ms: the same in ms since the epoch; 0 without an expiry, or if expiry is not enforced.
+    @ivar issued_ms: when its token was issued, in ms since the epoch; 0 if that is not known.
     """
 
     __slots__ = (
@@ -104,6 +105,7 @@ class Session:
         "expires_ms",
         "heard_at",
         "is_silent",
+        "issued_ms",
         "joined_at",
         "number",
         "observer",
@@ -142,6 +144,7 @@ class Session:
         self.owes_in_order = True
         self.expires_at: float | None = None
         self.expires_ms = 0
+        self.issued_ms = 0
 
     @property
     def is_stranger(self) -> bool:

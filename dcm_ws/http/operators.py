@@ -14,13 +14,15 @@ from twisted.web.server import Request
 
 from dcm_ws.core.agent_records import AgentRecord, Choice
 from dcm_ws.core.dead_letters import Listed
+from dcm_ws.core.expulsion import Expelled, Expulsion
 from dcm_ws.core.rights import demand_operator
 from dcm_ws.core.session import Session
 from dcm_ws.core.whereabouts import Found, Whereabouts
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
-from dcm_ws.http.queries import identifier, rest_of_path, text, whole
+from dcm_ws.http.queries import identifier, malformed, rest_of_path, text, whole
 from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.errors import ProtocolError
 
 MOST = 1000
 """
@@ -35,6 +37,7 @@ The same, unless the caller asks for another number.
 T = TypeVar("T")
 
 _OWED_SHOWN = 100
+_CONNECTIONS = "/connections"
 _PRESENCE = "/presence"
 
 
@@ -92,12 +95,13 @@ class PresencePage(OperatorPage):
 
 class AgentsPage(OperatorPage):
     """
-    C{/v1/agents}, and C{/v1/agents/AGENT}.
+    C{/v1/agents}, C{/v1/agents/AGENT}, and C{DELETE /v1/agents/AGENT/connections}.
 
     @param head: returns the last position of the log.
     """
 
     isLeaf = True
+    allowed = (*OperatorPage.allowed, "DELETE")
 
     def __init__(
         self,
@@ -105,14 +109,18 @@ class AgentsPage(OperatorPage):
         gate: Gate,
         records: Records,
         whereabouts: Whereabouts,
+        expulsion: Expulsion,
         head: Callable[[], int],
     ) -> None:
         super().__init__(wall_ms, gate)
         self._records = records
         self._whereabouts = whereabouts
+        self._expulsion = expulsion
         self._head = head
 
     def answer_operator(self, request: Request) -> Deferred[bytes]:
+        if request.method == b"DELETE":
+            return self._disconnect(request)
         if request.postpath:
             return self._answer_one(request, identifier(rest_of_path(request), "agent"))
         most = whole(request, "limit", 1, MOST) or PAGE
@@ -120,6 +128,24 @@ class AgentsPage(OperatorPage):
         # one more, to see if there are more
         found = as_deferred(self._records.agents(after, most + 1))
         return found.addCallback(lambda records: self._answer_page(request, records, after, most))
+
+    def _disconnect(self, request: Request) -> Deferred[bytes]:
+        name, found = rest_of_path(request), text(request, "revoke") or "false"
+        if not name.endswith(_CONNECTIONS):
+            raise not_found()
+        if found not in ("true", "false", "1", "0"):
+            raise malformed("revoke", "use true or false")
+        agent = identifier(name.removesuffix(_CONNECTIONS), "agent")
+        done: Deferred[Expelled] = Deferred()
+
+        def ready(found: Expelled | ProtocolError) -> None:
+            if isinstance(found, ProtocolError):
+                done.errback(found)
+            else:
+                done.callback(found)
+
+        self._expulsion.expel(agent, ready, revoke=found in ("true", "1"))
+        return done.addCallback(lambda expelled: self.answer(request, {"agent_id": agent} | expelled._asdict()))
 
     def _answer_page(self, request: Request, records: Sequence[AgentRecord], after: str, most: int) -> bytes:
         agents = [self._line(record) for record in records[:most]]

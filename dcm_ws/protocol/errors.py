@@ -46,6 +46,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     PING_TIMEOUT = 4000
     AUTHENTICATION_REQUIRED = 4001
+    DISCONNECTED = 4003
     TOO_SLOW = 4008
     TOO_MANY_MESSAGES = 4029
 
@@ -65,6 +66,7 @@ _REASONS = {
     CloseCode.TRY_AGAIN_LATER: "Too many connections; try again later",
     CloseCode.PING_TIMEOUT: "Ping timeout",
     CloseCode.AUTHENTICATION_REQUIRED: "Authentication required",
+    CloseCode.DISCONNECTED: "Disconnected by an operator",
     CloseCode.TOO_SLOW: "Too slow: too many bytes were waiting to be read",
     CloseCode.TOO_MANY_MESSAGES: "Kept breaking the rate limit; come back later, and slower",
 }

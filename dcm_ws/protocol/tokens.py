@@ -50,12 +50,14 @@ class Claims(NamedTuple):
 
     @ivar expires_at: ms since the epoch; 0 if there is no token.
     @ivar scope: what the token is limited to; None for the rights of an agent.
+    @ivar issued_at: ms since the epoch; 0 if the token does not say.
     """
 
     agent_id: str
     session_id: str | None
     expires_at: int
     scope: Scope | None = None
+    issued_at: int = 0
 
     @property
     def by_token(self) -> bool:
@@ -119,7 +121,7 @@ def verify_any(secrets: Iterable[str], token: str, now_ms: int) -> Claims:
     if now_ms > claims.expires_at:
         raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
     scope = None if claims.scope in (None, "") else read_scope(scopes_of(claims.scope))
-    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), scope)
+    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), scope, int(claims.issued_at))
 
 
 def _signature(secret: str, payload: bytes) -> str:

@@ -62,6 +62,7 @@ class _Payload(Struct, frozen=True):
     sub: str
     exp: _Seconds
     nbf: _Seconds | None = None
+    iat: _Seconds | None = None
     sid: str | None = None
     scope: Any = None
     aud: Any = None
@@ -253,7 +254,7 @@ def verify_web_token(
     if claims.nbf is not None and now_ms < claims.nbf * 1000 - SKEW_MS:
         raise _invalid("it is not valid yet")
     _check_audience(claims, audience)
-    return Claims(claims.sub, claims.sid or None, expires_ms, _scope(claims.scope))
+    return Claims(claims.sub, claims.sid or None, expires_ms, _scope(claims.scope), int((claims.iat or 0) * 1000))
 
 
 def _check_audience(claims: _Payload, audience: Audience) -> None:

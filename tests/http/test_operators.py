@@ -34,7 +34,10 @@ class Api(Service):
         core, gate = self.core, make_gate(self.core)
         wall_ms = core.world.wall_ms
         self.put(b"v1/channels", PresencePage(wall_ms, gate, Channels(), core.whereabouts))
-        self.put(b"v1/agents", AgentsPage(wall_ms, gate, core.records, core.whereabouts, lambda: core.log.head))
+        self.put(
+            b"v1/agents",
+            AgentsPage(wall_ms, gate, core.records, core.whereabouts, core.expulsion, lambda: core.log.head),
+        )
         self.put(b"v1/dead", DeadPage(wall_ms, gate, core.records))
         self.put(b"v1/dead/redrive", RedrivePage(wall_ms, gate, core.records))
         limits = core.counts.limits
@@ -227,3 +230,34 @@ def test_redrives_that_are_refused(body: bytes, code: str) -> None:
     A redrive that is not understood does nothing.
     """
     assert Api().post(body)[1]["code"] == code
+
+
+def test_disconnecting() -> None:
+    """
+    An operator closes the connections of an agent, and may revoke its tokens.
+    """
+    api = Api(production=True)
+    client = Client(api.core)
+    client.say(type="auth", token=sign(SECRET, "team/ann", None, WALL_MS))
+    path = "/v1/agents/team/ann/connections"
+    for given, status in ((None, 401), (AGENT, 403)):
+        headers = {} if given is None else {"Authorization": f"Bearer {given}"}
+        assert api.get(path, "DELETE", **headers)[0] == status
+    operator = {"Authorization": f"Bearer {OPERATOR}"}
+    expected = {"agent_id": "team/ann", "closed": 1, "revoked_at": WALL_MS, "missing": []}
+    assert json.loads(api.get(f"{path}?revoke=true", "DELETE", **operator)[2]) == expected
+    assert client.peer.closed == 4003
+    expected |= {"closed": 0, "revoked_at": 0}
+    assert json.loads(api.get(path, "DELETE", **operator)[2]) == expected
+    for wrong, status in ((f"{path}?revoke=yes", 400), ("/v1/agents/ann", 404), ("/v1/agents/%20/connections", 400)):
+        assert api.get(wrong, "DELETE", **operator)[0] == status, wrong
+
+
+def test_a_revocation_that_cannot_be_written() -> None:
+    """
+    It is answered with 503.
+    """
+    api = Api(production=True)
+    api.core.expulsion.save = lambda agent, at, ready: ready(False)
+    operator = {"Authorization": f"Bearer {OPERATOR}"}
+    assert api.get("/v1/agents/ann/connections?revoke=1", "DELETE", **operator)[0] == 503

@@ -63,8 +63,8 @@ def test_what_is_signed_is_accepted(session: str | None) -> None:
     """
     token = sign(SECRET, "ann", session, NOW)
 
-    assert verify(SECRET, token, NOW) == Claims("ann", session, NOW + TTL_MS)
-    assert verify(SECRET, token, NOW + TTL_MS) == Claims("ann", session, NOW + TTL_MS)
+    assert verify(SECRET, token, NOW)._replace(issued_at=0) == Claims("ann", session, NOW + TTL_MS)
+    assert verify(SECRET, token, NOW + TTL_MS)._replace(issued_at=0) == Claims("ann", session, NOW + TTL_MS)
     assert refusal(token, NOW + TTL_MS + 1) is ErrorCode.TOKEN_EXPIRED
 
 
@@ -93,7 +93,7 @@ def test_any_name_is_signed_and_read(agent: str, session: str | None) -> None:
     token = sign(SECRET, agent, session, NOW)
 
     assert len(token) <= TOKEN_MAX
-    assert verify(SECRET, token, NOW) == Claims(agent, session, NOW + TTL_MS)
+    assert verify(SECRET, token, NOW)._replace(issued_at=0) == Claims(agent, session, NOW + TTL_MS)
 
 
 @pytest.mark.parametrize(("agent", "session"), [("", None), (" a", None), ("a", "s\n"), ("x" * 129, None)])
@@ -112,7 +112,9 @@ def test_any_name_of_the_protocol_is_accepted_from_other_issuers(agent: str, ses
     """
     fields = {"agent_id": agent, "session_id": session, "issued_at": NOW, "expires_at": NOW + 1}
 
-    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW) == Claims(agent, session, NOW + 1)
+    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW)._replace(issued_at=0) == Claims(
+        agent, session, NOW + 1
+    )
 
 
 @pytest.mark.parametrize("session", ["", None])
@@ -122,7 +124,9 @@ def test_empty_session_is_no_session(session: str | None) -> None:
     """
     fields = {"agent_id": "ann", "session_id": session, "issued_at": NOW, "expires_at": NOW + 1}
 
-    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW) == Claims("ann", None, NOW + 1)
+    assert verify(SECRET, make_token(json.dumps(fields).encode()), NOW)._replace(issued_at=0) == Claims(
+        "ann", None, NOW + 1
+    )
 
 
 def test_session_is_left_out_where_there_is_none() -> None:
@@ -229,7 +233,7 @@ def test_fractions_of_a_millisecond_are_read() -> None:
     """
     token = make_token(b'{"agent_id":"ann","session_id":null,"issued_at":1.5,"expires_at":2000.5}')
 
-    assert verify(SECRET, token, 2000) == Claims("ann", None, 2000)
+    assert verify(SECRET, token, 2000)._replace(issued_at=0) == Claims("ann", None, 2000)
     assert refusal(token, 2001) is ErrorCode.TOKEN_EXPIRED
 
 
