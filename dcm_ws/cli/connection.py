@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -23,6 +22,7 @@ from dcm_ws.client import ClosedError, DCMError, State
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.client.errors import NotAvailableError, RateLimitedError
 from dcm_ws.client.reasons import REFUSED
+from dcm_ws.client.storage import PositionStore
 
 T = TypeVar("T")
 
@@ -58,14 +58,14 @@ def make_client(
     channels: Iterable[str] = (),
     since: str | None = None,
     *,
-    position: Path | None = None,
+    position: PositionStore | None = None,
     observer: bool = True,
 ) -> DCMClient:
     """
     A client that connects as an observer: what the service keeps for the agent stays kept.
 
     @param since: the position to begin at; None for new events.
-    @param position: a file with the position to begin at, which is kept up to date.
+    @param position: keeps the position of the client.
     @param observer: False for a client that gets what is kept for the agent, and acknowledges it.
     @raise click.UsageError: the URL is not a WebSocket URL.
     """

@@ -14,8 +14,8 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
+from dcm_ws.cli.folders import state_folder
 from dcm_ws.cli.http_post import Answer, Post
-from dcm_ws.cli.positions import state_folder
 from dcm_ws.cli.spool import Spool
 
 BATCH_MAX = 50

@@ -9,23 +9,17 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
+
+from dcm_ws.cli.folders import state_folder
+from dcm_ws.client.storage import PositionFile, read
 
 KEEP_SECONDS = 30 * 86_400
 """
 Seconds after which a position that nobody has used is removed; no log keeps events for that long by default.
 """
-
-
-def state_folder() -> Path:
-    """
-    The folder in which commands keep what they have to remember; it may not exist.
-    """
-    # 8 ms to import
-    from platformdirs import user_state_path
-
-    return user_state_path("dcm-ws", appauthor=False)
 
 
 def position_file(*what: object) -> Path:
@@ -43,6 +37,42 @@ def position_file(*what: object) -> Path:
     _remove_old(folder)
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
     return folder / f"{name}.json"
+
+
+class LastPosition:
+    """
+    Where the last wait ended, as a position store of a client.  The client begins there with C{since}, and not with the
+    store: if the log does not have all that follows any more, it gets what there is, after the gap.
+
+    @param path: of the file.
+    @raise PositionError: it cannot be used.
+
+    @ivar since: C{EPOCH.POS}; None before the first wait.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = PositionFile(path)
+        state = self._file.load()
+        self.since = None
+        if state is not None and (saved := read(state)).channels:
+            self.since = f"{saved.epoch}.{min(saved.channels.values())}"
+
+    def load(self) -> None:
+        """
+        The client has got the position already.
+        """
+
+    def save(self, state: dict[str, Any]) -> None:
+        """
+        Keep the position of the client.
+        """
+        self._file.save(state)
+
+    def close(self) -> None:
+        """
+        Let other waits use the file.
+        """
+        self._file.close()
 
 
 def _remove_old(folder: Path) -> None:

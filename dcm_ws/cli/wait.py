@@ -18,14 +18,14 @@ import click
 from dcm_ws.cli.connection import make_client
 from dcm_ws.cli.event_lines import columns_of, fields_of
 from dcm_ws.cli.options import Server, ServerOptions, check_channels, server_options
-from dcm_ws.cli.positions import position_file
+from dcm_ws.cli.positions import LastPosition, position_file
 from dcm_ws.cli.tail_since import Since, Window, read
 from dcm_ws.cli.terminal import INTERRUPTED, TERMINATED, TIMED_OUT, harmless, json_line, say
 from dcm_ws.cli.times import period
 from dcm_ws.cli.wait_filter import Waiting, compiled
 from dcm_ws.cli.watching import Watch, watch
 from dcm_ws.cli.who import agent_of
-from dcm_ws.client import Event, Gap
+from dcm_ws.client import Event, Gap, PositionError
 
 AGENT = "dcm-ws-wait"
 """
@@ -219,10 +219,16 @@ async def _wait(
 
     def make(server: Server) -> Watch:
         start = since.start if since is not None else None
-        client = make_client(server, wanted.subscriptions, start, position=position, observer=not wanted.everything)
+        last = None if position is None else LastPosition(position)
+        if last is not None:
+            start = last.since
+        client = make_client(server, wanted.subscriptions, start, position=last, observer=not wanted.everything)
         begins = since is not None or position is not None
         return Watch(client, server, wanted, Window(since), show, done, is_since=begins, acknowledges=wanted.everything)
 
     needs_agent = any(channel.startswith("agents/") for channel in wanted.subscriptions)
-    await watch(make, server, AGENT, done, needs_agent=needs_agent)
+    try:
+        await watch(make, server, AGENT, done, needs_agent=needs_agent)
+    except PositionError as error:
+        raise click.ClickException(harmless(str(error))) from None
     return status

@@ -17,7 +17,7 @@ from dcm_ws.cli.connection import Progress, describe, failure
 from dcm_ws.cli.options import Server
 from dcm_ws.cli.tail_since import Window
 from dcm_ws.cli.terminal import harmless, say
-from dcm_ws.client import ClosedError, DCMError, Event, Gap, PositionError, RefusedError, State
+from dcm_ws.client import ClosedError, DCMError, Event, Gap, RefusedError, State
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.client.streams import Events
 
@@ -85,8 +85,7 @@ class Watch:
         """
         Show events until the end.
 
-        @raise click.ClickException: the service refuses the connection or all the channels, or cannot be reached; or
-            the stored position cannot be used.
+        @raise click.ClickException: the service refuses the connection or all the channels, or cannot be reached.
         """
         # before it connects, so that no event is missed
         showing = asyncio.create_task(self._show_all(self._client.events(gaps=True)))
@@ -127,12 +126,7 @@ class Watch:
                     await asyncio.Event().wait()
 
     async def _connect(self) -> None:
-        try:
-            await self._client.connect()
-        except PositionError as error:
-            self._progress.failure = harmless(str(error))
-            self._done.set()
-            return
+        await self._client.connect()
         if self._client.agent_id is None:
             # for a client that has not authenticated, only the answers to subscribe say if it may listen
             for channel in self._channels:

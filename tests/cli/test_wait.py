@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_since_a_position(tmp_path: Path, running: Service) -> None:
 
 def test_a_gap_is_reported(tmp_path: Path, shared: Service) -> None:
     """
-    If the service no longer has what came meanwhile, standard error says so, and the wait goes on.
+    If the service no longer has all that came meanwhile, standard error says so, and what it has follows.
     """
     folder = tmp_path / "state" / "dcm-ws" / "wait"
     assert wait(tmp_path, shared, "topics/gap", "--since", "last", "--timeout", "4").returncode == 124
@@ -198,6 +199,16 @@ def test_a_gap_is_reported(tmp_path: Path, shared: Service) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"epoch": "other"}))
     done = wait(tmp_path, shared, "topics/gap", "--since", "last", "--timeout", "4")
     assert done.returncode == 124 and "gap: " in done.stderr and done.stdout == ""
+    # it goes on from there
+    done = wait(tmp_path, shared, "topics/gap", "--since", "last", "--timeout", "4")
+    assert done.returncode == 124 and "gap: " not in done.stderr
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"epoch": "other"}))
+    assert publish(tmp_path, shared, "topics/gap", "task.created", "1").returncode == 0
+    done = wait(tmp_path, shared, "topics/gap", "--since", "last", "--timeout", "20")
+    assert (done.returncode, came(done.stdout)) == (0, [1]) and "gap: " in done.stderr
+    file.write_text("{}")
+    done = wait(tmp_path, shared, "topics/gap", "--since", "last", "--timeout", "20")
+    assert done.returncode == 1 and "does not hold the position" in done.stderr
 
 
 def test_acknowledging(tmp_path: Path, running: Service) -> None:
@@ -268,6 +279,39 @@ def test_the_channel_of_a_token(tmp_path: Path, guarded: Service) -> None:
     assert done.returncode == 124 and "as owner, observing agents/owner" in done.stderr
     done = wait(tmp_path, guarded, "--timeout", "20")
     assert done.returncode == 1 and "token" in done.stderr
+
+
+def test_after_another_log(tmp_path: Path) -> None:
+    """
+    If the service has lost its log meanwhile, the wait says so, and gets all that is in the new one.
+    """
+    port = str(free_port())
+    arguments = ("topics/a", "--since", "last")
+    with service("--ws-port", port) as first:
+        assert wait(tmp_path, first, *arguments, "--timeout", "4").returncode == 124
+    with service("--ws-port", port) as second:
+        for number in (1, 2):
+            assert publish(tmp_path, second, "topics/a", "task.created", str(number)).returncode == 0
+        done = wait(tmp_path, second, *arguments, "--timeout", "20")
+        assert (done.returncode, came(done.stdout)) == (0, [1]) and "gap: " in done.stderr
+        done = wait(tmp_path, second, *arguments, "--timeout", "20")
+        assert (done.returncode, came(done.stdout)) == (0, [2]) and "gap: " not in done.stderr
+
+
+def test_what_it_imports(tmp_path: Path, shared: Service) -> None:
+    """
+    It starts quickly because it imports neither Twisted nor what only other commands need.
+    """
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", PROGRAM, "wait", "--url", url(shared), "--timeout", "1"],
+        env=clean(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "dcm_ws.cli.watching" in imported
+    assert not imported & {"twisted", "autobahn", "rich", "jq", "psycopg2", "platformdirs"}
 
 
 @pytest.mark.parametrize(
