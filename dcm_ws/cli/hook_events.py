@@ -5,10 +5,13 @@ What the hooks of a coding agent say, as events.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+
+import click
+
+from dcm_ws.cli.options import check_channels
 
 TEXT_MAX = 500
 """
@@ -20,7 +23,6 @@ FULL_MAX = 8_000
 Characters of JSON of each field that only C{--full} sends; what is longer is sent as its beginning, a text.
 """
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _TOOL = ("tool_name", "tool_use_id")
 _WAITING = (None, "permission_prompt", "idle_prompt", "elicitation_dialog")
 
@@ -110,19 +112,12 @@ def _is_no_event(hook: dict[str, Any]) -> bool:
 
 
 def _channel_of(session: object) -> str:
-    if not isinstance(session, str):
-        return "global"
     channel = f"sessions/{session}"
-    if not _PLAIN.fullmatch(session):
-        # what checks the others takes longer to import than all the rest
-        from dcm_ws.cli.options import check_channel
-        from dcm_ws.protocol.errors import ProtocolError
-
-        try:
-            check_channel(channel)
-        except ProtocolError:
-            return "global"
-    return channel
+    try:
+        check_channels((channel,))
+    except click.UsageError:
+        return "global"
+    return channel if isinstance(session, str) else "global"
 
 
 def _cut(text: str) -> str:

@@ -303,7 +303,7 @@ def test_what_it_imports(tmp_path: Path, shared: Service) -> None:
     It starts quickly because it imports neither Twisted nor what only other commands need.
     """
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", PROGRAM, "wait", "--url", url(shared), "--timeout", "1"],
+        [sys.executable, "-X", "importtime", PROGRAM, "wait", "--url", url(shared), "--timeout", "1", "topics/plain"],
         env=clean(tmp_path),
         capture_output=True,
         text=True,
@@ -311,7 +311,7 @@ def test_what_it_imports(tmp_path: Path, shared: Service) -> None:
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "dcm_ws.cli.watching" in imported
-    assert not imported & {"twisted", "autobahn", "rich", "jq", "psycopg2", "platformdirs"}
+    assert not imported & {"twisted", "autobahn", "rich", "jq", "psycopg2", "platformdirs", "msgspec"}
 
 
 @pytest.mark.parametrize(
