@@ -29,7 +29,7 @@ from tests.integration.databases import TOOLS
 CHANNEL = "topics/latency"
 EVENT = "task.created"
 
-_STAMP = re.compile(r'"at":"(\d+\.\d+)","n":(\d+)')
+_STAMP = re.compile(r'"at" ?: ?"(\d+\.\d+)", ?"n" ?: ?(\d+)')
 _INITIALIZE = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
 
 

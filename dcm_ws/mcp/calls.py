@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any
@@ -40,6 +41,12 @@ ListConnected = Callable[[], Awaitable[dict[str, int]]]
 Returns the number of connections of each connected agent.
 
 @raise CallError: the service does not say.
+"""
+
+
+CONNECT_SECONDS = 5.0
+"""
+Seconds that a call waits for a connection which it could do without.
 """
 
 
@@ -180,13 +187,20 @@ class Calls:
 
     @_call.register
     async def _subscribe(self, call: Subscribe) -> Outcome:
+        await self._connect_soon()
         await self._client.subscribe(call.channel)
         return self._subscriptions()
 
     @_call.register
     async def _unsubscribe(self, call: Unsubscribe) -> Outcome:
+        await self._connect_soon()
         await self._client.unsubscribe(call.channel)
         return self._subscriptions()
+
+    async def _connect_soon(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._client.connected()
 
     def _subscriptions(self) -> Outcome:
         answer: dict[str, Any] = {"channels": self.channels()}

@@ -29,6 +29,11 @@ LISTENERS_MAX = 16
 Streams of resource updates of one client.
 """
 
+CALLS_MAX = 64
+"""
+Calls of tools that may wait for their results at the same time.
+"""
+
 SUBSCRIBED_MAX = 1_000
 """
 Resources that one client may be subscribed to.
@@ -66,6 +71,7 @@ class AgentServer:
         self._bus = InMemorySubscriptionBus()
         self._watched: set[str] = set()
         self._answers: dict[types.RequestId, list[Item]] = {}
+        self._calling = 0
         self._level = "info"
         self._modern = False
         self.takes_pushes = False
@@ -152,10 +158,15 @@ class AgentServer:
     async def _call_tool(self, ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
         if params.name not in DESCRIPTIONS:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name!r}")
+        self._calling += 1
         try:
+            if self._calling > CALLS_MAX:
+                raise CallError(f"{CALLS_MAX} calls are waiting for their results; call again later")
             outcome = await self._calls.call(read(params.name, params.arguments or {}))
         except _FAILURES as error:
             return types.CallToolResult(content=[types.TextContent(text=describe(error))], is_error=True)
+        finally:
+            self._calling -= 1
         if outcome.items:
             self._answers[ctx.request_id] = outcome.items
         return types.CallToolResult(content=[types.TextContent(text=outcome.text)])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dcm_ws.mcp.server import CALLS_MAX
 from tests.cli.running import PROGRAM, clean, run
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, production_service
@@ -197,6 +198,22 @@ def run_publish(folder: Path, running: Service, channel: str) -> str:
     done = run(folder, "publish", "--json", "--url", f"ws://127.0.0.1:{running.port}/", channel, "task.created")
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_too_many_calls(tmp_path: Path, running: Service) -> None:
+    """
+    A limited number of calls may wait at the same time; those beyond it fail at once, and the others go on.
+    """
+    with started(tmp_path, running.port, "--agent-id", "busy", "--push", "off") as process:
+        process.greet()
+        waiting = {"name": "wait_for_event", "arguments": {"timeout_seconds": 600, "limit": 1}}
+        for number in range(CALLS_MAX):
+            process.send("tools/call", waiting, id=1000 + number)
+        assert process.call("ack", message_ids=["m"]) == "64 calls are waiting for their results; call again later"
+        run_publish(tmp_path, running, "agents/busy")
+        first = process.read()
+        assert first["id"] == 1000 and "task.created" in first["result"]["content"][0]["text"]
+        assert "not_waiting" in process.call("ack", message_ids=["m"])
 
 
 def test_client_that_does_not_read(tmp_path: Path, running: Service) -> None:
