@@ -129,7 +129,7 @@ DESCRIPTIONS: dict[str, tuple[type[Arguments], str]] = {
     "publish": (Publish, "Publish an event to a channel. Returns its id and position."),
     "send_message": (
         SendMessage,
-        "Send a message to another agent. It is kept for the agent if it is away. Returns the id.",
+        "Send a message to another agent. An agent that is away gets it when it comes back.",
     ),
     "reply": (Reply, "Reply to the agent that published an event which you were shown."),
     "wait_for_event": (
@@ -152,6 +152,12 @@ DESCRIPTIONS: dict[str, tuple[type[Arguments], str]] = {
 }
 """
 The tools by name: their arguments, and a description for the model.
+"""
+
+
+READ_ONLY = frozenset({"wait_for_event", "recent_events", "list_agents"})
+"""
+The tools that publish nothing and change no subscription.
 """
 
 

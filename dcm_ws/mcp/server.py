@@ -15,7 +15,15 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from dcm_ws.client import DCMError
-from dcm_ws.mcp.arguments import DESCRIPTIONS, InvalidArgumentsError, RecentEvents, Subscribe, read, schema
+from dcm_ws.mcp.arguments import (
+    DESCRIPTIONS,
+    READ_ONLY,
+    InvalidArgumentsError,
+    RecentEvents,
+    Subscribe,
+    read,
+    schema,
+)
 from dcm_ws.mcp.calls import CallError, Calls, describe
 from dcm_ws.mcp.inbox import Inbox, Item
 from dcm_ws.mcp.publishing import NotPublishedError
@@ -150,7 +158,12 @@ class AgentServer:
 
     async def _list_tools(self, ctx: Any, params: object) -> types.ListToolsResult:
         tools = [
-            types.Tool(name=name, description=description, input_schema=schema(name))
+            types.Tool(
+                name=name,
+                description=description,
+                input_schema=schema(name),
+                annotations=types.ToolAnnotations(read_only_hint=name in READ_ONLY),
+            )
             for name, (_, description) in DESCRIPTIONS.items()
         ]
         return types.ListToolsResult(tools=tools)

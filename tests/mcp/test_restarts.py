@@ -103,7 +103,8 @@ def test_each_message_once(tmp_path: Path, schema: PostgresServer) -> None:
             one.stop(signal.SIGKILL)
 
 
-def test_session_ends_before_reading(tmp_path: Path, schema: PostgresServer) -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_session_ends_before_reading(tmp_path: Path, schema: PostgresServer, mode: str) -> None:
     """
     With --position, an agent that ended before it read its messages gets them in its next session, although they had
     been acknowledged, and those that it read do not come again.
@@ -114,13 +115,13 @@ def test_session_ends_before_reading(tmp_path: Path, schema: PostgresServer) -> 
 
     async def program() -> None:
         async with agent(tmp_path, port, "--agent-id", "ann") as ann:
-            async with agent(tmp_path, port, *options) as eve:
+            async with agent(tmp_path, port, *options, mode=mode) as eve:
                 await ann.call("send_message", to="eve", content="first")
                 assert '"first"' in await eve.call("wait_for_event")
                 for content in ("second", "third"):
                     await ann.call("send_message", to="eve", content=content)
                 await until(lambda: running.stats()["pendingDeliveries"] == 0, 10)
-            async with agent(tmp_path, port, *options) as eve:
+            async with agent(tmp_path, port, *options, mode=mode) as eve:
                 contents: list[str] = []
                 while len(contents) < 2:
                     text = await eve.call("wait_for_event", timeout_seconds=20)

@@ -44,6 +44,8 @@ def test_tools(tmp_path: Path, running: Service, mode: str) -> None:
             listed = (await a.client.list_tools()).tools
             assert [tool.name for tool in listed] == list(DESCRIPTIONS)
             assert all(tool.input_schema["additionalProperties"] is False for tool in listed)
+            hints = {tool.name for tool in listed if tool.annotations is not None and tool.annotations.read_only_hint}
+            assert hints == {"wait_for_event", "recent_events", "list_agents"}
             assert await b.call("wait_for_event", timeout_seconds=0) == "no such event within 0 s"
 
             waiting = asyncio.create_task(b.call("wait_for_event", events=["message.*"], timeout_seconds=20))
