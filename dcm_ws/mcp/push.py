@@ -11,6 +11,7 @@ from typing import Any
 from dcm_ws.mcp.inbox import Inbox
 from dcm_ws.mcp.pacing import Pace
 from dcm_ws.mcp.rendering import escaped, join
+from dcm_ws.mcp.wanted import channels_of
 
 CHANNEL = "claude/channel"
 """
@@ -110,7 +111,7 @@ class Announcer:
                 await asyncio.sleep(delay)
             self._pace.spend(self._now())
             labels = [label for label in self._inbox.labels() if label.id not in announced]
-            for channel in dict.fromkeys(label.channel for label in labels):
+            for channel in sorted(set().union(*map(channels_of, labels))):
                 await self._updated(channel)
             if labels:
                 await self._log(f"{len(self._inbox)} events wait; the tool wait_for_event returns them")

@@ -16,7 +16,7 @@ class Wanted:
     """
     Conditions that an event has to meet, all of them.
 
-    @ivar channels: channels; none for all.
+    @ivar channels: channels, of which C{global} has the events of all but C{metrics}; none for all.
     @ivar events: patterns of event names; none for all.
     @ivar senders: agents; none for all.
     @ivar unnamed: events without a sender are wanted although C{senders} are named.
@@ -32,7 +32,7 @@ class Wanted:
         Whether an event is wanted.
         """
         return (
-            (not self.channels or label.channel in self.channels)
+            (not self.channels or not channels_of(label).isdisjoint(self.channels))
             and (not self.events or any(fnmatchcase(label.event, pattern) for pattern in self.events))
             and self._trusts(label.sender)
         )
@@ -41,6 +41,13 @@ class Wanted:
         if not self.senders:
             return True
         return self.unnamed if sender is None else sender in self.senders
+
+
+def channels_of(label: Label) -> set[str]:
+    """
+    The channels that have an event: the one to which it was published, and C{global}.
+    """
+    return {label.channel} if label.channel == "metrics" else {label.channel, "global"}
 
 
 EVERYTHING = Wanted()

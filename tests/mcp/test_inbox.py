@@ -96,6 +96,17 @@ def test_chosen() -> None:
     assert names(rig.inbox.take()) == ["a"]
 
 
+def test_global_has_all() -> None:
+    """
+    On global are the events of all channels but metrics.
+    """
+    rig = Rig()
+    rig.add("a", channel="topics/t")
+    rig.add("b", channel="global")
+    rig.add("c", channel="metrics")
+    assert names(rig.inbox.take(Wanted(channels=["global"]))) == ["a", "b"]
+
+
 def test_not_trusted() -> None:
     """
     Events of others than those that are trusted, and the agent's own, are never shown, and are acknowledged.

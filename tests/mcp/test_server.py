@@ -270,6 +270,29 @@ def test_resources(tmp_path: Path, running: Service, mode: str) -> None:
     asyncio.run(program())
 
 
+def test_global(tmp_path: Path, running: Service) -> None:
+    """
+    An agent that is subscribed to global waits for, reads and is told of what was published to any channel.
+    """
+
+    async def program() -> None:
+        async with (
+            agent(tmp_path, running.port, "--agent-id", "g1", "global", "--from", "g2") as one,
+            agent(tmp_path, running.port, "--agent-id", "g2") as other,
+        ):
+            await one.client.subscribe_resource("dcm://channels/global")
+            await other.call("publish", channel="topics/g", event="task.created", data="anywhere")
+            await until(lambda: one.updated == ["dcm://channels/global"])
+            text = await one.call("wait_for_event", channels=["global"])
+            assert 'channel="topics/g"' in text and list(events_in(text).values()) == ['"anywhere"']
+            recent = await one.call("recent_events", channels=["global"], limit=1)
+            assert events_in(recent) == events_in(text)
+            (content,) = (await one.client.read_resource("dcm://channels/global")).contents
+            assert events_in(content.text) == events_in(text)  # type: ignore[union-attr]
+
+    asyncio.run(program())
+
+
 @pytest.mark.parametrize("how", ["asked", "understood", "modern"])
 def test_push(tmp_path: Path, running: Service, how: str) -> None:
     """
