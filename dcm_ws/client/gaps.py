@@ -11,6 +11,7 @@ _REASONS = {
     "epoch": "the server has another log, as after a restart",
     "expired": "the server no longer keeps them",
     "ahead": "the position is beyond the end of the server's log",
+    "rights": "the token does not allow every channel any more",
     "refused": "the server does not let the client go on from its position",
 }
 
@@ -35,8 +36,8 @@ class Gap:
     """
     Events that the client does not receive.  A program that derives its state from events has to load it again.
 
-    @ivar reason: C{epoch}, C{expired} or C{ahead} (docs/protocol.md, Positions and resuming), or C{refused}: the server
-        does not let the client resume a channel.
+    @ivar reason: C{epoch}, C{expired}, C{ahead} or C{rights} (docs/protocol.md, Positions and resuming), or
+        C{refused}: the server does not let the client resume a channel.
     @ivar first: the oldest position from which events are kept; None if the server did not say.
     @ivar epoch: the server's log; None for a server without positions.
     @ivar pos: the end of the log when the gap was found; None for a server without positions.

@@ -132,6 +132,16 @@ class KeyStats(TypedDict):
     duplicates: int
 
 
+class TokenKeyStats(TypedDict):
+    """
+    How often the keys of tokens were fetched, how often that failed, and how often an unknown one was not fetched.
+    """
+
+    fetches: int
+    failures: int
+    refused: int
+
+
 class Sizes(ChannelFigures):
     """
     The figures that C{/health} and C{/stats} share.
@@ -164,6 +174,7 @@ class CoreStats(Sizes, AgentNames):
     log: LogStats
     deadLetters: DeadLetterStats
     keys: KeyStats
+    tokenKeys: TokenKeyStats
     refusals: dict[str, int]
     closes: dict[str, int]
     limits: dict[str, int]
@@ -257,6 +268,11 @@ class Stats:
                 "redriven": counts.dead_letters.redriven,
             },
             "keys": {"remembered": len(self._keys), "duplicates": counts.keys.duplicates},
+            "tokenKeys": {
+                "fetches": counts.token_keys.fetches,
+                "failures": counts.token_keys.failures,
+                "refused": counts.token_keys.refused,
+            },
             "refusals": {str(code): times for code, times in counts.refusals.items()},
             "closes": {str(int(code)): n for code, n in counts.closes.items()},
             "limits": counts.limits.report(),

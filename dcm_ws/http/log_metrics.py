@@ -110,3 +110,7 @@ def _readers(stats: StatsReport) -> Iterator[Metric]:
     yield plain("dead_letters_redriven", "Dead letters that were sent again", letters["redriven"])
     yield gauge("publish_keys", "Keys of publishes that are remembered", keys["remembered"])
     yield plain("publish_duplicates", "Publishes that repeated one with the same key", keys["duplicates"])
+    tokens = stats["tokenKeys"]
+    yield plain("token_key_fetches", "Times that the keys of tokens were fetched", tokens["fetches"])
+    yield plain("token_key_failures", "Those of them that failed", tokens["failures"])
+    yield plain("token_key_refused", "Unknown keys of tokens that were not fetched, by the limits", tokens["refused"])

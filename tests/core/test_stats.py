@@ -108,6 +108,7 @@ def test_counts(core: Core) -> None:
         },
         "deadLetters": {"kept": 0, "bytes": 0, "waiting": 0, "died": 0, "poison": 0, "redriven": 0},
         "keys": {"remembered": 0, "duplicates": 0},
+        "tokenKeys": {"fetches": 0, "failures": 0, "refused": 0},
         "refusals": {"UNKNOWN_MESSAGE_TYPE": 1},
         "closes": {},
         "limits": dict.fromkeys(COUNTERS, 0),
