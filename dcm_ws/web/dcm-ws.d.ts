@@ -36,8 +36,11 @@ export interface Position {
 
 /** There are events that the client has not received, and will not: load the state again. */
 export interface Gap {
-  /** `epoch`: the log is another one; `expired`: they are not kept any more; `ahead`: the log ends before the position. */
-  reason: "epoch" | "expired" | "ahead";
+  /**
+   * `epoch`: the log is another one; `expired`: they are not kept any more; `ahead`: the log ends before the position;
+   * `rights`: a new token does not allow every channel any more.
+   */
+  reason: "epoch" | "expired" | "ahead" | "rights";
   /** The oldest position that is kept. */
   first?: number;
   /** Where the client goes on from; absent if the server has no log. */
