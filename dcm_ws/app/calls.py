@@ -14,9 +14,12 @@ from dcm_ws.app.settings import Settings
 from dcm_ws.brokers.stored_records import StoredRecords
 from dcm_ws.core.assembly import Core
 from dcm_ws.http.api import Gate
+from dcm_ws.http.api_calls import CALLS
+from dcm_ws.http.assets import StaticFile
 from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.dead import DeadPage, RedrivePage
 from dcm_ws.http.event_stream import EventStreams
+from dcm_ws.http.openapi import document
 from dcm_ws.http.operators import AgentsPage, PresencePage, Records
 from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.partial import Holder, PartialMessages
@@ -24,6 +27,8 @@ from dcm_ws.http.publish import PublishPage
 from dcm_ws.http.shares import Share
 from dcm_ws.http.streams import StreamPage, StreamParts
 from dcm_ws.protocol.channels import Channels
+from dcm_ws.protocol.replies import to_json
+from dcm_ws.version import VERSION
 
 _REQUEST_MAX = 256 << 10
 
@@ -48,6 +53,11 @@ def make_calls(
         stored.setServiceParent(database)
     agents = AgentsPage(world.wall_ms, gate, records, core.whereabouts, core.expulsion, lambda: core.log.head)
     return {
+        b"openapi.json": StaticFile(
+            world.wall_ms,
+            to_json(document(CALLS, VERSION, settings.extra_channels, settings.extra_events)),
+            "application/json",
+        ),
         b"v1/channels": PresencePage(world.wall_ms, gate, channels, core.whereabouts),
         b"v1/agents": agents,
         b"v1/dead": DeadPage(world.wall_ms, gate, records),

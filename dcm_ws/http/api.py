@@ -200,16 +200,17 @@ class ApiPage(Page):
         method = request.method.decode("iso-8859-1")
         if method == "OPTIONS":
             return self.options(request)
-        if method not in self.allowed:
+        if method not in self.methods(request):
             return self.refuse_method(request)
         _Call(self, request).begin()
         return NOT_DONE_YET
 
     def options(self, request: Request) -> bytes:
         request.setResponseCode(HTTPStatus.NO_CONTENT)
-        request.setHeader("Allow", ", ".join(self.allowed))
+        allowed = ", ".join(self.methods(request))
+        request.setHeader("Allow", allowed)
         if request.responseHeaders.hasHeader("Access-Control-Allow-Origin"):
-            request.setHeader("Access-Control-Allow-Methods", ", ".join(self.allowed))
+            request.setHeader("Access-Control-Allow-Methods", allowed)
             request.setHeader("Access-Control-Allow-Headers", ALLOWED_HEADERS)
             request.setHeader("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS))
         return b""

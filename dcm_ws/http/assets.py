@@ -55,8 +55,8 @@ class StaticFile(Page):
         request.setHeader("Referrer-Policy", "no-referrer")
         # browsers ask each time, and get 304 if it is unchanged: no page runs with a script of another version
         request.setHeader("Cache-Control", "no-cache")
-        # the client and its types may be imported by pages of any origin
-        if self._type.startswith("text/") and not self._type.startswith("text/html"):
+        # the client, its types and the description of the calls may be read by pages of any origin
+        if self._type.startswith(("text/", "application/")) and not self._type.startswith("text/html"):
             request.setHeader("Access-Control-Allow-Origin", "*")
         if self._is_known(header(request, "If-None-Match")):
             request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
@@ -88,8 +88,11 @@ def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:
     """
     Each file with its path, which is without C{.html} for pages.
     """
-    for file in (files("dcm_ws") / "web").iterdir():
-        ending = file.name.rpartition(".")[2]
-        if ending in _TYPES:
-            path = file.name.removesuffix(".html")
-            yield path.encode(), StaticFile(wall_ms, file.read_bytes(), _TYPES[ending])
+    web = files("dcm_ws") / "web"
+    # a page before the files in its folder
+    for folder, place in (("", web), ("docs/", web / "docs")):
+        for file in place.iterdir():
+            ending = file.name.rpartition(".")[2]
+            if ending in _TYPES:
+                path = folder + file.name.removesuffix(".html")
+                yield path.encode(), StaticFile(wall_ms, file.read_bytes(), _TYPES[ending])

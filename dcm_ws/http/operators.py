@@ -37,7 +37,7 @@ The same, unless the caller asks for another number.
 T = TypeVar("T")
 
 _OWED_SHOWN = 100
-_CONNECTIONS = "/connections"
+_CONNECTIONS = b"connections"
 _PRESENCE = "/presence"
 
 
@@ -118,6 +118,13 @@ class AgentsPage(OperatorPage):
         self._expulsion = expulsion
         self._head = head
 
+    def methods(self, request: Request) -> tuple[str, ...]:
+        # an agent whose name ends like this is asked for with its slash as %2F
+        *agent, last = request.postpath or [b""]
+        if agent and last == _CONNECTIONS:
+            return ("DELETE", "OPTIONS")
+        return OperatorPage.allowed
+
     def answer_operator(self, request: Request) -> Deferred[bytes]:
         if request.method == b"DELETE":
             return self._disconnect(request)
@@ -131,11 +138,9 @@ class AgentsPage(OperatorPage):
 
     def _disconnect(self, request: Request) -> Deferred[bytes]:
         name, found = rest_of_path(request), text(request, "revoke") or "false"
-        if not name.endswith(_CONNECTIONS):
-            raise not_found()
         if found not in ("true", "false", "1", "0"):
             raise malformed("revoke", "use true or false")
-        agent = identifier(name.removesuffix(_CONNECTIONS), "agent")
+        agent = identifier(name.removesuffix(f"/{_CONNECTIONS.decode()}"), "agent")
         done: Deferred[Expelled] = Deferred()
 
         def ready(found: Expelled | ProtocolError) -> None:

@@ -43,12 +43,19 @@ class Page(Resource):
             return self.options(request)
         return self.refuse_method(request)
 
+    def methods(self, request: Request) -> tuple[str, ...]:
+        """
+        The methods that the page answers, of those that are allowed, at the path of a request.
+        """
+        return self.allowed
+
     def refuse_method(self, request: Request) -> bytes:
         """
         Answer a method that the page does not have.
         """
-        request.setHeader("Allow", ", ".join(self.allowed))
-        *others, last = self.allowed
+        allowed = self.methods(request)
+        request.setHeader("Allow", ", ".join(allowed))
+        *others, last = allowed
         return self.fail(request, HTTPStatus.METHOD_NOT_ALLOWED, f"Use {', '.join(others)} or {last}")
 
     def get(self, request: Request) -> bytes | Deferred[bytes]:

@@ -62,7 +62,8 @@ def test_pages_below_a_path(service: Service) -> None:
     Every link of the pages and their scripts is relative: they work at the root, and below any path of a proxy.
     """
     kinds = (b"live", b"dashboard", b".js", b".css")
-    files = [path for path, _ in pages(service.core.world.wall_ms) if path.endswith(kinds)]
+    # what is below docs is Swagger UI, which is not ours
+    files = [path for path, _ in pages(service.core.world.wall_ms) if path.endswith(kinds) and b"/" not in path]
     assert len(files) > 8
     for path in files:
         text = re.sub(r"/\*.*?\*/", "", service.get(f"/{path.decode()}")[2].decode(), flags=re.DOTALL)

@@ -249,7 +249,7 @@ def test_disconnecting() -> None:
     assert client.peer.closed == 4003
     expected |= {"closed": 0, "revoked_at": 0}
     assert json.loads(api.get(path, "DELETE", **operator)[2]) == expected
-    for wrong, status in ((f"{path}?revoke=yes", 400), ("/v1/agents/ann", 404), ("/v1/agents/%20/connections", 400)):
+    for wrong, status in ((f"{path}?revoke=yes", 400), ("/v1/agents/ann", 405), ("/v1/agents/%20/connections", 400)):
         assert api.get(wrong, "DELETE", **operator)[0] == status, wrong
 
 
