@@ -178,6 +178,7 @@ def _make_database(
         pacing=pacing,
         log=log if isinstance(log, PostgresLog) else None,
         journal=core.journal,
+        ledger=core.ledger,
         loading=core.loading,
         hub=core.hub,
         membership=membership,

@@ -30,6 +30,7 @@ from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Journal
+from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport, World
 from dcm_ws.core.router import Router
@@ -38,6 +39,7 @@ from dcm_ws.http.report import DatabaseStats
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
 from dcm_ws.postgres.kpis import KpiPoller
+from dcm_ws.postgres.ledger_upkeep import LedgerUpkeep
 from dcm_ws.postgres.listener import NotifyListener
 from dcm_ws.postgres.upkeep import Upkeep
 from dcm_ws.protocol.channels import GLOBAL, METRICS
@@ -57,6 +59,7 @@ class Database(MultiService):
     @param summary: receives what is wrong with notifications that are not events.
     @param log: the log, if it may be in the database.
     @param journal: what agents are owed; it is kept where the log is.
+    @param ledger: what has happened to events; it is kept there, too.
     @param loading: receives what was kept of agents.
     @param hub: executes what operators want to be done with dead letters.
 
@@ -77,6 +80,7 @@ class Database(MultiService):
         pacing: Pacing,
         log: PostgresLog | None,
         journal: Journal,
+        ledger: Ledger,
         loading: Loading,
         hub: Hub,
         membership: Membership | None,
@@ -114,6 +118,7 @@ class Database(MultiService):
                     self.place,
                     counts.journal,
                     journal=journal,
+                    ledger=ledger,
                     loading=loading,
                     hub=hub,
                     leads=lambda: self.leads,
@@ -148,6 +153,7 @@ class Database(MultiService):
             keep=settings.log_keep,
             max_bytes=log_bytes(settings, durable=True),
             kept=log.kept,
+            ledger=LedgerUpkeep(settings.ledger_max_bytes, counts.limits.ledger_max_bytes.add),
         )
         election: Election = Alone()
         if membership is not None:

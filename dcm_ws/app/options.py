@@ -454,6 +454,12 @@ class Fields:
         "maximum size of the ledger in memory, which says what became of each event at each agent; beyond it, its"
         " oldest part is forgotten; 0 keeps no ledger",
     )
+    ledger_max_bytes: int = setting(
+        1 << 30,
+        BYTES,
+        "maximum size of the ledger in the database, where it is kept as long as the log; beyond it, its oldest part"
+        " is dropped",
+    )
     max_keys: int = setting(
         100_000,
         COUNT,

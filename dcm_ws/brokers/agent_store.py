@@ -20,6 +20,8 @@ from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.dead_letters import Listed
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Checkpoint, Journal
+from dcm_ws.core.ledger import Ledger
+from dcm_ws.core.ledger_pages import LedgerPage
 from dcm_ws.core.loading import Loading
 from dcm_ws.postgres import agent_rows
 from dcm_ws.postgres.agent_rows import Lease, LetterKey, Request
@@ -55,6 +57,7 @@ class AgentStore(Flushes):
 
     @param address: returns where the database is.
     @param journal: knows what has to be written.
+    @param ledger: knows what has happened to events, which is written with that.
     @param loading: receives what was read.
     @param hub: executes what operators want to be done with dead letters.
     @param leads: returns if this service is the leader.
@@ -70,6 +73,7 @@ class AgentStore(Flushes):
         counts: JournalCounts,
         *,
         journal: Journal,
+        ledger: Ledger,
         loading: Loading,
         hub: Hub,
         leads: Callable[[], bool],
@@ -79,6 +83,7 @@ class AgentStore(Flushes):
     ) -> None:
         super().__init__(reactor, counts, now=now, wall_ms=wall_ms, random=random)
         self._journal = journal
+        self._ledger = ledger
         self._loading = loading
         self._hub = hub
         self._leads = leads
@@ -220,6 +225,10 @@ class AgentStore(Flushes):
             self._journal.put_back(changes)
             raise
         self._journal.written(changes)
+
+    async def _write_pages(self, pages: list[LedgerPage]) -> None:
+        assert self._used is not None
+        await agent_rows.note(await self._connection.get(), self._used, pages)
 
     async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         lease = self._used

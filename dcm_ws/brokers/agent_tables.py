@@ -38,6 +38,8 @@ class AgentTables(Protocol):
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]
     ) -> Flushed: ...
 
+    async def note(self, pages: Sequence[tuple[int, int, bytes]]) -> None: ...
+
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None: ...
 
     async def give_back(self, states: Collection[Claim]) -> None: ...
@@ -98,6 +100,9 @@ class PostgresAgents:
         self, changes: str | None, buried: Collection[StoredLetter], dropped: Collection[LetterKey]
     ) -> Flushed:
         return await agent_owners.flush(*await self._get(), changes, buried, dropped)
+
+    async def note(self, pages: Sequence[tuple[int, int, bytes]]) -> None:
+        await agent_owners.note(*await self._get(), pages)
 
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None:
         await agent_owners.save(*await self._get(), states, gone, upto)

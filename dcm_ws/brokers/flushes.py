@@ -15,6 +15,8 @@ from twisted.logger import Logger
 
 from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.journal import Checkpoint, Journal
+from dcm_ws.core.ledger import Ledger
+from dcm_ws.core.ledger_pages import LedgerPage
 from dcm_ws.core.ports import JournalReport
 from dcm_ws.postgres.agent_rows import LostRightError
 from dcm_ws.postgres.backoff import backoff
@@ -37,6 +39,11 @@ STOP_SECONDS = 5.0
 Seconds that the last flush may take when the service stops.
 """
 
+LEDGER_BYTES = 1 << 20
+"""
+Bytes of the ledger that are written with one statement.
+"""
+
 _STEPS_A_TURN = 256
 
 
@@ -52,6 +59,8 @@ class Flushes(Service):
 
     #: set by a subclass: knows what has to be written
     _journal: Journal
+    #: set by a subclass: knows what has happened to events
+    _ledger: Ledger
 
     def __init__(
         self,
@@ -99,6 +108,12 @@ class Flushes(Service):
     async def _save(self, checkpoint: Checkpoint, upto: int) -> None:
         """
         Write whole states and, if the checkpoint is complete, shorten the journal up to a row.
+        """
+        raise NotImplementedError
+
+    async def _write_pages(self, pages: list[LedgerPage]) -> None:
+        """
+        Write pages of the ledger.
         """
         raise NotImplementedError
 
@@ -211,6 +226,7 @@ class Flushes(Service):
         began = self._now()
         try:
             await self._flush()
+            await self._write_ledger()
             self._counts.flushes += 1
             self._counts.flush_seconds.observe(self._now() - began)
             self._flushed_at = self._wall_ms()
@@ -228,6 +244,15 @@ class Flushes(Service):
             if self._attempt:
                 _log.info("what agents are owed is written again")
             self._attempt = 0
+
+    async def _write_ledger(self) -> None:
+        while pages := self._ledger.take(LEDGER_BYTES):
+            try:
+                await self._write_pages(pages)
+            except BaseException:
+                self._ledger.put_back(pages)
+                raise
+            self._ledger.written(pages)
 
     def _fail(self, reason: str) -> None:
         self._counts.failures += 1

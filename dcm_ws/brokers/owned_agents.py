@@ -25,6 +25,8 @@ from dcm_ws.core.agent_states import AgentStates, encode, stamped
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Changes, Checkpoint, Journal
+from dcm_ws.core.ledger import Ledger
+from dcm_ws.core.ledger_pages import LedgerPage
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus
@@ -104,15 +106,17 @@ class OwnedAgents(Flushes):
         self._to_give_back: dict[str, None] = {}
         self._hurry: Any = None
 
-    def attach(self, *, journal: Journal, ownership: Ownership, hub: Hub) -> None:
+    def attach(self, *, journal: Journal, ledger: Ledger, ownership: Ownership, hub: Hub) -> None:
         """
         Called once, before anything else.
 
         @param journal: knows what has to be written.
+        @param ledger: knows what has happened to events, which is written with that.
         @param ownership: receives agents, and gives them away.
         @param hub: executes what operators want to be done with dead letters.
         """
         self._journal = journal
+        self._ledger = ledger
         self._ownership = ownership
         self._hub = hub
         self.takes.attach(ownership)
@@ -256,6 +260,9 @@ class OwnedAgents(Flushes):
             self._journal.put_back(changes, still)
             raise
         self._journal.written(changes)
+
+    async def _write_pages(self, pages: list[LedgerPage]) -> None:
+        await self._tables.note(pages)
 
     async def _save_given(self) -> None:
         """

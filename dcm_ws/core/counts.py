@@ -149,6 +149,7 @@ class LimitCounts:
     max_log_waiting: SharedCount = field(default_factory=SharedCount)
     max_dead_letters: SharedCount = field(default_factory=SharedCount)
     max_ledger: Count = field(default_factory=Count)
+    ledger_max_bytes: Count = field(default_factory=Count)
     max_keys: SharedCount = field(default_factory=SharedCount)
     max_bus_waiting: SharedCount = field(default_factory=SharedCount)
     max_revoked: Count = field(default_factory=Count)

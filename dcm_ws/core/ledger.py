@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Set
+from itertools import chain
 from typing import Protocol
 
 from dcm_ws.core.counts import Count
@@ -77,6 +78,8 @@ class Ledger:
         # what is on the page, and may become more
         self._open: list[Noted] = []
         self._pages: deque[LedgerPage] = deque()
+        # what is being written
+        self._taken: list[LedgerPage] = []
         self.bytes = 0
 
     # who is there
@@ -105,6 +108,7 @@ class Ledger:
         Forget everything: the log has become another one, and all clients are closed.
         """
         self._pages.clear()
+        self._taken = []
         self.bytes = 0
         self._names.clear()
         self._left.clear()
@@ -206,7 +210,7 @@ class Ledger:
         self._open.clear()
 
     def _make_room(self) -> None:
-        while self.bytes > self._max_bytes:
+        while self.bytes > self._max_bytes and self._pages:
             self.bytes -= _size(self._pages.popleft())
             self._dropped.add()
 
@@ -223,12 +227,45 @@ class Ledger:
         while self._pages and self._pages[0].upto < first:
             self.bytes -= _size(self._pages.popleft())
 
+    def take(self, most_bytes: int) -> list[LedgerPage]:
+        """
+        The oldest pages, which are to be written; none if nothing was noted.  They have to be given to L{written} or
+        L{put_back} before the next call.
+
+        @param most_bytes: of them, beyond the first one.
+        """
+        self.seal()
+        taken, size = [], 0
+        while self._pages and size < most_bytes:
+            taken.append(self._pages.popleft())
+            size += _size(taken[-1])
+        self._taken = taken
+        return taken
+
+    def written(self, pages: list[LedgerPage]) -> None:
+        """
+        C{pages} are in the database.
+        """
+        if pages is self._taken:
+            self._taken = []
+            self.bytes -= sum(map(_size, pages))
+
+    def put_back(self, pages: list[LedgerPage]) -> None:
+        """
+        C{pages} could not be written, as far as is known: they come with the next ones.
+        """
+        if pages is self._taken:
+            self._taken = []
+            self._pages.extendleft(reversed(pages))
+            self._make_room()
+
     def pages_of(self, pos: int) -> list[bytes]:
         """
         The pages in memory that may have something of the event at C{pos}, as JSON, the oldest first.
         """
         self.seal()
-        return [page.entries for page in self._pages if page.first <= pos <= page.upto]
+        pages = chain(self._taken, self._pages)
+        return [page.entries for page in pages if page.first <= pos <= page.upto]
 
 
 def _size(page: LedgerPage) -> int:

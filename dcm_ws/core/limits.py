@@ -249,10 +249,17 @@ _STATE = (
     ),
     Limit(
         "maxLedger",
-        "bytes of the ledger in memory",
+        "bytes of the ledger in memory, where it waits to be written to the database if there is one",
         "service",
         "its oldest pages are forgotten: what became of events that long ago is not known",
         "--max-ledger",
+    ),
+    Limit(
+        "ledgerMaxBytes",
+        "bytes of the ledger in the database",
+        "service",
+        "the oldest of its partitions is emptied: what became of events that long ago is not known",
+        "--ledger-max-bytes",
     ),
     Limit(
         "maxKeys",

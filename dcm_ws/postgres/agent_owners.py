@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from dcm_ws.postgres import ledger_rows
 from dcm_ws.postgres.agent_rows import ANSWER_SECONDS, PAGE_BYTES, PAGE_ROWS, LetterKey, LostRightError, StoredLetter
 from dcm_ws.postgres.connection import DatabaseConnection, deadline
 from dcm_ws.postgres.statements import statement
@@ -30,6 +31,7 @@ _TAKE = statement(
     delivered=statement("agents/delivered", pos="given.pos", event_id="given.event_id"),
 )
 _FLUSH = statement("agents/flush", holds=_HOLDS, letters=statement("agents/bury", right="holds"))
+_NOTE = ledger_rows.write_statement("holds", _HOLDS)
 _SAVE = statement("agents/save", holds=_HOLDS)
 _GIVE_BACK = statement("agents/give_back", holds=_HOLDS)
 _OWN_DONE = statement("agents/own_done", holds=_HOLDS)
@@ -275,6 +277,17 @@ async def flush(
     if not holds:
         raise FencedError
     return Flushed(number, json.loads(lost))
+
+
+async def note(connection: DatabaseConnection, lease: NodeLease, pages: Sequence[tuple[int, int, bytes]]) -> None:
+    """
+    Write pages of the ledger.
+
+    @param pages: the first and the last position of each, and the page as JSON.
+    @raise FencedError: nothing was written.
+    """
+    if not await ledger_rows.write(connection, _NOTE, lease._asdict(), pages, lease.node):
+        raise FencedError
 
 
 async def save(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from dcm_ws.postgres import ledger_rows
 from dcm_ws.postgres.connection import DatabaseConnection, deadline
 from dcm_ws.postgres.statements import statement
 
@@ -31,6 +32,7 @@ _LEADS = statement("agents/leads").strip()
 _CLAIM = statement("agents/claim")
 _HOLDS = f"with {_LEADS} select exists (select from leads)"
 _WRITE = statement("agents/write", leads=_LEADS, letters=statement("agents/bury", right="leads"))
+_NOTE = ledger_rows.write_statement("leads", _LEADS)
 _DONE = statement("agents/done", leads=_LEADS)
 _CHECKPOINT = statement("agents/checkpoint", leads=_LEADS)
 _REQUESTS = statement("agents/requests")
@@ -185,6 +187,17 @@ async def write(
     if not leads:
         raise NotLeadingError
     return None if number is None else int(number)
+
+
+async def note(connection: DatabaseConnection, lease: Lease, pages: Sequence[tuple[int, int, bytes]]) -> None:
+    """
+    Write pages of the ledger.
+
+    @param pages: the first and the last position of each, and the page as JSON.
+    @raise NotLeadingError: nothing was written.
+    """
+    if not await ledger_rows.write(connection, _NOTE, lease._asdict(), pages):
+        raise NotLeadingError
 
 
 async def checkpoint(

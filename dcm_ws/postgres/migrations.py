@@ -17,7 +17,7 @@ from dcm_ws.postgres.statements import literal, statement
 from dcm_ws.protocol.channels import IDENTIFIER_RULE
 from dcm_ws.protocol.events import EVENT_RULE
 
-STEPS = (statement("log/1"), statement("log/2"), statement("log/3"))
+STEPS = (statement("log/1"), statement("log/2"), statement("log/3"), statement("log/4"))
 """
 The steps in their order; the version of the schema is the number of steps.
 """

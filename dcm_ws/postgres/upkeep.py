@@ -17,6 +17,7 @@ import psycopg2
 from twisted.logger import Logger
 
 from dcm_ws.postgres.connection import DatabaseConnection, one_line, transaction
+from dcm_ws.postgres.ledger_upkeep import LedgerUpkeep
 from dcm_ws.postgres.log_place import LogPlace
 from dcm_ws.postgres.statements import statement
 
@@ -110,6 +111,7 @@ class Upkeep:
     @param keep: seconds for which an event is kept.
     @param max_bytes: bytes of the log, after which the oldest events are dropped before their time.
     @param kept: called after each look with what is there.
+    @param ledger: looks after the ledger.
 
     @ivar first: the oldest position.
     @ivar hour_ago: a position that is at least so old.
@@ -123,12 +125,14 @@ class Upkeep:
         keep: float,
         max_bytes: int,
         kept: Callable[[Kept], object],
+        ledger: LedgerUpkeep,
     ) -> None:
         self._now = now
         self._wall_ms = wall_ms
         self._keep = keep
         self._max_bytes = max_bytes
         self._kept = kept
+        self._ledger = ledger
         self._due = 0.0
         self._turned = 0.0
         self._slot = 0
@@ -184,7 +188,9 @@ class Upkeep:
             size -= partition.bytes
             has_changed = True
         if has_changed:
-            await self.look(session)
+            partitions = await self.look(session)
+        look = partial(self._ledger.run, session, partitions[0].first, partitions[-1].first, end.head)
+        await self._attempt(session, look)
         is_due = self._now() - self._turned >= TURN_SECONDS or self._inbox >= _SLOTS * _TURN_BYTES
         if is_due and self._inbox > _EMPTY:
             if await self._attempt(session, partial(self._turn, session, turn)):

@@ -26,6 +26,7 @@ from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.postgres.connection import Place
+from dcm_ws.postgres.ledger_upkeep import LedgerUpkeep
 from dcm_ws.postgres.nodes import NodeInfo
 from dcm_ws.postgres.upkeep import Kept, Upkeep
 from dcm_ws.protocol.channels import Channels, parse_channel
@@ -58,6 +59,7 @@ class Engine:
         keep: float = 3600.0,
         max_bytes: int = 1 << 30,
         tail_events: int = 10_000,
+        ledger_bytes: int = 1 << 30,
         required: bool = False,
         node: str = "",
     ) -> None:
@@ -96,7 +98,8 @@ class Engine:
         self.log.attach(self._deliver, lambda: self.opened.append(self.log.head))
         self.log.reader = self.reader = LogReader(reactor, address, now)
         self.looks = 0
-        self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept)
+        ledger = LedgerUpkeep(ledger_bytes, self.counts.limits.ledger_max_bytes.add)
+        self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept, ledger=ledger)
         batches, lag = Batches(self.log), Lag(self.counts.engine, self.wall_ms)
         info = NodeInfo(node, "host", 1, "1.0", "ws://127.0.0.1/")
         self.membership = Membership(lambda: info, lambda: {"pos": self.log.head}, now)

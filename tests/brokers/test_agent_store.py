@@ -56,6 +56,7 @@ class Node:
             lambda: succeed(Place(server.url)),
             core.counts.journal,
             journal=core.journal,
+            ledger=core.ledger,
             loading=core.loading,
             hub=core.hub,
             leads=lambda: self.leads,

@@ -105,6 +105,7 @@ class Rig:
             self.address,
             core.counts.journal,
             journal=core.journal,
+            ledger=core.ledger,
             loading=core.loading,
             hub=core.hub,
             leads=lambda: True,
@@ -183,7 +184,9 @@ class Node:
         self.core = make_core(
             rig.clock, counts=counts, log=same(rig.log), random=rig.random, owners=self.owned, bus=self.bus
         )
-        self.owned.attach(journal=self.core.journal, ownership=self.core.ownership, hub=self.core.hub)
+        self.owned.attach(
+            journal=self.core.journal, ledger=self.core.ledger, ownership=self.core.ownership, hub=self.core.hub
+        )
         self.owned.open(self.core.loading)
         self.owned.startService()
 

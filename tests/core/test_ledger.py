@@ -525,6 +525,70 @@ def test_state_of_an_agent_that_was_loaded_is_noted_when_it_returns(clock: Clock
     assert history(core) == [(5, "sent")]
 
 
+def test_pages_are_written_in_their_order(clock: Clock, core: Core) -> None:
+    """
+    What is being written can be found, and is taken again if it could not be written.
+    """
+    agent(core)
+    for _ in range(3):
+        publish(core)
+        core.ledger.seal()
+    ledger, size = core.ledger, core.ledger.bytes
+    first = ledger.take(1)
+    assert len(first) == 1
+    assert "ann" in fates_of(core, 1)
+    ledger.put_back(first)
+    assert ledger.bytes == size
+    assert [page.first for page in ledger.take(1 << 20)] == [1, 2, 3]
+    pages = ledger.take(1 << 20)
+    assert pages == []
+
+
+def test_written_pages_leave_the_memory(clock: Clock, core: Core) -> None:
+    """
+    The database has them; what comes later stays.
+    """
+    agent(core)
+    publish(core)
+    pages = core.ledger.take(1 << 20)
+    publish(core)
+    core.ledger.written(pages)
+    assert fates_of(core, 1) == {}
+    assert "ann" in fates_of(core, 2)
+    assert 0 < core.ledger.bytes < 1000
+
+
+@pytest.mark.parametrize("outcome", ["written", "put_back"])
+def test_pages_of_a_former_log_are_forgotten(clock: Clock, core: Core, outcome: str) -> None:
+    """
+    Whatever becomes of a write that was under way when the log became another one.
+    """
+    agent(core)
+    publish(core)
+    pages = core.ledger.take(1 << 20)
+    core.ledger.clear()
+    getattr(core.ledger, outcome)(pages)
+    assert core.ledger.take(1 << 20) == []
+    assert core.ledger.bytes == 0
+
+
+def test_pages_that_are_being_written_count_for_the_limit(clock: Clock) -> None:
+    """
+    If the database is away for long, the oldest of those that wait go.
+    """
+    core = make_core(clock, max_ledger=700)
+    agent(core)
+    publish(core)
+    pages = core.ledger.take(1 << 20)
+    for _ in range(5):
+        publish(core)
+        core.ledger.seal()
+    assert "ann" in fates_of(core, 1)
+    core.ledger.put_back(pages)
+    assert core.ledger.bytes <= 700
+    assert core.counts.limits.max_ledger.value >= 4
+
+
 def test_limit_counts(clock: Clock, counts: Counts) -> None:
     """
     A page that is larger than the limit by itself is forgotten at once.

@@ -52,6 +52,7 @@ def statements(cursor: Any) -> Iterator[str]:
     yield FIND
     yield from agent_statements(cursor)
     yield from engine_statements(cursor)
+    yield from ledger_statements(cursor)
     yield CONTENTS
     yield remove_log_sql()
 
@@ -150,6 +151,24 @@ def engine_statements(cursor: Any) -> Iterator[str]:
         yield cursor.mogrify(statement(f"following/{name}"), parameters).decode()
     yield statement("reading/session")
     yield "rollback to engine"
+
+
+def ledger_statements(cursor: Any) -> Iterator[str]:
+    """
+    What writes and reads the ledger, and looks after its table.
+    """
+    leads = statement("agents/leads").strip()
+    parameters: dict[str, object] = {"node": None, "uptos": [1], "firsts": [1], "entries": ["{}"], "event_id": ""}
+    parameters |= {"leader": 1, "epoch": "", "pos": 1, "end": 5, "most": 1, "bytes": 1, "head": 4}
+    yield "savepoint ledger"
+    yield cursor.mogrify(statement("ledger/write", right="leads", sql=leads), parameters).decode()
+    for name in ("find", "event"):
+        yield cursor.mogrify(statement(f"ledger/{name}"), parameters).decode()
+    yield statement("ledger/partitions")
+    yield statement("ledger/begin_roll", newest="ledger_1")
+    yield cursor.mogrify(statement("ledger/end", newest="ledger_1"), parameters).decode()
+    yield statement("ledger/roll", newest="ledger_1", start="minvalue", end="5", next="ledger_5")
+    yield "rollback to ledger"
 
 
 _AFTER: dict[str, dict[str, object]] = {

@@ -170,7 +170,7 @@ class Node:
             **choices,
         )
         core = self.core
-        self.owned.attach(journal=core.journal, ownership=core.ownership, hub=core.hub)
+        self.owned.attach(journal=core.journal, ledger=core.ledger, ownership=core.ownership, hub=core.hub)
         core.hub.was_reset = lambda: self.owned.open(core.loading)
         self.log: PostgresLog = core.log  # type: ignore[assignment]
         self.leads = False

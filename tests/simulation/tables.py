@@ -153,6 +153,9 @@ class Tables:
         flushed: Flushed = await self._write("flush", execute, len(by_agent) + len(buried) + len(dropped))
         return flushed
 
+    async def note(self, pages: Sequence[tuple[int, int, bytes]]) -> None:
+        await self._write("note", lambda _: None, len(pages))
+
     async def save(self, states: Collection[Claim], gone: Collection[Gen], upto: int) -> None:
         def execute(node: int) -> None:
             database = self.database
