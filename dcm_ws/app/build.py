@@ -101,7 +101,7 @@ def build_service(
     gate = Gate(admission, core.callers, core.identity)
     streams = make_streams(base, core, pacing, websockets.share)
     pages = make_resources(base, core, report, metrics, gate)
-    resources = pages | make_calls(base, core, channels, gate, streams, database)
+    resources = pages | make_calls(base, core, channels, gate, streams, database, log)
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics

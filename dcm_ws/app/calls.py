@@ -11,14 +11,18 @@ from twisted.web.resource import IResource
 from dcm_ws.app.base import Base
 from dcm_ws.app.database import Database
 from dcm_ws.app.settings import Settings
+from dcm_ws.brokers.postgres_log import PostgresLog
+from dcm_ws.brokers.stored_events import StoredEvents
 from dcm_ws.brokers.stored_records import StoredRecords
 from dcm_ws.core.assembly import Core
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.http.api import Gate
 from dcm_ws.http.api_calls import CALLS
 from dcm_ws.http.assets import StaticFile
 from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.dead import DeadPage, RedrivePage
 from dcm_ws.http.event_stream import EventStreams
+from dcm_ws.http.events import EventPage, Events
 from dcm_ws.http.openapi import document
 from dcm_ws.http.operators import AgentsPage, PresencePage, Records
 from dcm_ws.http.pacing import Pacing
@@ -40,17 +44,23 @@ def make_calls(
     gate: Gate,
     streams: EventStreams,
     database: Database | None,
+    log: MemoryLog | PostgresLog,
 ) -> dict[bytes, IResource]:
     """
     All calls, each under its path.
 
     @param database: None if the service has none.
+    @param log: that of C{core}.
     """
     settings, world, limits = base.settings, base.world, core.counts.limits
     records: Records = core.records
     if settings.cluster and database is not None:
         records = stored = StoredRecords(base.reactor, database.place)
         stored.setServiceParent(database)
+    events: Events = core.events
+    if isinstance(log, PostgresLog) and database is not None:
+        events = stored_events = StoredEvents(base.reactor, database.place, log, core.events, core.ledger)
+        stored_events.setServiceParent(database)
     agents = AgentsPage(world.wall_ms, gate, records, core.whereabouts, core.expulsion, lambda: core.log.head)
     return {
         b"openapi.json": StaticFile(
@@ -62,6 +72,7 @@ def make_calls(
         b"v1/agents": agents,
         b"v1/dead": DeadPage(world.wall_ms, gate, records),
         b"v1/dead/redrive": RedrivePage(world.wall_ms, gate, records),
+        b"v1/events": EventPage(world.wall_ms, gate, events),
         b"v1/publish": PublishPage(
             world.wall_ms,
             gate,

@@ -276,6 +276,12 @@ class PostgresLog:
 
         self.reader.find(missing, take)
 
+    def look_up(self, event_id: str) -> Entry | None:
+        """
+        An event by its id, if it is in memory.
+        """
+        return self._tail.look_up(event_id)
+
     def _entries(self, rows: Sequence[Row]) -> list[Entry]:
         now = self._now()
         return [entry for row in rows if (entry := self._rows.entry(row, now)) is not None]

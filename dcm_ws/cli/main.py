@@ -24,6 +24,7 @@ _COMMANDS = {
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
     "kick": "Disconnect an agent, and revoke its tokens.",
+    "event": "Show what became of an event.",
     "nodes": "Show the nodes of a cluster.",
     "top": "Show what a service does, refreshed.",
     "bench": "Put a small load on a service, and measure it.",

@@ -19,6 +19,7 @@ from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entitlement import Entitlement
+from dcm_ws.core.event_records import EventRecords
 from dcm_ws.core.expulsion import Expulsion
 from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
@@ -85,6 +86,7 @@ class Core:
     expulsion: Expulsion
     whereabouts: Whereabouts
     records: AgentRecords
+    events: EventRecords
     journal: Journal
     loading: Loading
     ownership: Ownership
@@ -330,6 +332,7 @@ def assemble(
             world, clients=clients, registry=registry, catch_up=catch_up, presence=presence, bus=bus
         ),
         records=AgentRecords(clients=clients, memory=memory, letters=letters, journal=journal, redriving=redriving),
+        events=EventRecords(log, ledger),
         journal=journal,
         loading=loading,
         ownership=ownership,

@@ -261,6 +261,11 @@ class Log(Protocol):
             could not be read.
         """
 
+    def look_up(self, event_id: str) -> Entry | None:
+        """
+        An event by its id; None if it is not in memory.  For operators: it looks at all that is in memory.
+        """
+
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
         """
         Are all events of these channels kept that a reader of L{page} would get?  As far as is known here without
