@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { ask, join } from "./connection.js";
 import { $, element } from "./dom.js";
 import { Kpis } from "./kpis.js";
+import { AgentDetail, EventLedger } from "./operators.js";
 import { CATEGORIES, Stream, categoryOf } from "./stream.js";
 
 const CATALOGUE = [
@@ -60,7 +61,9 @@ function showAgents(names, count, loads) {
   $("agents").replaceChildren(
     ...names.slice(0, AGENTS_SHOWN).map((name) => {
       const item = element("li");
-      item.append(element("span", name));
+      const shown = element(agentDetail.mayAsk ? "button" : "span", name);
+      if (agentDetail.mayAsk) shown.type = "button";
+      item.append(shown);
       if (Object.hasOwn(loads, name) && loads[name].owed) item.append(element("small", `${figure.format(loads[name].owed)} owed`));
       return item;
     }),
@@ -77,6 +80,9 @@ const { client, identity, development, status } = await join((joining) => {
   });
 }, LAST);
 $("publish").hidden = !development;
+const ledger = new EventLedger(identity, development);
+const agentDetail = new AgentDetail(identity, development);
+stream.onChoose = (event) => ledger.choose(event);
 
 /** Reads what only HTTP provides: counts, the state of the database, and the existing channels. */
 async function look() {
@@ -85,6 +91,8 @@ async function look() {
   // a proxy may block /stats; /health does not list agents
   const stats = (await ask("stats", identity.token)) ?? (await ask("health", identity.token));
   if (!status.current) return;
+  ledger.look();
+  agentDetail.look();
   $("clients").textContent = stats?.connectedClients ?? "–";
   $("database").textContent = stats?.database.state ?? "–";
   // /health has no figures of the log

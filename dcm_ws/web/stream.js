@@ -93,6 +93,8 @@ export class Stream {
   #rows = $("rows");
   #paint = onceAFrame(() => this.#show());
   #events = new WeakMap();
+  /** Called with the event that is chosen, or null. */
+  onChoose = () => {};
 
   constructor() {
     this.#addFilters();
@@ -266,6 +268,7 @@ export class Stream {
     this.#chosen = entry ?? null;
     $("detail").hidden = entry === undefined;
     this.#rows.removeAttribute("aria-activedescendant");
+    this.onChoose(entry?.event ?? null);
     if (entry === undefined) return;
     row.setAttribute("aria-selected", "true");
     this.#rows.setAttribute("aria-activedescendant", row.id);

@@ -215,6 +215,34 @@ describe("/live", () => {
     expect(await page.isVisible("#detail")).toBe(false);
   });
 
+  test("shows operators what became of an event, and what an agent is owed", async () => {
+    const worker = client(service.url, { agentId: "worker/1", channels: ["topics/ledger"] });
+    await worker.connect();
+    // settled when the test says so
+    let settle;
+    worker.on("channel:topics/ledger", () => new Promise((settled) => (settle = settled)));
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    const speaking = await speak();
+    await speaking.publish("topics/ledger", "task.created", { n: "for the ledger" });
+    await page.fill("#text", "for the ledger");
+    await rows(page).first().click();
+    const agent = page.locator("#ledger-agents > li", { hasText: "worker/1" });
+    await agent.filter({ hasText: "sent" }).waitFor();
+    await page.locator("#agents button", { hasText: "worker/1" }).click();
+    await page.locator("#agent-owed li", { hasText: "sent 1×" }).waitFor();
+    expect(await page.textContent("#agent-facts")).toContain("topics/ledger");
+    await until(() => settle);
+    settle();
+    // the page asks again every five seconds
+    await agent.filter({ hasText: "acknowledged" }).waitFor({ timeout: 15_000 });
+    await agent.locator("summary").click();
+    expect((await agent.locator("ol li").allTextContents()).map((step) => step.split(" ").at(-1))).toEqual(["sent", "acknowledged"]);
+    await page.click("#agent-close");
+    expect(await page.isVisible("#agent-detail")).toBe(false);
+    worker.close();
+  });
+
   test("lists the agents that are connected", async () => {
     const early = client(service.url, { agentId: "early-agent" });
     await early.connect();
