@@ -65,6 +65,12 @@ def fates(entries: Iterable[LedgerEntry]) -> list[Fate]:
 
 def _fate(agent: str, entries: Iterable[LedgerEntry]) -> Fate:
     history = sorted(entries, key=lambda entry: (entry.at, _ORDER.index(entry.what)))
+    # an ack settles what several connections owe, and a letter that was redriven
+    history = [
+        entry
+        for number, entry in enumerate(history)
+        if not (number and history[number - 1].what == entry.what == "acknowledged")
+    ]
     sent = [entry.at for entry in history if entry.what == "sent"]
     acknowledged = [entry.at for entry in history if entry.what == "acknowledged"]
     dead = [entry for entry in history if entry.what == "dead"]

@@ -41,6 +41,15 @@ def test_order_of_what_happened_in_one_millisecond() -> None:
     assert [entry.what for entry in fate.history] == ["redriven", "sent", "dead", "acknowledged"]
 
 
+def test_ack_that_settles_several_things_is_one() -> None:
+    """
+    An agent has acknowledged an event on two connections, or at two nodes.
+    """
+    (fate,) = fates(LedgerEntry(at, "ann", "acknowledged") for at in (3, 2))
+    assert [entry.at for entry in fate.history] == [2]
+    assert fate.acknowledged == 2
+
+
 def test_history_is_limited() -> None:
     """
     An event that was sent very often has the beginning of its history, and its end; the numbers are of all of it.
