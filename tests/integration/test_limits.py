@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from http.client import HTTPConnection
 from typing import Any
 
 import psycopg2
@@ -30,7 +31,7 @@ from tests.integration.clients import (
     unsubscribe_global,
 )
 from tests.integration.databases import PostgresServer
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.owed import make_tables
 from tests.integration.running import Service, production_service, report, service, unread_service
 from tests.integration.tokens import make_token
@@ -117,6 +118,57 @@ def test_max_ignored() -> None:
                 chatty.sendall(bytes(1 << 16))
         until(lambda: running.stats()["connectedClients"] == 0)
         assert count(running, "maxIgnored") == 1
+
+
+def test_max_batch_events() -> None:
+    """
+    An HTTP request may publish a thousand events; with one more, none of them is published.
+    """
+    with service() as running:
+        event = {"channel": "topics/a", "event": "session.created"}
+        assert post(running, [event] * 1000) == 200
+        assert post(running, [event] * 1001) == 413
+        assert count(running, "maxBatchEvents") == 1
+        assert running.stats()["log"]["head"] == 1000
+
+
+def test_max_batch_size() -> None:
+    """
+    The body of a request may be as long as the limit; if it is longer, nothing is published.
+    """
+    with service("--max-batch-size", "2000", "--max-message-size", "2000") as running:
+        event = {"channel": "topics/a", "event": "session.created", "data": "x" * 500}
+        assert post(running, [event] * 3) == 200
+        assert post(running, [event] * 4) == 413
+        assert count(running, "maxBatchSize") == 1
+        assert running.stats()["log"]["head"] == 3
+
+
+def post(running: Service, events: object) -> int:
+    """
+    The status of a request that publishes.
+    """
+    connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/publish", json.dumps(events))
+        return connection.getresponse().status
+
+
+def test_max_ledger() -> None:
+    """
+    If the ledger is full, its oldest part is forgotten.
+    """
+    with service("--max-ledger", "1000") as running:
+        client = running.connect()
+        ask_past_events(client, type="auth", agent_id="ann", id="in")
+        ask_past_events(client, type="subscribe", channel="topics/a", id="on")
+        event = {"channel": "topics/a", "event": "session.created"}
+
+        def is_full() -> bool:
+            assert post(running, [event] * 100) == 200
+            return count(running, "maxLedger") > 0
+
+        until(is_full)
 
 
 def test_max_connections() -> None:
