@@ -541,3 +541,26 @@ def test_peer() -> None:
     session.peer.offer("name", b"frame")
     far.turn()
     assert far.take() == b""
+
+
+def test_agent_that_is_disconnected() -> None:
+    """
+    When an agent is disconnected, its streams end; with its tokens revoked, it cannot open another one.
+    """
+    ground = Ground(production=True)
+    token = {"Authorization": f"Bearer {sign(SECRET, 'one', None, WALL_MS)}"}
+    far, other = ground.connect(), ground.connect()
+    far.ask("topics/a?offset=now&live=sse", **token)
+    other.ask("topics/a?offset=now&live=sse", Authorization=f"Bearer {sign(SECRET, 'two', None, WALL_MS)}")
+    ground.core.expulsion.expel("one", lambda done: None)
+    far.turn()
+    assert far.socket.closed
+    again = ground.connect()
+    again.ask("topics/a?offset=now&live=sse", **token)
+    assert again.take().startswith(b"HTTP/1.1 200 ")
+    ground.core.expulsion.expel("one", lambda done: None, revoke=True)
+    again.turn()
+    assert again.socket.closed
+    assert ground.connect().get("topics/a?offset=now&live=sse", **token)[0] == 401
+    assert not other.socket.closed
+    assert len(ground.streams) == 1
