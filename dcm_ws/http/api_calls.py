@@ -204,6 +204,21 @@ CALLS: tuple[Call, ...] = (
     ),
     Call(
         "get",
+        "/v1/events/{id}",
+        "getEvent",
+        "operators",
+        "Get what became of a logged event at each agent",
+        [_json("the event, and a page of the agents that it was sent to", "EventRecord")],
+        errors=(*_READ_ERRORS, 404),
+        parameters=[
+            Parameter("id", "path", text(minLength=1, maxLength=64), "the event's id"),
+            Parameter("agent", "query", text(maxLength=128), "this agent only"),
+            _LIMIT,
+            Parameter("after", "query", text(), "`next` of the page before"),
+        ],
+    ),
+    Call(
+        "get",
         "/v1/dead",
         "listDeadLetters",
         "operators",

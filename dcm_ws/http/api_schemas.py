@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from dcm_ws.core.dead_letters import Reason
+from dcm_ws.core.fates import HISTORY_MAX
+from dcm_ws.core.ledger_pages import What
 from dcm_ws.protocol.commands import KEY_MAX, POSITION_MAX
 from dcm_ws.protocol.events import CATALOGUE
 from dcm_ws.protocol.posts import BATCH_MAX
@@ -160,6 +162,37 @@ _SCHEMAS: dict[str, Schema] = {
             "closed": number("connections that were closed"),
             "revoked_at": number("tokens issued up to this time are refused, in ms since the epoch; 0 if none are"),
             "missing": array_of(text(), description="nodes that have not answered in time"),
+        }
+    ),
+    "EventRecord": record(
+        {
+            "id": text("the event's id"),
+            "pos": POSITION,
+            "channel": CHANNEL,
+            "event": EVENT_NAME,
+            "timestamp": {**TIME, "description": "when it was published"},
+            "from": or_null(text("the agent that published it")),
+            "tracked": {**FLAG, "description": "agents acknowledge it"},
+            "total": number("agents that the ledger has something of"),
+            "agents": array_of(ref("Fate")),
+        },
+        {"next": text("`after` of the next page")},
+    ),
+    "Fate": record(
+        {
+            "agent_id": text(),
+            "state": text(enum=["sent", "acknowledged", "dead", "redriven"]),
+            "sent": number("how often it was sent"),
+            "first_sent_at": or_null(TIME),
+            "last_sent_at": or_null(TIME),
+            "acknowledged_at": or_null(TIME),
+            "died_at": or_null(TIME),
+            "reason": {"enum": [*get_args(Reason), None]},
+            "redriven_at": or_null(TIME),
+            "history": array_of(
+                record({"at": TIME, "what": text(enum=list(get_args(What)))}, {"reason": REASON}),
+                description=f"what happened, in its order: the first {HISTORY_MAX - 1} entries, and the last one",
+            ),
         }
     ),
     "DeadLetter": record(
