@@ -83,6 +83,7 @@ def agent_statements(cursor: Any) -> Iterator[str]:
         "waiting": {},
         "events_at": {},
         "has_leader": {},
+        "records": {},
     }
     delivered = statement("agents/delivered", pos="%(pos)s", event_id="%(event_id)s")
     holds = statement("agents/holds", delivered=delivered).strip()
@@ -147,6 +148,9 @@ def engine_statements(cursor: Any) -> Iterator[str]:
     yield cursor.mogrify(statement("upkeep/roll", **roll), parameters).decode()
     for name in ("beat", "fence", "leave", "list", "register"):
         yield cursor.mogrify(statement(f"nodes/{name}"), parameters).decode()
+    revoked = {"after": 0, "most": 10, "agent": "ann", "revoked_at": 1}
+    for name in ("read", "save"):
+        yield cursor.mogrify(statement(f"revoked/{name}"), revoked).decode()
     for name in ("again", "look", "publish", "renew"):
         yield cursor.mogrify(statement(f"following/{name}"), parameters).decode()
     yield statement("reading/session")
@@ -173,6 +177,7 @@ def ledger_statements(cursor: Any) -> Iterator[str]:
 
 _AFTER: dict[str, dict[str, object]] = {
     "read_agents": {"after": ""},
+    "records": {"after": "", "agent": None},
     "look": {"agents": "[]"},
     "lost": {"agents": "[]"},
     "save": {"states": "[]", "gone": "[]"},
