@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -176,20 +175,23 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path, shared: Service) -> None:
     """
     script = "trap 'echo got' INT; test -t 1 && echo ready; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done; exit 3"
     arguments = [PROGRAM, "run", "--url", url(shared), "--lines", "0", "--", "sh", "-c", script]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(PROGRAM, arguments, clean(tmp_path, XDG_STATE_HOME=str(tmp_path / "state")))
-    output = b""
-    while b"ready" not in output:
-        output += os.read(terminal, 1024)
-    os.write(terminal, b"\x03")
-    while True:
-        try:
-            output += os.read(terminal, 1024)
-        except OSError:
-            break
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-    os.close(terminal)
+    # in a process with a single thread, because it forks
+    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn, *arguments],
+        env=clean(tmp_path, XDG_STATE_HOME=str(tmp_path / "state")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        output = b""
+        while b"ready" not in output:
+            output += process.stdout.read(1024)
+        process.stdin.write(b"\x03")
+        while piece := process.stdout.read(1024):
+            output += piece
+    assert process.returncode == 3
     assert output.count(b"got") == 1
 
 
