@@ -117,9 +117,10 @@ class Settling:
         """
         pos = ack.pos or 0
         if session.behind is not None:
-            for settled in session.behind.settle(ack.message_id, pos):
-                if session.present is not None:
-                    self._ledger.note(session.present, settled, "acknowledged")
+            settled = session.behind.settle(ack.message_id, pos)
+            if session.present is not None:
+                for one in settled:
+                    self._ledger.note(session.present, one, "acknowledged")
             if ack.pos is not None:
                 # it may have got further without owing anything
                 self._changed.agent(session.present)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
+from dcm_ws.protocol import web_tokens
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.tokens import Claims, sign
@@ -63,6 +64,19 @@ def refusal(token: str, *args: Any, **more: Any) -> tuple[ErrorCode, str]:
 
 
 GOOD = {"sub": "ann", "exp": THEN}
+
+
+@pytest.mark.parametrize(("session_id", "scope"), [(None, None), ("s", ["subscribe:topics/*"]), ("s", [])])
+def test_own_tokens(session_id: str | None, scope: list[str] | None) -> None:
+    """
+    A token that is made here says who it is for, when it was issued, and what it allows, if that is limited.
+    """
+    token = web_tokens.sign_web_token(SECRET, "ann", session_id, NOW, 60_000, scope)
+    claims = verify(token)
+    assert (claims.agent_id, claims.session_id) == ("ann", session_id)
+    assert claims.expires_at == NOW + 60_000 + SKEW_MS
+    assert (None if claims.scope is None else list(claims.scope.texts)) == scope
+    assert refusal(token, now_ms=NOW + 60_001 + SKEW_MS)[0] is ErrorCode.TOKEN_EXPIRED
 
 
 def test_secret() -> None:
