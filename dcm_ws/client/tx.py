@@ -185,7 +185,9 @@ class DCMClient(Client, Service):
         return Deferred.fromCoroutine(self._until_connected()).addCallback(lambda _: self)
 
     def _unreachable(self, reason: str) -> None:
-        self.last_close = (None, reason)
+        # an attempt that is given up because the client is closed may fail with any error
+        if self._connections is not None:
+            self.last_close = (None, reason)
 
     def _delay(self, attempt: int) -> float:
         """
@@ -276,9 +278,8 @@ class DCMClient(Client, Service):
 
     def _closed(self, connection: Connection, code: int | None, reason: str) -> None:
         if connection is not self._connection:
-            if self._connections is not None:
-                # it has never opened
-                self._unreachable(reason)
+            # it has never opened
+            self._unreachable(reason)
             return
         self._connection = None
         self._cancel_timers()
