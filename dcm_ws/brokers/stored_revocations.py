@@ -103,7 +103,7 @@ class StoredRevocations(Service):
         writing.addCallbacks(lambda _: True, self._failed).addCallback(ready)
 
     def _failed(self, failure: Failure) -> bool:
-        failure.trap(DatabaseError)
+        failure.trap(*DatabaseError)
         _log.warn("revoked tokens cannot be read or written: {reason}", reason=failure.getErrorMessage())
         return False
 

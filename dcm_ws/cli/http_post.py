@@ -57,7 +57,8 @@ def post(base: str, body: bytes, token: str | None, seconds: float) -> Answer:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not result:
+    if not result or isinstance(result[0], TimeoutError):
+        # whichever of the two noticed it first
         raise TimeoutError(f"no answer in {seconds:g} s")
     if isinstance(result[0], Answer):
         return result[0]

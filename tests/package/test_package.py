@@ -129,8 +129,8 @@ def test_wheel_has_what_it_should(wheel: Path) -> None:
     """
     names = zipfile.ZipFile(wheel).namelist()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws").rglob("*.py")}
-    web = {f"dcm_ws/web/{path.name}" for path in (ROOT / "dcm_ws" / "web").iterdir() if path.is_file()}
-    assert {"dcm_ws/web/live.html", "dcm_ws/web/dcm-ws.js"} < web
+    web = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws" / "web").rglob("*") if path.is_file()}
+    assert {"dcm_ws/web/live.html", "dcm_ws/web/dcm-ws.js", "dcm_ws/web/docs/show.js"} < web
     sql = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws" / "postgres" / "sql").rglob("*.sql")}
     assert "dcm_ws/postgres/sql/triggers/install.sql" in sql
     assert modules | web | sql | {"dcm_ws/py.typed"} == {name for name in names if name.startswith("dcm_ws/")}
