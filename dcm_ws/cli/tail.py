@@ -15,7 +15,7 @@ from dcm_ws.cli.tail_filter import Filter
 from dcm_ws.cli.tail_output import Printer
 from dcm_ws.cli.tail_since import Since, Window, read
 from dcm_ws.cli.terminal import harmless
-from dcm_ws.cli.watching import Watch, watch
+from dcm_ws.cli.watching import Watch, events_option, watch
 
 AGENT = "dcm-ws-tail"
 """
@@ -25,13 +25,7 @@ The agent to connect as without a token, which only development allows: the chan
 
 @click.command("tail")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    metavar="PATTERN",
-    help="Only events whose name matches, such as 'task.*'; repeatable.",
-)
+@events_option
 @click.option("--agent", metavar="AGENT", help="Only events of, from or for this agent, or on its channel.")
 @click.option("--grep", "text", metavar="TEXT", help="Only events with this text in their data, whatever its case.")
 @click.option(

@@ -23,7 +23,7 @@ from dcm_ws.cli.tail_since import Since, Window, read
 from dcm_ws.cli.terminal import INTERRUPTED, TERMINATED, TIMED_OUT, harmless, json_line, say
 from dcm_ws.cli.times import period
 from dcm_ws.cli.wait_filter import Waiting, compiled
-from dcm_ws.cli.watching import Watch, watch
+from dcm_ws.cli.watching import Watch, events_option, watch
 from dcm_ws.cli.who import agent_of
 from dcm_ws.client import Event, Gap, PositionError
 
@@ -42,13 +42,7 @@ _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 
 @click.command("wait")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    metavar="PATTERN",
-    help="Only events whose name matches, such as 'task.*'; repeatable.",
-)
+@events_option
 @click.option(
     "--where",
     metavar="EXPRESSION",

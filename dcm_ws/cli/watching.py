@@ -21,6 +21,14 @@ from dcm_ws.client import ClosedError, DCMError, Event, Gap, RefusedError, State
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.client.streams import Events
 
+events_option = click.option(
+    "--event",
+    "events",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only events whose name matches, such as 'task.*'; repeatable.",
+)
+
 
 class Wanted(Protocol):
     """
