@@ -203,6 +203,7 @@ def assemble(
         resumption=resumption,
         other_nodes=other_nodes,
         ledger=ledger,
+        early_acks=counts.limits.early_acks,
     )
     journal = Journal(changed=changed, clients=clients, memory=memory, letters=letters, catch_up=catch_up, log=log)
     loading = Loading(

@@ -8,12 +8,20 @@ from collections import deque
 from collections.abc import Mapping
 from itertools import islice, takewhile
 
+from msgspec.structs import replace
+
 from dcm_ws.core.delivery import Owed
 from dcm_ws.core.entries import Entry
 
 NEVER = 1 << 62
 """
 More than any position, and more than any number of deliveries.
+"""
+
+
+EARLY_ACKS_MOST = 1000
+"""
+Acks of events that a connection has not been sent yet, which other connections of its agent have acknowledged.
 """
 
 
@@ -28,6 +36,8 @@ class Behind:
     @ivar inherited: the channels in which another connection of its agent had not been sent everything when it ended:
         tracked events after the first of these positions, up to the second, are still to be sent.
     @ivar owed: what its agent has not acknowledged, by position, in the order of these.
+    @ivar early_acks: ids of events that other connections of its agent have acknowledged, and that it may still get: it
+        owes no acks for them.
     @ivar found: what the log has of the first ones of C{owed}, by position: None for what has left it.
     @ivar told: up to this position it knows of the gaps.
     @ivar go_on: it waits until no more than so many deliveries are in flight.
@@ -41,6 +51,7 @@ class Behind:
     __slots__ = (
         "_ids",
         "after",
+        "early_acks",
         "finding",
         "found",
         "go_on",
@@ -64,6 +75,7 @@ class Behind:
         self.inherited: dict[str, tuple[int, int]] = {}
         self.owed: dict[int, Owed] = {}
         self._ids: dict[str, int] = {}
+        self.early_acks: dict[str, None] = {}
         self.found: dict[int, Entry | None] = {}
         self.finding: object | None = None
         self.go_on = NEVER
@@ -137,6 +149,28 @@ class Behind:
             del owed[one]
         self.missed = {name: max(place, pos) for name, place in self.missed.items()}
         return settled
+
+    def acknowledged_elsewhere(self, event_id: str) -> bool:
+        """
+        Another connection of the agent has acknowledged an event that this one does not owe, and may still get.
+
+        @return: False if one of more than L{EARLY_ACKS_MOST} had to be forgotten for that: it is owed when it is sent.
+        """
+        acks = self.early_acks
+        acks[event_id] = None
+        if len(acks) <= EARLY_ACKS_MOST:
+            return True
+        del acks[next(iter(acks))]
+        return False
+
+    def as_owed(self, entry: Entry) -> Entry:
+        """
+        An event that is about to be sent, not tracked any more if another connection has acknowledged it.
+        """
+        if self.early_acks and entry.id in self.early_acks:
+            del self.early_acks[entry.id]
+            return replace(entry, tracked=False)
+        return entry
 
     def to_find(self, most: int) -> list[int]:
         """

@@ -424,7 +424,7 @@ class CatchUp:
         """
         The next event, without frames if the client does not get it, and whether it is tracked.
         """
-        entry = behind.page.popleft()
+        entry = behind.as_owed(behind.page.popleft())
         behind.after = entry.pos
         frames: tuple[bytes, ...] = ()
         if _hides(session.rights, entry):

@@ -142,6 +142,7 @@ class LimitCounts:
     latest_dropped: Count = field(default_factory=Count)
     max_pending: Count = field(default_factory=Count)
     max_pending_bytes: SharedCount = field(default_factory=SharedCount)
+    early_acks: Count = field(default_factory=Count)
     max_kept: SharedCount = field(default_factory=SharedCount)
     max_agents: SharedCount = field(default_factory=SharedCount)
     max_agent_bytes: SharedCount = field(default_factory=SharedCount)

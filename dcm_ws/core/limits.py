@@ -204,6 +204,14 @@ _STATE = (
         "--max-pending-bytes",
     ),
     Limit(
+        "earlyAcks",
+        "acks of events that it has not been sent yet, by other connections of its agent",
+        "connection",
+        "the oldest is forgotten: the connection owes an ack for that event",
+        "",
+        "1,000",
+    ),
+    Limit(
         "maxKept",
         "deliveries kept for absent agents",
         "service",

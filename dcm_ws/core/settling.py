@@ -10,6 +10,7 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
+from dcm_ws.core.counts import Count
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.ledger import Ledger
@@ -24,6 +25,7 @@ class Settling:
     Settles deliveries, at all connections of an agent together.
 
     @param now: monotonic seconds.
+    @param early_acks: counts those that had to be forgotten.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Settling:
         resumption: Resumption,
         other_nodes: OtherNodes,
         ledger: Ledger,
+        early_acks: Count,
     ) -> None:
         self._now = now
+        self._early_acks = early_acks
         self._ledger = ledger
         self._deliveries = deliveries
         self._memory = memory
@@ -72,7 +76,7 @@ class Settling:
             sessions += self._clients.others(session, agent)
         settled = False
         for one in sessions:
-            settled = self._settle(one, ack, session.heard_at) or settled
+            settled = self._settle(one, ack, session.heard_at, came_here=one is session) or settled
         if agent is not None:
             if self._letters.redriven:
                 self._settle_redriven(agent, sessions, ack)
@@ -91,7 +95,7 @@ class Settling:
         """
         sessions = list(self._clients.connections.get(agent, ()))
         now = self._now()
-        settled = [self._settle(one, ack, now) for one in sessions]
+        settled = [self._settle(one, ack, now, came_here=False) for one in sessions]
         self._settle_redriven(agent, sessions, ack)
         if ack.message_id is not None and not any(settled):
             self._is_late(agent, ack.message_id)
@@ -111,21 +115,25 @@ class Settling:
         self._letters.drop(letter)
         return True
 
-    def _settle(self, session: Session, ack: Ack | AckUpTo, at: float) -> bool:
+    def _settle(self, session: Session, ack: Ack | AckUpTo, at: float, *, came_here: bool) -> bool:
         """
         @param at: when the ack arrived (monotonic seconds).
+        @param came_here: it came on this connection, and not on another one of the agent.
         """
-        pos = ack.pos or 0
-        if session.behind is not None:
-            settled = session.behind.settle(ack.message_id, pos)
+        pos, event_id, behind = ack.pos or 0, ack.message_id, session.behind
+        if behind is not None:
+            settled = behind.settle(event_id, pos)
             if session.present is not None:
                 for one in settled:
                     self._ledger.note(session.present, one, "acknowledged")
             if ack.pos is not None:
                 # it may have got further without owing anything
                 self._changed.agent(session.present)
-        if ack.message_id is not None:
-            return self._deliveries.ack(session, ack.message_id, at)
+            if event_id is not None and not (came_here or settled or event_id in session.owed):
+                # it has not been sent here yet
+                self._early_acks.value += not behind.acknowledged_elsewhere(event_id)
+        if event_id is not None:
+            return self._deliveries.ack(session, event_id, at)
         return self._deliveries.ack_all(session, pos, at)
 
     def _settle_redriven(self, agent: str, sessions: Sequence[Session], ack: Ack | AckUpTo) -> None:

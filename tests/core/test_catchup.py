@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
+from dcm_ws.core.behind import EARLY_ACKS_MOST
 from dcm_ws.core.session import Origin
 from tests.core.clients import TASK, joined, only, stats, texts
 from tests.core.living import finish, live
@@ -455,6 +456,52 @@ def test_take_over_includes_what_the_other_has_not_been_sent(core: Core) -> None
     second.peer.read()
 
     assert texts(second.peer.take()) == []
+
+
+def test_ack_of_what_another_connection_has_not_been_sent_yet(core: Core) -> None:
+    """
+    A connection that catches up gets new events later than the others.  It owes no ack for one that another connection
+    of its agent has acknowledged meanwhile, and leaves it to nobody.
+    """
+    first = joined(core, "topics/t", agent="ann", quiet=True)
+    joined(core, quiet=True).say(**TASK, data=1)
+    first.leave()
+    behind = slow(core)
+    behind.auth("ann")
+    quick = joined(core, "topics/t", agent="ann", quiet=True)
+    quick.say(type="ack", pos=1)
+    joined(core, quiet=True).say(**TASK, data=2)
+    (told,) = (message for message in quick.peer.take() if "data" in message)
+    quick.say(type="ack", message_id=told["id"])
+    behind.peer.read()
+
+    assert texts(behind.peer.take())[-1:] == [("topics/t", 2)]
+    assert not behind.session.owed
+    behind.leave()
+    quick.leave()
+    assert texts([one for one in joined(core, quiet=True).auth("ann") if "data" in one]) == []
+
+
+def test_acks_of_what_is_still_to_come_have_a_limit(core: Core) -> None:
+    """
+    Beyond it, the connection that catches up owes acks for the oldest.
+    """
+    first = joined(core, "topics/t", agent="ann", quiet=True)
+    joined(core, quiet=True).say(**TASK, data=0)
+    first.leave()
+    behind = slow(core)
+    behind.auth("ann")
+    quick = joined(core, "topics/t", agent="ann", quiet=True)
+    quick.say(type="ack", pos=1)
+    publisher = joined(core, quiet=True)
+    for number in range(EARLY_ACKS_MOST + 2):
+        publisher.say(**TASK, data=number)
+    for message in [one for one in quick.peer.take() if "data" in one]:
+        quick.say(type="ack", message_id=message["id"])
+    behind.peer.read()
+
+    assert [one.event.seq for one in behind.session.owed.values()] == [2, 3]
+    assert stats(core)["limits"]["earlyAcks"] == 2
 
 
 def test_heir_gets_what_a_connection_leaves(core: Core) -> None:

@@ -95,7 +95,13 @@ def test_all_limits_are_known() -> None:
     crossed_here = {name for name in globals() if name.startswith("test_")}
     assert set(limits.values()) == {0}
     # clients cannot cross it
-    crossed_elsewhere = {"test_log_buffer", "test_max_bus_waiting", "test_max_revoked", "test_ledger_max_bytes"}
+    crossed_elsewhere = {
+        "test_early_acks",
+        "test_log_buffer",
+        "test_max_bus_waiting",
+        "test_max_revoked",
+        "test_ledger_max_bytes",
+    }
     assert {f"test_{_snake(name)}" for name in limits} <= crossed_here | crossed_elsewhere
 
 

@@ -84,7 +84,8 @@ def test_lines_beyond_the_limit() -> None:
     numbers = [int(line.split()[0]) for line in lines if "x" in line]
     assert lines[0] == "first" and lines[-2:] == ["last", "after"]
     assert numbers == sorted(numbers) and len(numbers) == 1000 - len(dropped)
-    assert f"{len(dropped)} missing" in lines
+    # in one place, or in several if the thread wrote meanwhile
+    assert sum(int(line.split()[0]) for line in lines if line.endswith(" missing")) == len(dropped)
 
 
 class Sink:
