@@ -146,7 +146,7 @@ def _make_revocations(base: Base, core: Core, database: Database, log: PostgresL
 def _make_keys(base: Base, core: Core) -> KeySource | None:
     if base.settings.jwks is None:
         return None
-    return KeySource(base.settings.jwks, core.identity.keys, base.reactor, base.world.now)
+    return KeySource(base.settings.jwks, core.identity.keys, core.counts.limits, base.reactor, base.world.now)
 
 
 def _make_database(

@@ -241,7 +241,7 @@ def assemble(
         counts,
         secrets,
         audience,
-        keys=KeyRing(world.now, counts.token_keys),
+        keys=KeyRing(world.now, counts),
         revocations=revocations,
         entitlement=entitlement,
         clients=clients,

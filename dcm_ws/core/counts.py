@@ -154,6 +154,11 @@ class LimitCounts:
     max_keys: SharedCount = field(default_factory=SharedCount)
     max_bus_waiting: SharedCount = field(default_factory=SharedCount)
     max_revoked: Count = field(default_factory=Count)
+    token_keys_time: Count = field(default_factory=Count)
+    max_token_keys_size: Count = field(default_factory=Count)
+    max_token_keys: Count = field(default_factory=Count)
+    max_token_key_waiting: Count = field(default_factory=Count)
+    token_key_fetches: Count = field(default_factory=Count)
     log_buffer: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:

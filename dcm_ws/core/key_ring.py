@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dcm_ws.core.counts import TokenKeyCounts
+from dcm_ws.core.counts import Count, Counts
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.protocol.web_tokens import SECRET_ALGORITHM, Header, KeySet, is_web_token, read_header
 
@@ -52,9 +52,10 @@ class KeyRing:
     @ivar fetch: begins to fetch them, which ends with L{fetched}; None if there are none to fetch.
     """
 
-    def __init__(self, now: Callable[[], float], counts: TokenKeyCounts) -> None:
+    def __init__(self, now: Callable[[], float], counts: Counts) -> None:
         self._now = now
-        self._counts = counts
+        self._counts = counts.token_keys
+        self._limits = counts.limits
         self.keys = KeySet()
         self.fetch: Callable[[], object] | None = None
         self._fetching = False
@@ -80,7 +81,9 @@ class KeyRing:
             return False
         if header.alg == SECRET_ALGORITHM or self.keys.find(header):
             return False
-        if not self._may_wait(address):
+        exceeded = self._exceeded(address)
+        if exceeded is not None:
+            exceeded.add()
             self._counts.refused += 1
             return False
         self._waiters.append(_Waiter(header, address, ready))
@@ -88,12 +91,16 @@ class KeyRing:
         self.refresh()
         return True
 
-    def _may_wait(self, address: str) -> bool:
+    def _exceeded(self, address: str) -> Count | None:
+        """
+        The count of the limit for which another client of C{address} may not wait; None if it may.
+        """
         if len(self._waiters) >= WAITING_MAX or self._waiting.get(address, 0) >= WAITING_PER_ADDRESS:
-            return False
-        if self._pauses.get(address, 0.0) > self._now():
-            return False
-        return self._fetching or self._now() >= self._next_at
+            return self._limits.max_token_key_waiting
+        now = self._now()
+        if self._pauses.get(address, 0.0) > now or (not self._fetching and now < self._next_at):
+            return self._limits.token_key_fetches
+        return None
 
     def refresh(self) -> None:
         """

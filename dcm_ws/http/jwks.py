@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone
+from twisted.web.client import Agent, ResponseDone, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.key_ring import KeyRing
-from dcm_ws.protocol.web_tokens import KeySet, read_keys
+from dcm_ws.protocol.web_tokens import KeySet, TooManyKeysError, read_keys
 
 MAX_BYTES = 256 << 10
 """
@@ -76,23 +79,31 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+class TooLargeError(ValueError):
+    """
+    A key set has more than L{MAX_BYTES} bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(f"it is larger than {MAX_BYTES} bytes")
+
+
 class KeySource:
     """
     Keeps a ring of keys up to date.
 
     @param source: a path or a URL, which L{check_source} has allowed.
+    @param limits: where exceeded limits are counted.
     @param now: monotonic seconds.
-    @param client: fetches URLs; one on C{reactor} if it is None.
     """
 
-    def __init__(
-        self, source: str, ring: KeyRing, reactor: Any, now: Callable[[], float], client: HTTPClient | None = None
-    ) -> None:
+    def __init__(self, source: str, ring: KeyRing, limits: LimitCounts, reactor: Any, now: Callable[[], float]) -> None:
         self._source = source
         self._ring = ring
+        self._limits = limits
         self._reactor = reactor
         self._now = now
-        self._client = HTTPClient(Agent(reactor, connectTimeout=TIMEOUT)) if client is None else client
+        self._client = HTTPClient(Agent(reactor))
         self._due = float("-inf")
         ring.fetch = self._fetch
 
@@ -118,8 +129,12 @@ class KeySource:
     def _fetch(self) -> None:
         # not at once: those that wait for a key must not be called before they wait
         fetching = Deferred.fromCoroutine(self._fetched()) if is_url(self._source) else self._read_later()
-        fetching.addTimeout(TIMEOUT, self._reactor)
+        fetching.addTimeout(TIMEOUT, self._reactor, self._took_too_long)
         fetching.addCallbacks(self._arrived, self._failed)
+
+    def _took_too_long(self, _: object, seconds: float) -> None:
+        self._limits.token_keys_time.add()
+        raise ValueError(f"{self._source}: it did not answer within {seconds:g} s")
 
     def _read_later(self) -> Deferred[KeySet]:
         reading: Deferred[None] = Deferred()
@@ -132,9 +147,10 @@ class KeySource:
             with path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
             if len(text) > MAX_BYTES:
-                raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+                raise TooLargeError
             return read_keys(text)
         except (OSError, ValueError) as error:
+            self._count(error)
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"{path}: {reason}") from None
 
@@ -149,7 +165,17 @@ class KeySource:
                 raise ValueError(f"it answers {response.code}")
             return read_keys(text)
         except ValueError as error:
+            self._count(error)
             raise ValueError(f"{self._source}: {error}") from None
+
+    def _count(self, error: Exception) -> None:
+        """
+        Count the limit that was exceeded, if one was.
+        """
+        if isinstance(error, TooLargeError):
+            self._limits.max_token_keys_size.add()
+        elif isinstance(error, TooManyKeysError):
+            self._limits.max_token_keys.add()
 
     def _arrived(self, keys: KeySet) -> None:
         self._due = self._now() + REFRESH
@@ -158,9 +184,25 @@ class KeySource:
 
     def _failed(self, failure: Failure) -> None:
         self._due = self._now() + RETRY
-        reason = failure.getErrorMessage() or type(failure.value).__name__
-        _log.warn("the keys of tokens stay as they are: {reason}", reason=reason)
+        _log.warn("the keys of tokens stay as they are: {reason}", reason=self._reason(failure))
         self._ring.fetched(None)
+
+    def _reason(self, failure: Failure) -> str:
+        error = failure.value
+        if isinstance(error, ValueError):
+            return str(error)
+        if isinstance(error, ResponseNeverReceived) and error.reasons:
+            failure = error.reasons[0]
+            error = failure.value
+        if isinstance(error, VerificationError):
+            reason = "its certificate is for another name"
+        elif isinstance(error, TLSError):
+            # such as "certificate verify failed"
+            reason = ", ".join(text for _, _, text in error.args[0]) or "TLS failed"
+            reason += "; SSL_CERT_FILE may name the certificates of other authorities"
+        else:
+            reason = failure.getErrorMessage() or type(failure.value).__name__
+        return f"{self._source}: {reason}"
 
 
 class _Body(Protocol):
@@ -190,7 +232,7 @@ class _Body(Protocol):
             # it took too long
             return
         if self._is_large:
-            self.done.errback(ValueError(f"it is larger than {MAX_BYTES} bytes"))
+            self.done.errback(TooLargeError())
         elif reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(bytes(self._data))
         else:

@@ -99,6 +99,12 @@ _jws = PyJWS(algorithms=KEY_ALGORITHMS)
 _jws.register_algorithm(SECRET_ALGORITHM, _Secret(HMACAlgorithm.SHA256))
 
 
+class TooManyKeysError(ValueError):
+    """
+    A key set has more than L{MAX_KEYS} keys.
+    """
+
+
 class KeySet:
     """
     The public keys of an identity provider (RFC 7517).
@@ -135,7 +141,7 @@ def read_keys(text: bytes) -> KeySet:
     if not isinstance(keys, list):
         raise ValueError("it is not a JWK set: an object with a list of `keys`")
     if len(keys) > MAX_KEYS:
-        raise ValueError(f"it has more than {MAX_KEYS} keys")
+        raise TooManyKeysError(f"it has more than {MAX_KEYS} keys")
     usable = [key for given in keys if (key := _read_key(given)) is not None]
     if not usable:
         raise ValueError(f"it has no key for {', '.join(KEY_ALGORITHMS)}")

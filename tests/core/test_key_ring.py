@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
-from dcm_ws.core.counts import TokenKeyCounts
+from dcm_ws.core.counts import Counts, TokenKeyCounts
 from dcm_ws.core.key_ring import _PAUSES_MAX, MIN_INTERVAL, PAUSE, WAITING_MAX, WAITING_PER_ADDRESS, KeyRing
 from dcm_ws.protocol.web_tokens import read_keys
 from tests.core.clients import only
@@ -36,8 +36,9 @@ class Fetches:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.counts = TokenKeyCounts()
-        self.ring = KeyRing(clock.seconds, self.counts)
+        counts = Counts()
+        self.counts, self.limits = counts.token_keys, counts.limits
+        self.ring = KeyRing(clock.seconds, counts)
         self.ring.fetch = lambda: None
         self.ready: list[str] = []
 
@@ -65,7 +66,7 @@ def test_without_a_source(clock: Clock) -> None:
     """
     Without a source nobody waits.
     """
-    ring = KeyRing(clock.seconds, TokenKeyCounts())
+    ring = KeyRing(clock.seconds, Counts())
     ring.refresh()
     assert not ring.await_key(token("a"), list, HERE)
 
@@ -104,7 +105,7 @@ def test_minimum_interval(fetches: Fetches, clock: Clock) -> None:
     assert fetches.ask("a")
     fetches.ring.fetched(keys("a"))
     assert not fetches.ask("b", THERE)
-    assert fetches.counts.refused == 1
+    assert fetches.counts.refused == fetches.limits.token_key_fetches.value == 1
     clock.advance(MIN_INTERVAL)
     assert fetches.ask("b", THERE)
     assert fetches.counts.fetches == 2
@@ -118,6 +119,7 @@ def test_pause_of_an_address(fetches: Fetches, clock: Clock) -> None:
     fetches.ring.fetched(keys("a"))
     clock.advance(MIN_INTERVAL)
     assert not fetches.ask("b")
+    assert fetches.limits.token_key_fetches.value == 1
     assert fetches.ask("b", THERE)
     fetches.ring.fetched(keys("a", "b"))
     clock.advance(PAUSE - MIN_INTERVAL)
@@ -144,7 +146,8 @@ def test_those_that_wait_are_limited(fetches: Fetches) -> None:
     """
     assert sum(fetches.ask("x") for _ in range(WAITING_PER_ADDRESS + 3)) == WAITING_PER_ADDRESS
     assert sum(fetches.ask("x", str(number)) for number in range(WAITING_MAX)) == WAITING_MAX - WAITING_PER_ADDRESS
-    assert fetches.counts.refused == 3 + WAITING_PER_ADDRESS
+    assert fetches.counts.refused == fetches.limits.max_token_key_waiting.value == 3 + WAITING_PER_ADDRESS
+    assert fetches.limits.token_key_fetches.value == 0
     fetches.ring.fetched(keys("x"))
     assert len(fetches.ready) == WAITING_MAX
 

@@ -102,6 +102,9 @@ def test_all_limits_are_known() -> None:
         "test_max_revoked",
         "test_ledger_max_bytes",
     }
+    # tests/integration/test_web_tokens.py
+    crossed_elsewhere |= {"test_token_keys_time", "test_max_token_keys_size", "test_max_token_keys"}
+    crossed_elsewhere |= {"test_max_token_key_waiting", "test_token_key_fetches"}
     assert {f"test_{_snake(name)}" for name in limits} <= crossed_here | crossed_elsewhere
 
 

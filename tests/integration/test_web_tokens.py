@@ -4,7 +4,10 @@ JSON Web Tokens, and the keys of an identity provider.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.integration.certificates import Certificate
 from tests.integration.clients import ask, hear
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
@@ -33,9 +37,11 @@ class Provider:
     @ivar asked: how often it was asked for.
     @ivar answer: what it answers in place of the keys: a status, headers and a body.
     @ivar wait: seconds until it answers.
+
+    @param certificate: for https; None for http.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Certificate | None = None) -> None:
         self.kids = ["a"]
         self.asked = 0
         self.answer: tuple[int, dict[str, str], bytes] | None = None
@@ -43,6 +49,11 @@ class Provider:
         provider = self
 
         class Page(BaseHTTPRequestHandler):
+            def handle(self) -> None:
+                # the service does not trust the certificate
+                with contextlib.suppress(OSError):
+                    super().handle()
+
             def do_GET(self) -> None:
                 provider.asked += 1
                 time.sleep(provider.wait)
@@ -62,7 +73,14 @@ class Provider:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks"
+        port = self._server.server_port
+        self.url = f"http://127.0.0.1:{port}/jwks"
+        if certificate is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(certificate.file, certificate.key)
+            # the handshake is not made by the thread that accepts
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self.url = f"https://127.0.0.1:{port}/jwks"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
@@ -86,6 +104,13 @@ def running(database: PostgresServer, provider: Provider) -> Iterator[Service]:
 def token(kid: str, **claims: Any) -> str:
     key = private_key(ALGORITHM, kid)
     return sign_web_token(key, ALGORITHM, int(time.time()) + 60, header={"kid": kid}, aud="dcm", **claims)
+
+
+def fetch_again(running: Service) -> None:
+    """
+    Have the service fetch its keys.
+    """
+    running.process.send_signal(signal.SIGHUP)
 
 
 def channels(running: Service, **headers: str) -> list[str]:
@@ -149,6 +174,9 @@ def test_unknown_keys(running: Service, provider: Provider) -> None:
     for number in range(50):
         answer = ask(client, type="auth", token=token(f"unknown {number}"), id=1)
         assert answer["code"] in ("TOKEN_INVALID", "RATE_LIMITED")
+    # the first one had them fetched
+    refused_keys = running.stats()["tokenKeys"]["refused"]
+    assert running.stats()["limits"]["tokenKeyFetches"] == refused_keys > 0
     with pytest.raises(InvalidStatus) as refused:
         running.connect(f"/?token={token('unknown')}")
     assert refused.value.response.status_code == 401
@@ -157,28 +185,58 @@ def test_unknown_keys(running: Service, provider: Provider) -> None:
     assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (500, {}, b""),
-        (302, {"Location": "https://example.com/"}, b""),
-        (200, {}, b"no json"),
-        (200, {}, b'{"keys":[' + b" " * (1 << 20) + b"]}"),
-        (200, {"Content-Length": "1000"}, b"{"),
-    ],
-    ids=["error", "redirect", "nonsense", "large", "incomplete"],
-)
-def test_a_provider_that_fails(running: Service, provider: Provider, answer: Any) -> None:
+def test_a_provider_that_fails(running: Service, provider: Provider) -> None:
     """
-    If the keys cannot be fetched, those from before stay, and the log says why.
+    If the keys cannot be fetched, those from before stay, and the log says why.  Limits that were exceeded are counted.
     """
     until(lambda: provider.asked == 1)
-    provider.answer = answer
-    time.sleep(5.1)
+    many = json.dumps({"keys": [public_jwk(ALGORITHM, "a")] * 101}).encode()
+    for status, headers, body, reason in (
+        (500, {}, b"", "it answers 500"),
+        (302, {"Location": "https://example.com/"}, b"", "it answers 302"),
+        (200, {}, b"no json", "it is not JSON"),
+        (200, {}, b'{"keys":[' + b" " * (1 << 20) + b"]}", "it is larger than 262144 bytes"),
+        (200, {}, many, "it has more than 100 keys"),
+        (200, {"Content-Length": "1000"}, b"{", "the response is incomplete"),
+    ):
+        provider.answer = status, headers, body
+        fetch_again(running)
+        running.read_log_until(f"the keys of tokens stay as they are: {provider.url}: {reason}")
     client = running.connect()
     assert ask(client, type="auth", token=token("b"), id=1)["code"] == "TOKEN_INVALID"
     assert ask(client, type="auth", token=token("a"), id=2)["success"]
-    running.read_log_until("the keys of tokens stay as they are: ")
+    limits = running.stats()["limits"]
+    assert (limits["maxTokenKeysSize"], limits["maxTokenKeys"]) == (1, 1)
+
+
+def test_https(database: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Over https the keys are fetched only if the certificate is trusted, and for the name in the URL.  A redirect is not
+    followed: neither to http, nor to another host.
+    """
+    certificate = Certificate(tmp_path)
+    provider, elsewhere = Provider(certificate), Provider()
+    try:
+        with production_service(database.url, "--jwks", provider.url) as running:
+            running.read_log_until(f"{provider.url}: certificate verify failed; SSL_CERT_FILE may name")
+            assert ask(running.connect(), type="auth", token=token("a"), id=1)["code"] == "TOKEN_INVALID"
+        assert provider.asked == 0
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+        url = provider.url.replace("127.0.0.1", "localhost")
+        with production_service(database.url, "--jwks", url) as running:
+            running.read_log_until(f"{url}: its certificate is for another name")
+        assert provider.asked == 0
+        with production_service(database.url, "--jwks", provider.url) as running:
+            running.read_log_until(f"1 keys of tokens from {provider.url}")
+            assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+            for target in (elsewhere.url, elsewhere.url.replace("127.0.0.1", "localhost")):
+                provider.answer = 302, {"Location": target}, b""
+                fetch_again(running)
+                running.read_log_until(f"{provider.url}: it answers 302")
+        assert elsewhere.asked == 0
+    finally:
+        provider.stop()
+        elsewhere.stop()
 
 
 def test_a_provider_that_comes_later(database: PostgresServer, provider: Provider) -> None:
@@ -196,17 +254,25 @@ def test_a_provider_that_comes_later(database: PostgresServer, provider: Provide
 
 def test_a_slow_provider(running: Service, provider: Provider) -> None:
     """
-    Those that wait are refused after 5 s, and the service serves others meanwhile.
+    Those that wait are refused after 5 s, and the service serves others meanwhile; only 10 of an address may wait.
     """
     until(lambda: provider.asked == 1)
     time.sleep(5.1)
     provider.wait = 8.0
-    client, began = running.connect(), time.monotonic()
-    client.send(json.dumps({"type": "auth", "token": token("b"), "id": 1}))
+    clients, began = [running.connect() for _ in range(12)], time.monotonic()
+    for client in clients:
+        client.send(json.dumps({"type": "auth", "token": token("b"), "id": 1}))
     assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
+    # so many clients of an address may wait
+    for client in clients[10:]:
+        assert hear(client)["code"] == "TOKEN_INVALID"
     assert time.monotonic() - began < 3
-    assert hear(client)["code"] == "TOKEN_INVALID"
+    for client in clients[:10]:
+        assert hear(client)["code"] == "TOKEN_INVALID"
     assert 4 < time.monotonic() - began < 8
+    running.read_log_until(f"{provider.url}: it did not answer within 5 s")
+    limits = running.stats()["limits"]
+    assert (limits["tokenKeysTime"], limits["maxTokenKeyWaiting"]) == (1, 2)
 
 
 def test_a_file(database: PostgresServer, tmp_path: Path) -> None:
@@ -218,7 +284,7 @@ def test_a_file(database: PostgresServer, tmp_path: Path) -> None:
     with production_service(database.url, "--jwks", str(keys)) as running:
         assert ask(running.connect(), type="auth", token=token("a"), id=1)["success"]
         keys.write_bytes(key_set(public_jwk(ALGORITHM, "b")))
-        running.process.send_signal(1)
+        fetch_again(running)
         running.read_log_until("1 keys of tokens from")
         assert ask(running.connect(), type="auth", token=token("b"), id=1)["success"]
         assert ask(running.connect(), type="auth", token=token("a"), id=1)["code"] == "TOKEN_INVALID"
