@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dcm_ws.version import VERSION
@@ -79,8 +79,10 @@ def _post(base: str, body: bytes, token: str | None, deadline: float) -> Answer:
         *([f"Authorization: Bearer {token}"] if token else []),
     ]
     head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
-    address = (host, parts.port or (443 if secure else 80))
-    with socket.create_connection(address, timeout=_left(deadline)) as plain:
+    port = parts.port or (443 if secure else 80)
+    # Python imports an encoding for a host that is not in bytes
+    name: Any = host.encode() if host.isascii() else host
+    with socket.create_connection((name, port), timeout=_left(deadline)) as plain:
         if not secure:
             return _exchange(plain, head + body, deadline)
         # 10 ms to import

@@ -4,10 +4,11 @@ C{dcm-ws}: the commands by name.  Each is imported only when it is used, so that
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
 import click
+
+from dcm_ws.cli.deferring import defer
 
 _COMMANDS = {
     "serve": "Run the service.",
@@ -33,6 +34,12 @@ _COMMANDS = {
 A line of help for each command; its module has the same name, with an underscore for a hyphen.
 """
 
+_DEFERRED = ("importlib.metadata", "urllib.request", "urllib.error")
+"""
+Modules that the package websockets and the client import, and that few commands use: a fifth of the time that C{wait}
+takes to start.
+"""
+
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -40,10 +47,14 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            import difflib
+
             near = difflib.get_close_matches(cmd_name, _COMMANDS, 1, 0.5)
             if near:
                 ctx.fail(f"there is no command {cmd_name!r}; did you mean {near[0]!r}?")
             return None
+        for name in _DEFERRED:
+            defer(name)
         module = importlib.import_module(f"dcm_ws.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command

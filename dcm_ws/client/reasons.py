@@ -9,8 +9,8 @@ import os
 import re
 import socket
 import ssl
+import urllib.error
 from http import HTTPStatus
-from urllib.error import HTTPError, URLError
 
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI, WebSocketException
 
@@ -29,9 +29,13 @@ def reason_of(error: BaseException, *, proxied: bool = False) -> str:
 
     @param proxied: the attempt went through a proxy, so it is the proxy that cannot be reached.
     """
-    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return reason_of(error.reason, proxied=proxied)
-    if proxied and isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError | HTTPError):
+    if (
+        proxied
+        and isinstance(error, OSError)
+        and not isinstance(error, TimeoutError | ssl.SSLError | urllib.error.HTTPError)
+    ):
         return f"{PROXY}: {reason_of(error)}"
     if isinstance(error, InvalidProxy):
         # the text of the exception has the whole URL, which may contain a password
@@ -40,7 +44,7 @@ def reason_of(error: BaseException, *, proxied: bool = False) -> str:
         return f"{PROXY} answered HTTP {error.response.status_code}"
     if isinstance(error, InvalidURI):
         return f"the server redirects to {error.uri}, which is not the address of a WebSocket"
-    if isinstance(error, HTTPError):
+    if isinstance(error, urllib.error.HTTPError):
         return http_reason(error.code, b"")
     if isinstance(error, InvalidStatus):
         return http_reason(error.response.status_code, error.response.body or b"")

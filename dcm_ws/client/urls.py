@@ -5,9 +5,9 @@ WebSocket URLs: their parts, and whether they lead to this machine.
 from __future__ import annotations
 
 import socket
+import urllib.request
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
 
 _PROXIES = {
     "ws": ("ws", "socks", "https", "http"),
@@ -82,7 +82,7 @@ def is_proxied(url: str) -> bool:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
+    if is_loopback(host) or urllib.request.proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
         return False
-    proxies = getproxies()
+    proxies = urllib.request.getproxies()
     return any(kind in proxies for kind in _PROXIES[parts.scheme])
