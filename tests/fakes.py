@@ -217,6 +217,8 @@ def make_report(core: Core, **choices: Any) -> Report:
         "port": lambda: 3849,
         "ready_needs_database": False,
         "websockets": Share(),
+        "event_streams": (),
+        "long_polls": (),
         "waiting": [Share()],
         "http": [Share()],
         "partial": PartialMessages(1 << 20, Count()),

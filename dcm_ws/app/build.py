@@ -40,6 +40,7 @@ from dcm_ws.http.api import Gate
 from dcm_ws.http.jwks import RETRY, KeySource
 from dcm_ws.http.metrics import ReactorLag
 from dcm_ws.http.pacing import Pacing
+from dcm_ws.http.page_reader import PageReader
 from dcm_ws.http.port import Port
 from dcm_ws.postgres.embedded import EmbeddedPostgres
 from dcm_ws.protocol.channels import Channels
@@ -95,13 +96,14 @@ def build_service(
     websockets = make_websockets(base, core, admission, pacing)
     # separate, so that strangers who fill the public port do not keep operators out
     public, admin = (make_shares(base, kind, websockets, counts.limits) for kind in ("", " of operators"))
-    report = make_report(base, core, database, endpoints, websockets, (public, admin), node)
+    streams = make_streams(base, core, pacing, websockets.share)
+    polls: set[PageReader] = set()
+    report = make_report(base, core, database, endpoints, websockets, streams, polls, (public, admin), node)
     metrics = make_metrics(base, core, report, lag)
     keys = _make_keys(base, core)
     gate = Gate(admission, core.callers, core.identity)
-    streams = make_streams(base, core, pacing, websockets.share)
     pages = make_resources(base, core, report, metrics, gate)
-    resources = pages | make_calls(base, core, channels, gate, streams, database, log)
+    resources = pages | make_calls(base, core, channels, gate, streams, polls, database, log)
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics

@@ -26,6 +26,7 @@ from dcm_ws.http.events import EventPage, Events
 from dcm_ws.http.openapi import document
 from dcm_ws.http.operators import AgentsPage, PresencePage, Records
 from dcm_ws.http.pacing import Pacing
+from dcm_ws.http.page_reader import PageReader
 from dcm_ws.http.partial import Holder, PartialMessages
 from dcm_ws.http.publish import PublishPage
 from dcm_ws.http.shares import Share
@@ -43,12 +44,14 @@ def make_calls(
     channels: Channels,
     gate: Gate,
     streams: EventStreams,
+    polls: set[PageReader],
     database: Database | None,
     log: MemoryLog | PostgresLog,
 ) -> dict[bytes, IResource]:
     """
     All calls, each under its path.
 
+    @param polls: the long polls that wait.
     @param database: None if the service has none.
     @param log: that of C{core}.
     """
@@ -85,7 +88,14 @@ def make_calls(
             world.wall_ms,
             gate,
             StreamParts(
-                channels, core.readers, core.hub, streams, base.reactor, world.random, long_poll=settings.long_poll
+                channels,
+                core.readers,
+                core.hub,
+                streams,
+                polls,
+                base.reactor,
+                world.random,
+                long_poll=settings.long_poll,
             ),
         ),
     }

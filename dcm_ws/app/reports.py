@@ -4,7 +4,7 @@ Makes the pages that report on the service, for this process or for all workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from os import getpid
 from typing import Any
 
@@ -20,6 +20,7 @@ from dcm_ws.app.siblings import Siblings
 from dcm_ws.core.assembly import Core
 from dcm_ws.http.api import Gate
 from dcm_ws.http.assets import pages
+from dcm_ws.http.event_stream import EventStreams
 from dcm_ws.http.gathering import CommonReports, Joined
 from dcm_ws.http.metrics import MetricsPage, ReactorLag, ServiceCollector
 from dcm_ws.http.report import DatabaseStats, Report
@@ -41,12 +42,15 @@ def make_report(
     database: Database | None,
     endpoints: Endpoints,
     websockets: WebSocketConnections,
+    streams: EventStreams,
+    polls: Sized,
     shares: Sequence[Shares],
     node: ClusterNode | None,
 ) -> Report:
     """
     Make what reads the state of all parts.
 
+    @param polls: the long polls that wait.
     @param node: this process in its cluster; None without one.
     """
     return Report(
@@ -65,6 +69,8 @@ def make_report(
         port=lambda: endpoints.number,
         ready_needs_database=base.settings.ready_needs_database or base.settings.cluster,
         websockets=websockets.share,
+        event_streams=streams,
+        long_polls=polls,
         waiting=[share.waiting for share in shares],
         http=[share.http for share in shares],
         partial=websockets.partial,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,6 +35,13 @@ STATES = ("none", "connecting", "up", "down", "stopped")
 States of the database.
 """
 
+_KINDS: dict[str, Literal["waiting", "http", "websocket", "eventStream", "longPoll"]] = {
+    "waiting": "waiting",
+    "http": "http",
+    "websocket": "websocket",
+    "event_stream": "eventStream",
+    "long_poll": "longPoll",
+}
 _OPENMETRICS = "application/openmetrics-text"
 
 
@@ -100,6 +108,10 @@ class ServiceCollector(Collector):
         here.add_metric(["authenticated"], authenticated)
         here.add_metric(["anonymous"], stats["connectedClients"] - authenticated)
         yield here
+        kinds = GaugeMetricFamily("dcm_ws_open_connections", "Connections that are open", labels=["kind"])
+        for kind, name in _KINDS.items():
+            kinds.add_metric([kind], stats["connections"][name])
+        yield kinds
         yield gauge("observers", "Clients connected that need not acknowledge", stats["observers"])
         yield plain("connections_opened", "Clients that connected", self._counts.connections)
         yield counter("connections_closed", "Connections that the service closed", "code", stats["closes"])

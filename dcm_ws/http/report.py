@@ -4,7 +4,7 @@ The state of the service as values: C{/health}, C{/stats} and C{/readyz} show it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from datetime import UTC, datetime
 from typing import Protocol, Required, TypedDict
 
@@ -30,12 +30,14 @@ class DatabaseStats(TypedDict, total=False):
 
 class ConnectionStats(TypedDict):
     """
-    Connections that are open, by what they are for.
+    Connections that are open, by what they are for.  Long polls are HTTP connections, too.
     """
 
     waiting: int
     http: int
     websocket: int
+    eventStream: int
+    longPoll: int
 
 
 class LogHealth(TypedDict):
@@ -168,7 +170,9 @@ class Report:
     @param owner_counts: what became of these.
     @param port: returns the number of the port, once the service listens.
     @param ready_needs_database: the service is not ready while it does not LISTEN.
-    @param websockets: counts the WebSockets.
+    @param websockets: counts the WebSockets and the event streams.
+    @param event_streams: those of them that are event streams.
+    @param long_polls: those that wait.
     @param waiting: count the connections without a request head, one of each port.
     @param http: count the HTTP connections, one of each port.
     @param partial: counts the bytes of incomplete messages.
@@ -192,6 +196,8 @@ class Report:
         port: Callable[[], int | None],
         ready_needs_database: bool,
         websockets: Share,
+        event_streams: Sized,
+        long_polls: Sized,
         waiting: Sequence[Share],
         http: Sequence[Share],
         partial: Partial,
@@ -211,6 +217,8 @@ class Report:
         self._port = port
         self._ready_needs_database = ready_needs_database
         self._websockets = websockets
+        self._event_streams = event_streams
+        self._long_polls = long_polls
         self._waiting = waiting
         self._http = http
         self._partial = partial
@@ -266,7 +274,9 @@ class Report:
             "connections": {
                 "waiting": sum(map(len, self._waiting)),
                 "http": sum(map(len, self._http)),
-                "websocket": len(self._websockets),
+                "websocket": len(self._websockets) - len(self._event_streams),
+                "eventStream": len(self._event_streams),
+                "longPoll": len(self._long_polls),
             },
         }
 

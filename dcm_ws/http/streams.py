@@ -43,6 +43,7 @@ class StreamParts(NamedTuple):
     """
     What the page reads streams with.
 
+    @ivar polls: the long polls that wait.
     @ivar long_poll: seconds that a long poll waits.
     @ivar chance: returns that many random base-36 characters.
     """
@@ -51,6 +52,7 @@ class StreamParts(NamedTuple):
     readers: Readers
     hub: Hub
     streams: EventStreams
+    polls: set[PageReader]
     clock: Any
     chance: Callable[[int], str]
     long_poll: float
@@ -116,6 +118,7 @@ class StreamPage(ApiPage):
         peer = session.peer
         if isinstance(peer, PageReader):
             peer.stop()
+            self._parts.polls.discard(peer)
             self._parts.hub.disconnect(session)
         elif not isinstance(peer, EventStream):
             super().release(session)
@@ -180,6 +183,8 @@ class StreamPage(ApiPage):
             ended=partial(self._ended, request, session, query),
         )
         self._enter(session, query, place, reader, stays=is_poll)
+        if is_poll:
+            self._parts.polls.add(reader)
         reader.begin(self._parts.long_poll if is_poll else _READ_SECONDS)
         return NOT_DONE_YET
 

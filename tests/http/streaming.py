@@ -17,6 +17,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.event_stream import EventStreams
 from dcm_ws.http.pacing import Pacing
+from dcm_ws.http.page_reader import PageReader
 from dcm_ws.http.shares import Share
 from dcm_ws.http.site import QuietSite, make_site
 from dcm_ws.http.streams import StreamPage, StreamParts
@@ -165,8 +166,16 @@ class Ground:
             send_buffer=send_buffer,
             chance=world.random,
         )
+        self.polls: set[PageReader] = set()
         parts = StreamParts(
-            Channels(), self.core.readers, self.core.hub, self.streams, self.reactor, world.random, LONG_POLL
+            Channels(),
+            self.core.readers,
+            self.core.hub,
+            self.streams,
+            self.polls,
+            self.reactor,
+            world.random,
+            LONG_POLL,
         )
         self.page = StreamPage(world.wall_ms, make_gate(self.core), parts)
         self.site: QuietSite = make_site(

@@ -20,13 +20,24 @@ from tests.fakes import WALL_MS, make_core, make_report
 
 def test_connections(clock: Clock) -> None:
     """
-    The connections of all ports are added up.
+    The connections of all ports are added up.  An event stream is not counted as a WebSocket.
     """
     waiting, http, websockets = [Share(), Share()], [Share(), Share()], Share()
     for share in (waiting[0], waiting[1], http[0], http[1], http[1], websockets):
         share.enter("192.0.2.1")
-    report = make_report(make_core(clock), waiting=waiting, http=http, websockets=websockets)
-    assert report.stats(False)["connections"] == {"waiting": 2, "http": 3, "websocket": 1}
+    for _ in range(2):
+        websockets.enter("192.0.2.1")
+    report = make_report(
+        make_core(clock),
+        waiting=waiting,
+        http=http,
+        websockets=websockets,
+        event_streams={"an event stream"},
+        long_polls={"a long poll"},
+    )
+    assert report.stats(False)["connections"] == {
+        "waiting": 2, "http": 3, "websocket": 2, "eventStream": 1, "longPoll": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("names", [False, True])

@@ -397,8 +397,9 @@ def test_long_poll_of_a_client_that_goes(ground: Ground) -> None:
     """
     far = ground.connect()
     far.ask("topics/a?offset=now&live=long-poll")
-    assert len(ground.core.clients.sessions) == 1
+    assert len(ground.core.clients.sessions) == len(ground.polls) == 1
     far.lose()
+    assert len(ground.polls) == 0
     assert (ground.core.clients.sessions, len(ground.core.registry)) == (set(), 0)
     ground.publish(1)
     ground.reactor.advance(100)

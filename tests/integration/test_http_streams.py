@@ -103,6 +103,7 @@ def page(running: Service, target: str) -> tuple[int, str, list[Any]]:
 def test_stream_counts_as_a_websocket() -> None:
     """
     An event stream takes the room of a WebSocket, and not that of an HTTP connection, until its client is gone.
+    Event streams and long polls are counted apart.
     """
     with service() as running, ExitStack() as open_:
         for _ in range(5):
@@ -110,12 +111,18 @@ def test_stream_counts_as_a_websocket() -> None:
         stats = running.stats()
         assert stats["connectedClients"] == 5
         assert stats["channelStats"] == {"topics/a": 5}
-        # this request has the one that there is
-        assert stats["connections"]["http"] == 1
-        assert stats["connections"]["websocket"] == 5
+        # one is that of the request for the figures
+        poll = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)
+        open_.callback(poll.close)
+        poll.request("GET", "/v1/streams/topics/b?offset=now&live=long-poll")
+        kinds = {"waiting": 0, "http": 2, "websocket": 0, "eventStream": 5, "longPoll": 1}
+        until(lambda: running.stats()["connections"] == kinds)
+        metrics = running.get("/metrics")[2]
+        assert b'dcm_ws_open_connections{kind="event_stream"} 5.0' in metrics
+        assert b'dcm_ws_open_connections{kind="long_poll"} 1.0' in metrics
         open_.close()
-        until(lambda: running.stats()["connectedClients"] == 0)
-        assert running.stats()["connections"]["websocket"] == 0
+        until(lambda: running.stats()["connections"] == dict.fromkeys(kinds, 0) | {"http": 1})
+        assert running.stats()["connectedClients"] == 0
 
 
 def test_limits() -> None:
