@@ -236,6 +236,8 @@ class ApiPage(Page):
         return self._error(request, status, error.code, error.reason, **extra)
 
     def _refuse(self, request: Request, error: RefusedError) -> bytes:
+        if error.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            request.setHeader("Retry-After", "1")
         return self._error(request, error.status, error.code, error.reason)
 
     def _error(self, request: Request, status: HTTPStatus, code: str, reason: str, **extra: object) -> bytes:

@@ -16,7 +16,9 @@ from twisted.python.failure import Failure
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.deadlines import Deadlines
 from dcm_ws.http.addresses import UNIX
+from dcm_ws.http.event_source import TOO_MANY_CONNECTIONS, comes_back_response, is_event_source
 from dcm_ws.http.refusals import error_response
+from dcm_ws.http.request_headers import read_headers
 from dcm_ws.http.shares import Share, address_of
 from dcm_ws.http.transport import ProxiedConnection, abort
 from dcm_ws.http.turns import Turns
@@ -229,7 +231,7 @@ class Reception(Protocol):
         data, self._data = self._data, b""
         protocol = self._room.choose(data[: self._end], self)
         if protocol is None:
-            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many HTTP connections; try again", "TOO_MANY_CONNECTIONS")
+            self._turn_away(data[: self._end])
             return
         transport = self.transport
         set_protocol(transport, protocol)
@@ -237,6 +239,15 @@ class Reception(Protocol):
             transport.resumeProducing()
         protocol.makeConnection(transport)
         protocol.dataReceived(data)
+
+    def _turn_away(self, head: bytes) -> None:
+        reason = "Too many HTTP connections; try again"
+        method, target, *_ = *head.split(b" ", 2), b"", b""
+        if is_event_source(method, target, read_headers(head).get("accept", "")):
+            self.transport.write(comes_back_response(TOO_MANY_CONNECTIONS, reason))
+            self.drop()
+        else:
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason, TOO_MANY_CONNECTIONS)
 
 
 def set_protocol(transport: Any, protocol: IProtocol) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from twisted.web.server import Request
 
+from dcm_ws.http.event_source import EVENT_STREAM
 from dcm_ws.http.request_headers import accepted_types, header
 from dcm_ws.protocol.channels import Channel, Channels
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
@@ -40,7 +41,6 @@ class StreamQuery(NamedTuple):
     """
     @ivar cursor: as the client sent it; may be empty.
     @ivar is_browser: it is an C{EventSource}, which gives up at an error, and whose page does not see what it was.
-    @ivar resumes: the offset is that of the last event that it had.
     """
 
     channel: Channel
@@ -48,7 +48,6 @@ class StreamQuery(NamedTuple):
     offset: Offset
     cursor: str
     is_browser: bool
-    resumes: bool
 
 
 def read_query(request: Request, channels: Channels) -> StreamQuery:
@@ -66,7 +65,7 @@ def read_query(request: Request, channels: Channels) -> StreamQuery:
     if live not in (None, "long-poll", "sse"):
         raise _invalid("Malformed live: use long-poll or sse")
     mode = Mode(live or "")
-    accepts = "text/event-stream" in accepted_types(header(request, "Accept"))
+    accepts = EVENT_STREAM in accepted_types(header(request, "Accept"))
     if mode is Mode.PAGE and accepts:
         mode = Mode.MESSAGES
     is_browser = accepts and mode.is_stream
@@ -75,14 +74,14 @@ def read_query(request: Request, channels: Channels) -> StreamQuery:
     given = _one(request, b"offset")
     if last:
         # the URL has the offset of the first connection
-        return StreamQuery(channel, mode, parse_offset(last), cursor, is_browser, True)
+        return StreamQuery(channel, mode, parse_offset(last), cursor, is_browser)
     if given is None:
         if mode in (Mode.LONG_POLL, Mode.EVENTS):
             raise _invalid("Missing offset: use -1, now, or the Stream-Next-Offset of a response")
         offset = BEGINNING if mode is Mode.PAGE else NOW
     else:
         offset = parse_offset(given)
-    return StreamQuery(channel, mode, offset, cursor, is_browser, False)
+    return StreamQuery(channel, mode, offset, cursor, is_browser)
 
 
 def _one(request: Request, name: bytes) -> str | None:

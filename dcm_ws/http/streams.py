@@ -18,7 +18,8 @@ from dcm_ws.core.readers import Batch, FullError, GapError, Place, Readers, not_
 from dcm_ws.core.session import Session, State
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
-from dcm_ws.http.encodings import RETRY_MS, Encodings
+from dcm_ws.http.encodings import Encodings
+from dcm_ws.http.event_source import EVENT_STREAM, PASSING, TOO_MANY_CONNECTIONS, comes_back, is_event_source
 from dcm_ws.http.event_stream import EventStream, EventStreams
 from dcm_ws.http.page_reader import PageReader
 from dcm_ws.http.refusals import error_body
@@ -28,7 +29,7 @@ from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.cursors import next_cursor
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.offsets import NOW
-from dcm_ws.protocol.sse import gap_event, retry_field
+from dcm_ws.protocol.sse import gap_event
 
 PAGES_A_TURN = 32
 """
@@ -103,13 +104,9 @@ class StreamPage(ApiPage):
                 return self._describe(request, self._readers.find(session, query.channel, NOW))
             place = self._readers.find(session, query.channel, query.offset)
         except GapError as gap:
-            if query.resumes and query.is_browser:
+            if query.is_browser:
                 return self._stream(request, session, query, Place(gap.oldest, True), gap)
             return self._gone(request, gap)
-        except ProtocolError as error:
-            if error.code is ErrorCode.NOT_AVAILABLE and query.is_browser:
-                return self._send_back(request)
-            raise
         if query.mode.is_stream:
             return self._stream(request, session, query, place)
         return self._page(request, session, query, place)
@@ -131,13 +128,16 @@ class StreamPage(ApiPage):
         request.finish()
         return NOT_DONE_YET
 
-    def _send_back(self, request: Request) -> bytes:
-        """
-        Have a browser come again: the log is not there yet, as when the service has just started.
-        """
-        request.setHeader("Content-Type", "text/event-stream")
+    def refuse(self, request: Request, error: ProtocolError | RefusedError) -> bytes:
+        accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", [])).decode("iso-8859-1")
+        if error.code not in PASSING or not is_event_source(request.method, request.uri, accept):
+            return super().refuse(request, error)
+        request.setHeader("Content-Type", EVENT_STREAM)
         request.setHeader("Cache-Control", "no-store")
-        return retry_field(RETRY_MS)
+        if isinstance(error, RefusedError):
+            return comes_back(error.code, error.reason)
+        self.gate.callers.refused(error)
+        return comes_back(error.code, error.reason, error.retry_after_ms)
 
     def _gone(self, request: Request, gap: GapError) -> bytes:
         """
@@ -165,7 +165,7 @@ class StreamPage(ApiPage):
         except FullError:
             session.peer = caller
             raise RefusedError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "TOO_MANY_CONNECTIONS", "Too many connections; try again later"
+                HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_CONNECTIONS, "Too many connections; try again later"
             ) from None
 
     # pages and long polls
@@ -244,7 +244,7 @@ class StreamPage(ApiPage):
         if parts.streams.share.refuses(address):
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "TOO_MANY_CONNECTIONS",
+                TOO_MANY_CONNECTIONS,
                 f"Too many connections from your address: the limit is {parts.streams.share.per_address}",
             )
         chunked = request.clientproto == b"HTTP/1.1"
@@ -276,7 +276,7 @@ def _cache_control(session: Session, batch: Batch, *, is_poll: bool) -> str:
 
 
 def _stream_head(request: Request, *, chunked: bool) -> bytes:
-    request.setHeader("Content-Type", "text/event-stream")
+    request.setHeader("Content-Type", EVENT_STREAM)
     request.setHeader("Cache-Control", "no-cache, no-transform")
     # nginx would hold back what it has read until its buffer is full
     request.setHeader("X-Accel-Buffering", "no")

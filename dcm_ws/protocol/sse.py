@@ -71,6 +71,15 @@ def gap_event(reason: str, offset: str) -> bytes:
     )
 
 
+def comment(text: str) -> bytes:
+    """
+    A line that clients ignore.
+
+    @param text: one line.
+    """
+    return b": %b\n" % text.encode()
+
+
 def retry_field(ms: int) -> bytes:
     """
     How long a client waits before it reconnects.

@@ -179,6 +179,10 @@ def test_event_source_learns_of_a_gap(ground: Ground) -> None:
     gap, *rest = [event for event in far.events() if "data" in event]
     assert (gap["event"], json.loads(gap["data"])) == ("gap", {"reason": "epoch", "offset": at(0)})
     assert [json.loads(event["data"])["data"] for event in rest] == [1]
+    # a page that opens another one gives the place in the URL
+    far = ground.connect()
+    far.ask(f"topics/a?offset={at(7, 'other')}", **PLAIN)
+    assert next(event for event in far.events() if "data" in event) == gap
     assert ground.connect().get("topics/a", **PLAIN, Last_Event_ID="nonsense")[0] == 400
     assert ground.connect().get("topics/a?offset=-1&live=sse", Last_Event_ID=at(7, "other"))[0] == 410
 
@@ -193,13 +197,38 @@ def test_event_source_before_the_log_is_known(ground: Ground) -> None:
     log.is_known = False
     for query in ("", "?offset=-1&live=sse"):
         status, headers, body = ground.connect().get(f"topics/a{query}", **PLAIN, Last_Event_ID=at(0))
-        assert (status, headers["content-type"], body) == (200, "text/event-stream", b"retry:1000\n\n")
+        assert (status, headers["content-type"]) == (200, "text/event-stream")
+        assert body.startswith(b": NOT_AVAILABLE: ") and body.endswith(b"\nretry:1000\n\n")
     status, headers, _ = ground.connect().get("topics/a?offset=-1&live=sse")
     assert (status, headers["retry-after"]) == (503, "1")
     log.is_known = True
     far = ground.connect()
     far.ask("topics/a", **PLAIN, Last_Event_ID=at(0))
     assert messages(far) == [(1, at(1))]
+
+
+def test_event_source_beyond_a_limit() -> None:
+    """
+    A browser that is refused because of a limit comes back when the error may have passed; other clients get the error.
+    """
+    ground = Ground(production=True, rate_limit=0.5, rate_burst=2, per_address=1)
+    good = {"Authorization": f"Bearer {sign(SECRET, 'ann', None, WALL_MS)}"}
+    first = ground.connect()
+    first.ask("topics/a", **PLAIN, **good)
+    assert first.response()[0] == 200
+    status, headers, body = ground.connect().get("topics/a", **PLAIN, **good)
+    assert (status, headers["content-type"], headers["cache-control"]) == (200, "text/event-stream", "no-store")
+    assert body.startswith(b": TOO_MANY_CONNECTIONS: ") and body.endswith(b"\nretry:3000\n\n")
+    status, _, body = ground.connect().get("topics/a", **PLAIN, **good)
+    assert (status, body.splitlines()[0][:15], body.splitlines()[1]) == (200, b": RATE_LIMITED:", b"retry:2000")
+    assert ground.core.counts.refusals["RATE_LIMITED"] == 1
+    # what does not pass is an error
+    assert ground.connect().get("topics/a", **PLAIN)[0] == 401
+    for target, accept in (("topics/a?offset=-1&live=sse", {}), ("topics/a?offset=-1&live=long-poll", PLAIN)):
+        assert ground.connect().get(target, **accept, **good)[0] == 429
+    far = ground.connect()
+    far.ask("topics/a", method="HEAD", **PLAIN, **good)
+    assert far.take().startswith(b"HTTP/1.1 429 ")
 
 
 def test_http_1_0(ground: Ground) -> None:

@@ -415,6 +415,19 @@ def test_http_connections_are_limited(ground: Ground) -> None:
     assert ask(request=proxied).status == 503
     assert ask().value() == b""
     assert (len(ground.waiting), len(ground.http)) == (0, 4)
+    # a browser's EventSource would not come back after an error
+    events = b"GET /v1/streams/topics/a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+    turned_away = ask(request=events)
+    head, _, body = turned_away.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n") and turned_away.disconnecting
+    assert b"text/event-stream" in head and f"Content-Length: {len(body)}\r\n".encode() in head
+    assert body.startswith(b": TOO_MANY_CONNECTIONS: ") and body.endswith(b"\nretry:3000\n\n")
+    for other in (
+        b"HEAD" + events[3:],
+        events.replace(b"/v1/streams/", b"/v1/"),
+        b"GET\r\nAccept: text/event-stream\r\n\r\n",
+    ):
+        assert ask(request=other).status == 503
 
 
 def test_many_requests_at_once(clock: Clock) -> None:

@@ -413,8 +413,9 @@ def test_long_polls_are_connections() -> None:
     waiting = ground.connect()
     waiting.ask("topics/a?offset=now&live=long-poll")
     for live in ("long-poll", "sse"):
-        status, _, body = ground.connect().get(f"topics/a?offset=now&live={live}")
+        status, headers, body = ground.connect().get(f"topics/a?offset=now&live={live}")
         assert (status, json.loads(body)["code"]) == (503, "TOO_MANY_CONNECTIONS")
+        assert headers["retry-after"] == "1"
     assert ground.connect().get("topics/a")[0] == 200
     assert ground.core.counts.limits.max_connections.value == 2
 

@@ -8,6 +8,7 @@ import json
 
 from dcm_ws.protocol.sse import (
     chunk,
+    comment,
     control_event,
     data_event,
     gap_event,
@@ -42,7 +43,7 @@ def test_events_of_an_event_source() -> None:
     assert message_event(b'{"a":1}', "e_1") == b'data:{"a":1}\nid:e_1\n\n'
     assert place_event("e_1") == b"id:e_1\n\n"
     assert gap_event("expired", "e_5") == b'event: gap\ndata:{"reason":"expired","offset":"e_5"}\nid:e_5\n\n'
-    assert retry_field(1500) == b"retry:1500\n\n"
+    assert comment("why") + retry_field(1500) == b": why\nretry:1500\n\n"
 
 
 def test_line_breaks_do_not_end_an_event() -> None:
