@@ -17,6 +17,7 @@ from dcm_ws.app.core import make_core, make_log
 from dcm_ws.app.database import Database
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.listening import Endpoints
+from dcm_ws.app.mcp import McpService, make_mcp, make_mcp_page
 from dcm_ws.app.modes import worker_count
 from dcm_ws.app.ports import make_admission, make_await_key, make_port, make_shares, make_websockets
 from dcm_ws.app.reports import make_metrics, make_report, make_resources
@@ -104,11 +105,16 @@ def build_service(
     gate = Gate(admission, core.callers, core.identity)
     pages = make_resources(base, core, report, metrics, gate)
     resources = pages | make_calls(base, core, channels, gate, streams, polls, database, log)
+    mcp = make_mcp(base, core)
+    if mcp is not None:
+        resources |= {b"mcp": make_mcp_page(base, core, channels, gate, mcp)}
     bodies = make_bodies(settings, core, gate, websockets.partial)
     with_metrics = resources | {b"metrics": metrics}
     public_resources = resources if settings.admin_listen else with_metrics
     awaits_key = make_await_key(base, core, admission)
     port = make_port(base, counts.limits, websockets, proxies, PATHS, public_resources, public, bodies, awaits_key)
+    if mcp is not None:
+        mcp.port = port
     admin_port = make_port(base, counts.limits, websockets, proxies, (), with_metrics, admin, bodies)
     return DCMService(
         settings,
@@ -125,7 +131,8 @@ def build_service(
         admin_port=admin_port,
         database=database,
         keys=keys,
-        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database, keys, revocations),
+        mcp=mcp,
+        timers=_make_timers(base, clock, core, (port, admin_port), lag, summary, database, keys, revocations, mcp),
     )
 
 
@@ -197,6 +204,7 @@ def _make_timers(
     database: Database | None,
     keys: KeySource | None,
     revocations: StoredRevocations | None,
+    mcp: McpService | None,
 ) -> list[IService]:
     settings, reactor = base.settings, base.reactor
     sweep = Sliced("the heartbeat sweep", core.hub.sweep, reactor)
@@ -221,4 +229,6 @@ def _make_timers(
         timers.append((1.0, "the look at revoked tokens", revocations.look))
     if keys is not None:
         timers.append((RETRY, "the keys of tokens", keys.look))
+    if mcp is not None:
+        timers.append((min(5.0, settings.mcp_idle), "the sweep of MCP sessions", mcp.sessions.sweep))
     return [every(seconds, name, step, reactor) for seconds, name, step in timers]

@@ -128,6 +128,7 @@ def make_bodies(settings: Settings, core: Core, gate: Gate, partial: PartialMess
         {
             b"v1/publish": max(settings.max_batch_size, settings.max_message_size),
             b"v1/dead/redrive": _REQUEST_MAX,
+            **({b"mcp": settings.max_batch_size} if settings.mcp else {}),
         },
         core.counts.limits,
         partial,

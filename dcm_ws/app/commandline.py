@@ -128,6 +128,11 @@ class Options(usage.Options):
         @raise SettingsError: the settings ask for workers whose clients would not hear of each other.
         """
         settings = self.settings
+        if settings.mcp and worker_count(settings) > 1:
+            raise SettingsError(
+                "--mcp needs one worker, because a session is in one process: leave out --workers, or run another node"
+                " of the cluster for MCP"
+            )
         # tests of what workers have in common need no events
         if settings.testee or os.environ.get(SEPARATE_WORKERS):
             return

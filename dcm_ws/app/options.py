@@ -564,6 +564,26 @@ class Fields:
         " there, as the TypeScript server does",
         "mirror",
     )
+    mcp: bool = setting(
+        False,
+        FLAG,
+        "serve the Model Context Protocol over HTTP on `/mcp`; needs the extra `mcp`, and one worker",
+        heading="MCP",
+        see="[Over HTTP](mcp.md#over-http)",
+    )
+    max_mcp_sessions: int = setting(100, COUNT, "maximum number of MCP sessions over HTTP")
+    max_mcp_per_agent: int = setting(5, COUNT, "maximum number of MCP sessions of one agent over HTTP")
+    mcp_idle: float = setting(
+        1800.0, SECONDS, "time without a request or a stream after which an MCP session over HTTP ends"
+    )
+    mcp_folder: Path | None = setting(
+        None,
+        PATH,
+        "a folder in which it is kept up to where the agents have read that use MCP over HTTP, to go on there after a"
+        " restart",
+        otherwise="kept in memory",
+    )
+
     testee: bool = setting(
         False, FLAG, "echo every message, to be tested by a WebSocket testsuite; refused in production"
     )

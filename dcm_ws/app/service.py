@@ -20,6 +20,7 @@ from dcm_ws.app.database import Database
 from dcm_ws.app.drain_delay import DrainDelay
 from dcm_ws.app.errors import StartError
 from dcm_ws.app.listening import Endpoints
+from dcm_ws.app.mcp import McpService
 from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.settings import Settings
 from dcm_ws.core.clients import Clients
@@ -52,6 +53,7 @@ class DCMService(MultiService):
     @param admin_port: serves operators, on C{settings.admin_listen}.
     @param database: None if the service has none.
     @param keys: reads the keys of tokens; None if there are none.
+    @param mcp: serves MCP clients; None if none are to be served.
     @param timers: run while the service does.
 
     @ivar hub: publishes the events of an application that embeds the service.
@@ -79,6 +81,7 @@ class DCMService(MultiService):
         admin_port: Port,
         database: Database | None,
         keys: KeySource | None,
+        mcp: McpService | None,
         timers: Iterable[IService],
     ) -> None:
         super().__init__()
@@ -99,6 +102,7 @@ class DCMService(MultiService):
         self._admin_port = admin_port
         self._database = database
         self._keys = keys
+        self._mcp = mcp
         self._starting: Deferred[None] | None = None
         self._is_ready = False
         self.delay = DrainDelay(reactor, drain_delay(settings))
@@ -119,6 +123,8 @@ class DCMService(MultiService):
                 self._keys.start()
             except ValueError as error:
                 raise StartError(f"--jwks {error}") from None
+        if self._mcp is not None:
+            self._mcp.check()
         for description in self._settings.listen:
             await self._endpoints.listen(description, self._port)
         for description in self._settings.admin_listen:
@@ -128,6 +134,8 @@ class DCMService(MultiService):
             await self._database.prepare()
             self._database.setServiceParent(self)
             await self._database.up()
+        if self._mcp is not None:
+            self._mcp.setServiceParent(self)
         self._is_ready = True
         # not before a signal would stop it in order
         self._reactor.callWhenRunning(_log.info, "ready")
@@ -196,6 +204,8 @@ class DCMService(MultiService):
             _log.info("draining {n} clients", n=len(self._clients.sessions))
             # the other nodes have the same log, and closing may take long
             self.hub.drain(accept=self._settings.cluster)
+            if self._mcp is not None:
+                self._mcp.drain()
             self._port.drop()
             self._admin_port.drop()
             await self._close_clients()

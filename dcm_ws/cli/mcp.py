@@ -149,7 +149,7 @@ async def _serve(
         loop.add_signal_handler(number, ended.set)
     connecting = asyncio.ensure_future(client.connect())
     connecting.add_done_callback(lambda done: ended.set() if not done.cancelled() and done.exception() else None)
-    serving = asyncio.ensure_future(session.serve(_lines(), output))
+    serving = asyncio.ensure_future(session.serve(session.over_stdio(_lines(), output)))
     ending = asyncio.ensure_future(ended.wait())
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)

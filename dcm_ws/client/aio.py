@@ -58,6 +58,7 @@ class DCMClient(Client):
     @param since: where to begin if nothing is stored: a position in the server's log, C{"EPOCH.POS"} or a L{Position}.
         Without it, the client begins with the events that are published after it has connected.
     @param tls: for C{wss}; by default the certificates of the system are trusted.
+    @param unix: the path of a Unix socket where the server listens; it connects there, whatever the host in C{url}.
     @raise ValueError: C{url} is not the address of a WebSocket.
     """
 
@@ -82,6 +83,7 @@ class DCMClient(Client):
         position: Store | None = None,
         since: Since | None = None,
         tls: ssl.SSLContext | None = None,
+        unix: str | None = None,
     ) -> None:
         _, host, _ = place_of(url, tls=tls is not None)
         super().__init__(
@@ -110,6 +112,8 @@ class DCMClient(Client):
             self._options["proxy"] = None
         if tls is not None:
             self._options["ssl"] = tls
+        if unix is not None:
+            self._options |= {"unix": True, "path": unix}
         self._running: asyncio.Task[None] | None = None
         self._reading = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()

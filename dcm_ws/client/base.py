@@ -124,6 +124,13 @@ class Client(Status):
         return self._core.ended
 
     @property
+    def close_code(self) -> int | None:
+        """
+        The close code of the last connection; None while there is one, and if the last attempt to connect failed.
+        """
+        return self._core.close_code
+
+    @property
     def channels(self) -> list[str]:
         """
         The channels that it is, or will be, subscribed to.

@@ -84,6 +84,7 @@ class ClientCore:
     @ivar client_id: the server's name for this connection; None without a connection.
     @ivar greeting: the server's last greeting; empty before the first.
     @ivar ended: how the last connection ended, or why there was none; empty while there is one, and before the first.
+    @ivar close_code: its close code; None while there is one, and if the last attempt to connect failed.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class ClientCore:
         self._greeting: Reply | None = None
         self._next_id = 1
         self.ended = ""
+        self.close_code: int | None = None
         self.greeted = False
         self.client_id: str | None = None
         self.greeting: dict[str, Any] = {}
@@ -140,7 +142,7 @@ class ClientCore:
         """
         self._send = send
         self.greeted = False
-        self.ended = ""
+        self.ended, self.close_code = "", None
         self.subscriptions.has = {"global"}
         self.places.opened()
 
@@ -159,7 +161,7 @@ class ClientCore:
         self._greeting = None
         self._requests.clear()
         self._pings.clear()
-        self.ended = how_it_ended(code, reason, error)
+        self.ended, self.close_code = how_it_ended(code, reason, error), code
         for reply in waiting:
             reply(NotConnectedError(f"{self.ended}; there was no answer yet", code))
         refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _TEMPORARY)

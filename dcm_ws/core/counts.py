@@ -160,6 +160,10 @@ class LimitCounts:
     max_token_key_waiting: Count = field(default_factory=Count)
     token_key_fetches: Count = field(default_factory=Count)
     log_buffer: Count = field(default_factory=Count)
+    max_mcp_sessions: Count = field(default_factory=Count)
+    max_mcp_per_agent: Count = field(default_factory=Count)
+    max_mcp_calls: Count = field(default_factory=Count)
+    mcp_idle: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:
         """

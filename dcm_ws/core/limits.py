@@ -334,5 +334,18 @@ _STATE = (
     ),
 )
 
-TABLE = (*_CONNECTIONS, *_MESSAGES, *_STATE)
+_MCP = (
+    Limit("maxMcpSessions", "MCP sessions over HTTP", "service", "503", "--max-mcp-sessions"),
+    Limit("maxMcpPerAgent", "MCP sessions over HTTP", "agent", "429", "--max-mcp-per-agent"),
+    Limit("maxMcpCalls", "requests of an MCP session that wait for their answers", "session", "429", "", "64"),
+    Limit(
+        "mcpIdle",
+        "time without a request or a stream",
+        "MCP session",
+        "the session ends: the client gets 404, and begins another one",
+        "--mcp-idle",
+    ),
+)
+
+TABLE = (*_CONNECTIONS, *_MESSAGES, *_STATE, *_MCP)
 COUNTERS = tuple(limit.counter for limit in TABLE)

@@ -39,13 +39,16 @@ _READ = ("origin", "host", "authorization", "x-forwarded-for", "x-forwarded-host
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
 _PREFLIGHT_SECONDS = 600
 
-ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
+ALLOWED_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Mcp-Protocol-Version, Mcp-Session-Id"
+)
 """
 The headers that web pages of other origins may send.
 """
 
 EXPOSED_HEADERS = (
-    "ETag, Retry-After, WWW-Authenticate, Stream-Cursor, Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed"
+    "ETag, Retry-After, WWW-Authenticate, Stream-Cursor, Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed,"
+    " Mcp-Session-Id"
 )
 """
 The headers of responses that these pages may read.

@@ -119,11 +119,17 @@ class AgentServer:
         """
         self._inbox.read(*self._answers.pop(request, ()))
 
+    def unwritten(self, request: types.RequestId) -> None:
+        """
+        The client has gone before it got the answer to a request.
+        """
+        self._inbox.put_back(self._answers.pop(request, ()))
+
     # notifications
 
     async def updated(self, channel: str, notify: Notify) -> None:
         """
-        Tell the client that a channel has new events, if it wants to know.
+        Notify the client that a channel has new events, if it has subscribed to that.
         """
         uri = uri_of(channel)
         if self._modern:
@@ -216,7 +222,7 @@ class AgentServer:
         self._watched.discard(uri_of(_known(params.uri)))
         return types.EmptyResult()
 
-    # what the client is told of the server
+    # what the client learns of the server
 
     async def _set_level(self, ctx: Any, params: types.SetLevelRequestParams) -> types.EmptyResult:
         self._level = params.level

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from dcm_ws.client import Event
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.mcp.calls import Calls, ListConnected
 from dcm_ws.mcp.choice import Choice
+from dcm_ws.mcp.exchange import Exchange
+from dcm_ws.mcp.far_end import FarEnd, NotListeningError
 from dcm_ws.mcp.history import History
 from dcm_ws.mcp.inbox import Inbox
 from dcm_ws.mcp.pacing import Pace
@@ -20,6 +22,7 @@ from dcm_ws.mcp.push import Announcer, Pusher
 from dcm_ws.mcp.rendering import Rendered, render
 from dcm_ws.mcp.server import AgentServer
 from dcm_ws.mcp.stdio import Output, Stdio
+from dcm_ws.protocol.gateway import Sent
 
 BURST = 10
 """
@@ -32,7 +35,7 @@ _DRAIN = 2.0
 
 class Session:
     """
-    Serves a client on standard input and output.
+    Serves a client.
 
     @param agent: the agent's name; empty if only the token has it.
     @param client: not connected yet; it must not be an observer.
@@ -67,18 +70,29 @@ class Session:
                 continue
             self.inbox.add(event, done)
 
-    async def serve(self, lines: AsyncIterator[bytes], fd: int) -> None:
+    def over_stdio(self, lines: AsyncIterator[bytes], fd: int) -> FarEnd:
         """
-        Serve the client until it closes its side or does not read any more.
+        The client, on standard input and output.
 
         @param lines: what it sends.
         @param fd: where it reads.
         """
-        stdio = Stdio(lines, Output(fd), self._server.written)
-        serving = asyncio.create_task(self._server.run(stdio.reading, stdio.writing))
-        writing = asyncio.create_task(stdio.write())
-        reading = asyncio.create_task(stdio.read())
-        endless = [asyncio.create_task(work) for work in (self._notify(stdio), self._sweep())]
+        return Stdio(lines, Output(fd), self._server.written)
+
+    def over_http(self, session: int, send: Callable[[Sent], object]) -> Exchange:
+        """
+        The client, over HTTP; the parameters are those of L{Exchange}.
+        """
+        return Exchange(session, send, self._server.written, self._server.unwritten)
+
+    async def serve(self, far: FarEnd) -> None:
+        """
+        Serve the client until it closes its side or does not read any more.
+        """
+        serving = asyncio.create_task(self._server.run(far.reading, far.writing))
+        writing = asyncio.create_task(far.write())
+        reading = asyncio.create_task(far.read())
+        endless = [asyncio.create_task(work) for work in (self._notify(far), self._sweep())]
         try:
             await asyncio.wait({serving, writing, *endless}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -100,18 +114,25 @@ class Session:
             await asyncio.sleep(_SWEEP)
             self.inbox.acknowledge_late()
 
-    async def _notify(self, stdio: Stdio) -> None:
+    async def _notify(self, far: FarEnd) -> None:
         await self._server.ready.wait()
         pace = Pace(self._choice.per_minute, BURST)
         push = self._choice.push
-        if push == "channel" or (push == "auto" and self._server.takes_pushes):
-            await Pusher(self.inbox, stdio.notify, pace, time.monotonic).run()
-        elif push != "off":
-            await Announcer(
-                self.inbox,
-                lambda channel: self._server.updated(channel, stdio.notify),
-                lambda text: self._server.log(text, stdio.notify),
-                pace,
-                time.monotonic,
-            ).run()
+        pushes = push == "channel" or (push == "auto" and self._server.takes_pushes)
+        while push != "off":
+            await far.listens()
+            with suppress(NotListeningError):
+                await (self._pusher(far, pace) if pushes else self._announcer(far, pace)).run()
         await asyncio.Event().wait()
+
+    def _pusher(self, far: FarEnd, pace: Pace) -> Pusher:
+        return Pusher(self.inbox, far.notify, pace, time.monotonic)
+
+    def _announcer(self, far: FarEnd, pace: Pace) -> Announcer:
+        return Announcer(
+            self.inbox,
+            lambda channel: self._server.updated(channel, far.notify),
+            lambda text: self._server.log(text, far.notify),
+            pace,
+            time.monotonic,
+        )

@@ -11,15 +11,15 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import anyio
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse, RequestId, jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
-Written = Callable[[RequestId], object]
+from dcm_ws.mcp.far_end import Written, parse
 
 
 class Output:
@@ -99,12 +99,7 @@ class Stdio:
             async for line in self._lines:
                 if not line.strip():
                     continue
-                try:
-                    message: SessionMessage | Exception = SessionMessage(
-                        jsonrpc_message_adapter.validate_json(line, by_name=False)
-                    )
-                except ValueError as error:
-                    message = error
+                message = parse(line)
                 with suppress(anyio.BrokenResourceError):
                     await self._incoming.send(message)
 
@@ -127,3 +122,8 @@ class Stdio:
         """
         message = JSONRPCNotification(jsonrpc="2.0", method=method, params=params)
         await self._output.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode())
+
+    async def listens(self) -> None:
+        """
+        Return at once: the client always reads.
+        """
