@@ -17,7 +17,7 @@ from dcm_ws.app.modes import has_durable_log, worker_count
 from dcm_ws.app.options import BY_NAME, FILES
 from dcm_ws.app.reading import settings_of
 from dcm_ws.app.rows import Row
-from dcm_ws.app.settings import Settings, SettingsError
+from dcm_ws.app.settings import Settings, SettingsError, short_secrets
 from dcm_ws.app.sources import Sources, merge
 from dcm_ws.postgres.programs import is_installed
 
@@ -156,8 +156,9 @@ class Options(usage.Options):
         @raise SettingsError: a value is invalid.
         """
         sources = self.sources()
-        self.ignored = (*sources.ignored, *sources.warnings)
-        return settings_of(sources.given)
+        settings = settings_of(sources.given)
+        self.ignored = (*sources.ignored, *sources.warnings, *short_secrets(settings))
+        return settings
 
     def _choose_log(self) -> None:
         """

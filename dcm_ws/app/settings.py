@@ -79,6 +79,20 @@ def is_weak(secret: str) -> bool:
     return secret == DEFAULT_SECRET or len(secret) < SECRET_MIN
 
 
+def short_secrets(settings: Settings) -> tuple[str, ...]:
+    """
+    Return a sentence if a secret is too short for HS256, which needs 32 bytes (RFC 7518, section 3.2).  The default one
+    is known to be for development only.
+    """
+    short = sum(len(secret) < SECRET_MIN and secret != DEFAULT_SECRET for secret in settings.secrets)
+    if not short:
+        return ()
+    return (
+        f"{short} of {len(settings.secrets)} secrets (WS_AUTH_SECRET) have fewer than {SECRET_MIN} characters:"
+        " tokens can be forged by trying; production refuses them; make one with `openssl rand -hex 32`",
+    )
+
+
 def read(row: Row, text: str) -> Any:
     """
     The value that a text means for a setting.

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from dcm_ws.protocol.web_tokens import sign_web_token
 from tests.integration.attacks import Attacker, push
 from tests.integration.clients import ask, client_frame, close_of, handshake, hear, say, silence, unsubscribe_global
 from tests.integration.databases import TOOLS, PostgresServer, postgres
@@ -61,6 +63,25 @@ def test_several_secrets(database: PostgresServer) -> None:
     """
     with service(env=production(database, WS_AUTH_SECRETS=f"{NEW}, {OLD}")) as running:
         assert [is_good(running, secret) for secret in (NEW, OLD, OTHER)] == [True, True, False]
+
+
+def test_short_secret() -> None:
+    """
+    In development a secret may be short, and a JSON Web Token may be signed with it; the log says once that this is
+    unsafe, in our words.
+    """
+    with service(env={"WS_AUTH_SECRET": "short"}) as running:
+        token = sign_web_token("short", "ann", None, time.time_ns() // 1_000_000, 60_000)
+        for _ in range(2):
+            assert hear(running.connect(f"/?token={token}"))["success"]
+        assert running.get("/stats", Authorization=f"Bearer {token}")[0] == 200
+        said = "1 of 1 secrets (WS_AUTH_SECRET) have fewer than 32 characters"
+        running.read_log_until("joined")
+        assert running.log.count(said) == 1
+        assert "Warning" not in running.log
+    with service() as running:
+        # the default one is for development, and everybody knows it
+        assert "fewer than 32 characters" not in running.log
 
 
 def test_file_with_a_secret_in_each_line(database: PostgresServer, tmp_path: Path) -> None:
