@@ -13,7 +13,7 @@ from dcm_ws.core.counts import SAMPLED, Counts
 from dcm_ws.core.entries import Published
 from dcm_ws.core.keys import PublishKeys
 from dcm_ws.core.ports import Later, Log, World
-from dcm_ws.core.rights import demand_right_to_publish, not_authenticated
+from dcm_ws.core.rights import not_allowed_to_publish, not_authenticated
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
@@ -81,12 +81,22 @@ class Publishing:
         @return: what the log answers; it may still be waiting for that.
         @raise ProtocolError: C{NOT_AVAILABLE}: the log does not take the event.
         """
-        checked = self.check(session, channel, event, data, key, request)
+        received, data = self._received, bytes(data)
+        parsed = self._checked_channel(session, channel, event, data, request)
+        is_sample = received.publish % SAMPLED == 1
+        began = self._now() if is_sample else 0.0
         try:
-            return self.publish_checked(session, checked)
+            if key:
+                published = self._publish_once(session, Checked(parsed, event, data, key), self._router.publish)
+            else:
+                # what nearly all events are: no call more than it takes
+                published = self._router.publish(parsed, event, data, session.sender, session.agent)
         except ProtocolError as error:
             error.request = request
             raise
+        if is_sample:
+            self._seconds.observe(self._now() - began)
+        return published
 
     def check(
         self,
@@ -106,6 +116,13 @@ class Publishing:
         @param request: the id of the request.
         @raise ProtocolError: C{NOT_AUTHORIZED}, C{INVALID_CHANNEL}, C{INVALID_EVENT} or C{INVALID_MESSAGE}.
         """
+        data = bytes(data)
+        return Checked(self._checked_channel(session, channel, event, data, request), event, data, key or "")
+
+    def _checked_channel(self, session: Session, channel: str, event: str, data: bytes, request: Raw) -> Channel:
+        """
+        L{check}, and return the channel.
+        """
         self._received.publish += 1
         if session.is_stranger:
             raise not_authenticated(request)
@@ -116,27 +133,13 @@ class Publishing:
             raise
         if event not in self._publishable:
             raise ProtocolError(ErrorCode.INVALID_EVENT, f"Invalid event type: {shortened(event)}", request)
-        demand_right_to_publish(session, parsed, event, request)
-        data = bytes(data)
+        if not session.rights.may_publish(parsed, event):
+            raise not_allowed_to_publish(session.rights, event, request)
         try:
             check_data(data, self._max_depth, self._too_deep)
         except ProtocolError as error:
             raise ProtocolError(error.code, f"Invalid publish message: {error.reason}", request) from None
-        return Checked(parsed, event, data, key or "")
-
-    def publish_checked(self, session: Session, checked: Checked) -> Published:
-        """
-        Publish an event that L{check} has allowed for C{session}.
-
-        @return: as of L{publish}.
-        @raise ProtocolError: C{NOT_AVAILABLE}.
-        """
-        is_sample = self._received.publish % SAMPLED == 1
-        began = self._now() if is_sample else 0.0
-        published = self._publish_once(session, checked, self._router.publish)
-        if is_sample:
-            self._seconds.observe(self._now() - began)
-        return published
+        return parsed
 
     def publish_all(self, session: Session, events: Sequence[Checked], later: Later) -> list[Published]:
         """

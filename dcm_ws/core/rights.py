@@ -57,20 +57,15 @@ def demand_right_to_read(rights: Rights, channel: Channel, request: Raw = NO_REQ
     )
 
 
-def demand_right_to_publish(session: Session, channel: Channel, event: str, request: Raw = NO_REQUEST) -> None:
+def not_allowed_to_publish(rights: Rights, event: str, request: Raw) -> ProtocolError:
     """
-    Check that C{session}, which is not a stranger, may publish C{event} to C{channel}.
-
-    @raise ProtocolError: C{NOT_AUTHORIZED}.
+    The refusal of a client with these rights, which has authenticated, to publish C{event} to some channel.
     """
-    rights = session.rights
-    if rights.may_publish(channel, event):
-        return
     if not rights.reserved and traits_of(event).reserved:
         reason = f"Not authorized: publishing {event} takes an operator's token"
     else:
         reason = f"Not authorized to publish {event} to this channel: the token's scope has no such"
-    raise ProtocolError(ErrorCode.NOT_AUTHORIZED, reason, request)
+    return ProtocolError(ErrorCode.NOT_AUTHORIZED, reason, request)
 
 
 def may_receive(rights: Rights, event: Tracked) -> bool:

@@ -122,7 +122,8 @@ class Router:
         @param everywhere: also to the clients of other nodes; a logged event is that always.
         """
         data, now_ms = to_json(data), self._wall_ms()
-        return self._publish(channel, event, data, now_ms, channel.name, SERVICE, everywhere=everywhere).id
+        made = self._draft(channel, event, data, now_ms, channel.name, SERVICE)
+        return self._publish(*made, everywhere=everywhere).id
 
     def publish(
         self,
@@ -144,11 +145,20 @@ class Router:
         @raise ProtocolError: C{NOT_AVAILABLE}: the log refuses the event at once, or it would be in no log when the
             service is gone.
         """
-        self.demand_open()
-        publisher, mirror = publisher or ANONYMOUS, self._mirror_clients
-        published = self._publish(
-            channel, event, data, self._wall_ms(), channel.name, publisher, sender, mirror, key, everywhere=True
+        if self.draining:
+            raise _about_to_stop()
+        draft, logged, subject_of = self._draft(
+            channel,
+            event,
+            data,
+            self._wall_ms(),
+            channel.name,
+            publisher or ANONYMOUS,
+            sender,
+            self._mirror_clients,
+            key,
         )
+        published = self._publish(draft, logged, subject_of)
         if published.pos is None:
             raise not_logged()
         return published
@@ -160,7 +170,7 @@ class Router:
         @raise ProtocolError: C{NOT_AVAILABLE}.
         """
         if self.draining:
-            raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
+            raise _about_to_stop()
 
     def draft(
         self, channel: Channel, event: str, data: bytes, sender: bytes, publisher: str | None, key: str = ""
@@ -203,7 +213,7 @@ class Router:
         except ProtocolError:
             channel = GLOBAL
         timestamp = notification.timestamp
-        return self._publish(
+        made = self._draft(
             channel,
             notification.event,
             data,
@@ -211,31 +221,16 @@ class Router:
             # the name as it was given: one that fits no channel makes it an event of global
             notification.channel,
             DATABASE,
-            # one node of a cluster does it for all
-            everywhere=True,
-        ).id
+        )
+        # one node of a cluster does it for all
+        return self._publish(*made).id
 
-    def _publish(
-        self,
-        channel: Channel,
-        event: str,
-        data: bytes,
-        timestamp: int,
-        named: str,
-        publisher: str,
-        sender: bytes = b"",
-        mirror: bool = True,
-        key: str = "",
-        *,
-        everywhere: bool = False,
-    ) -> Published:
+    def _publish(self, draft: Draft, logged: bool, subject_of: Subject | None, *, everywhere: bool = True) -> Published:
         """
-        @param named: and C{sender}: as in L{Draft}.
-        @param mirror: C{global} carries the event, too, if it carries the events of its channel.
-        @param key: as in L{Draft}.
+        Publish an event.  The parameters are what L{_draft} returns.
+
         @param everywhere: the clients of other nodes get it, too, if it is not logged.
         """
-        draft, logged, subject_of = self._draft(channel, event, data, timestamp, named, publisher, sender, mirror, key)
         published = Published(draft.id)
         if logged:
             self._log.append(draft, published)
@@ -253,10 +248,18 @@ class Router:
         timestamp: int,
         named: str,
         publisher: str,
-        sender: bytes,
-        mirror: bool,
-        key: str,
+        sender: bytes = b"",
+        mirror: bool = True,
+        key: str = "",
     ) -> tuple[Draft, bool, Subject | None]:
+        """
+        Make an event.
+
+        @param named: and C{sender}: as in L{Draft}.
+        @param mirror: C{global} carries the event, too, if it carries the events of its channel.
+        @param key: as in L{Draft}.
+        @return: the event, if it is to be logged, and what reads its subject, if only the latest of each matters.
+        """
         self._number = number = self._number + 1
         category, tracked, logged, subject_of = self._kind_of(event)
         mirrored = channel.mirrored and mirror
@@ -316,10 +319,12 @@ class Router:
                 session.peer.send(frame)
             for session in everyone:
                 session.peer.send(copy)
-            if pos:
+            if pos and (listeners or everyone):
                 now = self._now()
-                self._ledger.sent(pos, listeners, now)
-                self._ledger.sent(pos, everyone, now)
+                if listeners:
+                    self._ledger.sent(pos, listeners, now)
+                if everyone:
+                    self._ledger.sent(pos, everyone, now)
 
     def _deliver_tracked(
         self,
@@ -345,6 +350,10 @@ class Router:
                     self._deliveries.sent(Tracked(pos, event_id, frames), owing)
         if self._deliveries.full:
             self._catch_up.wait()
+
+
+def _about_to_stop() -> ProtocolError:
+    return ProtocolError(ErrorCode.NOT_AVAILABLE, "The server is about to stop; publish again after a reconnect")
 
 
 def not_logged(request: Raw = NO_REQUEST) -> ProtocolError:
