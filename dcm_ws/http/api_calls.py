@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dcm_ws.http.api_schemas import CHANNEL, IDENTIFIER, REASON, Schema, array_of, ref, text
+from dcm_ws.http.api_schemas import CHANNEL, IDENTIFIER, NO_NUL, REASON, Schema, array_of, ref, text
 from dcm_ws.protocol.commands import KEY_MAX, POSITION_MAX
 
 JSON = "application/json"
@@ -172,7 +172,7 @@ CALLS: tuple[Call, ...] = (
         "List the agents by name, and what each is owed",
         [_json("a page of agents", "Agents")],
         errors=_READ_ERRORS,
-        parameters=[_LIMIT, Parameter("after", "query", text(), "`next` of the page before")],
+        parameters=[_LIMIT, Parameter("after", "query", text(pattern=NO_NUL), "`next` of the page before")],
     ),
     Call(
         "get",
@@ -214,7 +214,7 @@ CALLS: tuple[Call, ...] = (
             Parameter("id", "path", text(minLength=1, maxLength=64), "the event's id"),
             Parameter("agent", "query", text(maxLength=128), "this agent only"),
             _LIMIT,
-            Parameter("after", "query", text(), "`next` of the page before"),
+            Parameter("after", "query", text(pattern=NO_NUL), "`next` of the page before"),
         ],
     ),
     Call(
@@ -227,7 +227,7 @@ CALLS: tuple[Call, ...] = (
         errors=_READ_ERRORS,
         parameters=[
             Parameter("agent", "query", text(maxLength=128), "of this agent only"),
-            Parameter("id", "query", array_of(text()), "ids of events"),
+            Parameter("id", "query", array_of(text(pattern=NO_NUL)), "ids of events"),
             Parameter("reason", "query", array_of(_or_empty(REASON))),
             Parameter(
                 "since",
@@ -242,7 +242,7 @@ CALLS: tuple[Call, ...] = (
                 "ms since the epoch",
             ),
             _LIMIT,
-            Parameter("after", "query", text(), "`next` of the page before"),
+            Parameter("after", "query", text(pattern=NO_NUL), "`next` of the page before"),
         ],
     ),
     Call(

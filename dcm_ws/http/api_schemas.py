@@ -69,6 +69,11 @@ IDENTIFIER = text(
     "1 to 128 Unicode characters, slashes and inner spaces included; no control characters", minLength=1, maxLength=128
 )
 CHANNEL = ref("Channel")
+NO_NUL = r"^[^\u0000]*$"
+"""
+A pattern of texts that a database can hold.
+"""
+
 EVENT_NAME = text(pattern=f"^{_EVENT_CHARACTER}{{1,64}}$")
 TIME = number("ms since the epoch")
 POSITION = number("a position in the log", maximum=POSITION_MAX)
@@ -215,7 +220,7 @@ _SCHEMAS: dict[str, Schema] = {
         {},
         {
             "agent": or_null(IDENTIFIER),
-            "ids": array_of(text(maxLength=128), maxItems=1000),
+            "ids": array_of(text(maxLength=128, pattern=NO_NUL), maxItems=1000),
             "reasons": array_of(REASON),
             "since": or_null(number("died at this time or later, in ms since the epoch", maximum=POSITION_MAX + 1)),
             "until": or_null(number("died before this time", maximum=POSITION_MAX + 1)),

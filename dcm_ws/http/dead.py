@@ -66,7 +66,8 @@ class _Wanted(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     agent: str | None = None
-    ids: Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=IDS_MAX)] = []
+    # PostgreSQL has no text with NUL
+    ids: Annotated[list[Annotated[str, Meta(max_length=128, pattern=r"^[^\0]*$")]], Meta(max_length=IDS_MAX)] = []
     reasons: list[Reason] = []
     since: Annotated[int, Meta(ge=0, le=TIME_MAX)] | None = None
     until: Annotated[int, Meta(ge=0, le=TIME_MAX)] | None = None

@@ -16,7 +16,7 @@ def text(request: Request, name: str) -> str | None:
     """
     The first value of a parameter that is not empty; None if there is none.
 
-    @raise ProtocolError: C{INVALID_MESSAGE}: it is not UTF-8.
+    @raise ProtocolError: C{INVALID_MESSAGE}: it is not UTF-8, or has a NUL.
     """
     return next(iter(texts(request, name)), None)
 
@@ -25,10 +25,14 @@ def texts(request: Request, name: str) -> list[str]:
     """
     All values of a parameter that are not empty.
 
-    @raise ProtocolError: C{INVALID_MESSAGE}: one is not UTF-8.
+    @raise ProtocolError: C{INVALID_MESSAGE}: one is not UTF-8, or has a NUL.
     """
+    values = request.args.get(name.encode(), [])
+    # a database has no text with NUL
+    if any(b"\0" in value for value in values):
+        raise malformed(name, "use no NUL")
     try:
-        return [value.decode() for value in request.args.get(name.encode(), []) if value]
+        return [value.decode() for value in values if value]
     except UnicodeDecodeError:
         raise malformed(name, "use UTF-8") from None
 

@@ -194,6 +194,9 @@ def test_dead_letters() -> None:
         "/v1/agents?limit=x",
         "/v1/agents?limit=%C2%B2",
         "/v1/agents?after=%ff",
+        # PostgreSQL has no text with it
+        "/v1/agents?after=%00",
+        "/v1/dead?id=a%00",
         "/v1/dead?reason=other",
         "/v1/dead?agent=%00",
         "/v1/dead?since=-1",
@@ -222,6 +225,7 @@ def test_malformed_parameters(path: str) -> None:
         (b'{"other":1}', "INVALID_MESSAGE"),
         (b'{"limit":0}', "INVALID_MESSAGE"),
         (b'{"agent":""}', "INVALID_MESSAGE"),
+        (b'{"ids":["a\\u0000"]}', "INVALID_MESSAGE"),
         (b'{"agent":"%b"}' % (b"x" * 1000), "TOO_LARGE"),
     ],
 )
