@@ -23,6 +23,11 @@ TTL_MS = 3_600_000
 How long a token is valid: one hour, in ms.
 """
 
+SKEW_MS = 30_000
+"""
+How far the clocks of an issuer and of the service may be apart, in ms.
+"""
+
 _token = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})")
 
 
@@ -121,7 +126,16 @@ def verify_any(secrets: Iterable[str], token: str, now_ms: int) -> Claims:
     if now_ms > claims.expires_at:
         raise ProtocolError(ErrorCode.TOKEN_EXPIRED, "Token expired; get a new one")
     scope = None if claims.scope in (None, "") else read_scope(scopes_of(claims.scope))
-    return Claims(claims.agent_id, claims.session_id, int(claims.expires_at), scope, int(claims.issued_at))
+    return Claims(
+        claims.agent_id, claims.session_id, int(claims.expires_at), scope, issued_ms(claims.issued_at, now_ms)
+    )
+
+
+def issued_ms(given: float, now_ms: int) -> int:
+    """
+    When a token was issued, in ms since the epoch; 0 if it says a time to come.  Otherwise it could not be revoked.
+    """
+    return int(given) if given <= now_ms + SKEW_MS else 0
 
 
 def _signature(secret: str, payload: bytes) -> str:

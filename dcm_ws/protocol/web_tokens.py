@@ -18,12 +18,7 @@ from dcm_ws.protocol.channels import is_identifier
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.scopes import Scope, read_scope, scopes_of
-from dcm_ws.protocol.tokens import Claims, verify_any
-
-SKEW_MS = 30_000
-"""
-How far the clocks of an issuer and of the service may be apart, in ms.
-"""
+from dcm_ws.protocol.tokens import SKEW_MS, Claims, issued_ms, verify_any
 
 SECRET_ALGORITHM = "HS256"
 """
@@ -260,7 +255,9 @@ def verify_web_token(
     if claims.nbf is not None and now_ms < claims.nbf * 1000 - SKEW_MS:
         raise _invalid("it is not valid yet")
     _check_audience(claims, audience)
-    return Claims(claims.sub, claims.sid or None, expires_ms, _scope(claims.scope), int((claims.iat or 0) * 1000))
+    return Claims(
+        claims.sub, claims.sid or None, expires_ms, _scope(claims.scope), issued_ms((claims.iat or 0) * 1000, now_ms)
+    )
 
 
 def _check_audience(claims: _Payload, audience: Audience) -> None:

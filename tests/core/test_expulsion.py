@@ -19,6 +19,7 @@ from dcm_ws.protocol.tokens import Claims, sign
 from tests.core.living import finish, live
 from tests.core.owning import Air, LateOwners
 from tests.fakes import SECRET, WALL_MS, Client, make_core
+from tests.protocol.web_tokens import sign_web_token
 
 
 @pytest.fixture
@@ -81,6 +82,24 @@ def test_revoking(core: Core, clock: Clock) -> None:
     # what holds already is not made weaker
     core.expulsion.load([("ann", WALL_MS)])
     assert Client(core).say(type="auth", token=old, id=1)[-1]["code"] == "TOKEN_INVALID"
+
+
+def test_token_of_the_future(core: Core) -> None:
+    """
+    A token that says that it was issued later than the clocks may differ can be revoked, too.
+    """
+    later = core.world.wall_ms() + 86_400_000
+    seconds = later / 1000 + 60
+    tokens = [
+        sign(SECRET, "ann", None, later),
+        sign_web_token(SECRET, "HS256", seconds, iat=later // 1000),
+    ]
+    for given in tokens:
+        assert core.identity.verify(given)
+    expel(core, revoke=True)
+    for given in tokens:
+        with pytest.raises(ProtocolError, match="revoked"):
+            core.identity.verify(given)
 
 
 def test_development(clock: Clock) -> None:

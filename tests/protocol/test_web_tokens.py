@@ -19,11 +19,10 @@ from jwt.algorithms import RSAAlgorithm
 from dcm_ws.protocol import web_tokens
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.tokens import Claims, sign
+from dcm_ws.protocol.tokens import SKEW_MS, Claims, sign
 from dcm_ws.protocol.web_tokens import (
     KEY_ALGORITHMS,
     MAX_KEYS,
-    SKEW_MS,
     Audience,
     KeySet,
     is_web_token,
