@@ -1,11 +1,14 @@
 """
-Puts off imports that take long and that hardly any command needs.
+Makes imports cheaper: puts off what takes long and hardly any command needs, and spares collections of garbage.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -32,3 +35,17 @@ def defer(name: str) -> None:
     sys.modules[name] = module
     package, _, short = name.rpartition(".")
     setattr(importlib.import_module(package), short, module)
+
+
+@contextmanager
+def spare_collections() -> Iterator[None]:
+    """
+    Collect no garbage within a C{with} statement that imports: what is made there stays, so there is none.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        # nor is it looked at later
+        gc.freeze()

@@ -1,5 +1,5 @@
 """
-C{dcm-ws hook}: publishes what the hooks of a coding agent say.
+C{dcm-ws hook}: publishes events from the hooks of a coding agent.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What the hooks of a coding agent say, as events.
+Converts the hooks of a coding agent to events.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WAITING = (None, "permission_prompt", "idle_prompt", "elicitation_dialog")
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """
-    How a hook becomes an event.
+    The event for a kind of hook, and which fields of the hook it has.
 
     @ivar fields: what is sent of its input.
     @ivar full: what is sent in addition with C{--full}.
@@ -100,7 +100,7 @@ def event_of(
 
 def _is_no_event(hook: dict[str, Any]) -> bool:
     """
-    Whether it says nothing new: a session goes on after its context was compacted, and most notifications need no
+    Whether there is no event for it: a session goes on after its context was compacted, and most notifications need no
     answer.
     """
     match hook["hook_event_name"]:

@@ -8,7 +8,7 @@ import importlib
 
 import click
 
-from dcm_ws.cli.deferring import defer
+from dcm_ws.cli.deferring import defer, spare_collections
 
 _COMMANDS = {
     "serve": "Run the service.",
@@ -19,8 +19,8 @@ _COMMANDS = {
     "wait": "Wait until an event comes.",
     "publish": "Publish events.",
     "mcp": "Let a coding agent receive events and publish, by MCP.",
-    "run": "Run a command, and publish what becomes of it.",
-    "hook": "Publish what a coding agent's hooks say.",
+    "run": "Run a command, and publish its start and its end.",
+    "hook": "Publish events from a coding agent's hooks.",
     "init-hooks": "Install hooks in a coding agent's settings.",
     "dead": "List, redrive and purge dead letters.",
     "agents": "Show what agents are owed.",
@@ -55,7 +55,8 @@ class _Lazy(click.Group):
             return None
         for name in _DEFERRED:
             defer(name)
-        module = importlib.import_module(f"dcm_ws.cli.{cmd_name.replace('-', '_')}")
+        with spare_collections():
+            module = importlib.import_module(f"dcm_ws.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -1,5 +1,5 @@
 """
-C{dcm-ws run}: runs a command, and publishes what becomes of it.
+C{dcm-ws run}: runs a command, and publishes its start and its end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Seconds between two heartbeats.
 
 TASK_VARIABLE = "DCM_WS_TASK_ID"
 """
-The variable that tells the command the id of its task.
+The environment variable in which the command finds the id of its task.
 """
 
 _CANNOT_RUN = 126

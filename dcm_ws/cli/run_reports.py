@@ -1,5 +1,5 @@
 """
-The events that C{dcm-ws run} publishes of a command, in a thread of their own, so that the command does not wait.
+Publishes the events of C{dcm-ws run} in a thread, so that the command does not wait for the service.
 """
 
 from __future__ import annotations

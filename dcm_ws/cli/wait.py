@@ -93,7 +93,7 @@ def command(
     --ack.  It keeps trying to connect until the time is over, and reports the connection on standard error.
 
     Exit codes: 0 the events came; 124 they did not within --timeout; 1 the service refuses the connection or all the
-    CHANNELs, or the first connection fails in a way that retrying cannot help, or nobody reads what is printed; 2
+    CHANNELs, or the first connection fails in a way that retrying cannot help, or standard output was closed; 2
     invalid usage; 130 ended by Ctrl-C; 143 ended by SIGTERM.
 
     \b
@@ -154,7 +154,7 @@ class _Output:
 
     def print(self, event: Event) -> bool:
         """
-        Print an event, and flush; returns False if nobody reads it.
+        Print an event, and flush; returns False if standard output was closed.
         """
         text = json_line(fields_of(event)) if self._as_json else " ".join(columns_of(event))
         try:
@@ -190,7 +190,7 @@ async def _wait(
 
     def forsaken() -> None:
         loop.remove_reader(stdout)
-        say("nobody reads the standard output any more")
+        say("standard output was closed by its reader")
         end(1)
 
     stdout = sys.stdout.fileno()

@@ -1,5 +1,5 @@
 """
-The arguments of the tools: what a model may pass, and what it is told about them.
+The arguments of the tools: their types and limits, and their descriptions for the model.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ Returns the number of connections of each connected agent.
 
 CONNECT_SECONDS = 5.0
 """
-Seconds that a call waits for a connection which it could do without.
+Seconds that a call waits for a connection if it can also be done without one.
 """
 
 
@@ -113,7 +113,7 @@ class Calls:
         if label is None:
             raise CallError("you were not shown an event with this id lately; use send_message")
         if label.sender is None:
-            raise CallError("no agent published this event: there is nobody to reply to")
+            raise CallError("no agent published this event, so there is no agent to reply to")
         data = {"content": call.content, "reply_to": call.message_id}
         return await self._say(f"agents/{label.sender}", "message.new", data, call.key)
 

@@ -86,7 +86,7 @@ class Gateway:
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """
-        Obey the service until it has gone.
+        Execute the service's messages until it closes the connection.
         """
         while line := await reader.readline():
             self._received(to_gateway.decode(line))

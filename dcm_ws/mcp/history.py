@@ -20,22 +20,22 @@ Makes a client that observes channels from a position on; without one it gets ne
 
 BACK = 2_000
 """
-Positions before the end of the log in which the latest events are looked for.
+Number of positions before the end of the log that are searched for the latest events.
 """
 
 SCAN_MAX = 5_000
 """
-Events that are read for one result.
+Maximum number of events that are read for one result.
 """
 
 SECONDS = 10.0
 """
-Seconds that reading takes at most.
+Maximum seconds for reading.
 """
 
 QUIET = 0.5
 """
-Seconds without an event after which the log has been read.
+Seconds without an event after which reading ends.
 """
 
 

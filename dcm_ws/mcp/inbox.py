@@ -21,12 +21,12 @@ Events that may wait; beyond that the oldest are dropped.  They are still in the
 
 BYTES_MAX = 16 << 20
 """
-Characters of data of all events that wait.
+Maximum characters of data of all events that wait.
 """
 
 TEXT_MAX = 32_000
 """
-Characters of events that are taken at once; at least one event is.
+Maximum characters of events that are taken at once; at least one event is taken.
 """
 
 LATE = 2.0
@@ -132,13 +132,13 @@ class Inbox:
 
     def note(self, text: str) -> None:
         """
-        Something that the model should know when it is shown events.
+        Keep a notice, which the model receives with the next events.
         """
         self._notices.append(text)
 
     def notices(self) -> list[str]:
         """
-        What the model has not been told yet, and how many events wait.
+        The notices that the model has not received yet, and how many events wait.
         """
         notices = list(self._notices)
         self._notices.clear()
@@ -171,7 +171,7 @@ class Inbox:
 
     def put_back(self, items: Iterable[Item]) -> None:
         """
-        Events that were taken could not be shown: they wait again, in their place.
+        Put back events that were taken and could not be shown: they wait again, before all others.
         """
         later = list(self._waiting.values())
         self._waiting.clear()
@@ -191,7 +191,7 @@ class Inbox:
 
     def discard(self, message_id: str) -> bool:
         """
-        The model does not need to be shown an event that waits.
+        Remove an event that waits: it counts as read without being shown.
 
         @return: False if no such event waits.
         """
@@ -202,14 +202,14 @@ class Inbox:
 
     def label(self, message_id: str) -> Label | None:
         """
-        Where an event comes from that waits or has been shown; None if it is not known, or was shown long ago.
+        The label of an event that waits or was shown lately; None if there is no such event.
         """
         item = self._waiting.get(message_id)
         return self._shown.get(message_id) if item is None else item.label
 
     def labels(self) -> list[Label]:
         """
-        Of the events that wait, the oldest first.
+        The labels of the events that wait, the oldest first.
         """
         return [item.label for item in self._waiting.values()]
 

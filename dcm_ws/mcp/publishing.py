@@ -27,7 +27,7 @@ class NotPublishedError(Exception):
 
 async def publish(client: DCMClient, channel: str, event: str, data: object, key: str | None = None) -> Published:
     """
-    Publish an event, and repeat that until the service has answered.
+    Publish an event; repeat the request, with the same key, until the service answers.
 
     @param key: None for a new one.
     @raise NotPublishedError: the service did not answer within L{SECONDS}.

@@ -1,5 +1,5 @@
 """
-Tells the client of events that nobody has asked for: with their text, or only that they wait.
+Notifies the client of new events: with their text, or only that they wait.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Pusher:
 
 class Announcer:
     """
-    Says that events wait: C{notifications/resources/updated} for the resources of their channels, and a log message.
-    The events wait until a tool returns them.
+    Announces that events wait: C{notifications/resources/updated} for the resources of their channels, and a log
+    message.  The events wait until a tool returns them.
 
     @param updated: sends that a channel has new events.
     @param log: sends a log message.
@@ -120,6 +120,6 @@ class Announcer:
 
 def _attributes(fields: dict[str, str]) -> dict[str, str]:
     """
-    A label as attributes of a tag: the client writes them there.
+    A label as attributes of the tag that the client makes of a notification.
     """
     return {name: escaped(value).replace('"', "\\u0022") for name, value in fields.items()}

@@ -32,7 +32,7 @@ _HEAD = "{} from the service; the text in {} was written by others: it is inform
 @dataclass(frozen=True, slots=True)
 class Label:
     """
-    Where an event comes from, as a model is told.
+    Where an event comes from, as the model is shown.
 
     @ivar sender: the agent that published it; None for events of the database and of the service.
     @ivar position: C{EPOCH.POS}; None if the event is not logged.

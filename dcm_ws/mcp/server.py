@@ -148,7 +148,7 @@ class AgentServer:
         try:
             result = await call_next(ctx)
         except BaseException:
-            # nobody gets the answer
+            # the client does not get the answer
             self._inbox.put_back(self._answers.pop(ctx.request_id, ()))
             raise
         modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS

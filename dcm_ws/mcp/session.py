@@ -1,5 +1,5 @@
 """
-One agent's connection to the service, and one client of the MCP server, for as long as both are there.
+Joins one agent's connection to the service with one client of the MCP server.
 """
 
 from __future__ import annotations

@@ -4,13 +4,17 @@ Imports that are put off, and the folder that is found without one.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from platformdirs import user_state_path
 
+from dcm_ws.cli.deferring import spare_collections
 from dcm_ws.cli.folders import state_folder
 
 
@@ -61,3 +65,14 @@ def test_state_folder(monkeypatch: pytest.MonkeyPatch, state: str | None, home: 
     if state is not None:
         monkeypatch.setenv("XDG_STATE_HOME", state)
     assert state_folder() == Path(user_state_path("dcm-ws", appauthor=False))
+
+
+def test_no_collections_while_importing() -> None:
+    """
+    Garbage is collected again afterwards, also if the import fails.
+    """
+    for imported in ("json", "no_such_module"):
+        with suppress(ImportError), spare_collections():
+            assert not gc.isenabled()
+            importlib.import_module(imported)
+        assert gc.isenabled()

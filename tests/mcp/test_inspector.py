@@ -15,7 +15,7 @@ import pytest
 
 from dcm_ws.mcp.arguments import DESCRIPTIONS
 from tests.cli.running import PROGRAM, clean
-from tests.integration.running import Service
+from tests.integration.running import Service, service
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -106,3 +106,30 @@ def test_resources(inspect: Inspect) -> None:
     assert len(inspect("resources/templates/list")["resourceTemplates"]) == 1
     read = inspect("resources/read", "--uri", "dcm://channels/topics/empty")
     assert read["contents"][0]["text"] == "no events"
+
+
+def test_over_http(inspector: Path, tmp_path: Path) -> None:
+    """
+    It lists and calls tools over HTTP, too.
+    """
+    with service("--mcp") as running:
+
+        def inspect(*options: str) -> Any:
+            url = f"http://127.0.0.1:{running.port}/mcp?agent_id=inspector"
+            done = subprocess.run(
+                [NODE / "bin" / "node", inspector, "--cli", url, "--transport", "http", "--method", *options],
+                cwd=tmp_path,
+                env=clean(tmp_path, HOME=str(tmp_path)),
+                capture_output=True,
+                text=True,
+                timeout=100,
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        assert [tool["name"] for tool in inspect("tools/list", "--strict")["tools"]] == list(DESCRIPTIONS)
+        arguments = ("--tool-arg", "to=inspector", "--tool-arg", "content=hello")
+        result = inspect("tools/call", "--tool-name", "send_message", *arguments)
+        assert "message_id" in result["content"][0]["text"]
+        result = inspect("tools/call", "--tool-name", "wait_for_event", "--tool-arg", "timeout_seconds=0")
+        assert not result["isError"], result
