@@ -4,6 +4,7 @@ What C{twistd dcm-ws} runs: the service in a process of its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,10 +18,11 @@ from dcm_ws.app import process
 from dcm_ws.app.build import make_service
 from dcm_ws.app.commandline import Options
 from dcm_ws.app.logs import make_observer, missing_line
-from dcm_ws.app.modes import worker_count
+from dcm_ws.app.modes import drain_delay, worker_count
+from dcm_ws.app.sd_notify import ServiceManager
 from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import SettingsError
-from dcm_ws.app.supervisor import Supervisor
+from dcm_ws.app.supervisor import GRACE, Supervisor
 from dcm_ws.app.writer import LogWriter
 from dcm_ws.core.counts import Count
 
@@ -50,12 +52,17 @@ def makeService(options: Options) -> IService:
         service = single = make_service(replace(options.settings, workers=1), reactor)
         logged.dropped = single.counts.limits.log_buffer
         renew, kill, skip_delay = partial(_renew, single), _nothing, single.delay.skip
-    service.ready.addErrback(process.end, reactor)
+    manager = ServiceManager(reactor, os.environ, os.getpid())
+    # not before a signal would stop it in order
+    service.ready.addCallbacks(lambda _: reactor.callWhenRunning(manager.ready), process.end, errbackArgs=(reactor,))
     for sentence in (*options.ignored, *process.too_few_files(files, options.settings)):
         reactor.callWhenRunning(_log.warn, "{sentence}", sentence=sentence)
     reactor.callWhenRunning(process.spare_full_collections)
-    hang_up = partial(_read_again, options, renew)
+    hang_up = partial(_read_again, options, renew, manager)
     reactor.callWhenRunning(process.install_signals, reactor, hang_up, kill, skip_delay)
+    reactor.callWhenRunning(manager.start_watchdog)
+    time_to_stop = drain_delay(options.settings) + options.settings.drain + GRACE
+    reactor.addSystemEventTrigger("before", "shutdown", manager.stopping, time_to_stop)
     service.setServiceParent(logged)
     return logged
 
@@ -69,13 +76,16 @@ def _renew(service: DCMService, secrets: Sequence[str], database: str | None) ->
     service.use_database(database)
 
 
-def _read_again(options: Options, renew: Callable[[Sequence[str], str | None], object]) -> None:
-    try:
-        settings = options.read_settings()
-    except SettingsError as error:
-        _log.error("the secrets stay as they are: {reason}", reason=error)
-    else:
-        renew(settings.secrets, settings.database)
+def _read_again(
+    options: Options, renew: Callable[[Sequence[str], str | None], object], manager: ServiceManager
+) -> None:
+    with manager.reload():
+        try:
+            settings = options.read_settings()
+        except SettingsError as error:
+            _log.error("the secrets stay as they are: {reason}", reason=error)
+        else:
+            renew(settings.secrets, settings.database)
 
 
 class _LoggedService(MultiService):
