@@ -5,24 +5,19 @@ The keys of an identity provider, read from a file or fetched from a URL (RFC 75
 from __future__ import annotations
 
 from collections.abc import Callable
-from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from OpenSSL.SSL import Error as TLSError
-from service_identity import VerificationError
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone, ResponseNeverReceived
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent
 
 from dcm_ws.core.counts import LimitCounts
 from dcm_ws.core.key_ring import KeyRing
+from dcm_ws.http.fetching import TooLargeError, fetch, reason_of
 from dcm_ws.protocol.web_tokens import KeySet, TooManyKeysError, read_keys
 
 MAX_BYTES = 256 << 10
@@ -79,15 +74,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class TooLargeError(ValueError):
-    """
-    A key set has more than L{MAX_BYTES} bytes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(f"it is larger than {MAX_BYTES} bytes")
-
-
 class KeySource:
     """
     Keeps a ring of keys up to date.
@@ -103,7 +89,7 @@ class KeySource:
         self._limits = limits
         self._reactor = reactor
         self._now = now
-        self._client = HTTPClient(Agent(reactor))
+        self._agent = Agent(reactor)
         self._due = float("-inf")
         ring.fetch = self._fetch
 
@@ -147,7 +133,7 @@ class KeySource:
             with path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
             if len(text) > MAX_BYTES:
-                raise TooLargeError
+                raise TooLargeError(MAX_BYTES)
             return read_keys(text)
         except (OSError, ValueError) as error:
             self._count(error)
@@ -155,15 +141,8 @@ class KeySource:
             raise ValueError(f"{path}: {reason}") from None
 
     async def _fetched(self) -> KeySet:
-        # a redirect could lead to an address that nobody has checked
-        response = await self._client.get(self._source, allow_redirects=False, unbuffered=True)
-        body = _Body()
-        response.original.deliverBody(body)
         try:
-            text = await body.done
-            if response.code != HTTPStatus.OK:
-                raise ValueError(f"it answers {response.code}")
-            return read_keys(text)
+            return read_keys(await fetch(self._agent, self._source, MAX_BYTES))
         except ValueError as error:
             self._count(error)
             raise ValueError(f"{self._source}: {error}") from None
@@ -184,56 +163,6 @@ class KeySource:
 
     def _failed(self, failure: Failure) -> None:
         self._due = self._now() + RETRY
-        _log.warn("the keys of tokens stay as they are: {reason}", reason=self._reason(failure))
+        reason = str(failure.value) if failure.check(ValueError) else f"{self._source}: {reason_of(failure)}"
+        _log.warn("the keys of tokens stay as they are: {reason}", reason=reason)
         self._ring.fetched(None)
-
-    def _reason(self, failure: Failure) -> str:
-        error = failure.value
-        if isinstance(error, ValueError):
-            return str(error)
-        if isinstance(error, ResponseNeverReceived) and error.reasons:
-            failure = error.reasons[0]
-            error = failure.value
-        if isinstance(error, VerificationError):
-            reason = "its certificate is for another name"
-        elif isinstance(error, TLSError):
-            # such as "certificate verify failed"
-            reason = ", ".join(text for _, _, text in error.args[0]) or "TLS failed"
-            reason += "; SSL_CERT_FILE may name the certificates of other authorities"
-        else:
-            reason = failure.getErrorMessage() or type(failure.value).__name__
-        return f"{self._source}: {reason}"
-
-
-class _Body(Protocol):
-    """
-    Receives the body of a response, up to L{MAX_BYTES}.
-
-    @ivar done: fires with the body.
-    """
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._is_large = False
-        self.done: Deferred[bytes] = Deferred(lambda _: self._end())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if len(self._data) > MAX_BYTES and not self._is_large:
-            self._is_large = True
-            self._end()
-
-    def _end(self) -> None:
-        assert self.transport is not None
-        self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            # it took too long
-            return
-        if self._is_large:
-            self.done.errback(TooLargeError())
-        elif reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(bytes(self._data))
-        else:
-            self.done.errback(ValueError("the response is incomplete"))
