@@ -36,6 +36,8 @@ from dcm_ws.protocol.replies import to_json
 from dcm_ws.version import VERSION
 
 _REQUEST_MAX = 256 << 10
+# as JSON in JSON it is six times as long, at most, which the process for MCP still reads
+_MCP_MAX = 8 << 20
 
 
 def make_calls(
@@ -128,7 +130,7 @@ def make_bodies(settings: Settings, core: Core, gate: Gate, partial: PartialMess
         {
             b"v1/publish": max(settings.max_batch_size, settings.max_message_size),
             b"v1/dead/redrive": _REQUEST_MAX,
-            **({b"mcp": settings.max_batch_size} if settings.mcp else {}),
+            **({b"mcp": min(settings.max_batch_size, _MCP_MAX)} if settings.mcp else {}),
         },
         core.counts.limits,
         partial,

@@ -30,6 +30,7 @@ from dcm_ws.core.assembly import Core
 from dcm_ws.http.api import Gate
 from dcm_ws.http.mcp import McpPage
 from dcm_ws.http.mcp_sessions import McpLimits, McpSessions
+from dcm_ws.http.transport import unsent
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.gateway import FromGateway, ToGateway, from_gateway
 
@@ -68,7 +69,7 @@ class McpService(Service):
             McpLimits(settings.max_mcp_sessions, settings.max_mcp_per_agent, settings.mcp_idle),
             core.counts.limits,
             send=self._send,
-            is_there=lambda: self._channel is not None,
+            waiting=self._waiting,
             now=base.world.now,
             chance=base.world.random,
         )
@@ -154,6 +155,9 @@ class McpService(Service):
     def _send(self, message: ToGateway) -> None:
         if self._channel is not None:
             self._channel.send(message)
+
+    def _waiting(self) -> int | None:
+        return None if self._channel is None else unsent(self._channel.transport)
 
     def _received(self, message: FromGateway) -> None:
         # what it says shows that it runs

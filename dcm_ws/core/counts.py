@@ -163,6 +163,7 @@ class LimitCounts:
     max_mcp_sessions: Count = field(default_factory=Count)
     max_mcp_per_agent: Count = field(default_factory=Count)
     max_mcp_calls: Count = field(default_factory=Count)
+    max_mcp_waiting: Count = field(default_factory=Count)
     mcp_idle: Count = field(default_factory=Count)
 
     def report(self) -> dict[str, int]:

@@ -339,6 +339,14 @@ _MCP = (
     Limit("maxMcpPerAgent", "MCP sessions over HTTP", "agent", "429", "--max-mcp-per-agent"),
     Limit("maxMcpCalls", "requests of an MCP session that wait for their answers", "session", "429", "", "64"),
     Limit(
+        "maxMcpWaiting",
+        "bytes of messages of MCP clients that the process for MCP has not read",
+        "service",
+        "`NOT_AVAILABLE`, 503",
+        "",
+        "16 MiB",
+    ),
+    Limit(
         "mcpIdle",
         "time without a request or a stream",
         "MCP session",

@@ -95,9 +95,11 @@ class McpPage(ApiPage):
     def _post(self, request: Request, who: Who) -> bytes | int:
         if not (_accepts(request, "application/json") and _accepts(request, "text/event-stream")):
             raise _unacceptable("application/json and text/event-stream")
+        found = self._find(request, who) if header(request, "Mcp-Session-Id") else None
+        self._sessions.check_room()
         message, envelope = _read(self.take_body(request))
-        if header(request, "Mcp-Session-Id"):
-            return self._pass_on(request, self._find(request, who), message, envelope)
+        if found is not None:
+            return self._pass_on(request, found, message, envelope)
         if envelope.method != "initialize" or envelope.id is None:
             raise RefusedError(
                 HTTPStatus.BAD_REQUEST, "SESSION_REQUIRED", "Begin with initialize; others need Mcp-Session-Id"

@@ -26,6 +26,11 @@ from dcm_ws.protocol.gateway import (
     ToGateway,
 )
 
+WAITING_MAX = 16 << 20
+"""
+Bytes of messages that may wait for the process that speaks MCP.
+"""
+
 CALLS_MAX = 64
 """
 Requests of one session that may wait for their answers.
@@ -202,7 +207,7 @@ class McpSessions:
     All sessions.
 
     @param send: sends to the process that speaks MCP.
-    @param is_there: whether there is such a process now.
+    @param waiting: returns the bytes of messages that the process has not read; None if it is being started again.
     @param chance: returns that many random base-36 characters.
     """
 
@@ -212,14 +217,14 @@ class McpSessions:
         counts: LimitCounts,
         *,
         send: Callable[[ToGateway], object],
-        is_there: Callable[[], bool],
+        waiting: Callable[[], int | None],
         now: Callable[[], float],
         chance: Callable[[int], str],
     ) -> None:
         self._limits = limits
         self._counts = counts
         self._send = send
-        self._is_there = is_there
+        self._waiting = waiting
         self._now = now
         self._chance = chance
         self._by_id: dict[str, McpSession] = {}
@@ -229,15 +234,25 @@ class McpSessions:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def check_room(self) -> None:
+        """
+        Check that a message can be passed on.
+
+        @raise ProtocolError: C{NOT_AVAILABLE}: the process that speaks MCP does not take any now.
+        """
+        waiting = self._waiting()
+        if waiting is not None and waiting <= WAITING_MAX:
+            return
+        if waiting is not None:
+            self._counts.max_mcp_waiting.add()
+        raise ProtocolError(ErrorCode.NOT_AVAILABLE, "MCP is not available at the moment; try again")
+
     def open(self, who: Who, token: str | None, wishes: Wishes) -> McpSession:
         """
         Begin a session.
 
         @raise RefusedError: there are too many.
-        @raise ProtocolError: C{NOT_AVAILABLE}: the process that speaks MCP is being started again.
         """
-        if not self._is_there():
-            raise ProtocolError(ErrorCode.NOT_AVAILABLE, "MCP is not available at the moment; try again")
         limits = self._limits
         if sum(one.who == who for one in self._by_id.values()) >= limits.per_agent:
             self._counts.max_mcp_per_agent.add()

@@ -19,13 +19,18 @@ LIMIT_MAX = 100
 Events in one result.
 """
 
-Channel = Annotated[str, Meta(description="global, agents/NAME, sessions/ID or topics/NAME", min_length=1)]
+Channel = Annotated[
+    str, Meta(description="global, agents/NAME, sessions/ID or topics/NAME", min_length=1, max_length=256)
+]
 Channels = Annotated[list[Channel], Meta(description="Only events of these channels.", max_length=20)]
 Patterns = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=64)]],
     Meta(description="Only events whose name matches one of these patterns, such as task.*", max_length=20),
 ]
-Names = Annotated[list[str], Meta(description="Only events that these agents published.", max_length=20)]
+Names = Annotated[
+    list[Annotated[str, Meta(max_length=128)]],
+    Meta(description="Only events that these agents published.", max_length=20),
+]
 Position = Annotated[
     str, Meta(description="position of an event, EPOCH.POS", pattern=r"^[^\s.]{1,64}\.\d{1,15}$", max_length=80)
 ]
@@ -111,7 +116,7 @@ class Unsubscribe(Arguments):
 
 
 class ClaimTask(Arguments):
-    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1)]
+    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1, max_length=256)]
     task_id: TaskId
     position: Annotated[
         Position, Meta(description="position of the event that announced the task; all agents must use the same")
@@ -119,7 +124,7 @@ class ClaimTask(Arguments):
 
 
 class CompleteTask(Arguments):
-    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1)]
+    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1, max_length=256)]
     task_id: TaskId
     result: Annotated[Json, Meta(description="any JSON value")] = None
     failed: Annotated[bool, Meta(description="true publishes task.failed")] = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -228,12 +229,16 @@ class _HttpSession:
 
 
 async def _main(path: str, folder: Path | None) -> None:
+    parent = os.getppid()
     # whatever the reason, the service ends this process by closing the connection
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=CONTROL), limit=LINE_MAX)
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         await Gateway(path, folder, writer).run(reader)
+    if os.getppid() != parent:
+        # the service was killed, and could not do it
+        shutil.rmtree(os.path.dirname(path), ignore_errors=True)
     # tasks of sessions that are still waiting must not keep the process
     os._exit(0)
 

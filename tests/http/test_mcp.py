@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from dcm_ws.http.bodies import Bodies
 from dcm_ws.http.mcp import McpPage
 from dcm_ws.http.mcp_answers import BEAT, BEATS, PATIENCE
-from dcm_ws.http.mcp_sessions import CALLS_MAX, McpLimits, McpSessions
+from dcm_ws.http.mcp_sessions import CALLS_MAX, WAITING_MAX, McpLimits, McpSessions
 from dcm_ws.http.partial import PartialMessages
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.gateway import Close, Closed, Listening, Message, Open, Renew, Sent, Taken, ToGateway
@@ -68,13 +68,13 @@ class Endpoint(Service):
     def __init__(self, sessions: int = 5, per_agent: int = 3, **rules: Any) -> None:
         super().__init__(**rules)
         self.sent: list[ToGateway] = []
-        self.is_there = True
+        self.waiting: int | None = 0
         core, limits = self.core, self.core.counts.limits
         self.sessions = McpSessions(
             McpLimits(sessions, per_agent, IDLE),
             limits,
             send=self.sent.append,
-            is_there=lambda: self.is_there,
+            waiting=lambda: self.waiting,
             now=self.reactor.seconds,
             chance=core.world.random,
         )
@@ -373,11 +373,17 @@ def test_session_that_could_not_begin(endpoint: Endpoint) -> None:
 
 def test_process_is_away(endpoint: Endpoint) -> None:
     """
-    While the process is being started again, no session begins.
+    While the process is being started again, or reads nothing, no message is taken.
     """
-    endpoint.is_there = False
-    assert endpoint.request("POST", INITIALIZE, token=ANN).status == 503
-    assert not len(endpoint.sessions)
+    session = endpoint.begin()
+    before = list(endpoint.sent)
+    for endpoint.waiting, counted in ((None, 0), (WAITING_MAX + 1, 2)):
+        for body, given in ((INITIALIZE, None), ({"method": "notifications/x"}, session)):
+            assert endpoint.request("POST", body, token=ANN, session=given).status == 503
+        assert endpoint.core.counts.limits.max_mcp_waiting.value == counted
+    assert len(endpoint.sessions) == 1 and endpoint.sent == before
+    endpoint.waiting = WAITING_MAX
+    endpoint.begin()
 
 
 def test_stopping(endpoint: Endpoint) -> None:

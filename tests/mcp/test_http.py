@@ -148,7 +148,7 @@ def test_announced_events(running: Service) -> None:
         async with agent(running.port, "cleo", understands=False) as cleo, agent(running.port, "dan") as dan:
             await cleo.client.subscribe_resource("dcm://channels/agents/cleo")
             await dan.call("send_message", to="cleo", content="x")
-            await until(lambda: cleo.updated)
+            await until(lambda: cleo.updated and cleo.logged)
             assert cleo.updated == ["dcm://channels/agents/cleo"] and "wait_for_event" in cleo.logged[0]
             assert not cleo.pushed and '"x"' in await cleo.call("wait_for_event")
 
@@ -225,10 +225,14 @@ def test_restart(tmp_path: Path, schema: PostgresServer) -> None:
     not come again.  The former session is unknown, so the client begins another one.
     """
     port = free_port()
+    folder, temporary = tmp_path / "positions", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
 
     def start() -> Service:
         listen = f"tcp:{port}:interface=127.0.0.1"
-        return Service("--database-url", schema.url, "--listen", listen, "--mcp", "--mcp-folder", str(tmp_path))
+        options = ("--database-url", schema.url, "--listen", listen, "--mcp", "--mcp-folder", str(folder))
+        return Service(*options, env={"TMPDIR": str(temporary)})
 
     async def say(content: str) -> None:
         async with agent(port, "ann") as ann:
@@ -247,6 +251,7 @@ def test_restart(tmp_path: Path, schema: PostgresServer) -> None:
         process = gateway_of(running)
         await asyncio.to_thread(running.stop, signal.SIGKILL)
         await until(lambda: not Path(f"/proc/{process}").exists())
+        assert not list(temporary.iterdir())
         running = await asyncio.to_thread(start)
         await say("away")
         listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
