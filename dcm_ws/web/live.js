@@ -4,9 +4,11 @@
 import { Chart } from "./chart.js";
 import { ask, join } from "./connection.js";
 import { $, element } from "./dom.js";
+import { CATEGORIES, categoryOf } from "./filter.js";
+import { listen } from "./keys.js";
 import { Kpis } from "./kpis.js";
 import { AgentDetail, EventLedger } from "./operators.js";
-import { CATEGORIES, Stream, categoryOf } from "./stream.js";
+import { Stream } from "./stream.js";
 
 const CATALOGUE = [
   ...["task.created", "task.updated", "task.completed", "task.failed"],
@@ -26,6 +28,15 @@ const figure = new Intl.NumberFormat();
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const stream = new Stream();
+listen({
+  "/": () => $("text").focus(),
+  e: () => $("event").focus(),
+  p: () => stream.togglePause(),
+  r: () => $("reset").click(),
+  j: () => stream.step(1),
+  k: () => stream.step(-1),
+  Escape: () => stream.leave(),
+});
 let head = 0;
 const recent = [];
 const heardOn = new Map();

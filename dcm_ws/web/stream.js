@@ -1,14 +1,19 @@
 /**
- * The events: kept (so many), filtered, and shown (fewer).
+ * The list of events: kept (so many), filtered, and shown (fewer).
  */
+import { Detail } from "./detail.js";
 import { $, element, onceAFrame } from "./dom.js";
+import { nothing } from "./empty.js";
+import { download } from "./export.js";
+import { categoryOf, testOf } from "./filter.js";
+import { Filters } from "./filters.js";
+import { Kept } from "./kept.js";
+import { excerpt, marked } from "./marks.js";
+import { Pause } from "./pause.js";
 
-export const CATEGORIES = ["task", "subtask", "message", "agent", "session", "metric", "system", "other"];
-const KEPT = 1000;
-// characters of JSON, of all that is kept
-const KEPT_SIZE = 16_000_000;
+// rows that are shown at first, and added when the end is reached
 const ROWS = 150;
-const CHOICES = 200;
+const BRIEF = 300;
 const GAPS = {
   epoch: "what was published while the service restarted, or this page was away",
   expired: "what the service does not keep any more",
@@ -16,128 +21,50 @@ const GAPS = {
 // characters of an event whose text is kept for searching
 const SEARCHED_AGAIN = 2000;
 
-/** The last events, bounded in number and in size. */
-class Log {
-  entries = [];
-  #size = 0;
-
-  /** @returns {object[]} the events dropped to make room */
-  add(entry) {
-    this.entries.push(entry);
-    this.#size += entry.size;
-    const gone = [];
-    while (this.entries.length > KEPT || (this.#size > KEPT_SIZE && this.entries.length > 1)) {
-      const oldest = this.entries.shift();
-      this.#size -= oldest.size;
-      gone.push(oldest);
-    }
-    return gone;
-  }
-
-  clear() {
-    this.entries = [];
-    this.#size = 0;
-  }
-}
-
-/** What can be chosen in a list: the values seen last. */
-class Choices {
-  #select;
-  #options = new Map();
-
-  constructor(select) {
-    this.#select = select;
-  }
-
-  see(value) {
-    let option = this.#options.get(value);
-    if (option === undefined) {
-      option = new Option(value, value);
-      const after = [...this.#select.options].slice(1).find((other) => other.value > value);
-      this.#select.add(option, after ?? null);
-    }
-    this.#options.delete(value);
-    this.#options.set(value, option);
-    if (this.#options.size > CHOICES) this.#forget([...this.#options].find(([, other]) => !other.selected));
-  }
-
-  clear() {
-    for (const choice of [...this.#options]) if (!choice[1].selected) this.#forget(choice);
-  }
-
-  #forget([value, option]) {
-    this.#options.delete(value);
-    option.remove();
-  }
-}
-
-export function categoryOf(event) {
-  const [category] = event.split(".", 1);
-  return CATEGORIES.includes(category) ? category : "other";
-}
-
 const whole = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export class Stream {
-  #kept = new Log();
+  #kept = new Kept();
   #fresh = [];
-  #waiting = new Log();
-  #channels = new Choices($("channel"));
-  #agents = new Choices($("agent"));
-  #paused = false;
-  #filter = { categories: new Set(), channel: "", agent: "", text: "" };
-  #chosen = null;
+  #waiting = new Kept();
+  #fits = () => true;
   #matching = 0;
   #shown = 0;
   #rows = $("rows");
   #paint = onceAFrame(() => this.#show());
   #events = new WeakMap();
+  #chosen = null;
+  #detail;
+  #pause;
+  /** The controls of the filter. */
+  filters;
   /** Called with the event that is chosen, or null. */
   onChoose = () => {};
 
   constructor() {
-    this.#addFilters();
-    $("pause").addEventListener("click", () => this.#pause(!this.#paused));
+    this.#detail = new Detail(() => this.#leaveDetail());
+    this.#pause = new Pause(this.#rows, (paused) => this.#goOn(paused));
+    this.filters = new Filters(() => this.#filter());
     $("clear").addEventListener("click", () => {
       this.#kept.clear();
       this.#waiting.clear();
-      this.#channels.clear();
-      this.#agents.clear();
+      this.filters.clear();
       this.#choose(null);
       this.#again();
     });
-    $("close").addEventListener("click", () => this.#leaveDetail());
-    $("copy").addEventListener("click", copyDetail);
+    $("export").addEventListener("click", () => download(this.#kept.entries.filter((entry) => entry.fits).map(({ event }) => event)));
     this.#rows.addEventListener("click", (click) => this.#choose(click.target.closest(".row")));
     this.#rows.addEventListener("keydown", (key) => this.#key(key));
-    document.addEventListener("keydown", (key) => {
-      const typing = key.target.closest("input, textarea, select, dialog");
-      if (key.key === "/" && !typing && !key.ctrlKey && !key.metaKey && !key.altKey) {
-        key.preventDefault();
-        $("text").focus();
-      } else if (key.key === "Escape" && !$("detail").hidden && (!typing || key.target.closest("#stream"))) this.#leaveDetail();
-    });
-    this.#again();
+    this.#rows.addEventListener("scroll", () => this.#more());
+    this.#filter();
   }
 
   /** @param {object} came an event as it came; one that came on its own channel is not given again for `global` */
   add(came) {
-    // on global a frame names the channel that the event was published to; raw, which is not copied, would take memory
-    const event = { ...came, channel: came.origin ?? came.channel };
-    const agent = agentOf(event.data);
-    const data = JSON.stringify(event.data) ?? "";
-    const entry = {
-      event,
-      agent,
-      category: categoryOf(event.event),
-      size: data.length + 200,
-      brief: data.slice(0, 300),
-      fits: false,
-    };
-    this.#channels.see(event.channel);
-    if (agent) this.#agents.see(agent);
-    if (this.#paused) this.#waiting.add(entry);
+    const entry = entryOf(came);
+    this.filters.see(entry.event.channel, entry.agent);
+    if (this.#pause.on) this.#waiting.add(entry);
     else this.#keep(entry);
     this.#paint();
   }
@@ -145,6 +72,16 @@ export class Stream {
   /** Events are missing here. */
   gap(gap) {
     this.add({ event: "gap", channel: "–", data: { missing: GAPS[gap.reason] ?? gap.reason, ...gap }, timestamp: Date.now(), id: "" });
+  }
+
+  /** Pauses or goes on, as the button does. */
+  togglePause() {
+    this.#pause.toggle();
+  }
+
+  /** Closes the event that is open. */
+  leave() {
+    if (!$("detail").hidden) this.#leaveDetail();
   }
 
   #keep(entry) {
@@ -157,47 +94,17 @@ export class Stream {
     for (const gone of this.#kept.add(entry)) if (gone.fits) this.#matching -= 1;
   }
 
-  #addFilters() {
-    for (const category of CATEGORIES) {
-      const chip = element("label", undefined, "chip");
-      const box = element("input");
-      const mark = element("i");
-      box.type = "checkbox";
-      box.value = category;
-      chip.style.setProperty("--c", `var(--${category})`);
-      chip.append(box, mark, category);
-      $("categories").append(chip);
-    }
-    $("filters").addEventListener("submit", (event) => event.preventDefault());
-    $("filters").addEventListener("input", () => {
-      this.#filter = {
-        categories: new Set([...$("categories").querySelectorAll("input:checked")].map((box) => box.value)),
-        channel: $("channel").value,
-        agent: $("agent").value,
-        text: $("text").value.trim().toLowerCase(),
-      };
-      this.#again();
-    });
+  #filter() {
+    this.#fits = testOf(this.filters.value, lineOf);
+    this.#again();
   }
 
-  #fits(entry) {
-    const { categories, channel, agent, text } = this.#filter;
-    return (
-      (categories.size === 0 || categories.has(entry.category)) &&
-      (!channel || entry.event.channel === channel) &&
-      (!agent || entry.agent === agent) &&
-      (!text || lineOf(entry).includes(text))
-    );
-  }
-
-  #pause(paused) {
-    this.#paused = paused;
-    $("pause").setAttribute("aria-pressed", String(paused));
+  #goOn(paused) {
     if (!paused) {
       for (const entry of this.#waiting.entries) this.#keep(entry);
       this.#waiting.clear();
-    }
-    this.#again();
+      this.#again();
+    } else this.#show();
   }
 
   /** Build the list again, after the filter or what is kept has changed. */
@@ -206,9 +113,8 @@ export class Stream {
     const matching = this.#kept.entries.filter((entry) => entry.fits);
     this.#matching = matching.length;
     this.#fresh = [];
-    const chosen = this.#chosen;
     this.#rows.removeAttribute("aria-activedescendant");
-    this.#rows.replaceChildren(...matching.slice(-ROWS).reverse().map((entry) => this.#row(entry, entry === chosen)));
+    this.#rows.replaceChildren(...matching.slice(-ROWS).reverse().map((entry) => this.#row(entry)));
     this.#tell();
   }
 
@@ -217,13 +123,21 @@ export class Stream {
     this.#fresh = [];
     if (fresh.length) {
       this.#rows.querySelector(".empty")?.remove();
-      const before = this.#rows.scrollTop > 0;
-      this.#rows.prepend(...fresh.reverse().map((entry) => this.#row(entry, false)));
+      this.#rows.prepend(...fresh.reverse().map((entry) => this.#row(entry)));
       while (this.#rows.childElementCount > ROWS) this.#drop(this.#rows.lastElementChild);
-      // keeps the rows in place for a user who has scrolled down
-      if (before) this.#rows.scrollTop += fresh.length * this.#rows.firstElementChild.offsetHeight;
     }
     this.#tell();
+  }
+
+  /** Shows older rows to a user who has scrolled to the end; the list is paused then. */
+  #more() {
+    const rows = this.#rows;
+    if (!this.#pause.on || rows.scrollTop + rows.clientHeight < rows.scrollHeight - 200) return;
+    const shown = rows.querySelectorAll(".row").length;
+    const matching = this.#kept.entries.filter((entry) => entry.fits);
+    if (shown >= matching.length) return;
+    const older = matching.slice(Math.max(0, matching.length - shown - ROWS), matching.length - shown);
+    rows.append(...older.reverse().map((entry) => this.#row(entry)));
   }
 
   #drop(row) {
@@ -232,75 +146,80 @@ export class Stream {
   }
 
   #tell() {
-    if (!this.#rows.childElementCount) {
-      const why = this.#kept.entries.length ? "No events match the filter." : "Waiting for the first event…";
-      const empty = element("p", why, "empty");
-      // a list box has nothing but options
-      empty.setAttribute("role", "option");
-      empty.setAttribute("aria-disabled", "true");
-      empty.setAttribute("aria-selected", "false");
-      this.#rows.append(empty);
-    }
-    const waiting = this.#waiting.entries.length;
     const kept = this.#kept.entries.length;
-    $("pause").textContent = this.#paused ? (waiting ? `Resume (${waiting} new)` : "Resume") : "Pause";
+    if (!this.#rows.childElementCount) this.#rows.append(nothing(kept > 0));
+    this.#pause.tell(this.#waiting.entries.filter(this.#fits).length);
     $("shown").textContent = this.#matching === kept ? counted(kept) : `${whole.format(this.#matching)} of ${whole.format(kept)} match`;
   }
 
-  #row(entry, chosen) {
+  #row(entry) {
     const { event } = entry;
+    const needle = this.filters.value.text.trim().toLowerCase();
     const row = element("div", undefined, /^gap$|\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
     const time = element("time", clock.format(event.timestamp) + `.${String(Math.floor(event.timestamp) % 1000).padStart(3, "0")}`);
-    row.append(time, element("b", event.event), element("span", event.channel), element("code", entry.brief));
+    const [name, channel, data] = [element("b"), element("span"), element("code")];
+    name.append(...marked(event.event, needle));
+    channel.append(...marked(event.channel, needle));
+    const brief = needle && !entry.brief.toLowerCase().includes(needle) ? (JSON.stringify(event.data) ?? "") : entry.brief;
+    data.append(...marked(excerpt(brief, needle, BRIEF), needle));
+    row.append(time, name, channel, data);
     row.style.setProperty("--c", `var(--${entry.category})`);
     row.setAttribute("role", "option");
-    row.setAttribute("aria-selected", String(chosen));
+    row.setAttribute("aria-selected", String(entry === this.#chosen));
     // the id of an element has no spaces, and the name of a channel may have some
     row.id = `row-${(this.#shown += 1)}`;
-    if (chosen) this.#rows.setAttribute("aria-activedescendant", row.id);
+    if (entry === this.#chosen) this.#rows.setAttribute("aria-activedescendant", row.id);
     this.#events.set(row, entry);
     return row;
   }
 
   #choose(row) {
     for (const former of this.#rows.querySelectorAll('[aria-selected="true"]')) former.setAttribute("aria-selected", "false");
-    const entry = row ? this.#events.get(row) : undefined;
-    this.#chosen = entry ?? null;
-    $("detail").hidden = entry === undefined;
+    const entry = (row && this.#events.get(row)) ?? null;
+    this.#chosen = entry;
     this.#rows.removeAttribute("aria-activedescendant");
+    this.#detail.show(entry);
     this.onChoose(entry?.event ?? null);
-    if (entry === undefined) return;
+    if (entry === null) return;
     row.setAttribute("aria-selected", "true");
     this.#rows.setAttribute("aria-activedescendant", row.id);
-    const { event } = entry;
-    $("detail-title").textContent = event.event;
-    $("detail-facts").replaceChildren();
-    for (const [name, value] of [
-      ["channel", event.channel],
-      ["from", event.from],
-      ["id", event.id],
-      ["time", new Date(event.timestamp).toISOString()],
-      ["agent", entry.agent],
-    ]) {
-      if (value) $("detail-facts").append(element("dt", name), element("dd", value));
-    }
-    $("detail-json").textContent = JSON.stringify(event.data, null, 2);
   }
 
   #leaveDetail() {
-    if (!$("detail").hidden) this.#rows.focus();
+    this.#rows.focus();
     this.#choose(null);
   }
 
   #key(key) {
+    const by = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[key.key];
+    if (by === undefined) return;
+    key.preventDefault();
+    this.step(by);
+  }
+
+  /** @param {number} by rows that the choice moves down */
+  step(by) {
     const rows = [...this.#rows.querySelectorAll(".row")];
     const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
-    const to = { ArrowDown: at + 1, ArrowUp: Math.max(0, at - 1), Home: 0, End: rows.length - 1 }[key.key];
-    if (to === undefined || !rows[to]) return;
-    key.preventDefault();
-    this.#choose(rows[to]);
-    rows[to].scrollIntoView({ block: "nearest" });
+    const row = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
+    if (!row) return;
+    this.#choose(row);
+    row.scrollIntoView({ block: "nearest" });
   }
+}
+
+function entryOf(came) {
+  // on global a frame names the channel that the event was published to; raw, which is not copied, would take memory
+  const event = { ...came, channel: came.origin ?? came.channel };
+  const data = JSON.stringify(event.data) ?? "";
+  return {
+    event,
+    agent: agentOf(event.data),
+    category: categoryOf(event.event),
+    size: data.length + 200,
+    brief: data.slice(0, BRIEF),
+    fits: false,
+  };
 }
 
 function counted(events) {
@@ -314,19 +233,6 @@ function lineOf(entry) {
   // of a long one it would be a second copy
   if (line.length <= SEARCHED_AGAIN) entry.line = line;
   return line;
-}
-
-async function copyDetail() {
-  const button = $("copy");
-  try {
-    await navigator.clipboard.writeText($("detail-json").textContent);
-    button.textContent = "Copied";
-  } catch {
-    // without HTTPS a page has no clipboard access, but the keyboard shortcut works
-    getSelection().selectAllChildren($("detail-json"));
-    button.textContent = "Selected";
-  }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 
 /** The agent that an event is about, by the names that the events of the catalogue use. */

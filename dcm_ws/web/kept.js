@@ -1,0 +1,29 @@
+/**
+ * The last events, bounded in number and in size.
+ */
+const KEPT = 1000;
+// characters of JSON, of all that is kept
+const KEPT_SIZE = 16_000_000;
+
+export class Kept {
+  entries = [];
+  #size = 0;
+
+  /** @returns {object[]} the events dropped to make room */
+  add(entry) {
+    this.entries.push(entry);
+    this.#size += entry.size;
+    const gone = [];
+    while (this.entries.length > KEPT || (this.#size > KEPT_SIZE && this.entries.length > 1)) {
+      const oldest = this.entries.shift();
+      this.#size -= oldest.size;
+      gone.push(oldest);
+    }
+    return gone;
+  }
+
+  clear() {
+    this.entries = [];
+    this.#size = 0;
+  }
+}
