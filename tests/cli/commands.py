@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.running import Service
 
 
@@ -26,7 +27,7 @@ class Tail:
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         self.lines: list[str] = []
         self.errors: list[str] = []
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[str] = Popen(
             [PROGRAM, "tail", *arguments],
             cwd=folder,
             env=clean(folder, PYTHONFAULTHANDLER="1", **variables),
@@ -90,7 +91,7 @@ def start(folder: Path, *arguments: str, stdin: int = subprocess.PIPE) -> subpro
     """
     Start a command whose standard input is a pipe.
     """
-    return subprocess.Popen(
+    return Popen(
         [PROGRAM, *arguments],
         cwd=folder,
         env=clean(folder),

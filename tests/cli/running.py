@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import forking
+
 PROGRAM = str(Path(sys.executable).with_name("dcm-ws"))
 
 
@@ -31,16 +33,7 @@ def run(folder: Path, *arguments: str, stdin: str | None = None, **variables: st
     """
     Run C{dcm-ws} in a folder; returns its output and exit code.
     """
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=folder,
-        env=clean(folder, **variables),
-        input=stdin if stdin is not None else "",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return forking.run([PROGRAM, *arguments], input=stdin or "", timeout=60, cwd=folder, env=clean(folder, **variables))
 
 
 def check(folder: Path, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:

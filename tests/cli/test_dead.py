@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.databases import UNREACHABLE, PostgresServer, postgres
 from tests.integration.machine import free_port
 from tests.integration.owed import bury, make_tables
@@ -202,7 +203,7 @@ def answered(folder: Path, server: PostgresServer, answer: bytes) -> tuple[int, 
     Run C{dead purge} on a terminal, and answer its question; returns its exit code and what the terminal shows.
     """
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with Popen(
         [PROGRAM, "dead", "purge", "--wait", "0"],
         cwd=folder,
         env=clean(folder, DATABASE_URL=server.url),

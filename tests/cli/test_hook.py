@@ -21,6 +21,7 @@ from dcm_ws.cli.hook_events import FULL_MAX, KINDS, TEXT_MAX, event_of
 from dcm_ws.cli.outbox import spool_of
 from tests.cli.commands import start, url
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.clients import Client
 from tests.integration.machine import ROOT, debian_command, free_port
 from tests.integration.running import Service, service
@@ -157,7 +158,7 @@ def test_several_at_once(tmp_path: Path) -> None:
 
     def at_once(numbers: range) -> None:
         processes = [
-            subprocess.Popen(
+            Popen(
                 [PROGRAM, "hook", "--url", where],
                 env=clean(tmp_path, XDG_STATE_HOME=str(tmp_path / "state")),
                 stdin=subprocess.PIPE,
@@ -167,9 +168,12 @@ def test_several_at_once(tmp_path: Path) -> None:
             for _ in numbers
         ]
         for number, process in zip(numbers, processes, strict=True):
-            fields = {"hook_event_name": "SubagentStart", "agent_id": str(number)}
-            process.communicate(json.dumps(COMMON | fields), timeout=60)
-            assert process.returncode == 0
+            assert process.stdin is not None
+            with process.stdin:
+                json.dump(COMMON | {"hook_event_name": "SubagentStart", "agent_id": str(number)}, process.stdin)
+        # after all have their input: they do not wait long for it
+        for process in processes:
+            assert process.wait(60) == 0
 
     at_once(range(6))
     with service("--ws-port", str(port)) as running, running.connect("/?observer=1") as client:

@@ -22,6 +22,7 @@ from dcm_ws.cli.run_output import LINE_MAX, TEXT_MAX, Copy, LastLines
 from dcm_ws.cli.run_reports import Reports
 from tests.cli.commands import url
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.clients import Client
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, service
@@ -44,7 +45,7 @@ def work(
 
 
 def begin(folder: Path, where: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return Popen(
         [PROGRAM, "run", "--url", where, *arguments],
         cwd=folder,
         env=clean(folder, XDG_STATE_HOME=str(folder / "state")),

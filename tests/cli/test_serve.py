@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +25,7 @@ def test_serve(tmp_path: Path, how: signal.Signals) -> None:
     It accepts the options and the file of the service, serves, and ends with 0 on SIGTERM and on Ctrl-C.
     """
     (tmp_path / "dcm-ws.toml").write_text('no-database = true\nlog-format = "json"\n')
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "serve", "--ws-port", "0"], cwd=tmp_path, env=clean(tmp_path), stdout=subprocess.PIPE, text=True
     )
     try:

@@ -23,6 +23,7 @@ from dcm_ws.cli.tail_output import line_of
 from dcm_ws.client import Event, Gap
 from tests.cli.commands import Tail, lines_of, publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.databases import UNREACHABLE
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, production_service, service
@@ -144,7 +145,7 @@ def test_closed_standard_error(tmp_path: Path) -> None:
     It reconnects although its standard error is closed, and escapes characters that its terminal does not have.
     """
     port = free_port()
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "tail", "--url", f"ws://127.0.0.1:{port}/", "--count", "1"],
         cwd=tmp_path,
         env=clean(tmp_path, PYTHONIOENCODING="ascii"),
@@ -174,7 +175,7 @@ def test_closed_pipe(tmp_path: Path, running: Service) -> None:
     """
     If the reader of its output ends, it ends with 0 and without a traceback.
     """
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "tail", "--url", url(running)],
         cwd=tmp_path,
         env=clean(tmp_path),
@@ -202,7 +203,7 @@ def test_control_characters_are_escaped(tmp_path: Path, running: Service) -> Non
     """
     evil = "\x1b]0;owned\x07 \x9b31m \x08\r\n \u202e back \x7f [bold]"
     master, slave = pty.openpty()
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "tail", "--url", url(running), "--count", "2"],
         cwd=tmp_path,
         env=clean(tmp_path, TERM="xterm-256color", COLUMNS="200"),

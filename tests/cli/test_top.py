@@ -11,7 +11,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import termios
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_screen import screen
 from tests.cli.commands import another_service, answer, url
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.clients import ask, say
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service
@@ -163,7 +163,7 @@ class OnTerminal:
         self._master, self._slave = pty.openpty()
         self.before = termios.tcgetattr(self._slave)
         self.shown = b""
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [PROGRAM, "top", *arguments],
             cwd=folder,
             env=clean(folder, TERM="xterm-256color"),

@@ -24,6 +24,7 @@ from dcm_ws.cli.who import agent_of
 from dcm_ws.client import Event
 from tests.cli.commands import publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, service
 from tests.integration.tokens import SECRET, make_token
@@ -49,7 +50,7 @@ def begin(folder: Path, running: Service, *arguments: str, stdout: int = subproc
     """
     A wait that goes on; returns when it is subscribed.
     """
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "wait", "--json", "--url", url(running), *arguments],
         cwd=folder,
         env=clean(folder, XDG_STATE_HOME=str(folder / "state")),
@@ -92,7 +93,7 @@ def test_events_as_columns(tmp_path: Path, shared: Service) -> None:
     """
     Without --json each event is a line of columns, in which control characters are escaped.
     """
-    process = subprocess.Popen(
+    process = Popen(
         [PROGRAM, "wait", "--url", url(shared), "topics/columns", "--count", "2"],
         cwd=tmp_path,
         env=clean(tmp_path),

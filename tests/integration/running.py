@@ -21,6 +21,7 @@ from typing import Any
 
 from websockets.sync.client import connect
 
+from tests.forking import Popen
 from tests.integration.clients import Client, RawClient
 from tests.integration.databases import UNREACHABLE
 from tests.integration.machine import PATIENCE, free_port, until
@@ -61,7 +62,7 @@ class Service:
         self.log = ""
         self.secret = (env or {}).get("WS_AUTH_SECRET", DEVELOPMENT_SECRET)
         self._clients = contextlib.ExitStack()
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[str] = Popen(
             [*program, *listen, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -223,7 +224,7 @@ def unread_service(stdout: int) -> Iterator[int]:
     @param stdout: the file descriptor that it writes its log to.
     """
     port = free_port()
-    process = subprocess.Popen(
+    process = Popen(
         [*TWISTD, "-n", "--pidfile=", "dcm-ws", "--no-database", "--ws-port", str(port), "--log-level", "debug"],
         stdout=stdout,
         stderr=subprocess.DEVNULL,

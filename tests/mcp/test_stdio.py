@@ -16,6 +16,7 @@ import pytest
 
 from dcm_ws.mcp.server import CALLS_MAX
 from tests.cli.running import PROGRAM, clean, run
+from tests.forking import Popen
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, production_service
 from tests.integration.tokens import make_token
@@ -36,7 +37,7 @@ class Process:
     """
 
     def __init__(self, folder: Path, port: int, *arguments: str, **variables: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [PROGRAM, "mcp", "--url", f"ws://127.0.0.1:{port}/", *arguments],
             cwd=folder,
             env=clean(folder, **variables),
@@ -107,13 +108,12 @@ def test_hostile_event(tmp_path: Path, running: Service) -> None:
     with started(tmp_path, running.port, "--agent-id", "victim") as process:
         process.greet()
         until(lambda: running.stats()["connectedClients"] == 1)
-        attacker = running.connect("/?agent_id=attacker")
-        attacker.send(json.dumps({"type": "auth", "agent_id": "attacker", "id": 1}))
-        attacker.send(
-            json.dumps({"type": "publish", "channel": "agents/victim", "event": "message.new", "data": hostile().data})
-        )
-        while (message := process.read()).get("method") != "notifications/claude/channel":
-            pass
+        event = {"type": "publish", "channel": "agents/victim", "event": "message.new", "data": hostile().data}
+        with running.connect("/?agent_id=attacker") as attacker:
+            attacker.send(json.dumps({"type": "auth", "agent_id": "attacker", "id": 1}))
+            attacker.send(json.dumps(event))
+            while (message := process.read()).get("method") != "notifications/claude/channel":
+                pass
         text, meta = message["params"]["content"], message["params"]["meta"]
         assert (meta["channel"], meta["from"], meta["count"]) == ("agents/victim", "attacker", "1")
         golden = GOLDEN.read_text().splitlines()

@@ -1,0 +1,173 @@
+"""
+Processes of twistd and dcm-ws that are forked from one that has imported their modules already.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+_PROGRAMS = frozenset(str(Path(sys.executable).with_name(name)) for name in ("twistd", "dcm-ws"))
+# what Python or the C library reads when a process starts
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_")
+# of Popen: with any other value, the process is started as usual
+_USUAL: dict[str, Any] = {
+    "executable": None,
+    "preexec_fn": None,
+    "close_fds": True,
+    "pass_fds": (),
+    "shell": False,
+    "restore_signals": True,
+    "gid": None,
+    "gids": None,
+    "uid": None,
+    "umask": -1,
+    "start_new_session": False,
+    "process_group": -1,
+}
+
+
+class _Server:
+    """
+    A process that forks, as long as this process runs.
+
+    @param name: of what it has imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._owner = 0
+
+    def fork(self, argv: list[str], env: dict[str, str], folder: str, streams: list[int]) -> tuple[int, int]:
+        """
+        @return: the number of the process, and a pipe that its status can be read from when it has ended.
+        """
+        request = json.dumps({"argv": argv, "env": env, "folder": folder}).encode()
+        ours, theirs = os.pipe()
+        try:
+            with self._lock:
+                control = self._start()
+                socket.send_fds(control, [request], [*streams, theirs])
+                pid = int(control.recv(100))
+        finally:
+            os.close(theirs)
+        return pid, ours
+
+    def _start(self) -> socket.socket:
+        if self._control is None or self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in (self._control, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            with theirs:
+                command = [sys.executable, "-m", "tests.forkserver", str(theirs.fileno()), self._name]
+                self._process = subprocess.Popen(
+                    command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                )
+            assert self._control.recv(100) == b"ready"
+            atexit.register(self._stop, self._control, self._process)
+        return self._control
+
+    def _stop(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        if self._owner == os.getpid():
+            control.close()
+            process.wait()
+
+
+_servers = {name: _Server(name) for name in ("usual", "mcp")}
+
+
+class Popen(subprocess.Popen[Any]):
+    """
+    Like the class of the standard library.  Programs other than twistd and dcm-ws are started as usual, and so are
+    these with an environment that Python itself reads.
+    """
+
+    _ended: int | None = None
+
+    def _execute_child(self, *arguments: Any) -> None:
+        usual = super()._execute_child  # type: ignore[misc]
+        given = inspect.signature(usual).bind(*arguments).arguments
+        env = given["env"]
+        if not _may_be_forked(given, dict(os.environ if env is None else env)):
+            usual(*arguments)
+            return
+        pipes = [given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
+        streams = [number if pipe == -1 else pipe for number, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
+        try:
+            argv = [os.fspath(one) for one in given["args"]]
+            self.pid, self._ended = _servers["mcp" if argv[1:2] == ["mcp"] else "usual"].fork(
+                argv,
+                dict(os.environ if env is None else env),
+                os.getcwd() if given["cwd"] is None else os.path.abspath(given["cwd"]),
+                streams,
+            )
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        if self._ended is None:
+            result: tuple[int, int] = super()._try_wait(flags)  # type: ignore[misc]
+            return result
+        if flags & os.WNOHANG and not select.select([self._ended], [], [], 0)[0]:
+            return 0, 0
+        status = os.read(self._ended, 4)
+        os.close(self._ended)
+        # nothing: the server is gone, and nobody can know
+        return self.pid, int.from_bytes(status or b"\0\0\0\x09", "big")
+
+    def _internal_poll(self, *arguments: Any, **more: Any) -> int | None:
+        if self._ended is None:
+            result: int | None = super()._internal_poll(*arguments, **more)  # type: ignore[misc]
+            return result
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def run(command: list[str], *, input: str, timeout: float, **options: Any) -> subprocess.CompletedProcess[str]:
+    """
+    Like C{subprocess.run} with C{text=True}, and pipes for all streams.
+    """
+    pipe = subprocess.PIPE
+    with Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options) as process:
+        try:
+            stdout, stderr = process.communicate(input, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _may_be_forked(given: dict[str, Any], env: dict[str, str]) -> bool:
+    args = given["args"]
+    if isinstance(args, (str, bytes)) or args[0] not in _PROGRAMS:
+        return False
+    if any(given[name] != value for name, value in _USUAL.items() if name in given):
+        return False
+    return _read_at_start(env) == _read_at_start(dict(os.environ))
+
+
+def _read_at_start(env: dict[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in env.items() if name.startswith(_READ_AT_START) and name != "PYTHONFAULTHANDLER"
+    }

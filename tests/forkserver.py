@@ -1,0 +1,150 @@
+"""
+Starts twistd and dcm-ws for tests without importing their modules again, which takes most of the time of a short test.
+
+The server has imported them once.  For each start it forks, and the child becomes the program: with the arguments, the
+environment, the folder and the standard streams that were sent.  Nothing of the program has run in the server, and no
+reactor is installed there.  L{tests.forking} is the other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_MESSAGE_BYTES = 1 << 20
+_STREAMS = 3
+_PACKAGES = ("dcm_ws.app", "dcm_ws.cli", "dcm_ws.brokers", "dcm_ws.http", "dcm_ws.websocket", "dcm_ws.nats")
+_MCP = ("dcm_ws.mcp",)
+
+
+def preload(packages: tuple[str, ...]) -> None:
+    """
+    Import what the programs import.
+
+    @param packages: names of packages; all their modules are imported.
+    """
+    importlib.import_module("twisted.scripts.twistd")
+    importlib.import_module("dcm_ws.tap")
+    for package in packages:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+            importlib.import_module(module.name)
+    assert "twisted.internet.reactor" not in sys.modules
+    gc.collect()
+    gc.freeze()
+
+
+class Children:
+    """
+    Tells the tests when their processes end.
+
+    @ivar pipes: where to write the status of each process.
+    """
+
+    def __init__(self) -> None:
+        self.pipes: dict[int, int] = {}
+        signal.signal(signal.SIGCHLD, self._reap)
+
+    def _reap(self, *_: object) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            pipe = self.pipes.pop(pid)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(pipe, status.to_bytes(4, "big"))
+            os.close(pipe)
+
+
+def serve(control: socket.socket) -> Callable[[], object] | None:
+    """
+    Fork for each request.
+
+    @return: in a child, what to run; None when nobody asks any more.
+    """
+    children = Children()
+    while True:
+        message, pipes, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, _STREAMS + 1)
+        if not message:
+            return None
+        request = json.loads(message)
+        # the child may end before its number is known here
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        pid = os.fork()
+        if not pid:
+            control.close()
+            for pipe in (*children.pipes.values(), pipes[_STREAMS]):
+                os.close(pipe)
+            return become(request, pipes[:_STREAMS])
+        children.pipes[pid] = pipes[_STREAMS]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        for pipe in pipes[:_STREAMS]:
+            os.close(pipe)
+        control.send(str(pid).encode())
+
+
+def become(request: dict[str, object], streams: list[int]) -> Callable[[], object]:
+    """
+    Make this process like one that has just been started.
+    """
+    argv, env, folder = request["argv"], request["env"], request["folder"]
+    assert isinstance(argv, list) and isinstance(env, dict) and isinstance(folder, str)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(folder)
+    sys.argv = argv
+    # as of a script
+    sys.path[0] = str(Path(argv[0]).parent)
+    sys.modules["__main__"].__package__ = None
+    if env.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable()
+    sys.stdin, sys.stdout, sys.stderr = _reading(0), _writing(1), _writing(2, errors="backslashreplace")
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    if Path(argv[0]).name == "twistd":
+        return importlib.import_module("twisted.scripts.twistd").run  # type: ignore[no-any-return]
+    return importlib.import_module("dcm_ws.cli.main").main  # type: ignore[no-any-return]
+
+
+def _reading(number: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(io.FileIO(number, "r", closefd=False)))
+
+
+def _writing(number: int, errors: str = "strict") -> io.TextIOWrapper:
+    is_lines = number == 2 or os.isatty(number)
+    stream = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+    return io.TextIOWrapper(stream, errors=errors, line_buffering=is_lines)
+
+
+def main() -> None:
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        # most programs do not import the SDK of MCP, which takes as long as everything else
+        preload((*_PACKAGES, *_MCP) if sys.argv[2] == "mcp" else _PACKAGES)
+        control.send(b"ready")
+        program = serve(control)
+    if program is not None:
+        sys.argv[0] = re.sub(r"\.exe$", "", sys.argv[0])
+        sys.exit(program())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
