@@ -153,6 +153,18 @@ def redrive(cluster: Cluster) -> None:
         cluster.database.requests[cluster.random.choice(letters)] = "redrive"
 
 
+def kick(cluster: Cluster) -> None:
+    """
+    An operator disconnects an agent, at any node.
+    """
+    node, agent = _node(cluster), cluster.any_agent()
+    node.process.do(node.core.expulsion.expel, agent.name, _ignore)
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
 def _node(cluster: Cluster) -> Node:
     return cluster.random.choice(cluster.nodes)
 
@@ -193,6 +205,7 @@ COURSES: dict[str, Course] = {
     "partitions": Course({**_USUAL, part: 0.5, hang: 1, close_one: 1, add: 0.5}, (0.05, 0.3), _AGAIN),
     "no bus": Course({**_USUAL, take_bus_away: 0.5, hang: 0.5}, (0.05, 0.3), _AGAIN),
     "a frozen bus": Course({**_USUAL, freeze_bus: 0.7, hang: 0.5}, closes=_AGAIN),
+    "kicked agents": Course({**_USUAL, kick: 1.5, add: 1, hang: 0.5}, closes=frozenset((CloseCode.DISCONNECTED,))),
     "events that expire": Course(
         {**_USUAL, leave: 2, come: 1, cut_off: 0.3, freeze: 0.2, kill: 0.1, stay_away: 1}, (0.05, 0.3), _AGAIN, keep=2.0
     ),
@@ -225,15 +238,22 @@ def crowd(cluster: Cluster, agents: int, readers: int, topics: int) -> None:
         cluster.add_reader(f"r{number}", *sorted({cluster.channels[number % topics], cluster.channels[-1]}))
 
 
-def run(cluster: Cluster, course: Course, deeds: int) -> None:
+def disturb(cluster: Cluster, course: Course, deeds: int) -> None:
     """
-    Let a course take place, and come to rest.
+    Do some of what a course has.
     """
     random = cluster.random
     names, weights = list(course.deeds), list(course.deeds.values())
     for _ in range(deeds):
         random.choices(names, weights)[0](cluster)
         cluster.run(random.choice(course.pauses))
+
+
+def run(cluster: Cluster, course: Course, deeds: int) -> None:
+    """
+    Let a course take place, and come to rest.
+    """
+    disturb(cluster, course, deeds)
     # all troubles end
     cluster.run(21.0)
     cluster.settle(25.0)
