@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from dcm_ws.http.encodings import RETRY_MS
 from dcm_ws.http.heads import origin_form
 from dcm_ws.http.request_headers import accepted_types
 from dcm_ws.protocol.errors import ErrorCode
@@ -55,7 +56,7 @@ def comes_back(code: str, reason: str, after_ms: int | None = None) -> bytes:
 
     @param code: and C{reason}: for those who look at it with C{curl}.
     """
-    return comment(f"{code}: {reason}") + retry_field(AGAIN_MS if after_ms is None else after_ms)
+    return comment(f"{code}: {reason}") + retry_field(AGAIN_MS if after_ms is None else max(RETRY_MS, after_ms))
 
 
 def comes_back_response(code: str, reason: str) -> bytes:

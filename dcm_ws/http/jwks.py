@@ -59,6 +59,8 @@ def check_source(source: str) -> None:
     if not is_url(source):
         return
     parts = urlsplit(source)
+    if parts.username is not None:
+        raise ValueError("must be a URL without a user and a password: keys are public")
     if parts.scheme == "https" and parts.hostname:
         return
     if parts.scheme != "http" or not parts.hostname or not _is_loopback(parts.hostname):

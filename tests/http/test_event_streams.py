@@ -222,6 +222,9 @@ def test_event_source_beyond_a_limit() -> None:
     status, _, body = ground.connect().get("topics/a", **PLAIN, **good)
     assert (status, body.splitlines()[0][:15], body.splitlines()[1]) == (200, b": RATE_LIMITED:", b"retry:2000")
     assert ground.core.counts.refusals["RATE_LIMITED"] == 1
+    # at once is too soon for a browser
+    ground.reactor.advance(1.9)
+    assert ground.connect().get("topics/a", **PLAIN, **good)[2].splitlines()[1] == b"retry:1000"
     # what does not pass is an error
     assert ground.connect().get("topics/a", **PLAIN)[0] == 401
     for target, accept in (("topics/a?offset=-1&live=sse", {}), ("topics/a?offset=-1&live=long-poll", PLAIN)):
