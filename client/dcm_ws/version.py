@@ -1,0 +1,1 @@
+../../dcm_ws/version.py
