@@ -39,9 +39,10 @@ Taken = Callable[[bool], object]
 
 class _Response:
     """
-    A response that is sent in pieces.
+    A response that is sent in pieces, or later.
 
-    @param gone: called when the client is gone before the end.
+    A client that closes its side of the connection has gone: clients of MCP wait for the response before they do so,
+    and without reading, the end of the connection would be noticed only with the next piece.
     """
 
     def __init__(self, request: Request, clock: IReactorTime) -> None:
@@ -51,6 +52,8 @@ class _Response:
         self._beats = 0
         self.is_over = False
         request.notifyFinish().addErrback(self._lost)
+        transport: Any = request.transport
+        request.input_ended = lambda: abort(transport)  # type: ignore[attr-defined]
 
     def _begin_stream(self) -> None:
         request = self._request
@@ -89,21 +92,19 @@ class _Response:
         The client is gone before the end of the response.
         """
 
-    def _when_taken(self, taken: Taken) -> None:
+    def _when_taken(self, taken: Taken, *, closes: bool = False) -> None:
         """
-        Call C{taken} when the client's system has what was written, or the connection is gone.
+        Call C{taken} when the client's system has what was written, or the connection has ended.
+
+        @param closes: this side closes the connection when all is sent.
         """
         transport: Any = self._request.transport
         looks = iter(_LOOKS)
-        was_unsent = False
 
         def look() -> None:
-            nonlocal was_unsent
             if not transport.connected:
-                # a client may close the connection as soon as it has read all
-                taken(not was_unsent)
+                taken(closes)
             elif unacknowledged(transport):
-                was_unsent = bool(unsent(transport))
                 self._clock.callLater(next(looks, _LOOKS[-1]), look)
             else:
                 taken(True)
@@ -142,8 +143,10 @@ class Answer(_Response):
             if session:
                 request.setHeader("Mcp-Session-Id", session)
             self._send_json(text)
+        channel: Any = request.channel
+        closes = not channel.persistent
         self._finish()
-        self._when_taken(taken)
+        self._when_taken(taken, closes=closes)
 
     def end(self) -> None:
         """

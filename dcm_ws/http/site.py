@@ -136,6 +136,9 @@ class _Channel(StrictChannel):
         The client will send no more requests, and may still read the responses.
         """
         self._asked_all = True
+        for request in list(self.requests):
+            if request.input_ended is not None:
+                request.input_ended()
         self._end_if_done()
 
     def writeConnectionLost(self) -> None:

@@ -4,6 +4,7 @@ Twisted's HTTP, made strict: invalid requests are answered with errors in JSON, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -25,10 +26,13 @@ class StrictRequest(LeanRequest):
     A request whose body is read, and ignored unless its page takes one.
 
     @ivar body: None if the page takes none, or there is none.
+    @ivar input_ended: called when the client closes its side of the connection before it has the response; None if it
+        is answered nevertheless.
     """
 
     channel: Any
     body: Body | None = None
+    input_ended: Callable[[], object] | None = None
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()

@@ -92,6 +92,7 @@ class Endpoint(Service):
         session: str | None = None,
         query: str = "",
         accept: str = BOTH,
+        more: tuple[str, ...] = (),
     ) -> Exchange:
         content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Host": "x", "Accept": accept}
@@ -101,7 +102,7 @@ class Endpoint(Service):
         protocol: Any = self.site.buildProtocol(None)
         transport = StringTransport()
         protocol.makeConnection(transport)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines = "".join(f"{line}\r\n" for line in (*(f"{name}: {value}" for name, value in headers.items()), *more))
         protocol.dataReceived(f"{method} /mcp{query} HTTP/1.1\r\n{lines}\r\n".encode() + content)
         # the site handles some requests in a turn
         self.reactor.advance(0)
@@ -209,6 +210,39 @@ def test_stream(endpoint: Endpoint) -> None:
     assert stream.body.count(b'data: {"method":"x"}\n\n') == 1 and endpoint.sent[-1] == Taken(1, 3, True)
     stream.lose()
     assert endpoint.sent[-1] == Listening(1, False)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_client_that_closes_its_side(endpoint: Endpoint, method: str) -> None:
+    """
+    It has gone, and gets nothing more.
+    """
+    session = endpoint.begin()
+    body = {"id": 1, "method": "tools/call"} if method == "POST" else None
+    asked = endpoint.request(method, body, token=ANN, session=session)
+    asked.protocol.readConnectionLost()
+    assert asked.transport.disconnected
+    asked.lose()
+    endpoint.sessions.received(Sent(1, 2, "{}", 1 if body else None))
+    assert endpoint.sent[-1] == Taken(1, 2, False)
+
+
+@pytest.mark.parametrize("header,read", [("Connection: close", True), ("Connection: keep-alive", False)])
+def test_connection_that_ends_with_the_answer(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, header: str, read: bool
+) -> None:
+    """
+    If the connection ends before the client's system has acknowledged the answer, the client may not have got it,
+    unless the service has closed it after the last byte.
+    """
+    session = endpoint.begin()
+    asked = endpoint.request("POST", {"id": 1, "method": "tools/call"}, token=ANN, session=session, more=(header,))
+    monkeypatch.setattr("dcm_ws.http.mcp_answers.unacknowledged", lambda transport: True)
+    endpoint.answer(1, 1, 2)
+    assert not isinstance(endpoint.sent[-1], Taken) or endpoint.sent[-1].number != 2
+    asked.lose()
+    endpoint.reactor.advance(1)
+    assert endpoint.sent[-1] == Taken(1, 2, read)
 
 
 def test_second_stream(endpoint: Endpoint) -> None:
