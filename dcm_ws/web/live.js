@@ -72,8 +72,10 @@ function showAgents(names, count, loads) {
   $("agents").replaceChildren(
     ...names.slice(0, AGENTS_SHOWN).map((name) => {
       const item = element("li");
-      const shown = element(agentDetail.mayAsk ? "button" : "span", name);
-      if (agentDetail.mayAsk) shown.type = "button";
+      const shown = element("button", name);
+      shown.type = "button";
+      shown.title = "Show its events";
+      shown.setAttribute("aria-pressed", String(stream.filters.value.agent === name));
       item.append(shown);
       if (Object.hasOwn(loads, name) && loads[name].owed) item.append(element("small", `${figure.format(loads[name].owed)} owed`));
       return item;
@@ -94,6 +96,18 @@ $("publish").hidden = !development;
 const ledger = new EventLedger(identity, development);
 const agentDetail = new AgentDetail(identity, development);
 stream.onChoose = (event) => ledger.choose(event);
+$("agents").addEventListener("click", ({ target }) => {
+  const name = target.closest("button")?.textContent;
+  if (name !== undefined) chooseAgent(name === stream.filters.value.agent ? "" : name);
+});
+$("agent-close").addEventListener("click", () => chooseAgent(""));
+
+/** Shows the events of an agent, and to operators what it is owed; with no name, those of all. */
+function chooseAgent(name) {
+  stream.filters.set({ agent: name });
+  agentDetail.choose(name || null);
+  for (const button of $("agents").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.textContent === name));
+}
 
 /** Reads what only HTTP provides: counts, the state of the database, and the existing channels. */
 async function look() {

@@ -5,6 +5,8 @@ import { element } from "./dom.js";
 
 // marks in one text
 const MARKS = 50;
+// characters before what was found that a short line has room for
+const CLOSE = 24;
 
 /**
  * @param {string} text
@@ -28,5 +30,5 @@ export function marked(text, needle) {
 /** The part of a long text that is worth a line: its beginning, or what is around the needle. */
 export function excerpt(text, needle, length) {
   const found = needle ? text.toLowerCase().indexOf(needle) : -1;
-  return found < length / 4 ? text.slice(0, length) : `…${text.slice(found - 20, found - 20 + length)}`;
+  return found < CLOSE ? text.slice(0, length) : `…${text.slice(found - CLOSE / 2, found - CLOSE / 2 + length)}`;
 }

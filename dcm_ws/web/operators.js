@@ -91,15 +91,6 @@ export class AgentDetail {
   constructor(identity, development) {
     this.#identity = identity;
     this.#mayAsk = () => development || isOperator(identity.token);
-    $("agents").addEventListener("click", (click) => {
-      const button = click.target.closest("button");
-      if (button) this.choose(button.textContent);
-    });
-    $("agent-close").addEventListener("click", () => this.choose(null));
-  }
-
-  get mayAsk() {
-    return this.#mayAsk();
   }
 
   /** @param {string | null} name of the agent; null for none */

@@ -614,6 +614,24 @@ describe("finding events", () => {
     expect(JSON.parse(await page.evaluate(() => window.copied)).data.text).toBe("folded");
   });
 
+  test("shows the events of an agent at one click", async () => {
+    const named = client(service.url, { agentId: "clicked", channels: [] });
+    await named.connect();
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    await named.publish("topics/click", "system.info", "by the agent");
+    await publish(await speak(), ["agents/clicked", "message.new", "to the agent"], ["global", "task.created", { agent_id: "clicked", text: "about it" }], ["global", "task.created", "of others"]);
+    await rows(page).filter({ hasText: "of others" }).waitFor();
+    const button = page.locator("#agents button", { hasText: "clicked" });
+    await button.click();
+    expect((await page.locator("#rows .row code").allTextContents()).slice(0, 3)).toEqual(['{"agent_id":"clicked","text":"about it"}', '"to the agent"', '"by the agent"']);
+    expect(await page.isVisible("#agent-detail")).toBe(true);
+    expect(await button.getAttribute("aria-pressed")).toBe("true");
+    await button.click();
+    await rows(page).filter({ hasText: "of others" }).waitFor();
+    expect(await page.isVisible("#agent-detail")).toBe(false);
+  });
+
   test("begins on the first screen of a phone", async () => {
     const page = await open(`${service.http}/live`, { viewport: { width: 360, height: 740 }, hasTouch: true });
     await connected(page);
