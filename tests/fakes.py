@@ -207,6 +207,7 @@ def make_report(core: Core, **choices: Any) -> Report:
         "rules": core.rules,
         "stats": core.stats,
         "version": "1.2.3",
+        "name": "staging",
         "database": lambda: {"state": "none"},
         "log": core.log.report,
         "journal": lambda: None,

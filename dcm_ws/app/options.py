@@ -151,6 +151,12 @@ class Fields:
         heading="Listening",
         also=(_WS_PORT, _HOST),
     )
+    name: str | None = setting(
+        None,
+        TEXT,
+        "name of this installation, such as `staging`: the pages and `/health` show it to everybody",
+        otherwise="none",
+    )
     admin_listen: tuple[str, ...] = setting(
         (),
         SEVERAL,

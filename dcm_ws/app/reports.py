@@ -59,6 +59,7 @@ def make_report(
         rules=core.rules,
         stats=core.stats,
         version=VERSION,
+        name=base.settings.name,
         database=_no_database if database is None else database.report,
         log=core.log.report,
         journal=_no_journal if database is None else database.journal,

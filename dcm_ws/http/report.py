@@ -143,6 +143,7 @@ class HealthReport(Sizes, LogPart):
     database: DatabaseStats
     anonymousListeners: bool
     version: str
+    name: str | None
     uptime_s: float
     timestamp: str
 
@@ -161,6 +162,7 @@ class Report:
     Puts together what the parts of the service count.
 
     @param version: of the service.
+    @param name: of the installation; None if it has none.
     @param database: returns the state of the database.
     @param log: returns the state of the log.
     @param journal: returns the state of the journal of what agents are owed; None if there is none.
@@ -186,6 +188,7 @@ class Report:
         rules: Rules,
         stats: Stats,
         version: str,
+        name: str | None,
         database: Callable[[], DatabaseStats],
         log: Callable[[], LogReport],
         journal: Callable[[], JournalReport | None],
@@ -207,6 +210,7 @@ class Report:
         self._rules = rules
         self._stats = stats
         self._version = version
+        self._name = name
         self._database = database
         self._log = log
         self._journal = journal
@@ -254,6 +258,7 @@ class Report:
             **details,
             "anonymousListeners": not self._rules.production or self._rules.anonymous_listeners,
             "version": self._version,
+            "name": self._name,
             "uptime_s": round(self._world.now() - self._started, 3),
             "timestamp": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }

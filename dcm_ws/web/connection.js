@@ -36,6 +36,7 @@ export async function join(prepare, last = 0) {
     delay = Math.min(delay * 2, 10_000);
   }
   status.connection("idle");
+  if (health.name) status.name(health.name);
   // in production only users with a token may see the channel names
   const development = "channelStats" in health;
   if (development || health.anonymousListeners) {

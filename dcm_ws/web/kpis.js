@@ -17,12 +17,20 @@ const CARDS = [
 const KEPT = 120;
 // the least share of a figure that its line shows from bottom to top
 const STEADY = 0.1;
+// the figures are old after so many intervals without a snapshot
+const MISSED = 3;
+const INTERVAL_MS = 5000;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Kpis {
   #cards = new Map();
+  #parent;
+  #asOf = element("p", undefined, "as-of");
+  #at = null;
+  #interval = INTERVAL_MS;
 
   constructor(parent) {
+    this.#parent = parent;
     for (const [name, title] of CARDS) {
       const card = element("article", undefined, "kpi");
       const value = element("p", "–");
@@ -38,10 +46,30 @@ export class Kpis {
       parent.append(card);
       this.#cards.set(name, { value, area, line, course: [] });
     }
+    this.#asOf.hidden = true;
+    parent.append(this.#asOf);
+    setInterval(() => this.#look(), 1000);
+  }
+
+  /** @returns {boolean} has there been a snapshot? */
+  get known() {
+    return this.#at !== null;
+  }
+
+  /** Marks figures that nobody has renewed, as when the database is away and the connection is not. */
+  #look() {
+    const old = this.#at !== null && Date.now() - this.#at > MISSED * this.#interval;
+    this.#parent.toggleAttribute("data-old", old);
+    this.#asOf.hidden = !old;
+    if (old) this.#asOf.textContent = `Key figures as of ${clock.format(this.#at)}`;
   }
 
   /** @param {Record<string, unknown>} snapshot the data of a `metric.update` */
   show(snapshot) {
+    const now = Date.now();
+    if (this.#at !== null) this.#interval = Math.max(INTERVAL_MS, now - this.#at);
+    this.#at = now;
+    this.#look();
     for (const [name, card] of this.#cards) {
       const figure = snapshot?.[name];
       if (figure === undefined) continue;
@@ -77,6 +105,7 @@ function draw({ course: figures, line, area }) {
   area.setAttribute("points", `0,30 ${points.join(" ")} 100,30`);
 }
 
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });

@@ -126,6 +126,8 @@ async function look() {
   // everyone with a valid token may see the names
   const named = "channelStats" in stats;
   status.refused(named || !identity.token ? "" : "the service does not accept the token");
+  // without a database nothing makes snapshots
+  $("kpis").hidden = stats.database.state === "none" && !kpis.known;
   if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected, stats.agentLoads ?? {});
   else $("agent-count").textContent = "–";
   $("no-agents").textContent = whyNone(named, stats.agents);

@@ -53,6 +53,14 @@ export class Status {
     return this.#lostAt === null ? "" : clock.format(this.#lostAt);
   }
 
+  /** @param {string} name of the installation */
+  name(name) {
+    $("name").textContent = name;
+    $("name").hidden = false;
+    this.#title = `${name} – ${this.#title}`;
+    this.#show();
+  }
+
   /** @param {string} state the client's; without one, `waiting` for the service or `idle` for a token */
   connection(state, client) {
     this.#state = state;

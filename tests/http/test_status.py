@@ -52,7 +52,7 @@ def test_health_times(service: Service) -> None:
     health = service.json("/health")
     assert health["uptime_s"] == 61.5
     assert health["timestamp"] == "2024-01-23T08:54:21.500Z"
-    assert (health["port"], health["version"]) == (3849, "1.2.3")
+    assert (health["port"], health["version"], health["name"]) == (3849, "1.2.3", "staging")
 
 
 def test_many_channels() -> None:

@@ -62,6 +62,7 @@ def test_health(running: Service) -> None:
         "log": {"engine": "memory", "state": "up", "reason": ""},
         "anonymousListeners": True,
         "version": VERSION,
+        "name": None,
     }
 
 

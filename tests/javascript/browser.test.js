@@ -800,8 +800,36 @@ test("figures of any size are drawn and written", async () => {
     expect(numbers.length).toBeGreaterThan(figures.length);
     expect(numbers.every((number) => number >= 0 && number <= 100)).toBe(true);
   }
+  // the connection is there, and nobody renews the figures
+  expect(await page.isVisible(".as-of")).toBe(false);
+  await page.evaluate(() => {
+    const { now } = Date;
+    Date.now = () => now() + 16_000;
+  });
+  await page.locator(".as-of", { hasText: /^Key figures as of \d\d:\d\d:\d\d$/ }).waitFor();
   await page.context().close();
   await lonely.stop();
+});
+
+test("/dashboard shows the service's own figures and the installation's name", async () => {
+  const named = await start({ options: ["--name", "Staging <b>"] });
+  const page = await open(`${named.http}/dashboard`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+  await connected(page);
+  expect(await page.textContent("#name")).toBe("Staging <b>");
+  expect(await page.title()).toBe("Staging <b> – dcm-ws dashboard");
+  const agent = client(named.url, { agentId: "ann" });
+  await agent.connect();
+  const figure = (name) => page.locator("#service div", { has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("dd");
+  await figure("agents").filter({ hasText: "1" }).waitFor();
+  expect(await figure("log").textContent()).toBe("up");
+  expect(await figure("database").textContent()).toBe("none");
+  expect(await figure("events/s").textContent()).toMatch(/^\d/);
+  // nothing makes snapshots without a database
+  expect(await page.isVisible("#kpis")).toBe(false);
+  await named.stop();
+  await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+  expect(new Set(await page.locator("#service dd").allTextContents())).toEqual(new Set(["–"]));
+  await page.context().close();
 });
 
 test("/dashboard shows whole numbers on every screen", async () => {
@@ -837,7 +865,9 @@ describe("accessibility", () => {
     ["live, light", "/live", { colorScheme: "light" }],
     ["live, dark", "/live", { colorScheme: "dark" }],
     ["live, on a phone", "/live", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
+    ["live, on a phone, dark", "/live", { colorScheme: "dark", viewport: { width: 360, height: 740 }, hasTouch: true }],
     ["dashboard, dark", "/dashboard", { colorScheme: "dark" }],
+    ["dashboard, on a phone, light", "/dashboard", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
     ["live without the service, light", "/live", { colorScheme: "light", gone: true }],
     ["live without the service, dark", "/live", { colorScheme: "dark", gone: true }],
     ["dashboard without the service, light", "/dashboard", { colorScheme: "light", gone: true }],
