@@ -4,6 +4,7 @@ The package as its users get it: built, installed into a clean environment, and 
 
 from __future__ import annotations
 
+import email
 import json
 import os
 import re
@@ -18,9 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from dcm_ws.version import VERSION
+
 pytestmark = [pytest.mark.package, pytest.mark.timeout(400)]  # installs packages into new environments
 
 ROOT = Path(__file__).parents[2]
+URL = "https://git.example.com/dcm/dcm-ws"
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "node_modules", "dropin.cache")
 
 
@@ -99,16 +103,22 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    A folder with the sdist and the wheel that was built from that.
+    A folder with the sdists and the wheels that were built from them, as for a release.
     """
     folder = tmp_path_factory.mktemp("built")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(source)], check=True)
+    copy = shutil.copytree(source, tmp_path_factory.mktemp("release") / "dcm-ws")
+    released = (copy / "CHANGELOG.md").read_text().replace("## [Unreleased]\n", f"## [{VERSION}] - 2026-11-27\n", 1)
+    (copy / "CHANGELOG.md").write_text(released)
+    # secrets of somebody who tries contrib/compose.yaml
+    (copy / "contrib" / "secrets").mkdir()
+    (copy / "contrib" / "secrets" / "db_password").write_text("secret")
+    subprocess.run([sys.executable, str(copy / "scripts" / "release"), f"{URL}/", str(folder)], check=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def wheel(built: Path) -> Path:
-    (wheel,) = built.glob("*.whl")
+    (wheel,) = built.glob("dcm_ws-*.whl")
     return wheel
 
 
@@ -142,13 +152,44 @@ def test_wheel_has_what_it_should(wheel: Path) -> None:
 
 def test_sdist_has_the_source(built: Path) -> None:
     """
-    The sdist is enough to build from.
+    The sdist is enough to build from, and has the documentation, the tests and the changelog, but no secrets.
     """
-    (sdist,) = built.glob("*.tar.gz")
+    (sdist,) = built.glob("dcm_ws-*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.cfg", "pyproject.toml", "LICENSE", "dcm_ws/tap.py", "dcm_ws/py.typed"} <= names
     assert any(name.startswith("twisted/plugins/") for name in names)
+    assert {"CHANGELOG.md", "docs/protocol.md", "docs/images/live-light.png", "contrib/Dockerfile"} <= names
+    assert {"tests/package/test_package.py", "tests/client/conversation-cases.json", "scripts/test"} <= names
+    assert not any(re.search(r"contrib/secrets|__pycache__|node_modules", name) for name in names)
+
+
+@pytest.mark.parametrize("name", ["dcm_ws", "dcm_ws_client"])
+def test_page_in_the_index(built: Path, name: str) -> None:
+    """
+    What a package index shows has the URLs of the project, and no link that works only in the repository.
+    """
+    (wheel,) = built.glob(f"{name}-*.whl")
+    text = zipfile.ZipFile(wheel).read(f"{name}-{VERSION}.dist-info/METADATA").decode()
+    metadata = email.message_from_string(text)
+    urls = dict(one.split(", ") for one in metadata.get_all("Project-URL", []))
+    assert urls["Source"] == URL and set(urls) == {"Source", "Documentation", "Changelog", "Issues"}
+    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
+    assert all(link.startswith(("https://", "#")) for link in links)
+    if name == "dcm_ws":
+        assert f"{URL}/blob/HEAD/docs/protocol.md" in links and f"{URL}/raw/HEAD/docs/images/live-light.png" in links
+
+
+def test_release_needs_a_changelog(source: Path) -> None:
+    """
+    Without a dated section of the changelog for the version, or with changes that are in none, nothing is released.
+    """
+    done = subprocess.run(
+        [sys.executable, str(source / "scripts" / "release"), URL, str(source / "dist")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "CHANGELOG.md: move what is under Unreleased" in done.stderr
+    assert not (source / "dist").exists()
 
 
 @pytest.mark.parametrize("how", ["wheel", ".", "-e ."])
