@@ -1,6 +1,6 @@
 """
-The time from a transaction in C{psql} to the notification on the standard output of C{dcm-ws mcp}, next to the time to
-a plain WebSocket client.
+The time from a transaction in C{psql} to the notification on the standard output of C{dcm-ws mcp}, and on the stream of
+a client over HTTP, next to the time to a plain WebSocket client.
 
     python -m benchmarks.mcp_latency --events 300 --every 0.1
 """
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,29 @@ def model(port: int, arrivals: Arrivals) -> subprocess.Popen[str]:
 
     threading.Thread(target=read, daemon=True).start()
     return process
+
+
+def model_over_http(port: int, arrivals: Arrivals) -> None:
+    """
+    A client over HTTP that is pushed the events.
+    """
+    url = f"http://127.0.0.1:{port}/mcp?agent_id=remote&push=channel&push_rate=6000&channel={CHANNEL}"
+    headers = {"Accept": "application/json, text/event-stream"}
+
+    def send(method: str, **fields: Any) -> Any:
+        body = json.dumps({"jsonrpc": "2.0", "method": method, **fields}).encode()
+        return urllib.request.urlopen(urllib.request.Request(url, body, headers))
+
+    with send("initialize", id=1, params=_INITIALIZE) as answer:
+        headers["Mcp-Session-Id"] = answer.headers["Mcp-Session-Id"]
+    send("notifications/initialized").close()
+    stream = urllib.request.urlopen(urllib.request.Request(url, headers=headers))
+
+    def read() -> None:
+        for line in stream:
+            arrivals.came(line.decode())
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 def plain(port: int, arrivals: Arrivals) -> ClientConnection:
@@ -139,23 +163,26 @@ def main() -> None:
     print(f"fdatasync of 8 KiB, ms: {fdatasync(given.folder or Path(tempfile.gettempdir()))}; load {os.getloadavg()}")
     with syncing(given.folder) as database:
         install(database)
-        service = Service(database)
-        pushed, direct = Arrivals(), Arrivals()
+        service = Service(database, "--mcp")
+        pushed, remote, direct = Arrivals(), Arrivals(), Arrivals()
+        model_over_http(service.port, remote)
         process = model(service.port, pushed)
         client = plain(service.port, direct)
         time.sleep(2)
         before = cpu_of([process.pid])
-        publish(database.url, given.events, given.every, lambda: len(pushed.took) == len(direct.took) == given.events)
+        arrivals = (pushed, remote, direct)
+        publish(database.url, given.events, given.every, lambda: all(len(one.took) == given.events for one in arrivals))
         used = cpu_of([process.pid]) - before
         client.close()
         process.terminate()
         process.wait()
         service.stop()
-    if not len(pushed.took) == len(direct.took) == given.events:
-        sys.exit(f"{given.events} events, of which {len(pushed.took)} and {len(direct.took)} came")
+    if any(len(one.took) != given.events for one in arrivals):
+        sys.exit(f"{given.events} events, of which {[len(one.took) for one in arrivals]} came")
     rows = [
         {"arrives at": "a WebSocket client", **spread(direct.took.values())},
         {"arrives at": "the client of dcm-ws mcp", **spread(pushed.took.values())},
+        {"arrives at": "a client over HTTP", **spread(remote.took.values())},
     ]
     print_table(f"ms from dcm_ws.publish in psql, one event every {given.every:g} s", rows)
     print(f"\nCPU of dcm-ws mcp: {1000 * used / given.events:.2f} ms for an event")

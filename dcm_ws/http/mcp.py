@@ -19,13 +19,18 @@ from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
 from dcm_ws.http.mcp_answers import Answer, Stream
 from dcm_ws.http.mcp_sessions import McpSession, McpSessions, Who, Wishes
-from dcm_ws.http.queries import malformed, text, texts
+from dcm_ws.http.queries import malformed, text, texts, whole
 from dcm_ws.http.request_headers import accepted_types, bearer_token, header
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.gateway import RequestId, Sent
 
 PUSHES = ("auto", "channel", "notify", "off")
+PER_MINUTE, DATA_MAX = 60, 4_000
+"""
+Notifications in a minute, and characters of an event's data, if the client does not say: as with C{dcm-ws mcp}.
+"""
+
 WISHES_MAX = 20
 """
 Values of one parameter.
@@ -151,7 +156,15 @@ class McpPage(ApiPage):
         push = text(request, "push") or "auto"
         if push not in PUSHES:
             raise malformed("push", f"use {', '.join(PUSHES)}")
-        return Wishes(channels, events, senders, text(request, "from_unnamed") in ("1", "true"), push)
+        return Wishes(
+            channels,
+            events,
+            senders,
+            text(request, "from_unnamed") in ("1", "true"),
+            push,
+            whole(request, "push_rate", 1, 6_000) or PER_MINUTE,
+            whole(request, "max_data", 100, 1_000_000) or DATA_MAX,
+        )
 
 
 def _read(body: bytes) -> tuple[str, _Envelope]:

@@ -61,6 +61,8 @@ class Wishes(NamedTuple):
     senders: list[str]
     unnamed: bool
     push: str
+    per_minute: int
+    data_max: int
 
 
 class Receiver(Protocol):

@@ -151,7 +151,7 @@ class _HttpSession:
             History(lambda channels, since: self._make_client(channels, observer=True, since=since)),
             lambda: connected_agents(path, self.token),
             # the service has checked it
-            Choice(wanted, opened.push),  # type: ignore[arg-type]
+            Choice(wanted, opened.push, opened.per_minute, opened.data_max),  # type: ignore[arg-type]
         )
         self.exchange: Exchange = session.over_http(opened.session, send)
         self.task = asyncio.create_task(self._run(session))

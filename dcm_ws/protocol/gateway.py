@@ -22,6 +22,8 @@ class Open(msgspec.Struct, tag=True):
     @ivar senders: agents whose events it is shown; none for all.
     @ivar unnamed: with C{senders}: also events without a sender.
     @ivar push: as C{dcm-ws mcp --push}.
+    @ivar per_minute: notifications in a minute.
+    @ivar data_max: characters of an event's data that the model is shown.
     """
 
     session: int
@@ -32,6 +34,8 @@ class Open(msgspec.Struct, tag=True):
     senders: list[str]
     unnamed: bool
     push: str
+    per_minute: int
+    data_max: int
 
 
 class Renew(msgspec.Struct, tag=True):

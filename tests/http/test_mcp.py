@@ -136,10 +136,11 @@ def test_first_request(endpoint: Endpoint) -> None:
     It begins a session of the token's agent, which the process gets with what the client wants, and is answered when
     the process answers.
     """
-    query = "?channel=topics/a&channel=topics/b&event=task.*&from=bob&from_unnamed=1&push=channel"
+    query = "?channel=topics/a&channel=topics/b&event=task.*&from=bob&from_unnamed=1"
+    query += "&push=channel&push_rate=600&max_data=100"
     asked = endpoint.request("POST", INITIALIZE, token=ANN, query=query)
     assert endpoint.sent == [
-        Open(1, "ann", ANN, ["topics/a", "topics/b"], ["task.*"], ["bob"], True, "channel"),
+        Open(1, "ann", ANN, ["topics/a", "topics/b"], ["task.*"], ["bob"], True, "channel", 600, 100),
         Message(1, json.dumps(INITIALIZE)),
     ]
     assert not asked.transport.value()
@@ -330,7 +331,7 @@ def test_development(endpoint: Endpoint) -> None:
     Without a token, the query names the agent, as for other calls; it has to.
     """
     endpoint.request("POST", INITIALIZE, query="?agent_id=eve")
-    assert endpoint.sent[0] == Open(1, "eve", None, [], [], [], False, "auto")
+    assert endpoint.sent[0] == Open(1, "eve", None, [], [], [], False, "auto", 60, 4_000)
     assert endpoint.request("POST", INITIALIZE).status == 401
 
 
@@ -444,6 +445,8 @@ def test_stopping(endpoint: Endpoint) -> None:
         ("POST", INITIALIZE, {"accept": "text/event-stream;q=0, */json"}, 406),
         ("POST", INITIALIZE, {"query": "?channel=nonsense"}, 400),
         ("POST", INITIALIZE, {"query": "?push=often"}, 400),
+        ("POST", INITIALIZE, {"query": "?push_rate=0"}, 400),
+        ("POST", INITIALIZE, {"query": "?max_data=99"}, 400),
         ("POST", INITIALIZE, {"query": f"?event={'x' * 65}"}, 400),
         ("POST", INITIALIZE, {"query": "?" + "&".join(["from=a"] * 21)}, 400),
         ("POST", INITIALIZE, {"session": "unknown"}, 404),

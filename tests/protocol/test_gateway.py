@@ -26,7 +26,7 @@ from dcm_ws.protocol.gateway import (
 @pytest.mark.parametrize(
     "message",
     [
-        Open(1, "ann", None, ["topics/a"], ["task.*"], ["bob"], True, "channel"),
+        Open(1, "ann", None, ["topics/a"], ["task.*"], ["bob"], True, "channel", 60, 4_000),
         Renew(1, "token"),
         Message(1, '{"a":\n"ä"}'),
         Listening(1, True),
