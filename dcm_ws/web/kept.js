@@ -22,6 +22,12 @@ export class Kept {
     return gone;
   }
 
+  /** @param {object[]} older in the order of the log; the next one that is added drops what is too much */
+  addOlder(older) {
+    this.entries.unshift(...older);
+    for (const { size } of older) this.#size += size;
+  }
+
   clear() {
     this.entries = [];
     this.#size = 0;

@@ -7,6 +7,7 @@ import { $, element } from "./dom.js";
 import { CATEGORIES, categoryOf } from "./filter.js";
 import { listen } from "./keys.js";
 import { Kpis } from "./kpis.js";
+import { older } from "./older.js";
 import { AgentDetail, EventLedger } from "./operators.js";
 import { Stream } from "./stream.js";
 
@@ -101,6 +102,22 @@ $("agents").addEventListener("click", ({ target }) => {
   if (name !== undefined) chooseAgent(name === stream.filters.value.agent ? "" : name);
 });
 $("agent-close").addEventListener("click", () => chooseAgent(""));
+
+$("older").addEventListener("click", async ({ target }) => {
+  target.disabled = true;
+  try {
+    const stats = await ask("stats", identity.token);
+    const end = stats?.log?.head ?? head;
+    const found = await older({ channel: stream.filters.value.channel, token: identity.token, before: Math.min(stream.oldest, end + 1), head: end });
+    stream.addOlder(found);
+    target.textContent = found.length ? `${figure.format(found.length)} older` : "No older";
+  } catch (error) {
+    target.textContent = "Not loaded";
+    target.title = error.message;
+  }
+  target.disabled = false;
+  setTimeout(() => (target.textContent = "Older"), 2500);
+});
 
 /** Shows the events of an agent, and to operators what it is owed; with no name, those of all. */
 function chooseAgent(name) {

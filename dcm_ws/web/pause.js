@@ -42,7 +42,12 @@ export class Pause {
   }
 
   toggle() {
-    if (this.#on) return this.#release();
+    if (this.#on) this.#release();
+    else this.press();
+  }
+
+  /** Pauses until the button is pressed again. */
+  press() {
     this.#pressed = true;
     this.#look();
   }

@@ -74,6 +74,24 @@ export class Stream {
     this.add({ event: "gap", channel: "–", data: { missing: GAPS[gap.reason] ?? gap.reason, ...gap }, timestamp: Date.now(), id: "" });
   }
 
+  /** @returns {number} the position in the log of the oldest event on the page; Infinity if it has none */
+  get oldest() {
+    return this.#kept.entries.reduce((least, { event }) => Math.min(least, event.pos ?? least), Infinity);
+  }
+
+  /** @param {object[]} events before those on the page, in the order of the log; the list is paused at them */
+  addOlder(events) {
+    this.#pause.press();
+    const older = events.map(entryOf);
+    for (const entry of older) entry.fits = this.#fits(entry);
+    this.#matching += older.filter((entry) => entry.fits).length;
+    this.#kept.addOlder(older);
+    this.#rows.querySelector(".empty")?.remove();
+    this.#tell();
+    this.#rows.scrollTop = this.#rows.scrollHeight;
+    this.#more();
+  }
+
   /** Pauses or goes on, as the button does. */
   togglePause() {
     this.#pause.toggle();

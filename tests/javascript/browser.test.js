@@ -571,6 +571,23 @@ describe("finding events", () => {
     expect(lines.map(({ channel, event, data }) => [channel, event, data.n])).toEqual([["global", "task.created", 1], ["topics/e", "system.info", 2]]);
   });
 
+  test("loads older events from the log", async () => {
+    const own = await start();
+    const speaking = client(own.url, { channels: [] });
+    await speaking.connect();
+    await Promise.all(Array.from({ length: 700 }, (_, n) => speaking.publish("topics/old", "task.created", `old ${n}.`)));
+    const page = await open(`${own.http}/live`);
+    await rows(page).filter({ hasText: "old 699." }).waitFor();
+    expect(await page.textContent("#shown")).toBe("500 events");
+    await page.click("#older");
+    await page.waitForFunction(() => document.querySelector("#shown").textContent === "700 events");
+    expect(await page.getAttribute("#pause", "aria-pressed")).toBe("true");
+    await page.fill("#text", "old 0.");
+    await rows(page).filter({ hasText: "old 0." }).waitFor();
+    await page.context().close();
+    await own.stop();
+  });
+
   test("has keys, and shows them", async () => {
     const page = await open(`${service.http}/live?text=keyed`);
     await connected(page);
@@ -767,6 +784,12 @@ describe("a page that is not connected", () => {
     expect(filled[1]).toBe("0px");
     const chart = await page.locator(".legend i").evaluateAll((marks) => new Set(marks.map((mark) => getComputedStyle(mark).backgroundColor)).size);
     expect(chart).toBe(8);
+    const outline = () => page.locator("#pause").evaluate((button) => getComputedStyle(button).outlineStyle);
+    expect(await outline()).toBe("none");
+    await page.click("#pause");
+    await page.mouse.move(5, 5);
+    await page.locator("h1").click();
+    expect(await outline()).toBe("solid");
     await mortal.stop();
     await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
     const ring = await dot();

@@ -37,7 +37,11 @@ for (const [name, path, options] of shots) {
 console.error(`collecting ${seconds} s of events`);
 await new Promise((done) => setTimeout(done, Number(seconds) * 1000));
 for (const [name, page] of pages) {
-  if (name === "live-dark") await page.locator("#rows .row").filter({ hasText: "task.completed" }).first().click();
+  if (name === "live-dark") {
+    await page.fill("#text", "release notes");
+    await page.locator("#rows .row").filter({ hasText: "task.created" }).first().click();
+    await page.mouse.move(5, 5);
+  }
   await page.screenshot({ path: `${folder}/${name}.png` });
 }
 clearInterval(change);
