@@ -105,6 +105,9 @@ def test_all_limits_are_known() -> None:
     # tests/integration/test_web_tokens.py
     crossed_elsewhere |= {"test_token_keys_time", "test_max_token_keys_size", "test_max_token_keys"}
     crossed_elsewhere |= {"test_max_token_key_waiting", "test_token_key_fetches"}
+    # tests/http/test_mcp.py
+    crossed_elsewhere |= {"test_max_mcp_sessions", "test_max_mcp_per_agent", "test_max_mcp_calls"}
+    crossed_elsewhere |= {"test_max_mcp_waiting", "test_mcp_idle"}
     assert {f"test_{_snake(name)}" for name in limits} <= crossed_here | crossed_elsewhere
 
 
