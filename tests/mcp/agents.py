@@ -6,18 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 from mcp.client.client import Client
 from mcp.client.extension import ClientExtension, NotificationBinding
-from mcp.client.stdio import StdioServerParameters
+from mcp.server.stdio import stdio_server
 from mcp_types import LoggingMessageNotification, NotificationParams, ResourceUpdatedNotification, TextContent
 from pydantic import ConfigDict
 
 from tests.cli.running import PROGRAM, clean
+from tests.forking import Popen
 
 _EVENT = re.compile(r'^<event id="([^"]+)".*>\n(.*)\n</event>$', re.M)
 
@@ -85,6 +88,31 @@ class Agent:
 
 
 @asynccontextmanager
+async def _forked(command: list[str], folder: Path, env: dict[str, str]) -> AsyncIterator[Any]:
+    """
+    A transport to a server that is forked, so that it need not import its modules; the example and the inspector start
+    theirs as users do.
+
+    The SDK reads and writes lines in the same way at both ends of the pipes.
+    """
+    process = Popen(
+        command, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        async with stdio_server(anyio.wrap_file(process.stdout), anyio.wrap_file(process.stdin)) as streams:
+            try:
+                yield streams
+            finally:
+                # it ends when it has read everything
+                process.stdin.close()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+@asynccontextmanager
 async def agent(
     folder: Path, port: int, *arguments: str, mode: str = "legacy", understands: bool = False, **variables: str
 ) -> AsyncIterator[Agent]:
@@ -95,12 +123,8 @@ async def agent(
     @param mode: C{legacy} for versions of MCP with a handshake, C{auto} for later ones.
     @param understands: the client says that it understands C{notifications/claude/channel}.
     """
-    served = StdioServerParameters(
-        command=PROGRAM,
-        args=["mcp", "--url", f"ws://127.0.0.1:{port}/", *arguments],
-        env=clean(folder, **variables),
-        cwd=folder,
-    )
+    command = [PROGRAM, "mcp", "--url", f"ws://127.0.0.1:{port}/", *arguments]
+    served = _forked(command, folder, clean(folder, **variables))
     found = Agent()
     extensions = [_Channel(found.pushed)] if understands else []
     async with Client(served, mode=mode, extensions=extensions, message_handler=found.hear) as client:
