@@ -1,5 +1,5 @@
 """
-The client for asyncio, on the package C{websockets}.
+The client for asyncio, on the package C{websockets}::
 
     async with DCMClient("ws://127.0.0.1:3849/ws", channels=["global"]) as client:
         async for event in client.events("task.*"):

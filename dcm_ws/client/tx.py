@@ -1,5 +1,5 @@
 """
-The client for Twisted, on Autobahn and C{ClientService}.
+The client for Twisted, on Autobahn and C{ClientService}::
 
     client = DCMClient("ws://127.0.0.1:3849/ws", channels=["global"])
     client.on("task.*", lambda event: print(event.event, event.data))
