@@ -4,9 +4,11 @@ The MCP inspector, a client of other authors, lists and calls every tool.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +43,53 @@ def inspector() -> Path:
     return FOLDER / "node_modules" / ".bin" / "mcp-inspector"
 
 
+def run_inspector(inspector: Path, folder: Path, server: list[str], method: str, *options: str, status: int = 0) -> Any:
+    """
+    Run the inspector; returns what it prints.
+
+    @param server: how it reaches the server.
+    """
+    done = subprocess.run(
+        [NODE / "bin" / "node", inspector, "--cli", *server, "--method", method, *options],
+        cwd=folder,
+        env=clean(folder, HOME=str(folder)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture
 def inspect(inspector: Path, running: Service, tmp_path: Path) -> Inspect:
-    def run(method: str, *options: str, status: int = 0) -> Any:
-        served = [PROGRAM, "mcp", "--url", f"ws://127.0.0.1:{running.port}/", "--agent-id", "inspector"]
-        done = subprocess.run(
-            [NODE / "bin" / "node", inspector, "--cli", *served, "--method", method, *options],
-            cwd=tmp_path,
-            env=clean(tmp_path, HOME=str(tmp_path)),
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == status, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+    """
+    With a server that the inspector starts.
+    """
+    served = [PROGRAM, "mcp", "--url", f"ws://127.0.0.1:{running.port}/", "--agent-id", "inspector"]
+    return functools.partial(run_inspector, inspector, tmp_path, served)
 
 
-def test_every_tool(inspect: Inspect) -> None:
+@pytest.fixture
+def inspect_over_http(inspector: Path, tmp_path: Path) -> Iterator[Inspect]:
+    """
+    With a service that all calls share: no process is started for a call.
+    """
+    with service("--mcp") as running:
+        urls = (f"http://127.0.0.1:{running.port}/mcp?agent_id=inspector-{number // 5}" for number in itertools.count())
+
+        def inspect(*words: str, status: int = 0) -> Any:
+            # it does not end its sessions, of which an agent may have 5
+            return run_inspector(inspector, tmp_path, [next(urls), "--transport", "http"], *words, status=status)
+
+        yield inspect
+
+
+def test_every_tool(inspect_over_http: Inspect) -> None:
     """
     It lists all tools, finds nothing in their schemas that other clients cannot read, and each of them does its work.
     """
+    inspect = inspect_over_http
     listed = inspect("tools/list", "--strict")
     assert [tool["name"] for tool in listed["tools"]] == list(DESCRIPTIONS)
     called: list[str] = []
@@ -77,17 +104,17 @@ def test_every_tool(inspect: Inspect) -> None:
 
     task = {"channel": "topics/inspected", "task_id": "t1"}
     created = json.loads(call("publish", channel="topics/inspected", event="task.created", data={"task_id": "t1"}))
-    sent = json.loads(call("send_message", to="inspector", content="to myself"))
     assert json.loads(call("claim_task", **task, position=created["position"])) == {
         "claimed": True,
-        "claimed_by": "inspector",
+        "claimed_by": "inspector-0",
     }
     call("complete_task", **task, result={"n": 1}, failed=False)
     recent = call("recent_events", channels=["topics/inspected"], limit=10)
     assert [event in recent for event in ("task.created", "task.updated", "task.completed")] == [True] * 3
     assert call("wait_for_event", timeout_seconds=0.1).startswith("no such event")
+    sent = json.loads(call("send_message", to="inspector-1", content="to myself"))
     assert sent["message_id"] in call("wait_for_event", since=created["position"], timeout_seconds=1)
-    assert json.loads(call("list_agents"))["you"] == "inspector"
+    assert json.loads(call("list_agents"))["you"] == "inspector-1"
     assert json.loads(call("ack", message_ids=["msg_1"]))["not_waiting"] == ["msg_1"]
     assert "topics/x" in call("subscribe", channel="topics/x")
     assert "topics/x" not in call("unsubscribe", channel="topics/x")
@@ -108,28 +135,14 @@ def test_resources(inspect: Inspect) -> None:
     assert read["contents"][0]["text"] == "no events"
 
 
-def test_over_http(inspector: Path, tmp_path: Path) -> None:
+def test_over_standard_input_and_output(inspect: Inspect) -> None:
     """
-    It lists and calls tools over HTTP, too.
+    It lists and calls tools of a server that it starts, and a tool that fails is reported as such.
     """
-    with service("--mcp") as running:
-
-        def inspect(*options: str) -> Any:
-            url = f"http://127.0.0.1:{running.port}/mcp?agent_id=inspector"
-            done = subprocess.run(
-                [NODE / "bin" / "node", inspector, "--cli", url, "--transport", "http", "--method", *options],
-                cwd=tmp_path,
-                env=clean(tmp_path, HOME=str(tmp_path)),
-                capture_output=True,
-                text=True,
-                timeout=100,
-            )
-            assert done.returncode == 0, done.stderr
-            return json.loads(done.stdout)
-
-        assert [tool["name"] for tool in inspect("tools/list", "--strict")["tools"]] == list(DESCRIPTIONS)
-        arguments = ("--tool-arg", "to=inspector", "--tool-arg", "content=hello")
-        result = inspect("tools/call", "--tool-name", "send_message", *arguments)
-        assert "message_id" in result["content"][0]["text"]
-        result = inspect("tools/call", "--tool-name", "wait_for_event", "--tool-arg", "timeout_seconds=0")
-        assert not result["isError"], result
+    assert [tool["name"] for tool in inspect("tools/list", "--strict")["tools"]] == list(DESCRIPTIONS)
+    arguments = ("--tool-arg", "to=inspector", "--tool-arg", "content=hello")
+    result = inspect("tools/call", "--tool-name", "send_message", *arguments)
+    assert "message_id" in result["content"][0]["text"]
+    words = ("--tool-name", "reply", "--tool-arg", "message_id=msg_1", "--tool-arg", "content=x")
+    result = inspect("tools/call", *words, status=TOOL_FAILED)
+    assert result["isError"] and result["content"][0]["text"].startswith("you were not shown an event")
