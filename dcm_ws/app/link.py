@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any, assert_never
 
 import msgspec
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.python.failure import Failure
 
 from dcm_ws.app.control import (
@@ -66,6 +66,7 @@ class Link:
         self._numbers = count(1)
         self._gathering: dict[int, Deferred[gathering.Gathered]] = {}
         self._locating: dict[int, Deferred[Place]] = {}
+        self._is_lost = False
         self.reports: dict[str, Callable[[bool], Any]] = {}
         self.channel = to_supervisor(self._received, self._lost)
 
@@ -89,8 +90,10 @@ class Link:
 
     def place(self) -> Deferred[Place]:
         """
-        Where the supervisor's embedded PostgreSQL is.  Fails with L{EmbeddedError}.
+        Where the supervisor's embedded PostgreSQL is.  Fails with L{EmbeddedError}, also if the supervisor has ended.
         """
+        if self._is_lost:
+            return fail(EmbeddedError("the supervisor has ended"))
         request = next(self._numbers)
         answer: Deferred[Place] = Deferred(partial(_forget, self._locating, request))
         self._locating[request] = answer
@@ -131,6 +134,7 @@ class Link:
                 assert_never(message)
 
     def _lost(self) -> None:
+        self._is_lost = True
         for located in list(self._locating.values()):
             located.cancel()
         self._drain()

@@ -18,6 +18,7 @@ NAMES = {
     "dcm_ws.kpis.KpiPoller",
     "dcm_ws.listener.NotifyListener",
     "dcm_ws.log",
+    "dcm_ws.mcp",
     "dcm_ws.owners",
     "dcm_ws.service.DCMService",
     "dcm_ws.strict_http",

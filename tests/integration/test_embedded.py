@@ -657,7 +657,10 @@ def test_workers(folder: Path) -> None:
         os.kill(worker, signal.SIGKILL)
         until(lambda: running.stats()["workers"][0].get("database") == "up")
         assert postmaster(folder) == pid
+        workers = [worker["pid"] for worker in running.stats()["workers"]]
         running.stop(signal.SIGKILL)
+        # they write what they have, if the database can be reached, and end
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     with embedded(folder, "--workers", "2") as running:
         assert "found PostgreSQL running" in running.log
         assert postmaster(folder) == pid
