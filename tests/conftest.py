@@ -19,12 +19,14 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from dcm_ws.core.counts import Counts
+from tests.examples import NIGHTLY, examples
 
 # no test judges by the clock: the first text that Hypothesis makes on a new machine alone takes seconds
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # what is random must not decide whether a change may land; elsewhere it is random
-settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True, max_examples=examples(100))
+settings.register_profile("nightly", settings.get_profile("here"), max_examples=examples(100))
+settings.load_profile("nightly" if NIGHTLY else "ci" if os.environ.get("CI") else "here")
 
 # a shell ignores Ctrl-C for what it runs in the background, and so would every program that is started here
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -26,6 +26,7 @@ from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.app.sources import merge
 from dcm_ws.cli.tail import command
+from tests.examples import examples
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -128,7 +129,7 @@ def test_every_place_means_the_same(folder: Path, name: str) -> None:
     row = BY_NAME[name]
 
     # inside, since pytest-twisted does not take parameters and examples together
-    @settings(max_examples=30)
+    @settings(max_examples=examples(30))
     @given(_values(row, folder))
     def check(value: str) -> None:
         by_option = _outcome(lambda: _by_option(row, value))

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
 from tests.client.wire import Wire
+from tests.examples import examples
 from tests.fakes import Client, make_core
 
 CHANNELS = ("global", "topics/a", "topics/b")
@@ -78,7 +79,7 @@ What is published before the client connects, what happens then, and how it ends
 """
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     wanted=st.sets(st.sampled_from(CHANNELS), min_size=1),

@@ -16,6 +16,7 @@ from dcm_ws.protocol.channels import parse_channel
 from dcm_ws.protocol.events import is_tracked
 from tests.core.clients import joined
 from tests.core.latelog import LateLog
+from tests.examples import examples
 from tests.fakes import Client, make_core
 
 CHANNELS = ("topics/t", "topics/u")
@@ -244,7 +245,7 @@ STEPS = st.tuples(
     span=st.sampled_from((1, 3, 1000)),
     max_events=st.sampled_from((8, 1000)),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_log_that_does_things_in_any_order(
     steps: list[tuple[str, int, int]], tail: int, span: int, max_events: int
 ) -> None:

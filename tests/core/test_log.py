@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.protocol.channels import Channels
+from tests.examples import examples
 
 ALL = {"global": 0}
 
@@ -242,7 +243,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     _steps,
     st.integers(0, 130),

@@ -22,6 +22,7 @@ from dcm_ws.core.session import Origin, Session
 from dcm_ws.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from dcm_ws.protocol.tokens import sign
 from tests.core.living import finish
+from tests.examples import NIGHTLY, examples
 from tests.fakes import SECRET, RecordingPeer, make_core
 from tests.fakes import Client as FakeClient
 
@@ -963,7 +964,7 @@ operations = st.one_of(
 
 # half a minute of processor time, of which it gets a third beside other tests
 @pytest.mark.timeout(300)
-@settings(max_examples=500, derandomize=True, database=None)
+@settings(max_examples=examples(500), derandomize=not NIGHTLY, database=None)
 @given(st.booleans(), st.lists(operations, min_size=20, max_size=60))
 def test_hub_does_what_the_model_does(production: bool, todo: list[tuple[Any, ...]]) -> None:
     """
@@ -1036,7 +1037,7 @@ def receive(message: str | bytes) -> None:
     assert client.say(type="ping")[-1]["type"] == "pong"
 
 
-@settings(max_examples=2000, derandomize=True, database=None)
+@settings(max_examples=examples(2000), derandomize=not NIGHTLY, database=None)
 @given(st.binary(max_size=200))
 @example(b"\xff")
 @example(b'{"type":5')
@@ -1049,7 +1050,7 @@ def test_any_bytes(message: bytes) -> None:
     receive(message)
 
 
-@settings(max_examples=600, derandomize=True, database=None)
+@settings(max_examples=examples(600), derandomize=not NIGHTLY, database=None)
 @given(likenesses.map(json.dumps) | damaged(likenesses))
 def test_anything_like_a_message(message: str) -> None:
     """
@@ -1063,7 +1064,7 @@ notifications = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=2000, derandomize=True, database=None)
+@settings(max_examples=examples(2000), derandomize=not NIGHTLY, database=None)
 @given(st.text(max_size=200) | notifications.map(json.dumps) | damaged(notifications))
 @example("[" * 200_000)
 @example('{"channel":"global","event":"a.b","data":' + "[" * 200_000)
@@ -1088,7 +1089,7 @@ def test_any_notification(payload: str) -> None:
         assert len(client.peer.take()) == (json.loads(payload).get("channel") != "metrics")
 
 
-@settings(max_examples=500, derandomize=True, database=None)
+@settings(max_examples=examples(500), derandomize=not NIGHTLY, database=None)
 @given(json_values, st.booleans())
 def test_any_data(value: object, ascii_only: bool) -> None:
     """

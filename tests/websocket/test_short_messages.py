@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from dcm_ws.websocket.connection import WebSocketConnection
+from tests.examples import examples
 from tests.fakes import CONNECTION_LIMITS, make_connections, make_core
 
 HANDSHAKE = (
@@ -115,7 +116,7 @@ FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     frames=st.lists(FRAMES, max_size=8),
     cuts=st.lists(st.integers(1, 4000), max_size=40),

@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from dcm_ws.websocket.connection import WebSocketConnection
 from dcm_ws.websocket.extensions import settle_offers
 from dcm_ws.websocket.shortcuts import plain_handshake, short_message
+from tests.examples import examples
 from tests.fakes import make_connections, make_core
 from tests.websocket.test_short_messages import HANDSHAKE, AutobahnOnly, Transport, frame
 
@@ -82,7 +83,7 @@ CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(changes=st.lists(CHANGES, max_size=4), more=st.sampled_from([b"", b"\x81\x80\0\0\0\0", b"\x88\x80\0\0\0\0"]))
 def test_both_ways_of_shaking_hands_agree(changes: list[tuple[bytes, bytes]], more: bytes) -> None:
     """
