@@ -32,7 +32,7 @@ from dcm_ws.http.mcp import McpPage
 from dcm_ws.http.mcp_sessions import McpLimits, McpSessions
 from dcm_ws.http.transport import unsent
 from dcm_ws.protocol.channels import Channels
-from dcm_ws.protocol.gateway import FromGateway, ToGateway, from_gateway
+from dcm_ws.protocol.gateway import FromGateway, Stop, ToGateway, from_gateway
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """
@@ -124,6 +124,7 @@ class McpService(Service):
             self._ended = Deferred()
             late = self._reactor.callLater(END_SECONDS, self._kill)
             if self._channel is not None and self._channel.transport is not None:
+                self._channel.send(Stop())
                 self._channel.transport.loseConnection()
             await self._ended
             if late.active():

@@ -37,6 +37,7 @@ from dcm_ws.protocol.gateway import (
     Message,
     Open,
     Renew,
+    Stop,
     Taken,
     ToGateway,
     encode,
@@ -77,9 +78,12 @@ class Gateway:
 
     @param path: the Unix socket of the service.
     @param folder: where the positions of agents are kept; None to keep them in memory.
+
+    @ivar is_stopped: the service has said that it ends this process; otherwise it was killed.
     """
 
     def __init__(self, path: str, folder: Path | None, writer: asyncio.StreamWriter) -> None:
+        self.is_stopped = False
         self._path = path
         self._positions = Positions(folder)
         self._writer = writer
@@ -103,6 +107,9 @@ class Gateway:
             session = _HttpSession(message, self._path, self._positions, self._send)
             self._sessions[message.session] = session
             session.task.add_done_callback(lambda _: self._sessions.pop(message.session, None))
+            return
+        if isinstance(message, Stop):
+            self.is_stopped = True
             return
         found = self._sessions.get(message.session)
         if found is None:
@@ -229,14 +236,14 @@ class _HttpSession:
 
 
 async def _main(path: str, folder: Path | None) -> None:
-    parent = os.getppid()
     # whatever the reason, the service ends this process by closing the connection
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=CONTROL), limit=LINE_MAX)
+    gateway = Gateway(path, folder, writer)
     with suppress(ConnectionError, asyncio.IncompleteReadError):
-        await Gateway(path, folder, writer).run(reader)
-    if os.getppid() != parent:
+        await gateway.run(reader)
+    if not gateway.is_stopped:
         # the service was killed, and could not do it
         shutil.rmtree(os.path.dirname(path), ignore_errors=True)
     # tasks of sessions that are still waiting must not keep the process

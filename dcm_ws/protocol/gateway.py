@@ -88,6 +88,13 @@ class Close(msgspec.Struct, tag=True):
     session: int
 
 
+class Stop(msgspec.Struct, tag=True):
+    """
+    To the process: the service is about to end it by closing the connection, and removes the folder of its socket.
+    Without this message, the service was killed.
+    """
+
+
 class Sent(msgspec.Struct, tag=True):
     """
     From the process: an answer or a notification for the client.
@@ -114,7 +121,7 @@ class Closed(msgspec.Struct, tag=True):
     reason: str
 
 
-ToGateway = Open | Renew | Message | Listening | Taken | Close
+ToGateway = Open | Renew | Message | Listening | Taken | Close | Stop
 FromGateway = Sent | Closed
 
 to_gateway: msgspec.json.Decoder[ToGateway] = msgspec.json.Decoder(ToGateway)

@@ -13,6 +13,10 @@ const ROOT = `${resolve(process.cwd(), "../..")}/`;
 const PYTHON = process.env.PYTHON ?? `${ROOT}.venv/bin/python`;
 export const SECRET = "a secret that only these tests know about";
 
+const running = new Set();
+// also those of tests that failed
+process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
+
 /**
  * Start one, and wait until it is ready: without a database, with an embedded PostgreSQL in the folder `data`, or as in
  * production.
@@ -26,7 +30,8 @@ export async function start({ port = 0, options = [], production = false, data }
     env: { ...process.env, WS_AUTH_SECRET: production ? SECRET : "" },
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const ended = new Promise((done) => process_.once("exit", done));
+  running.add(process_);
+  const ended = new Promise((done) => process_.once("exit", done)).then(() => running.delete(process_));
   let found, dsn;
   const log = [];
   let ready = false;
