@@ -14,11 +14,20 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from dcm_ws.app.errors import StartError
-from dcm_ws.http.endpoints import is_open_to_all, listen
+from dcm_ws.http.endpoints import PROXIED, is_open_to_all, listen
 from dcm_ws.http.port import bound_unsent
 from dcm_ws.postgres.connection import one_line
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""
+How this machine reaches a port that listens on all of its addresses.
+"""
+
 _log = Logger(namespace="dcm_ws.service.DCMService")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class Endpoints:
@@ -40,15 +49,16 @@ class Endpoints:
         self.number: int | None = None
         self.address = ""
 
-    async def listen(self, description: str, factory: IProtocolFactory) -> None:
+    async def listen(self, description: str, factory: IProtocolFactory, *, is_public: bool) -> None:
         """
         Listen on a Twisted endpoint.
 
+        @param is_public: clients connect there; the pages of a port for operators have no WebSocket.
         @raise StartError: the port is in use, or C{description} is invalid.
         """
         port = await self.open(self._reactor, description, factory)
         self.add(port)
-        self._log_address(description, port)
+        self._log_address(description, port, is_public=is_public)
 
     async def open(self, reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
         """
@@ -77,8 +87,7 @@ class Endpoints:
         address = port.getHost()
         if self.number is None and isinstance(address, IPv4Address | IPv6Address):
             self.number = int(address.port)
-            host = f"[{address.host}]" if ":" in address.host else address.host
-            self.address = f"{host}:{address.port}"
+            self.address = f"{_in_url(address.host)}:{address.port}"
 
     async def close(self) -> None:
         """
@@ -87,7 +96,7 @@ class Endpoints:
         for port in self.ports:
             await maybeDeferred(port.stopListening)
 
-    def _log_address(self, description: str, port: IListeningPort) -> None:
+    def _log_address(self, description: str, port: IListeningPort, *, is_public: bool) -> None:
         address = port.getHost()
         if not isinstance(address, IPv4Address | IPv6Address):
             _log.info("listening on {endpoint}", endpoint=description)
@@ -97,13 +106,18 @@ class Endpoints:
                     endpoint=description,
                 )
             return
-        host = f"[{address.host}]" if ":" in address.host else address.host
+        host = _in_url(address.host)
+        s = "s" if description.startswith("ssl:") else ""
         _log.info(
             "listening on ws{s}://{host}:{port}/ (health: http{s}://{host}:{port}/health)",
-            s="s" if description.startswith("ssl:") else "",
+            s=s,
             host=host,
             port=address.port,
         )
+        # a browser does not speak the PROXY protocol
+        if is_public and not description.startswith(PROXIED):
+            reached = _in_url(_LOOPBACK.get(address.host, address.host))
+            _log.info("live page: http{s}://{host}:{port}/live", s=s, host=reached, port=address.port)
         if not self._production and not ip_address(address.host).is_loopback:
             _log.warn(
                 "development mode on {host}:{port}: everyone who can reach it may read and publish everything;"

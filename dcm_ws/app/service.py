@@ -126,9 +126,9 @@ class DCMService(MultiService):
         if self._mcp is not None:
             self._mcp.check()
         for description in self._settings.listen:
-            await self._endpoints.listen(description, self._port)
+            await self._endpoints.listen(description, self._port, is_public=True)
         for description in self._settings.admin_listen:
-            await self._endpoints.listen(description, self._admin_port)
+            await self._endpoints.listen(description, self._admin_port, is_public=False)
         super().startService()
         if self._database is not None:
             await self._database.prepare()

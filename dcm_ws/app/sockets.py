@@ -134,14 +134,15 @@ class Sockets:
     def __init__(self, reactor: Any, workers: int, *, production: bool) -> None:
         self._endpoints = Endpoints(_Opener(reactor, workers), production=production)
 
-    async def listen(self, descriptions: Iterable[str]) -> None:
+    async def listen(self, descriptions: Iterable[str], *, is_public: bool) -> None:
         """
         Open the sockets of endpoints.
 
+        @param is_public: clients connect there.
         @raise StartError: a port is in use, or an endpoint is invalid.
         """
         for description in descriptions:
-            await self._endpoints.listen(description, Factory())
+            await self._endpoints.listen(description, Factory(), is_public=is_public)
 
     @property
     def number(self) -> int | None:
@@ -180,7 +181,7 @@ class InheritedEndpoints(Endpoints):
         super().__init__(reactor, production=True)
         self._sockets = list(sockets)
 
-    async def listen(self, description: str, factory: IProtocolFactory) -> None:
+    async def listen(self, description: str, factory: IProtocolFactory, *, is_public: bool) -> None:
         inherited = self._sockets.pop(0)
         adopter = _Adopter(self._reactor, inherited)
         if inherited.given:

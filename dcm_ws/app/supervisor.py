@@ -112,7 +112,8 @@ class Supervisor(MultiService):
             self.ready.errback(failure)
 
     async def _start(self) -> Supervisor:
-        await self._sockets.listen((*self._settings.listen, *self._settings.admin_listen))
+        await self._sockets.listen(self._settings.listen, is_public=True)
+        await self._sockets.listen(self._settings.admin_listen, is_public=False)
         super().startService()
         if self._postgres is not None:
             try:

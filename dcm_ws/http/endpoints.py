@@ -22,8 +22,12 @@ UNIX_MODE = "660"
 Permissions of a Unix socket whose endpoint does not say: Twisted's own default lets every account connect.
 """
 
-_PROXIED = "haproxy:"
-_unix = re.compile(rf"(?:{_PROXIED})?unix:")
+PROXIED = "haproxy:"
+"""
+How an endpoint begins whose connections come through a proxy that uses the PROXY protocol.
+"""
+
+_unix = re.compile(rf"(?:{PROXIED})?unix:")
 # a colon that belongs to a value is escaped
 _mode = re.compile(r"(?<!\\):mode=")
 
@@ -51,8 +55,8 @@ def take_over(
 
 
 def _without_proxy(description: str, factory: IProtocolFactory) -> tuple[str, IProtocolFactory]:
-    if description.startswith(_PROXIED):
-        return description.removeprefix(_PROXIED), ProxiedFactory(factory)
+    if description.startswith(PROXIED):
+        return description.removeprefix(PROXIED), ProxiedFactory(factory)
     return description, factory
 
 

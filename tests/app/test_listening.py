@@ -46,31 +46,59 @@ def lines() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def listen(endpoints: Endpoints, description: str) -> object:
+def listen(endpoints: Endpoints, description: str, *, is_public: bool = True) -> object:
     """
     What comes of listening: None, or the failure.
     """
     outcome: list[Any] = []
     factory = Factory()
     factory.noisy = False
-    Deferred.fromCoroutine(endpoints.listen(description, factory)).addBoth(outcome.append)
+    Deferred.fromCoroutine(endpoints.listen(description, factory, is_public=is_public)).addBoth(outcome.append)
     return outcome[0]
 
 
 @pytest.mark.parametrize(
     ("description", "address"),
-    [
-        ("tcp:3849:interface=127.0.0.1", "ws://127.0.0.1:3849/ (health: http://127.0.0.1:3849/health)"),
-        (r"tcp:3849:interface=\:\:1", "ws://[::1]:3849/ (health: http://[::1]:3849/health)"),
-    ],
+    [("tcp:3849:interface=127.0.0.1", "127.0.0.1:3849"), (r"tcp:3849:interface=\:\:1", "[::1]:3849")],
 )
 def test_address_is_logged(lines: list[str], description: str, address: str) -> None:
     """
-    The log has the URLs of each TCP port, and no warning if only this machine can reach it.
+    The log has the URLs of each TCP port, also that of its live page, and no warning if only this machine can reach it.
     """
     endpoints = Endpoints(Reactor(), production=False)
     assert listen(endpoints, description) is None
-    assert lines == [f"listening on {address}"]
+    assert lines == [
+        f"listening on ws://{address}/ (health: http://{address}/health)",
+        f"live page: http://{address}/live",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("description", "page"),
+    [
+        ("tcp:3849:interface=0.0.0.0", "http://127.0.0.1:3849/live"),
+        (r"tcp:3849:interface=\:\:", "http://[::1]:3849/live"),
+    ],
+)
+def test_live_page_of_all_addresses(lines: list[str], description: str, page: str) -> None:
+    """
+    If the port listens on all addresses of the machine, the live page is shown with one that a browser can open.
+    """
+    listen(Endpoints(Reactor(), production=True), description)
+    assert f"live page: {page}" in lines
+
+
+@pytest.mark.parametrize(
+    ("description", "is_public"),
+    [("tcp:3849:interface=127.0.0.1", False), ("haproxy:tcp:3849:interface=127.0.0.1", True)],
+)
+def test_no_live_page(lines: list[str], description: str, is_public: bool) -> None:
+    """
+    A port for operators, or for a proxy with the PROXY protocol, has no live page that a browser could use.
+    """
+    listen(Endpoints(Reactor(), production=True), description, is_public=is_public)
+    assert len(lines) == 1
+    assert lines[0].startswith("listening on ")
 
 
 @pytest.mark.parametrize("production", [False, True])
