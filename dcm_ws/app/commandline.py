@@ -47,6 +47,7 @@ class Options(usage.Options):
     Options have no defaults here: an option that is missing differs from one that was given with its default value.
 
     @cvar program: the command that a usage error names.
+    @cvar others: the names of options of the command itself, which a usage error may suggest.
     @ivar settings: what the options and the environment come to.
     @ivar ignored: a sentence for each setting that was given and is overridden, and for each file that is unsafe.
     """
@@ -64,6 +65,7 @@ class Options(usage.Options):
     optFlags = [[row.name, row.short, help_text(row)] for row in _ROWS if row.is_flag]
 
     program = "twistd dcm-ws"
+    others: Sequence[str] = ()
     settings: Settings
     ignored: Sequence[str] = ()
 
@@ -100,7 +102,7 @@ class Options(usage.Options):
         found = re.fullmatch(r"option (-+)(\S+) not recognized", error)
         if found is None:
             return error
-        near = nearest(found[2], names) if found[1] == "--" else None
+        near = nearest(found[2], [*names, *self.others]) if found[1] == "--" else None
         hint = f" (did you mean --{near}?)" if near else ""
         return f"there is no option {found[1]}{found[2]}{hint}"
 

@@ -56,7 +56,7 @@ def _check(files: SettingsFiles, options: tuple[str, ...]) -> tuple[list[ShownSe
     """
     Return the settings, as far as they can be read, and what was found.
     """
-    given = parse_options(files, *options)
+    given = parse_options(files, *options, others=("json", "quiet"))
     sources: Sources | None = None
     try:
         sources = given.sources()

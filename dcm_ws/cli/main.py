@@ -34,6 +34,24 @@ _COMMANDS = {
 A line of help for each command; its module has the same name, with an underscore for a hyphen.
 """
 
+_OTHER_NAMES = {
+    "doctor": "check",
+    "listen": "tail",
+    "logs": "tail",
+    "pub": "publish",
+    "redrive": "dead",
+    "send": "publish",
+    "start": "serve",
+    "stats": "top",
+    "status": "top",
+    "sub": "tail",
+    "subscribe": "tail",
+    "watch": "tail",
+}
+"""
+What other programs call a command.
+"""
+
 _DEFERRED = ("importlib.metadata", "urllib.request", "urllib.error")
 """
 Modules that the package websockets and the client import, and that few commands use: a fifth of the time that C{wait}
@@ -47,11 +65,8 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(cmd_name, _COMMANDS, 1, 0.5)
-            if near:
-                ctx.fail(f"there is no command {cmd_name!r}; did you mean {near[0]!r}?")
+            if near := _nearest(cmd_name):
+                ctx.fail(f"there is no command {cmd_name!r}; did you mean {near!r}?")
             return None
         for name in _DEFERRED:
             defer(name)
@@ -60,9 +75,31 @@ class _Lazy(click.Group):
         command: click.Command = module.command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if not error.possibilities and error.option_name.startswith("--"):
+                ctx.fail(
+                    f"there is no option {error.option_name!r} here; the options of a command follow its name,"
+                    f" as in dcm-ws tail {error.option_name}"
+                )
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _nearest(name: str) -> str | None:
+    """
+    The command that was probably meant.
+    """
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, _COMMANDS, 1, 0.5)), None)
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -4,6 +4,8 @@ The service's settings, read as the service reads them, for commands that need s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -37,13 +39,15 @@ class _UncheckedOptions(Options):
         pass
 
 
-def parse_options(files: SettingsFiles, *arguments: str) -> Options:
+def parse_options(files: SettingsFiles, *arguments: str, others: Sequence[str] = ()) -> Options:
     """
     Parse options of the service.
 
+    @param others: names of options of the command itself, which an error may suggest.
     @raise click.UsageError: an option does not exist, or lacks its value.
     """
     options = _UncheckedOptions()
+    options.others = others
     try:
         options.parseOptions([*files.as_options(), *arguments])
     except SystemExit as error:

@@ -41,7 +41,13 @@ def test_help_of_each_command(tmp_path: Path) -> None:
         (("check", "--prot", "1"), ("--prot", "did you mean")),
         (("tial",), ("did you mean 'tail'",)),
         (("init_db",), ("did you mean 'init-db'",)),
+        (("check", "--quite"), ("did you mean --quiet?",)),
+        (("subscribe",), ("did you mean 'tail'",)),
+        (("dead", "lsit"), ("'list'",)),
+        (("dead", "list", "--agnet", "x"), ("--agent",)),
         (("tail", "--cuont", "3"), ("--count",)),
+        (("--url", "ws://127.0.0.1:9/", "tail"), ("the options of a command follow its name", "dcm-ws tail --url")),
+        (("--verison",), ("--version",)),
     ],
 )
 def test_suggestions(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
