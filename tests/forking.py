@@ -122,7 +122,7 @@ class Popen(subprocess.Popen[Any]):
         if self._ended is None:
             result: tuple[int, int] = super()._try_wait(flags)  # type: ignore[misc]
             return result
-        if flags & os.WNOHANG and not select.select([self._ended], [], [], 0)[0]:
+        if flags & os.WNOHANG and not _is_readable(self._ended):
             return 0, 0
         status = os.read(self._ended, 4)
         os.close(self._ended)
@@ -156,6 +156,13 @@ def run(command: list[str], *, input: str, timeout: float, **options: Any) -> su
             process.kill()
             raise
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _is_readable(pipe: int) -> bool:
+    # select takes only the first 1,024 descriptors
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _may_be_forked(given: dict[str, Any], env: dict[str, str]) -> bool:
