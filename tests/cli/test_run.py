@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -244,9 +243,8 @@ def test_a_service_that_hangs(tmp_path: Path) -> None:
         process = begin(
             tmp_path, f"ws://127.0.0.1:{server.getsockname()[1]}/", "--", "sh", "-c", "echo at once; sleep 60"
         )
-        began = time.monotonic()
         assert process.stdout is not None and process.stdout.readline() == "at once\n"
-        assert time.monotonic() - began < 5
+        assert process.poll() is None
         process.terminate()
         process.communicate(timeout=20)
     [spool] = (tmp_path / "state").rglob("*.jsonl")
@@ -269,9 +267,13 @@ def test_a_child_that_stays(tmp_path: Path, shared: Service) -> None:
     """
     A process in the background that keeps the output open does not keep us.
     """
-    began = time.monotonic()
-    done = begin(tmp_path, url(shared), "--", "sh", "-c", "sleep 15 & echo done")
-    assert done.wait(timeout=14) == 0 and time.monotonic() - began < 14
+    done = begin(tmp_path, url(shared), "--", "sh", "-c", "sleep 300 & echo $!")
+    assert done.stdout is not None
+    child = int(done.stdout.readline())
+    try:
+        assert done.wait(timeout=60) == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
     for stream in (done.stdout, done.stderr):
         if stream is not None:
             stream.close()

