@@ -35,9 +35,9 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def nodes(schema: PostgresServer) -> Iterator[list[Service]]:
     """
-    Three nodes; the first one leads.
+    Three nodes; the first one leads.  However slow the machine, none of them sends an event again for want of an ack.
     """
-    with cluster(schema, 3) as nodes:
+    with cluster(schema, 3, "--ack-timeout", "100") as nodes:
         yield nodes
 
 
