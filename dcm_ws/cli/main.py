@@ -28,6 +28,7 @@ _COMMANDS = {
     "event": "Show what became of an event.",
     "nodes": "Show the nodes of a cluster.",
     "top": "Show what a service does, refreshed.",
+    "demo": "Watch six agents at work, on a service of their own.",
     "bench": "Put a small load on a service, and measure it.",
 }
 """
