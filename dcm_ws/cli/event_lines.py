@@ -25,9 +25,12 @@ def fields_of(event: Event) -> dict[str, object]:
     }
 
 
-def columns_of(event: Event) -> tuple[str, str, str, str]:
+def columns_of(event: Event, *, dated: bool = False) -> tuple[str, str, str, str]:
     """
     Time, event, channel and data, each harmless; the middle ones are padded.
+
+    @param dated: the time has a date.
     """
-    when = datetime.fromtimestamp(event.timestamp / 1000).strftime("%H:%M:%S.%f")[:-3]
+    form = "%Y-%m-%d %H:%M:%S.%f" if dated else "%H:%M:%S.%f"
+    when = datetime.fromtimestamp(event.timestamp / 1000).strftime(form)[:-3]
     return when, f"{harmless(event.event):<19}", f"{harmless(event.channel):<20}", compact(event.data)

@@ -20,12 +20,14 @@ class Filter:
 
     @ivar channels: the channels to observe; none for all public events.
     @ivar events: patterns of event names; none for all.
+    @ivar excluded: patterns of event names that are not shown, even if C{events} has them.
     @ivar agent: only events of, from or for this agent, or on its channel; None for all.
     @ivar text: only events with this text in their data, whatever its case; None for all.
     """
 
     channels: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     agent: str | None = None
     text: str | None = None
 
@@ -53,7 +55,8 @@ class Filter:
             (not self.channels or event.channel in self.channels)
             # it also comes on the channel of its origin, and before this copy
             and event.origin not in self.subscriptions
-            and (not self.events or any(fnmatchcase(event.event, pattern) for pattern in self.events))
+            and (not self.events or _matches(event, self.events))
+            and not _matches(event, self.excluded)
             and self._concerns_agent(event)
             and (self.text is None or self.text.lower() in compact(event.data).lower())
         )
@@ -67,3 +70,7 @@ class Filter:
             or f"agents/{self.agent}" in (event.channel, event.origin)
             or any(data.get(key) == self.agent for key in _AGENT_KEYS)
         )
+
+
+def _matches(event: Event, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(event.event, pattern) for pattern in patterns)

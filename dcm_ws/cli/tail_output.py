@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import TextIOWrapper
 
 from rich.console import Console
@@ -26,6 +27,24 @@ _COLOURS = {
     "system": "bold",
 }
 _FAILURES = ("failed", "error", "blocked")
+_FOUND = "black on yellow"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """
+    How events are printed.
+
+    @ivar as_json: as JSON, whatever the rest says.
+    @ivar dated: with the date.
+    @ivar cut: at a terminal, lines that are longer than its width are cut, and not wrapped.
+    @ivar found: this text is marked in the data, whatever its case; None for none.
+    """
+
+    as_json: bool = False
+    dated: bool = False
+    cut: bool = False
+    found: str | None = None
 
 
 class Printer:
@@ -36,9 +55,9 @@ class Printer:
     @param end: called after C{count} events, and when standard output has been closed by its reader.
     """
 
-    def __init__(self, count: int | None, as_json: bool, end: Callable[[], object]) -> None:
+    def __init__(self, count: int | None, style: Style, end: Callable[[], object]) -> None:
         self._left = count
-        self._as_json = as_json
+        self._style = style
         self._end = end
         self._console = Console(highlight=False)
         if isinstance(sys.stdout, TextIOWrapper):
@@ -67,19 +86,27 @@ class Printer:
         return True
 
     def _text(self, item: Event | Gap) -> str:
-        if self._as_json:
+        style = self._style
+        if style.as_json:
             return json_line(gap_fields(item) if isinstance(item, Gap) else fields_of(item)) + "\n"
         # rich does not print it itself, because it ends the process if the pipe is closed
+        line = gap_line(item) if isinstance(item, Gap) else line_of(item, style)
         with self._console.capture() as captured:
-            self._console.print(gap_line(item) if isinstance(item, Gap) else line_of(item), soft_wrap=True)
+            if style.cut and self._console.is_terminal:
+                self._console.print(line, no_wrap=True, overflow="ellipsis")
+            else:
+                self._console.print(line, soft_wrap=True)
         return captured.get()
 
 
-def line_of(event: Event) -> Text:
+def line_of(event: Event, style: Style) -> Text:
     """
     An event as a line: time, event, channel and data.
     """
-    when, name, channel, data = columns_of(event)
+    when, name, channel, shown = columns_of(event, dated=style.dated)
+    data = Text(shown)
+    if style.found:
+        data.highlight_words([style.found], _FOUND, case_sensitive=False)
     family, _, rest = event.event.partition(".")
     colour = "bold red" if rest in _FAILURES else _COLOURS.get(family, "white")
     return Text.assemble((when, "dim"), " ", (name, colour), " ", (channel, "blue"), " ", data)

@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from dcm_ws.cli import tail_since
 from dcm_ws.cli.event_lines import fields_of
 from dcm_ws.cli.tail_filter import Filter
-from dcm_ws.cli.tail_output import line_of
+from dcm_ws.cli.tail_output import Printer, Style, line_of
 from dcm_ws.client import Event, Gap
 from tests.cli.commands import Tail, lines_of, publish, subscribers, url
 from tests.cli.running import PROGRAM, clean, run
@@ -55,7 +56,7 @@ def test_tail_shows_and_ends(tmp_path: Path, running: Service, how: signal.Signa
 
 def test_tail_chooses(tmp_path: Path, running: Service) -> None:
     """
-    --event, --agent, --grep and channels choose the events; --count ends it; --json prints JSON lines.
+    --event, --exclude, --agent, --grep and channels choose the events; --count ends it; --json prints JSON lines.
     """
     tails = [
         Tail(tmp_path, "--url", url(running), "--json", *options)
@@ -64,11 +65,12 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
             ("--agent", "a1", "--count", "1"),
             ("--grep", "NEEDLE", "-n", "1"),
             ("topics/x", "-n", "1"),
+            ("--exclude", "*.info", "--exclude", "*.created", "--count", "1"),
         )
     ]
     until(
         lambda: (
-            (running.stats()["connectedClients"], subscribers(running), subscribers(running, "topics/x")) == (4, 3, 1)
+            (running.stats()["connectedClients"], subscribers(running), subscribers(running, "topics/x")) == (5, 4, 1)
         )
     )
     text = lines_of(
@@ -77,11 +79,17 @@ def test_tail_chooses(tmp_path: Path, running: Service) -> None:
         {"channel": "topics/x", "event": "task.failed", "data": None},
     )
     assert run(tmp_path, "publish", "--url", url(running), "--lines", "-", stdin=text).returncode == 0
-    assert [tail.end() for tail in tails] == [0, 0, 0, 0], [(tail.lines, tail.errors) for tail in tails]
+    assert [tail.end() for tail in tails] == [0] * 5, [(tail.lines, tail.errors) for tail in tails]
     told = [[json.loads(line)["event"] for line in tail.lines] for tail in tails]
     failed = json.loads(tails[0].lines[1])
     assert (failed["channel"], failed["origin"], "from" in failed) == ("global", "topics/x", False)
-    assert told == [["task.created", "task.failed"], ["task.created"], ["system.info"], ["task.failed"]]
+    assert told == [
+        ["task.created", "task.failed"],
+        ["task.created"],
+        ["system.info"],
+        ["task.failed"],
+        ["task.failed"],
+    ]
 
 
 def test_tail_of_an_agent(tmp_path: Path, running: Service) -> None:
@@ -248,12 +256,48 @@ def test_filters() -> None:
     assert Filter(text="über").matches(event) and not Filter(text="unter").matches(event)
     assert Filter(events=("task.*", "message.*")).matches(event) and not Filter(events=("task.*",)).matches(event)
     assert not Filter(channels=("agents/b",)).matches(event)
+    assert not Filter(events=("message.*",), excluded=("*.new", "task.*")).matches(event)
+    assert Filter(excluded=("task.*",)).matches(event)
     mirrored = Event("msg_1", "global", "message.new", None, 0, {"from": "s", "origin": "agents/a"})
     assert Filter(agent="s").matches(mirrored) and not Filter(agent="x").matches(mirrored)
     assert Filter(channels=("global",), agent="a").matches(mirrored) and not Filter(agent="a").matches(mirrored)
     assert not Filter(channels=("global", "agents/a")).matches(mirrored)
     assert fields_of(mirrored)["from"] == "s"
-    assert "message.new" in line_of(event).plain
+    assert "message.new" in line_of(event, Style()).plain
+
+
+def test_lines() -> None:
+    """
+    What --grep looks for is marked wherever it is in the data, whatever its case, and --date adds the date.
+    """
+    when = datetime(2026, 5, 1, 12, 0).timestamp() * 1000
+    event = Event("msg_1", "topics/t", "message.new", {"text": "Timeout [red] timeout"}, round(when), {})
+    line = line_of(event, Style(found="TIMEOUT", dated=True))
+    assert line.plain.startswith("2026-05-01 12:00:00.000 message.new ")
+    marked = [line.plain[span.start : span.end] for span in line.spans if span.style == "black on yellow"]
+    assert marked == ["Timeout", "timeout"]
+    assert "[red]" in line.plain
+    assert not [span for span in line_of(event, Style(found="[x")).spans if span.style == "black on yellow"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cut: bool, terminal: bool) -> None:
+    """
+    With --cut, a terminal shows each event in one line; what is not a terminal gets the whole event.
+    """
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    event = Event("msg_1", "topics/t", "message.new", {"text": "word " * 40}, 0, {})
+    assert Printer(None, Style(cut=cut), lambda: None).print(event)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    if cut and terminal:
+        assert len(plain) == 61 and plain.endswith("…\n") and plain.count("\n") == 1
+    else:
+        assert plain.endswith('word "}\n') and plain.count("\n") == 1
 
 
 def test_restarts_of_the_service(tmp_path: Path) -> None:
