@@ -62,7 +62,9 @@ def _check(files: SettingsFiles, options: tuple[str, ...]) -> tuple[list[ShownSe
         sources = given.sources()
         settings = settings_of(sources.given)
     except SettingsError as error:
-        invalid = Finding("settings", False, str(error), "correct the value that it names")
+        invalid = Finding(
+            "settings", False, str(error), "correct the value that it names; dcm-ws serve --help describes it"
+        )
         return shown_settings(sources, None) if sources else [], [invalid]
     ignored = [Finding("ignored", True, sentence, "remove one of them") for sentence in sources.ignored]
     unsafe = [Finding("files", True, sentence, "correct it with chmod and chown") for sentence in sources.warnings]

@@ -4,11 +4,13 @@ What C{dcm-ws check} finds out about a database: LISTEN from end to end, tables,
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import parse_dsn
 
 from dcm_ws.cli import probes
 from dcm_ws.cli.check_report import Finding
@@ -40,11 +42,27 @@ def database_findings(url: str) -> Iterator[Finding]:
             yield _log(schema)
             yield compare_clocks(probes.clock_difference(connection))
     except _ERRORS as error:
-        yield Finding("database", False, one_line(error), "start the database, or correct DATABASE_URL")
+        yield Finding(
+            "database", False, one_line(error), f"{_is_ready(url)}; start the database, or correct DATABASE_URL"
+        )
+
+
+def _is_ready(url: str) -> str:
+    """
+    The command that says if a server accepts connections there.
+    """
+    try:
+        parts = parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        parts = {}
+    given = [(option, parts[name]) for option, name in (("-h", "host"), ("-p", "port")) if parts.get(name)]
+    return shlex.join(["pg_isready", *(word for pair in given for word in pair)])
 
 
 def _listen(url: str) -> Finding:
-    direct = "connect dcm-ws to PostgreSQL itself, or to a pool in session mode"
+    direct = (
+        "set DATABASE_URL to PostgreSQL itself, or to a pool in session mode (in pgbouncer.ini: pool_mode = session)"
+    )
     try:
         mode = probes.pooler_mode(url)
         if mode is not None:
@@ -84,7 +102,12 @@ def _triggers(installed: Installed) -> Finding:
         return Finding("triggers", True, f"not installed; they are optional: {APPLY}")
     if not installed.version:
         name = installed.functions[0]["name"]
-        return Finding("triggers", False, f"the function {name} was not made by dcm-ws", "rename or drop it")
+        return Finding(
+            "triggers",
+            False,
+            f"the function {name} was not made by dcm-ws",
+            f"in psql: alter function {name} rename to another_name; then {APPLY}",
+        )
     if installed.altered:
         return Finding("triggers", False, "their function has been changed", APPLY)
     if installed.bare:
@@ -115,5 +138,7 @@ def compare_clocks(difference: float) -> Finding:
     """
     text = f"{abs(difference):.3f} s {'behind' if difference > 0 else 'ahead of'} the database's"
     if abs(difference) > CLOCK_MAX:
-        return Finding("clock", False, text, "synchronise the clocks with NTP, because tokens expire by them")
+        return Finding(
+            "clock", False, text, "timedatectl set-ntp true, here or at the database: tokens expire by the clock"
+        )
     return Finding("clock", True, text)

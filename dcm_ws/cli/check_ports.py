@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import socket
 import ssl
 import stat
@@ -38,7 +39,9 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
             # this reactor does not listen, it only records what it is asked for
             serverFromString(reactor, endpoint).listen(Factory())
         except Exception as error:
-            yield Finding("port", False, f"{endpoint}: {error}", "see --listen in docs/operations.md")
+            yield Finding(
+                "port", False, f"{endpoint}: {error}", "correct it, as in --listen tcp:3849:interface=127.0.0.1"
+            )
             continue
         for port, _, _, interface in reactor.tcpServers:
             yield _port(port, interface, tls=False)
@@ -52,7 +55,8 @@ def _unix(path: str, *, lock: bool) -> Finding:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.access(folder, os.W_OK | os.X_OK):
         trouble = "is not writable" if os.path.isdir(folder) else "is not a folder"
-        hint = "create the folder, and let the service's account write to it"
+        made = f"mkdir -p {shlex.quote(folder)}"
+        hint = f"{made}, and let the service's account write to it: chown ACCOUNT {shlex.quote(folder)}"
         return Finding("port", False, f"unix:{path}: {folder} {trouble}", hint)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -78,7 +82,7 @@ def _unix(path: str, *, lock: bool) -> Finding:
         asking.connect(path)
         if version := _version(asking):
             return Finding("port", True, f"unix:{path}: dcm-ws {version} is running here")
-    hint = "stop the program that listens there, or choose another path with --listen"
+    hint = "stop the program that listens there, which ss -lxp lists, or choose another path with --listen"
     return Finding("port", False, f"unix:{path} is in use by a program that is not dcm-ws", hint)
 
 
@@ -94,11 +98,14 @@ def _port(port: int, interface: str, *, tls: bool) -> Finding:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 return Finding(
-                    "port", False, f"{where}: {error.strerror}", "choose another port or address with WS_PORT or HOST"
+                    "port",
+                    False,
+                    f"{where}: {error.strerror}",
+                    "choose another port or address, as in WS_PORT=8080 HOST=127.0.0.1 dcm-ws check",
                 )
             if version := _running(port, interface, tls=tls):
                 return Finding("port", True, f"{where}: dcm-ws {version} is running here")
-            hint = "stop the program that listens there, or choose another port with WS_PORT"
+            hint = f"stop the program that ss -ltnp 'sport = :{port}' shows, or choose another port with WS_PORT"
             return Finding("port", False, f"{where} is in use by a program that is not dcm-ws", hint)
     return Finding("port", True, f"{where} is free" if port else "the system chooses a free one")
 

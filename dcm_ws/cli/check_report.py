@@ -71,4 +71,4 @@ def print_report(settings: Sequence[ShownSetting], findings: Sequence[Finding]) 
             Text.assemble((mark, style), " ", f"{finding.name:<9}", " ", harmless(finding.text)), soft_wrap=True
         )
         if finding.hint:
-            console.print(Text(f"              do: {finding.hint}", "yellow"), soft_wrap=True)
+            console.print(Text(f"              do: {harmless(finding.hint)}", "yellow"), soft_wrap=True)

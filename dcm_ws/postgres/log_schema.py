@@ -89,14 +89,14 @@ def _objection(found: dict[str, Any], version: int, owner: str) -> tuple[str, st
     if not owner:
         return "the schema dcm_ws is not installed", APPLY
     if not version:
-        return "the schema dcm_ws was not made by dcm-ws", "rename it"
+        return "the schema dcm_ws was not made by dcm-ws", "in psql: alter schema dcm_ws rename to another_name"
     if not found["member"]:
         return f"the schema dcm_ws belongs to {owner}, and {role} is not a member of it", f"grant {owner} to {role}"
     if not found["trusted"]:
         reason = f"the schema dcm_ws belongs to {owner}, who could change what dcm-ws does as the superuser {role}"
         return reason, f"connect dcm-ws as {owner}"
     if found["foreign"]:
-        return f"dcm_ws.{found['foreign']} does not belong to {owner}, as the schema does", "drop it"
+        return f"dcm_ws.{found['foreign']} does not belong to {owner}, as the schema does", f"drop it; then {APPLY}"
     if version < VERSION:
         return f"the schema dcm_ws is of version {version}, and {VERSION} is needed", APPLY
     if version > VERSION:

@@ -75,9 +75,11 @@ def test_stopped(tmp_path: Path) -> None:
     """
     A database that does not answer is red, and the exit code is 1.
     """
-    url = f"postgresql://dcm:sesame@127.0.0.1:{free_port()}/postgres"
+    port = free_port()
+    url = f"postgresql://dcm:sesame@127.0.0.1:{port}/postgres"
     status, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
     assert (status, red(found)) == (1, ["database"])
+    assert f"pg_isready -h 127.0.0.1 -p {port};" in found["database"]["hint"]
     assert "refused" in found["database"]["text"] and "listen" not in found
     shown = run(tmp_path, "check", "--ws-port", "0", DATABASE_URL=url)
     assert "sesame" not in shown.stdout + shown.stderr and "password=***" in shown.stdout
@@ -115,12 +117,13 @@ def test_pooled_in_session_mode(tmp_path: Path, database: PostgresServer) -> Non
 
 def test_port_taken(tmp_path: Path) -> None:
     """
-    A port on which another program listens is red.
+    A port on which another program listens is red, and the hint names the command that finds that program.
     """
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status, found = check(tmp_path, "--no-database", "--ws-port", str(port))
     assert (status, red(found)) == (1, ["port"])
+    assert f"ss -ltnp 'sport = :{port}'" in found["port"]["hint"]
 
 
 def test_a_service_that_runs(tmp_path: Path) -> None:
@@ -165,7 +168,8 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
     assert look("free.sock")["good"] and look(str(tmp_path / "free.sock"))["good"]
     nowhere = look(str(tmp_path / "none" / "a.sock"))
-    assert not nowhere["good"] and "is not a folder" in nowhere["text"] and nowhere["hint"]
+    assert not nowhere["good"] and "is not a folder" in nowhere["text"]
+    assert f"mkdir -p {tmp_path}/none," in nowhere["hint"]
     assert not look("x" * 200)["good"]
     with service("--listen", f"unix:{tmp_path}/s.sock") as running:
         used = look("s.sock")
