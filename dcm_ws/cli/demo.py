@@ -148,10 +148,14 @@ def _describe(service: Service) -> None:
 
 
 async def _play(players: Players, plan: Plan) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(None if plan.minutes is None else 60 * plan.minutes):
+    limit = asyncio.timeout(None if plan.minutes is None else 60 * plan.minutes)
+    try:
+        async with limit:
             number = 0
             while plan.days is None or number < plan.days:
                 number += 1
                 say(f"day {number}, which takes {LENGTH / plan.speed / 60:.3g} minutes:")
                 await players.play(make_day(plan.seed, number), plan.speed)
+    except TimeoutError:
+        if not limit.expired():
+            raise

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Self
+from itertools import count
+from typing import Any, Self
 
 from dcm_ws.cli.connection import make_client, repeat_until_accepted
 from dcm_ws.cli.demo_day import TEAM
@@ -18,6 +19,7 @@ from dcm_ws.cli.demo_work import AGENTS
 from dcm_ws.cli.options import Server
 from dcm_ws.client import Event
 from dcm_ws.client.aio import DCMClient
+from dcm_ws.client.errors import ClosedError, NotConnectedError, RequestTimeoutError
 
 ATTEMPTS = 3
 """
@@ -52,17 +54,23 @@ class Players:
         for agent, client in self._clients.items():
             client.on("*", partial(self._handle, agent, client))
         self._unreadable = ""
+        self._keys = count(1)
         self._refusals = 0
         self._all_refused = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        for client in self._clients.values():
-            await client.connect()
+        try:
+            await asyncio.gather(*(client.connect() for client in self._clients.values()))
+        except BaseException:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            await client.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
 
     async def play(self, day: Day, speed: float) -> None:
         """
@@ -85,7 +93,7 @@ class Players:
         match step:
             case Publish(_, _, channel, event, data):
                 await asyncio.to_thread(self._rows.write, step)
-                await repeat_until_accepted(lambda: client.publish(channel, event, data))
+                await self._publish(client, channel, event, data)
                 if event in _TOLD:
                     self._tell(f"{now}  {_TOLD[event].format_map(data)}")
             case Leave():
@@ -95,8 +103,23 @@ class Players:
                 await client.connect()
                 self._tell(f"{now}  {step.agent} is back, and gets what it has missed")
 
+    async def _publish(self, client: DCMClient, channel: str, event: str, data: dict[str, Any]) -> None:
+        """
+        Publish an event once, also if the connection is lost meanwhile, as when the computer sleeps, or C{dcm-ws kick}
+        is tried out.
+        """
+        key = f"demo-{next(self._keys)}"
+        while True:
+            try:
+                await repeat_until_accepted(lambda: client.publish(channel, event, data, key=key))
+                return
+            except (NotConnectedError, RequestTimeoutError, ClosedError):
+                await client.connect()
+
     def _handle(self, agent: str, client: DCMClient, event: Event) -> None:
-        if event.event != "message.new" or event.data["id"] != self._unreadable:
+        # others may publish on these channels, too
+        data = event.data if isinstance(event.data, dict) else {}
+        if event.event != "message.new" or data.get("id") != self._unreadable:
             return
         client.nack(event, _AGAIN_SECONDS)
         self._refusals += 1

@@ -8,18 +8,21 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import click
 
 from dcm_ws.app.options import BY_NAME
+from dcm_ws.postgres.data_folder import DataFolder
+from dcm_ws.postgres.postmaster import has_ended, read_lines
 from dcm_ws.postgres.server import running_url
 
 USUAL_PORT = 3849
@@ -29,8 +32,9 @@ The port of a service, where the commands look for it.
 
 _HOST = "127.0.0.1"
 _LINES = 20
-_STOP_SECONDS = 60.0
-_LAST_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+_STOP_SECONDS = 120.0
+_POSTGRES_SECONDS = 30.0
 # not the modules of whatever folder the demo is started in
 _PROGRAM = (sys.executable, "-P", "-c", "from dcm_ws.cli.main import main; main()", "serve")
 
@@ -45,29 +49,27 @@ class Service:
     @ivar database: the URL of its database.
     """
 
-    def __init__(self, process: Process, folder: Path) -> None:
+    def __init__(self, process: Process, folder: Path, log: Path) -> None:
         self._process = process
-        self._lines: deque[str] = deque(maxlen=_LINES)
-        self._reading: asyncio.Task[None] | None = None
+        self._log = log
         self.folder = folder
         self.url = ""
         self.page = ""
         self.database = ""
 
-    async def read_until_ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         """
-        Read its log until it serves clients.
+        Wait until it serves clients.
 
         @raise click.ClickException: it has ended.
         """
-        while (line := await self._line()) is not None:
-            self.url = _found(r"listening on (ws:\S+)", line) or self.url
-            self.page = _found(r"live page: (\S+)", line) or self.page
-            if line.endswith("] ready"):
-                self.database = running_url(self.folder) or ""
-                self._reading = asyncio.create_task(self._read_on())
-                return
-        raise click.ClickException(self._why())
+        while not re.search(r"(?m)\] ready$", log := self._log.read_text(errors="replace")):
+            if self._process.returncode is not None:
+                raise click.ClickException(self._why())
+            await asyncio.sleep(_LOOK_SECONDS)
+        self.url = _found(r"listening on (ws:\S+)", log)
+        self.page = _found(r"live page: (\S+)", log)
+        self.database = running_url(self.folder) or ""
 
     async def watch(self) -> None:
         """
@@ -76,7 +78,6 @@ class Service:
         @raise click.ClickException: it has.
         """
         await self._process.wait()
-        await self._read_last()
         raise click.ClickException(self._why())
 
     async def stop(self) -> None:
@@ -85,40 +86,33 @@ class Service:
         """
         if self._process.returncode is None:
             self._process.terminate()
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_on())
         try:
             await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-        await self._read_last()
+        await self._stop_postgres()
 
-    async def _read_on(self) -> None:
-        # a full pipe would stop it
-        while await self._line() is not None:
-            pass
-
-    async def _read_last(self) -> None:
-        assert self._reading is not None
-        # what it has started may have the pipe, too
-        await asyncio.wait((self._reading,), timeout=_LAST_SECONDS)
-        self._reading.cancel()
-
-    async def _line(self) -> str | None:
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            return None
-        text = line.decode(errors="replace").rstrip()
-        self._lines.append(text)
-        return text
+    async def _stop_postgres(self) -> None:
+        """
+        Stop what a service that was killed has left behind.
+        """
+        cluster = DataFolder(self.folder).cluster
+        for _ in range(round(_POSTGRES_SECONDS / _LOOK_SECONDS)):
+            lines = read_lines(cluster)
+            if not lines or has_ended(lines[0], cluster):
+                return
+            with suppress(OSError, ValueError):
+                # a fast shutdown; a second one changes nothing
+                os.kill(int(lines[0]), signal.SIGINT)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _why(self) -> str:
-        for line in self._lines:
-            if reason := _found(r"dcm-ws cannot start: (.*)", line):
-                return f"the service cannot start: {reason}"
-        return "\n".join(("the service has ended; its log ends with:", *self._lines))
+        if reason := _found(r"dcm-ws cannot start: (.*)", self._log.read_text(errors="replace")):
+            return f"the service cannot start: {reason}"
+        with self._log.open(errors="replace") as lines:
+            last = deque(lines, maxlen=_LINES)
+        return f"the service has ended; its log ends with:\n{''.join(last).rstrip()}"
 
 
 @asynccontextmanager
@@ -140,9 +134,10 @@ async def running_service(port: int | None, metrics_seconds: float) -> AsyncIter
             f'host = "{_HOST}"\nws-port = {_port() if port is None else port}\ndcm-data-dir = "data"\n'
             f'name = "demo"\nmetrics-interval = {metrics_seconds}\n'
         )
-        service = Service(await _start(above, settings), above / "data")
+        log = above / "service.log"
+        service = Service(await _start(settings, log), above / "data", log)
         try:
-            await service.read_until_ready()
+            await service.wait_until_ready()
             yield service
         finally:
             await service.stop()
@@ -150,19 +145,21 @@ async def running_service(port: int | None, metrics_seconds: float) -> AsyncIter
         shutil.rmtree(above, ignore_errors=True)
 
 
-async def _start(folder: Path, settings: Path) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *_PROGRAM,
-        "--config",
-        str(settings),
-        cwd=folder,
-        env=_environment(),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=STDOUT,
-        # Ctrl-C is for the demo, which stops it in order
-        start_new_session=True,
-    )
+async def _start(settings: Path, log: Path) -> Process:
+    # not a pipe: until a pipe is closed, which PostgreSQL may keep open, Python 3.11 takes the process for running
+    with log.open("wb") as output:
+        return await asyncio.create_subprocess_exec(
+            *_PROGRAM,
+            "--config",
+            str(settings),
+            cwd=settings.parent,
+            env=_environment(),
+            stdin=DEVNULL,
+            stdout=output,
+            stderr=STDOUT,
+            # Ctrl-C is for the demo, which stops it in order
+            start_new_session=True,
+        )
 
 
 def _environment() -> dict[str, str]:

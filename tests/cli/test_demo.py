@@ -19,7 +19,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dcm_ws.cli.demo import command
+from dcm_ws.cli.demo import _until_signal, command
 from dcm_ws.cli.demo_day import make_day
 from dcm_ws.cli.demo_steps import Publish
 from dcm_ws.cli.demo_work import AGENTS
@@ -30,6 +30,11 @@ from tests.cli.running import run
 from tests.integration.machine import until
 
 pytestmark = pytest.mark.integration
+
+ENDS = 150.0
+"""
+Seconds in which the demo starts or ends; a slow machine needs tens of seconds to remove the data.
+"""
 
 
 def printed(process: subprocess.Popen[str]) -> tuple[str, Path]:
@@ -45,15 +50,29 @@ def printed(process: subprocess.Popen[str]) -> tuple[str, Path]:
     raise AssertionError("no data folder")
 
 
+def processes() -> list[tuple[int, bytes]]:
+    """
+    All processes: their numbers and their command lines.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.append((int(process.name), (process / "cmdline").read_bytes()))
+    return found
+
+
+def has(folder: Path, line: bytes) -> bool:
+    """
+    Whether a command line names the temporary folder of the demo with this data folder.
+    """
+    return os.fsencode(folder.parent) in line
+
+
 def is_gone(folder: Path) -> bool:
     """
     Whether neither the data folder is left, nor a process that has something to do with it.
     """
-    lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            lines.append((process / "cmdline").read_bytes())
-    return not folder.parent.exists() and not any(os.fsencode(folder.parent) in line for line in lines)
+    return not folder.parent.exists() and not any(has(folder, line) for _, line in processes())
 
 
 async def watched(url: str, has_ended: Callable[[], bool]) -> list[Event]:
@@ -78,7 +97,7 @@ def test_a_day(tmp_path: Path) -> None:
         page, folder = printed(process)
         url = page.replace("http:", "ws:").removesuffix("live")
         events = asyncio.run(watched(url, lambda: process.poll() is not None))
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=ENDS) == 0
         assert process.stderr is not None
         told = process.stderr.read()
     finally:
@@ -97,31 +116,57 @@ def test_a_day(tmp_path: Path) -> None:
     assert "frontend is back" in told and "a dead letter" in told, told
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals(tmp_path: Path, number: signal.Signals) -> None:
+def test_sigterm(tmp_path: Path) -> None:
     """
-    Ctrl-C and SIGTERM end everything; until then, the other commands work with what it prints.
+    SIGTERM ends everything, also while the agents connect; a signal after it does not interrupt the cleaning.
     """
     process = start(tmp_path, "demo", "--port", "0")
     try:
         _, folder = printed(process)
-        if number is signal.SIGINT:
-            until(lambda: run(tmp_path, "agents", DCM_DATA_DIR=str(folder)).stdout.count("connected") == len(AGENTS))
-        process.send_signal(number)
-        # the second one does not interrupt the cleaning
-        process.send_signal(number)
-        assert process.wait(timeout=30) == 0
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=ENDS) == 0
     finally:
         process.kill()
     assert is_gone(folder)
 
 
-def test_minutes(tmp_path: Path) -> None:
+def test_service_is_killed(tmp_path: Path) -> None:
     """
-    With --minutes it ends after that time.
+    The other commands work with what it prints.  If the service is killed, the demo says so, and leaves nothing behind.
     """
-    done = run(tmp_path, "demo", "--port", "0", "--minutes", "0.01")
-    assert done.returncode == 0 and "day 1, which takes 10 minutes" in done.stderr and done.stdout.count("\n") == 1
+    process = start(tmp_path, "demo", "--port", "0")
+    try:
+        _, folder = printed(process)
+        until(lambda: run(tmp_path, "agents", DCM_DATA_DIR=str(folder)).stdout.count("connected") == len(AGENTS), ENDS)
+        (service,) = [number for number, line in processes() if line.endswith(b"dcm-ws.toml\0") and has(folder, line)]
+        os.kill(service, signal.SIGKILL)
+        assert process.wait(timeout=ENDS) == 1
+        assert process.stderr is not None
+        assert "Error: the service has ended; its log ends with:" in process.stderr.read()
+    finally:
+        process.kill()
+    assert is_gone(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Ctrl-C, SIGTERM and the end of the terminal cancel the demo once.
+    """
+    cleaned = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.01)
+            cleaned.append(True)
+
+    asyncio.run(_until_signal(work()))
+    assert cleaned and capsys.readouterr().err == "stopping …\n"
 
 
 def test_port_is_taken(tmp_path: Path) -> None:
