@@ -304,18 +304,21 @@ async def fill_disk(world: World, source: random.Random) -> None:
     world.note("database", "a full disk", began)
 
 
-async def _all_read_beyond(world: World, head: int) -> None:
+async def _all_read_beyond(world: World, head: int) -> bool:
     """
     Wait until each process has read something that the backup does not have.  One that has not cannot know that the
     database was restored (docs/log.md).
+
+    @return: False if that takes too long.
     """
     workers = [await asyncio.to_thread(node.workers) for node in world.nodes]
     expected = sum(max(1, len(pids)) for pids in workers)
     for _ in range(150):
         rows = await asyncio.to_thread(world.database.execute, _READ_BEYOND, head)
         if rows == [(expected, expected)]:
-            return
+            return True
         await asyncio.sleep(0.1)
+    return False
 
 
 async def back_up(world: World, source: random.Random) -> None:
@@ -346,8 +349,9 @@ def restore(kind: str) -> Nemesis:
             await back_up(world, source)
             await asyncio.sleep(2)
         assert world.backed_up is not None and world.dumped is not None
-        if kind == "copy" and world.history.is_cluster:
-            await _all_read_beyond(world, world.head_backed_up)
+        if kind == "copy" and world.history.is_cluster and not await _all_read_beyond(world, world.head_backed_up):
+            world.history.counts["did: no restore, for a node had not read enough to notice it"] += 1
+            return
         database, began = world.database, time.monotonic()
         known = set(world.history.log)
         if kind == "stopped":
@@ -389,9 +393,9 @@ def is_up(world: World, known: Collection[str] = ()) -> bool:
 
 async def _epoch_renewed(world: World, known: set[str]) -> None:
     """
-    Wait until the service says that the log is another one.
+    Wait until the service says that the log is another one.  That takes seconds, and a minute on a busy machine.
     """
-    for _ in range(150):
+    for _ in range(600):
         if await asyncio.to_thread(is_up, world, known):
             return
         await asyncio.sleep(0.2)
