@@ -48,7 +48,7 @@ class Region:
 
     def add(self, key: int) -> None:
         """
-        Count C{key} once more.  Nothing happens if there is no room for another key.
+        Add 1 to the count of C{key}.  Nothing happens if there is no room for another key.
         """
         found = self._find(key)
         if self._keys[found] == key:

@@ -52,7 +52,7 @@ class GivenAway:
 
     def answer(self, agent: str, gen: int) -> bytes:
         """
-        Several nodes may want an agent at the same time, of which one gets it: all are told the same.
+        Several nodes may want an agent at the same time, of which one gets it: all get the same answer.
 
         @param gen: the number of the agent that is asked for.
         """

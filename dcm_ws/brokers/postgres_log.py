@@ -364,7 +364,7 @@ class PostgresLog:
     def lose(self) -> None:
         """
         Events were dropped from the log before they were read here: go on after them, and have all clients resume, so
-        that those that miss something are told of a gap.
+        that those that miss something get a gap.
         """
         self._placed.clear()
         self._tail.start_at(self.first - 1)

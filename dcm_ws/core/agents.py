@@ -30,7 +30,7 @@ In place of a position: the channel is subscribed to, and nothing is replayed.
 _OVERHEAD = 500
 _CHANNEL_OVERHEAD = 200
 """
-Bytes that an agent, and each of its channels, takes beside its name.
+Bytes that an agent, and each of its channels, takes in addition to its name.
 """
 
 

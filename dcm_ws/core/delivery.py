@@ -128,7 +128,7 @@ In place of a position: the client has been sent everything, and holds too much 
 """
 PAIR_BYTES = 64
 """
-Bytes that one delivery takes of one client, beside the frames, which all clients share.
+Bytes that one delivery takes of one client, in addition to the frames, which all clients share.
 """
 
 _RESOLUTION = 0.25

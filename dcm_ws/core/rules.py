@@ -15,7 +15,7 @@ class Rules:
     @ivar production: clients have to authenticate, with a token.
     @ivar mirror_clients: C{global} carries the events of clients, and not only those of the database.
     @ivar anonymous_listeners: in production a client that has not authenticated may listen to public channels.
-    @ivar strict_private: the channels of agents and DCM sessions are only for these, and for whom a scope allows it.
+    @ivar strict_private: the channels of agents and DCM sessions are only for them, and for those with a scope for it.
     @ivar enforce_expiry: a client is closed when its token expires.
     @ivar auth_timeout: time to authenticate, in production.
     @ivar heartbeat_interval: time between two pings.

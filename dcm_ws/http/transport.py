@@ -188,7 +188,7 @@ class LeanChannel(HTTPChannel):
         """
         The target of the request whose headers have just arrived.
         """
-        # a request is told of it only with its whole body
+        # a request learns of it only with its whole body
         return bytes(self._path)
 
     def invite_body(self) -> None:

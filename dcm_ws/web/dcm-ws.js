@@ -85,7 +85,7 @@ export class DCMClient {
   #place;
   // the position to resume from, until the server has answered that; null at other times
   #from = null;
-  // channels that have been resumed on this connection: until then, their events come once more
+  // channels that have been resumed on this connection: until then, their events come again
   #resumed = new Set();
   // channels that it was subscribed to, whether they were wanted or the server gave them; null before it has been connected
   #had = null;

@@ -39,7 +39,7 @@ export class Detail {
     $("again").hidden = $("publish").hidden || event.event === "gap";
   }
 
-  /** Fills the form; whoever presses its button has seen it. */
+  /** Fills the form; anyone who presses its button has seen it. */
   #publishAgain() {
     const { event } = this.#entry;
     $("publish-channel").value = event.channel;

@@ -11,7 +11,7 @@ const WORDS = { sent: "sent", acknowledged: "acknowledged", dead: "dead", redriv
 const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
 
 /**
- * Is a token an operator's, as far as it says so itself?  The service decides; the page only does not ask in vain.
+ * Is a token an operator's, as far as it says so itself?  The service decides; the page only avoids requests that would be refused.
  *
  * @param {string | undefined} token
  */

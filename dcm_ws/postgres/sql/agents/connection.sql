@@ -1,4 +1,4 @@
--- Settings of the connection that writes what agents are owed: nothing waits for ever, and no transaction stays open if
+-- Settings of the connection that writes what agents are owed: nothing waits indefinitely, and no transaction stays open if
 -- this process is stopped in the middle of it, or the network is cut.
 set search_path = pg_catalog, pg_temp;
 set statement_timeout = '10s';
