@@ -1,26 +1,41 @@
 """
-The tables of the documentation that are made from the code.
+The tables of the documentation, and the types of events, that are made from the code.
 
-C{python -m dcm_ws.app.documentation} writes them into C{docs/}; a test fails if they are out of date.
+C{python -m dcm_ws.app.documentation} writes them; a test fails if they are out of date.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from dcm_ws.app.event_types import PAYLOADS, python_module, with_catalogue
 from dcm_ws.app.kinds import Rate
 from dcm_ws.app.options import BY_FIELD, BY_NAME, FILES, TABLE
 from dcm_ws.app.rows import Row
 from dcm_ws.app.settings import Settings
 from dcm_ws.core import limits
+from dcm_ws.protocol.catalogue import EVENTS
+from dcm_ws.protocol.payloads import Kind
 
 COMMAND = "python -m dcm_ws.app.documentation"
 
-_DOCS = Path(__file__).parents[2] / "docs"
+_PACKAGE = Path(__file__).parents[1]
+_DOCS = _PACKAGE.parent / "docs"
+
+_KINDS = {
+    Kind.TEXT: "text",
+    Kind.TEXT_OR_NULL: "text or `null`",
+    Kind.INTEGER: "integer",
+    Kind.NUMBER: "number",
+    Kind.TEXTS: "list of texts",
+    Kind.TRUE: "`true`",
+    Kind.ANY: "any JSON value",
+}
 
 
 def settings_table() -> str:
@@ -53,12 +68,61 @@ def limits_table() -> str:
     return _table(head, (_limit(limit, defaults) for limit in limits.TABLE))
 
 
+def families_table() -> str:
+    """
+    The events of the catalogue by family.
+    """
+    families = groupby((entry.name for entry in EVENTS), lambda name: name.partition(".")[0])
+    rows = ((family, " ".join(f"`{name}`" for name in names)) for family, names in families)
+    return _table(("family", "events"), rows)
+
+
+def events_table() -> str:
+    """
+    When each event of the catalogue is published, and what its data is.
+    """
+    rows = ((f"`{one.name}`", one.when, f"[`{one.payload.name}`](#{one.payload.name.lower()})") for one in EVENTS)
+    return _table(("event", "when", "data"), rows)
+
+
+def data_tables() -> str:
+    """
+    The data of the events of the catalogue: a table for each type.
+    """
+    return "\n\n".join(
+        f"### {payload.name}\n\n{payload.meaning}\n\n"
+        + _table(
+            ("field", "type", "sent by", "meaning"),
+            (
+                (
+                    f"`{field.name}`",
+                    " or ".join(f"`{word}`" for word in field.words) or _KINDS[field.kind],
+                    ", ".join(field.sources),
+                    field.meaning,
+                )
+                for field in payload.fields
+            ),
+        )
+        for payload in PAYLOADS
+    )
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "operations.md": {"settings": settings_table, "limits": limits_table},
     "embedding.md": {"fields": fields_table},
+    "protocol.md": {"the catalogue": families_table},
+    "events.md": {"events": events_table, "data": data_tables},
 }
 """
 The pages of the documentation, with the tables in them.
+"""
+
+CODE: dict[str, Callable[[str], str]] = {
+    "client/catalogue.py": lambda _: python_module(),
+    "web/dcm-ws.d.ts": with_catalogue,
+}
+"""
+The files of the package that are made from the table of the catalogue, and what makes them of their former text.
 """
 
 
@@ -127,15 +191,20 @@ def _brief(row: Row, value: Any) -> str:
 
 def main() -> None:
     """
-    Write the tables into the pages of this checkout.
+    Write the tables into the pages of this checkout, and the types into its package.
     """
     for page in PAGES:
-        path = _DOCS / page
-        text = path.read_text()
-        made = with_tables(page, text)
-        if made != text:
-            path.write_text(made)
-            print(f"docs/{page} written")
+        _write(_DOCS / page, partial(with_tables, page))
+    for name, make in CODE.items():
+        _write(_PACKAGE / name, make)
+
+
+def _write(path: Path, make: Callable[[str], str]) -> None:
+    text = path.read_text()
+    made = make(text)
+    if made != text:
+        path.write_text(made)
+        print(f"{path.relative_to(_PACKAGE.parent)} written")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from dcm_ws.client.gaps import Gap, number_of
 from dcm_ws.client.moments import moment_of
+
+if TYPE_CHECKING:
+    # type checkers know it without the package; Python has the default of a variable from 3.13 on
+    from typing_extensions import TypeVar
+
+    Data_co = TypeVar("Data_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    Data_co = TypeVar("Data_co", covariant=True)
 
 Done = Callable[[bool], None]
 """
@@ -28,9 +38,10 @@ _TRACKED = ("task.", "subtask.", "message.")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Generic[Data_co]):
     """
-    An event, as it came on one channel.
+    An event, as it came on one channel.  Its data is whatever the publisher sent; L{dcm_ws.client.catalogue} has types
+    for that of the catalogue.
 
     @ivar id: the same on every channel and each time that the event is sent.
     @ivar timestamp: milliseconds since the epoch; the time of arrival if the server sent none that is usable
@@ -41,7 +52,7 @@ class Event:
     id: str
     channel: str
     event: str
-    data: Any
+    data: Data_co
     timestamp: int
     frame: dict[str, Any] = field(repr=False, compare=False, hash=False)
 

@@ -9,21 +9,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from dcm_ws.protocol.catalogue import EVENTS
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 
-CATALOGUE = frozenset(
-    f"{family}.{name}"
-    for family, names in {
-        "task": ("created", "updated", "completed", "failed"),
-        "subtask": ("created", "updated", "completed", "failed", "running"),
-        "message": ("new", "read", "expired"),
-        "agent": ("connected", "disconnected", "heartbeat", "blocked", "unblocked"),
-        "session": ("created", "ended"),
-        "metric": ("update",),
-        "system": ("error", "info"),
-    }.items()
-    for name in names
-)
+CATALOGUE = frozenset(entry.name for entry in EVENTS)
 """
 The 22 events that every client may publish.
 """

@@ -1,5 +1,5 @@
 import type { ReactElement, ReactNode } from "react";
-import type { Answer, DCMError, DCMEvent, Gap, Options } from "./dcm-ws.js";
+import type { Answer, DCMError, DCMEvent, EventName, EventOf, Gap, MetricData, Options } from "./dcm-ws.js";
 
 /** Keeps the one connection that all hooks below it share. */
 export function DCMProvider(props: {
@@ -25,28 +25,19 @@ export function useWebSocket(choices?: { channels?: string[]; onEvent?: (event: 
   reconnect(): void;
 };
 
-export interface Metrics {
-  active_sessions: number;
-  active_agents: number;
-  pending_tasks: number;
-  running_tasks: number;
-  completed_tasks_last_hour: number;
-  messages_last_hour: number;
-  actions_per_minute: number;
-  avg_task_duration_ms: number;
-  timestamp: number;
-}
+export type Metrics = MetricData;
 
 export function useRealtimeMetrics(): { metrics: Metrics | null; connected: boolean; error: DCMError | null };
 
-export function useRealtimeEvents(choices?: {
+/** With `eventTypes`, the events have the types of the catalogue. */
+export function useRealtimeEvents<Pattern extends EventName | (string & {}) = string>(choices?: {
   /** `["global"]` by default. */
   channels?: string[];
   /** Event names; a `*` at the end matches any rest. */
-  eventTypes?: string[];
+  eventTypes?: readonly Pattern[];
   /** 100 by default. */
   maxEvents?: number;
-}): { events: DCMEvent[]; connected: boolean; error: DCMError | null; gap: Gap | null; clearEvents(): void };
+}): { events: EventOf<Pattern>[]; connected: boolean; error: DCMError | null; gap: Gap | null; clearEvents(): void };
 
 export function useAgentChannel(
   agentId: string | null | undefined,
@@ -57,5 +48,5 @@ export function useAgentChannel(
   error: DCMError | null;
   gap: Gap | null;
   /** Publishes `message.new`, or another event, to the agent's channel. */
-  sendMessage(data: unknown, event?: string, choices?: { key?: string }): Promise<Answer & { message_id: string }>;
+  sendMessage(data: unknown, event?: EventName | (string & {}), choices?: { key?: string }): Promise<Answer & { message_id: string }>;
 };

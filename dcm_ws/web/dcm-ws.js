@@ -28,6 +28,11 @@ const TOGETHER = 12_000;
 // one channel that is refused makes the server refuse to resume all that are named with it
 const ABOUT_A_CHANNEL = new Set(["INVALID_CHANNEL", "INVALID_MESSAGE", "NOT_AUTHORIZED", "TOO_MANY_SUBSCRIPTIONS"]);
 
+/** Does the name of `event` match `pattern`, which may end in `*`?  For TypeScript, it then has the type of the catalogue. */
+export function isEvent(event, pattern) {
+  return fits(pattern, event.event);
+}
+
 /** A failure, with the server's `code` or one of the client's own. */
 export class DCMError extends Error {
   /**

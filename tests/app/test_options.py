@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dcm_ws.app import configfile
 from dcm_ws.app.alternatives import _ALTERNATIVES
 from dcm_ws.app.commandline import Options, help_text
-from dcm_ws.app.documentation import COMMAND, PAGES, with_tables
+from dcm_ws.app.documentation import CODE, COMMAND, PAGES, with_tables
 from dcm_ws.app.kinds import ByteRate, Choice, Port, Rate, Seconds, Whole
 from dcm_ws.app.options import BY_FIELD, BY_NAME, FILES, TABLE
 from dcm_ws.app.reading import settings_of
@@ -214,6 +214,15 @@ def test_docs_are_current(page: str) -> None:
     """
     text = (DOCS / page).read_text()
     assert with_tables(page, text) == text, f"docs/{page} is out of date: run {COMMAND}"
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_types_are_current(name: str) -> None:
+    """
+    The types of events are those of the table of the catalogue.
+    """
+    text = (DOCS.parent / "dcm_ws" / name).read_text()
+    assert CODE[name](text) == text, f"dcm_ws/{name} is out of date: run {COMMAND}"
 
 
 def test_every_option_is_documented() -> None:

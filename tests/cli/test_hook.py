@@ -20,6 +20,7 @@ from dcm_ws.cli.hook_events import FULL_MAX, KINDS, TEXT_MAX, event_of
 from dcm_ws.cli.outbox import spool_of
 from tests.cli.commands import start, url
 from tests.cli.running import PROGRAM, clean, run
+from tests.event_types import fits
 from tests.forking import Popen
 from tests.integration.clients import Client
 from tests.integration.machine import ROOT, debian_command, free_port
@@ -88,6 +89,7 @@ def test_a_session(tmp_path: Path, shared: Service) -> None:
         for name, fields in hooks:
             assert hook(tmp_path, url(shared), name, "--agent-id", "backend", **fields).stderr == ""
         events = [hear(client) for _ in hooks]
+    assert all(fits(event["event"], event["data"], "hook") for event in events)
     common = {"agent_id": "backend", "session_id": COMMON["session_id"], "project": "shop"}
     assert [(event["event"], event["data"].pop("hook"), event["data"].pop("at") > 10**12) for event in events] == [
         ("session.created", "SessionStart", True),
@@ -383,6 +385,10 @@ def test_what_is_sent() -> None:
     for name in KINDS:
         event = event_of({"hook_event_name": name}, agent=None, channel=None, full=True, now_ms=1, key="k")
         assert event is not None and event["data"]["hook"] == name
+        texts = dict.fromkeys(("cwd", "agent_id", *KINDS[name].fields, *KINDS[name].full), "x")
+        full_hook = texts | {"hook_event_name": name, "session_id": "s", "notification_type": "idle_prompt"}
+        event = event_of(full_hook, agent="a", channel=None, full=True, now_ms=1, key="k")
+        assert event is not None and fits(event["event"], event["data"], "hook")
 
 
 def test_the_spools_of_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from dcm_ws.cli.run_output import LINE_MAX, TEXT_MAX, Copy, LastLines
 from dcm_ws.cli.run_reports import Reports
 from tests.cli.commands import url
 from tests.cli.running import PROGRAM, clean, run
+from tests.event_types import fits
 from tests.forking import Popen
 from tests.integration.clients import Client
 from tests.integration.machine import free_port, until
@@ -78,6 +79,7 @@ def test_a_command_that_succeeds(tmp_path: Path, shared: Service) -> None:
     assert (done.returncode, done.stderr) == (0, "oops\nt1\n")
     assert done.stdout == "got in\n\x1b[31mred\x1b[0m \x1b[2J\tend"
     assert created["event"] == "task.created" and completed["event"] == "task.completed"
+    assert all(fits(one["event"], one["data"], "run") for one in (created, completed))
     data = completed["data"]
     assert created["data"]["at"] <= data["at"] and data["duration_s"] > 0
     assert {name: data[name] for name in ("id", "name", "agent_id", "exit_status")} == {
@@ -102,7 +104,7 @@ def test_a_command_that_fails(tmp_path: Path, shared: Service) -> None:
     assert done.returncode == 7 and done.stdout == "1\n2\n3\n4\n5\n"
     assert failed["event"] == "task.failed" and created["data"]["id"] == failed["data"]["id"]
     assert failed["data"]["exit_status"] == 7 and failed["data"]["last_lines"] == ["4", "5"]
-    assert failed["data"]["name"] == "nightly"
+    assert failed["data"]["name"] == "nightly" and fits("task.failed", failed["data"], "run")
 
 
 def test_a_subtask(tmp_path: Path, shared: Service) -> None:
@@ -119,6 +121,7 @@ def test_a_subtask(tmp_path: Path, shared: Service) -> None:
         "subtask.completed",
         "task.completed",
     ]
+    assert all(fits(event["event"], event["data"], "run") for event in events)
     assert {event["data"]["task_list_id"] for event in events[1:3]} == {events[0]["data"]["id"]}
 
 
@@ -138,6 +141,7 @@ def test_heartbeats(tmp_path: Path, shared: Service) -> None:
     assert 0.9 < events[1]["data"]["elapsed_s"] < events[2]["data"]["elapsed_s"]
     assert process.returncode == 143 and last["event"] == "task.failed"
     assert (last["data"]["exit_status"], last["data"]["signal"]) == (143, "SIGTERM")
+    assert all(fits(event["event"], event["data"], "run") for event in (*events, last))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
@@ -203,7 +207,9 @@ def test_what_cannot_be_run(tmp_path: Path, shared: Service, command: str, statu
     (tmp_path / "folder").mkdir()
     with shared.connect("/?observer=1") as client:
         done = work(tmp_path, url(shared), command)
-        assert [hear(client)["event"] for _ in range(2)] == ["task.created", "task.failed"]
+        events = [hear(client) for _ in range(2)]
+    assert [event["event"] for event in events] == ["task.created", "task.failed"]
+    assert events[1]["data"]["error"] and fits("task.failed", events[1]["data"], "run")
     assert done.returncode == status and "cannot run" in done.stderr
 
 

@@ -17,6 +17,7 @@ from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.events import CATALOGUE, is_tracked
 from tests.core.clients import TASK, joined, joined_again, stats, texts, token
 from tests.core.living import events, finish, live
+from tests.event_types import fits
 from tests.fakes import WALL_MS, Client, RecordingPeer, make_core
 
 # connecting
@@ -97,6 +98,7 @@ def test_token_in_the_query_authenticates_at_once(core: Core) -> None:
         "client_id": connected["client_id"],
         "session_id": "s-1",
     }
+    assert fits("agent.connected", event["data"], "service")
 
 
 def test_connections_are_limited(clock: Clock) -> None:
@@ -382,6 +384,7 @@ def test_draining_is_told(core: Core) -> None:
     assert core.hub.draining
     assert (event["channel"], event["event"]) == ("global", "system.info")
     assert event["data"] == {"component": "server", "state": "draining"}
+    assert fits("system.info", event["data"], "service")
 
 
 def test_publishing_while_it_drains(core: Core) -> None:

@@ -20,6 +20,7 @@ import psycopg2
 import pytest
 from websockets.sync.client import ClientConnection
 
+from tests.event_types import fits
 from tests.integration.clients import ask, hear, hear_event, say, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import free_port, until
@@ -59,6 +60,7 @@ def hear_state(client: ClientConnection, state: str) -> dict[str, Any]:
     told = hear_event(client, name)
     assert told["channel"] == "global"
     assert told["data"] == {"component": "database", "state": state}
+    assert fits(name, told["data"], "service")
     return told
 
 

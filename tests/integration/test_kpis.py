@@ -16,6 +16,7 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.postgres.schema import TABLES
+from tests.event_types import fits
 from tests.integration.clients import ask, hear, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
@@ -112,6 +113,7 @@ def snapshot(client: ClientConnection) -> dict[str, Any]:
     frame = hear(client)
     assert (frame["channel"], frame["event"]) == ("metrics", "metric.update")
     figures: dict[str, Any] = frame["data"]
+    assert fits("metric.update", figures, "service")
     assert abs(figures.pop("timestamp") - frame["timestamp"]) < 1000
     return figures
 

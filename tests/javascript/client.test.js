@@ -1,7 +1,7 @@
 // The client against the real service, by real sockets.
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
-import { DCMClient, DCMError } from "../../dcm_ws/web/dcm-ws.js";
+import { DCMClient, DCMError, isEvent } from "../../dcm_ws/web/dcm-ws.js";
 import { client, closeClients, proxy, start, token, until } from "./running.js";
 
 const TASK = "task.created";
@@ -586,6 +586,11 @@ describe("a server that is none of ours", () => {
 });
 
 describe("listeners", () => {
+  test("the name of an event matches a name, or the beginning of names", () => {
+    const matches = (pattern) => isEvent({ event: "task.created" }, pattern);
+    expect(["task.created", "task.*", "*", "task.failed", "subtask.*", "task"].map(matches)).toEqual([true, true, true, false, false, false]);
+  });
+
   test("one that listens anew hears what comes after", async () => {
     const { listening, speaking } = await pair("topics/anew");
     let calls = 0;

@@ -14,6 +14,8 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from dcm_ws.mcp.arguments import DESCRIPTIONS
+from dcm_ws.mcp.tasks import claim
+from tests.event_types import fits
 from tests.integration.running import Service
 from tests.mcp.agents import agent, events_in, until
 
@@ -58,6 +60,7 @@ def test_tools(tmp_path: Path, running: Service, mode: str) -> None:
             await b.call("reply", message_id=sent["message_id"], content="hello yourself")
             (data,) = events_in(await a.call("wait_for_event", timeout_seconds=20)).values()
             assert json.loads(data) == {"content": "hello yourself", "reply_to": sent["message_id"]}
+            assert fits("message.new", json.loads(data), "mcp") and fits("task.updated", claim("t"), "mcp")
 
             recent = await b.call("recent_events", channels=[f"agents/{bob}", f"agents/{ann}"])
             assert [json.loads(data)["content"] for data in events_in(recent).values()] == ["hello", "hello yourself"]

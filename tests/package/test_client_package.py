@@ -22,6 +22,7 @@ UV = Path(sys.executable).with_name("uv")
 PROGRAM = """
 import asyncio, json, sys
 from dcm_ws.client.aio import DCMClient
+from dcm_ws.client.catalogue import TaskData, is_event
 
 async def main(url):
     async with DCMClient(url, agent_id="ann", channels=[]) as client:
@@ -29,6 +30,7 @@ async def main(url):
         found = client.events("task.*")
         await client.publish("topics/builds", "task.created", {"task_id": "42"})
         event = await anext(found)
+        assert is_event(event, "task.created") and TaskData(id="42") == {"id": "42"}
         print(json.dumps([event.channel, event.event, event.data]))
         # taking the next event acknowledges the last
         await client.publish("topics/builds", "task.completed", {"task_id": "42"})
