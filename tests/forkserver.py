@@ -121,8 +121,8 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
     sys.stdin, sys.stdout, sys.stderr = _reading(0), _writing(1), _writing(2, errors="backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     if Path(argv[0]).name == "twistd":
-        return importlib.import_module("twisted.scripts.twistd").run  # type: ignore[no-any-return]
-    return importlib.import_module("dcm_ws.cli.main").main  # type: ignore[no-any-return]
+        return importlib.import_module("twisted.scripts.twistd").run
+    return importlib.import_module("dcm_ws.cli.main").main
 
 
 def _reading(number: int) -> io.TextIOWrapper:

@@ -74,7 +74,7 @@ def main() -> None:
             post(bus, "", kind, topic, number, msgspec.json.encode(["new", 1 << 30, [["c", "a", None]]]))
         return post(bus, target, kind, topic, number, more_of(topic, message))
 
-    BaseBus._post = post_more  # type: ignore[method-assign]
+    BaseBus._post = post_more  # type: ignore[assignment]
     run()
 
 

@@ -41,9 +41,9 @@ def lines() -> Iterator[list[str]]:
     def observe(event: LogEvent) -> None:
         logged.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
     yield logged
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
 
 
 def listen(endpoints: Endpoints, description: str, *, is_public: bool = True) -> object:

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -166,7 +166,7 @@ def test_fields_check_themselves(field: str) -> None:
     if isinstance(row.kind, Whole | Seconds | Rate | ByteRate):
         for bad in (-1, -0.5, "7"):
             with pytest.raises(SettingsError, match=rf"^--{row.name} must be .*, not"):
-                Settings(**{field: bad})
+                Settings(**{field: cast(Any, bad)})
 
 
 def test_every_field_has_one_row() -> None:

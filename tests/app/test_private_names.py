@@ -190,7 +190,7 @@ def test_private_names_are_found() -> None:
         "line 6: transport._tempDataBuffer",
     ]
     site = next(node for node in tree.body if isinstance(node, ast.ClassDef))
-    theirs = dict.fromkeys(private_names(Request), Request)
+    theirs: dict[str, type] = dict.fromkeys(private_names(Request), Request)
     assert sorted(uses_in_class(site, theirs)) == [
         "line 4: twisted.web.http.Request._log",
         "line 6: twisted.web.http.Request._cleanup",

@@ -79,7 +79,7 @@ def test_help() -> None:
     text = " ".join(ended.stdout.split())
     for option, default in DEFAULTS.items():
         assert re.search(rf"--{option}= [^=]*\[default: {default}( seconds| bytes)?\]", text), option
-    for default in ("3849", "127.0.0.1", "dcm-dev-secret-change-me", "development", "info"):
+    for default in ("3849", "127.0.0.1", "dcm-dev-secret-change-me", "development", "info"):  # type: ignore[assignment]
         assert f"[default: {default}]" in text
 
 

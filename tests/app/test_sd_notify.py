@@ -177,13 +177,14 @@ def test_process(manager: socket.socket, tmp_path: Path, workers: int) -> None:
     arguments = ("--no-database", "--ws-port=0", "--drain-delay=0.5", "--workers", str(workers))
     process = subprocess.Popen(command(*arguments), env=variables, stdout=subprocess.DEVNULL)
 
+    alive = 0
+
     def next_report() -> str:
         nonlocal alive
         while (text := manager.recv(4096).decode()) == "WATCHDOG=1":
             alive += 1
         return text
 
-    alive = 0
     try:
         assert next_report().startswith("READY=1\n")
         process.send_signal(signal.SIGHUP)

@@ -48,7 +48,9 @@ class Node:
 
         self.server = server
         self.leads = True
-        self.core = make_core(clock, **choices, **({} if former is None else {"log": same_log(former.core)}))
+        if former is not None:
+            choices["log"] = same_log(former.core)
+        self.core: Core = make_core(clock, **choices)
         self.session = DatabaseConnection(reactor)
         core = self.core
         self.store = AgentStore(
@@ -289,7 +291,7 @@ async def test_many_agents_are_read_in_turns(start: Start, monkeypatch: pytest.M
     await node.crash()
     monkeypatch.setattr(flushes, "_STEPS_A_TURN", 10)
     turns = [0]
-    encode = agent_store.encode
+    encode = agent_store.encode  # type: ignore[attr-defined]
 
     def encoded(state: object) -> bytes:
         turns[-1] += 1

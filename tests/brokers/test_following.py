@@ -145,7 +145,7 @@ async def test_the_leader_is_lost(schema: PostgresServer, nodes: list[Engine]) -
         published = [node.publish(f"{round_}{number}") for number, node in enumerate(nodes)]
         schema.execute("select pg_terminate_backend(%s)", pid)
         schema.execute(PUBLISH, "topics/a", str(2 * round_ + 1))
-        await leader.until(lambda leader=leader: not leader.numberer.leads)
+        await leader.until(lambda leader=leader: not leader.numberer.leads)  # type: ignore[misc]
         for node, one in zip(nodes, published, strict=True):
             await node.answered(one)
     ((count,),) = schema.execute("select count(*) from dcm_ws.log")
@@ -196,7 +196,7 @@ async def test_another_epoch(schema: PostgresServer, nodes: list[Engine]) -> Non
     ((epoch,),) = schema.execute("select dcm_ws.new_epoch()")
     for node in nodes:
         await node.until(
-            lambda node=node: node.log.epoch == epoch and node.log.state in (LogState.UP, LogState.FOLLOWING)
+            lambda node=node: node.log.epoch == epoch and node.log.state in (LogState.UP, LogState.FOLLOWING)  # type: ignore[misc]
         )
     assert [len(node.opened) for node in nodes] == [2, 2, 2]
     published = nodes[2].publish("2")
@@ -221,7 +221,7 @@ async def test_a_follower_misses_the_end_of_the_log(schema: PostgresServer, node
     schema.execute("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 1")
     schema.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dcm-ws log'")
     for node in nodes:
-        await node.until(lambda node=node: node.log.epoch not in ("", epoch))
+        await node.until(lambda node=node: node.log.epoch not in ("", epoch))  # type: ignore[misc]
     leader = await leader_of(nodes)
     await leader.until(lambda: len({node.log.epoch for node in nodes}) == 1)
 
@@ -325,7 +325,7 @@ async def test_a_new_leader_gives_others_time(schema: PostgresServer, nodes: lis
     for _ in range(2):
         beat = schema.execute("select seen_at from dcm_ws.node where id = %s", leader.membership.node)
         await leader.until(
-            lambda beat=beat: beat != schema.execute("select seen_at from dcm_ws.node where leader and not fenced")
+            lambda beat=beat: beat != schema.execute("select seen_at from dcm_ws.node where leader and not fenced")  # type: ignore[misc]
         )
     assert schema.execute("select id from dcm_ws.node where fenced") == []
     late.hurry()

@@ -164,13 +164,14 @@ class Node:
         self.fenced = 0
         #: the position and the id of the last event that was delivered here
         self.last = (0, "")
-        tables = [
+        owners, agents = (
             PostgresAgents(rig.reactor, rig.address, name, lambda: NodeLease(self.number, rig.epoch, *self.last))
             for name in ("dcm-ws owners", "dcm-ws agents")
-        ]
+        )
         self.owned = OwnedAgents(
             rig.reactor,
-            *tables,
+            owners,
+            agents,
             self.bus,
             counts,
             leads=lambda: leads,

@@ -49,9 +49,9 @@ def lines() -> Iterator[list[str]]:
         if event.get("log_namespace") == "dcm_ws.log":
             logged.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
     yield logged
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
 
 
 @pytest_twisted.async_yield_fixture
@@ -582,7 +582,7 @@ async def test_log_is_bounded_in_bytes(schema: PostgresServer, hurried: None) ->
     await engine.start()
     # random text, which the database cannot make smaller
     for step in range(60):
-        await engine.until(lambda step=step: engine.log.head == 100 * step)
+        await engine.until(lambda step=step: engine.log.head == 100 * step)  # type: ignore[misc]
         await in_thread(
             schema.execute,
             "select dcm_ws.publish('topics/a', 'task.created', to_json((select string_agg(md5(random()::text), '')"

@@ -71,7 +71,7 @@ async def _course(service: Service, server: PostgresServer, seconds: float, seed
         DatabasePublisher(f"database-{name}", TOPICS, _RATE / 2, seed, records, url=server.url) for name in "ab"
     ]
     async with asyncio.TaskGroup() as listening:
-        everybody = (*agents, *several, *readers, witness)
+        everybody: tuple[Agent | Reader, ...] = (*agents, *several, *readers, witness)
         for each in everybody:
             listening.create_task(each.live())
         await _all_here(everybody)

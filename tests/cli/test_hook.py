@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 from dcm_ws.cli.hook_events import FULL_MAX, KINDS, TEXT_MAX, event_of
 from dcm_ws.cli.outbox import spool_of
@@ -22,7 +23,6 @@ from tests.cli.commands import start, url
 from tests.cli.running import PROGRAM, clean, run
 from tests.event_types import fits
 from tests.forking import Popen
-from tests.integration.clients import Client
 from tests.integration.machine import ROOT, debian_command, free_port
 from tests.integration.running import Service, service
 from tests.integration.tokens import make_token
@@ -60,7 +60,7 @@ def flush(folder: Path, where: str, *arguments: str) -> subprocess.CompletedProc
     return run(folder, "hook", "--flush", "--url", where, *arguments, XDG_STATE_HOME=str(folder / "state"))
 
 
-def hear(client: Client, channel: str = CHANNEL) -> dict[str, Any]:
+def hear(client: ClientConnection, channel: str = CHANNEL) -> dict[str, Any]:
     """
     The next event of a channel.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 from dcm_ws.cli.run_output import LINE_MAX, TEXT_MAX, Copy, LastLines
 from dcm_ws.cli.run_reports import Reports
@@ -23,7 +24,6 @@ from tests.cli.commands import url
 from tests.cli.running import PROGRAM, clean, run
 from tests.event_types import fits
 from tests.forking import Popen
-from tests.integration.clients import Client
 from tests.integration.machine import free_port, until
 from tests.integration.running import Service, service
 
@@ -57,7 +57,7 @@ def begin(folder: Path, where: str, *arguments: str, **options: Any) -> subproce
     )
 
 
-def hear(client: Client, channel: str = "topics/runs") -> dict[str, Any]:
+def hear(client: ClientConnection, channel: str = "topics/runs") -> dict[str, Any]:
     """
     The next event of a channel.
     """

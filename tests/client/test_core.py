@@ -287,7 +287,9 @@ def test_time_to_wait(wait: object, seconds: float | None) -> None:
 
 
 _FIELDS = ["type", "id", "event", "channel", "data", "error", "code", "timestamp", "subscriptions", "client_id"]
-_values = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({}) | st.just("ack")
+_values: st.SearchStrategy[Any] = (
+    st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({}) | st.just("ack")
+)
 
 
 @given(st.dictionaries(st.sampled_from(_FIELDS), _values))

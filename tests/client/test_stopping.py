@@ -29,7 +29,7 @@ class Resolution:
 
 @implementer(IHostnameResolver)
 class Resolver:
-    def resolveHostName(self, receiver: Any, name: str, *args: Any, **more: Any) -> Resolution:
+    def resolveHostName(self, receiver: Any, name: str, *args: Any, **more: Any) -> Resolution:  # type: ignore[override]
         resolution = Resolution(name, receiver)
         receiver.resolutionBegan(resolution)
         return resolution

@@ -27,7 +27,7 @@ class SlowPeer(RecordingPeer):
     A peer that takes what is replayed only when the test says so.
     """
 
-    def replay(self, frames: Iterator[bytes]) -> None:
+    def replay(self, frames: Iterator[bytes | None]) -> None:
         self.replaying = frames
 
     def read(self, most: int = 1 << 30) -> None:

@@ -119,7 +119,7 @@ def read(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Settin
     assert command[0] == "serve"
     options = _Unchecked()
     options.parseOptions(list(command[1:]))
-    sources = options.sources(image_environment() | environment)
+    sources = options.sources({**image_environment(), **environment})
     return settings_of(sources.given), sources
 
 

@@ -69,8 +69,10 @@ def test_python_is_supported() -> None:
     Both stages are the same version of Python, one that the package supports.
     """
     versions = {
-        re.fullmatch(r"python:(3\.\d+)-slim(?: AS \w+)?", rest)[1] for name, rest in instructions() if name == "FROM"
-    }  # type: ignore[index]
+        re.fullmatch(r"python:(3\.\d+)-slim(?: AS \w+)?", rest)[1]  # type: ignore[index]
+        for name, rest in instructions()
+        if name == "FROM"
+    }
     (version,) = versions
     assert f"Programming Language :: Python :: {version}\n" in (ROOT / "setup.cfg").read_text()
 

@@ -41,7 +41,7 @@ def texts(messages: list[dict[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def stats(core: Core) -> dict[str, Any]:
-    return core.stats.report(names=True)
+    return dict(core.stats.report(names=True))
 
 
 def joined_again(core: Core, agent: str) -> list[dict[str, Any]]:

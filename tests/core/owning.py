@@ -108,7 +108,7 @@ class AirEnd:
         self.listeners: dict[str, Heard] = {}
         self.cast_on: list[tuple[str, bytes]] = []
 
-    def join(self, node: str) -> None:
+    def join(self, node: str, cluster: str) -> None:
         raise AssertionError
 
     def attach(self, topic: str, heard: Heard) -> None:

@@ -200,10 +200,17 @@ def test_nothing_is_read_of_what_is_refused(clock: Clock, monkeypatch: pytest.Mo
     core = make_core(clock, rate_limit=1.0, rate_burst=1.0)
     client = client_of(core)
     client.say(type="ping")
-    decoded = []
+    decoded: list[Any] = []
     monkeypatch.setattr("dcm_ws.core.interpreter.decode_command", decoded.append)
-    for message in ('{"type":"ping","x":"\\ud83d"}', "[" * 1000, '{"id":[]}', b"\xff", '{"type":"nonsense","id":7}'):
-        client.receive(message + (b" " if isinstance(message, bytes) else " ") * 512)
+    messages: tuple[str | bytes, ...] = (
+        '{"type":"ping","x":"\\ud83d"}',
+        "[" * 1000,
+        '{"id":[]}',
+        b"\xff",
+        '{"type":"nonsense","id":7}',
+    )
+    for message in messages:
+        client.receive(message + b" " * 512 if isinstance(message, bytes) else message + " " * 512)
     answers = client.peer.take()
     assert [answer["code"] for answer in answers] == ["RATE_LIMITED"] * 5
     assert [answer.get("id") for answer in answers] == [None] * 4 + [7]

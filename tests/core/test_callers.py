@@ -242,5 +242,5 @@ def test_check_publishes_nothing(clock: Clock, channel: str, event: str, data: b
     checked = core.publishing.check(session, "topics/a", "task.created", b"1")
     assert checked.channel == Channels().parse("topics/a")
     assert core.log.head == 0
-    (published,) = core.publishing.publish_all(session, [checked], list)
+    (published,) = core.publishing.publish_all(session, [checked], list)  # type: ignore[arg-type]
     assert published.pos == 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -68,13 +69,14 @@ def test_messages_and_events_are_counted() -> None:
     core = make_core(Clock())
     client, other = Client(core), Client(core)
     counts = core.counts
-    for message in [
+    messages: list[dict[str, Any]] = [
         {"type": "subscribe", "channel": "topics/t", "id": 1},
         {"type": "ping"},
         {"type": "publish", "channel": "topics/t", "event": "task.created", "id": 2},
         {"type": "publish", "channel": "topics/t", "event": "no.such", "id": 3},
         {"type": "nonsense"},
-    ]:
+    ]
+    for message in messages:
         client.say(**message)
     core.router.notified(json.dumps({"channel": "global", "event": "pipeline.started"}))
 

@@ -318,7 +318,8 @@ def test_redriven_event_waits_for_an_agent_that_is_away(clock: Clock, in_log: bo
     """
     It is kept as long as a dead letter is, whether it is still in the log or not, also if the agent leaves again.
     """
-    core = make_core(clock, **({} if in_log else {"keep": 60.0}))
+    choices: dict[str, Any] = {} if in_log else {"keep": 60.0}
+    core = make_core(clock, **choices)
     client, event_id = buried(core, clock)
     client.leave()
     clock.advance(3600)
@@ -376,7 +377,7 @@ def test_ack_of_positions_settles_what_was_redriven(clock: Clock, core: Core) ->
     client, event_id = buried(core, clock)
     reading = client.peer.replay
     held: list[Any] = []
-    client.peer.replay = held.append  # type: ignore[method-assign]
+    client.peer.replay = held.append  # type: ignore[assignment]
     core.hub.redrive()
     client.say(type="ack", pos=1)
     assert dead(core) == [("ann", event_id)]
@@ -536,7 +537,7 @@ def test_event_that_is_acknowledged_before_it_is_sent_again(core: Core) -> None:
     client.leave()
     back = joined(core, quiet=True)
     held: list[Any] = []
-    reading, back.peer.replay = back.peer.replay, held.append  # type: ignore[method-assign]
+    reading, back.peer.replay = back.peer.replay, held.append  # type: ignore[assignment]
     back.auth("ann")
     back.say(type="ack", message_id=first)
     back.say(type="ack", pos=2)

@@ -119,8 +119,8 @@ def test_client_that_has_not_read_what_it_was_sent_gets_nothing_again(
     ann.has_unsent = True
     for sends in (2, 3, 3):
         clock.advance(5)
-        gets = [] if counts.deliveries.retried == 2 else [(bob, (b"frame 1",))]
-        assert [one for one in late(queue) if one[0] is not ann] == (gets or [(bob, ())])
+        gets: tuple[bytes, ...] = () if counts.deliveries.retried == 2 else (b"frame 1",)
+        assert [one for one in late(queue) if one[0] is not ann] == [(bob, gets)]
         assert ann.owed["msg_1"].sends == 1
         assert counts.deliveries.retried == min(sends - 1, 2)
     ann.has_unsent = False

@@ -4,6 +4,8 @@ What operators see of one event.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from twisted.internet.task import Clock
 
@@ -59,7 +61,8 @@ def test_history_says_why_it_died(clock: Clock, core: Core) -> None:
     live(core, clock, 16)
     record = core.events.event(event_id)
     assert record is not None
-    (fate,) = event_fields(record, record.fates)["agents"]  # type: ignore[misc]
+    fates: Any = event_fields(record, record.fates)["agents"]
+    (fate,) = fates
     assert (fate["reason"], fate["history"][-1]) == (
         "attempts",
         {"at": WALL_MS + 15_000, "what": "dead", "reason": "attempts"},

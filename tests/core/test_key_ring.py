@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts, TokenKeyCounts
 from dcm_ws.core.key_ring import _PAUSES_MAX, MIN_INTERVAL, PAUSE, WAITING_MAX, WAITING_PER_ADDRESS, KeyRing
+from dcm_ws.protocol.errors import ErrorCode
 from dcm_ws.protocol.web_tokens import read_keys
 from tests.core.clients import only
 from tests.core.owning import LateOwners
@@ -188,7 +189,7 @@ def test_auth_with_a_key_that_stays_unknown(core: Core, request_id: int | None) 
     core.identity.keys.fetched(None)
     refused = only(client.peer.take())
     assert (refused["code"], refused.get("id")) == ("TOKEN_INVALID", request_id)
-    assert core.counts.refusals["TOKEN_INVALID"] == 1
+    assert core.counts.refusals[ErrorCode.TOKEN_INVALID] == 1
     assert not client.peer.stopped and client.session.is_stranger
 
 

@@ -5,6 +5,7 @@ Events of which only the latest matters.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,8 @@ def test_fields() -> None:
     assert len(set(subjects)) == len(values)
     assert all(found and len(found) <= 128 for found in subjects)
     assert subject(latest, "capacity.update", {"project_id": "a", "n": 2}) == subjects[0]
-    for data in ({}, [], 5, "project_id", None, {"projectid": 1}):
+    others: tuple[Any, ...] = ({}, [], 5, "project_id", None, {"projectid": 1})
+    for data in others:
         assert subject(latest, "capacity.update", data) == ""
     assert subject(latest, "orchestrator.heartbeat", {"id": 1}) == ""
     assert subject(latest, "sensor.a.b", {"id": 1}) == subject(latest, "sensor.c", {"id": 1}) == "1"

@@ -33,7 +33,8 @@ def limited(clock: Clock, **rules: float) -> Client:
     """
     A client of a hub with a rate limit.
     """
-    client = Client(make_core(clock, **{"rate_limit": 10.0, "rate_burst": 5.0, **rules}))
+    chosen: dict[str, Any] = {"rate_limit": 10.0, "rate_burst": 5.0} | rules
+    client = Client(make_core(clock, **chosen))
     client.peer.take()
     return client
 
@@ -293,6 +294,8 @@ class Reader:
         self.is_silent = True
         self.number = 0
         self.has_unsent = False
+        self.heard_at = 0.0
+        self.owes_in_order = False
         self.name = f"client-{id(self)}"
 
 
@@ -313,7 +316,7 @@ def test_bytes_held_are_those_of_what_is_owed(steps: list[tuple[str, int, int]])
         reader = readers[which]
         if step == "send":
             audience = set(readers[which:])
-            queue.sent(Tracked(number, f"msg_{number}", (b"x" * size,)), audience)  # type: ignore[arg-type]
+            queue.sent(Tracked(number, f"msg_{number}", (b"x" * size,)), audience)
         elif step == "ack":
             queue.ack(reader, next(iter(reader.owed), "msg_none"))
         elif step == "release":
@@ -338,7 +341,7 @@ def test_forgotten_agents_are_counted(clock: Clock, counts: Counts) -> None:
     """
     memory = make_memory(clock, counts, max_agents=2, keep_subscriptions=10, keep_deliveries=10)
     for agent in ("ann", "bob", "cy"):
-        memory.left(agent, Absence(frozenset(), (), 0))
+        memory.left(agent, Absence({}, {}))
     clock.advance(11)
     memory.expire()
     assert (counts.limits.max_agents.value, len(memory)) == (1, 0)
@@ -413,7 +416,7 @@ def test_testee_echoes(clock: Clock, message: str | bytes) -> None:
     core = make_core(clock, hub=EchoHub, interpreter=EchoInterpreter)
     peer = RecordingPeer()
     session = core.hub.connect(peer, Origin())
-    assert peer.frames == []
+    assert session is not None and peer.frames == []
     core.interpreter.receive(session, message)
     ((opcode, payload),) = split_frames(b"".join(peer.frames))
     assert (opcode, payload) == ((1, message.encode()) if isinstance(message, str) else (2, message))

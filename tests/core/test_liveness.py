@@ -4,6 +4,8 @@ Silence: whose it is, and when it counts (protocol, section 6).
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -161,7 +163,7 @@ def test_answer_that_waits_to_be_read_counts(core: Core, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("interval", "timeout"), [(30, 10), (10, 10), (3600, 60), (9, 10), (30, 60)])
-def test_ping_comes_before_the_time_out(clock: Clock, interval: float, timeout: float) -> None:
+def test_ping_comes_before_the_time_out(clock: Clock, interval: int, timeout: int) -> None:
     """
     Whatever the interval, a client is pinged before it is closed: one that answers stays, one that does not is closed
     at the time-out.
@@ -247,7 +249,7 @@ def test_tokens_expire_during_short_pauses(clock: Clock) -> None:
         ({"auth_timeout": 0.5}, 0.125),
     ],
 )
-def test_short_times_are_looked_after_often(clock: Clock, rules: dict[str, float], seconds: float) -> None:
+def test_short_times_are_looked_after_often(clock: Clock, rules: dict[str, Any], seconds: float) -> None:
     """
     A sweep comes every second, or four times in the shortest of the time-outs, so that none is enforced late.
     """

@@ -192,6 +192,7 @@ class Model:
             self.end(client)
 
     def end(self, client: ModelClient) -> None:
+        assert client.agent is not None
         self.connections[client.agent].remove(client)
         self.tell("agent.disconnected", client)
 

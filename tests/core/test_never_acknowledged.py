@@ -23,7 +23,7 @@ DAY = 86_400.0
 
 
 def failures(core: Core) -> tuple[Any, Any]:
-    stats: dict[str, Any] = core.stats.report(names=True)
+    stats: dict[str, Any] = dict(core.stats.report(names=True))
     assert stats["failedDeliveries"] == stats["deliveries"]["givenUp"]
     return stats["failedDeliveries"], stats["deliveries"]["neverAcknowledged"]
 

@@ -295,7 +295,7 @@ def test_no_answer(pair: tuple[Node, Node], air: Air, clock: Clock, answer: byte
     air.lost = False
     asked: list[Callable[[bytes | None], object]] = []
     ask = two.end.ask
-    two.end.ask = lambda *arguments: asked.append(arguments[-1])  # type: ignore[method-assign,assignment]
+    two.end.ask = lambda *arguments: asked.append(arguments[-1])  # type: ignore[method-assign]
     pass_time(clock, 2, one)
     pass_time(clock, 2, one)
     (ready,) = asked
@@ -445,7 +445,7 @@ def test_a_connection_leaves_while_all_are_read(pair: tuple[Node, Node], air: Ai
         join(one, name)
     air.lost = False
     asked: list[tuple[Any, ...]] = []
-    two.end.ask = lambda *arguments: asked.append(arguments)  # type: ignore[method-assign,assignment]
+    two.end.ask = lambda *arguments: asked.append(arguments)  # type: ignore[method-assign]
     pass_time(clock, 2, one)
     answer = one.end.listeners[nodes.TOPIC]("2", asked[0][2])
     one.nodes.parted("c1")

@@ -298,11 +298,12 @@ def test_acks_of_those_who_owe_none_are_not_limited(clock: Clock, production: bo
     A library that acknowledges all that it gets may do so for an observer, or a listener without a token, too: one ack
     for each event costs nothing, and more than that are messages like any other.
     """
+    rates: dict[str, Any] = {"stranger_rate" if production else "rate_limit": 1.0, "rate_burst": 5.0}
     core = make_core(
         clock,
         production=production,
         anonymous_listeners=production,
-        **{"stranger_rate" if production else "rate_limit": 1.0, "rate_burst": 5.0},
+        **rates,
     )
     client = Client(core, Origin(observer=not production, address="192.0.2.1"))
     for _ in range(50):

@@ -31,7 +31,7 @@ class Far(RecordingPeer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames: Iterator[bytes | None] = iter(())
+        self.frames: Iterator[bytes | None] = iter(())  # type: ignore[assignment]
         self.live: list[tuple[int, Any]] = []
 
     def replay(self, frames: Iterator[bytes | None]) -> None:

@@ -99,7 +99,7 @@ def test_thousands_of_items_come_each_at_its_time() -> None:
     """
     chance = random.Random(20)
     schedule: Schedule[int] = Schedule(0.5)
-    due = {}
+    due: dict[int, float] = {}
     for _ in range(5000):
         item = chance.randrange(1000)
         if chance.random() < 0.2:

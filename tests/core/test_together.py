@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dcm_ws.core.entries import Published
+from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.session import Session
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from tests.core.latelog import LateLog
@@ -107,7 +108,8 @@ def test_delivery_that_takes_long(clock: Clock) -> None:
     """
     core = make_core(clock, now=iter(range(1 << 20)).__next__)
     client = listener(core)
-    core.log._now = iter(range(1 << 20)).__next__
+    log: Any = core.log
+    log._now = iter(range(1 << 20)).__next__
     published = publish(core, caller(core), "task.created", "task.updated", "metric.update", "task.completed")
     assert core.log.head == 1
     assert all(one.waiting for one in published)
@@ -169,7 +171,7 @@ def test_keys(clock: Clock, late: bool) -> None:
     An event that was published before with the same key, or with the key of another event of the same call, is not
     published again.
     """
-    core = make_core(clock, **({"log": LateLog} if late else {}))
+    core = make_core(clock, log=LateLog if late else MemoryLog)
     log: Any = core.log
 
     def settle() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
 import tests.fakes  # noqa: F401 - for all that it imports, Twisted above all, which is not to be instrumented
 

@@ -26,7 +26,7 @@ _NUMBERS = (
     *(0, -1, 1, 0.5, -0.0, 1e308, 5e-324, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**30),
     *(_WALL, _WALL - 1, _WALL + 3_600_000, _WALL + 0.5, 8_640_000_000_000_000, 8_640_000_000_000_001),
 )
-_OTHERS = (None, True, False, [], {}, [[]], {"a": None})
+_OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"a": None})
 
 
 def mutate(data: bytes, max_size: int, seed: int, blindly: Callable[[bytes, int], bytes]) -> bytes:

@@ -64,9 +64,9 @@ class Service:
         treq = StubTreq(self.site.resource)
         answer: list[Any] = []
         url = f"http://localhost{path}"
-        treq.request(method, url, headers=headers, allow_redirects=False).addCallback(answer.append)
+        treq.request(method, url, headers=headers, allow_redirects=False).addCallback(answer.append)  # type: ignore[attr-defined]
         treq.flush()
-        treq.content(answer[0]).addCallback(answer.append)
+        treq.content(answer[0]).addCallback(answer.append)  # type: ignore[attr-defined]
         treq.flush()
         response, body = answer
         found = {name.decode(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}

@@ -66,7 +66,7 @@ class Far:
         self.reactor = ground.reactor
         self.socket = KernelSocket()
         channel = ground.site.buildProtocol(None)
-        self.transport = Server(self.socket, channel, (host, 50_000), None, 1, ground.reactor)
+        self.transport = Server(self.socket, channel, (host, 50_000), None, 1, ground.reactor)  # type: ignore[arg-type]
         channel.makeConnection(self.transport)
 
     def ask(self, target: str, method: str = "GET", version: str = "1.1", **headers: str) -> None:

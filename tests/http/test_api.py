@@ -28,7 +28,7 @@ from dcm_ws.protocol.tokens import sign
 from tests.fakes import SECRET, WALL_MS, make_gate
 from tests.http.service import Service
 
-SAFE = {"secret": "x" * 32, "database": "postgresql://"}
+SAFE: dict[str, Any] = {"secret": "x" * 32, "database": "postgresql://"}
 """
 What production needs.
 """
@@ -281,7 +281,7 @@ def test_caller_that_does_not_wait() -> None:
         session = api.call.sessions[-1]
         assert session.state is State.ANONYMOUS
         protocol.connectionLost(Failure(ConnectionDone()))
-        assert session.state is State.CLOSED
+        assert session.state is State.CLOSED  # type: ignore[comparison-overlap]
         if isinstance(outcome, bytes):
             api.call.later.callback(outcome)
         else:

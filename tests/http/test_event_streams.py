@@ -13,7 +13,7 @@ from dcm_ws.http import event_stream
 from dcm_ws.http.encodings import Encoding
 from dcm_ws.http.event_stream import EventStream
 from dcm_ws.protocol.channels import parse_channel
-from dcm_ws.protocol.errors import CloseCode
+from dcm_ws.protocol.errors import CloseCode, ErrorCode
 from dcm_ws.protocol.offsets import Offset
 from dcm_ws.protocol.tokens import sign
 from tests.core.latelog import LateLog
@@ -221,7 +221,7 @@ def test_event_source_beyond_a_limit() -> None:
     assert body.startswith(b": TOO_MANY_CONNECTIONS: ") and body.endswith(b"\nretry:3000\n\n")
     status, _, body = ground.connect().get("topics/a", **PLAIN, **good)
     assert (status, body.splitlines()[0][:15], body.splitlines()[1]) == (200, b": RATE_LIMITED:", b"retry:2000")
-    assert ground.core.counts.refusals["RATE_LIMITED"] == 1
+    assert ground.core.counts.refusals[ErrorCode.RATE_LIMITED] == 1
     # at once is too soon for a browser
     ground.reactor.advance(1.9)
     assert ground.connect().get("topics/a", **PLAIN, **good)[2].splitlines()[1] == b"retry:1000"

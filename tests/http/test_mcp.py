@@ -206,11 +206,11 @@ def test_stream(endpoint: Endpoint) -> None:
     assert endpoint.sent[-1] == Taken(1, 2, False)
     stream = endpoint.request("GET", token=ANN, session=session)
     assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
-    assert endpoint.sent[-1] == Listening(1, True)
+    assert endpoint.sent[-1] == Listening(1, True)  # type: ignore[comparison-overlap]
     endpoint.sessions.received(Sent(1, 3, '{"method":"x"}'))
     assert stream.body.count(b'data: {"method":"x"}\n\n') == 1 and endpoint.sent[-1] == Taken(1, 3, True)
     stream.lose()
-    assert endpoint.sent[-1] == Listening(1, False)
+    assert endpoint.sent[-1] == Listening(1, False)  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -456,7 +456,7 @@ def test_stopping(endpoint: Endpoint) -> None:
         ("PUT", None, {}, 405),
     ],
 )
-def test_invalid_requests(endpoint: Endpoint, method: str, body: object, more: dict[str, str], status: int) -> None:
+def test_invalid_requests(endpoint: Endpoint, method: str, body: object, more: dict[str, Any], status: int) -> None:
     """
     Each has a clear answer, and begins nothing.
     """

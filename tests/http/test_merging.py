@@ -230,7 +230,7 @@ def test_gatherings_are_joined(clock: Clock) -> None:
 
 
 def text_of(*workers: list[Family]) -> str:
-    return generate_latest(MergedMetrics(workers)).decode()  # type: ignore[arg-type]
+    return generate_latest(MergedMetrics(workers)).decode()
 
 
 def sent(*metrics: Any) -> list[Family]:
@@ -316,7 +316,7 @@ def test_names_of_families(clock: Clock) -> None:
     names = {family.name for family in families}
     own = {name for name in LARGEST | SMALLEST | STATES if name.startswith("dcm_ws_")}
     assert own <= names
-    merged = generate_latest(MergedMetrics([families]))  # type: ignore[arg-type]
+    merged = generate_latest(MergedMetrics([families]))
     assert merged == generate_latest(registry)
 
 

@@ -63,7 +63,7 @@ def resources() -> dict[bytes, Any]:
     """
     reactor: Any = MemoryReactorClock()
     service = make_service(Settings(), reactor)
-    root = service._port._web.resource
+    root = service._port._web.resource  # type: ignore[attr-defined]
 
     def below(page: Any, path: bytes) -> dict[bytes, Any]:
         found = {path: page}

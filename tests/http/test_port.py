@@ -216,7 +216,7 @@ def test_wrapped_transport(ground: Ground) -> None:
     wrapper.dataReceived(b"more")
     (taker,) = ground.websockets.made
     assert taker.data == UPGRADE + b"more"
-    assert taker.transport is wrapper
+    assert taker.transport is wrapper  # type: ignore[comparison-overlap]
     wrapper.connectionLost(Failure(ConnectionDone()))
     assert taker.lost is not None
 
@@ -361,7 +361,7 @@ def test_abort(ground: Ground) -> None:
     del goes
     gc.collect()
     ground.port.abort()
-    assert stays.disconnected or stays.disconnecting or stays.aborting
+    assert stays.disconnected or stays.disconnecting or stays.aborting  # type: ignore[attr-defined]
     assert not websocket.disconnecting
 
 

@@ -149,12 +149,12 @@ def test_no_access_log(service: Service) -> None:
     Requests are not logged: a query may hold a token.
     """
     events: list[object] = []
-    globalLogPublisher.addObserver(events.append)
+    globalLogPublisher.addObserver(events.append)  # type: ignore[arg-type]
     try:
         service.site.doStart()
         protocol, _ = connect(service)
         protocol.dataReceived(b"GET /?token=secret HTTP/1.1\r\nHost: x\r\n\r\n")
         service.site.doStop()
     finally:
-        globalLogPublisher.removeObserver(events.append)
+        globalLogPublisher.removeObserver(events.append)  # type: ignore[arg-type]
     assert "secret" not in repr(events)

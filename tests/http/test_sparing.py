@@ -38,7 +38,7 @@ def test_sparing_forgets_keys(clock: Clock) -> None:
     """
     Results are kept for a limited number of keys.
     """
-    sparing = Sparing(lambda key: key, clock.seconds, most=1)
+    sparing: Sparing[int, int] = Sparing(lambda key: key, clock.seconds, most=1)
     for number in range(100):
         assert sparing(number) == number
     assert len(sparing._last._results) <= 8

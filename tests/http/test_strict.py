@@ -75,7 +75,7 @@ class Site:
         protocol = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 5))
         assert protocol is not None
         transport = StringTransport()
-        globalLogPublisher.addObserver(self.events.append)
+        globalLogPublisher.addObserver(self.events.append)  # type: ignore[arg-type]
         try:
             protocol.makeConnection(transport)
             for piece in pieces:
@@ -83,7 +83,7 @@ class Site:
             for _ in range(50):
                 self.reactor.advance(0)
         finally:
-            globalLogPublisher.removeObserver(self.events.append)
+            globalLogPublisher.removeObserver(self.events.append)  # type: ignore[arg-type]
             self.site.doStop()
         return list(_answers(transport.value()))
 

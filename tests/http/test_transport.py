@@ -61,7 +61,7 @@ def request() -> Any:
 
 def tls() -> Any:
     factory = TLSMemoryBIOFactory(optionsForClientTLS("localhost"), True, Factory.forProtocol(Protocol))
-    protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+    protocol = factory.buildProtocol(None)
     protocol.makeConnection(StringTransport())
     return protocol
 

@@ -64,7 +64,7 @@ def heard(client: Client, most: int) -> list[tuple[int, Any]]:
     """
     The position and the data of the next events, each acknowledged.
     """
-    events = []
+    events: list[Any] = []
     while len(events) < most:
         message = hear(client)
         if "pos" in message:

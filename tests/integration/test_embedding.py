@@ -109,7 +109,7 @@ def test_dead_letters() -> None:
             assert hear(client)["type"] == "connected"
             say(client, type="auth", agent_id="ann", durable=True)
             say(client, type="publish", channel="global", event="task.created", data={"n": 1})
-            tasks = []
+            tasks: list[Any] = []
             while len(tasks) < 4:
                 frame = hear(client)
                 if frame.get("event") == "task.created":

@@ -518,7 +518,12 @@ async def test_restart(world: Any) -> None:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Service]:
-    options = ("--production", "--database-url", "postgresql://nobody@127.0.0.1:1/none", "--enforce-expiry")
+    options: tuple[str, ...] = (
+        "--production",
+        "--database-url",
+        "postgresql://nobody@127.0.0.1:1/none",
+        "--enforce-expiry",
+    )
     # nobody can know whether that database has a log, which a client that resumes would wait for
     options = (*options, "--log", "memory")
     with service(*options, "--auth-timeout", "0.5", env={"WS_AUTH_SECRET": SECRET}, wait="listening on") as found:

@@ -5,6 +5,7 @@ Everything that has a connection to the database of its own, after the database 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -65,7 +66,7 @@ async def running(
     for module in (listener, numberer, bus_postgres):
         monkeypatch.setattr(module, "Backoff", Eager if module is first else Patient)
     monkeypatch.setattr(flushes, "backoff", lambda *_: NEVER)
-    choices = {"cluster": True} if is_node else {}
+    choices: dict[str, Any] = {"cluster": True} if is_node else {}
     service = make_service(
         Settings(listen=("tcp:0:interface=127.0.0.1",), database=server.url, drain=0.0, drain_delay=0.0, **choices),
         reactor,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -108,6 +109,6 @@ def test_publishing_while_it_closes_its_clients(schema: PostgresServer) -> None:
             published.append(number)
         assert published
         assert one.process.wait(timeout=30) == 0
-        arrived = set()
+        arrived: set[Any] = set()
         while not arrived.issuperset(published):
             arrived.add(task(reader))

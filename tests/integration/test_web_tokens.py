@@ -207,7 +207,7 @@ def test_a_provider_that_fails(running: Service, provider: Provider) -> None:
         said = f"the keys of tokens stay as they are: {provider.url}: {reason}\n"
         before = running.log.count(said)
         fetch_again(running)
-        until(lambda said=said, before=before: running.log.count(said) > before)  # type: ignore[misc]
+        until(lambda said=said, before=before: running.log.count(said) > before)
     client = running.connect()
     assert ask(client, type="auth", token=token("b"), id=1)["code"] == "TOKEN_INVALID"
     assert ask(client, type="auth", token=token("a"), id=2)["success"]

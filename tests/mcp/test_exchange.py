@@ -103,7 +103,7 @@ def test_messages() -> None:
         ends.exchange.received('{"jsonrpc":"1.0"}')
         reading = asyncio.create_task(ends.exchange.read())
         first, second = await ends.exchange.reading.receive(), await ends.exchange.reading.receive()
-        assert first.message.method == "x" and isinstance(second, ValueError)
+        assert first.message.method == "x" and isinstance(second, ValueError)  # type: ignore[union-attr]
         reading.cancel()
 
     asyncio.run(program())

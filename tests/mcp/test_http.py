@@ -239,7 +239,7 @@ def test_restart(tmp_path: Path, schema: PostgresServer) -> None:
             await ann.call("send_message", to="gus", content=content)
 
     async def program() -> None:
-        nonlocal running
+        nonlocal running  # type: ignore[misc]
         query = "&push=channel"
         async with agent(port, "gus", query=query, ends=False) as gus:
             await say("pushed")

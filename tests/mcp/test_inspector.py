@@ -38,7 +38,7 @@ Runs the inspector with a method and options, for an agent; returns the result.
 @pytest.fixture(scope="module")
 def inspector() -> Path:
     npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    installing = [NODE / "bin" / "node", npm, "ci", "--ignore-scripts", "--loglevel=error"]
+    installing: list[Path | str] = [NODE / "bin" / "node", npm, "ci", "--ignore-scripts", "--loglevel=error"]
     subprocess.run(installing, cwd=FOLDER, check=True, timeout=300)
     return FOLDER / "node_modules" / ".bin" / "mcp-inspector"
 

@@ -68,7 +68,7 @@ def test_each_message_once(tmp_path: Path, schema: PostgresServer) -> None:
         Answer what is pushed.
         """
         for number in itertools.count():
-            await until(lambda number=number: len(bob.pushed) > number, 60)
+            await until(lambda number=number: len(bob.pushed) > number, 60)  # type: ignore[misc]
             ((message_id, data),) = events_in(bob.pushed[number].content).items()
             await bob.call("reply", message_id=message_id, content=f"done: {json.loads(data)['content']}")
 
@@ -82,7 +82,7 @@ def test_each_message_once(tmp_path: Path, schema: PostgresServer) -> None:
             asking = asyncio.create_task(ask(ann))
             for how in (signal.SIGTERM, signal.SIGKILL):
                 before = len(sent)
-                await until(lambda before=before: len(sent) >= before + ROUNDS, 60)
+                await until(lambda before=before: len(sent) >= before + ROUNDS, 60)  # type: ignore[misc]
                 await restart(how)
             before = len(sent)
             await until(lambda: len(sent) >= before + ROUNDS, 60)

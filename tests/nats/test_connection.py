@@ -235,7 +235,7 @@ def test_listener_that_fails(no_logged_failures: list[Any]) -> None:
     A listener that fails is logged, and the next message is heard.
     """
     end = accepted()
-    end.subscriptions[b"2"] = (b"b", lambda message: 1 / 0)
+    end.subscriptions[b"2"] = (b"b", lambda message: 1 / 0)  # type: ignore[assignment]
     end.connection.dataReceived(b"MSG b 2 1\r\n1\r\nMSG a.b 1 1\r\n2\r\n")
     assert [message.payload for message in end.heard] == [b"2"]
     assert len(no_logged_failures) == 1

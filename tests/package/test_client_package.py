@@ -56,7 +56,7 @@ def installed(python: Path) -> dict[str, str]:
     """
     The packages of an environment, with their versions.
     """
-    command = [UV, "pip", "list", "-q", "--format", "json", "--python", python]
+    command: list[Path | str] = [UV, "pip", "list", "-q", "--format", "json", "--python", python]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return {one["name"]: one["version"] for one in json.loads(done.stdout)}
 

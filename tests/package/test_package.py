@@ -174,7 +174,7 @@ def test_page_in_the_index(built: Path, name: str) -> None:
     metadata = email.message_from_string(text)
     urls = dict(one.split(", ") for one in metadata.get_all("Project-URL", []))
     assert urls["Source"] == URL and set(urls) == {"Source", "Documentation", "Changelog", "Issues"}
-    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
+    links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())  # type: ignore[arg-type]
     assert all(link.startswith(("https://", "#")) for link in links)
     if name == "dcm_ws":
         assert f"{URL}/blob/HEAD/docs/protocol.md" in links and f"{URL}/raw/HEAD/docs/images/live-light.png" in links

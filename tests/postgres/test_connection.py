@@ -80,7 +80,7 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
     """
     from twisted.internet import reactor
 
-    watching, sockets = set(reactor.getReaders()), descriptors()  # type: ignore[attr-defined]
+    watching, sockets = set(reactor.getReaders()), descriptors()
     connection = DatabaseConnection(reactor)
     for _ in range(2):
         lost: Deferred[str] = Deferred()
@@ -94,7 +94,7 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
         else:
             assert "closed the connection" in await lost
         connection.close()
-        assert set(reactor.getReaders()) == watching  # type: ignore[attr-defined]
+        assert set(reactor.getReaders()) == watching
         assert descriptors() == sockets
 
 

@@ -133,7 +133,7 @@ def test_events_of_a_log_that_was_there_before(tables: PostgresServer, large: bo
     A large log is not indexed at once, because nobody could publish meanwhile; its next partitions are.
     """
     tables.execute("drop table dcm_ws.ledger; drop index dcm_ws.log_event_id")
-    step = ledger_rows.statement("log/4")
+    step = ledger_rows.statement("log/4")  # type: ignore[attr-defined]
     tables.execute(step.replace("256 << 20", "0") if large else step)
     tables.execute(
         """alter table dcm_ws.log detach partition dcm_ws.log_1;

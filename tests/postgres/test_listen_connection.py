@@ -37,7 +37,7 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
     connection = ListenConnection(reactor, heard.extend, "dcm_ws_echo_test", lambda grown: None)
     await connection.listen(Place(database.url))
     # a query may only be sent in another turn than that in which the last one was answered
-    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    await deferLater(reactor, 0)
     try:
         with unanswered(connection):
             query = connection.runQuery("select 1")
@@ -48,7 +48,7 @@ async def test_notifications_with_the_result_of_a_query(database: PostgresServer
         until(lambda: unread(connection) > answer)
         await query
         # in the same turn as the answer, or the next
-        await deferLater(reactor, 0)  # type: ignore[arg-type]
+        await deferLater(reactor, 0)
         assert heard == ["one", "two"]
     finally:
         connection.close()
@@ -62,7 +62,7 @@ async def test_it_is_closed_while_it_is_probed(database: PostgresServer, monkeyp
 
     connection = ListenConnection(reactor, lambda payloads: None, "dcm_ws_echo_test", lambda grown: None)
     await connection.listen(Place(database.url))
-    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    await deferLater(reactor, 0)
     arrivals: list[Deferred[BaseException | None]] = []
     expect = connection._expect
 
@@ -88,7 +88,7 @@ async def test_the_server_ends_it_if_nobody_reads(database: PostgresServer, monk
     connection = ListenConnection(reactor, lambda payloads: None, "dcm_ws_echo_test", lambda grown: None)
     await connection.listen(Place(database.url))
     # a query may only be sent in another turn than that in which the last one was answered
-    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    await deferLater(reactor, 0)
     ((timeout, idle),) = await connection.runQuery(
         "select current_setting('tcp_user_timeout'), current_setting('tcp_keepalives_idle')"
     )

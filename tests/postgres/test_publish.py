@@ -43,7 +43,7 @@ def installed(server: PostgresServer) -> PostgresServer:
 
 
 @pytest.fixture
-def inbox(installed: PostgresServer) -> Iterator[PostgresServer]:
+def inbox(installed: PostgresServer) -> PostgresServer:
     """
     The same with an empty inbox.
     """

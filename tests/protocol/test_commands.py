@@ -88,12 +88,15 @@ def test_commands(message: dict[str, Any], command: Command, binary: bool) -> No
     assert decode_command(text.encode() if binary else text) == command
 
 
+TIMESTAMPS: tuple[Any, ...] = (None, 0, "", "now", "2026-11-25T18:00:00Z", -1, 1e300, True, [], {"a": []})
+
+
 @pytest.mark.parametrize(
     "extra",
     [
         {"x": {"y": [1]}},
         {"data": 1},
-        *({"timestamp": odd} for odd in (None, 0, "", "now", "2026-11-25T18:00:00Z", -1, 1e300, True, [], {"a": []})),
+        *({"timestamp": odd} for odd in TIMESTAMPS),
     ],
     ids=str,
 )

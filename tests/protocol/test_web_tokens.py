@@ -230,18 +230,19 @@ def test_audience(claims: dict[str, Any], good: bool) -> None:
         assert refusal(token, audiences=("dcm", "ws"), issuer="me")[0] is ErrorCode.TOKEN_INVALID
 
 
+HEADERS: tuple[Any, ...] = ({}, [], {"alg": 1}, {"alg": None}, b"\xff", b"[" * 3000, {"alg": ["HS256"]})
+CLAIMS: tuple[Any, ...] = ([], 1, b"\xff", b"", b"{", b'{"sub":' + b"[" * 500)
+
+
 @pytest.mark.parametrize(
     "token",
     [
         *("..", "a.b.c", "e30..", "=.=.=", "\u00e9.e30.e30"),
-        *(
-            hs256(GOOD, header)
-            for header in ({}, [], {"alg": 1}, {"alg": None}, b"\xff", b"[" * 3000, {"alg": ["HS256"]})
-        ),
+        *(hs256(GOOD, header) for header in HEADERS),
         hs256(GOOD, {"alg": "HS256", "kid": 1}),
         hs256(GOOD, {"alg": "HS256", "crit": ["exp"]}),
         hs256(GOOD, {"alg": "HS256", "crit": ["b64"], "b64": False}),
-        *(hs256(claims) for claims in ([], 1, b"\xff", b"", b"{", b'{"sub":' + b"[" * 500)),
+        *(hs256(claims) for claims in CLAIMS),
         hs256(GOOD) + "A",
         hs256(GOOD) + "\n",
         hs256(GOOD | {"x": "y" * TOKEN_MAX}),

@@ -499,9 +499,9 @@ class SimReader(Roamer):
             elif message["id"] == 1:
                 connection.is_in = True
                 if message.get("gap"):
-                    self._gap(message["gap"]["reason"], pos)
+                    self._gap(message["gap"]["reason"], message["pos"])
         elif kind == "gap":
-            self._gap(message["reason"], message["first"] - 1 if message["reason"] == "expired" else pos)
+            self._gap(message["reason"], message["first"] - 1 if message["reason"] == "expired" else message["pos"])
 
     def _gap(self, reason: str, upto: int) -> None:
         assert self.pos is not None

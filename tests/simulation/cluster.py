@@ -95,7 +95,7 @@ class Cluster:
         self._choices = {"keep": keep, "max_connections": 1_000_000, "max_agents": 1_000_000, **choices}
         self._sides: list[list[Node]] = []
         self._named = 0
-        globalLogPublisher.addObserver(self._logged)
+        globalLogPublisher.addObserver(self._logged)  # type: ignore[arg-type]
         for _ in range(nodes):
             self.add_node()
 
@@ -103,7 +103,7 @@ class Cluster:
         """
         The simulation has ended.
         """
-        globalLogPublisher.removeObserver(self._logged)
+        globalLogPublisher.removeObserver(self._logged)  # type: ignore[arg-type]
 
     def __enter__(self) -> Cluster:
         return self
@@ -241,7 +241,7 @@ class Cluster:
         """
         for node in nodes:
             node.link.cut()
-        self.trouble(seconds, nodes, lambda: [node.link.heal() for node in nodes])
+        self.trouble(seconds, nodes, lambda: [node.link.heal() for node in nodes])  # type: ignore[func-returns-value]
 
     def take_database_away(self, seconds: float) -> None:
         """

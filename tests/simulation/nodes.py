@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -149,7 +150,8 @@ class Node:
         random = cluster.random
         self.owned = OwnedAgents(
             process,
-            *(Tables(database, self.link, lambda: self.number) for _ in range(2)),
+            Tables(database, self.link, lambda: self.number),
+            Tables(database, self.link, lambda: self.number),
             self.bus,
             counts,
             leads=lambda: self.leads,
@@ -238,7 +240,7 @@ class Node:
                 log.read(found.rows, found.head)
             if not self.leads and log.has_waiting:
                 drafts = [waiting.draft for waiting in log.take(_BATCH, _BATCH_BYTES)]
-                await self.link.ask("publish", lambda drafts=drafts: self.database.put(drafts))
+                await self.link.ask("publish", lambda drafts=drafts: self.database.put(drafts))  # type: ignore[misc]
             if len(found.rows) < _ROWS and not log.has_waiting:
                 await self._naps.sleep(
                     LOOK_SECONDS if self.leads else look_seconds(self._count, self.cluster.random.random())
@@ -275,11 +277,11 @@ class Node:
         self._beat_at = now + BEAT_SECONDS
         number = self.number
         if number is not None:
-            count = await self.link.ask("beat", lambda: self.database.beat(number))
+            count = await self.link.ask("beat", partial(self.database.beat, number))
             if count:
                 self._count = count
                 if self.leads and now - self._led_since >= UNSEEN_SECONDS:
-                    for other in await self.link.ask("fence", lambda: self.database.fence(number)):
+                    for other in await self.link.ask("fence", partial(self.database.fence, number)):
                         self.core.presence.suspect(str(other))
                 return
             self.number = None

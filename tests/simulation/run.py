@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     choices = parser.parse_args()
     # a message goes to all nodes, and each would keep what it reads of it; here they share that
-    messages._decode = lru_cache(maxsize=256)(messages._decode)
+    messages._decode = lru_cache(maxsize=256)(messages._decode)  # type: ignore[assignment]
     messages.sum_of = lru_cache(maxsize=1 << 18)(messages.sum_of)
     began = time.process_time()
 

@@ -81,7 +81,7 @@ class Tables:
         owner = row.node
         # only the node that had it can have written changes with its number
         changes = [
-            json.dumps(changes[agent])
+            json.dumps(changes[agent]).encode()
             for changes in database.journal.get(owner or 0, {}).values()
             if changes.get(agent, {}).get("gen") == row.gen
         ]
@@ -164,8 +164,8 @@ class Tables:
                 if (row.gen, row.node) == (one.gen, node):
                     row.state = bytes(one.state).decode()
             for left in gone:
-                row = database.agents.get(left.agent)
-                if row is not None and (row.gen, row.node) == (left.gen, node):
+                kept = database.agents.get(left.agent)
+                if kept is not None and (kept.gen, kept.node) == (left.gen, node):
                     del database.agents[left.agent]
             rows = database.journal[node]
             for number in [number for number in rows if number <= upto]:

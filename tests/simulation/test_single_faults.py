@@ -160,7 +160,7 @@ def test_nodes_do_not_hear_each_other(cluster: Cluster) -> None:
     cluster.run(1.0)
     cluster.part([[one], [two]], 15.0)
     cluster.run(14.0)
-    assert len(one.core.presence.nodes or ()) == 0  # type: ignore[arg-type]
+    assert len(one.core.presence.nodes or ()) == 0
     assert cluster.database.agents["ann"].node == two.number
     cluster.run(10.0)
     assert two.core.counts.owners.given == 0
@@ -258,7 +258,7 @@ def test_the_next_owner_cannot_read_the_log(cluster: Cluster) -> None:
     """
     agent = with_agent(cluster)
     one, two = cluster.nodes
-    two.log.reach = lambda pos, ready: ready(False)  # type: ignore[method-assign]
+    two.log.reach = lambda pos, ready: ready(False)  # type: ignore[assignment]
     agent.add(two)
     cluster.run(0.1)
     assert cluster.closed == {1013: 1}

@@ -16,5 +16,5 @@ def ground(monkeypatch: pytest.MonkeyPatch) -> Ground:
     reactor = MemoryReactorClock()
     reactor.advance(1000)
     # Autobahn's own timers
-    monkeypatch.setattr(txaio.config, "loop", reactor)
+    monkeypatch.setattr(txaio.config, "loop", reactor)  # type: ignore[attr-defined]
     return Ground(reactor)

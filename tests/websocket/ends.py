@@ -82,8 +82,8 @@ class End:
     def __init__(self, connections: WebSocketConnections, reactor: MemoryReactorClock) -> None:
         self.reactor = reactor
         self.socket = KernelSocket()
-        self.connection: WebSocketConnection = connections.buildProtocol(None)
-        self.transport = Server(self.socket, self.connection, ("192.0.2.1", 50_000), None, 1, reactor)
+        self.connection: WebSocketConnection = connections.buildProtocol(None)  # type: ignore[assignment]
+        self.transport = Server(self.socket, self.connection, ("192.0.2.1", 50_000), None, 1, reactor)  # type: ignore[arg-type]
         self.connection.makeConnection(self.transport)
         self.transport._dataReceived(HANDSHAKE)
         self.turn()

@@ -104,7 +104,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     A connection of Autobahn's own, with compression, in the middle of the first frame of a fragmented message.
     """
     clock = Clock()
-    monkeypatch.setattr(txaio.config, "loop", clock)
+    monkeypatch.setattr(txaio.config, "loop", clock)  # type: ignore[attr-defined]
     factory = WebSocketServerFactory(reactor=clock)
     factory.setProtocolOptions(
         failByDrop=False, perMessageCompressionAccept=lambda offers: PerMessageDeflateOfferAccept(offers[0])

@@ -4,6 +4,8 @@ The factory counts its connections, and ends them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
@@ -34,8 +36,8 @@ def test_no_room(ground: Ground) -> None:
     for _ in range(3):
         ground.connect()
     socket = KernelSocket()
-    connection = ground.connections.buildProtocol(None)
-    transport = Server(socket, connection, ("192.0.2.1", 1), None, 1, ground.reactor)
+    connection: Any = ground.connections.buildProtocol(None)
+    transport = Server(socket, connection, ("192.0.2.1", 1), None, 1, ground.reactor)  # type: ignore[arg-type]
     connection.makeConnection(transport)
     transport._dataReceived(HANDSHAKE + b'\x81\x8f\0\0\0\0{"type":"ping"}')
     ground.reactor.advance(0)

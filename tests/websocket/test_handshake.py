@@ -39,7 +39,7 @@ def shake_hands(ground: Ground, request: bytes) -> Any:
     """
     The transport of a connection that has received C{request}.
     """
-    connection = ground.connections.buildProtocol(None)
+    connection: Any = ground.connections.buildProtocol(None)
     transport = Transport()
     connection.makeConnection(transport)
     connection.dataReceived(request)
@@ -108,7 +108,7 @@ def test_in_pieces(ground: Ground) -> None:
     """
     A handshake that comes byte by byte is left to Autobahn, and frames that follow it at once are read.
     """
-    connection = ground.connections.buildProtocol(None)
+    connection: Any = ground.connections.buildProtocol(None)
     transport = Transport()
     connection.makeConnection(transport)
     for byte in HANDSHAKE[:-1]:

@@ -4,6 +4,8 @@ The queue of a connection: when it is written, and what happens if the client re
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
@@ -263,9 +265,9 @@ def test_buffers_of_wrappers_count(ground: Ground) -> None:
         def write(self, data: bytes) -> None:
             self._appSendBuffer.append(data)
 
-    below = Server(KernelSocket(), Protocol(), ("192.0.2.1", 1), None, 1, ground.reactor)
+    below = Server(KernelSocket(), Protocol(), ("192.0.2.1", 1), None, 1, ground.reactor)  # type: ignore[arg-type]
     layer = Layer(below)
-    connection = ground.connections.buildProtocol(None)
+    connection: Any = ground.connections.buildProtocol(None)
     connection.makeConnection(layer)
     connection.dataReceived(HANDSHAKE)
     ground.reactor.advance(0)

@@ -50,12 +50,12 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
     """
     clock = Clock()
     clock.advance(1000)
-    before = txaio.config.loop
-    txaio.config.loop = clock
+    before = txaio.config.loop  # type: ignore[attr-defined]
+    txaio.config.loop = clock  # type: ignore[attr-defined]
     try:
         core = make_core(clock)
         factory = make_connections(core, clock, CONNECTION_LIMITS._replace(message=limit), kind)
-        connection = factory.buildProtocol(None)
+        connection: Any = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)
         connection.dataReceived(HANDSHAKE)
@@ -67,7 +67,7 @@ def answers(kind: type[WebSocketConnection], pieces: list[bytes], limit: int) ->
             clock.advance(0)
         return transport.value(), connection.state, transport.disconnecting
     finally:
-        txaio.config.loop = before
+        txaio.config.loop = before  # type: ignore[attr-defined]
 
 
 def frame(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04", masked: bool = True) -> bytes:

@@ -5,6 +5,7 @@ The short cut for plain handshakes against Autobahn's own: the same request gets
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import txaio
@@ -28,19 +29,19 @@ def answer(kind: type[WebSocketConnection], request: bytes) -> tuple[bytes, obje
     """
     clock = Clock()
     clock.advance(1000)
-    before = txaio.config.loop
-    txaio.config.loop = clock
+    before = txaio.config.loop  # type: ignore[attr-defined]
+    txaio.config.loop = clock  # type: ignore[attr-defined]
     try:
         core = make_core(clock)
         factory = make_connections(core, clock, connection=kind)
-        connection = factory.buildProtocol(None)
+        connection: Any = factory.buildProtocol(None)
         transport = Transport()
         connection.makeConnection(transport)
         connection.dataReceived(request)
         clock.advance(0)
         return re.sub(rb'"error":"[^"]*"', b"", transport.value()), connection.state
     finally:
-        txaio.config.loop = before
+        txaio.config.loop = before  # type: ignore[attr-defined]
 
 
 CHANGES = st.sampled_from(

@@ -28,8 +28,8 @@ from tests.core.promises.ledger import BrokenPromiseError
 _state_of_all, _places, _difference, _merge = (
     Journal._state_of_all,
     CatchUp.places,
-    journal.difference,
-    journal.merge,
+    journal.difference,  # type: ignore[attr-defined]
+    journal.merge,  # type: ignore[attr-defined]
 )
 
 

@@ -104,7 +104,7 @@ class CrashCourse:
     def __init__(self, max_pending: int) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self._choices = {"max_pending": max_pending, "heartbeat_timeout": 1e9, "max_attempts": 3}
+        self._choices: dict[str, Any] = {"max_pending": max_pending, "heartbeat_timeout": 1e9, "max_attempts": 3}
         self.core = make_core(self.clock, **self._choices)
         self.database = Database()
         self.database.load(self.core)

@@ -58,7 +58,7 @@ def one_copy(self: Settling, session: Session, ack: Any) -> bool:
     """
     An ack settles what the connection owes on which it comes, and not what other connections of the agent owe.
     """
-    return _settle(self, session, ack)
+    return _settle(self, session, ack, session.heard_at, came_here=True)
 
 
 def dropped_at_limit(self: DeliveryQueue, event: Any, audience: Any) -> None:
