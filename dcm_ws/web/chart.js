@@ -31,8 +31,9 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** @param {number} now ms */
+  /** @param {number} now ms; an event of the log may have happened before there was this chart */
   count(category, now) {
+    this.#began = Math.min(this.#began, now);
     const column = Math.floor(now / 1000 / SECONDS);
     let counts = this.#columns.get(column);
     if (counts === undefined) {
@@ -42,10 +43,8 @@ export class Chart {
     counts[category] += 1;
   }
 
-  /** Seconds of a column that this page has seen; at least one, or a first event would tower over all. */
+  /** Seconds of a column that the chart has events of; at least one, or a first event would tower over all. */
   #seconds(column, now) {
-    // its events came from the log
-    if ((column + 1) * SECONDS <= this.#began / 1000) return SECONDS;
     return Math.max(1, Math.min((column + 1) * SECONDS, now / 1000) - Math.max(column * SECONDS, this.#began / 1000));
   }
 

@@ -1,11 +1,13 @@
 /**
  * What both pages share: the connection with its state, signing in, and the theme.
  */
+import { command } from "./copying.js";
 import { DCMClient, DCMError } from "./dcm-ws.js";
 import { $ } from "./dom.js";
 import { Status } from "./status.js";
 
 const status = new Status();
+const THEME = "dcm-ws.theme";
 
 /** Fetches JSON from the service over HTTP; null if that fails. */
 export async function ask(path, token) {
@@ -106,6 +108,7 @@ async function attempt(client, token) {
 function askForToken(wrong) {
   const dialog = $("sign-in");
   $("sign-in-error").textContent = wrong;
+  $("token-command").replaceChildren(command("dcm-ws token viewer"));
   $("token").value = "";
   return new Promise((resolve) => {
     $("sign-in-form").onsubmit = () => {
@@ -121,11 +124,26 @@ function askForToken(wrong) {
   });
 }
 
+/** Switches between light and dark, and remembers what was chosen. */
 function showTheme() {
-  $("theme").addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
+  const root = document.documentElement;
+  const show = (theme) => {
+    root.dataset.theme = theme;
     dispatchEvent(new Event("themechange"));
+  };
+  try {
+    const known = localStorage.getItem(THEME);
+    if (known === "light" || known === "dark") show(known);
+  } catch {
+    // the system's theme
+  }
+  $("theme").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    show(dark ? "light" : "dark");
+    try {
+      localStorage.setItem(THEME, root.dataset.theme);
+    } catch {
+      // the page works without
+    }
   });
 }

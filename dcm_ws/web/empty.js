@@ -1,25 +1,44 @@
 /**
- * What the list says while it is empty.
+ * What the lists say while they are empty.
  */
+import { command, serviceUrl } from "./copying.js";
 import { element } from "./dom.js";
 
-/** @param {boolean} filtered there are events, and none fits the filter */
-export function nothing(filtered) {
-  const empty = element("div", undefined, "empty");
-  // a list box has nothing but options
-  empty.setAttribute("role", "option");
-  empty.setAttribute("aria-disabled", "true");
-  empty.setAttribute("aria-selected", "false");
-  if (filtered) {
-    empty.append(element("p", "No events match the filter."));
-    return empty;
+const EVENT = `dcm-ws publish global task.created '{"title": "hello"}'`;
+const AGENT = "dcm-ws wait --ack --agent-id ann";
+
+/** Fills the places for it once; the pages show them while there is nothing else. */
+export class Empty {
+  #around;
+  #waiting = element("div");
+  #filtered = element("div");
+
+  /**
+   * @param {HTMLElement} around over the list of events
+   * @param {() => void} reset shows all events
+   */
+  constructor(around, reset) {
+    this.#around = around;
+    this.#waiting.append(element("p", "Waiting for the first event…"), element("p", "Publish one from a terminal:"), command(`${EVENT} --url ${serviceUrl()}`));
+    const button = element("button", "Reset the filter");
+    button.type = "button";
+    button.addEventListener("click", reset);
+    this.#filtered.append(element("p", "No events match the filter."), button);
+    around.append(this.#waiting, this.#filtered);
   }
-  const port = location.port || (location.protocol === "https:" ? "443" : "80");
-  const service = `${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:${port}/ws`;
-  empty.append(
-    element("p", "Waiting for the first event…"),
-    element("p", "Publish one from a terminal:"),
-    element("code", `dcm-ws publish global task.created '{"title": "hello"}' --url ${service}`),
-  );
-  return empty;
+
+  /**
+   * @param {boolean} isEmpty
+   * @param {boolean} filtered there are events, and none fits the filter
+   */
+  show(isEmpty, filtered) {
+    this.#around.hidden = !isEmpty;
+    this.#waiting.hidden = filtered;
+    this.#filtered.hidden = !filtered;
+  }
+}
+
+/** @returns {HTMLElement[]} how to connect an agent, where everybody may */
+export function firstAgent() {
+  return [element("p", "No agent is connected."), element("p", "Connect one from a terminal:"), command(`${AGENT} --url ${serviceUrl()}`)];
 }

@@ -8,15 +8,18 @@ const CARDS = [
   ["active_agents", "Active agents"],
   ["running_tasks", "Running tasks"],
   ["pending_tasks", "Pending tasks"],
-  ["completed_tasks_last_hour", "Done, last hour"],
-  ["messages_last_hour", "Messages, last hour"],
-  ["actions_per_minute", "Actions per minute"],
-  ["avg_task_duration_ms", "Mean task duration"],
+  ["completed_tasks_last_hour", "Done in 1 hour"],
+  ["messages_last_hour", "Messages, 1 hour"],
+  ["actions_per_minute", "Actions/minute"],
+  ["avg_task_duration_ms", "Mean task time"],
 ];
 // ten minutes, at a snapshot each five seconds
 const KEPT = 120;
 // the least share of a figure that its line shows from bottom to top
 const STEADY = 0.1;
+// characters of a figure, at least, for its size on the wall, where all have the same; those of a unit are smaller
+const SHORTEST = 4;
+const UNIT = 0.4;
 // the figures are old after so many intervals without a snapshot
 const MISSED = 3;
 const INTERVAL_MS = 5000;
@@ -85,6 +88,16 @@ export class Kpis {
       if (card.course.length > KEPT) card.course.shift();
       draw(card);
     }
+    this.#fit();
+  }
+
+  /** Says how long the longest figure is: they are as large as it allows. */
+  #fit() {
+    const lengths = [...this.#cards.values()].map(({ value }) => {
+      const unit = value.querySelector("small")?.textContent.length ?? 0;
+      return value.textContent.length - unit + UNIT * unit;
+    });
+    this.#parent.style.setProperty("--longest", Math.max(SHORTEST, ...lengths).toFixed(1));
   }
 }
 

@@ -1,89 +1,59 @@
 /**
  * The page /live.
  */
+import { Agents } from "./agents.js";
 import { Chart } from "./chart.js";
 import { ask, join } from "./connection.js";
-import { $, element } from "./dom.js";
+import { $ } from "./dom.js";
+import { Facts } from "./facts.js";
 import { CATEGORIES, categoryOf } from "./filter.js";
 import { listen } from "./keys.js";
 import { Kpis } from "./kpis.js";
 import { older } from "./older.js";
 import { AgentDetail, EventLedger } from "./operators.js";
+import { offerPublishing } from "./publish.js";
 import { Stream } from "./stream.js";
+import { Watching } from "./watching.js";
 
-const CATALOGUE = [
-  ...["task.created", "task.updated", "task.completed", "task.failed"],
-  ...["subtask.created", "subtask.updated", "subtask.completed", "subtask.failed", "subtask.running"],
-  ...["message.new", "message.read", "message.expired"],
-  ...["agent.connected", "agent.disconnected", "agent.heartbeat", "agent.blocked", "agent.unblocked"],
-  ...["session.created", "session.ended", "metric.update", "system.error", "system.info"],
-];
-const WATCHED = 100;
 // positions in the log that the page shows when it is opened, as far as they are of its channels
 const LAST = 500;
-// unsubscribe from a channel after this much silence, and stay unsubscribed as long: otherwise two pages would keep it alive
-const QUIET_MS = 300_000;
-const AGENTS_SHOWN = 500;
+const SHOWN_IDS = 2000;
 
-const figure = new Intl.NumberFormat();
+const whole = new Intl.NumberFormat("en");
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
+const facts = new Facts();
 const stream = new Stream();
 listen({
   "/": () => $("text").focus(),
   e: () => $("event").focus(),
   p: () => stream.togglePause(),
   r: () => $("reset").click(),
+  o: () => $("older").click(),
   j: () => stream.step(1),
   k: () => stream.step(-1),
   Escape: () => stream.leave(),
 });
 let head = 0;
-const recent = [];
-const heardOn = new Map();
-const resting = new Map();
 let lookSoon;
-// the log in PostgreSQL when it was looked at last
-let lagBefore;
+let watching;
+const recent = [];
 const shownIds = new Set();
 
 function receive(event) {
   // what comes on its own channel comes on global too
   if (shownIds.has(event.id)) return;
   shownIds.add(event.id);
-  if (shownIds.size > 2000) shownIds.delete(shownIds.values().next().value);
+  if (shownIds.size > SHOWN_IDS) shownIds.delete(shownIds.values().next().value);
   if (event.channel === "metrics" && event.event === "metric.update") kpis.show(event.data);
-  const now = Date.now();
   // it happened before the page was connected
   const isOld = event.pos <= head;
-  chart.count(categoryOf(event.event), isOld ? event.timestamp : now);
+  chart.count(categoryOf(event.event), isOld ? event.timestamp : Date.now());
   if (!isOld) recent.push(performance.now());
-  if (heardOn.has(event.channel)) heardOn.set(event.channel, now);
+  watching?.heard(event.channel);
   // only the service knows whether an agent has another connection still
   if (/^agent\.(dis)?connected$/.test(event.event)) lookSoon ??= setTimeout(look, 300);
   stream.add(event);
-}
-
-/**
- * @param {string[]} names
- * @param {number} count of all, of which not all may be named
- * @param {Object<string, {owed: number}>} loads what they have not acknowledged
- */
-function showAgents(names, count, loads) {
-  $("agents").replaceChildren(
-    ...names.slice(0, AGENTS_SHOWN).map((name) => {
-      const item = element("li");
-      const shown = element("button", name);
-      shown.type = "button";
-      shown.title = "Show its events";
-      shown.setAttribute("aria-pressed", String(stream.filters.value.agent === name));
-      item.append(shown);
-      if (Object.hasOwn(loads, name) && loads[name].owed) item.append(element("small", `${figure.format(loads[name].owed)} owed`));
-      return item;
-    }),
-  );
-  $("agent-count").textContent = count;
-  $("no-agents").hidden = names.length > 0;
 }
 
 const { client, identity, development, status } = await join((joining) => {
@@ -93,24 +63,22 @@ const { client, identity, development, status } = await join((joining) => {
     if (frame.type === "connected") head = frame.pos ?? 0;
   });
 }, LAST);
+// in development an observer without a name may not read those of agents
+const mayRead = (channel) => !(development && channel.startsWith("agents/"));
+watching = new Watching(client, mayRead);
 $("publish").hidden = !development;
+offerPublishing(client, status);
 const ledger = new EventLedger(identity, development);
-const agentDetail = new AgentDetail(identity, development);
 stream.onChoose = (event) => ledger.choose(event);
-$("agents").addEventListener("click", ({ target }) => {
-  const name = target.closest("button")?.textContent;
-  if (name !== undefined) chooseAgent(name === stream.filters.value.agent ? "" : name);
-});
-$("agent-close").addEventListener("click", () => chooseAgent(""));
+const agents = new Agents((agent) => stream.filters.set({ agent }), development);
+const agentDetail = new AgentDetail(identity, development);
+stream.onFilter(showAgent);
 
 $("older").addEventListener("click", async ({ target }) => {
   target.disabled = true;
+  target.title = "";
   try {
-    const stats = await ask("stats", identity.token);
-    const end = stats?.log?.head ?? head;
-    const found = await older({ channel: stream.filters.value.channel, token: identity.token, before: Math.min(stream.oldest, end + 1), head: end });
-    stream.addOlder(found);
-    target.textContent = found.length ? `${figure.format(found.length)} older` : "No older";
+    target.textContent = await loadOlder();
   } catch (error) {
     target.textContent = "Not loaded";
     target.title = error.message;
@@ -119,11 +87,22 @@ $("older").addEventListener("click", async ({ target }) => {
   setTimeout(() => (target.textContent = "Older"), 2500);
 });
 
-/** Shows the events of an agent, and to operators what it is owed; with no name, those of all. */
-function chooseAgent(name) {
-  stream.filters.set({ agent: name });
-  agentDetail.choose(name || null);
-  for (const button of $("agents").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.textContent === name));
+/** @returns {Promise<string>} what was found */
+async function loadOlder() {
+  if (!stream.hasRoom) return "Page is full";
+  const { channel: chosen } = stream.filters.value;
+  const channel = chosen && mayRead(chosen) ? chosen : "global";
+  const { events, from, isAll } = await older({ channel, token: identity.token, before: stream.before(channel) });
+  const added = stream.addOlder(events, channel, from);
+  if (added) return `${whole.format(added)} older`;
+  return isAll ? "No older" : `None since ${whole.format(from)}`;
+}
+
+/** Marks the agent whose events are shown, and shows what it is owed if it is connected, or was. */
+function showAgent({ agent }) {
+  agents.choose(agent);
+  if (agents.has(agent)) agentDetail.choose(agent);
+  else if (agent !== agentDetail.name) agentDetail.choose(null);
 }
 
 /** Reads what only HTTP provides: counts, the state of the database, and the existing channels. */
@@ -135,93 +114,32 @@ async function look() {
   if (!status.current) return;
   ledger.look();
   agentDetail.look();
-  $("clients").textContent = stats?.connectedClients ?? "–";
-  $("database").textContent = stats?.database.state ?? "–";
-  // /health has no figures of the log
-  showLog(stats?.log?.events === undefined ? undefined : stats.log);
+  facts.show(stats);
   if (!stats) return;
   // everyone with a valid token may see the names
-  const named = "channelStats" in stats;
-  status.refused(named || !identity.token ? "" : "the service does not accept the token");
+  status.refused("channelStats" in stats || !identity.token ? "" : "the service does not accept the token");
   // without a database nothing makes snapshots
   $("kpis").hidden = stats.database.state === "none" && !kpis.known;
-  if (stats.agents) showAgents(Object.keys(stats.agentStats ?? {}).sort(), stats.agents.connected, stats.agentLoads ?? {});
-  else $("agent-count").textContent = "–";
-  $("no-agents").textContent = whyNone(named, stats.agents);
-  watch(Object.entries(stats.channelStats ?? {}));
-}
-
-/** @param {object | undefined} log the state and the figures of the log; undefined if they are not known */
-function showLog(log) {
-  for (const [fact, value] of [["logged", log?.events], ["position", log?.head], ["owed", log?.owed]]) {
-    $(fact).textContent = value === undefined ? "–" : figure.format(value);
-  }
-  const durable = log?.engine === "postgres";
-  $("log-place").textContent = durable ? " in PostgreSQL" : log?.engine ? " in memory" : "";
-  // why it is there, or not up
-  $("logged").title = log?.reason ?? "";
-  if (durable && log.state !== "up") $("logged").textContent = log.state;
-  $("lag-fact").hidden = !durable;
-  const count = durable && lagBefore ? log.lagged - lagBefore.lagged : 0;
-  // a service that has restarted counts from 0
-  $("lag").textContent = count > 0 ? milliseconds(((log.lagSeconds - lagBefore.lagSeconds) / count) * 1000) : "–";
-  lagBefore = durable ? log : undefined;
-}
-
-function milliseconds(ms) {
-  return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
-}
-
-function whyNone(named, agents) {
-  if (!agents) return "Not known: /stats is not published here.";
-  return named ? "No agent is connected." : "Their names are shown only with a valid token.";
-}
-
-/** With `--mirror database`, global does not carry what clients publish elsewhere: listen there too. */
-function watch(channels) {
-  const now = Date.now();
-  for (const [name, until] of resting) if (until < now) resting.delete(name);
-  for (const [name, subscribers] of channels) {
-    if (name === "global" || name === "metrics" || (development && name.startsWith("agents/"))) continue;
-    const at = heardOn.get(name);
-    if (at === undefined) {
-      if (heardOn.size >= WATCHED || resting.has(name)) continue;
-      heardOn.set(name, now);
-      client.subscribe(name).catch(() => {});
-    } else if (subscribers === 1 || now - at > QUIET_MS) {
-      heardOn.delete(name);
-      resting.set(name, now + (subscribers === 1 ? 0 : QUIET_MS));
-      client.unsubscribe(name).catch(() => {});
-    }
-  }
+  agents.show(stats);
+  showAgent(stream.filters.value);
+  watching.look(stats.channelStats ?? {});
 }
 
 async function measure() {
-  try {
-    $("latency").textContent = milliseconds(await client.ping());
-  } catch {
-    $("latency").textContent = "–";
-  }
+  facts.showLatency(await client.ping().catch(() => undefined));
 }
 
 status.onChange((current) => {
-  for (const control of $("publish-form").elements) control.disabled = !current;
-  $("published").textContent = current ? "" : "Publishing is disabled: the page is not connected.";
   if (current) return;
-  // their current values are unknown
-  for (const fact of ["clients", "database", "latency", "logged", "position", "lag", "owed", "rate"]) $(fact).textContent = "–";
+  facts.forget();
   $("agent-count").textContent = `as of ${status.since}`;
 });
-client.on("state", (state) => {
-  if (state === "connected") {
-    look();
-    measure();
-  } else $("latency").textContent = "–";
-});
-if (client.state === "connected") {
+const lookAndMeasure = () => {
   look();
   measure();
-}
+};
+client.on("state", (state) => (state === "connected" ? lookAndMeasure() : facts.showLatency(undefined)));
+if (client.state === "connected") lookAndMeasure();
 setInterval(look, 5000);
 setInterval(() => client.state === "connected" && measure(), 5000);
 setInterval(() => {
@@ -231,18 +149,3 @@ setInterval(() => {
   if (!document.hidden) chart.draw();
 }, 1000);
 chart.draw();
-
-for (const event of CATALOGUE) $("catalogue").append(new Option(event, event));
-$("publish-form").addEventListener("submit", async (submit) => {
-  submit.preventDefault();
-  const said = $("published");
-  said.className = "";
-  try {
-    const text = $("publish-data").value.trim();
-    const answer = await client.publish($("publish-channel").value.trim(), $("publish-event").value.trim(), text ? JSON.parse(text) : null);
-    said.textContent = `Published as ${answer.message_id}`;
-  } catch (error) {
-    said.className = "wrong";
-    said.textContent = error instanceof SyntaxError ? `The data is not JSON: ${error.message}` : error.message;
-  }
-});

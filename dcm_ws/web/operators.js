@@ -93,9 +93,16 @@ export class AgentDetail {
     this.#mayAsk = () => development || isOperator(identity.token);
   }
 
+  /** @returns {string | null} the agent that is shown */
+  get name() {
+    return this.#name;
+  }
+
   /** @param {string | null} name of the agent; null for none */
   choose(name) {
-    this.#name = this.#mayAsk() ? name : null;
+    const shown = this.#mayAsk() ? name : null;
+    if (shown === this.#name) return undefined;
+    this.#name = shown;
     $("agent-detail").hidden = this.#name === null;
     $("agent-facts").replaceChildren();
     $("agent-owed").replaceChildren();

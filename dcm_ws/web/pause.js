@@ -57,7 +57,7 @@ export class Pause {
     const fresh = waiting ? `${waiting.toLocaleString("en")} new` : "";
     $("pause").textContent = !this.#on ? "Pause" : fresh ? `Resume (${fresh})` : "Resume";
     $("held").hidden = !this.#on;
-// where the list is not scrolled it is over a row that can be clicked, and the button above the list does the same
+    // where the list is not scrolled it is over a row that can be clicked, and the button above the list does the same
     $("held").disabled = !this.#scrolled;
     $("held").textContent = `Paused${fresh ? `, ${fresh}` : ""}${this.#scrolled ? " – resume" : ""}`;
   }

@@ -9,6 +9,7 @@ const FIGURES = [
   ["agents", (stats) => stats.agents?.connected],
   ["owed", (stats) => stats.log?.owed],
   ["given up", (stats) => stats.failedDeliveries],
+  ["dead letters", (stats) => stats.deadLetters?.kept],
   ["log", (stats) => stats.log?.state],
   ["database", (stats) => stats.database?.state],
 ];

@@ -1,28 +1,24 @@
 /**
  * The list of events: kept (so many), filtered, and shown (fewer).
  */
+import { download } from "./copying.js";
 import { Detail } from "./detail.js";
-import { $, element, onceAFrame } from "./dom.js";
-import { nothing } from "./empty.js";
-import { download } from "./export.js";
-import { categoryOf, testOf } from "./filter.js";
+import { $, onceAFrame } from "./dom.js";
+import { Empty } from "./empty.js";
+import { entryOf, lineOf, rowOf } from "./entries.js";
+import { testOf } from "./filter.js";
 import { Filters } from "./filters.js";
 import { Kept } from "./kept.js";
-import { excerpt, marked } from "./marks.js";
 import { Pause } from "./pause.js";
 
 // rows that are shown at first, and added when the end is reached
 const ROWS = 150;
-const BRIEF = 300;
 const GAPS = {
   epoch: "what was published while the service restarted, or this page was away",
   expired: "what the service does not keep any more",
 };
-// characters of an event whose text is kept for searching
-const SEARCHED_AGAIN = 2000;
 
 const whole = new Intl.NumberFormat("en");
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 export class Stream {
   #kept = new Kept();
@@ -35,17 +31,20 @@ export class Stream {
   #paint = onceAFrame(() => this.#show());
   #events = new WeakMap();
   #chosen = null;
+  #empty;
   #detail;
   #pause;
   /** The controls of the filter. */
   filters;
   /** Called with the event that is chosen, or null. */
   onChoose = () => {};
+  #onFilter = () => {};
 
   constructor() {
-    this.#detail = new Detail(() => this.#leaveDetail());
+    this.#detail = new Detail(() => this.#leaveDetail(), (parts) => this.filters.set(parts));
     this.#pause = new Pause(this.#rows, (paused) => this.#goOn(paused));
     this.filters = new Filters(() => this.#filter());
+    this.#empty = new Empty($("empty"), () => $("reset").click());
     $("clear").addEventListener("click", () => {
       this.#kept.clear();
       this.#waiting.clear();
@@ -69,27 +68,46 @@ export class Stream {
     this.#paint();
   }
 
+  /** @param {(filter: object) => void} watcher called with the filter, now and whenever it changes */
+  onFilter(watcher) {
+    this.#onFilter = watcher;
+    watcher(this.filters.value);
+  }
+
   /** Events are missing here. */
   gap(gap) {
     this.add({ event: "gap", channel: "–", data: { missing: GAPS[gap.reason] ?? gap.reason, ...gap }, timestamp: Date.now(), id: "" });
   }
 
-  /** @returns {number} the position in the log of the oldest event on the page; Infinity if it has none */
-  get oldest() {
-    return this.#kept.entries.reduce((least, { event }) => Math.min(least, event.pos ?? least), Infinity);
+  /** @returns {number} the position in the log before which events of a channel are not on the page */
+  before(channel) {
+    return this.#kept.before(channel);
   }
 
-  /** @param {object[]} events before those on the page, in the order of the log; the list is paused at them */
-  addOlder(events) {
+  /** @returns {boolean} is there room for older events? */
+  get hasRoom() {
+    return this.#kept.hasRoom;
+  }
+
+  /**
+   * Shows older events, and pauses the list at them.
+   *
+   * @param {object[]} events in the order of the log
+   * @param {string} channel
+   * @param {number} from the position from which on they are all of the channel
+   * @returns {number} how many were not on the page
+   */
+  addOlder(events, channel, from) {
     this.#pause.press();
-    const older = events.map(entryOf);
-    for (const entry of older) entry.fits = this.#fits(entry);
-    this.#matching += older.filter((entry) => entry.fits).length;
-    this.#kept.addOlder(older);
-    this.#rows.querySelector(".empty")?.remove();
-    this.#tell();
+    const shown = this.#rows.childElementCount;
+    const waiting = new Set(this.#waiting.entries.map(({ event }) => event.id));
+    const older = events.filter(({ id }) => !waiting.has(id));
+    const added = this.#kept.addOlder(older.map(entryOf), channel, from);
+    for (const { event, agent } of added) this.filters.see(event.channel, agent);
+    this.#again(Math.max(ROWS, shown));
     this.#rows.scrollTop = this.#rows.scrollHeight;
     this.#more();
+    return added.length;
   }
 
   /** Pauses or goes on, as the button does. */
@@ -115,6 +133,7 @@ export class Stream {
   #filter() {
     this.#fits = testOf(this.filters.value, lineOf);
     this.#again();
+    this.#onFilter(this.filters.value);
   }
 
   #goOn(paused) {
@@ -126,13 +145,13 @@ export class Stream {
   }
 
   /** Build the list again, after the filter or what is kept has changed. */
-  #again() {
+  #again(rows = ROWS) {
     for (const entry of this.#kept.entries) entry.fits = this.#fits(entry);
     const matching = this.#kept.entries.filter((entry) => entry.fits);
     this.#matching = matching.length;
     this.#fresh = [];
     this.#rows.removeAttribute("aria-activedescendant");
-    this.#rows.replaceChildren(...matching.slice(-ROWS).reverse().map((entry) => this.#row(entry)));
+    this.#rows.replaceChildren(...matching.slice(-rows).reverse().map((entry) => this.#row(entry)));
     this.#tell();
   }
 
@@ -140,7 +159,6 @@ export class Stream {
     const fresh = this.#fresh;
     this.#fresh = [];
     if (fresh.length) {
-      this.#rows.querySelector(".empty")?.remove();
       this.#rows.prepend(...fresh.reverse().map((entry) => this.#row(entry)));
       while (this.#rows.childElementCount > ROWS) this.#drop(this.#rows.lastElementChild);
     }
@@ -151,7 +169,7 @@ export class Stream {
   #more() {
     const rows = this.#rows;
     if (!this.#pause.on || rows.scrollTop + rows.clientHeight < rows.scrollHeight - 200) return;
-    const shown = rows.querySelectorAll(".row").length;
+    const shown = rows.childElementCount;
     const matching = this.#kept.entries.filter((entry) => entry.fits);
     if (shown >= matching.length) return;
     const older = matching.slice(Math.max(0, matching.length - shown - ROWS), matching.length - shown);
@@ -165,24 +183,13 @@ export class Stream {
 
   #tell() {
     const kept = this.#kept.entries.length;
-    if (!this.#rows.childElementCount) this.#rows.append(nothing(kept > 0));
+    this.#empty.show(!this.#rows.childElementCount, kept > 0);
     this.#pause.tell(this.#waiting.entries.filter(this.#fits).length);
     $("shown").textContent = this.#matching === kept ? counted(kept) : `${whole.format(this.#matching)} of ${whole.format(kept)} match`;
   }
 
   #row(entry) {
-    const { event } = entry;
-    const needle = this.filters.value.text.trim().toLowerCase();
-    const row = element("div", undefined, /^gap$|\.(error|failed|blocked)$/.test(event.event) ? "row alarm" : "row");
-    const time = element("time", clock.format(event.timestamp) + `.${String(Math.floor(event.timestamp) % 1000).padStart(3, "0")}`);
-    const [name, channel, data] = [element("b"), element("span"), element("code")];
-    name.append(...marked(event.event, needle));
-    channel.append(...marked(event.channel, needle));
-    const brief = needle && !entry.brief.toLowerCase().includes(needle) ? (JSON.stringify(event.data) ?? "") : entry.brief;
-    data.append(...marked(excerpt(brief, needle, BRIEF), needle));
-    row.append(time, name, channel, data);
-    row.style.setProperty("--c", `var(--${entry.category})`);
-    row.setAttribute("role", "option");
+    const row = rowOf(entry, this.filters.value.text.trim().toLowerCase());
     row.setAttribute("aria-selected", String(entry === this.#chosen));
     // the id of an element has no spaces, and the name of a channel may have some
     row.id = `row-${(this.#shown += 1)}`;
@@ -217,7 +224,7 @@ export class Stream {
 
   /** @param {number} by rows that the choice moves down */
   step(by) {
-    const rows = [...this.#rows.querySelectorAll(".row")];
+    const rows = [...this.#rows.children];
     const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
     const row = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
     if (!row) return;
@@ -226,36 +233,7 @@ export class Stream {
   }
 }
 
-function entryOf(came) {
-  // on global a frame names the channel that the event was published to; raw, which is not copied, would take memory
-  const event = { ...came, channel: came.origin ?? came.channel };
-  const data = JSON.stringify(event.data) ?? "";
-  return {
-    event,
-    agent: agentOf(event.data),
-    category: categoryOf(event.event),
-    size: data.length + 200,
-    brief: data.slice(0, BRIEF),
-    fits: false,
-  };
-}
-
 function counted(events) {
   if (events === 0) return "none yet";
   return events === 1 ? "1 event" : `${whole.format(events)} events`;
-}
-
-function lineOf(entry) {
-  if (entry.line !== undefined) return entry.line;
-  const line = JSON.stringify(entry.event).toLowerCase();
-  // of a long one it would be a second copy
-  if (line.length <= SEARCHED_AGAIN) entry.line = line;
-  return line;
-}
-
-/** The agent that an event is about, by the names that the events of the catalogue use. */
-export function agentOf(data) {
-  if (data === null || typeof data !== "object") return "";
-  const agent = data.agent_id ?? data.from_agent_id ?? data.assigned_agent ?? data.agent;
-  return typeof agent === "string" ? agent.slice(0, 128) : "";
 }

@@ -75,7 +75,8 @@ def authority() -> Authority:
 @pytest.fixture(scope="module")
 def ground(authority: Authority, database: PostgresServer) -> Iterator[Ground]:
     documented = ("--trusted-proxy", "127.0.0.1", "--server-name", HOST)
-    limits = ("--max-connections-per-ip", str(PER_ADDRESS))
+    # a browser asks for all files of a page at once
+    limits = ("--max-connections-per-ip", str(PER_ADDRESS), "--max-http-per-ip", "100")
     with production_service(database.url, *documented, *limits) as running, proxies(authority, running.port) as fronts:
         silent = []
         for proxy in fronts.values():
@@ -268,10 +269,13 @@ def test_browser(ground: Ground) -> None:
             page.call("Page.navigate", url=f"https://{HOST}:{proxy.port}/dcm/")
             page.wait_for("location.pathname == '/dcm/live' && document.querySelector('#sign-in')?.open")
             page.evaluate(f"document.querySelector('#token').value = '{make_token('eve')}'")
-            page.evaluate("document.querySelector('#sign-in-form button').click()")
+            page.evaluate("document.querySelector('#sign-in-form .primary').click()")
             page.wait_for("document.querySelector('#state').dataset.state == 'connected'")
             # from /health, since /stats is not there
             page.wait_for("document.querySelector('#clients').textContent > 0")
+            # what the page suggests to copy has the path
+            suggested = page.evaluate("document.querySelector('#empty code').textContent")
+            assert suggested.split()[-1] == f"wss://{HOST}:{proxy.port}/dcm/ws"
             assert "token" not in proxy.logs()
 
 

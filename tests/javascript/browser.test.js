@@ -208,6 +208,9 @@ describe("/live", () => {
     await rows(page).nth(1).waitFor();
     await rows(page).nth(1).click();
     expect(await page.textContent("#detail-json")).toBe('{\n  "n": 1\n}');
+    // its channel is a click away
+    await page.locator("#detail-facts button", { hasText: "global" }).click();
+    expect(await page.inputValue("#channel")).toBe("global");
     await page.locator("#rows").focus();
     await page.keyboard.press("ArrowUp");
     expect(await page.textContent("#detail-title")).toBe("session.ended");
@@ -372,7 +375,7 @@ describe("/live", () => {
     const page = await open(`${guarded.http}/live`);
     await page.waitForSelector("#sign-in[open]");
     await page.fill("#token", "not a token");
-    await page.click("#sign-in button");
+    await page.click("#sign-in .primary");
     await page.waitForFunction(() => document.querySelector("#sign-in-error").textContent !== "");
     await page.waitForSelector("#sign-in[open]");
     // browsers close a dialog at the second one, whatever the page says
@@ -380,7 +383,7 @@ describe("/live", () => {
     await page.waitForSelector("#sign-in[open]");
     const good = token("watcher");
     await page.fill("#token", good);
-    await page.click("#sign-in button");
+    await page.click("#sign-in .primary");
     await connected(page);
     expect(await page.isVisible("#publish")).toBe(false);
     await client(guarded.url, { token: token("worker") }).connect();
@@ -411,7 +414,7 @@ describe("/live", () => {
     await page.waitForSelector("#sign-in[open]");
     expect(await page.textContent("#sign-in-error")).toBe("The service accepts no one without a token now.");
     await page.fill("#token", token("watcher"));
-    await page.click("#sign-in button");
+    await page.click("#sign-in .primary");
     await connected(page);
     await page.context().close();
     await open_.stop();
@@ -571,19 +574,54 @@ describe("finding events", () => {
     expect(lines.map(({ channel, event, data }) => [channel, event, data.n])).toEqual([["global", "task.created", 1], ["topics/e", "system.info", 2]]);
   });
 
-  test("loads older events from the log", async () => {
+  test("loads older events from the log over HTTP, each once, also after those of one channel", async () => {
     const own = await start();
     const speaking = client(own.url, { channels: [] });
     await speaking.connect();
-    await Promise.all(Array.from({ length: 700 }, (_, n) => speaking.publish("topics/old", "task.created", `old ${n}.`)));
+    await Promise.all(Array.from({ length: 700 }, (_, n) => speaking.publish(n % 2 ? "topics/odd" : "topics/even", "task.created", `old ${n}.`)));
     const page = await open(`${own.http}/live`);
-    await rows(page).filter({ hasText: "old 699." }).waitFor();
-    expect(await page.textContent("#shown")).toBe("500 events");
+    const shown = (text) => page.waitForFunction((wanted) => document.querySelector("#shown").textContent === wanted, text);
+    await shown("500 events");
+    let sockets = 0;
+    page.on("websocket", () => (sockets += 1));
+    await page.selectOption("#channel", "topics/odd");
+    await shown("250 of 500 match");
     await page.click("#older");
-    await page.waitForFunction(() => document.querySelector("#shown").textContent === "700 events");
+    await shown("350 of 600 match");
     expect(await page.getAttribute("#pause", "aria-pressed")).toBe("true");
-    await page.fill("#text", "old 0.");
-    await rows(page).filter({ hasText: "old 0." }).waitFor();
+    await page.selectOption("#channel", "");
+    await page.click("#older");
+    await shown("700 events");
+    await page.click("#older");
+    await page.locator("#older", { hasText: "No older" }).waitFor();
+    await shown("700 events");
+    // in the order of the log, also where they were read one channel after the other
+    const [saved] = await Promise.all([page.waitForEvent("download"), page.click("#export")]);
+    const positions = readFileSync(await saved.path(), "utf8").trimEnd().split("\n").map((line) => JSON.parse(line).pos);
+    expect(positions).toEqual(Array.from({ length: 700 }, (_, n) => n + 1));
+    expect(sockets).toBe(0);
+    await page.context().close();
+    await own.stop();
+  });
+
+  test("loads large events and those of a channel with few", async () => {
+    const own = await start();
+    const speaking = client(own.url, { channels: [] });
+    await speaking.connect();
+    await speaking.publish("topics/few", "task.created", "the only one");
+    // 100 of them are more than a page of the log
+    await Promise.all(Array.from({ length: 100 }, (_, n) => speaking.publish("topics/large", "task.created", { n, text: "x".repeat(10_000) })));
+    await Promise.all(Array.from({ length: 1600 }, (_, n) => speaking.publish("topics/many", "task.updated", n)));
+    const page = await open(`${own.http}/live?channel=topics%2Ffew`);
+    const shown = (text) => page.waitForFunction((wanted) => document.querySelector("#shown").textContent === wanted, text);
+    await shown("0 of 500 match");
+    await page.click("#older");
+    await rows(page).filter({ hasText: "the only one" }).waitFor();
+    await page.selectOption("#channel", "");
+    await page.click("#older");
+    await shown("1,501 events");
+    await page.click("#older:enabled");
+    await shown("1,701 events");
     await page.context().close();
     await own.stop();
   });
@@ -658,12 +696,50 @@ describe("finding events", () => {
     expect((await row.boundingBox()).y).toBeLessThan(400);
   });
 
-  test("says how to publish where there is nothing yet", async () => {
-    const page = await open(`${service.http}/live`);
+  test("gives commands to copy where there is nothing yet", async () => {
+    const lonely = await start();
+    const page = await open(`${lonely.http}/live`);
     await connected(page);
-    await page.check('#categories input[value="other"]', { force: true });
-    await page.click("#clear");
-    await page.locator("#rows code", { hasText: `--url ${service.url}` }).or(page.getByText("No events match")).first().waitFor();
+    await page.locator("#agents-title").waitFor();
+    await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => (window.copied = text) } }));
+    for (const [place, command] of [["#empty", `dcm-ws publish global task.created '{"title": "hello"}' --url ${lonely.url}`], ["#no-agents", `dcm-ws wait --ack --agent-id ann --url ${lonely.url}`]]) {
+      await page.locator(place).getByRole("button", { name: "Copy" }).click();
+      expect(await page.evaluate(() => window.copied)).toBe(command);
+      expect((await page.textContent(`${place} code`)).trim()).toBe(command);
+    }
+    const speaking = client(lonely.url, { agentId: "ann", channels: [] });
+    await speaking.connect();
+    await speaking.publish("global", "task.created", "the first");
+    await rows(page).filter({ hasText: "the first" }).waitFor();
+    await page.locator("#agents button", { hasText: "ann" }).waitFor();
+    expect([await page.isVisible("#empty"), await page.isVisible("#no-agents")]).toEqual([false, false]);
+    await page.fill("#text", "no such thing");
+    await page.click("#empty button >> text=Reset the filter");
+    await rows(page).filter({ hasText: "the first" }).waitFor();
+    await page.context().close();
+    await lonely.stop();
+  });
+
+  test("remembers the theme", async () => {
+    const page = await open(`${service.http}/live`, { colorScheme: "light" });
+    await page.click("#theme");
+    await page.goto(`${service.http}/dashboard`);
+    await page.waitForFunction(() => document.documentElement.dataset.theme === "dark");
+  });
+
+  test("counts the events of the log over the time that they took", async () => {
+    const page = await open(`${service.http}/live`);
+    // as text: the test runner would put imports of its own into a function
+    const text = await page.evaluate(String.raw`(async () => {
+      const { Chart } = await import("/chart.js");
+      const [canvas, legend, text] = ["canvas", "ul", "p"].map((name) => document.body.appendChild(document.createElement(name)));
+      const column = Math.floor(Date.now() / 5000) * 5000;
+      const chart = new Chart(canvas, legend, text, ["task"]);
+      for (let n = 0; n < 50; n += 1) chart.count("task", column + 100);
+      chart.draw(column + 4900);
+      return text.textContent;
+    })()`);
+    expect(text).toContain("at most 10.4.");
   });
 });
 
@@ -673,7 +749,7 @@ test("a token that has expired is asked for again", async () => {
   const page = await open(`${guarded.http}/live`);
   const signIn = async (minutes) => {
     await page.fill("#token", token("watcher", { minutes }));
-    await page.click("#sign-in button");
+    await page.click("#sign-in .primary");
     await connected(page);
   };
   await signIn(0.05);
@@ -725,14 +801,14 @@ describe("a page that is not connected", () => {
       const page = await open(guarded.http + path);
       await page.waitForSelector("#sign-in[open]");
       await page.fill("#token", token("viewer", { minutes: 0.05 }));
-      await page.click("#sign-in button");
+      await page.click("#sign-in .primary");
       await connected(page);
       await page.locator("#banner [role=alert]", { hasText: /^Signed out since .*the token has expired.*dcm-ws token NAME/ }).waitFor();
       await page.waitForSelector("#sign-in[open]");
       expect(await page.textContent("#sign-in-error")).toContain("expired");
       expect(await page.title()).toMatch(/^⚠ Signed out since /);
       await page.fill("#token", token("viewer"));
-      await page.click("#sign-in button");
+      await page.click("#sign-in .primary");
       await connected(page);
       await page.locator("#banner").waitFor({ state: "hidden" });
       await page.context().close();
@@ -823,6 +899,24 @@ test("figures of any size are drawn and written", async () => {
     expect(numbers.length).toBeGreaterThan(figures.length);
     expect(numbers.every((number) => number >= 0 && number <= 100)).toBe(true);
   }
+  // whole on every screen, also the longest ones
+  const names = await page.locator(".kpi").evaluateAll((cards) => cards.map((card) => card.dataset.kpi));
+  await speaking.publish("metrics", "metric.update", Object.fromEntries(names.map((name) => [name, 99_999])));
+  await page.locator('[data-kpi="active_agents"] p', { hasText: "99,999" }).waitFor();
+  for (const [width, height] of [[1920, 1080], [1280, 720], [1024, 600], [900, 500], [390, 844], [3840, 2160]]) {
+    await page.setViewportSize({ width, height });
+    const cut = await page.evaluate(() => {
+      const outside = [];
+      for (const card of document.querySelectorAll(".kpi")) {
+        const text = document.createRange();
+        text.selectNodeContents(card.querySelector("p"));
+        const [inner, outer] = [text.getBoundingClientRect(), card.getBoundingClientRect()];
+        if (inner.right > outer.right || inner.bottom > outer.bottom || inner.height < 20) outside.push([inner.right - outer.right, inner.bottom - outer.bottom]);
+      }
+      return outside;
+    });
+    expect([width, height, cut]).toEqual([width, height, []]);
+  }
   // the connection is there, and nobody renews the figures
   expect(await page.isVisible(".as-of")).toBe(false);
   await page.evaluate(() => {
@@ -855,27 +949,6 @@ test("/dashboard shows the service's own figures and the installation's name", a
   await page.context().close();
 });
 
-test("/dashboard shows whole numbers on every screen", async () => {
-  const page = await open(`${service.http}/dashboard`);
-  await connected(page);
-  for (const [width, height] of [[1920, 1080], [1280, 720], [1024, 600], [900, 500], [390, 844], [3840, 2160]]) {
-    await page.setViewportSize({ width, height });
-    const cut = await page.evaluate(() => {
-      const outside = [];
-      for (const card of document.querySelectorAll(".kpi")) {
-        const figure = card.querySelector("p");
-        figure.replaceChildren("99,999");
-        const text = document.createRange();
-        text.selectNodeContents(figure);
-        const [inner, outer] = [text.getBoundingClientRect(), card.getBoundingClientRect()];
-        if (inner.right > outer.right || inner.bottom > outer.bottom || inner.height < 20) outside.push([inner.right - outer.right, inner.bottom - outer.bottom]);
-      }
-      return outside;
-    });
-    expect([width, height, cut]).toEqual([width, height, []]);
-  }
-});
-
 test("/dashboard shows the key figures", async () => {
   const page = await open(`${service.http}/dashboard`);
   await connected(page);
@@ -884,36 +957,90 @@ test("/dashboard shows the key figures", async () => {
 });
 
 describe("accessibility", () => {
-  for (const [name, path, options] of [
-    ["live, light", "/live", { colorScheme: "light" }],
-    ["live, dark", "/live", { colorScheme: "dark" }],
-    ["live, on a phone", "/live", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
-    ["live, on a phone, dark", "/live", { colorScheme: "dark", viewport: { width: 360, height: 740 }, hasTouch: true }],
+  const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true };
+  let guarded, lonely;
+  beforeAll(async () => {
+    [guarded, lonely] = await Promise.all([start({ production: true }), start()]);
+  });
+  afterAll(() => Promise.all([guarded?.stop(), lonely?.stop()]));
+
+  async function check(page) {
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    expect(overflow).toBe(0);
+    // evaluated by the debugger, which the page's policy does not hold for
+    await page.evaluate(AXE);
+    // which is off by default
+    const { violations } = await page.evaluate(() => window.axe.run({ rules: { "target-size": { enabled: true } } }));
+    expect(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)])).toEqual([]);
+  }
+
+  async function choose(page) {
+    await notify("task.completed", { agent_id: "ann", text: "look at this" });
+    await rows(page).filter({ hasText: "look at this" }).first().click();
+  }
+
+  async function chooseAgent(page) {
+    const agent = client(service.url, { agentId: "looked-at", channels: [] });
+    await agent.connect();
+    await page.locator("#agents button", { hasText: "looked-at" }).click();
+    await page.locator("#agent-facts dt").first().waitFor();
+  }
+
+  for (const [name, path, options, act] of [
+    ["live, light", "/live", { colorScheme: "light" }, choose],
+    ["live, dark", "/live", { colorScheme: "dark" }, choose],
+    ["live, on a phone", "/live", { colorScheme: "light", ...PHONE }, choose],
+    ["live, on a phone, dark", "/live", { colorScheme: "dark", ...PHONE }, choose],
+    ["live, with the colours of the system", "/live", { colorScheme: "dark", forcedColors: "active" }, choose],
+    ["live, with an agent chosen", "/live", { colorScheme: "light" }, chooseAgent],
+    ["live, the keys", "/live", { colorScheme: "light" }, (page) => page.keyboard.press("?")],
+    ["live, the keys, dark", "/live", { colorScheme: "dark" }, (page) => page.keyboard.press("?")],
+    ["live, paused", "/live?text=no+such+thing", { colorScheme: "dark" }, (page) => page.keyboard.press("p")],
+    ["dashboard, light", "/dashboard", { colorScheme: "light" }],
     ["dashboard, dark", "/dashboard", { colorScheme: "dark" }],
-    ["dashboard, on a phone, light", "/dashboard", { colorScheme: "light", viewport: { width: 360, height: 740 }, hasTouch: true }],
-    ["live without the service, light", "/live", { colorScheme: "light", gone: true }],
-    ["live without the service, dark", "/live", { colorScheme: "dark", gone: true }],
-    ["dashboard without the service, light", "/dashboard", { colorScheme: "light", gone: true }],
-    ["dashboard without the service, dark", "/dashboard", { colorScheme: "dark", gone: true }],
+    ["dashboard, on a phone, light", "/dashboard", { colorScheme: "light", ...PHONE }],
+    ["dashboard, with the colours of the system", "/dashboard", { colorScheme: "light", forcedColors: "active" }],
   ]) {
     test(name, async () => {
-      const { gone, ...context } = options;
-      const mortal = gone ? await start() : undefined;
-      const page = await open((mortal ?? service).http + path, { ...context, allowed: gone ? /WebSocket connection|ERR_CONNECTION_REFUSED/ : undefined });
+      const page = await open(service.http + path, options);
       await connected(page);
-      if (gone) {
-        await mortal.stop();
-        await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
-      } else if (path === "/live") {
-        await notify("task.completed", { agent_id: "ann", text: "look at this" });
-        await rows(page).filter({ hasText: "look at this" }).first().click();
-      }
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      expect(overflow).toBe(0);
-      // evaluated by the debugger, which the page's policy does not hold for
-      await page.evaluate(AXE);
-      const { violations } = await page.evaluate(() => window.axe.run());
-      expect(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)])).toEqual([]);
+      await act?.(page);
+      await check(page);
     });
   }
+
+  for (const path of ["/live", "/dashboard"]) {
+    test(`${path} without a database, where nothing has happened`, async () => {
+      const page = await open(lonely.http + path, { colorScheme: "light" });
+      await connected(page);
+      await page.locator("#kpis").waitFor({ state: "hidden" });
+      await check(page);
+    });
+
+    test(`${path}, the sign-in dialog`, async () => {
+      for (const options of [{ colorScheme: "light" }, { colorScheme: "dark", ...PHONE }]) {
+        const page = await open(guarded.http + path, options);
+        await page.waitForSelector("#sign-in[open]");
+        await page.fill("#token", "not a token");
+        await page.click("#sign-in .primary");
+        await page.waitForFunction(() => document.querySelector("#sign-in-error").textContent !== "");
+        await check(page);
+      }
+    });
+  }
+
+  test("without the service", async () => {
+    const mortal = await start();
+    const pages = [];
+    for (const [path, colorScheme] of [["/live", "light"], ["/live", "dark"], ["/dashboard", "light"], ["/dashboard", "dark"]]) {
+      const page = await open(mortal.http + path, { colorScheme, allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+      await connected(page);
+      pages.push(page);
+    }
+    await mortal.stop();
+    for (const page of pages) {
+      await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
+      await check(page);
+    }
+  }, 60_000);
 });

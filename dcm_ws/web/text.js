@@ -1,8 +1,37 @@
 /**
- * JSON with its inner objects and arrays folded.
+ * Text and JSON in which what was searched for is marked, and long inner values are folded.
  */
 import { element } from "./dom.js";
-import { marked } from "./marks.js";
+
+// marks in one text
+const MARKS = 50;
+// characters before what was found that a short line has room for
+const CLOSE = 24;
+
+/**
+ * @param {string} text
+ * @param {string} needle in lower case; may be empty
+ * @returns {(string | HTMLElement)[]}
+ */
+export function marked(text, needle) {
+  if (!needle) return [text];
+  const lower = text.toLowerCase();
+  // of some letters the other case is longer
+  if (lower.length !== text.length) return [text];
+  const parts = [];
+  let at = 0;
+  for (let found; parts.length < 2 * MARKS && (found = lower.indexOf(needle, at)) >= 0; at = found + needle.length) {
+    parts.push(text.slice(at, found), element("mark", text.slice(found, found + needle.length)));
+  }
+  parts.push(text.slice(at));
+  return parts;
+}
+
+/** The part of a long text that is worth a line: its beginning, or what is around the needle. */
+export function excerpt(text, needle, length) {
+  const found = needle ? text.toLowerCase().indexOf(needle) : -1;
+  return found < CLOSE ? text.slice(0, length) : `…${text.slice(found - CLOSE / 2, found - CLOSE / 2 + length)}`;
+}
 
 // what has at most so many characters is shown unfolded
 const SHORT = 160;
