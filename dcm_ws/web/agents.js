@@ -42,15 +42,16 @@ export class Agents {
     const names = agents ? Object.keys(agentStats).sort() : [];
     this.#names = new Set(names);
     $("agents").replaceChildren(...names.slice(0, SHOWN).map((name) => this.#item(name, agentLoads)));
-    $("agent-count").textContent = agents ? whole.format(agents.connected) : "–";
+    const shown = names.length > SHOWN ? `, ${whole.format(SHOWN)} shown` : "";
+    $("agent-count").textContent = agents ? whole.format(agents.connected) + shown : "–";
     const none = $("no-agents");
     none.hidden = names.length > 0;
     const why = !agents ? "Not known: /stats is not published here." : channelStats ? "" : "Their names are shown only with a valid token.";
-    const shown = why || (this.#canPublish ? "first" : "No agent is connected.");
+    const said = why || (this.#canPublish ? "first" : "No agent is connected.");
     // as it is, its button may have the focus
-    if (none.dataset.shown === shown) return;
-    none.dataset.shown = shown;
-    none.replaceChildren(...(shown === "first" ? firstAgent() : [shown]));
+    if (none.dataset.said === said) return;
+    none.dataset.said = said;
+    none.replaceChildren(...(said === "first" ? firstAgent() : [said]));
   }
 
   #item(name, loads) {
