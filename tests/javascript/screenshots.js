@@ -41,6 +41,7 @@ for (const [name, page] of pages) {
     await page.fill("#text", "release notes");
     await page.locator("#rows .row").filter({ hasText: "task.created" }).first().click();
     await page.mouse.move(5, 5);
+    await page.locator("#ledger").waitFor();
   }
   await page.screenshot({ path: `${folder}/${name}.png` });
 }

@@ -1,4 +1,5 @@
 // node soak.js [SECONDS [EVENTS-A-SECOND]]: does the live page grow, or stutter?  Prints its heap and its frame times.
+import { loadavg } from "node:os";
 import { connected, launch } from "./browser.js";
 import { client, closeClients, start } from "./running.js";
 
@@ -45,7 +46,7 @@ async function measure() {
       }),
   );
   const at = (share) => frames[Math.floor(share * (frames.length - 1))].toFixed(1);
-  return `heap ${(usedSize / 2 ** 20).toFixed(1)} MiB, ${nodes} DOM nodes; frames: median ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${at(1)} ms`;
+  return `heap ${(usedSize / 2 ** 20).toFixed(1)} MiB, ${nodes} DOM nodes; frames: median ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${at(1)} ms; load ${loadavg()[0].toFixed(1)}`;
 }
 
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
