@@ -211,7 +211,17 @@ def test_pages_below_the_path(proxy: Proxy) -> None:
     status, headers, _ = proxy.get("/dcm/", Accept="text/html")
     assert (status, headers["Location"]) == (302, "live")
     assert proxy.get("/dcm/")[0] == 426
-    for path in ("live", "dashboard", "live.js", "live.css", "dashboard.css", "dcm-ws.js", "icon.svg", "health", "readyz"):
+    for path in (
+        "live",
+        "dashboard",
+        "live.js",
+        "live.css",
+        "dashboard.css",
+        "dcm-ws.js",
+        "icon.svg",
+        "health",
+        "readyz",
+    ):
         assert proxy.get(f"/dcm/{path}")[0] == 200, path
 
 
