@@ -68,7 +68,11 @@ export function folded(value, needle, depth = 0) {
 function fold(title, body, open) {
   const details = element("details");
   const inner = element("span");
-  details.append(element("summary", title), inner);
+  const summary = element("summary");
+  summary.append(element("span", title));
+  // the title is not shown while it is open
+  summary.setAttribute("aria-label", title);
+  details.append(summary, inner);
   const fill = () => inner.firstChild ?? inner.append(...body());
   details.addEventListener("toggle", () => details.open && fill());
   details.open = open;

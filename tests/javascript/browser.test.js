@@ -975,8 +975,9 @@ describe("accessibility", () => {
   }
 
   async function choose(page) {
-    await notify("task.completed", { agent_id: "ann", text: "look at this" });
+    await notify("task.completed", { agent_id: "ann", text: "look at this", inner: { n: 1 } });
     await rows(page).filter({ hasText: "look at this" }).first().click();
+    expect(await page.locator("#detail-json").innerText()).toContain('"inner": {\n');
   }
 
   async function chooseAgent(page) {
