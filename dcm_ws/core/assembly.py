@@ -238,7 +238,6 @@ def assemble(
     identity = Identity(
         world,
         rules,
-        counts,
         secrets,
         audience,
         keys=KeyRing(world.now, counts),

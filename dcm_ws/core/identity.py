@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
-from dcm_ws.core.counts import Counts
 from dcm_ws.core.entitlement import Entitlement, Rights
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.key_ring import KeyRing
@@ -43,7 +42,6 @@ class Identity:
         self,
         world: World,
         rules: Rules,
-        counts: Counts,
         secrets: Sequence[str],
         audience: Audience,
         *,
@@ -61,7 +59,6 @@ class Identity:
     ) -> None:
         self._wall_ms = world.wall_ms
         self._rules = rules
-        self._sent = counts.sent
         self.secrets = secrets
         self._audience = audience
         self.keys = keys

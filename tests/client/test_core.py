@@ -507,15 +507,16 @@ def test_requests_are_answered_once() -> None:
     side = Side()
     side.core.request({"type": "subscribe", "channel": "a"}, side.replies.append)
     side.core.ping(side.replies.append)
+    side.core.expect_greeting(side.replies.append)
     side.core.lost(1006, "")
-    assert [type(reply) for reply in side.replies] == [NotConnectedError] * 2
+    assert [type(reply) for reply in side.replies] == [NotConnectedError] * 3
     side.connect()
     side.core.lost(1006, "")
-    assert len(side.replies) == 2
+    assert len(side.replies) == 3
     side.connect()
     side.hear(type="ack", id="r1", success=True)
     side.hear(type="pong")
-    assert len(side.replies) == 2
+    assert len(side.replies) == 3
     assert not side.core.asking
 
 
