@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dcm_ws.protocol.commands import TOKEN_MAX
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.scopes import OPERATOR
-from dcm_ws.protocol.tokens import TTL_MS, Claims, sign, verify
+from dcm_ws.protocol.tokens import TTL_MS, Claims, issued_ms, sign, verify
 from tests.protocol.names import names
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -289,3 +289,11 @@ def test_signed_scope() -> None:
     for scope in ((OPERATOR,), ()):
         read = verify(SECRET, sign(SECRET, "ann", None, NOW, scope=scope), NOW).scope
         assert read is not None and read.texts == scope
+
+
+@pytest.mark.parametrize("ahead,believed", [(0, True), (29_999, True), (30_000, True), (30_001, False)])
+def test_clock_of_an_issuer_that_is_ahead(ahead: int, believed: bool) -> None:
+    """
+    A token may have been issued by a clock that is 30 s ahead; one of a later time counts as older than any revocation.
+    """
+    assert issued_ms(NOW + ahead, NOW) == (NOW + ahead if believed else 0)
