@@ -1,7 +1,7 @@
 /**
  * The event that is chosen: its envelope, its data, and what can be done with it.
  */
-import { copy } from "./copying.js";
+import { copy } from "./clipboard.js";
 import { $, element } from "./dom.js";
 import { folded } from "./text.js";
 

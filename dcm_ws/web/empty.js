@@ -1,7 +1,7 @@
 /**
  * What the lists say while they are empty.
  */
-import { command, serviceUrl } from "./copying.js";
+import { command, serviceUrl } from "./clipboard.js";
 import { element } from "./dom.js";
 
 const EVENT = `dcm-ws publish global task.created '{"title": "hello"}'`;

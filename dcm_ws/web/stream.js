@@ -1,7 +1,7 @@
 /**
  * The list of events: kept (so many), filtered, and shown (fewer).
  */
-import { download } from "./copying.js";
+import { download } from "./clipboard.js";
 import { Detail } from "./detail.js";
 import { $, onceAFrame } from "./dom.js";
 import { Empty } from "./empty.js";
