@@ -57,7 +57,7 @@ class Reading {
 
   /** Asks where the log ends. */
   async begin() {
-    const answer = await this.#ask("HEAD", "");
+    const answer = await this.#request("HEAD", "");
     if (!answer.ok) throw new Error(`The service answers ${answer.status}`);
     [this.#epoch, this.head] = parsed(answer.headers.get("Stream-Next-Offset"));
   }
@@ -72,7 +72,7 @@ class Reading {
         return null;
       }
       this.left -= 1;
-      const answer = await this.#ask("GET", `?offset=${next}`);
+      const answer = await this.#request("GET", `?offset=${next}`);
       const body = await answer.json();
       if (answer.status === 410 && body.gap?.reason === "expired") {
         this.oldest = parsed(body.gap.oldest)[1] + 1;
@@ -89,7 +89,7 @@ class Reading {
     }
   }
 
-  #ask(method, query) {
+  #request(method, query) {
     return fetch(this.#url + query, { method, headers: this.#headers, cache: "no-store" });
   }
 }
