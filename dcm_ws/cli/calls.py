@@ -8,14 +8,12 @@ import json
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from dcm_ws.cli.options import ServerOptions
 from dcm_ws.cli.terminal import harmless
-from dcm_ws.cli.top_report import ANSWER_MAX, ERRORS, explain
-from dcm_ws.client.urls import is_loopback
+from dcm_ws.cli.top_report import ANSWER_MAX, ERRORS, explain, open_url
 
 _SECONDS = 15.0
 
@@ -27,15 +25,10 @@ def call(options: ServerOptions, method: str, path: str) -> dict[str, Any]:
     @param path: with the query, percent-encoded.
     @raise click.ClickException: it fails; the text says why.
     """
-    base, token = options.http_base(), options.server().token
+    base, server = options.http_base(), options.server()
     request = urllib.request.Request(base + path, method=method)
-    if token:
-        # a server that the answer redirects to must not get it
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    # a proxy that the environment names cannot reach this machine
-    direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(base).hostname or "") else []
     try:
-        with urllib.request.build_opener(*direct).open(request, timeout=_SECONDS) as response:
+        with open_url(request, server, _SECONDS) as response:
             found = _parsed(response.read(ANSWER_MAX))
     except urllib.error.HTTPError as error:
         reason = _parsed(error.read(ANSWER_MAX)).get("error")

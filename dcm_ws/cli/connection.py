@@ -16,6 +16,7 @@ from typing import TypeVar
 import click
 from websockets.exceptions import InvalidProxy, InvalidProxyStatus, InvalidStatus, InvalidURI
 
+from dcm_ws.cli.certificates import advice, trusting
 from dcm_ws.cli.options import Server
 from dcm_ws.cli.terminal import harmless, say
 from dcm_ws.client import ClosedError, DCMError, State
@@ -81,6 +82,7 @@ def make_client(
             durable=not observer,
             position=position,
             since=since,
+            tls=trusting(server.cacert),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -147,7 +149,8 @@ class Progress:
         """
         if self._client.ended == REFUSED:
             return f"nothing listens at {self._url} (connection refused)"
-        return f"no connection to {self._url}: {harmless(self._client.ended or 'no answer')}"
+        reason = harmless(self._client.ended or "no answer") + advice(self._client.last_error)
+        return f"no connection to {self._url}: {reason}"
 
 
 def is_permanent(error: BaseException | None) -> bool:

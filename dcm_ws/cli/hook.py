@@ -96,7 +96,7 @@ def command(channel: str | None, full: bool, flush: bool, server: ServerOptions)
     agent = agent_of(who)
     spool = spool_of(base, agent)
 
-    outbox = Outbox(lambda body, seconds: post(base, body, who.token, seconds), spool, _report)
+    outbox = Outbox(lambda body, seconds: post(base, body, who.token, seconds, who.cacert), spool, _report)
     if flush:
         sent = outbox.flush(FLUSH_SECONDS)
         left = spool.count()

@@ -35,12 +35,13 @@ class Answer(NamedTuple):
     reason: str
 
 
-def post(base: str, body: bytes, token: str | None, seconds: float) -> Answer:
+def post(base: str, body: bytes, token: str | None, seconds: float, cacert: str | None = None) -> Answer:
     """
     Publish an event, or an array of events.
 
     @param base: the URL of the service's HTTP, without a slash at its end.
     @param seconds: the time that it may take in all, with looking up the host.
+    @param cacert: the file with the certificate authorities that are trusted; None for those of the system.
     @raise OSError: there is no answer, or not in time; the events may have been published.
     @raise ValueError: what answers does not speak HTTP.
     """
@@ -49,7 +50,7 @@ def post(base: str, body: bytes, token: str | None, seconds: float) -> Answer:
 
     def work() -> None:
         try:
-            result.append(_post(base, body, token, deadline))
+            result.append(_post(base, body, token, deadline, cacert))
         except (OSError, ValueError) as error:
             result.append(error)
 
@@ -65,7 +66,7 @@ def post(base: str, body: bytes, token: str | None, seconds: float) -> Answer:
     raise result[0]
 
 
-def _post(base: str, body: bytes, token: str | None, deadline: float) -> Answer:
+def _post(base: str, body: bytes, token: str | None, deadline: float, cacert: str | None) -> Answer:
     parts = urlsplit(base)
     secure = parts.scheme == "https"
     host = parts.hostname or ""
@@ -88,7 +89,7 @@ def _post(base: str, body: bytes, token: str | None, deadline: float) -> Answer:
         # 10 ms to import
         import ssl
 
-        with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured:
+        with ssl.create_default_context(cafile=cacert).wrap_socket(plain, server_hostname=host) as secured:
             return _exchange(secured, head + body, deadline)
 
 

@@ -175,6 +175,7 @@ async def _serve(
 
 
 def _client(options: ServerOptions, server: Server, channels: tuple[str, ...], position: str | None) -> DCMClient:
+    from dcm_ws.cli.certificates import trusting
     from dcm_ws.client.aio import DCMClient
 
     # the command reports itself what the client would log
@@ -189,6 +190,7 @@ def _client(options: ServerOptions, server: Server, channels: tuple[str, ...], p
             durable=True,
             queue_max=_QUEUE_MAX,
             position=position,
+            tls=trusting(server.cacert),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -212,7 +214,7 @@ async def _connected(options: ServerOptions) -> dict[str, int]:
 
     base = options.http_base()
     try:
-        stats = (await asyncio.to_thread(fetch, base, options.server().token))["stats"]
+        stats = (await asyncio.to_thread(fetch, base, options.server()))["stats"]
     except ERRORS as error:
         raise CallError(explain(base, error)) from None
     agents = stats.get("agentStats")

@@ -51,30 +51,36 @@ class Server:
     @ivar url: the URL as the user gave it.
     @ivar token: None for none.
     @ivar agent_id: the agent to connect as without a token; None for none.
+    @ivar cacert: the file with the certificate authorities that are trusted; None for those of the system.
     """
 
     url: str
     token: str | None = None
     agent_id: str | None = None
+    cacert: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """
-    The options C{--url}, C{--token-file} and C{--agent-id} as given.
+    The options C{--url}, C{--token-file}, C{--agent-id} and C{--cacert} as given.
     """
 
     url: str
     token_file: str | None
     agent_id: str | None
+    cacert: str | None = None
 
     def server(self) -> Server:
         """
         Read the token.
 
         @raise click.ClickException: its file cannot be read, or what is in it cannot be a token.
+        @raise click.UsageError: there is a C{--cacert}, and C{--url} is one without TLS.
         """
-        return Server(self.url, _read_token(self.token_file), self.agent_id)
+        if self.cacert is not None and not self.url.startswith(("wss:", "https:")):
+            raise click.UsageError(f"--cacert is for a --url that begins with wss://, not {self.url!r}")
+        return Server(self.url, _read_token(self.token_file), self.agent_id, self.cacert)
 
     def http_base(self) -> str:
         """
@@ -136,8 +142,10 @@ def server_options(function: Command) -> Command:
     """
 
     @functools.wraps(function)
-    def command(*arguments: Any, url: str, token_file: str | None, agent_id: str | None, **options: Any) -> None:
-        function(*arguments, server=ServerOptions(url, token_file, agent_id), **options)
+    def command(
+        *arguments: Any, url: str, token_file: str | None, agent_id: str | None, cacert: str | None, **options: Any
+    ) -> None:
+        function(*arguments, server=ServerOptions(url, token_file, agent_id, cacert), **options)
 
     return _with_options(
         command,
@@ -159,6 +167,11 @@ def server_options(function: Command) -> Command:
             "--agent-id",
             metavar="AGENT",
             help="Agent to connect as without a token; only development allows it.",
+        ),
+        click.option(
+            "--cacert",
+            type=click.Path(dir_okay=False),
+            help="PEM file with the certificate authorities to trust.  [default: those of the system]",
         ),
     )
 

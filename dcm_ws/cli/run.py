@@ -99,7 +99,9 @@ def command(
         data["task_list_id"] = subtask_of
     if agent is not None:
         data["agent_id"] = agent
-    outbox = Outbox(lambda body, seconds: post(base, body, who.token, seconds), spool_of(base, agent), _report)
+    outbox = Outbox(
+        lambda body, seconds: post(base, body, who.token, seconds, who.cacert), spool_of(base, agent), _report
+    )
     family = "task" if subtask_of is None else "subtask"
     reports = Reports(outbox, channel, family, data, heartbeat=heartbeat, report=_report)
     with _signals() as passing:

@@ -48,9 +48,9 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
       dcm-ws top --url wss://events.example.com/ --interval 5
       dcm-ws top --json | jq .stats.pendingDeliveries
     """
-    base, token = server.http_base(), server.server().token
+    base, who = server.http_base(), server.server()
     try:
-        report = fetch(base, token)
+        report = fetch(base, who)
     except ERRORS as error:
         raise click.ClickException(explain(base, error)) from None
     if as_json:
@@ -61,7 +61,7 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
         # SIGTERM ends it as Ctrl-C does, and the terminal is restored
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(lambda: fetch(base, token), report, interval, base)
+            _watch(lambda: fetch(base, who), report, interval, base)
 
 
 def _watch(refresh: Callable[[], Report], report: Report, interval: float, base: str) -> None:

@@ -11,6 +11,8 @@ import urllib.request
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
+from dcm_ws.cli.certificates import advice, trusting
+from dcm_ws.cli.options import Server
 from dcm_ws.cli.terminal import harmless
 from dcm_ws.client.reasons import REFUSED, reason_of
 from dcm_ws.client.urls import is_loopback, is_proxied
@@ -41,12 +43,13 @@ _TIMEOUT = 8.0
 _DRAINING = 503
 
 
-def fetch(base: str, token: str | None) -> Report:
+def fetch(base: str, server: Server) -> Report:
     """
     @param base: the URL of the service's HTTP, without a slash at its end.
+    @param server: says who asks, and which certificates are trusted.
     @raise Exception: one of L{ERRORS}.
     """
-    report = {"health": _get(f"{base}/health", token), "stats": _get(f"{base}/stats", token)}
+    report = {"health": _get(f"{base}/health", server), "stats": _get(f"{base}/stats", server)}
     if number_at(report["stats"], "connectedClients") is None:
         raise ValueError(_NOT_OURS)
     return report
@@ -62,7 +65,7 @@ def explain(base: str, error: BaseException) -> str:
     if reason == REFUSED:
         return f"nothing listens at {base} (connection refused)"
     verb = "" if isinstance(error, urllib.error.HTTPError) else " does not answer"
-    return f"{base}{verb}: {harmless(reason)}"
+    return f"{base}{verb}: {harmless(reason)}{advice(error)}"
 
 
 def number_at(part: Part, place: str) -> int | float | None:
@@ -82,15 +85,28 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and abs(value) < _NUMBER_MAX
 
 
-def _get(url: str, token: str | None) -> Part:
-    request = urllib.request.Request(url)
-    if token:
+def open_url(request: urllib.request.Request, server: Server, seconds: float) -> Any:
+    """
+    Send a request with the token.
+
+    @return: the response, as C{urlopen} returns it.
+    @raise Exception: one of L{ERRORS}.
+    """
+    if server.token:
         # a server that the answer redirects to must not get it
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    # a proxy that the environment names cannot reach this machine
-    direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
+        request.add_unredirected_header("Authorization", f"Bearer {server.token}")
+    handlers: list[urllib.request.BaseHandler] = []
+    if is_loopback(urlsplit(request.full_url).hostname or ""):
+        # a proxy that the environment names cannot reach this machine
+        handlers.append(urllib.request.ProxyHandler({}))
+    if (context := trusting(server.cacert)) is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers).open(request, timeout=seconds)
+
+
+def _get(url: str, server: Server) -> Part:
     try:
-        with urllib.request.build_opener(*direct).open(request, timeout=_TIMEOUT) as answer:
+        with open_url(urllib.request.Request(url), server, _TIMEOUT) as answer:
             part = _parsed(answer.read(ANSWER_MAX))
     except urllib.error.HTTPError as error:
         # a service that is draining answers with 503, and with the page

@@ -1,0 +1,40 @@
+"""
+The certificate authorities that C{--cacert} names.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import click
+
+
+def trusting(file: str | None) -> ssl.SSLContext | None:
+    """
+    What only trusts the authorities in a file.
+
+    @param file: None for the system's authorities.
+    @return: None for those.
+    @raise click.ClickException: the file cannot be read, or there is no certificate in it.
+    """
+    if file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        raise click.ClickException(
+            f"there is no certificate in {file!r}: --cacert takes a file in PEM format"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot read the certificates in {file!r}: {error.strerror}") from None
+
+
+def advice(error: BaseException | None) -> str:
+    """
+    What to do about an error, to be appended to its text; empty if it is not about a certificate.
+    """
+    # urllib wraps it
+    causes = (error, getattr(error, "reason", None))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return " (if it is from a private authority, give the authority's certificate with --cacert)"
+    return ""

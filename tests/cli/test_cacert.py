@@ -1,0 +1,78 @@
+"""
+--cacert of the commands that are clients, at a service with a certificate that the system does not trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import run
+from tests.integration.certificates import Certificate
+from tests.integration.running import Service, service
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"), "localhost")
+
+
+@pytest.fixture(scope="module")
+def secure(certificate: Certificate) -> Iterator[Service]:
+    """
+    A service with TLS.
+    """
+    with service("--listen", certificate.endpoint()) as running:
+        yield running
+
+
+COMMANDS = [
+    ("publish", "topics/builds", "task.created"),
+    ("top", "--once"),
+    ("kick", "nobody"),
+    # there is an event in the log already
+    ("tail", "topics/builds", "--since", "0", "--count", "1"),
+    ("run", "--agent-id", "ci", "--", "true"),
+]
+
+
+def test_trusted(tmp_path: Path, secure: Service, certificate: Certificate) -> None:
+    """
+    With --cacert the commands trust the authority in the file.
+    """
+    url = f"wss://localhost:{secure.port}/"
+    for words in COMMANDS:
+        name, *rest = words
+        done = run(tmp_path, name, "--url", url, "--cacert", str(certificate.file), *rest)
+        assert done.returncode == 0, (words, done.stderr)
+        assert "dcm-ws run" not in done.stderr
+
+
+@pytest.mark.parametrize("words", COMMANDS[:4], ids=" ".join)
+def test_not_trusted(tmp_path: Path, secure: Service, words: tuple[str, ...]) -> None:
+    """
+    Without it, the error says that there is the option.
+    """
+    name, *rest = words
+    done = run(tmp_path, name, "--url", f"wss://localhost:{secure.port}/", *rest)
+    assert done.returncode == 1 and "the certificate is not accepted" in done.stderr
+    assert "--cacert" in done.stderr.splitlines()[-1]
+
+
+def test_invalid(tmp_path: Path, secure: Service) -> None:
+    """
+    A file that is not there, or has no certificate, and a URL without TLS are errors of one line.
+    """
+    (tmp_path / "empty.pem").touch()
+    for file, url, status, text in (
+        ("empty.pem", f"wss://localhost:{secure.port}/", 1, "there is no certificate in 'empty.pem'"),
+        ("none.pem", f"wss://localhost:{secure.port}/", 1, "cannot read the certificates in 'none.pem': No such file"),
+        ("empty.pem", "ws://localhost/", 2, "--cacert is for a --url that begins with wss://, not 'ws://localhost/'"),
+    ):
+        for command in ("tail", "top"):
+            done = run(tmp_path, command, "--url", url, "--cacert", file)
+            assert done.returncode == status and f"Error: {text}" in done.stderr.splitlines()[-1], done.stderr
