@@ -89,10 +89,10 @@ describe("whatever happens to its connections", () => {
       else if (wanted.size < 3) {
         await connected(listening);
         const channel = names.find((name) => !wanted.has(name));
+        // it has one position for all channels: if it still catches up, or has to connect again, the new channel begins there, too
+        const { pos: place } = listening.position;
         if (!(await listening.subscribe(channel).catch(() => undefined))) break;
         wanted.add(channel);
-        // it has one position for all channels: if it still catches up, the new channel begins there, too
-        const { pos: place } = listening.position;
         for (const [id, pos] of undue) if (pos > place) undue.delete(id);
       }
     }
