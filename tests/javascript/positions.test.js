@@ -75,9 +75,11 @@ describe("whatever happens to its connections", () => {
     const undue = new Map();
     const publish = async () => {
       const channel = names[below(3)];
-      const { message_id: id, pos } = await speaking.publish(channel, below(2) ? "task.created" : "session.created", seed);
+      const event = below(2) ? "task.created" : "session.created";
+      const { message_id: id, pos } = await speaking.publish(channel, event, seed);
       if (wanted.has(channel) || wanted.has("global")) due.push([id, channel]);
-      else undue.set(id, pos);
+      // an agent that has not acknowledged older events yet may get tracked ones from since then on its new channels, too
+      else if (kind !== "agent" || event === "session.created") undue.set(id, pos);
     };
     for (let step = 0; step < 40; step += 1) {
       const dice = below(12);
