@@ -83,9 +83,13 @@ class Asyncio:
         handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
         logger = logging.getLogger("dcm_ws.client")
         logger.addHandler(handler)
+        # a command of dcm-ws that another test ran in this process has changed it
+        level = logger.level
+        logger.setLevel(logging.NOTSET)
         try:
             yield texts
         finally:
+            logger.setLevel(level)
             logger.removeHandler(handler)
 
     @staticmethod
