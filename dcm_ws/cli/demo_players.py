@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Self
 
+from dcm_ws.app.options import BY_NAME
 from dcm_ws.cli.connection import make_client, repeat_until_accepted
 from dcm_ws.cli.demo_day import TEAM
 from dcm_ws.cli.demo_rows import Rows
@@ -21,11 +22,7 @@ from dcm_ws.client import Event
 from dcm_ws.client.aio import DCMClient
 from dcm_ws.client.errors import ClosedError, NotConnectedError, RequestTimeoutError
 
-ATTEMPTS = 3
-"""
-How often the service sends an event that is refused each time.
-"""
-
+_ATTEMPTS: int = BY_NAME["max-attempts"].default
 _AGAIN_SECONDS = 0.5
 _REFUSED_SECONDS = 10.0
 _TOLD = {
@@ -123,6 +120,6 @@ class Players:
             return
         client.nack(event, _AGAIN_SECONDS)
         self._refusals += 1
-        if self._refusals == ATTEMPTS:
-            self._tell(f"       {agent} cannot read a message, and has refused it {ATTEMPTS} times: a dead letter")
+        if self._refusals == _ATTEMPTS:
+            self._tell(f"       {agent} cannot read a message, and has refused it {_ATTEMPTS} times: a dead letter")
             self._all_refused.set()

@@ -25,12 +25,9 @@ from dcm_ws.postgres.data_folder import DataFolder
 from dcm_ws.postgres.postmaster import has_ended, read_lines
 from dcm_ws.postgres.server import running_url
 
-USUAL_PORT = 3849
-"""
-The port of a service, where the commands look for it.
-"""
-
 _HOST = "127.0.0.1"
+# where the commands look for a service
+_USUAL_PORT: int = BY_NAME["ws-port"].default
 _LINES = 20
 _LOOK_SECONDS = 0.05
 _STOP_SECONDS = 120.0
@@ -177,10 +174,10 @@ def _port() -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, USUAL_PORT))
+            probe.bind((_HOST, _USUAL_PORT))
         except OSError:
             return 0
-    return USUAL_PORT
+    return _USUAL_PORT
 
 
 def _found(pattern: str, line: str) -> str:

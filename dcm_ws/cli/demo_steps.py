@@ -17,45 +17,40 @@ _MINUTES = 8 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class Step:
     """
-    An agent publishes an event.
+    Something that an agent does.
 
     @ivar at: seconds since the beginning of the day.
     """
 
     at: float
     agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish(Step):
+    """
+    An agent publishes an event.
+    """
+
     channel: str
     event: str
     data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Step):
     """
     An agent loses its connection.
-
-    @ivar at: seconds since the beginning of the day.
     """
-
-    at: float
-    agent: str
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class Return(Step):
     """
     An agent connects again.
-
-    @ivar at: seconds since the beginning of the day.
     """
-
-    at: float
-    agent: str
-
-
-Step = Publish | Leave | Return
 
 
 @dataclass(frozen=True, slots=True)
