@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from dcm_ws.app.event_types import PAYLOADS, python_module, with_catalogue
+from dcm_ws.app.event_types import PAYLOADS, python_module, with_names, with_types
 from dcm_ws.app.kinds import Rate
 from dcm_ws.app.options import BY_FIELD, BY_NAME, FILES, TABLE
 from dcm_ws.app.rows import Row
@@ -119,7 +119,8 @@ The pages of the documentation, with the tables in them.
 
 CODE: dict[str, Callable[[str], str]] = {
     "client/catalogue.py": lambda _: python_module(),
-    "web/dcm-ws.d.ts": with_catalogue,
+    "web/dcm-ws.d.ts": with_types,
+    "web/publish.js": with_names,
 }
 """
 The files of the package that are made from the table of the catalogue, and what makes them of their former text.

@@ -112,12 +112,24 @@ def _names() -> Iterator[tuple[list[str], list[str]]]:
             yield [f"{family}.*"], list(dict.fromkeys(data))
 
 
-def with_catalogue(text: str) -> str:
+def with_types(text: str) -> str:
     """
-    The text of C{dcm-ws.d.ts} with the catalogue as it is now.
+    The text of C{dcm-ws.d.ts} with the types of the catalogue as it is now.
     """
+    return _with_made(text, f"\n{_typescript()}\n")
+
+
+def with_names(text: str) -> str:
+    """
+    The text of the page's C{publish.js} with the names of the catalogue as it is now.
+    """
+    names = "".join(f"  {_quoted(entry.name)},\n" for entry in EVENTS)
+    return _with_made(text, f"const CATALOGUE = [\n{names}];\n")
+
+
+def _with_made(text: str, made: str) -> str:
     before, _, rest = text.partition(_BEGIN)
-    return f"{before}{_BEGIN}\n{_typescript()}\n{_END}{rest.partition(_END)[2]}"
+    return f"{before}{_BEGIN}{made}{_END}{rest.partition(_END)[2]}"
 
 
 def _typescript() -> str:

@@ -3,13 +3,32 @@
  */
 import { $ } from "./dom.js";
 
+// the catalogue, made by python -m dcm_ws.app.documentation
 const CATALOGUE = [
-  ...["task.created", "task.updated", "task.completed", "task.failed"],
-  ...["subtask.created", "subtask.updated", "subtask.completed", "subtask.failed", "subtask.running"],
-  ...["message.new", "message.read", "message.expired"],
-  ...["agent.connected", "agent.disconnected", "agent.heartbeat", "agent.blocked", "agent.unblocked"],
-  ...["session.created", "session.ended", "metric.update", "system.error", "system.info"],
+  "task.created",
+  "task.updated",
+  "task.completed",
+  "task.failed",
+  "subtask.created",
+  "subtask.updated",
+  "subtask.running",
+  "subtask.completed",
+  "subtask.failed",
+  "message.new",
+  "message.read",
+  "message.expired",
+  "agent.connected",
+  "agent.disconnected",
+  "agent.heartbeat",
+  "agent.blocked",
+  "agent.unblocked",
+  "session.created",
+  "session.ended",
+  "metric.update",
+  "system.error",
+  "system.info",
 ];
+// end of the catalogue
 
 /**
  * @param {import("./dcm-ws.js").DCMClient} client
