@@ -1,12 +1,10 @@
 /**
  * The list of the agents that are connected.
  */
-import { $, element } from "./dom.js";
+import { $, element, whole } from "./dom.js";
 import { firstAgent } from "./empty.js";
 
 const SHOWN = 500;
-
-const whole = new Intl.NumberFormat("en");
 
 export class Agents {
   #chosen = "";

@@ -10,6 +10,9 @@ export function element(name, text, className) {
   return made;
 }
 
+/** How whole numbers are written, the same for everybody. */
+export const whole = new Intl.NumberFormat("en");
+
 /** Call `paint` at most once a frame, and only when asked to. */
 export function onceAFrame(paint) {
   let asked = false;

@@ -1,9 +1,7 @@
 /**
  * The figures in the head of the page.
  */
-import { $ } from "./dom.js";
-
-const whole = new Intl.NumberFormat("en");
+import { $, whole } from "./dom.js";
 
 export class Facts {
   // the log in PostgreSQL when it was looked at last

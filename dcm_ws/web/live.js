@@ -4,7 +4,7 @@
 import { Agents } from "./agents.js";
 import { Chart } from "./chart.js";
 import { ask, join } from "./connection.js";
-import { $ } from "./dom.js";
+import { $, whole } from "./dom.js";
 import { Facts } from "./facts.js";
 import { CATEGORIES, categoryOf } from "./filter.js";
 import { listen } from "./keys.js";
@@ -19,7 +19,6 @@ import { Watching } from "./watching.js";
 const LAST = 500;
 const SHOWN_IDS = 2000;
 
-const whole = new Intl.NumberFormat("en");
 const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const facts = new Facts();

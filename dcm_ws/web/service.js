@@ -1,7 +1,7 @@
 /**
  * The figures of the service itself, for the wall.
  */
-import { element } from "./dom.js";
+import { element, whole } from "./dom.js";
 
 const FIGURES = [
   ["events/s", (stats, rate) => rate],
@@ -16,7 +16,6 @@ const FIGURES = [
 // states in which all is well
 const GOOD = ["up", "none", "following"];
 
-const whole = new Intl.NumberFormat("en");
 const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export class ServiceFigures {

@@ -3,7 +3,7 @@
  */
 import { download } from "./clipboard.js";
 import { Detail } from "./detail.js";
-import { $, onceAFrame } from "./dom.js";
+import { $, onceAFrame, whole } from "./dom.js";
 import { Empty } from "./empty.js";
 import { entryOf, lineOf, rowOf } from "./entries.js";
 import { testOf } from "./filter.js";
@@ -17,8 +17,6 @@ const GAPS = {
   epoch: "what was published while the service restarted, or this page was away",
   expired: "what the service does not keep any more",
 };
-
-const whole = new Intl.NumberFormat("en");
 
 export class Stream {
   #kept = new Kept();

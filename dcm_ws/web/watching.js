@@ -1,5 +1,5 @@
 /**
- * The channels that the page subscribes to beside `global`: with `--mirror database`, that does not carry what clients
+ * The channels that the page subscribes to in addition to `global`: with `--mirror database`, that does not carry what clients
  * publish elsewhere.
  */
 const WATCHED = 100;
