@@ -140,7 +140,7 @@ describe("events", () => {
     speaking.close();
     expect(came[0].data.id).toBe(9007199254740992);
     expect(came[0].raw).toContain(`"data":${big}`);
-    expect(JSON.stringify(came[0])).not.toContain("raw");
+    expect(JSON.stringify(came[0])).not.toContain('"raw"');
     expect({ ...came[0] }).not.toHaveProperty("raw");
     expect(whole[0].data).toEqual({ id: 9007199254740993n, list: [-9007199254740993n, 1, 2.5, 1e300], text: "9007199254740993" });
     expect(whole[0].raw).toBe(came[0].raw);
