@@ -44,7 +44,7 @@ def settings_table() -> str:
     """
     rows = (*FILES, *(row for row in TABLE if row.name))
     return "\n\n".join(
-        f"**{heading or 'Files'}**\n\n"
+        f"### {heading or 'Files'}\n\n"
         + _table(("option", "variable", "default", "meaning"), (_setting(row) for row in group))
         for heading, group in groupby(rows, lambda row: row.heading)
     )
@@ -54,7 +54,7 @@ def fields_table() -> str:
     """
     The fields of L{Settings}, for applications.
     """
-    head = ("field", "type", "default", "[option](operations.md#settings), or meaning")
+    head = ("field", "type", "default", "[option](settings.md), or meaning")
     kinds = {one.name: str(one.type) for one in fields(Settings)}
     return _table(head, (_field(name, kinds[name], row) for name, row in BY_FIELD.items()))
 
@@ -108,7 +108,8 @@ def data_tables() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "operations.md": {"settings": settings_table, "limits": limits_table},
+    "settings.md": {"settings": settings_table},
+    "limits.md": {"limits": limits_table},
     "embedding.md": {"fields": fields_table},
     "protocol.md": {"the catalogue": families_table},
     "events.md": {"events": events_table, "data": data_tables},

@@ -105,7 +105,7 @@ _MODE = part(
     "the mode; if it is not given, `NODE_ENV=production` selects production, too",
     default="development",
     old_variable="NODE_ENV",
-    see="[Development and production](#development-and-production)",
+    see="[Development and production](operations.md#development-and-production)",
 )
 _DATABASE_PARTS = (
     part(
@@ -213,7 +213,7 @@ class Fields:
         Switch(words=("none", "listen"), on="listen"),
         "`listen` lets clients without a token subscribe to public channels in production",
         "anonymous",
-        see="[Clients without a token](#clients-without-a-token)",
+        see="[Clients without a token](operations.md#clients-without-a-token)",
     )
     strict_private: bool = setting(
         False,
@@ -509,7 +509,7 @@ class Fields:
         " `*` for all",
         "allowed-origin",
         modes=((), ("*",)),
-        see="[Web pages](#web-pages)",
+        see="[Web pages](operations.md#web-pages)",
         heading="Web pages and proxies",
     )
     same_host: bool = setting(
@@ -547,7 +547,7 @@ class Fields:
         "`PATTERN` or `PATTERN:FIELD`: events of which only the latest for each value of a field of their data matters,"
         " such as `capacity.update:project_id`; clients that read too slowly receive only that one",
         "latest-event",
-        see="[Events of which only the latest matters](#events-of-which-only-the-latest-matters)",
+        see="[Events of which only the latest matters](limits.md#events-of-which-only-the-latest-matters)",
     )
     ephemeral_events: tuple[str, ...] = setting(
         (),

@@ -19,7 +19,7 @@ class Row:
     @ivar name: of its option, without the dashes, and of its key in a TOML file; empty if there is no option.
     @ivar has_option: an option gives it.
     @ivar help: what it does, in Markdown without links.
-    @ivar see: where C{docs/operations.md} says more, as a link in Markdown.
+    @ivar see: where the documentation says more, as a link in C{docs/settings.md}.
     @ivar default: the value of its field if it is not given.
     @ivar modes: the defaults in production and in development, if they differ; C{default} stands for them.
     @ivar otherwise: the default in words, if no value says it.

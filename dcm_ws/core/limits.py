@@ -1,5 +1,5 @@
 """
-Every limit that a client can exceed: the counters of C{/stats}, and the table of limits in docs/operations.md.
+Every limit that a client can exceed: the counters of C{/stats}, and the table of limits in docs/limits.md.
 """
 
 from __future__ import annotations

@@ -227,11 +227,11 @@ def test_types_are_current(name: str) -> None:
 
 def test_every_option_is_documented() -> None:
     """
-    docs/operations.md has a row for each option, and docs/embedding.md for each field.
+    docs/settings.md has a row for each option, and docs/embedding.md for each field.
     """
-    operations, embedding = ((DOCS / page).read_text() for page in ("operations.md", "embedding.md"))
+    settings, embedding = ((DOCS / page).read_text() for page in ("settings.md", "embedding.md"))
     for row in (*FILES, *TABLE):
-        assert not row.name or re.search(rf"^\| `--{row.name}`", operations, re.M), row.name
+        assert not row.name or re.search(rf"^\| `--{row.name}`", settings, re.M), row.name
         assert not row.field or re.search(rf"^\| `{row.field}` ", embedding, re.M), row.field
 
 
@@ -245,9 +245,9 @@ def test_markers_are_needed() -> None:
 
 def test_the_example_file_is_valid(folder: Path) -> None:
     """
-    The file that docs/operations.md shows is one.
+    The file that docs/settings.md shows is one.
     """
-    text = (DOCS / "operations.md").read_text().partition("### The file")[2].partition("###")[0]
+    text = (DOCS / "settings.md").read_text().partition("## The file")[2].partition("##")[0]
     example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
     file = folder / "example.toml"
     file.write_text(example)

@@ -74,5 +74,5 @@ def test_every_option_exists() -> None:
     The options that the page names are options of the service or of a command.
     """
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE)) - {"--help"}
-    known = (ROOT / "docs" / "operations.md").read_text() + (ROOT / "docs" / "command-line.md").read_text()
+    known = (ROOT / "docs" / "settings.md").read_text() + (ROOT / "docs" / "command-line.md").read_text()
     assert {option for option in named if option not in known} == set()

@@ -13,14 +13,14 @@ from dcm_ws.app.documentation import limits_table
 from dcm_ws.core.limits import COUNTERS, TABLE
 from tests.fakes import make_core, make_report
 
-DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_docs_have_the_table() -> None:
     """
-    docs/operations.md has every limit of the code, in a table that is exactly that of the code.
+    docs/limits.md has every limit of the code, in a table that is exactly that of the code.
     """
-    assert limits_table() in DOCS.read_text()
+    assert limits_table() in (DOCS / "limits.md").read_text()
 
 
 def test_counters_are_those_of_stats() -> None:
@@ -40,7 +40,7 @@ def test_options_exist() -> None:
     Every option of the table is one of the service, and described in the settings.
     """
     options = Options()
-    text = DOCS.read_text()
+    text = (DOCS / "settings.md").read_text()
     for limit in TABLE:
         name = limit.option.removeprefix("--")
         assert not name or name in options, limit
