@@ -121,7 +121,7 @@ The pages of the documentation, with the tables in them.
 CODE: dict[str, Callable[[str], str]] = {
     "client/catalogue.py": lambda _: python_module(),
     "web/dcm-ws.d.ts": with_types,
-    "web/publish.js": with_names,
+    "web/modules/publish.js": with_names,
 }
 """
 The files of the package that are made from the table of the catalogue, and what makes them of their former text.

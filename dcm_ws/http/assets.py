@@ -12,6 +12,7 @@ from importlib.resources import files
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from dcm_ws.http.bundles import bundle
 from dcm_ws.http.request_headers import header
 from dcm_ws.http.resources import Page, redirect
 
@@ -30,11 +31,15 @@ _TYPES = {
     "svg": "image/svg+xml",
     "ts": "text/plain; charset=utf-8",
 }
+_WITH_MODULES = ("live", "dashboard")
+"""
+The pages whose scripts are made of modules.
+"""
 
 
 class StaticFile(Page):
     """
-    A file of this package, which is read once.
+    A file for browsers, which stays the same as long as the service runs.
     """
 
     def __init__(self, wall_ms: Callable[[], int], content: bytes, content_type: str) -> None:
@@ -96,3 +101,6 @@ def pages(wall_ms: Callable[[], int]) -> Iterator[tuple[bytes, StaticFile]]:
             if ending in _TYPES:
                 path = folder + file.name.removesuffix(".html")
                 yield path.encode(), StaticFile(wall_ms, file.read_bytes(), _TYPES[ending])
+    for page in _WITH_MODULES:
+        script = bundle(f"modules/{page}.js", lambda path: (web / path).read_text("utf-8"))
+        yield f"{page}.js".encode(), StaticFile(wall_ms, script.encode(), _TYPES["js"])

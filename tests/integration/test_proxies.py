@@ -75,8 +75,8 @@ def authority() -> Authority:
 @pytest.fixture(scope="module")
 def ground(authority: Authority, database: PostgresServer) -> Iterator[Ground]:
     documented = ("--trusted-proxy", "127.0.0.1", "--server-name", HOST)
-    # a browser asks for all files of a page at once
-    limits = ("--max-connections-per-ip", str(PER_ADDRESS), "--max-http-per-ip", "100")
+    # which limits the HTTP connections of an address, too
+    limits = ("--max-connections-per-ip", str(PER_ADDRESS))
     with production_service(database.url, *documented, *limits) as running, proxies(authority, running.port) as fronts:
         silent = []
         for proxy in fronts.values():
@@ -282,8 +282,11 @@ def test_address_of_the_client(ground: Ground, proxy: Proxy) -> None:
 
 def test_browser(ground: Ground) -> None:
     """
-    In Chromium the live page signs in with a token and connects, through each proxy.
+    In Chromium the live page signs in with a token and connects, through each proxy.  It needs few requests, which all
+    come at once with HTTP/2.
     """
+    protocols = """performance.getEntriesByType('resource')
+        .filter(({ name }) => /\\.(js|css|svg)$/.test(name)).map(({ nextHopProtocol }) => nextHopProtocol)"""
     with chromium(HOST) as page:
         for proxy in ground.proxies.values():
             page.call("Page.navigate", url=f"https://{HOST}:{proxy.port}/dcm/")
@@ -291,6 +294,9 @@ def test_browser(ground: Ground) -> None:
             page.evaluate(f"document.querySelector('#token').value = '{make_token('eve')}'")
             page.evaluate("document.querySelector('#sign-in-form .primary').click()")
             page.wait_for("document.querySelector('#state').dataset.state == 'connected'")
+            assert set(found := page.evaluate(protocols)) == {"http/1.1" if proxy.name == "nginx" else "h2"}
+            # the icon is in the page, too
+            assert len(found) <= 4
             # from /health, since /stats is not there
             page.wait_for("document.querySelector('#clients').textContent > 0")
             # what the page suggests to copy has the path

@@ -729,9 +729,10 @@ describe("finding events", () => {
 
   test("counts the events of the log over the time that they took", async () => {
     const page = await open(`${service.http}/live`);
+    await page.route(/\/modules\//, (route) => route.fulfill({ path: `../../dcm_ws/web${new URL(route.request().url()).pathname}` }));
     // as text: the test runner would put imports of its own into a function
     const text = await page.evaluate(String.raw`(async () => {
-      const { Chart } = await import("/chart.js");
+      const { Chart } = await import("/modules/chart.js");
       const [canvas, legend, text] = ["canvas", "ul", "p"].map((name) => document.body.appendChild(document.createElement(name)));
       const column = Math.floor(Date.now() / 5000) * 5000;
       const chart = new Chart(canvas, legend, text, ["task"]);

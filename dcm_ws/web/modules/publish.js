@@ -31,7 +31,7 @@ const CATALOGUE = [
 // end of the catalogue
 
 /**
- * @param {import("./dcm-ws.js").DCMClient} client
+ * @param {import("../dcm-ws.js").DCMClient} client
  * @param {import("./status.js").Status} status
  */
 export function offerPublishing(client, status) {

@@ -13,7 +13,7 @@ export class Watching {
   #resting = new Map();
 
   /**
-   * @param {import("./dcm-ws.js").DCMClient} client
+   * @param {import("../dcm-ws.js").DCMClient} client
    * @param {(channel: string) => boolean} mayRead
    */
   constructor(client, mayRead) {

@@ -2,7 +2,7 @@
  * What both pages share: the connection with its state, signing in, and the theme.
  */
 import { command } from "./clipboard.js";
-import { DCMClient, DCMError } from "./dcm-ws.js";
+import { DCMClient, DCMError } from "../dcm-ws.js";
 import { $ } from "./dom.js";
 import { Status } from "./status.js";
 
