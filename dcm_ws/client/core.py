@@ -398,6 +398,7 @@ class ClientCore:
     def _hear(self, frame: dict[str, Any]) -> None:
         pos = number_of(frame.get("pos")) if self.places.epoch is not None else None
         if pos is not None and self.places.is_early(frame.get("channel"), pos):
+            # not acknowledged, even if global is not wanted: docs/guarantees.md, What comes unasked for
             return
         event = self.events.take(frame)
         if event is not None and pos is not None:

@@ -699,7 +699,8 @@ export class DCMClient {
    * @param {string} raw the frame's text
    */
   #receive(event, raw) {
-    // it comes again, in its order
+    // it comes again, in its order; what is tracked is not acknowledged until then, even if `global` is not wanted: one
+    // ack would count for all channels and connections of the agent
     if (this.#from && event.pos !== undefined && !this.#resumed.has(event.channel)) return;
     event.timestamp = momentOf(event.timestamp) ?? Date.now();
     let seen = this.#seen.get(event.id);

@@ -17,6 +17,7 @@ from dcm_ws.client.places import Places
 from dcm_ws.client.queues import Inbox, Queue
 from tests.client.test_core import Side
 from tests.client.wire import Wire
+from tests.core.clients import stats
 from tests.fakes import Client, make_core
 
 
@@ -109,6 +110,36 @@ def test_repeated_events_do_not_move_the_position() -> None:
     ask(side, side.core.resume(), resumed=True, epoch="k1", pos=20, subscriptions=["global"])
     hear(side, 20, event="task.created")
     assert side.core.places.position(None) == ("k1", 10)
+
+
+def test_what_comes_on_an_unwanted_global() -> None:
+    """
+    What is tracked and comes on global before a client that does not want it has left it is not acknowledged unseen:
+    another connection of the agent, or its own channel, may still have to get it.  It is sent again, and shown then.
+    """
+    clock = Clock()
+    clock.advance(1000)
+    server = make_core(clock)
+    wire = Wire(server, agent_id="ann", channels=["topics/a"])
+    publisher = Client(server)
+    publisher.say(type="unsubscribe", channel="global")
+    wire.connect()
+    wire.finish()
+    wire.cut()
+    wire.connect()
+    wire.client_reads()
+    for channel in ("topics/a", "topics/b"):
+        publisher.say(type="publish", channel=channel, event="task.created", data=channel)
+    wire.finish()
+    tracked = [event.data for event in wire.shown if event.tracked]
+    assert tracked == ["topics/a"]
+    assert stats(server)["pendingDeliveries"] == 1
+    clock.advance(6)
+    list(server.hub.retry())
+    wire.finish()
+    again = wire.shown[-1]
+    assert (again.channel, again.origin) == ("global", "topics/b")
+    assert stats(server)["pendingDeliveries"] == 0
 
 
 @pytest.mark.parametrize("reason", ["epoch", "expired", "ahead"])
