@@ -4,9 +4,13 @@ The certificate authorities that C{--cacert} names.
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    # 10 ms to import, which commands can do without that connect without TLS
+    import ssl
 
 
 def trusting(file: str | None) -> ssl.SSLContext | None:
@@ -19,6 +23,8 @@ def trusting(file: str | None) -> ssl.SSLContext | None:
     """
     if file is None:
         return None
+    import ssl
+
     try:
         return ssl.create_default_context(cafile=file)
     except ssl.SSLError:
@@ -33,6 +39,8 @@ def advice(error: BaseException | None) -> str:
     """
     What to do about an error, to be appended to its text; empty if it is not about a certificate.
     """
+    import ssl
+
     # urllib wraps it
     causes = (error, getattr(error, "reason", None))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):

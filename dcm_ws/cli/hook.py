@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from dcm_ws.cli.hook_events import USELESS_LATER, event_of
-from dcm_ws.cli.http_post import post
 from dcm_ws.cli.options import ServerOptions, check_channels, server_options
-from dcm_ws.cli.outbox import Outbox, spool_of
+from dcm_ws.cli.outbox import Outbox, poster, spool_of
 from dcm_ws.cli.terminal import one_line, say
 from dcm_ws.cli.who import agent_of
 
@@ -96,7 +95,7 @@ def command(channel: str | None, full: bool, flush: bool, server: ServerOptions)
     agent = agent_of(who)
     spool = spool_of(base, agent)
 
-    outbox = Outbox(lambda body, seconds: post(base, body, who.token, seconds, who.cacert), spool, _report)
+    outbox = Outbox(poster(base, who), spool, _report)
     if flush:
         sent = outbox.flush(FLUSH_SECONDS)
         left = spool.count()

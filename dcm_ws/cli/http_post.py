@@ -9,11 +9,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dcm_ws.version import VERSION
+
+if TYPE_CHECKING:
+    # 10 ms to import
+    import ssl
 
 ANSWER_MAX = 1 << 20
 """
@@ -35,13 +38,16 @@ class Answer(NamedTuple):
     reason: str
 
 
-def post(base: str, body: bytes, token: str | None, seconds: float, cacert: str | None = None) -> Answer:
+def post(
+    base: str, body: bytes, seconds: float, *, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> Answer:
     """
     Publish an event, or an array of events.
 
     @param base: the URL of the service's HTTP, without a slash at its end.
     @param seconds: the time that it may take in all, with looking up the host.
-    @param cacert: the file with the certificate authorities that are trusted; None for those of the system.
+    @param token: of the client that publishes; None for none.
+    @param tls: trusts the certificate of the service; None to trust the authorities of the system.
     @raise OSError: there is no answer, or not in time; the events may have been published.
     @raise ValueError: what answers does not speak HTTP.
     """
@@ -50,7 +56,7 @@ def post(base: str, body: bytes, token: str | None, seconds: float, cacert: str 
 
     def work() -> None:
         try:
-            result.append(_post(base, body, token, deadline, cacert))
+            result.append(_post(base, body, token, deadline, tls))
         except (OSError, ValueError) as error:
             result.append(error)
 
@@ -66,7 +72,7 @@ def post(base: str, body: bytes, token: str | None, seconds: float, cacert: str 
     raise result[0]
 
 
-def _post(base: str, body: bytes, token: str | None, deadline: float, cacert: str | None) -> Answer:
+def _post(base: str, body: bytes, token: str | None, deadline: float, tls: ssl.SSLContext | None) -> Answer:
     parts = urlsplit(base)
     secure = parts.scheme == "https"
     host = parts.hostname or ""
@@ -86,10 +92,11 @@ def _post(base: str, body: bytes, token: str | None, deadline: float, cacert: st
     with socket.create_connection((name, port), timeout=_left(deadline)) as plain:
         if not secure:
             return _exchange(plain, head + body, deadline)
-        # 10 ms to import
-        import ssl
+        if tls is None:
+            import ssl
 
-        with ssl.create_default_context(cafile=cacert).wrap_socket(plain, server_hostname=host) as secured:
+            tls = ssl.create_default_context()
+        with tls.wrap_socket(plain, server_hostname=host) as secured:
             return _exchange(secured, head + body, deadline)
 
 
@@ -134,9 +141,3 @@ def _reason(body: bytes) -> str:
         return ""
     error = fields.get("error") if isinstance(fields, dict) else None
     return error if isinstance(error, str) else ""
-
-
-Post = Callable[[bytes, float], Answer]
-"""
-L{post} to one service as one client.
-"""

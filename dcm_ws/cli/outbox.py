@@ -10,13 +10,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
+from dcm_ws.cli.certificates import trusting
 from dcm_ws.cli.folders import state_folder
-from dcm_ws.cli.http_post import Answer, Post
+from dcm_ws.cli.http_post import Answer, post
+from dcm_ws.cli.options import Server
 from dcm_ws.cli.spool import Spool
+
+Post = Callable[[bytes, float], Answer]
+"""
+Publishes an event, or an array of events, within some seconds; raises what L{post} raises.
+"""
 
 BATCH_MAX = 50
 """
@@ -139,6 +147,17 @@ def _fate(answer: Answer) -> _Fate:
         return _Fate.PUBLISHED
     # a reason says that the answer is from the service, and not from something in between
     return _Fate.REFUSED if answer.status in _REFUSED and answer.reason else _Fate.LATER
+
+
+def poster(base: str, server: Server) -> Post:
+    """
+    What publishes to a service as one client.
+
+    @param base: the URL of the service's HTTP, without a slash at its end.
+    @param server: says who publishes, and which certificates are trusted.
+    @raise click.ClickException: the file with the certificates cannot be used.
+    """
+    return partial(post, base, token=server.token, tls=trusting(server.cacert))
 
 
 def spool_of(base: str, agent: str | None) -> Spool:

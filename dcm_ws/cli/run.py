@@ -15,9 +15,8 @@ from typing import Any
 
 import click
 
-from dcm_ws.cli.http_post import post
 from dcm_ws.cli.options import ServerOptions, check_channels, server_options
-from dcm_ws.cli.outbox import Outbox, spool_of
+from dcm_ws.cli.outbox import Outbox, poster, spool_of
 from dcm_ws.cli.run_output import Copy, LastLines
 from dcm_ws.cli.run_reports import Reports
 from dcm_ws.cli.terminal import one_line, say
@@ -82,7 +81,7 @@ def command(
     signals.  The command never waits for the service; if the service is away, the events are kept and sent later.
 
     Exit codes: that of COMMAND; 128 + N if signal N ended it; 126 it cannot be run; 127 it is not found; 1 the token
-    cannot be read, 2 invalid usage: nothing was run.
+    or the certificates cannot be read, 2 invalid usage: nothing was run.
 
     \b
     Examples:
@@ -99,9 +98,7 @@ def command(
         data["task_list_id"] = subtask_of
     if agent is not None:
         data["agent_id"] = agent
-    outbox = Outbox(
-        lambda body, seconds: post(base, body, who.token, seconds, who.cacert), spool_of(base, agent), _report
-    )
+    outbox = Outbox(poster(base, who), spool_of(base, agent), _report)
     family = "task" if subtask_of is None else "subtask"
     reports = Reports(outbox, channel, family, data, heartbeat=heartbeat, report=_report)
     with _signals() as passing:

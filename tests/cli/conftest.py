@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.conftest import database, services, stoppable
+from tests.integration.conftest import certificate, database, services, stoppable
 from tests.integration.databases import TOOLS, PostgresServer, debian_postgres, postgres
 from tests.integration.running import Service, production_service, service
 
-__all__ = ["database", "services", "stoppable"]
+__all__ = ["certificate", "database", "services", "stoppable"]
 
 
 @pytest.fixture(scope="module", params=["embedded", "debian"])

@@ -17,11 +17,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"), "localhost")
-
-
-@pytest.fixture(scope="module")
 def secure(certificate: Certificate) -> Iterator[Service]:
     """
     A service with TLS.
@@ -76,3 +71,9 @@ def test_invalid(tmp_path: Path, secure: Service) -> None:
         for command in ("tail", "top"):
             done = run(tmp_path, command, "--url", url, "--cacert", file)
             assert done.returncode == status and f"Error: {text}" in done.stderr.splitlines()[-1], done.stderr
+    done = run(tmp_path, "run", "--url", "wss://localhost:1/", "--cacert", "none.pem", "--", "touch", "ran")
+    assert (done.returncode, (tmp_path / "ran").exists()) == (1, False)
+    assert "cannot read the certificates in 'none.pem'" in done.stderr
+    done = run(tmp_path, "hook", "--url", "wss://localhost:1/", "--cacert", "empty.pem")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "dcm-ws hook: there is no certificate in 'empty.pem'" in done.stderr

@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -41,8 +40,8 @@ def test_one_and_several(shared: Service) -> None:
     An event, and an array of events.
     """
     with shared.connect("/?observer=1") as client:
-        assert post(base(shared), json.dumps(EVENT).encode(), None, 10) == Answer(200, "")
-        assert post(base(shared), json.dumps([EVENT, EVENT]).encode(), None, 10).status == 200
+        assert post(base(shared), json.dumps(EVENT).encode(), 10) == Answer(200, "")
+        assert post(base(shared), json.dumps([EVENT, EVENT]).encode(), 10).status == 200
         for _ in range(3):
             assert json.loads(client.recv(timeout=10))["data"] == EVENT["data"]
 
@@ -51,11 +50,11 @@ def test_refusals(shared: Service, guarded: Service) -> None:
     """
     The status, and the reason that the service gives.
     """
-    refused = post(base(shared), json.dumps(EVENT | {"event": "no"}).encode(), None, 10)
+    refused = post(base(shared), json.dumps(EVENT | {"event": "no"}).encode(), 10)
     assert refused.status == 400 and "Invalid event type" in refused.reason
-    assert post(base(guarded), json.dumps(EVENT).encode(), None, 10).status == 401
+    assert post(base(guarded), json.dumps(EVENT).encode(), 10).status == 401
     token = make_token("worker", secret=guarded.secret)
-    assert post(base(guarded), json.dumps(EVENT).encode(), token, 10).status != 401
+    assert post(base(guarded), json.dumps(EVENT).encode(), 10, token=token).status != 401
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_answers_of_others(said: bytes, expected: Answer) -> None:
     Whatever answers, its status counts.
     """
     with another_service(said) as where:
-        assert post(where.replace("ws", "http").rstrip("/"), b"{}", None, 10) == expected
+        assert post(where.replace("ws", "http").rstrip("/"), b"{}", 10) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_not_http(said: bytes) -> None:
     What does not speak HTTP is an error.
     """
     with another_service(said) as where, pytest.raises(ValueError, match="does not speak HTTP"):
-        post(where.replace("ws", "http").rstrip("/"), b"{}", None, 10)
+        post(where.replace("ws", "http").rstrip("/"), b"{}", 10)
 
 
 def test_no_answer() -> None:
@@ -95,11 +94,11 @@ def test_no_answer() -> None:
     A refused connection, one that is closed, and silence are errors of the system; silence takes only the given time.
     """
     with another_service(b"") as where, pytest.raises(ConnectionError):
-        post(where.replace("ws", "http").rstrip("/"), b"{}", None, 10)
+        post(where.replace("ws", "http").rstrip("/"), b"{}", 10)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
-        post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"{}", None, 0.3)
+        post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"{}", 0.3)
     with pytest.raises(ConnectionRefusedError):
-        post(f"http://127.0.0.1:{free_port()}", b"{}", None, 10)
+        post(f"http://127.0.0.1:{free_port()}", b"{}", 10)
 
 
 def test_an_answer_that_drips() -> None:
@@ -120,7 +119,7 @@ def test_an_answer_that_drips() -> None:
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         with pytest.raises(TimeoutError):
-            post(f"http://127.0.0.1:{server.getsockname()[1]}", b"{}", None, 0.4)
+            post(f"http://127.0.0.1:{server.getsockname()[1]}", b"{}", 0.4)
         thread.join(10)
 
 
@@ -130,17 +129,19 @@ def test_host_names(shared: Service) -> None:
     """
     for host in ("caf\u00e9.invalid", "no-such-host.invalid"):
         with pytest.raises((OSError, ValueError)):
-            post(f"http://{host}:1", b"{}", None, 10)
-    assert post(f"http://localhost:{shared.port}", json.dumps(EVENT).encode(), None, 10).status == 200
+            post(f"http://{host}:1", b"{}", 10)
+    assert post(f"http://localhost:{shared.port}", json.dumps(EVENT).encode(), 10).status == 200
 
 
-def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls(monkeypatch: pytest.MonkeyPatch, certificate: Certificate) -> None:
     """
-    With TLS, the certificate is checked against those of the system, or of SSL_CERT_FILE.
+    With TLS, the certificate is checked against those that the caller trusts, of the system, or of SSL_CERT_FILE.
     """
-    certificate = Certificate(tmp_path, "localhost")
+    body = json.dumps(EVENT).encode()
     with service("--listen", certificate.endpoint()) as secure:
+        where = f"https://localhost:{secure.port}"
         with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
-            post(f"https://localhost:{secure.port}", json.dumps(EVENT).encode(), None, 10)
+            post(where, body, 10)
+        assert post(where, body, 10, tls=certificate.trusting) == Answer(200, "")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
-        assert post(f"https://localhost:{secure.port}", json.dumps(EVENT).encode(), None, 10) == Answer(200, "")
+        assert post(where, body, 10) == Answer(200, "")

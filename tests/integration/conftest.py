@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.certificates import Certificate
 from tests.integration.databases import PostgresServer, postgres
 from tests.integration.owed import schema
 from tests.integration.sharing import SharedServices
@@ -38,6 +39,14 @@ def services() -> Iterator[SharedServices]:
     """
     with contextlib.ExitStack() as stack:
         yield SharedServices(stack)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """
+    A certificate for localhost.
+    """
+    return Certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture

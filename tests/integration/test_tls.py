@@ -28,11 +28,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"), "localhost")
-
-
-@pytest.fixture(scope="module")
 def secure(certificate: Certificate) -> Iterator[Service]:
     """
     A service that listens with TLS.
