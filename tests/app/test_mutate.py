@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,37 @@ def test_module_without_mutants(capsys: pytest.CaptureFixture[str]) -> None:
     """
     SCRIPT["report"]("core/x", dumped("skipped"))
     assert capsys.readouterr().out == "core/x: 0 mutants, 0 killed, 0.0 %\n"
+
+
+def test_sample(tmp_path: Path) -> None:
+    """
+    A sample has as many mutants as were asked for, the same ones each time, and none that is left out anyway.
+    """
+
+    def sampled(number: int, most: int) -> set[tuple[str, int]]:
+        session = tmp_path / f"{number}.sqlite"
+        connection = sqlite3.connect(session)
+        connection.executescript(
+            "create table work_items (job_id); create table work_results (job_id);"
+            " create table mutation_specs (job_id, operator_name, operator_args, occurrence)"
+        )
+        for occurrence in range(50):
+            # Cosmic Ray chooses another id each time
+            job = f"{number * 7919 % 101}-{occurrence * number}"
+            connection.execute("insert into work_items values (?)", (job,))
+            connection.execute("insert into mutation_specs values (?, 'core/x', '{}', ?)", (job, occurrence))
+            if occurrence < 10:
+                connection.execute("insert into work_results values (?)", (job,))
+        connection.commit()
+        SCRIPT["sample"](session, "core/x", most)
+        left = connection.execute(
+            "select operator_name, occurrence from mutation_specs join work_items using (job_id)"
+            " where job_id not in (select job_id from work_results)"
+        ).fetchall()
+        connection.close()
+        return set(left)
+
+    first = sampled(1, 15)
+    assert len(first) == 15 and min(occurrence for _, occurrence in first) >= 10
+    assert sampled(2, 15) == first
+    assert len(sampled(3, 1000)) == 40
