@@ -1,5 +1,5 @@
 """
-Processes of twistd and dcm-ws that are forked from one that has imported their modules already.
+Processes of twistd, dcm-ws and short Python programs that are forked from one that has imported their modules already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _PROGRAMS = frozenset(str(Path(sys.executable).with_name(name)) for name in ("twistd", "dcm-ws"))
 # what Python or the C library reads when a process starts
-_READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_")
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 # of Popen: with any other value, the process is started as usual
 _USUAL: dict[str, Any] = {
     "executable": None,
@@ -91,8 +91,8 @@ _servers = {name: _Server(name) for name in ("usual", "mcp")}
 
 class Popen(subprocess.Popen[Any]):
     """
-    Like the class of the standard library.  Programs other than twistd and dcm-ws are started as usual, and so are
-    these with an environment that Python itself reads.
+    Like the class of the standard library.  Programs other than twistd, dcm-ws and C{python -c} are started as usual,
+    and so are these with an environment that Python itself reads.
     """
 
     _ended: int | None = None
@@ -167,7 +167,7 @@ def _is_readable(pipe: int) -> bool:
 
 def _may_be_forked(given: dict[str, Any], env: dict[str, str]) -> bool:
     args = given["args"]
-    if isinstance(args, (str, bytes)) or args[0] not in _PROGRAMS:
+    if isinstance(args, (str, bytes)) or not (args[0] in _PROGRAMS or args[:2] == [sys.executable, "-c"]):
         return False
     if any(given[name] != value for name, value in _USUAL.items() if name in given):
         return False

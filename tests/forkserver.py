@@ -1,5 +1,6 @@
 """
-Starts twistd and dcm-ws for tests without importing their modules again, which takes most of the time of a short test.
+Starts twistd, dcm-ws and short Python programs for tests without importing their modules again, which takes most of
+the time of a short test.
 
 The server has imported them once.  For each start it forks, and the child becomes the program: with the arguments, the
 environment, the folder and the standard streams that were sent.  Nothing of the program has run in the server, and no
@@ -20,6 +21,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +113,8 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
         os.close(stream)
     os.environ.clear()
     os.environ.update(env)
+    # the C library has read TZ already
+    time.tzset()
     os.chdir(folder)
     sys.argv = argv
     # as of a script
@@ -120,6 +124,10 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
         faulthandler.enable()
     sys.stdin, sys.stdout, sys.stderr = _reading(0), _writing(1), _writing(2, errors="backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    if argv[1:2] == ["-c"]:
+        program = compile(argv[2], "<string>", "exec")
+        sys.argv = argv[1:2] + argv[3:]
+        return lambda: exec(program, {"__name__": "__main__"})
     if Path(argv[0]).name == "twistd":
         return importlib.import_module("twisted.scripts.twistd").run
     return importlib.import_module("dcm_ws.cli.main").main

@@ -115,7 +115,7 @@ def uses_in_class(cls: ast.ClassDef, theirs: dict[str, type]) -> Iterator[str]:
     for node in ast.walk(cls):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             name = node.name
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in SELF:
+        elif isinstance(node, ast.Attribute) and node.attr in theirs and ast.unparse(node.value) in SELF:
             name = node.attr
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             name = node.id
@@ -144,7 +144,7 @@ def uses_of_others(tree: ast.Module, ours: frozenset[str], besides: str | None) 
             )
     allowed = DOCUMENTED | ours
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute):
+        if not isinstance(node, ast.Attribute) or not (is_private(node.attr) or isinstance(node.ctx, ast.Store)):
             continue
         owner = ast.unparse(node.value)
         known = node.attr in allowed or (besides is not None and owner not in foreign)

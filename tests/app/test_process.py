@@ -17,6 +17,7 @@ import pytest
 
 from dcm_ws.app.process import spare_full_collections, too_few_files
 from dcm_ws.app.settings import Settings
+from tests import forking
 
 VARIABLES = (
     *("WS_PORT", "HOST", "WS_AUTH_SECRET", "DATABASE_URL"),
@@ -60,9 +61,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """
     The output of the command and its exit status.
     """
-    return subprocess.run(
-        command(*arguments), env=clean(**variables), capture_output=True, text=True, timeout=30, check=False
-    )
+    return forking.run(command(*arguments), input="", timeout=30, env=clean(**variables))
 
 
 def test_help() -> None:
@@ -88,7 +87,7 @@ def test_plugin_is_listed() -> None:
     twistd lists the command.
     """
     twistd = command()[0]
-    ended = subprocess.run([twistd, "--help"], capture_output=True, text=True, timeout=30, check=False)
+    ended = forking.run([twistd, "--help"], input="", timeout=30)
     assert re.search(r"^\s+dcm-ws\s+\S", ended.stdout, re.MULTILINE)
 
 
@@ -149,7 +148,7 @@ def logged(*arguments: str, until: str, **variables: str) -> list[str]:
     """
     The lines that the service logs; it is stopped as soon as a line contains C{until}.
     """
-    process = subprocess.Popen(
+    process = forking.Popen(
         command("--no-database", "--listen", "tcp:0:interface=127.0.0.1", *arguments),
         env=clean(**variables),
         stdout=subprocess.PIPE,

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from dcm_ws.app.commandline import SEPARATE_WORKERS
 from dcm_ws.app.sd_notify import ServiceManager
 from tests.app.test_process import clean, command
+from tests.forking import Popen
 
 PID = 4242
 
@@ -175,7 +176,7 @@ def test_process(manager: socket.socket, tmp_path: Path, workers: int) -> None:
         NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="1000000", WS_AUTH_SECRET_FILE=str(secret), DCM_ENV=""
     )
     arguments = ("--no-database", "--ws-port=0", "--drain-delay=0.5", "--workers", str(workers))
-    process = subprocess.Popen(command(*arguments), env=variables, stdout=subprocess.DEVNULL)
+    process = Popen(command(*arguments), env=variables, stdout=subprocess.DEVNULL)
 
     alive = 0
 

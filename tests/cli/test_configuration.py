@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from dcm_ws.app.commandline import Options
 from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.settings import Settings, SettingsError
 from dcm_ws.cli.check_settings import shown_settings
+from tests import forking
 
 
 class Unjudged(Options):
@@ -559,8 +559,6 @@ def test_an_account_without_a_home(tmp_path: Path, arguments: tuple[str, ...], s
     """
     Without HOME and without an entry for the account, what is optional is left out, and what is not has an error.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", HOMELESS, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = forking.run([sys.executable, "-c", HOMELESS, *arguments], input="", timeout=60, cwd=tmp_path)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status and said in done.stdout + done.stderr, done

@@ -4,11 +4,12 @@ What happens if the client for one event loop is used in the other.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from textwrap import dedent, indent
 
 import pytest
+
+from tests import forking
 
 USE_ASYNCIO = "from dcm_ws.client.aio import DCMClient"
 USE_TWISTED = "from dcm_ws.client import DCMClient"
@@ -35,8 +36,8 @@ async def main():
         print(type(error).__name__, error)
 run(main())
 """
-    done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True, timeout=30)
-    assert done.stderr == ""
+    done = forking.run([sys.executable, "-c", text], input="", timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip().rpartition("\n")[2]
 
 
