@@ -53,6 +53,15 @@ def client(applied: PostgresServer, running: Service) -> Iterator[ClientConnecti
     connected.close()
 
 
+@pytest.fixture
+def server(own: PostgresServer) -> Iterator[PostgresServer]:
+    """
+    An empty database.
+    """
+    with own.another_database() as made:
+        yield made
+
+
 def next_event(client: ClientConnection) -> tuple[str, dict[str, Any]]:
     frame = hear(client)
     assert frame["channel"] == "global", frame
@@ -195,40 +204,38 @@ def test_a_column_that_is_no_time(applied: PostgresServer) -> None:
         assert connection.notices == []
 
 
-def test_again_and_back(tmp_path: Path) -> None:
+def test_again_and_back(tmp_path: Path, server: PostgresServer) -> None:
     """
     Applying twice changes nothing; removing leaves the tables, and nothing else.
     """
-    with postgres() as server:
-        variables = {"DATABASE_URL": server.url}
+    variables = {"DATABASE_URL": server.url}
 
-        def init(*arguments: str) -> dict[str, int]:
-            done = run(tmp_path, "init-db", "--apply", "--json", "--without-log", *arguments, **variables)
-            assert done.returncode == 0, done.stderr
-            answer: dict[str, int] = json.loads(done.stdout)
-            return answer
+    def init(*arguments: str) -> dict[str, int]:
+        done = run(tmp_path, "init-db", "--apply", "--json", "--without-log", *arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, int] = json.loads(done.stdout)
+        return answer
 
-        objects = "select count(*), max(xmin::text) from pg_trigger where tgname = 'dcm_ws_notify'"
-        assert init() == {"before": 0, "version": VERSION}
-        made = server.execute(objects)
-        assert init() == {"before": VERSION, "version": VERSION}
-        assert server.execute(objects) == made and made[0][0] == 4
-        assert init("--remove") == {"before": VERSION, "version": 0}
-        assert init("--remove") == {"before": 0, "version": 0}
-        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
-        assert server.execute("select to_regprocedure('dcm_ws_notify()')") == [(None,)]
-        assert server.execute("select count(*) from task_lists") == [(0,)]
+    objects = "select count(*), max(xmin::text) from pg_trigger where tgname = 'dcm_ws_notify'"
+    assert init() == {"before": 0, "version": VERSION}
+    made = server.execute(objects)
+    assert init() == {"before": VERSION, "version": VERSION}
+    assert server.execute(objects) == made and made[0][0] == 4
+    assert init("--remove") == {"before": VERSION, "version": 0}
+    assert init("--remove") == {"before": 0, "version": 0}
+    assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
+    assert server.execute("select to_regprocedure('dcm_ws_notify()')") == [(None,)]
+    assert server.execute("select count(*) from task_lists") == [(0,)]
 
 
-def test_tables_that_were_there(tmp_path: Path) -> None:
+def test_tables_that_were_there(tmp_path: Path, server: PostgresServer) -> None:
     """
     Tables of an installation's own keep their columns, and get triggers.
     """
-    with postgres() as server:
-        server.execute("create table sessions (id int primary key, started_at timestamptz, ended_at timestamptz)")
-        assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
-        server.execute("insert into sessions values (7)")
-        assert server.execute("select id from sessions") == [(7,)]
+    server.execute("create table sessions (id int primary key, started_at timestamptz, ended_at timestamptz)")
+    assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
+    server.execute("insert into sessions values (7)")
+    assert server.execute("select id from sessions") == [(7,)]
 
 
 def apply(folder: Path, server: PostgresServer, *arguments: str) -> str:
@@ -247,140 +254,132 @@ def triggers(server: PostgresServer) -> list[str]:
     return [row[0] for row in rows]
 
 
-def test_tables_of_a_later_schema(tmp_path: Path) -> None:
+def test_tables_of_a_later_schema(tmp_path: Path, server: PostgresServer) -> None:
     """
     Tables that the search path finds get the triggers, and no empty ones are put before them; what was made is found
     again, though a nearer schema appears.
     """
-    with postgres() as server:
-        server.execute("create table public.sessions (id int primary key, ended_at timestamptz)")
-        server.execute("create schema dcm")
-        apply(tmp_path, server)
-        assert server.execute("select to_regclass('sessions')::text") == [("sessions",)]
-        assert server.execute("select to_regclass('dcm.sessions')") == [(None,)]
-        assert "sessions" in triggers(server) and len(triggers(server)) == 4
-        apply(tmp_path, server, "--remove")
-        assert (triggers(server), server.execute("select to_regprocedure('dcm.dcm_ws_notify()')")) == ([], [(None,)])
+    server.execute("create table public.sessions (id int primary key, ended_at timestamptz)")
+    server.execute("create schema dcm")
+    apply(tmp_path, server)
+    assert server.execute("select to_regclass('sessions')::text") == [("sessions",)]
+    assert server.execute("select to_regclass('dcm.sessions')") == [(None,)]
+    assert "sessions" in triggers(server) and len(triggers(server)) == 4
+    apply(tmp_path, server, "--remove")
+    assert (triggers(server), server.execute("select to_regprocedure('dcm.dcm_ws_notify()')")) == ([], [(None,)])
 
-        server.execute("alter schema dcm rename to other")
-        server.execute("alter database postgres set search_path = '$user', public, other")
-        apply(tmp_path, server)
-        server.execute("create schema dcm")
-        server.execute("comment on function public.dcm_ws_notify() is 'dcm-ws triggers, version 1'")
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: installed"
-        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(1,)]
-        server.execute("create schema hidden; alter function public.dcm_ws_notify() set schema hidden")
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
-        apply(tmp_path, server, "--remove")
-        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
+    server.execute("alter schema dcm rename to other")
+    server.execute(f"alter database {server.name} set search_path = '$user', public, other")
+    apply(tmp_path, server)
+    server.execute("create schema dcm")
+    server.execute("comment on function public.dcm_ws_notify() is 'dcm-ws triggers, version 1'")
+    assert apply(tmp_path, server) == f"triggers, version {VERSION}: installed"
+    assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(1,)]
+    server.execute("create schema hidden; alter function public.dcm_ws_notify() set schema hidden")
+    assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
+    apply(tmp_path, server, "--remove")
+    assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
 
 
-def test_an_older_schema(tmp_path: Path) -> None:
+def test_an_older_schema(tmp_path: Path, server: PostgresServer) -> None:
     """
     Tables that lack columns, or have keys of another type, are taken as they are.
     """
-    with postgres() as server:
-        server.execute("create table task_lists (id uuid primary key, status text)")
-        server.execute("create table agent_messages (id serial primary key)")
-        server.execute("create table actions (id serial primary key)")
-        apply(tmp_path, server)
-        assert len(triggers(server)) == 4
-        server.execute("insert into agent_messages default values")
-        indexed = "select tablename, count(*) from pg_indexes where schemaname = 'public' group by 1 order by 1"
-        assert server.execute(indexed) == [
-            *[("actions", 1), ("agent_messages", 1), ("sessions", 1), ("subtasks", 3), ("task_lists", 1)]
-        ]
+    server.execute("create table task_lists (id uuid primary key, status text)")
+    server.execute("create table agent_messages (id serial primary key)")
+    server.execute("create table actions (id serial primary key)")
+    apply(tmp_path, server)
+    assert len(triggers(server)) == 4
+    server.execute("insert into agent_messages default values")
+    indexed = "select tablename, count(*) from pg_indexes where schemaname = 'public' group by 1 order by 1"
+    assert server.execute(indexed) == [
+        *[("actions", 1), ("agent_messages", 1), ("sessions", 1), ("subtasks", 3), ("task_lists", 1)]
+    ]
 
 
-def test_a_table_made_anew(tmp_path: Path) -> None:
+def test_a_table_made_anew(tmp_path: Path, server: PostgresServer) -> None:
     """
     What a table lost, or a database lost, is made again, and what is there is left alone.
     """
-    with postgres() as server:
-        apply(tmp_path, server)
-        kept = "select oid from pg_trigger where tgname = 'dcm_ws_notify' and tgrelid = 'sessions'::regclass"
-        before = server.execute(kept)
-        server.execute("drop table subtasks; create table subtasks (id int); drop table actions")
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: created what was missing: subtasks, actions"
-        assert (triggers(server).count("subtasks"), server.execute(kept)) == (1, before)
-        assert server.execute("select count(*) from actions") == [(0,)]
-        assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
+    apply(tmp_path, server)
+    kept = "select oid from pg_trigger where tgname = 'dcm_ws_notify' and tgrelid = 'sessions'::regclass"
+    before = server.execute(kept)
+    server.execute("drop table subtasks; create table subtasks (id int); drop table actions")
+    assert apply(tmp_path, server) == f"triggers, version {VERSION}: created what was missing: subtasks, actions"
+    assert (triggers(server).count("subtasks"), server.execute(kept)) == (1, before)
+    assert server.execute("select count(*) from actions") == [(0,)]
+    assert apply(tmp_path, server) == f"triggers, version {VERSION}: already installed, unchanged"
 
 
-def test_removing_from_where_they_are(tmp_path: Path) -> None:
+def test_removing_from_where_they_are(tmp_path: Path, server: PostgresServer) -> None:
     """
     Tables that were renamed, moved or divided since are found all the same.
     """
-    with postgres() as server:
-        server.execute("create table subtasks (id int, status text) partition by list (status)")
-        server.execute("create table pending partition of subtasks for values in ('pending')")
-        apply(tmp_path, server)
-        server.execute("create table running partition of subtasks for values in ('running')")
-        server.execute('alter table sessions rename to "Old sessions"')
-        server.execute("create schema archive; alter table task_lists set schema archive")
-        assert apply(tmp_path, server, "--remove") == "triggers removed; the tables stay"
-        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
-        assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
-        assert apply(tmp_path, server, "--remove") == "there were no triggers"
+    server.execute("create table subtasks (id int, status text) partition by list (status)")
+    server.execute("create table pending partition of subtasks for values in ('pending')")
+    apply(tmp_path, server)
+    server.execute("create table running partition of subtasks for values in ('running')")
+    server.execute('alter table sessions rename to "Old sessions"')
+    server.execute("create schema archive; alter table task_lists set schema archive")
+    assert apply(tmp_path, server, "--remove") == "triggers removed; the tables stay"
+    assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
+    assert server.execute("select count(*) from pg_proc where proname = 'dcm_ws_notify'") == [(0,)]
+    assert apply(tmp_path, server, "--remove") == "there were no triggers"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--remove",)])
-def test_a_table_in_use(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_table_in_use(tmp_path: Path, arguments: tuple[str, ...], server: PostgresServer) -> None:
     """
     Where a long transaction holds a table, it gives up, so that nobody has to wait behind it.
     """
-    with postgres() as server:
-        apply(tmp_path, server)
-        before = triggers(server)
-        server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'")
-        server.execute("drop trigger dcm_ws_notify on sessions")
-        with closing(psycopg2.connect(server.url)) as other, other.cursor() as cursor:
-            cursor.execute("insert into sessions (id) values ('long')")
-            cursor.execute("insert into subtasks (id) values ('long')")
-            done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
-        assert done.returncode == 1 and "nothing was changed" in done.stderr and "try again" in done.stderr
-        assert triggers(server) == [table for table in before if table != "sessions"]
+    apply(tmp_path, server)
+    before = triggers(server)
+    server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'")
+    server.execute("drop trigger dcm_ws_notify on sessions")
+    with closing(psycopg2.connect(server.url)) as other, other.cursor() as cursor:
+        cursor.execute("insert into sessions (id) values ('long')")
+        cursor.execute("insert into subtasks (id) values ('long')")
+        done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=server.url)
+    assert done.returncode == 1 and "nothing was changed" in done.stderr and "try again" in done.stderr
+    assert triggers(server) == [table for table in before if table != "sessions"]
 
 
-def test_an_older_version_is_replaced(tmp_path: Path) -> None:
+def test_an_older_version_is_replaced(tmp_path: Path, server: PostgresServer) -> None:
     """
     --apply brings what an older dcm-ws made to this version.
     """
-    with postgres() as server:
-        apply(tmp_path, server)
-        server.execute(
-            "create or replace function dcm_ws_notify() returns trigger language plpgsql as"
-            " 'begin return null; end'; comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'"
-        )
-        done = json.loads(apply(tmp_path, server, "--json"))
-        assert done == {"before": 1, "version": VERSION} and VERSION > 1
-        with service("--database-url", server.url) as running:
-            running.read_log_until("listening to dcm_events")
-            client = running.connect()
-            server.execute("insert into sessions (id) values ('s')")
-            assert next_event(client)[0] == "session.created"
-            client.close()
+    apply(tmp_path, server)
+    server.execute(
+        "create or replace function dcm_ws_notify() returns trigger language plpgsql as"
+        " 'begin return null; end'; comment on function dcm_ws_notify() is 'dcm-ws triggers, version 1'"
+    )
+    done = json.loads(apply(tmp_path, server, "--json"))
+    assert done == {"before": 1, "version": VERSION} and VERSION > 1
+    with service("--database-url", server.url) as running:
+        running.read_log_until("listening to dcm_events")
+        client = running.connect()
+        server.execute("insert into sessions (id) values ('s')")
+        assert next_event(client)[0] == "session.created"
+        client.close()
 
 
-def test_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_version_is_left_alone(tmp_path: Path, server: PostgresServer) -> None:
     """
     Triggers that a newer dcm-ws made are not replaced.
     """
-    with postgres() as server:
-        assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
-        server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 999'")
-        done = run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url)
-        assert done.returncode == 1 and "999" in done.stderr
+    assert run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url).returncode == 0
+    server.execute("comment on function dcm_ws_notify() is 'dcm-ws triggers, version 999'")
+    done = run(tmp_path, "init-db", "--apply", DATABASE_URL=server.url)
+    assert done.returncode == 1 and "999" in done.stderr
 
 
-def test_what_is_shown_can_be_run(tmp_path: Path) -> None:
+def test_what_is_shown_can_be_run(tmp_path: Path, server: PostgresServer) -> None:
     """
     Without --apply the SQL is printed, nothing is touched, and no database is needed.
     """
     shown = run(tmp_path, "init-db")
     assert shown.returncode == 0
-    with postgres() as server:
-        server.execute(shown.stdout.replace("%", "%%"))
-        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(4,)]
-        server.execute(run(tmp_path, "init-db", "--remove").stdout.replace("%", "%%"))
-        assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]
+    server.execute(shown.stdout.replace("%", "%%"))
+    assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(4,)]
+    server.execute(run(tmp_path, "init-db", "--remove").stdout.replace("%", "%%"))
+    assert server.execute("select count(*) from pg_trigger where tgname = 'dcm_ws_notify'") == [(0,)]

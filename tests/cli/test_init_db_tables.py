@@ -6,12 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +14,8 @@ import pytest
 
 from tests.cli.installing import init, sent
 from tests.cli.running import check, run
-from tests.integration.databases import TOOLS, PostgresServer, postgres
-from tests.integration.machine import free_port, until
+from tests.integration.databases import PostgresServer, postgres
+from tests.integration.machine import until
 
 pytestmark = pytest.mark.integration
 
@@ -264,45 +258,15 @@ def test_rows_of_logical_replication(tmp_path: Path) -> None:
         target.execute("drop subscription events")
 
 
-@contextlib.contextmanager
-def standby(primary: PostgresServer) -> Iterator[str]:
-    """
-    A physical replica; returns its URL.
-    """
-    folder, port = Path(tempfile.mkdtemp(prefix="dcm-ws-test-")), free_port()
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        entry = pwd.getpwnam("nobody")
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-    data = str(folder / "data")
-
-    def tool(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [TOOLS / program, *arguments], check=True, cwd="/", env={"PATH": os.defpath, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **user,
-        )  # fmt: skip
-
-    try:
-        tool("pg_basebackup", "-D", data, "-d", primary.url, "-R", "-c", "fast")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
-        tool("pg_ctl", "-D", data, "-o", options, "-l", f"{data}/standby.log", "-w", "start")
-        yield primary.url.replace(f":{primary.port}/", f":{port}/")
-    finally:
-        if (Path(data) / "postmaster.pid").exists():
-            tool("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_a_standby(tmp_path: Path) -> None:
     """
     On a standby nothing can be installed, which the error says; check finds the triggers of its primary there.
     """
     with postgres() as primary:
         init(tmp_path, primary)
-        with standby(primary) as url:
+        with postgres(primary=primary) as standby:
             for arguments in ((), ("--remove",)):
-                done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=url)
+                done = run(tmp_path, "init-db", "--apply", *arguments, DATABASE_URL=standby.url)
                 assert done.returncode == 1 and "read-only" in done.stderr and "primary" in done.stderr, done
-            _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=url)
+            _, found = check(tmp_path, "--ws-port", "0", DATABASE_URL=standby.url)
             assert found["triggers"]["good"] and found["tables"]["good"] and not found["listen"]["good"], found
