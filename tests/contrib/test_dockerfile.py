@@ -140,10 +140,11 @@ def test_copied_files_suffice(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, source / name, ignore=ignore)
         else:
             shutil.copy(ROOT / name, source)
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
+    # uv makes the environment for the build several times faster than pip
+    build = [sys.executable, "-m", "build", "--wheel", "--installer", "uv", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"twisted/plugins/dcm_ws_plugin.py", "dcm_ws/web/live.html", "dcm_ws/py.typed"} <= names
-    sql = {str(path.relative_to(ROOT)) for path in (ROOT / "dcm_ws").rglob("*.sql")}
-    assert sql and sql <= names
+    files = {path for kind in ("py", "sql", "html", "js") for path in (ROOT / "dcm_ws").rglob(f"*.{kind}")}
+    assert {str(path.relative_to(ROOT)) for path in files} <= names

@@ -1,12 +1,11 @@
 """
-The client without the service, C{dcm-ws-client}, and installations with uv.
+The client without the service, C{dcm-ws-client}.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +13,11 @@ import pytest
 
 from dcm_ws.version import VERSION
 from tests.integration.running import Service, service
+from tests.package.environments import Environment
 
-pytestmark = [pytest.mark.package, pytest.mark.timeout(400)]  # installs packages into new environments
+pytestmark = [pytest.mark.package, pytest.mark.timeout(400)]  # installs packages into a new environment
 
 ROOT = Path(__file__).parents[2]
-UV = Path(sys.executable).with_name("uv")
 PROGRAM = """
 import asyncio, json, sys
 from dcm_ws.client.aio import DCMClient
@@ -42,25 +41,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def install(folder: Path, *what: str) -> Path:
-    """
-    Make an environment with uv; returns its Python.
-    """
-    python = folder / "bin" / "python"
-    subprocess.run([UV, "venv", "-q", "--python", sys.executable, folder], check=True)
-    subprocess.run([UV, "pip", "install", "-q", "--python", python, *what], check=True)
-    return python
-
-
-def installed(python: Path) -> dict[str, str]:
-    """
-    The packages of an environment, with their versions.
-    """
-    command: list[Path | str] = [UV, "pip", "list", "-q", "--format", "json", "--python", python]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {one["name"]: one["version"] for one in json.loads(done.stdout)}
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Service]:
     with service() as found:
@@ -72,12 +52,12 @@ def test_client_alone(running: Service, tmp_path: Path) -> None:
     An environment with dcm-ws-client has one other package.  Its client subscribes, publishes, receives and
     acknowledges.
     """
-    python = install(tmp_path / "venv", str(ROOT / "client"))
-    found = installed(python)
+    environment = Environment(tmp_path / "venv", str(ROOT / "client"))
+    found = environment.packages()
     assert set(found) == {"dcm-ws-client", "websockets"}
     assert found["dcm-ws-client"] == VERSION
     done = subprocess.run(
-        [python, "-c", PROGRAM, f"ws://127.0.0.1:{running.port}/"],
+        [environment.python, "-c", PROGRAM, f"ws://127.0.0.1:{running.port}/"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -89,17 +69,3 @@ def test_client_alone(running: Service, tmp_path: Path) -> None:
     assert {"dcm_ws", "websockets"} <= set(modules)
     assert not {"twisted", "autobahn", "psycopg2", "txpostgres", "msgspec"} & set(modules)
     assert running.stats()["deliveries"]["acked"] >= 1
-
-
-def test_service_with_uv(tmp_path: Path) -> None:
-    """
-    uv installs the service with a wheel of txpostgres that pip has made, as docs/installing.md says.
-    """
-    steps = (ROOT / "docs" / "installing.md").read_text()
-    assert "pip wheel --no-deps --wheel-dir wheels txpostgres" in steps and "--find-links wheels" in steps
-    make = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", "wheels", "txpostgres"]
-    subprocess.run(make, check=True, cwd=tmp_path)
-    python = install(tmp_path / "venv", "--find-links", str(tmp_path / "wheels"), str(ROOT))
-    assert installed(python)["dcm-ws"] == VERSION
-    done = subprocess.run([python.with_name("dcm-ws"), "--version"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, f"dcm-ws {VERSION}")

@@ -5,91 +5,24 @@ The package as its users get it: built, installed into a clean environment, and 
 from __future__ import annotations
 
 import email
-import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from dcm_ws.version import VERSION
+from tests.package.environments import Environment
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(400)]  # installs packages into new environments
 
 ROOT = Path(__file__).parents[2]
 URL = "https://git.example.com/dcm/dcm-ws"
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "node_modules", "dropin.cache")
-
-
-class Environment:
-    """
-    A virtual environment of the tests' own.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-
-    def install(self, *what: str) -> None:
-        pip = [str(self._folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, *what], check=True, cwd=self._folder)
-
-    def command(self, name: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-        clean = {
-            variable: value
-            for variable, value in os.environ.items()
-            if not variable.startswith(("DB_", "DATABASE_", "WS_", "DCM_", "PYTHON"))
-        }
-        return [str(self._folder / "bin" / name), *arguments], clean
-
-    def run(self, name: str, *arguments: str) -> tuple[int, str]:
-        """
-        Run a program of the environment; answers its exit status and what it printed.
-        """
-        command, clean = self.command(name, *arguments)
-        done = subprocess.run(
-            command,
-            env=clean,
-            cwd=self._folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-        )
-        return done.returncode, done.stdout
-
-    def serve(self, name: str, *arguments: str) -> None:
-        """
-        Start the service, get /health, and stop it with SIGTERM: exit status 0.
-        """
-        command, clean = self.command(name, *arguments)
-        process = subprocess.Popen(
-            command, env=clean, cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            assert process.stdout is not None
-            log = ""
-            while not re.search(r"\bready\b", log):
-                line = process.stdout.readline()
-                assert line, log
-                log += line
-            found = re.search(r"health: (http://127\.0\.0\.1:\d+/health)", log)
-            assert found is not None, log
-            with urllib.request.urlopen(found[1], timeout=10) as answer:
-                assert json.load(answer)["status"] == "healthy"
-            process.send_signal(signal.SIGTERM)
-            rest, _ = process.communicate(timeout=30)
-            assert process.returncode == 0, log + rest
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +58,13 @@ def wheel(built: Path) -> Path:
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """
-    A clean environment with the wheel, and what that depends on.
+    A clean environment with the wheel, and what that depends on: installed by uv, with a wheel of txpostgres that pip
+    has made, as docs/installing.md says.
     """
-    environment = Environment(tmp_path_factory.mktemp("environment") / "venv")
-    environment.install(str(wheel))
-    return environment
+    folder = tmp_path_factory.mktemp("environment")
+    make = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", "wheels", "txpostgres"]
+    subprocess.run(make, check=True, cwd=folder)
+    return Environment(folder / "venv", "--find-links", str(folder / "wheels"), str(wheel))
 
 
 def test_wheel_has_what_it_should(wheel: Path) -> None:
@@ -192,14 +127,23 @@ def test_release_needs_a_changelog(source: Path) -> None:
     assert not (source / "dist").exists()
 
 
-@pytest.mark.parametrize("how", ["wheel", ".", "-e ."])
+def test_service_with_uv(environment: Environment) -> None:
+    """
+    The steps for uv are those of the documentation, and its command is there.
+    """
+    steps = (ROOT / "docs" / "installing.md").read_text()
+    assert "pip wheel --no-deps --wheel-dir wheels txpostgres" in steps and "--find-links wheels" in steps
+    assert environment.packages()["dcm-ws"] == VERSION
+    assert environment.run("dcm-ws", "--version") == (0, f"dcm-ws {VERSION}\n")
+
+
+@pytest.mark.parametrize("how", ["wheel", "editable"])
 def test_installed_plugin(environment: Environment, wheel: Path, source: Path, how: str) -> None:
     """
-    Installed from the wheel, from the source or in editable mode, twistd and twist both know dcm-ws, and it serves.
+    Installed from the wheel or in editable mode, twistd and twist both know dcm-ws, and it serves.
     """
-    what = {"wheel": [str(wheel)], ".": [str(source)], "-e .": ["-e", str(source)]}[how]
-    if how != "wheel":
-        environment.install("--no-deps", "--force-reinstall", *what)
+    what = {"wheel": [str(wheel)], "editable": ["-e", str(source)]}[how]
+    environment.install("--no-deps", "--reinstall", *what)
     status, text = environment.run("twistd", "--help")
     assert status == 0
     assert "dcm-ws" in text
