@@ -21,27 +21,52 @@ afterAll(async () => {
   rmSync(data, { recursive: true, force: true });
 });
 
-let opened = [];
+// one page for most tests: each new one has a process, which compiles the page's modules again
+let shared;
+let contexts = [];
+let problems = [];
 afterEach(async () => {
   closeClients();
-  const problems = opened.flatMap(({ problems }) => problems);
-  for (const { context } of opened) await context.close();
-  opened = [];
-  expect(problems).toEqual([]);
+  for (const context of contexts) await context.close();
+  contexts = [];
+  if (shared) {
+    // nothing that this test did may be seen in the next one
+    if (shared.url().startsWith("http")) await shared.evaluate(() => (localStorage.clear(), sessionStorage.clear()));
+    await leave(shared);
+    await shared.context().clearCookies();
+    await shared.mouse.move(0, 0);
+    await shared.setViewportSize(DESKTOP);
+    for (const event of ["console", "pageerror", "request", "websocket"]) shared.removeAllListeners(event);
+  }
+  const found = problems;
+  problems = [];
+  expect(found).toEqual([]);
 });
 
-/** A page, and everything in it that should not be: errors, and requests to elsewhere. */
-async function open(url, { allowed = /never/, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, ...options });
-  const page = await context.newPage();
-  const problems = [];
-  opened.push({ context, problems });
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && !allowed.test(message.text()) && problems.push(message.text()));
-  page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("request", (request) => !request.url().startsWith(new URL(url).origin) && !request.url().startsWith("data:") && problems.push(request.url()));
+const DESKTOP = { width: 1360, height: 900 };
+const DISCONNECTED = /WebSocket connection|ERR_CONNECTION_REFUSED/;
+
+/** The shared page, or with other options a page in a context of its own.  It must not log errors, nor request what is elsewhere. */
+async function open(url, { allowed = /never/, colorScheme = null, ...options } = {}) {
+  let page = shared;
+  if (Object.keys(options).length > 0) {
+    const context = await browser.newContext({ viewport: DESKTOP, colorScheme, ...options });
+    contexts.push(context);
+    page = await context.newPage();
+  } else {
+    page ??= shared = await (await browser.newContext({ viewport: DESKTOP })).newPage();
+    await page.emulateMedia({ colorScheme });
+  }
+  const found = problems;
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && !allowed.test(message.text()) && found.push(message.text()));
+  page.on("pageerror", (error) => found.push(String(error)));
+  page.on("request", (request) => !request.url().startsWith(new URL(url).origin) && !/^(data|about):/.test(request.url()) && found.push(request.url()));
   await page.goto(url);
   return page;
 }
+
+/** Close what is shown, so that it does not complain that the service is gone. */
+const leave = (page) => page.goto("about:blank");
 
 const rows = (page) => page.locator("#rows .row");
 const names = (page) => page.locator("#rows .row b").allTextContents();
@@ -124,7 +149,7 @@ describe("/live", () => {
     await page.waitForFunction(() => document.querySelector("#log-place").textContent !== "");
     expect(await page.textContent("#log-place")).toBe(" in memory");
     expect(await page.isVisible("#lag")).toBe(false);
-    await page.context().close();
+    await leave(page);
     await lonely.stop();
   });
 
@@ -334,7 +359,8 @@ describe("/live", () => {
   });
 
   test("the client in a page goes on after a reload, with what is in the storage", async () => {
-    const page = await open(`${service.http}/live`);
+    // which it fills when the page is left, too
+    const page = await open(`${service.http}/live`, { viewport: DESKTOP });
     const listen = String.raw`(async () => {
       const { DCMClient } = await import("/dcm-ws.js");
       window.heard = [];
@@ -357,7 +383,7 @@ describe("/live", () => {
 
   test("survives a restart of the service", async () => {
     let mortal = await start();
-    const page = await open(`${mortal.http}/live`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+    const page = await open(`${mortal.http}/live`, { allowed: DISCONNECTED });
     await connected(page);
     await mortal.stop();
     await page.waitForSelector('#state[data-state="waiting"], #state[data-state="connecting"]');
@@ -392,14 +418,13 @@ describe("/live", () => {
     expect(await page.locator("#agents li").allTextContents()).toEqual(["worker"]);
     const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.documentElement.outerHTML]));
     expect(kept).not.toContain(good);
-    // before it could complain that the service is gone
-    await page.context().close();
+    await leave(page);
     await guarded.stop();
   });
 
   test("goes on without a token where anybody may listen, and asks for one where that has changed", async () => {
     let open_ = await start({ production: true, options: ["--anonymous", "listen"] });
-    const page = await open(`${open_.http}/live`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+    const page = await open(`${open_.http}/live`, { allowed: DISCONNECTED });
     await connected(page);
     expect(await page.isVisible("#sign-in")).toBe(false);
     const speaking = client(open_.url, { token: token("worker") });
@@ -416,7 +441,7 @@ describe("/live", () => {
     await page.fill("#token", token("watcher"));
     await page.click("#sign-in .primary");
     await connected(page);
-    await page.context().close();
+    await leave(page);
     await open_.stop();
   });
 });
@@ -449,7 +474,7 @@ describe("the list of events", () => {
     await connected(page);
     const speaking = await speak();
     await page.check('#categories input[value="system"]', { force: true });
-    for (let n = 100; n < 140; n += 1) {
+    for (let n = 100; n < 122; n += 1) {
       await speaking.publish("global", "system.info", { n, text: "x".repeat(900_000) });
       // or so much would wait for the page that the service closed its connection
       await rows(page).filter({ hasText: `"n":${n}` }).waitFor();
@@ -600,7 +625,7 @@ describe("finding events", () => {
     const positions = readFileSync(await saved.path(), "utf8").trimEnd().split("\n").map((line) => JSON.parse(line).pos);
     expect(positions).toEqual(Array.from({ length: 700 }, (_, n) => n + 1));
     expect(sockets).toBe(0);
-    await page.context().close();
+    await leave(page);
     await own.stop();
   });
 
@@ -622,7 +647,7 @@ describe("finding events", () => {
     await shown("1,501 events");
     await page.click("#older:enabled");
     await shown("1,701 events");
-    await page.context().close();
+    await leave(page);
     await own.stop();
   });
 
@@ -716,7 +741,7 @@ describe("finding events", () => {
     await page.fill("#text", "no such thing");
     await page.click("#empty button >> text=Reset the filter");
     await rows(page).filter({ hasText: "the first" }).waitFor();
-    await page.context().close();
+    await leave(page);
     await lonely.stop();
   });
 
@@ -765,12 +790,12 @@ test("a token that has expired is asked for again", async () => {
   await page.locator("#banner").waitFor({ state: "hidden" });
   await page.locator("#agents li", { hasText: "worker" }).waitFor();
   expect(await page.title()).toBe("dcm-ws live");
-  await page.context().close();
+  await leave(page);
   await guarded.stop();
 });
 
 describe("a page that is not connected", () => {
-  const QUIET = { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ };
+  const QUIET = { allowed: DISCONNECTED };
 
   for (const path of ["/live", "/dashboard"]) {
     test(`${path} says so, since when and why, and recovers by itself`, async () => {
@@ -793,7 +818,7 @@ describe("a page that is not connected", () => {
       await page.locator("#banner").waitFor({ state: "hidden" });
       expect([await page.title(), await figures()]).toEqual([title, plain]);
       expect(spoken).not.toMatch(/attempt/);
-      await page.context().close();
+      await leave(page);
       await mortal.stop();
     });
 
@@ -812,7 +837,7 @@ describe("a page that is not connected", () => {
       await page.click("#sign-in .primary");
       await connected(page);
       await page.locator("#banner").waitFor({ state: "hidden" });
-      await page.context().close();
+      await leave(page);
       await guarded.stop();
     });
   }
@@ -834,7 +859,7 @@ describe("a page that is not connected", () => {
     // what runs every second and every five does not bring them back
     await page.locator("#banner-next", { hasText: /^for [6-9] s/ }).waitFor();
     expect(await facts()).toEqual(Array(8).fill("–"));
-    await page.context().close();
+    await leave(page);
   });
 
   test("the wall says it in letters of 6 % of the screen", async () => {
@@ -849,7 +874,7 @@ describe("a page that is not connected", () => {
       expect(size).toBeGreaterThanOrEqual(0.055 * height);
       expect(await page.evaluate(() => document.documentElement.scrollHeight - document.documentElement.clientHeight)).toBe(0);
     }
-    await page.context().close();
+    await leave(page);
   });
 
   test("has shapes for its states where colours are the system's", async () => {
@@ -872,7 +897,7 @@ describe("a page that is not connected", () => {
     const ring = await dot();
     expect(ring[1]).toBe("2px");
     expect(ring[0]).not.toBe(filled[0]);
-    await page.context().close();
+    await leave(page);
   });
 });
 
@@ -925,13 +950,13 @@ test("figures of any size are drawn and written", async () => {
     Date.now = () => now() + 16_000;
   });
   await page.locator(".as-of", { hasText: /^Key figures as of \d\d:\d\d:\d\d$/ }).waitFor();
-  await page.context().close();
+  await leave(page);
   await lonely.stop();
 });
 
 test("/dashboard shows the service's own figures and the installation's name", async () => {
   const named = await start({ options: ["--name", "Staging <b>"] });
-  const page = await open(`${named.http}/dashboard`, { allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+  const page = await open(`${named.http}/dashboard`, { allowed: DISCONNECTED });
   await connected(page);
   expect(await page.textContent("#name")).toBe("Staging <b>");
   expect(await page.title()).toBe("Staging <b> – dcm-ws dashboard");
@@ -947,7 +972,7 @@ test("/dashboard shows the service's own figures and the installation's name", a
   await named.stop();
   await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
   expect(new Set(await page.locator("#service dd").allTextContents())).toEqual(new Set(["–"]));
-  await page.context().close();
+  await leave(page);
 });
 
 test("/dashboard shows the key figures", async () => {
@@ -1035,7 +1060,7 @@ describe("accessibility", () => {
     const mortal = await start();
     const pages = [];
     for (const [path, colorScheme] of [["/live", "light"], ["/live", "dark"], ["/dashboard", "light"], ["/dashboard", "dark"]]) {
-      const page = await open(mortal.http + path, { colorScheme, allowed: /WebSocket connection|ERR_CONNECTION_REFUSED/ });
+      const page = await open(mortal.http + path, { viewport: DESKTOP, colorScheme, allowed: DISCONNECTED });
       await connected(page);
       pages.push(page);
     }

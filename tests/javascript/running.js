@@ -1,89 +1,88 @@
 /**
  * The real service, as a process of its own.
  */
-import { execFile, execFileSync, spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { createServer, connect } from "node:net";
 import { createInterface } from "node:readline";
-import { resolve } from "node:path";
 import { WebSocket } from "ws";
 import { DCMClient } from "../../dcm_ws/web/dcm-ws.js";
+import { startServices } from "./services.js";
 
-// where a test has a document, modules have no file's address
-const ROOT = `${resolve(process.cwd(), "../..")}/`;
-const PYTHON = process.env.PYTHON ?? `${ROOT}.venv/bin/python`;
 export const SECRET = "a secret that only these tests know about";
 
-const running = new Set();
-// also those of tests that failed
-process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
+/** A connection to services.py: calls and their answers. */
+class Calls {
+  #socket;
+  #answers;
+
+  static async open() {
+    // Vitest starts one for all files
+    process.env.DCM_WS_TEST_SERVICES ??= (await startServices()).port;
+    const socket = connect(Number(process.env.DCM_WS_TEST_SERVICES), "127.0.0.1");
+    await new Promise((done, fail) => socket.once("connect", done).once("error", fail));
+    return new Calls(socket);
+  }
+
+  constructor(socket) {
+    this.#socket = socket;
+    this.#answers = createInterface({ input: socket })[Symbol.asyncIterator]();
+  }
+
+  async call(name, given) {
+    this.#socket.write(`${JSON.stringify({ [name]: given })}\n`);
+    const { value, done } = await this.#answers.next();
+    const { result, error } = done ? { error: "there was no answer" } : JSON.parse(value);
+    if (error) throw new Error(error);
+    return result;
+  }
+
+  close() {
+    this.#socket.end();
+  }
+}
 
 /**
  * Start one, and wait until it is ready: without a database, with an embedded PostgreSQL in the folder `data`, or as in
  * production.
  */
 export async function start({ port = 0, options = [], production = false, data } = {}) {
-  const twistd = ["-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "dcm-ws"];
   const nowhere = "postgresql://nobody@127.0.0.1:1/none";
   const database = production ? ["--production", "--database-url", nowhere, "--log", "memory"] : data ? ["--dcm-data-dir", data] : ["--no-database"];
-  const process_ = spawn(PYTHON, [...twistd, "--ws-port", String(port), "--drain", "0.1", ...database, ...options], {
-    cwd: ROOT,
-    env: { ...process.env, WS_AUTH_SECRET: production ? SECRET : "" },
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  running.add(process_);
-  const ended = new Promise((done) => process_.once("exit", done)).then(() => running.delete(process_));
-  let found, dsn;
-  const log = [];
-  let ready = false;
-  for await (const line of createInterface({ input: process_.stdout })) {
-    log.push(line);
-    dsn ??= /embedded PostgreSQL: (\S+)/.exec(line)?.[1];
-    found ??= /listening on ws:\/\/[^ ]*:(\d+)\//.exec(line)?.[1];
+  const calls = await Calls.open();
+  const { port: found, database: dsn } = await calls.call("start", {
+    options: ["--ws-port", String(port), "--drain", "0.1", ...database, ...options],
+    env: production ? { WS_AUTH_SECRET: SECRET } : {},
     // without a database production listens, and is never ready
-    ready = line.includes("] ready") || Boolean(production && found);
-    if (ready) break;
-  }
-  if (!ready) throw new Error(`The service did not start:\n${log.join("\n")}`);
-  process_.stdout.resume();
+    wait: production ? "listening on" : "] ready",
+  });
   return {
-    port: Number(found),
+    port: found,
     url: `ws://127.0.0.1:${found}/ws`,
     http: `http://127.0.0.1:${found}`,
-    /** What is said to its database. */
-    sql: (statement, ...values) => sql(dsn, statement, values),
+    /** Run one statement in its database, as another program would. */
+    async sql(statement, ...values) {
+      const other = await Calls.open();
+      try {
+        await other.call("execute", { url: dsn, statement, values });
+      } finally {
+        other.close();
+      }
+    },
     stats: async () => (await fetch(`http://127.0.0.1:${found}/stats`)).json(),
     /** Subscribers by channel. */
     channels: async () => (await (await fetch(`http://127.0.0.1:${found}/stats`)).json()).channelStats,
     async stop(signal = "SIGTERM") {
-      process_.kill(signal);
-      await ended;
+      await calls.call("stop", { how: signal });
+      calls.close();
     },
   };
 }
 
-const SQL = [
-  "import json, sys, psycopg2",
-  "connection = psycopg2.connect(sys.argv[1])",
-  "connection.autocommit = True",
-  "connection.cursor().execute(sys.argv[2], json.loads(sys.argv[3]) or None)",
-].join("\n");
-
-/** Run one statement, as another program would. */
-function sql(dsn, statement, values) {
-  return new Promise((done, fail) => {
-    execFile(PYTHON, ["-c", SQL, dsn, statement, JSON.stringify(values)], (error) => (error ? fail(error) : done()));
-  });
-}
-
 /** A token as the coordinator gives it. */
 export function token(agent, { minutes = 60, secret = SECRET } = {}) {
-  const program = [
-    "import sys, time",
-    "from dcm_ws.protocol.tokens import sign",
-    "now = int(time.time() * 1000)",
-    "print(sign(sys.argv[1], sys.argv[2], None, now - 3600000 + int(float(sys.argv[3]) * 60000)))",
-  ];
-  return execFileSync(PYTHON, ["-c", program.join("\n"), secret, agent, String(minutes)], { cwd: ROOT, encoding: "utf8" }).trim();
+  const end = Date.now() + Math.round(minutes * 60_000);
+  const claims = Buffer.from(JSON.stringify({ agent_id: agent, issued_at: end - 3_600_000, expires_at: end }));
+  return `${claims.toString("base64url")}.${createHmac("sha256", secret).update(claims).digest("hex")}`;
 }
 
 const clients = new Set();

@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["*.test.js"],
+    globalSetup: "services.js",
     testTimeout: 20_000,
     hookTimeout: 30_000,
   },
