@@ -14,6 +14,7 @@ import signal
 import socketserver
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -33,12 +34,13 @@ class Calls(socketserver.StreamRequestHandler):
         """
         Answer until the connection ends.
         """
+        calls: dict[str, Callable[..., Any]]
+        calls = {"start": self._start, "stop": self._stop, "execute": self._execute}
         try:
             for line in self.rfile:
                 ((name, arguments),) = json.loads(line).items()
-                call = {"start": self._start, "stop": self._stop, "execute": self._execute}[name]
                 try:
-                    answer = {"result": call(**arguments)}
+                    answer = {"result": calls[name](**arguments)}
                 except Exception as error:
                     answer = {"error": f"{type(error).__name__}: {error}"}
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
