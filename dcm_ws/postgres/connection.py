@@ -27,6 +27,8 @@ from dcm_ws.postgres.registration import Registration
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from twisted.internet.defer import Deferred
+
 CONNECT_TIMEOUT = 10.0
 """
 Seconds to connect to one address.
@@ -108,6 +110,16 @@ class DatabaseConnection(Connection):
         self.lost: Callable[[str], object] | None = None
         self.isolated = False
         self.connecting = False
+
+    def poll(self) -> Deferred[Any]:
+        polled: Deferred[Any] = super().poll()
+        return polled.addCallback(self._is_open)
+
+    def _is_open(self, result: object) -> object:
+        # the result comes a turn later, and the connection may have been closed meanwhile
+        if self.pollable().closed:
+            raise DatabaseUnavailableError("the connection was closed while it was made")
+        return result
 
     def continuePolling(self, swallowErrors: bool = False) -> None:
         if self.connecting:

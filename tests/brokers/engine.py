@@ -34,6 +34,7 @@ from dcm_ws.protocol.events import traits_of
 from tests.integration.databases import PostgresServer
 
 _numbers = itertools.count(1)
+_made: list[Engine] = []
 
 
 class Engine:
@@ -65,6 +66,7 @@ class Engine:
     ) -> None:
         from twisted.internet import reactor
 
+        _made.append(self)
         self._reactor: Any = reactor
         self.counts = Counts()
         self.delivered: list[tuple[int, str, str, str, str]] = []
@@ -282,6 +284,16 @@ class Nothing:
 
     def apply(self, state: None) -> None:
         pass
+
+
+async def stop_all() -> None:
+    """
+    Stop those that still run after a test that failed: they would disturb the next one.
+    """
+    while _made:
+        engine = _made.pop()
+        if engine.numberer.running:
+            await engine.stop()
 
 
 def logged(database: PostgresServer) -> list[tuple[Any, ...]]:

@@ -176,6 +176,7 @@ async def test_a_node_that_joins_later(schema: PostgresServer, nodes: list[Engin
     """
     for number in range(5):
         schema.execute(PUBLISH, "topics/a", str(number))
+    await all_have(nodes, 5)
     late = Engine(schema.url, node="late")
     await late.start()
     assert late.log.head == 5 and late.log.epoch == nodes[0].log.epoch

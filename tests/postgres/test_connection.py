@@ -99,6 +99,26 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_closed_as_it_is_made(database: PostgresServer) -> None:
+    """
+    The server has accepted the connection, and nobody knows it yet, when a service that stops closes it: that is no
+    fault, and nothing watches its socket.
+    """
+    from twisted.internet import reactor
+
+    class Stopped(DatabaseConnection):
+        def continuePolling(self, swallowErrors: bool = False) -> None:
+            super().continuePolling(swallowErrors)
+            if self._pollingD is None:
+                self.close()
+
+    watching = set(reactor.getReaders())
+    with pytest.raises(DatabaseUnavailableError, match="the connection was closed while it was made"):
+        await connect(Stopped(reactor), Place(database.url), "test")
+    assert set(reactor.getReaders()) == watching
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_time_is_over_as_the_answer_is_read(database: PostgresServer) -> None:
     """
     It is read, and nobody has got it, when the connection is closed: that is no other error than if it came later.
