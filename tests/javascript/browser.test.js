@@ -759,7 +759,8 @@ describe("finding events", () => {
     const text = await page.evaluate(String.raw`(async () => {
       const { Chart } = await import("/modules/chart.js");
       const [canvas, legend, text] = ["canvas", "ul", "p"].map((name) => document.body.appendChild(document.createElement(name)));
-      const column = Math.floor(Date.now() / 5000) * 5000;
+      // one that is over, or the chart could be older than its first event
+      const column = Math.floor(Date.now() / 5000) * 5000 - 5000;
       const chart = new Chart(canvas, legend, text, ["task"]);
       for (let n = 0; n < 50; n += 1) chart.count("task", column + 100);
       chart.draw(column + 4900);
