@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Owed
 from dcm_ws.core.fairness import shorten
+from dcm_ws.core.tracked import Owed
 
 KEEP_DELIVERIES = 300.0
 """

@@ -10,8 +10,8 @@ from itertools import islice, takewhile
 
 from msgspec.structs import replace
 
-from dcm_ws.core.delivery import Owed
 from dcm_ws.core.entries import Entry
+from dcm_ws.core.tracked import Owed
 
 NEVER = 1 << 62
 """

@@ -16,7 +16,7 @@ from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import POISON
-from dcm_ws.core.delivery import CROWDED, DeliveryQueue, Owed, Tracked
+from dcm_ws.core.delivery import CROWDED, DeliveryQueue
 from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.entries import Entry, Page
 from dcm_ws.core.giving_up import GivingUp
@@ -25,6 +25,7 @@ from dcm_ws.core.ports import Log
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rights import may_receive
 from dcm_ws.core.session import Session
+from dcm_ws.core.tracked import Owed, Tracked
 from dcm_ws.protocol.channels import GLOBAL, is_private
 from dcm_ws.protocol.replies import Gap, gap_frame, place_fields
 

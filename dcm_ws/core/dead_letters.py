@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.fairness import shorten
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.frames import header_size
 from dcm_ws.protocol.replies import event_frame, from_field, to_json
 

@@ -8,9 +8,9 @@ from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters, Reason
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.session import Session
+from dcm_ws.core.tracked import Tracked
 
 
 class GivingUp:

@@ -10,10 +10,10 @@ from dcm_ws.core.agent_states import AgentState
 from dcm_ws.core.agents import Absence, AgentMemory
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.dead_letters import DeadLetters, Listed
-from dcm_ws.core.delivery import Owed
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.ports import Log, World
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.tracked import Owed
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.errors import ProtocolError
 

@@ -10,8 +10,8 @@ import msgspec
 
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.ports import Owners
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.frames import header_size
 
 

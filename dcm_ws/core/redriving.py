@@ -11,8 +11,8 @@ from typing import NamedTuple
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.dead_letters import DeadLetter, DeadLetters
-from dcm_ws.core.delivery import Owed
 from dcm_ws.core.ledger import Ledger
+from dcm_ws.core.tracked import Owed
 
 
 class Redriven(NamedTuple):

@@ -15,7 +15,7 @@ from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
-from dcm_ws.core.delivery import DeliveryQueue, Owed, Tracked
+from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.other_nodes import OtherNodes
 from dcm_ws.core.ports import World
@@ -23,6 +23,7 @@ from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rights import demand_right_to_listen, demand_right_to_read, too_many_subscriptions
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
+from dcm_ws.core.tracked import Owed, Tracked
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.commands import Position
 from dcm_ws.protocol.replies import authenticated_frame

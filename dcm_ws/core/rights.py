@@ -7,9 +7,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.entitlement import Rights
 from dcm_ws.core.session import Session, State
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.channels import Channel, is_private
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import traits_of

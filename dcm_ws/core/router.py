@@ -13,7 +13,7 @@ from dcm_ws.core.casting import TOPIC, cast_of, draft_of
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import DeliveryQueue, Tracked
+from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entries import Draft, Published
 from dcm_ws.core.ids import event_prefix
 from dcm_ws.core.latest import LatestEvents, Subject
@@ -22,6 +22,7 @@ from dcm_ws.core.ports import Bus, Log, World
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Session
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.channels import GLOBAL, Channel, Channels, is_private
 from dcm_ws.protocol.errors import NO_REQUEST, ErrorCode, ProtocolError
 from dcm_ws.protocol.events import Ephemeral, traits_of

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from dcm_ws.core.behind import Behind
 from dcm_ws.core.budgets import Budget
-from dcm_ws.core.delivery import Delivery
 from dcm_ws.core.entitlement import ALL
 from dcm_ws.core.ports import Peer
+from dcm_ws.core.tracked import Delivery
 from dcm_ws.protocol.tokens import Claims
 
 PONGS = 100

@@ -593,7 +593,7 @@ async def test_what_is_given_back_is_written_later(rig: Rig) -> None:
     """
     If the database is away, it is still here, with its dead letters.
     """
-    from dcm_ws.core.delivery import Tracked
+    from dcm_ws.core.tracked import Tracked
 
     one = rig.node()
     client = await one.agent()

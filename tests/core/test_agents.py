@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.agents import NOTHING_MISSED, Absence
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Owed
+from dcm_ws.core.tracked import Owed
 from tests.core.living import make_memory
 
 

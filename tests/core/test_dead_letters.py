@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.entries import Page
 from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.replies import event_frame
 from tests.core.clients import TASK, joined, stats
 from tests.core.latelog import LateLog

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core import delivery
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import CROWDED, Delivery, DeliveryQueue, Recipient, Tracked
+from dcm_ws.core.delivery import CROWDED, DeliveryQueue
+from dcm_ws.core.tracked import Delivery, Recipient, Tracked
 from tests.core.living import make_queue
 
 

@@ -16,10 +16,10 @@ from twisted.internet.task import Clock
 from dcm_ws.app.testee import EchoHub, EchoInterpreter
 from dcm_ws.core.agents import Absence
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Delivery, Tracked
 from dcm_ws.core.limits import COUNTERS
 from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.session import Origin, Session
+from dcm_ws.core.tracked import Delivery, Tracked
 from dcm_ws.protocol.errors import CloseCode
 from dcm_ws.protocol.rawjson import agent_of, is_nested_deeper
 from dcm_ws.protocol.replies import to_json

@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from dcm_ws.core.agents import Absence
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.delivery import Tracked
 from dcm_ws.core.session import Origin
+from dcm_ws.core.tracked import Tracked
 from dcm_ws.protocol.channels import GLOBAL
 from tests.core.living import live, make_memory, make_queue
 from tests.core.test_delivery import Reader

@@ -11,7 +11,8 @@ from typing import Any
 from dcm_ws.core.agents import Absence, AgentMemory
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
-from dcm_ws.core.delivery import DeliveryQueue, Late
+from dcm_ws.core.delivery import DeliveryQueue
+from dcm_ws.core.tracked import Late
 from dcm_ws.postgres.listen_connection import ListenConnection
 from dcm_ws.protocol import events
 
