@@ -6,20 +6,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from io import TextIOWrapper
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from dcm_ws.cli.options import ServerOptions, server_options
+from dcm_ws.cli.top_figures import Snapshot
+from dcm_ws.cli.top_layout import layout
 from dcm_ws.cli.top_report import ERRORS, Report, explain, fetch
 from dcm_ws.cli.top_screen import screen
+from dcm_ws.cli.top_terminal import Outcome, Refresher, Waker, keyboard
+from dcm_ws.cli.top_view import View
 
 
 @click.command("top")
@@ -36,8 +39,12 @@ from dcm_ws.cli.top_screen import screen
 @server_options
 def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -> None:
     """
-    Show connections, channels, rates, pending deliveries and the state of the database, refreshed until q or Ctrl-C.
-    In production the names of channels and agents are shown only with a token.
+    Show the state of the service and of its database, key figures with rates, and below them a list: the agents with
+    what they owe, the channels, or all figures.  It fits any size of terminal, and is refreshed until q or Ctrl-C.  In
+    production the names of channels and agents are shown only with a token.
+
+    Keys: Tab shows the next list; the letter in brackets in a column's title sorts by it, and again the other way
+    round; the arrows, Page Up, Page Down, Home and End scroll; q quits.
 
     Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service cannot be reached at the start, or answers
     with an error; 2 invalid usage.  If the service goes away later, it retries until the service is back.
@@ -55,8 +62,13 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
         raise click.ClickException(explain(base, error)) from None
     if as_json:
         click.echo(json.dumps(report))
-    elif once or not sys.stdout.isatty():
-        Console(highlight=False).print(screen(report, None, 0, "", base))
+        return
+    if isinstance(sys.stdout, TextIOWrapper):
+        # the encoding of the terminal may lack characters of a name
+        sys.stdout.reconfigure(errors="replace")
+    console = Console(highlight=False)
+    if once or not console.is_terminal or console.is_dumb_terminal:
+        console.print(screen(Snapshot(report), base))
     else:
         # SIGTERM ends it as Ctrl-C does, and the terminal is restored
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,45 +77,35 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
 
 
 def _watch(refresh: Callable[[], Report], report: Report, interval: float, base: str) -> None:
-    before: Report | None = None
-    where = f"{base}   q quits"
-    taken, elapsed, trouble = time.monotonic(), 0.0, ""
-    with _keys() as pressed, Live(screen(report, None, 0, "", where), screen=True, auto_refresh=False) as live:
-        while pressed(interval) != "q":
-            try:
-                before, report = report, refresh()
-                trouble = ""
-            except ERRORS as error:
-                before, trouble = None, f"{explain(base, error)}; trying again in {interval:g} s"
-            now = time.monotonic()
-            taken, elapsed = now, now - taken
-            live.update(screen(report, before, elapsed, trouble, where), refresh=True)
+    waker = Waker()
+    refresher = Refresher(refresh, interval, waker)
+    view, snapshot, taken = View(), Snapshot(report), time.monotonic()
+    console = Console(highlight=False)
+    with (
+        waker.woken_by_resizing(),
+        keyboard(waker) as wait,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
+        refresher.start()
+        while True:
+            live.update(Group(*layout(snapshot, base, view, *console.size)), refresh=True)
+            keys = wait()
+            if keys is None or "q" in keys:
+                break
+            for key in keys:
+                view.press(key)
+            for outcome in refresher.outcomes():
+                now = time.monotonic()
+                snapshot = _next(snapshot, outcome, now - taken, f"; trying again in {interval:g} s", base)
+                taken = now
 
 
-@contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
+def _next(snapshot: Snapshot, outcome: Outcome, elapsed: float, retrying: str, base: str) -> Snapshot:
     """
-    Yields a function that waits some seconds, and returns the key that was pressed meanwhile, or an empty string.
+    What is known after another answer, or without one.
     """
-    if not sys.stdin.isatty():
-
-        def sleep(seconds: float) -> str:
-            time.sleep(seconds)
-            return ""
-
-        yield sleep
-        return
-    import termios
-    import tty
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    try:
-        yield (
-            lambda seconds: (
-                os.read(descriptor, 1).decode("latin-1") if select.select([descriptor], [], [], seconds)[0] else ""
-            )
-        )
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+    if not isinstance(outcome, BaseException):
+        return Snapshot(outcome, None if snapshot.trouble else snapshot.report, elapsed)
+    if not isinstance(outcome, ERRORS):
+        raise outcome
+    return Snapshot(snapshot.report, trouble=explain(base, outcome) + retrying)

@@ -12,12 +12,15 @@ import re
 import select
 import signal
 import termios
-import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pyte
 import pytest
 from rich.console import Console
 
+from dcm_ws.cli.top_figures import Snapshot
 from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_screen import screen
 from tests.cli.commands import another_service, answer, url
@@ -78,7 +81,7 @@ def test_rates() -> None:
         "stats": {"connectedClients": 1, "events": {"client": 30}, "agentStats": {"\x9b": 1}, "limits": {"\x07": 2}},
     }
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(screen(now, then, 2.0, "no answer"))
+    console.print(screen(Snapshot(now, then, 2.0, "no answer")))
     text = console.export_text()
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert any(row.startswith("events of clients 30 +10.0") for row in rows), text
@@ -146,23 +149,31 @@ def test_top_of_odd_values(odd: str) -> None:
     }  # fmt: skip
     report = {"health": {"status": value, "database": value, "uptime_s": value}, "stats": stats}
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(screen(report, report, 1.0, ""))
+    console.print(screen(Snapshot(report, report, 1.0)))
     report["stats"]["agentLoads"] = {"ann": value, "bob": {"owed": value}}
-    console.print(screen(report, report, 1.0, ""))
+    console.print(screen(Snapshot(report, report, 1.0)))
     assert "clients" in console.export_text()
+
+
+# before each drawing, the cursor is moved there
+_HOME = b"\x1b[H"
 
 
 class OnTerminal:
     """
-    A C{dcm-ws top} on a terminal of its own, and what it has shown.
+    A C{dcm-ws top} on a terminal of its own, and what the terminal shows.
 
     @ivar before: the terminal's settings, as they were.
+    @ivar shown: all that was written to the terminal.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._master, self._slave = pty.openpty()
         self.before = termios.tcgetattr(self._slave)
         self.shown = b""
+        self._screen = pyte.Screen(80, 24)
+        self._stream = pyte.ByteStream(self._screen)
+        self.resize(80, 24)
         self.process = Popen(
             [PROGRAM, "top", *arguments],
             cwd=folder,
@@ -172,51 +183,115 @@ class OnTerminal:
             stderr=self._slave,
             preexec_fn=_own_terminal,
         )
-        # reading ends when the process ends
-        self._deadline = threading.Timer(60, self.process.kill)
-        self._deadline.start()
 
-    def read_until_refreshed(self) -> None:
-        while self.shown.count(b"events of clients") < 3:
-            self._read()
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self._screen.display]
+
+    def wait_for(self, *texts: str) -> list[str]:
+        """
+        Read until all the texts are on the screen, and all that was drawn with them; returns its lines.
+        """
+        self._read_until(lambda: all(any(text in line for line in self.lines) for text in texts))
+        drawn = self.shown.count(_HOME)
+        self._read_until(lambda: self.shown.count(_HOME) > drawn)
+        return self.lines
 
     def type(self, key: bytes) -> None:
         os.write(self._master, key)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """
+        Give the terminal another size, of which the kernel notifies the program.
+        """
+        self._screen.resize(lines, columns)
+        termios.tcsetwinsize(self._master, (lines, columns))
 
     def end(self) -> int:
         """
         Read until it ends; returns its exit code.
         """
-        while self.process.poll() is None:
-            if select.select([self._master], [], [], 0.05)[0]:
-                self._read()
-        while select.select([self._master], [], [], 0)[0]:
-            self._read()
-        assert termios.tcgetattr(self._slave) == self.before
-        self._deadline.cancel()
-        os.close(self._slave)
-        os.close(self._master)
-        return self.process.returncode
+        try:
+            deadline = time.monotonic() + 60
+            while self.process.poll() is None and time.monotonic() < deadline:
+                self._read(0.05)
+            while self._read(0):
+                pass
+            assert termios.tcgetattr(self._slave) == self.before
+            return self.process.wait(timeout=0)
+        finally:
+            self.process.kill()
+            os.close(self._slave)
+            os.close(self._master)
 
-    def _read(self) -> None:
-        self.shown += os.read(self._master, 65_536)
+    def _read_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < deadline, "\n".join(self.lines)
+            self._read(0.1)
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        data = os.read(self._master, 65_536)
+        self.shown += data
+        self._stream.feed(data)
+        return True
+
+    def has_restored_screen(self) -> bool:
+        """
+        Whether it has switched to the alternate screen and back, and shows the cursor again.
+        """
+        return self.shown.count(b"\x1b[?1049h") == self.shown.count(b"\x1b[?1049l") == 1 and self.shown.rindex(
+            b"\x1b[?25h"
+        ) > self.shown.rindex(b"\x1b[?25l")
 
 
-@pytest.mark.parametrize("how", [b"q", b"\x03", signal.SIGTERM])
-def test_top_on_a_terminal(tmp_path: Path, running: Service, how: bytes | signal.Signals) -> None:
+def test_top_on_a_terminal(tmp_path: Path, running: Service) -> None:
     """
-    On a terminal it is refreshed until q, Ctrl-C or SIGTERM, and leaves the terminal as it was.
+    On a terminal it has lists that keys choose, sort and scroll; it is drawn again when the terminal gets another size,
+    and q ends it.
     """
+    client = running.connect()
+    ask(client, type="auth", agent_id="ann", id=1)
+    for number in range(30):
+        ask(client, type="subscribe", channel=f"topics/t-{number:02}", id=2)
     top = OnTerminal(tmp_path, "--interval", "0.2", "--url", url(running))
-    top.read_until_refreshed()
+    lines = top.wait_for("[agents]", "ann", "q quit")
+    assert lines[-1].startswith("q quit   Tab channels") and lines[0].startswith("dcm-ws "), lines
+    top.type(b"\t")
+    # global, the agent's own and 30 more
+    lines = top.wait_for("[channels]", "1-11 of 32", "(s)ubscribers▼")
+    assert len(lines) == 24
+    top.type(b"\x1b[6~")
+    top.wait_for("12-22 of 32")
+    top.type(b"n\x1b[F")
+    lines = top.wait_for("22-32 of 32", "(n)ame▲")
+    assert lines[-2].startswith("topics/t-29 "), lines
+    top.resize(60, 10)
+    lines = top.wait_for("22-26 of 32")
+    assert len(lines) == 10 and lines[-1].startswith("q quit") and lines[-2].startswith("topics/t-23 "), lines
+    top.type(b"nq")
+    assert top.end() == 0 and top.has_restored_screen()
+    client.close()
+
+
+@pytest.mark.parametrize("how", [b"\x03", signal.SIGTERM])
+def test_top_when_the_service_goes_away(tmp_path: Path, how: bytes | signal.Signals) -> None:
+    """
+    If the service goes away, it says so, shows what it knew, and tries again; Ctrl-C and SIGTERM end it, and leave the
+    terminal as it was.
+    """
+    stats = b'{"connectedClients": 7, "agentStats": {"ann": 1}, "agentLoads": {}}'
+    with another_service(answer(b'{"status": "healthy"}'), answer(stats)) as where:
+        top = OnTerminal(tmp_path, "--interval", "0.2", "--url", where)
+        lines = top.wait_for("nothing listens at", "[agents]")
+    assert any(line.startswith("ann ") for line in lines) and lines[-1].startswith("q quit"), lines
     if isinstance(how, bytes):
         top.type(how)
     else:
         top.process.send_signal(how)
-    assert top.end() == 0
-    # it switches to the alternate screen and back, and shows the cursor again
-    assert top.shown.count(b"\x1b[?1049h") == top.shown.count(b"\x1b[?1049l") == 1
-    assert top.shown.rindex(b"\x1b[?25h") > top.shown.rindex(b"\x1b[?25l")
+    assert top.end() == 0 and top.has_restored_screen()
 
 
 def _own_terminal() -> None:

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 from twisted.internet.task import Clock
 
-from dcm_ws.cli import top_log, top_screen
+from dcm_ws.cli import top_figures, top_log, top_screen
+from dcm_ws.cli.top_figures import Snapshot
 from dcm_ws.cli.top_report import Report, number_at
 from tests.fakes import make_core, make_report
 
@@ -26,9 +27,12 @@ def test_figures_are_in_the_report(clock: Clock) -> None:
     journal = {"lastFlush": 1000, "pending": 0, "rows": 0}
     stats = dict(make_report(make_core(clock), journal=lambda: journal).stats(True))
     means = [(label, place) for label, *places in top_log.MEANS for place in places]
-    shown = (*top_screen._COUNTS, *top_log.COUNTS, *top_log.JOURNAL_COUNTS, *means, ("", "journal.age"))
+    shown = (
+        *(*top_figures.COUNTS, *top_figures.KEY_COUNTS, *top_log.COUNTS, *top_log.JOURNAL_COUNTS),
+        *(*means, ("", "journal.age")),
+    )
     missing = [place for _, place in shown if number_at(stats, place) is None]
-    missing += [part for part, _ in top_screen._PROBLEMS if part not in stats]
+    missing += [part for part, _ in top_figures.PROBLEMS if part not in stats]
     assert missing == []
 
 
@@ -47,7 +51,7 @@ def shown(now: Report, before: Report | None = None) -> list[str]:
     The lines of the screen, with single blanks.
     """
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(top_screen.screen(now, before, 2.0, ""))
+    console.print(top_screen.screen(Snapshot(now, before, 2.0)))
     return [" ".join(line.split()) for line in console.export_text().splitlines()]
 
 
