@@ -26,6 +26,7 @@ SEPARATE_WORKERS = "DCM_WS_TEST_SEPARATE_WORKERS"
 A variable with which tests run workers without a database.
 """
 
+_SHOWN_MAX = 4
 _ROWS = (*FILES, *BY_NAME.values())
 
 
@@ -102,8 +103,12 @@ class Options(usage.Options):
         found = re.fullmatch(r"option (-+)(\S+) not recognized", error)
         if found is None:
             return error
-        near = nearest(found[2], [*names, *self.others]) if found[1] == "--" else None
-        hint = f" (did you mean --{near}?)" if near else ""
+        if found[1] == "--":
+            near = [nearest(found[2], [*names, *self.others])]
+        else:
+            near = [name for name in [*names, *self.others] if name.startswith(found[2].lower())]
+        meant = " or ".join(f"--{name}" for name in near if name)
+        hint = f" (did you mean {meant}?)" if meant and len(near) <= _SHOWN_MAX else ""
         return f"there is no option {found[1]}{found[2]}{hint}"
 
     def parseArgs(self, *arguments: str) -> None:

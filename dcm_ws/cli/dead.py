@@ -19,6 +19,7 @@ from dcm_ws.cli.durable_log import connected
 from dcm_ws.cli.letters import Choice, Letter, choice_options, find, progress, request
 from dcm_ws.cli.options import SettingsFiles, database_option, json_option, settings_options
 from dcm_ws.cli.settings import find_database
+from dcm_ws.cli.suggestions import Group
 from dcm_ws.cli.terminal import harmless, json_line, say
 from dcm_ws.cli.times import shown
 
@@ -39,7 +40,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
     return json_option(database_option(settings_options(function)))
 
 
-@click.group("dead")
+@click.group("dead", cls=Group)
 def command() -> None:
     """
     Dead letters: events that agents did not acknowledge in the end, kept for seven days.  The commands work on the

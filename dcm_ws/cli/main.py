@@ -9,6 +9,7 @@ import importlib
 import click
 
 from dcm_ws.cli.deferring import defer, spare_collections
+from dcm_ws.cli.suggestions import Group
 
 _COMMANDS = {
     "serve": "Run the service.",
@@ -30,6 +31,7 @@ _COMMANDS = {
     "top": "Show what a service does, refreshed.",
     "demo": "Watch six agents at work, on a service of their own.",
     "bench": "Put a small load on a service, and measure it.",
+    "help": "Describe a command.",
 }
 """
 A line of help for each command; its module has the same name, with an underscore for a hyphen.
@@ -60,14 +62,14 @@ takes to start.
 """
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
+    other_names = _OTHER_NAMES
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            if near := _nearest(cmd_name):
-                ctx.fail(f"there is no command {cmd_name!r}; did you mean {near!r}?")
             return None
         for name in _DEFERRED:
             defer(name)
@@ -76,31 +78,9 @@ class _Lazy(click.Group):
         command: click.Command = module.command
         return command
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            if not error.possibilities and error.option_name.startswith("--"):
-                ctx.fail(
-                    f"there is no option {error.option_name!r} here; the options of a command follow its name,"
-                    f" as in dcm-ws tail {error.option_name}"
-                )
-            raise
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
-
-
-def _nearest(name: str) -> str | None:
-    """
-    The command that was probably meant.
-    """
-    if name in _OTHER_NAMES:
-        return _OTHER_NAMES[name]
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, _COMMANDS, 1, 0.5)), None)
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -120,7 +100,7 @@ def main() -> None:
     Real-time events from PostgreSQL to WebSocket channels: the service, and commands to set it up, watch it and publish
     events.
 
-    dcm-ws COMMAND --help describes a command, with examples.
+    dcm-ws help COMMAND describes a command, with examples.
 
     Exit codes: 0 done; 1 it failed; 2 invalid usage, nothing was done.
     """

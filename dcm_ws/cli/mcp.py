@@ -16,6 +16,7 @@ import click
 from dcm_ws.cli.deferring import spare_collections
 from dcm_ws.cli.lines import LINE_MAX, numbered, open_unbuffered
 from dcm_ws.cli.options import Server, ServerOptions, check_channel, server_options
+from dcm_ws.cli.suggestions import note_unknown_events
 from dcm_ws.cli.terminal import harmless, say
 from dcm_ws.protocol.errors import ProtocolError
 
@@ -114,6 +115,7 @@ def command(
     known = server.server()
     if known.token is None and not known.agent_id:
         raise click.UsageError("give --agent-id, or a token in DCM_WS_TOKEN or --token-file")
+    note_unknown_events(events)
     choice = Choice(Wanted((), events, senders, from_unnamed), push, push_rate, max_data)
     # what is printed by mistake must not get between the messages
     output = os.dup(1)

@@ -11,6 +11,7 @@ import click
 
 from dcm_ws.cli.connection import make_client
 from dcm_ws.cli.options import Server, ServerOptions, check_channels, server_options
+from dcm_ws.cli.suggestions import note_unknown_events
 from dcm_ws.cli.tail_filter import Filter
 from dcm_ws.cli.tail_output import Printer, Style
 from dcm_ws.cli.tail_since import Since, Window, read
@@ -86,6 +87,7 @@ def command(
         begin = None if since is None else read(since)
     except ValueError as error:
         raise click.BadParameter(harmless(str(error)), param_hint="--since") from None
+    note_unknown_events((*events, *excluded))
     wanted = Filter(channels, events, excluded, agent or None, text)
     asyncio.run(_tail(server.server(), wanted, begin, count, Style(as_json, dated, cut, text)))
 

@@ -67,7 +67,8 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
         # the encoding of the terminal may lack characters of a name
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False)
-    if once or not console.is_terminal or console.is_dumb_terminal:
+    at_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+    if once or not at_terminal:
         console.print(screen(Snapshot(report), base))
     else:
         # SIGTERM ends it as Ctrl-C does, and the terminal is restored

@@ -19,6 +19,7 @@ from dcm_ws.cli.connection import make_client
 from dcm_ws.cli.event_lines import columns_of, fields_of
 from dcm_ws.cli.options import Server, ServerOptions, check_channels, server_options
 from dcm_ws.cli.positions import LastPosition, position_file
+from dcm_ws.cli.suggestions import note_unknown_events
 from dcm_ws.cli.tail_since import Since, Window, read
 from dcm_ws.cli.terminal import INTERRUPTED, TERMINATED, TIMED_OUT, harmless, json_line, say
 from dcm_ws.cli.times import period
@@ -113,6 +114,7 @@ def command(
     if acknowledges and agent is None:
         raise click.UsageError("--ack needs a token or --agent-id")
     own = ("global",) if agent is None else (f"agents/{agent}",)
+    note_unknown_events(events)
     wanted = Waiting(tuple(dict.fromkeys(channels or own)), events, condition, everything=acknowledges)
     position = None
     if since == LAST:

@@ -47,7 +47,22 @@ def test_help_of_each_command(tmp_path: Path) -> None:
         (("dead", "list", "--agnet", "x"), ("--agent",)),
         (("tail", "--cuont", "3"), ("--count",)),
         (("--url", "ws://127.0.0.1:9/", "tail"), ("the options of a command follow its name", "dcm-ws tail --url")),
+        (("--json", "tail"), ("the options of a command follow its name", "dcm-ws tail --json")),
         (("--verison",), ("--version",)),
+        (("TAIL",), ("did you mean 'tail'",)),
+        (("nonsense",), ("there is no command 'nonsense'; dcm-ws --help lists them",)),
+        (("dead", "LIST"), ("did you mean 'list'",)),
+        (("help", "dead", "redriv"), ("did you mean 'redrive'",)),
+        (("-v",), ("did you mean --version?",)),
+        (("tail", "-v"), ("dcm-ws --version shows the version",)),
+        (("serve", "-v"), ("did you mean --version?",)),
+        (("tail", "-e", "task.*"), ("did you mean --event or --exclude?",)),
+        (("-e", "task.*", "tail"), ("the options of a command follow its name", "dcm-ws tail -e")),
+        (("tail", "--JSON"), ("did you mean --json?",)),
+        (("tail", "--xyzzy"), ("there is no option --xyzzy\n", "dcm-ws tail --help")),
+        (("publish", "--chanel", "global"), ("CHANNEL needs no option: dcm-ws publish [OPTIONS] [CHANNEL] [EVENT]",)),
+        (("check", "--databse", "x"), ("did you mean --database-url?",)),
+        (("serve", "--prot", "1"), ("did you mean --ws-port?",)),
     ],
 )
 def test_suggestions(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
@@ -57,6 +72,16 @@ def test_suggestions(tmp_path: Path, arguments: tuple[str, ...], said: tuple[str
     done = run(tmp_path, *arguments)
     assert done.returncode in (1, 2) and all(word in done.stderr for word in said), done.stderr
     assert "twistd" not in done.stderr
+
+
+def test_help_command(tmp_path: Path) -> None:
+    """
+    help describes a command as its --help does, also a command of a command, and without one lists all commands.
+    """
+    for names in ((), ("tail",), ("dead", "redrive"), ("serve",)):
+        described, asked = run(tmp_path, "help", *names), run(tmp_path, *names, "--help")
+        assert described.returncode == asked.returncode == 0, described.stderr
+        assert described.stdout == asked.stdout and "Exit codes:" in described.stdout
 
 
 def test_the_help_of_twistd(tmp_path: Path) -> None:
