@@ -13,7 +13,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 
 from dcm_ws.cli.options import ServerOptions, server_options
@@ -21,7 +21,7 @@ from dcm_ws.cli.top_figures import Snapshot
 from dcm_ws.cli.top_layout import layout
 from dcm_ws.cli.top_report import ERRORS, Report, explain, fetch
 from dcm_ws.cli.top_screen import screen
-from dcm_ws.cli.top_terminal import Outcome, Refresher, Waker, keyboard
+from dcm_ws.cli.top_terminal import Outcome, Refresher, Waker, keyboard, size
 from dcm_ws.cli.top_view import View
 
 
@@ -89,6 +89,7 @@ def _watch(refresh: Callable[[], Report], report: Report, interval: float, base:
     ):
         refresher.start()
         while True:
+            console.size = ConsoleDimensions(*size())
             live.update(Group(*layout(snapshot, base, view, *console.size)), refresh=True)
             keys = wait()
             if keys is None or "q" in keys:

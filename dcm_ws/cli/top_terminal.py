@@ -17,7 +17,18 @@ from collections.abc import Callable, Iterator
 from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_view import keys_of
 
+_COLUMNS, _LINES = 80, 24
+
 Outcome = Report | BaseException
+
+
+def size() -> tuple[int, int]:
+    """
+    Columns and lines of the terminal, as they are now: the variables COLUMNS and LINES do not follow them.
+    """
+    columns, lines = os.get_terminal_size()
+    # a terminal that knows no size has 0
+    return columns or _COLUMNS, lines or _LINES
 
 
 class Waker:

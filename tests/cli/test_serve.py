@@ -60,7 +60,7 @@ def test_invalid_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--prot", "there is no option --prot (did you mean --production?)"),
+        ("--prot", "there is no option --prot (did you mean --ws-port?)"),
         ("--port=1", "there is no option --port (did you mean --ws-port?)"),
         ("-x", "there is no option -x"),
         ("--log-", "--log- can be any of --log-format, --log-keep, --log-level, --log-max-bytes"),

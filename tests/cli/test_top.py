@@ -177,7 +177,8 @@ class OnTerminal:
         self.process = Popen(
             [PROGRAM, "top", *arguments],
             cwd=folder,
-            env=clean(folder, TERM="xterm-256color"),
+            # what a shell may export is not the size any more after the terminal gets another one
+            env=clean(folder, TERM="xterm-256color", COLUMNS="80", LINES="24"),
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
