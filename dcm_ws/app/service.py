@@ -46,7 +46,7 @@ _CLOSE_GRACE = 3.0
 
 class DCMService(MultiService):
     """
-    dcm-ws as a Twisted service.  L{dcm_ws.app.build.make_service} makes its parts.
+    dcm-ws as a Twisted service.  C{dcm_ws.app.build.make_service} makes its parts.
 
     @param endpoints: where to listen.
     @param port: serves clients, on C{settings.listen}.

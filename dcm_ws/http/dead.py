@@ -60,14 +60,17 @@ class DeadPage(OperatorPage):
         return self.answer(request, {"letters": [_letter(one) for one in letters[:most]]} | more)
 
 
+# PostgreSQL has no text with NUL
+_Ids = Annotated[list[Annotated[str, Meta(max_length=128, pattern=r"^[^\0]*$")]], Meta(max_length=IDS_MAX)]
+
+
 class _Wanted(Struct, frozen=True, forbid_unknown_fields=True):
     """
     The body of a redrive.
     """
 
     agent: str | None = None
-    # PostgreSQL has no text with NUL
-    ids: Annotated[list[Annotated[str, Meta(max_length=128, pattern=r"^[^\0]*$")]], Meta(max_length=IDS_MAX)] = []
+    ids: _Ids = []
     reasons: list[Reason] = []
     since: Annotated[int, Meta(ge=0, le=TIME_MAX)] | None = None
     until: Annotated[int, Meta(ge=0, le=TIME_MAX)] | None = None

@@ -47,6 +47,30 @@ Json = dict[str, Any] | list[Any] | str | float | int | bool | None
 Limit = Annotated[int, Meta(description="At most so many events.", ge=1, le=LIMIT_MAX)]
 MessageId = Annotated[str, Meta(description="id of an event, msg_…", min_length=1, max_length=128)]
 TaskId = Annotated[str, Meta(description="task_id of the task", min_length=1, max_length=200)]
+EventName = Annotated[str, Meta(description="such as task.created or message.new", min_length=1, max_length=64)]
+AgentName = Annotated[str, Meta(description="name of the agent", min_length=1, max_length=128)]
+Text = Annotated[str, Meta(description="the text", max_length=500_000)]
+MoreFields = Annotated[dict[str, Any] | None, Meta(description="more fields, for programs")]
+AnyJson = Annotated[Json, Meta(description="any JSON value")]
+Answered = Annotated[str, Meta(description="id of the event to reply to", min_length=1, max_length=128)]
+WaitFrom = Annotated[
+    Position | None,
+    Meta(description="First look in the log for events after this position, also if they were shown before."),
+]
+Timeout = Annotated[float, Meta(description="0 returns at once.", ge=0, le=TIMEOUT_MAX)]
+ReadChannels = Annotated[
+    list[Channel], Meta(description="Default: the channels that you are subscribed to.", max_length=20)
+]
+ReadFrom = Annotated[
+    Position | None, Meta(description="The first events after this position. Default: the latest events.")
+]
+AgentLimit = Annotated[int, Meta(description="At most so many agents.", ge=1, le=1_000)]
+MessageIds = Annotated[list[MessageId], Meta(min_length=1, max_length=1_000)]
+TaskChannel = Annotated[str, Meta(description="the channel of the task's event", min_length=1, max_length=256)]
+TaskPosition = Annotated[
+    Position, Meta(description="position of the event that announced the task; all agents must use the same")
+]
+Failed = Annotated[bool, Meta(description="true publishes task.failed")]
 
 
 class Arguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,21 +81,21 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True):
 
 class Publish(Arguments):
     channel: Channel
-    event: Annotated[str, Meta(description="such as task.created or message.new", min_length=1, max_length=64)]
-    data: Annotated[Json, Meta(description="any JSON value")] = None
+    event: EventName
+    data: AnyJson = None
     key: Key | None = None
 
 
 class SendMessage(Arguments):
-    to: Annotated[str, Meta(description="name of the agent", min_length=1, max_length=128)]
-    content: Annotated[str, Meta(description="the text", max_length=500_000)]
-    data: Annotated[dict[str, Any] | None, Meta(description="more fields, for programs")] = None
+    to: AgentName
+    content: Text
+    data: MoreFields = None
     key: Key | None = None
 
 
 class Reply(Arguments):
-    message_id: Annotated[str, Meta(description="id of the event to reply to", min_length=1, max_length=128)]
-    content: Annotated[str, Meta(description="the text", max_length=500_000)]
+    message_id: Answered
+    content: Text
     key: Key | None = None
 
 
@@ -79,32 +103,25 @@ class WaitForEvent(Arguments):
     channels: Channels = []
     events: Patterns = []
     senders: Names = []
-    since: Annotated[
-        Position | None,
-        Meta(description="First look in the log for events after this position, also if they were shown before."),
-    ] = None
-    timeout_seconds: Annotated[float, Meta(description="0 returns at once.", ge=0, le=TIMEOUT_MAX)] = 30
+    since: WaitFrom = None
+    timeout_seconds: Timeout = 30
     limit: Limit = 10
 
 
 class RecentEvents(Arguments):
-    channels: Annotated[
-        list[Channel], Meta(description="Default: the channels that you are subscribed to.", max_length=20)
-    ] = []
+    channels: ReadChannels = []
     events: Patterns = []
     senders: Names = []
-    since: Annotated[
-        Position | None, Meta(description="The first events after this position. Default: the latest events.")
-    ] = None
+    since: ReadFrom = None
     limit: Limit = 20
 
 
 class ListAgents(Arguments):
-    limit: Annotated[int, Meta(description="At most so many agents.", ge=1, le=1_000)] = 100
+    limit: AgentLimit = 100
 
 
 class Ack(Arguments):
-    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=1_000)]
+    message_ids: MessageIds
 
 
 class Subscribe(Arguments):
@@ -116,18 +133,16 @@ class Unsubscribe(Arguments):
 
 
 class ClaimTask(Arguments):
-    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1, max_length=256)]
+    channel: TaskChannel
     task_id: TaskId
-    position: Annotated[
-        Position, Meta(description="position of the event that announced the task; all agents must use the same")
-    ]
+    position: TaskPosition
 
 
 class CompleteTask(Arguments):
-    channel: Annotated[str, Meta(description="the channel of the task's event", min_length=1, max_length=256)]
+    channel: TaskChannel
     task_id: TaskId
-    result: Annotated[Json, Meta(description="any JSON value")] = None
-    failed: Annotated[bool, Meta(description="true publishes task.failed")] = False
+    result: AnyJson = None
+    failed: Failed = False
 
 
 DESCRIPTIONS: dict[str, tuple[type[Arguments], str]] = {
