@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     # 10 ms to import, which commands can do without that connect without TLS
     import ssl
 
+# X509_V_ERR_* of OpenSSL: not yet valid, expired, another host, another address
+_OTHER = (9, 10, 62, 64)
+
 
 def trusting(file: str | None) -> ssl.SSLContext | None:
     """
@@ -37,12 +40,12 @@ def trusting(file: str | None) -> ssl.SSLContext | None:
 
 def advice(error: BaseException | None) -> str:
     """
-    What to do about an error, to be appended to its text; empty if it is not about a certificate.
+    What to do about an error, to be appended to its text; empty if it is not about the authority of a certificate.
     """
     import ssl
 
     # urllib wraps it
     causes = (error, getattr(error, "reason", None))
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code not in _OTHER for cause in causes):
         return " (if it is from a private authority, give the authority's certificate with --cacert)"
     return ""

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dcm_ws.cli.certificates import advice
+from dcm_ws.client.reasons import reason_of
 from tests.cli.running import run
 from tests.integration.certificates import Certificate
 from tests.integration.running import Service, service
@@ -77,3 +80,34 @@ def test_invalid(tmp_path: Path, secure: Service) -> None:
     done = run(tmp_path, "hook", "--url", "wss://localhost:1/", "--cacert", "empty.pem")
     assert (done.returncode, done.stdout) == (0, "")
     assert "dcm-ws hook: there is no certificate in 'empty.pem'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "trusts,host,until,text,advised",
+    [
+        (False, "localhost", 1, "self-signed certificate", True),
+        (True, "localhost", -0.5, "certificate has expired", False),
+        (True, "other.example", 1, "Hostname mismatch, certificate is not valid for 'other.example'.", False),
+        (True, "127.0.0.2", 1, "IP address mismatch, certificate is not valid for '127.0.0.2'.", False),
+    ],
+)
+def test_advice(tmp_path: Path, trusts: bool, host: str, until: float, text: str, advised: bool) -> None:
+    """
+    The advice to give --cacert is only for certificates of unknown authorities: it helps neither with one that has
+    expired, nor with one for another host.
+    """
+    certificate = Certificate(tmp_path, "localhost", until=until)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate.file, certificate.key)
+    trusting = certificate.trusting if trusts else ssl.create_default_context()
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(to_client, to_server, server_hostname=host)
+    server = serving.wrap_bio(to_server, to_client, server_side=True)
+    with pytest.raises(ssl.SSLCertVerificationError) as raised:
+        for end in (client, server, client):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    assert reason_of(raised.value) == f"TLS: the certificate is not accepted: {text}"
+    assert ("--cacert" in advice(raised.value)) == advised

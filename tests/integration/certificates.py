@@ -21,6 +21,8 @@ class Certificate:
     """
     A certificate for 127.0.0.1, and for names of this machine, that is signed by itself.
 
+    @param until: hours from now until it expires.
+
     @ivar key: the file with its key.
     @ivar file: the file with the certificate.
     @ivar trusting: the TLS of a client that trusts it, and no other.
@@ -28,10 +30,10 @@ class Certificate:
         OpenSSL allows no such thing, and with TLS 1.3, in which tickets arrive at any time, it breaks connections.
     """
 
-    def __init__(self, folder: Path, *names: str) -> None:
+    def __init__(self, folder: Path, *names: str, until: float = 1) -> None:
         key, name = _new_key(), _name("dcm-ws test")
         hosts = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, names)]
-        pem = _sign(name, name, key, key, hosts)
+        pem = _sign(name, name, key, key, hosts, until)
         self.key, self.file = folder / "key.pem", folder / "cert.pem"
         self.key.write_bytes(_private(key))
         self.file.write_bytes(pem)
@@ -81,9 +83,10 @@ def _sign(
     key: ec.EllipticCurvePrivateKey,
     issuer_key: ec.EllipticCurvePrivateKey,
     hosts: Sequence[x509.GeneralName] = (),
+    until: float = 1,
 ) -> bytes:
     """
-    A certificate in PEM, which is valid for an hour; without C{hosts} it is that of an authority.
+    A certificate in PEM, which is valid for C{until} hours; without C{hosts} it is that of an authority.
     """
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -93,7 +96,7 @@ def _sign(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=until))
     )
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
