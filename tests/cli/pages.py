@@ -43,6 +43,30 @@ def commands(page: str) -> list[str]:
     return blocks
 
 
+def outputs(page: str) -> list[str]:
+    """
+    The lines that a page shows as output, which are those that are indented.
+    """
+    prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.M | re.S)
+    return re.findall(r"^    (\S.*)$", prose, re.M)
+
+
+def matches(output: str) -> re.Pattern[str]:
+    """
+    What a line of output stands for: C{TIME} and C{PORT} for any, and C{…} for anything.
+    """
+    pattern = re.escape(output).replace("…", ".*").replace("TIME", r"[\d:.]+").replace("PORT", r"\d+")
+    return re.compile(f"^{pattern}", re.M)
+
+
+def unquoted(script: str) -> str:
+    """
+    What the shell reads as its own words: without documents, quotes and the names of variables.
+    """
+    script = re.sub(r"<<'(\w+)'.*?^\1$", "", script, flags=re.M | re.S)
+    return re.sub(r"'[^']*'|\"(\\.|[^\"])*\"|\$\{[^}]*\}|\$\?", "", script)
+
+
 def run_page(folder: Path, script: str, environment: Mapping[str, str]) -> tuple[int, str]:
     """
     Run C{script} in the empty folder; returns its exit status, -1 after L{LONGEST}, and what it printed.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.pages import LONGEST, commands, folder, reader, run_page
+from tests.cli.pages import LONGEST, commands, folder, matches, outputs, reader, run_page, unquoted
 from tests.integration.machine import ROOT, free_port
 
 __all__ = ["folder"]
@@ -82,6 +82,17 @@ def test_the_tutorial_twice(folder: Path, repository: Path) -> None:
         assert said.count(line) >= 2, f"{line}\n{said}"
     assert "gave up" not in said
     assert "task-rolled-back" not in said
+    shown = outputs("docs/tutorial.md")
+    assert len(shown) >= 15
+    assert [line for line in shown if len(matches(line).findall(said)) < 2] == [], said
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/two-agents.md"])
+def test_any_shell(page: str) -> None:
+    """
+    No command has a pattern of file names that may match nothing: zsh, the shell of macOS, would not run it.
+    """
+    assert not set("*?[") & set(unquoted("".join(commands(page))).replace("[ ", ""))
 
 
 def test_the_first_page(folder: Path, repository: Path) -> None:
@@ -106,5 +117,9 @@ wait_until grep -q '"task_id":"43"' ../seen.txt
     )
     status, said = run_page(folder, script, environment)
     log = (folder / "service.log").read_text()
-    assert status == 0, f"{said}\n{log}\n{(folder / 'seen.txt').read_text()}"
+    seen = (folder / "seen.txt").read_text()
+    assert status == 0, f"{said}\n{log}\n{seen}"
     assert "Traceback" not in said + log
+    shown = [line for line in outputs("README.md") if line.startswith("TIME ")]
+    assert len(shown) == 2
+    assert [line for line in shown if not matches(line).search(seen)] == [], seen

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import url
-from tests.cli.pages import LONGEST, commands, folder, reader, run_page
+from tests.cli.pages import LONGEST, commands, folder, matches, outputs, reader, run_page
 from tests.cli.running import clean, run
 from tests.integration.machine import ROOT
 from tests.integration.running import Service
@@ -49,6 +49,8 @@ def test_two_coding_agents(folder: Path) -> None:
     assert events[0]["data"]["last_lines"] == ["I thought about: paint the shed", "done"]
     assert events[1]["data"]["exit_status"] == 1
     assert events[4]["event"] == "session.created" and events[4]["data"]["project"] == "shed"
+    (shown,) = outputs(PAGE)
+    assert matches(shown).search(said), said
     assert '+    "SessionStart": [' in said and "gave up" not in said
 
 
