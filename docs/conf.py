@@ -42,6 +42,8 @@ html_title = f"dcm-ws {VERSION}"
 html_copy_source = False
 html_show_copyright = False
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
