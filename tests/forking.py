@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 _PROGRAMS = frozenset(str(Path(sys.executable).with_name(name)) for name in ("twistd", "dcm-ws"))
 # what Python or the C library reads when a process starts
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
+# of these, what the server sets in the process
+_SET_LATER = frozenset(("PYTHONFAULTHANDLER", "PYTHONDONTWRITEBYTECODE"))
 # of Popen: with any other value, the process is started as usual
 _USUAL: dict[str, Any] = {
     "executable": None,
@@ -54,7 +56,10 @@ class _Server:
         """
         @return: the number of the process, and a pipe that its status can be read from when it has ended.
         """
-        request = json.dumps({"argv": argv, "env": env, "folder": folder}).encode()
+        # reading it takes setting it
+        umask = os.umask(0o077)
+        os.umask(umask)
+        request = json.dumps({"argv": argv, "env": env, "folder": folder, "umask": umask}).encode()
         ours, theirs = os.pipe()
         try:
             with self._lock:
@@ -175,6 +180,4 @@ def _may_be_forked(given: dict[str, Any], env: dict[str, str]) -> bool:
 
 
 def _read_at_start(env: dict[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in env.items() if name.startswith(_READ_AT_START) and name != "PYTHONFAULTHANDLER"
-    }
+    return {name: value for name, value in env.items() if name.startswith(_READ_AT_START) and name not in _SET_LATER}

@@ -4,12 +4,12 @@ dcm-ws: its commands, their help, and the errors for unknown names.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forking
 from tests.cli.running import run
 
 pytestmark = pytest.mark.integration
@@ -89,7 +89,7 @@ def test_the_help_of_twistd(tmp_path: Path) -> None:
     Under twistd the error names the help of twistd's command.
     """
     twistd = str(Path(sys.executable).with_name("twistd"))
-    done = subprocess.run([twistd, "dcm-ws", "--port", "1"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forking.run([twistd, "dcm-ws", "--port", "1"], input="", timeout=60, cwd=tmp_path)
     assert done.returncode == 1 and "did you mean --ws-port?); see twistd dcm-ws --help" in done.stderr
 
 

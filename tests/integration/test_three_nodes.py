@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests import forking
 from tests.contrib.files import SCRIPTS, argument, compose, image_environment, own_services
 from tests.contrib.test_kubernetes import NODE, environment, settings_file
 from tests.integration.balancers import NAMES, Balancer, balancers
@@ -69,7 +70,7 @@ class Containers:
         Run a container that ends.
         """
         command = [*self.entrypoint(), *SERVICES[name]["command"]]
-        return subprocess.run(command, env=self.variables(name), capture_output=True, text=True, timeout=60)
+        return forking.run(command, input="", env=self.variables(name), timeout=60)
 
     def start(self, name: str, wait: str = '"message": "ready"', **more: str) -> Service:
         """
@@ -109,7 +110,7 @@ class Containers:
     def _check(self, name: str, command: list[str]) -> bool:
         program, *arguments = command
         assert program == "python"
-        done = subprocess.run([sys.executable, *arguments], env=self.variables(name), capture_output=True)
+        done = forking.run([sys.executable, *arguments], input="", env=self.variables(name), timeout=60)
         return done.returncode == 0
 
     def clients(self) -> dict[str, int]:
