@@ -106,4 +106,4 @@ class Late(NamedTuple):
     client: Recipient
     frames: tuple[bytes, ...]
     event: Tracked
-    deliveries: int = 0
+    deliveries: int

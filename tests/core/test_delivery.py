@@ -579,6 +579,23 @@ def test_many_small_events_of_many_clients_count(clock: Clock, counts: Counts, m
     assert len(victim.owed) == 1
 
 
+def test_no_more_is_lost_than_is_too_much(clock: Clock, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A client that never acknowledges loses its oldest small events, until about a 64th of the limit is free.
+    """
+    monkeypatch.undo()
+    queue, silent = make_queue(clock, counts, max_bytes=10_000), Reader()
+    used = []
+    for number in range(500):
+        queue.sent(event(number), {silent})
+        used.append(queue.used)
+    # each takes more than 64 bytes, so it is full by then
+    full = used[200:]
+    assert min(full) > 9_700
+    assert max(full) <= 10_000
+    assert list(silent.owed)[-1] == "msg_499"
+
+
 def test_memory_of_a_delivery_of_a_client(clock: Clock, counts: Counts) -> None:
     """
     It is what the limit counts.

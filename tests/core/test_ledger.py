@@ -112,6 +112,24 @@ def test_event_that_nobody_got_has_no_entries(core: Core) -> None:
     assert fates_of(core) == {}
 
 
+def test_clients_without_an_agent_beside_one(clock: Clock, core: Core) -> None:
+    """
+    What clients without an agent are sent, acknowledge and are sent again is not noted, also if an agent gets it, too.
+    """
+    agent(core)
+    stranger = Client(core)
+    stranger.say(type="subscribe", channel="topics/t")
+    stranger.say(type="unsubscribe", channel="global")
+    first, second = publish(core), publish(core)
+    stranger.say(type="ack", message_id=first)
+    clock.advance(6)
+    finish(core.hub.retry())
+
+    assert [message.get("id") for message in stranger.peer.take()] == [second]
+    for pos in (1, 2):
+        assert set(fates_of(core, pos)) == {"ann"}
+
+
 def test_untracked_event_is_noted_too(clock: Clock, core: Core) -> None:
     """
     An event that nobody acknowledges is in the ledger if it is logged: at all who got it on its channel or on global.
