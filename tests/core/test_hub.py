@@ -182,6 +182,19 @@ def test_unacknowledged_event_comes_three_times(clock: Clock, core: Core) -> Non
     assert stats(core)["pendingDeliveries"] == 0
 
 
+def test_client_that_does_not_read_holds_up_no_other(clock: Clock, core: Core) -> None:
+    """
+    What a client has to read before it gets an event again does not keep other clients waiting for theirs.
+    """
+    slow, other = joined(core, "topics/a", quiet=True), joined(core, "topics/b", quiet=True)
+    slow.peer.unsent = True
+    for channel in ("topics/a", "topics/b"):
+        other.say(**(TASK | {"channel": channel}))
+    live(core, clock, 5)
+    assert [message["channel"] for message in other.peer.take() if "event" in message] == ["topics/b"]
+    assert [message["channel"] for message in slow.peer.take() if "event" in message] == ["topics/a"]
+
+
 def test_acknowledged_event_comes_once(clock: Clock, core: Core) -> None:
     """
     After its ack an event does not come again.
