@@ -25,17 +25,20 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
 from dcm_ws.app.commandline import SEPARATE_WORKERS
+from tests import forking
+from tests.forking import Popen
 from tests.integration.certificates import Certificate
 from tests.integration.clients import Client, RawClient, ask, close_of, handshake, hear, unsubscribe_global
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import PATIENCE, free_port, until
 from tests.integration.owed import make_tables
-from tests.integration.running import Service, service
+from tests.integration.running import TWISTD, Service, service
 from tests.integration.tokens import make_token
 
 pytestmark = pytest.mark.integration
 
 SEPARATE = {SEPARATE_WORKERS: "1"}
+PROGRAM = (*TWISTD, "-n", "--pidfile=", "dcm-ws")
 
 
 def workers(*options: str, count: int = 2, **variables: str) -> contextlib.AbstractContextManager[Service]:
@@ -43,6 +46,21 @@ def workers(*options: str, count: int = 2, **variables: str) -> contextlib.Abstr
     A running service with workers and without a database.
     """
     return service("--workers", str(count), *options, env=SEPARATE | variables)
+
+
+@pytest.fixture(scope="module")
+def _shared() -> Iterator[Service]:
+    with workers() as running:
+        yield running
+
+
+@pytest.fixture
+def shared(_shared: Service) -> Iterator[Service]:
+    """
+    Workers that several tests use one after the other, without clients of other tests.
+    """
+    yield _shared
+    _shared.forget_clients()
 
 
 def pids(running: Service) -> dict[int, int]:
@@ -102,58 +120,54 @@ def is_open(client: Client) -> bool:
 # connections
 
 
-def test_connections_are_spread() -> None:
+def test_connections_are_spread(shared: Service) -> None:
     """
     1,000 connections go to both workers, about half of them to each.
     """
-    with workers() as running:
-        plain = [running.socket() for _ in range(1000)]
-        for one in plain:
-            one.sendall(handshake("/"))
-        until(lambda: running.stats()["connectedClients"] == 1000)
-        counts = clients_of(running)
-        assert sum(counts.values()) == 1000
-        # with a fair coin for each, less than 1 in 10^9 runs would be outside
-        assert all(400 < count < 600 for count in counts.values())
-        running.stop(signal.SIGKILL)
-        until(lambda: not any(exists(pid) for pid in children_of(running)))
-
-
-def children_of(running: Service) -> list[int]:
-    """
-    The processes of the workers, as the log has named them or the system has them now.
-    """
-    found = subprocess.run(
-        ["pgrep", "-P", str(running.process.pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
-    return [int(pid) for pid in found]
+    plain = [shared.socket() for _ in range(1000)]
+    for one in plain:
+        one.sendall(handshake("/"))
+    until(lambda: shared.stats()["connectedClients"] == 1000)
+    counts = clients_of(shared)
+    assert sum(counts.values()) == 1000
+    # with a fair coin for each, less than 1 in 10^9 runs would be outside
+    assert all(400 < count < 600 for count in counts.values())
 
 
 @contextlib.contextmanager
-def everywhere(folder: Path) -> Iterator[Service]:
+def everywhere(folder: Path, certificate: Certificate) -> Iterator[Service]:
     """
     Workers that listen on TLS, a Unix socket and IPv6, and for a proxy.
     """
     endpoints = (
         "tcp:0:interface=127.0.0.1",
-        Certificate(folder).endpoint(),
+        certificate.endpoint(),
         f"unix:{folder / 'dcm-ws.sock'}",
         "tcp:0:interface=\\:\\:1",
         "haproxy:tcp:0:interface=127.0.0.1",
     )
-    with workers(*(f"--listen={endpoint}" for endpoint in endpoints)) as running:
+    # a busy machine takes long for some handshakes
+    options = (*(f"--listen={endpoint}" for endpoint in endpoints), "--handshake-timeout", "60")
+    with workers(*options) as running:
         yield running
 
 
 def test_endpoints(tmp_path: Path) -> None:
     """
-    All kinds of endpoints are served by all workers; the file of a Unix socket is there until the end, also if a worker
-    ends before.
+    All kinds of endpoints are served by all workers, TLS by each; the file of a Unix socket is there until the end,
+    also if a worker ends before.
     """
     path = tmp_path / "dcm-ws.sock"
-    with everywhere(tmp_path) as running:
-        plain, _, six, proxied = map(int, re.findall(r"listening on wss?://\S+:(\d+)/ ", running.log))
+    certificate = Certificate(tmp_path)
+    with everywhere(tmp_path, certificate) as running:
+        plain, secure, six, proxied = map(int, re.findall(r"listening on wss?://\S+:(\d+)/ ", running.log))
         assert running.health()["port"] == plain
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                raw = socket.create_connection(("127.0.0.1", secure), timeout=PATIENCE)
+                tls = certificate.trusting.wrap_socket(raw, server_hostname="127.0.0.1")
+                assert RawClient(stack.enter_context(tls), "/").hear()["type"] == "connected"
+            assert min(clients_of(running).values()) > 0
         for _ in range(20):
             with unix_connect(str(path), "ws://localhost/") as client:
                 assert hear(client)["type"] == "connected"
@@ -171,24 +185,6 @@ def test_endpoints(tmp_path: Path) -> None:
         assert path.is_socket()
         assert running.stop(signal.SIGTERM) == 0
         assert not path.exists()
-
-
-def test_tls(tmp_path: Path) -> None:
-    """
-    Clients connect with TLS to each worker.
-    """
-    certificate = Certificate(tmp_path)
-    options = (f"--listen={certificate.endpoint()}", "--listen=tcp:0:interface=127.0.0.1")
-    # a busy machine takes long for some handshakes
-    with workers(*options, "--handshake-timeout", "60") as running:
-        secure, insecure = map(int, re.findall(r"listening on wss?://\S+:(\d+)/ ", running.log))
-        with contextlib.ExitStack() as stack:
-            for _ in range(20):
-                plain = socket.create_connection(("127.0.0.1", secure), timeout=PATIENCE)
-                tls = certificate.trusting.wrap_socket(plain, server_hostname="127.0.0.1")
-                assert RawClient(stack.enter_context(tls), "/").hear()["type"] == "connected"
-            running.port = insecure
-            assert min(clients_of(running).values()) > 0
 
 
 def test_socket_of_systemd() -> None:
@@ -234,25 +230,16 @@ def test_socket_of_systemd() -> None:
             process.communicate()
 
 
-def test_port_in_use() -> None:
+def test_port_in_use(shared: Service) -> None:
     """
     A second service on the same port does not start, although its workers could share it.
     """
-    with workers() as running:
-        ended = subprocess.run(
-            [
-                *(str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "dcm-ws", "--no-database"),
-                *("--workers", "2", "--ws-port", str(running.port)),
-            ],
-            env=os.environ | SEPARATE,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert ended.returncode == 1
-        assert f"cannot listen on tcp:{running.port}" in ended.stdout
-        assert "Address already in use" in ended.stdout
-        assert is_open(running.connect())
+    command = [*PROGRAM, "--no-database", "--workers", "2", "--ws-port", str(shared.port)]
+    ended = forking.run(command, env=os.environ | SEPARATE, input="", timeout=PATIENCE)
+    assert ended.returncode == 1
+    assert f"cannot listen on tcp:{shared.port}" in ended.stdout
+    assert "Address already in use" in ended.stdout
+    assert is_open(shared.connect())
 
 
 # workers that die
@@ -281,62 +268,59 @@ def test_killed_worker() -> None:
         assert b"dcm_ws_worker_restarts_total 1.0" in running.get("/metrics")[2]
 
 
-def test_worker_that_is_told_to_end() -> None:
+def test_worker_that_is_told_to_end(shared: Service) -> None:
     """
     SIGTERM at one worker: it closes its clients in order, and another process takes its place.
     """
-    with workers() as running:
-        at = one_at_each(running)
-        os.kill(pids(running)[2], signal.SIGTERM)
-        assert close_of(at[2])[0] == 1012
-        running.read_log_until("ended: exit status 0; it is started again")
-        until(lambda: len(clients_of(running)) == 2)
-        assert is_open(at[1])
+    at = one_at_each(shared)
+    os.kill(pids(shared)[2], signal.SIGTERM)
+    assert close_of(at[2])[0] == 1012
+    shared.read_log_until("ended: exit status 0; it is started again")
+    until(lambda: len(clients_of(shared)) == 2)
+    assert is_open(at[1])
 
 
-def test_stopped_worker() -> None:
+def test_stopped_worker(shared: Service) -> None:
     """
     While a worker is stopped, reports name it as missing, and its connections wait.
     """
-    with workers() as running:
-        at = one_at_each(running)
-        second = pids(running)[2]
-        os.kill(second, signal.SIGSTOP)
-        try:
-            waiting = [running.socket() for _ in range(20)]
-            for one in waiting:
-                one.sendall(handshake("/"))
-            # one of the requests goes to a worker that answers
-            health = ask_until_answered(running, "health")
-            assert health["status"] == "degraded"
-            missing = [one for one in health["workers"] if not one["answered"]]
-            assert missing == [{"worker": 2, "pid": second, "answered": False}]
-            assert ask_until_answered(running, "readyz")["status"] == "ok"
-            assert is_open(at[1])
-        finally:
-            os.kill(second, signal.SIGCONT)
-        assert all(one.recv(12) == b"HTTP/1.1 101" for one in waiting)
-        assert is_open(at[2])
-        until(lambda: running.health()["status"] == "healthy")
+    at = one_at_each(shared)
+    second = pids(shared)[2]
+    os.kill(second, signal.SIGSTOP)
+    try:
+        waiting = [shared.socket() for _ in range(20)]
+        for one in waiting:
+            one.sendall(handshake("/"))
+        # one of the requests goes to a worker that answers
+        health = ask_until_answered(shared, "health")
+        assert health["status"] == "degraded"
+        missing = [one for one in health["workers"] if not one["answered"]]
+        assert missing == [{"worker": 2, "pid": second, "answered": False}]
+        assert ask_until_answered(shared, "readyz")["status"] == "ok"
+        assert is_open(at[1])
+    finally:
+        os.kill(second, signal.SIGCONT)
+    assert all(one.recv(12) == b"HTTP/1.1 101" for one in waiting)
+    assert is_open(at[2])
+    until(lambda: shared.health()["status"] == "healthy")
 
 
-def test_stopped_supervisor() -> None:
+def test_stopped_supervisor(shared: Service) -> None:
     """
     While the supervisor is stopped, the workers serve clients, and report what they know by themselves.
     """
-    with workers() as running:
-        at = one_at_each(running)
-        running.process.send_signal(signal.SIGSTOP)
-        try:
-            assert all(is_open(client) for client in at.values())
-            assert is_open(running.connect())
-            health = running.health()
-            assert health["status"] == "degraded"
-            assert sorted(one["answered"] for one in health["workers"]) == [False, True]
-            assert b"dcm_ws_connections_opened_total" in running.get("/metrics")[2]
-        finally:
-            running.process.send_signal(signal.SIGCONT)
-        until(lambda: running.health()["status"] == "healthy")
+    at = one_at_each(shared)
+    shared.process.send_signal(signal.SIGSTOP)
+    try:
+        assert all(is_open(client) for client in at.values())
+        assert is_open(shared.connect())
+        health = shared.health()
+        assert health["status"] == "degraded"
+        assert sorted(one["answered"] for one in health["workers"]) == [False, True]
+        assert b"dcm_ws_connections_opened_total" in shared.get("/metrics")[2]
+    finally:
+        shared.process.send_signal(signal.SIGCONT)
+    until(lambda: shared.health()["status"] == "healthy")
 
 
 def ask_until_answered(running: Service, page: str) -> dict[str, Any]:
@@ -357,23 +341,8 @@ def test_missing_log(database: PostgresServer) -> None:
     """
     Workers whose database lacks the log do not start, and the service says why in one line.
     """
-    ended = subprocess.run(
-        [
-            *(
-                str(Path(sys.executable).with_name("twistd")),
-                "-n",
-                "--pidfile=",
-                "dcm-ws",
-                "--database-url",
-                database.url,
-            ),
-            *("--workers", "2", "--ws-port", "0", "--log", "postgres"),
-        ],
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    options = ("--database-url", database.url, "--workers", "2", "--ws-port", "0", "--log", "postgres")
+    ended = forking.run([*PROGRAM, *options], input="", timeout=PATIENCE)
     assert ended.returncode == 1
     assert ended.stdout.count("dcm-ws cannot start: ") == 1
     assert "Traceback" not in ended.stdout
@@ -482,14 +451,20 @@ def test_secrets_are_changed_at_all_workers(tmp_path: Path) -> None:
 # one service
 
 
-@contextlib.contextmanager
-def one_service(database: PostgresServer) -> Iterator[Service]:
-    """
-    Workers that pass on events through a database.
-    """
+@pytest.fixture(scope="module")
+def _logged(database: PostgresServer) -> Iterator[Service]:
     make_tables(database)
     with service("--workers", "2", "--database-url", database.url) as running:
         yield running
+
+
+@pytest.fixture
+def logged(_logged: Service) -> Iterator[Service]:
+    """
+    Workers that pass on events through a database, which several tests use one after the other.
+    """
+    yield _logged
+    _logged.forget_clients()
 
 
 def publish(client: Client, number: int) -> None:
@@ -509,63 +484,60 @@ def news(client: Client, count: int) -> list[tuple[int, int]]:
     return found
 
 
-def test_events_reach_clients_of_all_workers(database: PostgresServer) -> None:
+def test_events_reach_clients_of_all_workers(database: PostgresServer, logged: Service) -> None:
     """
     What is published at one worker, or in the database, is received at all of them, in the same order.
     """
-    with one_service(database) as running:
-        at, publishers = one_at_each(running), one_at_each(running)
-        for client in at.values():
-            assert ask(client, type="subscribe", id=1, channel="topics/news")["success"] is True
-        for number in range(20):
-            publish(publishers[1 + number % 2], number)
-        database.execute("select dcm_ws.publish('topics/news', 'session.created', '20'::jsonb)")
-        first, second = (news(client, 21) for client in at.values())
-        assert first == second
-        assert sorted(data for _, data in first) == list(range(21))
-        assert [pos for pos, _ in first] == sorted(pos for pos, _ in first)
+    at, publishers = one_at_each(logged), one_at_each(logged)
+    for client in at.values():
+        assert ask(client, type="subscribe", id=1, channel="topics/news")["success"] is True
+    for number in range(20):
+        publish(publishers[1 + number % 2], number)
+    database.execute("select dcm_ws.publish('topics/news', 'session.created', '20'::jsonb)")
+    first, second = (news(client, 21) for client in at.values())
+    assert first == second
+    assert sorted(data for _, data in first) == list(range(21))
+    assert [pos for pos, _ in first] == sorted(pos for pos, _ in first)
 
 
-def test_what_is_not_logged_reaches_all_workers(database: PostgresServer) -> None:
+def test_what_is_not_logged_reaches_all_workers(logged: Service) -> None:
     """
     Events that are not logged are received by the clients of all workers, too, and an agent that moves to another
     worker gets there what it has not acknowledged.
     """
-    with one_service(database) as running:
-        at = one_at_each(running)
-        assert ask(at[2], type="subscribe", id=1, channel="topics/news")["success"] is True
-        message = {"channel": "topics/news", "event": "system.info", "data": {"component": "test"}}
-        assert ask(at[1], type="publish", id=1, **message)["success"] is True
-        assert hear(at[2])["event"] == "system.info"
-        token = make_token("ann", secret=running.secret)
-        assert ask(at[1], type="auth", id=2, token=token, durable=True)["success"] is True
-        task = {"channel": "agents/ann", "event": "task.created", "data": {"task_id": "t1"}}
-        assert ask(at[2], type="publish", id=3, **task)["success"] is True
-        first = hear(at[1])
-        assert first["event"] == "task.created"
-        at[1].close()
-        again = one_at_each(running)[2]
-        assert ask(again, type="auth", id=4, token=token, durable=True)["success"] is True
-        assert hear(again)["id"] == first["id"]
+    at = one_at_each(logged)
+    assert ask(at[2], type="subscribe", id=1, channel="topics/news")["success"] is True
+    message = {"channel": "topics/news", "event": "system.info", "data": {"component": "test"}}
+    assert ask(at[1], type="publish", id=1, **message)["success"] is True
+    assert hear(at[2])["event"] == "system.info"
+    token = make_token("ann", secret=logged.secret)
+    assert ask(at[1], type="auth", id=2, token=token, durable=True)["success"] is True
+    task = {"channel": "agents/ann", "event": "task.created", "data": {"task_id": "t1"}}
+    assert ask(at[2], type="publish", id=3, **task)["success"] is True
+    first = hear(at[1])
+    assert first["event"] == "task.created"
+    at[1].close()
+    again = one_at_each(logged)[2]
+    assert ask(again, type="auth", id=4, token=token, durable=True)["success"] is True
+    assert hear(again)["id"] == first["id"]
 
 
-def test_leading_worker_is_killed(database: PostgresServer) -> None:
+def test_leading_worker_is_killed(database: PostgresServer, logged: Service) -> None:
     """
     If the worker that numbers the events is killed, the clients of the others receive what is published then.
     """
-    with one_service(database) as running:
-        leader = next(one["worker"] for one in running.stats()["workers"] if one["log"] == "up")
-        at = one_at_each(running)
-        other = at[3 - leader]
-        assert ask(other, type="subscribe", id=1, channel="topics/news")["success"] is True
-        publish(at[leader], 1)
-        os.kill(pids(running)[leader], signal.SIGKILL)
-        database.execute("select dcm_ws.publish('topics/news', 'session.created', '2'::jsonb)")
-        assert [data for _, data in news(other, 2)] == [1, 2]
-        until(lambda: {one.get("log") for one in running.stats()["workers"]} == {"up", "following"})
-        assert running.stats()["log"]["state"] == "up"
-        assert database.execute("select count(distinct name) from dcm_ws.node where not fenced") == [(2,)]
-        until(lambda: running.health()["status"] == "healthy")
+    leader = next(one["worker"] for one in logged.stats()["workers"] if one["log"] == "up")
+    at = one_at_each(logged)
+    other = at[3 - leader]
+    assert ask(other, type="subscribe", id=1, channel="topics/news")["success"] is True
+    publish(at[leader], 1)
+    os.kill(pids(logged)[leader], signal.SIGKILL)
+    database.execute("select dcm_ws.publish('topics/news', 'session.created', '2'::jsonb)")
+    assert [data for _, data in news(other, 2)] == [1, 2]
+    until(lambda: {one.get("log") for one in logged.stats()["workers"]} == {"up", "following"})
+    assert logged.stats()["log"]["state"] == "up"
+    assert database.execute("select count(distinct name) from dcm_ws.node where not fenced") == [(2,)]
+    until(lambda: logged.health()["status"] == "healthy")
 
 
 def refused(running: Service) -> bool:
@@ -641,34 +613,41 @@ def test_rate_of_an_agent() -> None:
         assert running.stats()["limits"]["rateLimit"] == 200 - allowed
 
 
-def test_reports_are_sums() -> None:
+def figures_of(running: Service) -> dict[str, float]:
+    """
+    What /metrics says.
+    """
+    text = running.get("/metrics")[2].decode()
+    return {name: float(value) for name, value in re.findall(r"^(dcm_ws_\S+) (\S+)$", text, re.M)}
+
+
+def test_reports_are_sums(shared: Service) -> None:
     """
     /stats and /metrics are those of all workers, whoever answers.
     """
-    with workers() as running:
-        at = one_at_each(running)
-        for client in at.values():
-            for number in range(5):
-                assert ask(client, type="ping", id=number)["type"] == "pong"
-        token = make_token("ann", secret=running.secret)
-        assert ask(at[2], type="auth", token=token, id=1)["success"] is True
-        for _ in range(10):
-            stats = running.stats()
-            assert stats["connectedClients"] == sum(clients_of(running).values())
-            assert stats["authenticatedClients"] == 1
-            assert stats["agentStats"] == {"ann": 1}
-            assert running.health()["connectedClients"] == stats["connectedClients"]
-        opened = stats["totalConnections"]
-        text = running.get("/metrics")[2].decode()
-        figures = dict(re.findall(r"^(dcm_ws_\S+) (\S+)$", text, re.M))
-        assert float(figures["dcm_ws_connections_opened_total"]) == opened
-        assert float(figures['dcm_ws_messages_received_total{type="ping"}']) == 10
-        assert float(figures['dcm_ws_connections{state="authenticated"}']) == 1
-        assert figures['dcm_ws_log_state{state="up"}'] == "1.0"
-        assert figures['dcm_ws_workers{state="ready"}'] == "2.0"
-        assert float(figures["dcm_ws_event_subscribers_count"]) > 0
-        assert running.get("/health", "HEAD")[0] == 200
-        assert running.get("/livez")[0] == running.get("/readyz")[0] == 200
+    before = figures_of(shared).get('dcm_ws_messages_received_total{type="ping"}', 0)
+    at = one_at_each(shared)
+    for client in at.values():
+        for number in range(5):
+            assert ask(client, type="ping", id=number)["type"] == "pong"
+    token = make_token("ann", secret=shared.secret)
+    assert ask(at[2], type="auth", token=token, id=1)["success"] is True
+    for _ in range(10):
+        stats = shared.stats()
+        assert stats["connectedClients"] == sum(clients_of(shared).values())
+        assert stats["authenticatedClients"] == 1
+        assert stats["agentStats"] == {"ann": 1}
+        assert shared.health()["connectedClients"] == stats["connectedClients"]
+    opened = stats["totalConnections"]
+    figures = figures_of(shared)
+    assert figures["dcm_ws_connections_opened_total"] == opened
+    assert figures['dcm_ws_messages_received_total{type="ping"}'] == before + 10
+    assert figures['dcm_ws_connections{state="authenticated"}'] == 1
+    assert figures['dcm_ws_log_state{state="up"}'] == 1
+    assert figures['dcm_ws_workers{state="ready"}'] == 2
+    assert figures["dcm_ws_event_subscribers_count"] > 0
+    assert shared.get("/health", "HEAD")[0] == 200
+    assert shared.get("/livez")[0] == shared.get("/readyz")[0] == 200
 
 
 def test_lines_of_the_log() -> None:
@@ -693,9 +672,7 @@ def test_workers_need_the_log(options: list[str]) -> None:
     Without the durable log, clients of different workers would not hear of each other, so the service does not start.
     """
     command = str(Path(sys.executable).with_name("dcm-ws"))
-    ended = subprocess.run(
-        [command, "serve", "--workers", "2", *options], capture_output=True, text=True, timeout=PATIENCE
-    )
+    ended = forking.run([command, "serve", "--workers", "2", *options], input="", timeout=PATIENCE)
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("dcm-ws: --workers needs a database with the durable log")
@@ -706,7 +683,7 @@ def test_serve() -> None:
     dcm-ws serve runs workers, too.
     """
     port = free_port()
-    process = subprocess.Popen(
+    process = Popen(
         [
             *(str(Path(sys.executable).with_name("dcm-ws")), "serve", "--workers", "2"),
             *("--no-database", "--ws-port", str(port)),
