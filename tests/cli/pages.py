@@ -23,16 +23,27 @@ from tests.integration.machine import ROOT
 LONGEST = 240
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextlib.contextmanager
+def new_folder() -> Iterator[Path]:
     """
     A folder in which another account may run PostgreSQL, with an empty folder C{empty} in it.
     """
     made = Path(tempfile.mkdtemp(prefix="dcm-ws-tutorial-"))
     made.chmod(0o755)
     (made / "empty").mkdir()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    L{new_folder} of the test's own.
+    """
+    with new_folder() as made:
+        yield made
 
 
 def commands(page: str) -> list[str]:
