@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from dcm_ws.protocol.tokens import sign
+from tests import forking
 from tests.integration.clients import ask, ask_past_events, close_of, hear, say, silence
 from tests.integration.databases import PostgresServer
 from tests.integration.machine import until
@@ -510,14 +510,7 @@ def test_production_refuses_a_bad_secret(how: str, secret: str | None) -> None:
     else:
         env[how] = "production"
     twistd = str(Path(sys.executable).with_name("twistd"))
-    ended = subprocess.run(
-        [twistd, "-n", "--pidfile=", "dcm-ws", "-p", "0", *options],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    ended = forking.run([twistd, "-n", "--pidfile=", "dcm-ws", "-p", "0", *options], input="", timeout=20, env=env)
     assert ended.returncode != 0
     assert len(ended.stderr.splitlines()) == 1
     assert "WS_AUTH_SECRET" in ended.stderr

@@ -4,9 +4,7 @@ Nodes of different versions in one cluster, and nodes whose database gets a newe
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -15,7 +13,7 @@ import pytest
 from dcm_ws.postgres.migrations import MARK
 from dcm_ws.postgres.migrations import VERSION as SCHEMA
 from dcm_ws.version import VERSION
-from tests import newer
+from tests import forking, newer
 from tests.integration import running
 from tests.integration.clients import ask_past_events, close_of, hear_event, say, silence
 from tests.integration.databases import PostgresServer
@@ -119,9 +117,7 @@ def test_a_newer_schema(schema: PostgresServer) -> None:
         ask_past_events(client, type="publish", channel="topics/t", event=TASK, data=7, id=7)
         assert hear_event(stays, TASK)["data"] == 7
         command = [*running.TWISTD, "-n", "--pidfile=", "dcm-ws", "--ws-port", "0", "--cluster"]
-        ended = subprocess.run(
-            [*command, "--database-url", schema.url], env=os.environ, capture_output=True, text=True, timeout=PATIENCE
-        )
+        ended = forking.run([*command, "--database-url", schema.url], input="", timeout=PATIENCE)
         assert ended.returncode == 1
         assert f"is of version {SCHEMA + 1}, and this dcm-ws knows versions up to {SCHEMA}" in ended.stdout
         assert one.stop(signal.SIGTERM) == 0
