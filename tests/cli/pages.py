@@ -20,7 +20,7 @@ from tests.cli.running import clean
 from tests.integration.machine import ROOT
 
 #: s that all commands of a page may take, on a machine with much else to do
-LONGEST = 240
+LONGEST = 480
 
 
 @contextlib.contextmanager
