@@ -2,7 +2,7 @@
 Which version this is.
 """
 
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 """
 Kept in step with C{setup.cfg} by reading it from here.
 """

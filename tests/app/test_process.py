@@ -97,7 +97,7 @@ def test_version() -> None:
     """
     ended = run("--version")
     assert ended.returncode == 0
-    assert "dcm-ws 1.0.0" in ended.stdout
+    assert "dcm-ws 2.0.0" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_connected_frame(running: Service) -> None:
         "epoch": frame["epoch"],
         "pos": 0,
     }
-    assert SERVER == "dcm-ws/1.0.0"
+    assert SERVER == "dcm-ws/2.0.0"
 
 
 def test_client_ids_differ(running: Service) -> None:

@@ -4,8 +4,8 @@ export default defineConfig({
   test: {
     include: ["*.test.js"],
     globalSetup: "services.js",
-    testTimeout: 20_000,
-    hookTimeout: 30_000,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
   // the modules are outside this folder, and React is in it
   resolve: { dedupe: ["react", "react-dom"], alias: { react: new URL("./node_modules/react", import.meta.url).pathname } },
