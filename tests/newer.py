@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-VERSION = "1.99.0"
+VERSION = "2.99.0"
 MORE = {"new": [1, {"in": "1.99"}]}
 TOPIC = "next"
 """

@@ -34,6 +34,8 @@ def test_changelog() -> None:
     ("file", "text"),
     [
         ("contrib/Dockerfile", f'image.version="{VERSION}"'),
+        ("contrib/kubernetes/init-db.yaml", f"/dcm-ws:{VERSION}\n"),
+        ("contrib/kubernetes/nodes.yaml", f"/dcm-ws:{VERSION}\n"),
         ("docs/protocol.md", f"between dcm-ws {VERSION} and its clients"),
         ("docs/protocol.md", f'"server":"dcm-ws/{VERSION}"'),
         ("docs/example-session.md", f'"server":"dcm-ws/{VERSION}"'),

@@ -98,6 +98,13 @@ def _sign(
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=until))
     )
+    identifiers = (
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        # since Python 3.13 a client insists on it
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+    )
+    for identifier in identifiers:
+        builder = builder.add_extension(identifier, critical=False)
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
     # a client that is given a certificate signed by itself does not ask whether it is an authority's

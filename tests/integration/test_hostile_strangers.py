@@ -167,7 +167,7 @@ def test_stranger_who_stays_silent(database: PostgresServer) -> None:
     """
     Who has not authenticated in time is closed with 4001, however lively it is otherwise.
     """
-    with production_service(database.url, "--auth-timeout", "1") as running, besieged(running, production=True):
+    with production_service(database.url, "--auth-timeout", "5") as running, besieged(running, production=True):
         clients = [running.connect() for _ in range(20)]
         for _ in range(50):
             assert ask(clients[0], type="ping")["type"] == "pong"

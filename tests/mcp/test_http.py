@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -72,6 +73,12 @@ async def agent(
         yield found
 
 
+def _message(text: bytes) -> Any:
+    # an answer that takes some time comes as an event, after comments
+    found = re.search(rb"^data: (.*)$", text, re.MULTILINE)
+    return json.loads(found[1] if found else text or b"null")
+
+
 def ask(
     port: int,
     method: str,
@@ -91,8 +98,8 @@ def ask(
     request = urllib.request.Request(f"http://127.0.0.1:{port}/mcp{query}", data, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
-            text = response.read()
-            return response.status, {k.lower(): v for k, v in response.headers.items()}, json.loads(text or b"null")
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, headers, _message(response.read())
     except urllib.error.HTTPError as error:
         return error.code, {}, json.loads(error.read())
 

@@ -119,12 +119,25 @@ def test_release_needs_a_changelog(source: Path) -> None:
     """
     Without a dated section of the changelog for the version, or with changes that are in none, nothing is released.
     """
-    done = subprocess.run(
-        [sys.executable, str(source / "scripts" / "release"), URL, str(source / "dist")], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "CHANGELOG.md: move what is under Unreleased" in done.stderr
-    assert not (source / "dist").exists()
+    changelog = source / "CHANGELOG.md"
+    text = changelog.read_text()
+    begun, _, released = text.partition("## [Unreleased]\n")
+    for wrong, reason in [
+        (f"{begun}## [Unreleased]\n\n- Something.\n{released}", "CHANGELOG.md: move what is under Unreleased"),
+        (text.replace(f"[{VERSION}] - ", f"[{VERSION}] of "), f"CHANGELOG.md: there is no section '## [{VERSION}] - "),
+    ]:
+        changelog.write_text(wrong)
+        try:
+            done = subprocess.run(
+                [sys.executable, str(source / "scripts" / "release"), URL, str(source / "dist")],
+                capture_output=True,
+                text=True,
+            )
+        finally:
+            changelog.write_text(text)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert reason in done.stderr
+        assert not (source / "dist").exists()
 
 
 def test_service_with_uv(environment: Environment) -> None:
