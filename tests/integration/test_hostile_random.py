@@ -12,7 +12,7 @@ L{REFERENCE} of CPU time on the machine for which the 100 ms are meant, and a sl
 
 Development has no rate limit unless it is given one, and here it is given that of production.
 
-The attacks are drawn from a seed, C{DCM_WS_HOSTILE_SEED}, and last C{DCM_WS_HOSTILE_SECONDS} (12) for each mode.
+The attacks are drawn from a seed, C{DCM_WS_HOSTILE_SEED}, and last C{DCM_WS_HOSTILE_SECONDS} (6) for each mode.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.integration.tokens import SECRET, make_token
 
 pytestmark = pytest.mark.integration
 
-SECONDS = float(os.environ.get("DCM_WS_HOSTILE_SECONDS", "12"))
+SECONDS = float(os.environ.get("DCM_WS_HOSTILE_SECONDS", "6"))
 SEED = int(os.environ.get("DCM_WS_HOSTILE_SEED", "12"))
 ATTACKERS = 16
 PING_MAX = 0.1
