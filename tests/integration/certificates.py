@@ -65,6 +65,19 @@ class Authority:
         self.trusting = ssl.create_default_context(cadata=root.decode())
 
 
+_AUTHORITY_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def _new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -100,7 +113,7 @@ def _sign(
     )
     identifiers = (
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
-        # since Python 3.13 a client insists on it
+        # since Python 3.13 a client insists on it, and on the usage of an authority's key
         x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
     )
     for identifier in identifiers:
@@ -111,4 +124,6 @@ def _sign(
     if not hosts or issuer != subject:
         constraints = x509.BasicConstraints(ca=not hosts, path_length=None)
         builder = builder.add_extension(constraints, critical=True)
+    if not hosts:
+        builder = builder.add_extension(_AUTHORITY_USAGE, critical=True)
     return builder.sign(issuer_key, hashes.SHA256()).public_bytes(Encoding.PEM)
