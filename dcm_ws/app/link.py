@@ -35,6 +35,7 @@ from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError
 
 _GATHER_SECONDS = 1.0
+_ENDED = "the supervisor has ended"
 
 
 class Link:
@@ -93,7 +94,7 @@ class Link:
         Where the supervisor's embedded PostgreSQL is.  Fails with L{EmbeddedError}, also if the supervisor has ended.
         """
         if self._is_lost:
-            return fail(EmbeddedError("the supervisor has ended"))
+            return fail(EmbeddedError(_ENDED))
         request = next(self._numbers)
         answer: Deferred[Place] = Deferred(partial(_forget, self._locating, request))
         self._locating[request] = answer
@@ -135,8 +136,8 @@ class Link:
 
     def _lost(self) -> None:
         self._is_lost = True
-        for located in list(self._locating.values()):
-            located.cancel()
+        while self._locating:
+            self._locating.popitem()[1].errback(EmbeddedError(_ENDED))
         self._drain()
 
 
