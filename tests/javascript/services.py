@@ -74,7 +74,6 @@ class Server(socketserver.ThreadingTCPServer):
     A thread for each connection.
     """
 
-    daemon_threads = False
     request_queue_size = 50
 
 
