@@ -17,13 +17,13 @@ from dcm_ws.core.hub import Hub
 from dcm_ws.core.session import Session
 from dcm_ws.http.admission import RefusedError
 from dcm_ws.http.api import ApiPage, Gate
-from dcm_ws.http.mcp_answers import Answer, Stream
+from dcm_ws.http.mcp_answers import Answer, FirstAnswer, Stream
 from dcm_ws.http.mcp_sessions import McpSession, McpSessions, Who, Wishes
 from dcm_ws.http.queries import malformed, text, texts, whole
 from dcm_ws.http.request_headers import accepted_types, bearer_token, header
 from dcm_ws.protocol.channels import Channels
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
-from dcm_ws.protocol.gateway import RequestId, Sent
+from dcm_ws.protocol.gateway import RequestId
 
 PUSHES = ("auto", "channel", "notify", "off")
 PER_MINUTE, DATA_MAX = 60, 4_000
@@ -112,14 +112,10 @@ class McpPage(ApiPage):
         if self._hub.draining:
             raise ProtocolError(ErrorCode.NOT_AVAILABLE, "The service is about to stop; try again")
         session = self._sessions.open(who, _token(request), self._wishes(request))
-        answer = Answer(request, self._clock, self.wall_ms, partial(self._begins, session))
+        close = partial(self._sessions.close, session)
+        answer = FirstAnswer(request, self._clock, self.wall_ms, session=session.id, close=close)
         session.call(envelope.id, message, answer)
         return NOT_DONE_YET
-
-    def _begins(self, session: McpSession, sent: Sent) -> str:
-        if sent.failed:
-            self._sessions.close(session)
-        return "" if sent.failed else session.id
 
     def _pass_on(self, request: Request, session: McpSession, message: str, envelope: _Envelope) -> bytes | int:
         request.setHeader("Mcp-Session-Id", session.id)
@@ -132,7 +128,7 @@ class McpPage(ApiPage):
                 HTTPStatus.BAD_REQUEST, ErrorCode.INVALID_MESSAGE, "A request with this id waits for its answer"
             )
         self._sessions.check_calls(session)
-        session.call(envelope.id, message, Answer(request, self._clock, self.wall_ms, lambda _: ""))
+        session.call(envelope.id, message, Answer(request, self._clock, self.wall_ms))
         return NOT_DONE_YET
 
     def _find(self, request: Request, who: Who) -> McpSession:

@@ -115,16 +115,11 @@ class _Response:
 class Answer(_Response):
     """
     The response to a request of a client.  It becomes a stream with one event if it takes long.
-
-    @param begins: given the answer, returns the id of the session that it begins; empty if it begins none.
     """
 
-    def __init__(
-        self, request: Request, clock: IReactorTime, wall_ms: Callable[[], int], begins: Callable[[Sent], str]
-    ):
+    def __init__(self, request: Request, clock: IReactorTime, wall_ms: Callable[[], int]) -> None:
         super().__init__(request, clock)
         self._wall_ms = wall_ms
-        self._begins = begins
         self._is_stream = False
         self._timer = clock.callLater(PATIENCE, self._be_patient)
 
@@ -139,9 +134,6 @@ class Answer(_Response):
         if self._is_stream:
             request.write(_event(text))
         else:
-            session = self._begins(sent)
-            if session:
-                request.setHeader("Mcp-Session-Id", session)
             self._send_json(text)
         channel: Any = request.channel
         closes = not channel.persistent
@@ -169,6 +161,46 @@ class Answer(_Response):
     def _be_patient(self) -> None:
         self._is_stream = True
         self._begin_stream()
+
+
+class FirstAnswer(Answer):
+    """
+    The response to the request that begins a session.
+
+    @param session: the id of the session.
+    @param close: ends the session: it could not begin, or its client has not learned its id.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        clock: IReactorTime,
+        wall_ms: Callable[[], int],
+        *,
+        session: str,
+        close: Callable[[], object],
+    ) -> None:
+        super().__init__(request, clock, wall_ms)
+        self._session = session
+        self._close = close
+
+    def send(self, sent: Sent, taken: Taken) -> None:
+        if sent.failed:
+            self._close()
+        elif not self._is_stream:
+            self._name_session()
+        super().send(sent, taken)
+
+    def lost(self) -> None:
+        self._close()
+
+    def _be_patient(self) -> None:
+        # the headers cannot wait for the answer
+        self._name_session()
+        super()._be_patient()
+
+    def _name_session(self) -> None:
+        self._request.setHeader("Mcp-Session-Id", self._session)
 
 
 class Stream(_Response):

@@ -406,6 +406,37 @@ def test_session_that_could_not_begin(endpoint: Endpoint) -> None:
     assert not len(endpoint.sessions)
 
 
+def test_session_that_takes_long_to_begin(endpoint: Endpoint) -> None:
+    """
+    The stream that its client gets in place of an answer has its id; if it cannot begin after all, it is over.
+    """
+    asked, failing = (endpoint.request("POST", INITIALIZE, token=ANN) for _ in range(2))
+    endpoint.reactor.advance(PATIENCE)
+    endpoint.answer(1, 0)
+    assert asked.headers["content-type"] == "text/event-stream" and b'"result"' in asked.body
+    listing = {"id": 1, "method": "tools/list"}
+    session = asked.headers["mcp-session-id"]
+    endpoint.request("POST", listing, token=ANN, session=session)
+    assert endpoint.sent[-1] == Message(1, json.dumps(listing))
+    endpoint.answer(2, 0, failed=True)
+    session = failing.headers["mcp-session-id"]
+    assert endpoint.request("POST", listing, token=ANN, session=session).status == 404
+    assert len(endpoint.sessions) == 1
+
+
+@pytest.mark.parametrize("patience", [0, PATIENCE])
+def test_client_that_is_gone_before_its_session_begins(endpoint: Endpoint, patience: float) -> None:
+    """
+    The session is over: nobody knows its id.
+    """
+    asked = endpoint.request("POST", INITIALIZE, token=ANN)
+    endpoint.reactor.advance(patience)
+    asked.lose()
+    assert not len(endpoint.sessions) and endpoint.sent[-1] == Close(1)
+    endpoint.answer(1, 0)
+    assert endpoint.sent[-1] == Close(1)
+
+
 def test_process_is_away(endpoint: Endpoint) -> None:
     """
     While the process is being started again, or reads nothing, no message is taken.
