@@ -16,7 +16,7 @@ import pytest
 from dcm_ws.cli.http_post import ANSWER_MAX, Answer, post
 from tests.cli.commands import another_service, answer
 from tests.integration.certificates import Certificate
-from tests.integration.machine import free_port
+from tests.integration.machine import PATIENCE, free_port
 from tests.integration.running import Service, service
 from tests.integration.tokens import make_token
 
@@ -43,7 +43,7 @@ def test_one_and_several(shared: Service) -> None:
         assert post(base(shared), json.dumps(EVENT).encode(), 10) == Answer(200, "")
         assert post(base(shared), json.dumps([EVENT, EVENT]).encode(), 10).status == 200
         for _ in range(3):
-            assert json.loads(client.recv(timeout=10))["data"] == EVENT["data"]
+            assert json.loads(client.recv(timeout=PATIENCE))["data"] == EVENT["data"]
 
 
 def test_refusals(shared: Service, guarded: Service) -> None:

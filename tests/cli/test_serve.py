@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.running import PROGRAM, clean, run
 from tests.forking import Popen
+from tests.integration.machine import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ def test_serve(tmp_path: Path, how: signal.Signals) -> None:
             url = f"http://{found[0]}/health" if found[1] else url
             if "ready" in line:
                 break
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert json.load(answer)["status"] == "healthy"
         process.send_signal(how)
         assert process.wait(timeout=20) == 0

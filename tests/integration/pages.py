@@ -9,6 +9,7 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.integration.machine import PATIENCE
 from tests.integration.running import Service
 
 
@@ -17,7 +18,7 @@ def get(url: str, **headers: str) -> tuple[int, str]:
     The status and the body of an answer.
     """
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -129,6 +129,7 @@ class Service:
         """
         A client that has read its C{connected} frame.
         """
+        options = {"open_timeout": PATIENCE} | options
         opening = connect(f"ws://{self.host}:{self.port}{path}", create_connection=Client, **options)
         client = self._clients.enter_context(opening)
         assert isinstance(client, Client)

@@ -17,7 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.integration.clients import ask, close_of, hear, say
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +71,7 @@ def test_example_application(how: signal.Signals) -> None:
         with connect(websocket[1]) as client:
             assert hear(client)["type"] == "connected"
             assert ask(client, type="subscribe", channel="topics/tasks", id=1)["success"] is True
-            with urllib.request.urlopen(f"http://127.0.0.1:{web[1]}/", b"paint the fence", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{web[1]}/", b"paint the fence", timeout=PATIENCE) as answer:
                 assert (answer.status, answer.read()) == (201, b"task 1\n")
             for channel in "topics/tasks", "global":
                 event = hear(client)
@@ -130,5 +130,5 @@ def test_dead_letters() -> None:
 
 
 def _stats(url: str) -> Any:
-    with urllib.request.urlopen(f"http{url}stats", timeout=10) as answer:
+    with urllib.request.urlopen(f"http{url}stats", timeout=PATIENCE) as answer:
         return json.load(answer)

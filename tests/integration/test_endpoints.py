@@ -92,7 +92,7 @@ def test_https(everywhere: Everywhere) -> None:
     """
     Where the port is TLS, /health is too, and names the first port.
     """
-    connection = HTTPSConnection("127.0.0.1", everywhere.tls_port, timeout=10, context=everywhere.context)
+    connection = HTTPSConnection("127.0.0.1", everywhere.tls_port, timeout=PATIENCE, context=everywhere.context)
     for _ in range(2):
         connection.request("GET", "/health")
         answer = connection.getresponse()
@@ -105,7 +105,7 @@ def test_frames_sent_with_the_handshake_through_tls(everywhere: Everywhere) -> N
     """
     What a client sends along with its handshake is not lost on the way through TLS either.
     """
-    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=PATIENCE)
     with everywhere.context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
         client = RawClient(secure, "/", client_frame(b'{"type":"ping"}'))
         assert client.hear()["type"] == "connected"
@@ -117,7 +117,7 @@ def test_client_that_never_reads_through_tls(everywhere: Everywhere) -> None:
     A client that does not read is too slow through TLS as well.
     """
     running = everywhere.running
-    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", everywhere.tls_port), timeout=PATIENCE)
     with everywhere.context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
         slow = RawClient(secure, "/", b"")
         assert slow.hear()["type"] == "connected"
@@ -148,7 +148,7 @@ def test_ipv6_and_shutdown() -> None:
         assert f"listening on ws://[::1]:{running.port}/" in running.log
         running.process.send_signal(signal.SIGTERM)
         assert close_of(client)[0] == 1012
-        assert running.process.wait(timeout=10) == 0
+        assert running.process.wait(timeout=PATIENCE) == 0
 
 
 @pytest.fixture(scope="module")

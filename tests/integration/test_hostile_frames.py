@@ -354,7 +354,7 @@ def test_goodbye_from_one_that_never_reads(running: Service) -> None:
     assert running.stats()["connectedClients"] == 2
     client.socket.sendall(client_frame((1000).to_bytes(2), 8))
     # whatever it says now is not listened to, and keeps nothing alive
-    until(lambda: not push(client.socket, frame(PING)), 10)
+    until(lambda: not push(client.socket, frame(PING)))
     until(lambda: running.stats()["connectedClients"] == 1)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.clients import hear_event
 from tests.integration.databases import PostgresServer
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.nodes import agent, cluster
 from tests.integration.owed import bury, schema
 from tests.integration.pages import http
@@ -28,7 +28,7 @@ def call(running: Service, path: str, body: Any = None) -> Any:
     The JSON that a call returns.
     """
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(http(running) + path, data, timeout=10) as answer:
+    with urllib.request.urlopen(http(running) + path, data, timeout=PATIENCE) as answer:
         return json.loads(answer.read())
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.clients import answer_to, ask_past_events, handshake, hear, say
 from tests.integration.databases import PostgresServer, postgres
-from tests.integration.machine import free_port, until
+from tests.integration.machine import PATIENCE, free_port, until
 from tests.integration.pages import get, http, metrics, names
 from tests.integration.running import Service, service
 
@@ -110,7 +110,7 @@ def test_open_metrics(running: Service) -> None:
     assert "# EOF" not in get(f"{http(running)}/metrics")[1]
     request = urllib.request.Request(f"{http(running)}/metrics", method="POST", data=b"")
     with pytest.raises(urllib.error.HTTPError, match="405"):
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=PATIENCE)
 
 
 def test_page_lists_all_metrics(running: Service) -> None:
@@ -185,7 +185,7 @@ def test_no_websockets_on_the_admin_port(path: str) -> None:
     """
     admin = free_port()
     with service("--no-database", "--admin-listen", f"tcp:{admin}:interface=127.0.0.1") as running:
-        with socket.create_connection(("127.0.0.1", admin), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", admin), timeout=PATIENCE) as plain:
             plain.sendall(handshake(path))
             answer = HTTPResponse(plain)
             answer.begin()

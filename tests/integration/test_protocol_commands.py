@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.integration.attacks import frame
 from tests.integration.clients import ask, close_of, hear, say, silence, unsubscribe_global
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
 
@@ -263,7 +263,7 @@ def test_text_and_binary_frames(client: ClientConnection, binary: bool) -> None:
     """
     message = json.dumps({"type": "subscribe", "channel": "metrics", "id": "é"}, ensure_ascii=False)
     client.send(message.encode(), text=not binary)
-    answer = client.recv(timeout=10)
+    answer = client.recv(timeout=PATIENCE)
     assert isinstance(answer, str)
     assert json.loads(answer)["id"] == "é"
 

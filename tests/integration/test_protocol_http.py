@@ -15,6 +15,7 @@ import pytest
 from dcm_ws.version import VERSION
 from tests.integration.clients import ask, handshake, hear, say
 from tests.integration.databases import PostgresServer
+from tests.integration.machine import PATIENCE
 from tests.integration.running import Service
 from tests.integration.sharing import SharedServices
 from tests.integration.tokens import make_token
@@ -220,7 +221,7 @@ def test_body_is_ignored(running: Service) -> None:
     """
     A request's body is read and ignored, and the connection stays good for the next one.
     """
-    connection = HTTPConnection("127.0.0.1", running.port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)
     for _ in range(2):
         connection.request("POST", "/health", body=b"x" * 300_000)
         answer = connection.getresponse()

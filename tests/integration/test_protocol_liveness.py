@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.integration.clients import ask, client_frame, close_of, handshake, hear, say, silence, unsubscribe_global
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.running import Service, service
 from tests.integration.sharing import SharedServices
 
@@ -169,7 +169,7 @@ def test_library_pongs_by_itself(lively: Service) -> None:
     """
     client = lively.connect()
     for _ in range(4):
-        assert json.loads(client.recv(timeout=10))["type"] == "ping"
+        assert json.loads(client.recv(timeout=PATIENCE))["type"] == "ping"
     silence(client)
 
 
@@ -308,7 +308,7 @@ def test_shutdown(how: signal.Signals) -> None:
         clients = [running.connect() for _ in range(3)]
         # one that does not answer the close, so that the draining takes its time
         stubborn = running.connect_raw()
-        kept_alive = HTTPConnection("127.0.0.1", running.port, timeout=10)
+        kept_alive = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)
         kept_alive.request("GET", "/health")
         answer = kept_alive.getresponse()
         assert (answer.status, json.loads(answer.read())["status"]) == (200, "healthy")
@@ -326,7 +326,7 @@ def test_shutdown(how: signal.Signals) -> None:
         assert unfinished.recv(100) == b""
         with pytest.raises(ConnectionRefusedError):
             running.connect()
-        assert running.process.wait(timeout=10) == 0
+        assert running.process.wait(timeout=PATIENCE) == 0
         kept_alive.close()
 
 

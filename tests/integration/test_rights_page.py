@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 from dcm_ws.protocol.tokens import sign
 from tests.integration.clients import Client, answer_to, ask, hear, say
 from tests.integration.databases import PostgresServer
-from tests.integration.machine import free_port, until
+from tests.integration.machine import PATIENCE, free_port, until
 from tests.integration.running import Service, production_service
 from tests.integration.tokens import SECRET, make_token
 
@@ -81,7 +81,9 @@ class Trial:
         url = f"http://127.0.0.1:{self._service.port}{path}"
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                request, timeout=PATIENCE
+            ) as response:
                 return response.status, json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
@@ -258,7 +260,7 @@ def endpoint(language: str, folder: Path) -> Iterator[int]:
 def fetch(port: int, key: str) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/", b"", {"Authorization": f"Bearer {key}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())

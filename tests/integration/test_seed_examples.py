@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.clients import ask, hear, say, silence, unsubscribe_global
 from tests.integration.databases import PostgresServer
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
@@ -58,7 +58,7 @@ class Example:
         seen = ""
         while True:
             try:
-                line = self._lines.get(timeout=10)
+                line = self._lines.get(timeout=PATIENCE)
             except queue.Empty:
                 raise AssertionError(f"no {pattern!r} in:\n{seen}") from None
             seen += line
@@ -72,7 +72,7 @@ class Example:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE)
         self._reader.join()
         self.process.stdout.close()
 

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from tests.integration.certificates import Certificate
 from tests.integration.clients import ask, handshake, hear, say, silence
-from tests.integration.machine import until
+from tests.integration.machine import PATIENCE, until
 from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
@@ -65,7 +65,7 @@ def test_events_over_tls(secure: Service, certificate: Certificate, trusting: ss
     with dial(secure, certificate, host) as one, dial(secure, certificate, host) as two:
         assert ask(one, type="publish", channel="global", event="system.info", data={"n": 1})["data"] == {"n": 1}
         assert hear(two)["data"] == {"n": 1}
-    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
+    with socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain:
         tls = trusting.wrap_socket(plain, server_hostname=host)
         tls.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: tls.recv(1 << 16), b""))
@@ -83,7 +83,7 @@ def test_client_that_does_not_trust_the_certificate(secure: Service) -> None:
         connect(f"wss://127.0.0.1:{secure.port}/", ssl=strangers),
     ):
         pass
-    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
+    with socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain:
         plain.sendall(handshake())
         assert b"101" not in plain.recv(1 << 16)
 
@@ -93,7 +93,7 @@ def test_frames_sent_with_the_handshake_over_tls(secure: Service, trusting: ssl.
     What a client sends along with its handshake, in one TLS record, is not lost.
     """
     with (
-        socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+        socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         tls.sendall(handshake() + b"\x81\x8f\0\0\0\0" + b'{"type":"ping"}')
@@ -112,7 +112,7 @@ def test_connections_that_end_over_tls(secure: Service, trusting: ssl.SSLContext
 
     def get_stats() -> Any:
         with (
-            socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+            socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain,
             trusting.wrap_socket(plain, server_hostname="localhost") as tls,
         ):
             tls.sendall(b"GET /stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -123,7 +123,7 @@ def test_connections_that_end_over_tls(secure: Service, trusting: ssl.SSLContext
 
     for _ in range(10):
         with (
-            socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+            socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain,
             trusting.wrap_socket(plain, server_hostname="localhost") as tls,
         ):
             tls.sendall(b"GET /live.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -148,7 +148,7 @@ def test_slow_reader_over_tls(secure: Service, certificate: Certificate, trustin
     A client that stops reading is cut off past the send buffer's limit; the others get every event meanwhile.
     """
     with (
-        socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+        socket.create_connection(("127.0.0.1", secure.port), timeout=PATIENCE) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as tls,
         dial(secure, certificate, max_size=None) as one,
     ):
@@ -171,7 +171,7 @@ def clients(client: ClientConnection) -> int:
     host, port = client.remote_address
     assert isinstance(client.socket, ssl.SSLSocket)
     with (
-        socket.create_connection((host, port), 10) as plain,
+        socket.create_connection((host, port), timeout=PATIENCE) as plain,
         client.socket.context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         tls.sendall(b"GET /health HTTP/1.0\r\n\r\n")

@@ -92,7 +92,7 @@ def test_each_message_once(tmp_path: Path, schema: PostgresServer) -> None:
             working.cancel()
             assert [name for push in bob.pushed for name in events_in(push.content)] == sent
             assert await ann.call("wait_for_event", timeout_seconds=0.1) == "no such event within 0.1 s"
-            await until(lambda: services[-1].stats()["pendingDeliveries"] == 0, 10)
+            await until(lambda: services[-1].stats()["pendingDeliveries"] == 0)
 
     try:
         asyncio.run(program())
@@ -120,7 +120,7 @@ def test_session_ends_before_reading(tmp_path: Path, schema: PostgresServer, mod
                 assert '"first"' in await eve.call("wait_for_event")
                 for content in ("second", "third"):
                     await ann.call("send_message", to="eve", content=content)
-                await until(lambda: running.stats()["pendingDeliveries"] == 0, 10)
+                await until(lambda: running.stats()["pendingDeliveries"] == 0)
             async with agent(tmp_path, port, *options, mode=mode) as eve:
                 contents: list[str] = []
                 while len(contents) < 2:

@@ -130,7 +130,7 @@ def test_acknowledged(tmp_path: Path, running: Service) -> None:
         ):
             ids = [json.loads(await other.call("send_message", to="q1", content=text))["message_id"] for text in "ab"]
             assert running.stats()["pendingDeliveries"] >= 2
-            await until(lambda: running.stats()["pendingDeliveries"] == 0, 5)
+            await until(lambda: running.stats()["pendingDeliveries"] == 0)
             assert json.loads(await one.call("ack", message_ids=[ids[0], "msg_0"])) == {
                 "read": 1,
                 "not_waiting": ["msg_0"],
@@ -327,7 +327,7 @@ def test_push(tmp_path: Path, running: Service, how: str) -> None:
             assert [name for push in one.pushed for name in events_in(push.content)] == ids
             first = one.pushed[0].meta
             assert (first["channel"], first["event"], first["from"]) == (f"agents/{name}", "message.new", f"{name}-2")
-            await until(lambda: running.stats()["pendingDeliveries"] == 0, 3)
+            await until(lambda: running.stats()["pendingDeliveries"] == 0)
             assert await one.call("wait_for_event", timeout_seconds=0.2) == "no such event within 0.2 s"
             await one.call("reply", message_id=ids[1], content="yes")
             assert len(events_in(await other.call("wait_for_event"))) == 1

@@ -85,7 +85,7 @@ class Environment:
                 log += line
             found = re.search(r"health: (http://127\.0\.0\.1:\d+/health)", log)
             assert found is not None, log
-            with urllib.request.urlopen(found[1], timeout=10) as answer:
+            with urllib.request.urlopen(found[1], timeout=30) as answer:
                 assert json.load(answer)["status"] == "healthy"
             process.send_signal(signal.SIGTERM)
             rest, _ = process.communicate(timeout=30)
