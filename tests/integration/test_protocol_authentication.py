@@ -279,7 +279,7 @@ def test_connection_outlives_its_token(both: Service) -> None:
     """
     When a token expires the connection stays, with all its rights, and a new auth refreshes it.
     """
-    token = make_token("patient", secret=both.secret, seconds=0.2)
+    token = make_token("patient", secret=both.secret, seconds=1)
     client = both.connect(f"/?token={token}")
     other = both.connect()
     until(lambda: ask(other, type="auth", token=token).get("code") == "TOKEN_EXPIRED" or drain(other))
@@ -478,7 +478,7 @@ def test_enforced_expiry(strict: Service) -> None:
     With --enforce-expiry a connection is closed with 4001 when its token expires, unless a new auth came before.
     """
     refreshed, forgotten = (
-        strict.connect(f"/?token={make_token(agent, secret=SECRET, seconds=1)}") for agent in ("refreshed", "forgotten")
+        strict.connect(f"/?token={make_token(agent, secret=SECRET, seconds=3)}") for agent in ("refreshed", "forgotten")
     )
     say(refreshed, type="auth", token=make_token("refreshed", secret=SECRET))
     assert close_of(forgotten)[0] == 4001

@@ -1018,7 +1018,7 @@ async def test_a_token_that_does_not_come(world: Any, running: Service) -> None:
             await world.until(lambda: False)
         return make_token("ann", secret=DEFAULT_SECRET)
 
-    client = world.client(at(running), token=token, timeout=1)
+    client = world.client(at(running), token=token, timeout=3)
 
     async def program() -> None:
         await world.connect(client)

@@ -152,7 +152,7 @@ def test_connections_outlive_their_token_unless_told_otherwise(database: Postgre
         production_service(database.url) as lenient,
         production_service(database.url, "--enforce-expiry") as strict,
     ):
-        token = make_token("ann", seconds=1.5)
+        token = make_token("ann", seconds=3)
         stays, goes = lenient.connect(f"/?token={token}"), strict.connect(f"/?token={token}")
         assert close_of(goes)[0] == 4001
         say(stays, type="ping")
