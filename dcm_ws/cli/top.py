@@ -44,7 +44,7 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
     production the names of channels and agents are shown only with a token.
 
     Keys: Tab shows the next list; the letter in brackets in a column's title sorts by it, and again the other way
-    round; the arrows, Page Up, Page Down, Home and End scroll; q quits.
+    round; the arrows, Page Up, Page Down, Home and End scroll; q quits, and Ctrl-Z stops it until fg.
 
     Exit codes: 0 ended by q, Ctrl-C or SIGTERM, or printed; 1 the service cannot be reached at the start, or answers
     with an error; 2 invalid usage.  If the service goes away later, it retries until the service is back.
@@ -69,37 +69,67 @@ def command(interval: float, once: bool, as_json: bool, server: ServerOptions) -
     console = Console(highlight=False)
     at_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
     if once or not at_terminal:
-        console.print(screen(Snapshot(report), base))
+        console.print(screen(report, base))
     else:
         # SIGTERM ends it as Ctrl-C does, and the terminal is restored
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(lambda: fetch(base, who), report, interval, base)
+            _Watch(lambda: fetch(base, who), report, interval, base).run()
 
 
-def _watch(refresh: Callable[[], Report], report: Report, interval: float, base: str) -> None:
-    waker = Waker()
-    refresher = Refresher(refresh, interval, waker)
-    view, snapshot, taken = View(), Snapshot(report), time.monotonic()
-    console = Console(highlight=False)
-    with (
-        waker.woken_by_resizing(),
-        keyboard(waker) as wait,
-        Live(console=console, screen=True, auto_refresh=False) as live,
-    ):
-        refresher.start()
-        while True:
-            console.size = ConsoleDimensions(*size())
-            live.update(Group(*layout(snapshot, base, view, *console.size)), refresh=True)
-            keys = wait()
-            if keys is None or "q" in keys:
-                break
-            for key in keys:
-                view.press(key)
-            for outcome in refresher.outcomes():
-                now = time.monotonic()
-                snapshot = _next(snapshot, outcome, now - taken, f"; trying again in {interval:g} s", base)
-                taken = now
+class _Watch:
+    """
+    The screen, refreshed until the user ends it.
+
+    @param report: shown until there is a newer one.
+    @param interval: seconds between two refreshes.
+    @param base: the URL of the service's HTTP.
+    """
+
+    def __init__(self, refresh: Callable[[], Report], report: Report, interval: float, base: str) -> None:
+        self._waker = Waker()
+        self._refresher = Refresher(refresh, interval, self._waker)
+        self._retrying = f"; trying again in {interval:g} s"
+        self._base = base
+        self._view = View()
+        self._snapshot = Snapshot(report)
+        self._taken = time.monotonic()
+        self._console = Console(highlight=False)
+
+    def run(self) -> None:
+        with self._waker.woken_by_signals():
+            self._refresher.start()
+            while not self._show():
+                # the terminal is the shell's meanwhile
+                self._waker.stop_if_wanted()
+
+    def _show(self) -> bool:
+        """
+        Show the screen until the user ends it, or the process is interrupted.
+
+        @return: whether the user has ended it.
+        """
+        with (
+            keyboard(self._waker) as wait,
+            Live(console=self._console, screen=True, auto_refresh=False) as live,
+        ):
+            while not self._waker.is_interrupted:
+                self._console.size = ConsoleDimensions(*size())
+                lines = layout(self._snapshot, self._base, self._view, *self._console.size)
+                live.update(Group(*lines), refresh=True)
+                keys = wait()
+                if keys is None or "q" in keys:
+                    return True
+                for key in keys:
+                    self._view.press(key)
+                for outcome in self._refresher.outcomes():
+                    self._take(outcome)
+        return False
+
+    def _take(self, outcome: Outcome) -> None:
+        now = time.monotonic()
+        self._snapshot = _next(self._snapshot, outcome, now - self._taken, self._retrying, self._base)
+        self._taken = now
 
 
 def _next(snapshot: Snapshot, outcome: Outcome, elapsed: float, retrying: str, base: str) -> Snapshot:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from dcm_ws.cli import top_log
 from dcm_ws.cli.terminal import harmless
-from dcm_ws.cli.top_figures import Snapshot, duration, figures, signed
+from dcm_ws.cli.top_figures import Snapshot, duration, figures
 from dcm_ws.cli.top_report import Part, Report, is_number
 
 _NAMES_MAX = 200
-_COUNTS_WIDTH = 48
+_COUNTS_WIDTH = 40
 _BOTH_WIDTH = 76
 _STYLES = {"healthy": "bold green", "degraded": "bold yellow", "draining": "bold yellow"}
 
@@ -41,13 +41,13 @@ class _Columns:
         yield both
 
 
-def screen(snapshot: Snapshot, where: str = "") -> Group:
+def screen(report: Report, where: str) -> Group:
     """
     The report as it is shown.
 
     @param where: the address of the service.
     """
-    stats = snapshot.stats
+    stats = report["stats"]
     names = Group(
         _by_name("channel", "subscribers", stats.get("channelStats")),
         "",
@@ -57,10 +57,8 @@ def screen(snapshot: Snapshot, where: str = "") -> Group:
         "",
         _by_name("agent", "dead letters", _loads(stats, "dead")),
     )
-    head = [Text("   ").join(head_of(snapshot.report, where)), Text(snapshot.trouble, "bold red")]
-    if log_trouble := top_log.trouble(stats):
-        head.append(Text(log_trouble, "bold yellow"))
-    return Group(*head, _Columns(_counts(snapshot), names))
+    head = [Text("   ").join(head_of(report, where)), Text(top_log.trouble(stats), "bold yellow")]
+    return Group(*head, _Columns(_counts(report), names))
 
 
 def head_of(report: Report, where: str) -> list[Text]:
@@ -81,10 +79,10 @@ def head_of(report: Report, where: str) -> list[Text]:
     return [part for part in parts if part]
 
 
-def _counts(snapshot: Snapshot) -> Table:
-    table = _table("", "now", "per second")
-    for figure in figures(snapshot):
-        table.add_row(figure.label, figure.shown, signed(figure.rate))
+def _counts(report: Report) -> Table:
+    table = _table("figure", "now")
+    for figure in figures(Snapshot(report)):
+        table.add_row(figure.label, figure.shown)
     return table
 
 

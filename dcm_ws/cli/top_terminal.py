@@ -34,12 +34,16 @@ def size() -> tuple[int, int]:
 class Waker:
     """
     A pipe that ends a wait: another thread writes to it, and so does Python when a signal comes that has a handler.
+
+    @ivar is_interrupted: whether the process is to stop, as after Ctrl-Z, or has been stopped and goes on.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         for end in (self._reader, self._writer):
             os.set_blocking(end, False)
+        self.is_interrupted = False
+        self._is_to_stop = False
 
     def fileno(self) -> int:
         return self._reader
@@ -57,17 +61,37 @@ class Waker:
             os.read(self._reader, 4096)
 
     @contextlib.contextmanager
-    def woken_by_resizing(self) -> Iterator[None]:
+    def woken_by_signals(self) -> Iterator[None]:
         """
-        Also end a wait when the terminal gets another size.
+        Also end a wait when the terminal gets another size, when the process is to stop, and when it goes on.
         """
-        handler = signal.signal(signal.SIGWINCH, lambda *_: None)
+        signals = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+        handlers = [(number, signal.signal(number, self._note)) for number in signals]
         descriptor = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(descriptor)
-            signal.signal(signal.SIGWINCH, handler)
+            for number, handler in handlers:
+                signal.signal(number, handler)
+
+    def stop_if_wanted(self) -> None:
+        """
+        Stop the process if that is why it was interrupted; returns when it goes on.  The terminal must be as it was.
+        """
+        if self._is_to_stop:
+            self._is_to_stop = False
+            handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, handler)
+        # Ctrl-Z may come again at once
+        self.is_interrupted = self._is_to_stop
+
+    def _note(self, number: int, _frame: object) -> None:
+        if number == signal.SIGTSTP:
+            self._is_to_stop = True
+        if number != signal.SIGWINCH:
+            self.is_interrupted = True
 
 
 class Refresher:

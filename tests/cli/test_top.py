@@ -21,8 +21,10 @@ import pytest
 from rich.console import Console
 
 from dcm_ws.cli.top_figures import Snapshot
+from dcm_ws.cli.top_layout import layout
 from dcm_ws.cli.top_report import Report
 from dcm_ws.cli.top_screen import screen
+from dcm_ws.cli.top_view import View
 from tests.cli.commands import another_service, answer, url
 from tests.cli.running import PROGRAM, clean, run
 from tests.forking import Popen
@@ -71,22 +73,28 @@ def test_top(tmp_path: Path, running: Service) -> None:
     client.close()
 
 
-def test_rates() -> None:
+def test_control_characters() -> None:
     """
-    Rates are computed from two reports; missing numbers are left out, and control characters are escaped.
+    They are escaped, and missing numbers are left out.
     """
-    then: Report = {"health": {}, "stats": {"connectedClients": 1, "events": {"client": 10}}}
-    now: Report = {
+    report: Report = {
         "health": {"status": "\x1b[31m"},
         "stats": {"connectedClients": 1, "events": {"client": 30}, "agentStats": {"\x9b": 1}, "limits": {"\x07": 2}},
     }
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(screen(Snapshot(now, then, 2.0, "no answer")))
-    text = console.export_text()
+    text = printed(report)
     rows = [" ".join(line.split()) for line in text.splitlines()]
-    assert any(row.startswith("events of clients 30 +10.0") for row in rows), text
-    assert any(row.startswith("clients 1") for row in rows) and "pending" not in text and "no answer" in text
+    assert any(row.startswith("events of clients 30") for row in rows), text
+    assert any(row.startswith("clients 1") for row in rows) and "pending" not in text
     assert r"\x1b[31m" in text and r"\x9b" in text and r"limit hit: \x07" in text
+
+
+def printed(report: Report) -> str:
+    """
+    What C{top --once} prints.
+    """
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(screen(report, "http://127.0.0.1:3849"))
+    return console.export_text()
 
 
 @pytest.mark.parametrize(
@@ -148,26 +156,28 @@ def test_top_of_odd_values(odd: str) -> None:
         "closes": {"a": value}, "pendingDeliveries": value, "agentLoads": value, "log": value,
     }  # fmt: skip
     report = {"health": {"status": value, "database": value, "uptime_s": value}, "stats": stats}
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(screen(Snapshot(report, report, 1.0)))
-    report["stats"]["agentLoads"] = {"ann": value, "bob": {"owed": value}}
-    console.print(screen(Snapshot(report, report, 1.0)))
-    assert "clients" in console.export_text()
+    for loads in (value, {"ann": value, "bob": {"owed": value}}):
+        report["stats"]["agentLoads"] = loads
+        assert "clients" in printed(report)
+        # with rates
+        assert layout(Snapshot(report, report, 1.0), "", View(), 80, 24)
 
 
 # before each drawing, the cursor is moved there
 _HOME = b"\x1b[H"
+# the alternate screen
+_ENTERED = b"\x1b[?1049h"
 
 
 class OnTerminal:
     """
-    A C{dcm-ws top} on a terminal of its own, and what the terminal shows.
+    A program on a terminal of its own, and what the terminal shows.
 
     @ivar before: the terminal's settings, as they were.
     @ivar shown: all that was written to the terminal.
     """
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *command: str) -> None:
         self._master, self._slave = pty.openpty()
         self.before = termios.tcgetattr(self._slave)
         self.shown = b""
@@ -175,7 +185,7 @@ class OnTerminal:
         self._stream = pyte.ByteStream(self._screen)
         self.resize(80, 24)
         self.process = Popen(
-            [PROGRAM, "top", *arguments],
+            command,
             cwd=folder,
             # what a shell may export is not the size any more after the terminal gets another one
             env=clean(folder, TERM="xterm-256color", COLUMNS="80", LINES="24"),
@@ -193,13 +203,17 @@ class OnTerminal:
         """
         Read until all the texts are on the screen, and all that was drawn with them; returns its lines.
         """
-        self._read_until(lambda: all(any(text in line for line in self.lines) for text in texts))
+        self.read_until(lambda: all(any(text in line for line in self.lines) for text in texts))
         drawn = self.shown.count(_HOME)
-        self._read_until(lambda: self.shown.count(_HOME) > drawn)
+        self.read_until(lambda: self.shown.count(_HOME) > drawn)
         return self.lines
 
     def type(self, key: bytes) -> None:
         os.write(self._master, key)
+
+    @property
+    def has_settings_of_before(self) -> bool:
+        return termios.tcgetattr(self._slave) == self.before
 
     def resize(self, columns: int, lines: int) -> None:
         """
@@ -218,14 +232,14 @@ class OnTerminal:
                 self._read(0.05)
             while self._read(0):
                 pass
-            assert termios.tcgetattr(self._slave) == self.before
+            assert self.has_settings_of_before
             return self.process.wait(timeout=0)
         finally:
             self.process.kill()
             os.close(self._slave)
             os.close(self._master)
 
-    def _read_until(self, condition: Callable[[], bool]) -> None:
+    def read_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not condition():
             assert self.process.poll() is None and time.monotonic() < deadline, "\n".join(self.lines)
@@ -239,13 +253,12 @@ class OnTerminal:
         self._stream.feed(data)
         return True
 
-    def has_restored_screen(self) -> bool:
+    def has_restored_screen(self, times: int = 1) -> bool:
         """
-        Whether it has switched to the alternate screen and back, and shows the cursor again.
+        Whether it has switched to the alternate screen and back, so often, and shows the cursor again.
         """
-        return self.shown.count(b"\x1b[?1049h") == self.shown.count(b"\x1b[?1049l") == 1 and self.shown.rindex(
-            b"\x1b[?25h"
-        ) > self.shown.rindex(b"\x1b[?25l")
+        switched = self.shown.count(_ENTERED) == self.shown.count(b"\x1b[?1049l") == times
+        return switched and self.shown.rindex(b"\x1b[?25h") > self.shown.rindex(b"\x1b[?25l")
 
 
 def test_top_on_a_terminal(tmp_path: Path, running: Service) -> None:
@@ -257,7 +270,7 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service) -> None:
     ask(client, type="auth", agent_id="ann", id=1)
     for number in range(30):
         ask(client, type="subscribe", channel=f"topics/t-{number:02}", id=2)
-    top = OnTerminal(tmp_path, "--interval", "0.2", "--url", url(running))
+    top = OnTerminal(tmp_path, PROGRAM, "top", "--interval", "0.2", "--url", url(running))
     lines = top.wait_for("[agents]", "ann", "q quit")
     assert lines[-1].startswith("q quit   Tab channels") and lines[0].startswith("dcm-ws "), lines
     top.type(b"\t")
@@ -277,6 +290,35 @@ def test_top_on_a_terminal(tmp_path: Path, running: Service) -> None:
     client.close()
 
 
+def test_top_is_stopped_and_continued(tmp_path: Path, running: Service) -> None:
+    """
+    Ctrl-Z gives the terminal back to the shell as it was, and C{fg} shows the screen again, as does SIGCONT after a
+    SIGSTOP, which no program can notice.
+    """
+    shell = OnTerminal(tmp_path, "sh", "-i")
+    # its number, for the signal
+    shell.type(f"sh -c 'echo $$ >number; exec {PROGRAM} top --interval 0.2 --url {url(running)}'\n".encode())
+    shell.wait_for("[agents]", "q quit")
+    shell.type(b"\t")
+    shell.wait_for("[channels]")
+    assert not shell.has_settings_of_before
+    shell.type(b"\x1a")
+    shell.read_until(lambda: b"Stopped" in shell.shown)
+    assert shell.has_restored_screen() and shell.has_settings_of_before
+    shell.type(b"fg\n")
+    shell.read_until(lambda: shell.shown.count(_ENTERED) == 2)
+    shell.wait_for("[channels]")
+    os.kill(int((tmp_path / "number").read_text()), signal.SIGSTOP)
+    shell.read_until(lambda: shell.shown.count(b"Stopped") == 2)
+    shell.type(b"fg\n")
+    shell.read_until(lambda: shell.shown.count(_ENTERED) == 3)
+    shell.wait_for("[channels]")
+    shell.type(b"q")
+    shell.read_until(lambda: shell.has_restored_screen(3))
+    shell.type(b"exit\n")
+    assert shell.end() == 0
+
+
 @pytest.mark.parametrize("how", [b"\x03", signal.SIGTERM])
 def test_top_when_the_service_goes_away(tmp_path: Path, how: bytes | signal.Signals) -> None:
     """
@@ -285,7 +327,7 @@ def test_top_when_the_service_goes_away(tmp_path: Path, how: bytes | signal.Sign
     """
     stats = b'{"connectedClients": 7, "agentStats": {"ann": 1}, "agentLoads": {}}'
     with another_service(answer(b'{"status": "healthy"}'), answer(stats)) as where:
-        top = OnTerminal(tmp_path, "--interval", "0.2", "--url", where)
+        top = OnTerminal(tmp_path, PROGRAM, "top", "--interval", "0.2", "--url", where)
         lines = top.wait_for("nothing listens at", "[agents]")
     assert any(line.startswith("ann ") for line in lines) and lines[-1].startswith("q quit"), lines
     if isinstance(how, bytes):

@@ -46,13 +46,20 @@ def report(log: dict[str, Any], journal: dict[str, Any] | None = None) -> Report
     return {"health": {"status": "healthy", "timestamp": NOW}, "stats": stats}
 
 
-def shown(now: Report, before: Report | None = None) -> list[str]:
+def shown(now: Report) -> list[str]:
     """
-    The lines of the screen, with single blanks.
+    The lines that C{top --once} prints, with single blanks.
     """
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(top_screen.screen(Snapshot(now, before, 2.0)))
+    console.print(top_screen.screen(now, "http://127.0.0.1:3849"))
     return [" ".join(line.split()) for line in console.export_text().splitlines()]
+
+
+def known(now: Report, before: Report | None = None) -> dict[str, tuple[str, float | None]]:
+    """
+    The figures by their labels: what is shown, and the change per second.
+    """
+    return {one.label: (one.shown, one.rate) for one in top_figures.figures(Snapshot(now, before, 2.0))}
 
 
 def test_log_in_the_database() -> None:
@@ -63,20 +70,22 @@ def test_log_in_the_database() -> None:
     later = {"refused": 5, "steps": 110, "stepSeconds": 1.02, "lagged": 14, "lagSeconds": 100.01, "waiting": 3}
     age = {"oldest": NOW_MS - 90_061_000}
     now = report(later | age, {"pending": 4, "rows": 57, "flushes": 60, "failures": 0, "age": 2.9})
-    lines = shown(now, report(log))
-    for line in (
-        "publishes waiting 3 +1.5",
-        "publishes refused 5 +2.0",
-        "numbering steps 110 +5.0",
-        "agents to be written 4",
-        "rows of the journal 57",
-        "age of the oldest event 1 d 01:01:01",
-        "age of the last flush 00:00:02",
-        "mean lag, ms 2.5",
-        "mean numbering step, ms 2.0",
-    ):
-        assert any(shown.startswith(line) for shown in lines), (line, lines)
+    figures = known(now, report(log))
+    expected = {
+        "publishes waiting": ("3", 1.5),
+        "publishes refused": ("5", 2.0),
+        "numbering steps": ("110", 5.0),
+        "agents to be written": ("4", None),
+        "rows of the journal": ("57", None),
+        "age of the oldest event": ("1 d 01:01:01", None),
+        "age of the last flush": ("00:00:02", None),
+        "mean lag, ms": ("2.5", None),
+        "mean numbering step, ms": ("2.0", None),
+    }
+    assert figures == figures | expected
+    lines = shown(now)
     assert "log postgres up" in lines[0]
+    assert any(line.startswith("numbering steps 110") for line in lines), lines
 
 
 def test_means_without_anything_new() -> None:
@@ -85,9 +94,9 @@ def test_means_without_anything_new() -> None:
     """
     now = report({"lagged": 4, "lagSeconds": 0.01, "steps": 0, "stepSeconds": 0})
     for before in (None, now, report({"lagged": 9, "lagSeconds": 0.5})):
-        lines = shown(now, before)
-        assert any(line.startswith("mean lag, ms 2.5") for line in lines), lines
-        assert not any("numbering step, ms" in line for line in lines)
+        figures = known(now, before)
+        assert figures["mean lag, ms"] == ("2.5", None)
+        assert "mean numbering step, ms" not in figures
 
 
 def test_log_in_memory() -> None:
