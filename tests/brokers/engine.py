@@ -296,9 +296,9 @@ async def stop_all() -> None:
             await engine.stop()
 
 
-def logged(database: PostgresServer) -> list[tuple[Any, ...]]:
+async def logged(database: PostgresServer) -> list[tuple[Any, ...]]:
     """
     What is in the log, as L{Engine.delivered} has it.
     """
-    rows = database.execute("select pos, event_id, channel, event, data from dcm_ws.log order by pos")
+    rows = await database.run("select pos, event_id, channel, event, data from dcm_ws.log order by pos")
     return [tuple(row) for row in rows]

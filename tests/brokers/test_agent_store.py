@@ -209,7 +209,7 @@ async def test_crashes_in_a_row(start: Start) -> None:
     await node.flush()
     for _ in range(3):
         node = await restarted(start, node)
-        assert node.server.execute("select count(*) from dcm_ws.ack") == [(0,)]
+        assert await node.server.run("select count(*) from dcm_ws.ack") == [(0,)]
     assert returns(node) == [1]
     assert returns(node, "ben") == [0, 1]
 
@@ -227,7 +227,7 @@ async def test_checkpoints(start: Start, monkeypatch: pytest.MonkeyPatch) -> Non
         if number % 2:
             acknowledge(ann, *ann.peer.take()[:1])
         await node.flush()
-    rows = node.server.execute("select count(*) from dcm_ws.ack")[0][0]
+    rows = (await node.server.run("select count(*) from dcm_ws.ack"))[0][0]
     assert rows == 1
     report = node.store.report()
     assert report is not None and report["rows"] == rows and report["pending"] == 0
@@ -245,13 +245,13 @@ async def test_agents_that_are_forgotten(start: Start, clock: Clock) -> None:
     await node.flush()
     agents = "select count(*) from dcm_ws.agent"
     node = await restarted(start, node)
-    assert node.server.execute(agents) == [(1,)]
+    assert await node.server.run(agents) == [(1,)]
     for _ in range(100):
         clock.advance(86_400.0)
         live(node.core, clock, 1)
     await node.flush()
     node = await restarted(start, node)
-    assert node.server.execute(agents) == [(0,)]
+    assert await node.server.run(agents) == [(0,)]
 
 
 @pytest_twisted.ensureDeferred
@@ -266,11 +266,11 @@ async def test_many_agents(start: Start, monkeypatch: pytest.MonkeyPatch) -> Non
     publish(node, "x")
     await node.flush()
     count = "select count(*) from dcm_ws.ack"
-    assert node.server.execute(count) == [(4,)]
+    assert await node.server.run(count) == [(4,)]
     for client in clients[:250]:
         acknowledge(client, *client.peer.take())
     await node.flush()
-    assert node.server.execute(count) == [(0,)]
+    assert await node.server.run(count) == [(0,)]
     node = await restarted(start, node)
     assert [bool(returns(node, f"agent-{number}")) for number in range(350)] == [False] * 250 + [True] * 100
 
@@ -334,17 +334,17 @@ async def test_dead_letters(start: Start, clock: Clock) -> None:
     (letter,) = node.core.hub.dead_letters()
     assert (letter.agent, json.loads(letter.data), letter.reason) == ("ann", {"text": "\\u0000 ü"}, "attempts")
     assert returns(node) == []
-    node.server.execute("update dcm_ws.dead set request = 'redrive'")
+    await node.server.run("update dcm_ws.dead set request = 'redrive'")
     await node.flush()
     dead = "select agent, request, redriven_at is not null from dcm_ws.dead"
-    assert node.server.execute(dead) == [("ann", None, True)]
+    assert await node.server.run(dead) == [("ann", None, True)]
     assert ben.peer.take() == []
     node = await restarted(start, node)
     ann = joined(node.core, quiet=True)
     (event,) = ann.auth("ann", durable=True)[1:]
     acknowledge(ann, event)
     await node.flush()
-    assert node.server.execute(dead) == []
+    assert await node.server.run(dead) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -358,21 +358,21 @@ async def test_redriven_letters_that_only_the_database_knows(
     node = await start()
     bury(node, clock, 1)
     await node.flush()
-    node.server.execute(
+    await node.server.run(
         "insert into dcm_ws.dead (agent, event_id, pos, channel, event, data, at, deliveries, reason, died_at)"
         " select 'x', 'y' || n, n, 'topics/t', 'task.created', '1', 1, 3, 'attempts', %s - n"
         " from generate_series(1, 3) n",
         node.core.world.wall_ms() - 60_000,
     )
-    node.server.execute("update dcm_ws.dead set request = 'redrive'")
+    await node.server.run("update dcm_ws.dead set request = 'redrive'")
     waiting = "select agent from dcm_ws.dead where request = 'redrive' order by event_id"
     for _ in range(4):
         await node.flush()
-    assert node.server.execute(waiting) == [("x",)] * 3
+    assert await node.server.run(waiting) == [("x",)] * 3
     node = await restarted(start, node)
     for _ in range(3):
         await node.flush()
-    assert node.server.execute(waiting) == []
+    assert await node.server.run(waiting) == []
     assert [letter.redriven_at is None for letter in node.core.hub.dead_letters()] == [False] * 4
 
 
@@ -384,13 +384,13 @@ async def test_purged_letters(start: Start, clock: Clock) -> None:
     node = await start()
     bury(node, clock, 0, 1)
     await node.flush()
-    node.server.execute(
+    await node.server.run(
         "insert into dcm_ws.dead (agent, event_id, pos, channel, event, data, at, deliveries, reason, died_at, request)"
         " select 'x', 'y', 1, 'topics/t', 'task.created', '1', 1, 3, 'attempts', 1, 'purge'"
     )
-    node.server.execute("update dcm_ws.dead set request = 'purge' where data = '0'")
+    await node.server.run("update dcm_ws.dead set request = 'purge' where data = '0'")
     await node.flush()
-    assert node.server.execute("select agent, data from dcm_ws.dead") == [("ann", "1")]
+    assert await node.server.run("select agent, data from dcm_ws.dead") == [("ann", "1")]
     assert [json.loads(letter.data) for letter in node.core.hub.dead_letters()] == [1]
 
 
@@ -403,10 +403,10 @@ async def test_large_letters(start: Start, clock: Clock, monkeypatch: pytest.Mon
     node = await start()
     data = [f"{number} {'x' * 4000}" for number in range(8)]
     bury(node, clock, *data)
-    written = node.server.execute("select count(distinct xmin::text) from dcm_ws.dead")
+    written = await node.server.run("select count(distinct xmin::text) from dcm_ws.dead")
     assert written == [(0,)]
     await node.flush()
-    assert node.server.execute("select count(distinct xmin::text), count(*) from dcm_ws.dead") == [(3, 8)]
+    assert await node.server.run("select count(distinct xmin::text), count(*) from dcm_ws.dead") == [(3, 8)]
     node = await restarted(start, node)
     assert [json.loads(letter.data) for letter in node.core.hub.dead_letters()] == data
 
@@ -494,7 +494,7 @@ async def test_nothing_is_written_by_a_service_that_does_not_lead(start: Start) 
     assert not node.store.is_working
     node.leads = True
     await node.flush()
-    assert len(node.server.execute("select 1 from dcm_ws.ack")) == 1
+    assert len(await node.server.run("select 1 from dcm_ws.ack")) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -596,7 +596,7 @@ async def test_loading_again_while_it_loads(start: Start) -> None:
     first = await node.store.read(node.session)
     node.core.hub.reset()
     node.store.apply(first)
-    node.server.execute("delete from dcm_ws.agent where agent <> 'agent-7'")
+    await node.server.run("delete from dcm_ws.agent where agent <> 'agent-7'")
     second = await node.store.read(node.session)
     node.core.hub.reset()
     node.store.apply(second)
@@ -610,10 +610,10 @@ async def test_what_cannot_be_read(start: Start, tables: PostgresServer) -> None
     """
     What somebody has written into the tables by hand does not keep the service from starting.
     """
-    tables.execute(
+    await tables.run(
         "insert into dcm_ws.agent (agent, state) values ('a', '5'), ('ben', '{\"channels\":{\"topics/t\":0}}')"
     )
-    tables.execute('insert into dcm_ws.ack (changes) values (\'[]\'), (\'{"ben":{"sent":"x"}}\')')
+    await tables.run('insert into dcm_ws.ack (changes) values (\'[]\'), (\'{"ben":{"sent":"x"}}\')')
     node = await start()
     publish(node, 0)
     assert len(node.core.memory) == 1

@@ -99,7 +99,7 @@ async def test_other_encodings(rig: PostgresRig, encoding: str) -> None:
     A database with another encoding carries any bytes.
     """
     name = f"bus_{encoding.lower()}"
-    rig.database.execute(f"create database {name} encoding '{encoding}' template template0")
+    await rig.database.run(f"create database {name} encoding '{encoding}' template template0")
     url = rig.database.url.rpartition("/")[0] + "/" + name
 
     class Other(PostgresRig):

@@ -61,12 +61,12 @@ async def test_all_nodes_deliver_the_same(schema: PostgresServer, nodes: list[En
     """
     first, second, third = nodes
     assert [node.log.state for node in nodes] == [LogState.UP, LogState.FOLLOWING, LogState.FOLLOWING]
-    schema.execute(PUBLISH, "topics/a", "1")
+    await schema.run(PUBLISH, "topics/a", "1")
     published = [first.publish("2"), second.publish("3", "agents/bob", publisher="bob"), third.publish("4")]
     for node, one in zip(nodes, published, strict=True):
         await node.answered(one)
     await all_have(nodes, 4)
-    assert first.delivered == second.delivered == third.delivered == logged(schema)
+    assert first.delivered == second.delivered == third.delivered == await logged(schema)
     assert {one.id: one.pos for one in published} == {id: pos for pos, id, *_ in first.delivered if "client" in id}
     assert sorted(first.data()) == ["1", "2", "3", "4"]
 
@@ -95,7 +95,7 @@ async def test_columns_of_what_a_follower_publishes(schema: PostgresServer, node
     await second.answered(second.publish("1", "topics/a", publisher="bob"))
     await first.answered(first.publish("2", "topics/a", publisher="bob"))
     columns = "select publisher, mirrored, named, channel, sender from dcm_ws.log order by pos"
-    one, other = schema.execute(columns)
+    one, other = await schema.run(columns)
     assert one == other == ("bob", True, None, "topics/a", None)
 
 
@@ -140,17 +140,17 @@ async def test_the_leader_is_lost(schema: PostgresServer, nodes: list[Engine]) -
     """
     for round_ in range(5):
         leader = await leader_of(nodes)
-        schema.execute(PUBLISH, "topics/a", str(2 * round_))
-        ((pid,),) = schema.execute(LEADS)
+        await schema.run(PUBLISH, "topics/a", str(2 * round_))
+        ((pid,),) = await schema.run(LEADS)
         published = [node.publish(f"{round_}{number}") for number, node in enumerate(nodes)]
-        schema.execute("select pg_terminate_backend(%s)", pid)
-        schema.execute(PUBLISH, "topics/a", str(2 * round_ + 1))
+        await schema.run("select pg_terminate_backend(%s)", pid)
+        await schema.run(PUBLISH, "topics/a", str(2 * round_ + 1))
         await leader.until(lambda leader=leader: not leader.numberer.leads)  # type: ignore[misc]
         for node, one in zip(nodes, published, strict=True):
             await node.answered(one)
-    ((count,),) = schema.execute("select count(*) from dcm_ws.log")
+    ((count,),) = await schema.run("select count(*) from dcm_ws.log")
     await all_have(nodes, count)
-    assert nodes[0].delivered == nodes[1].delivered == nodes[2].delivered == logged(schema)
+    assert nodes[0].delivered == nodes[1].delivered == nodes[2].delivered == await logged(schema)
     assert all(len(node.opened) == 1 for node in nodes)
 
 
@@ -165,7 +165,7 @@ async def test_the_leader_stops(schema: PostgresServer, nodes: list[Engine]) -> 
     await leader.answered(leader.publish("1"))
     await all_have(others, 1)
     await leader.until(lambda: schema.execute("select id from dcm_ws.node where leader") == [(leader.membership.node,)])
-    fenced = schema.execute("select name, fenced from dcm_ws.node order by id")
+    fenced = await schema.run("select name, fenced from dcm_ws.node order by id")
     assert fenced == [("n1", True), ("n2", False), ("n3", False)]
 
 
@@ -175,14 +175,14 @@ async def test_a_node_that_joins_later(schema: PostgresServer, nodes: list[Engin
     It begins at the end of the log, and reads what is before that from the database.
     """
     for number in range(5):
-        schema.execute(PUBLISH, "topics/a", str(number))
+        await schema.run(PUBLISH, "topics/a", str(number))
     await all_have(nodes, 5)
     late = Engine(schema.url, node="late")
     await late.start()
     assert late.log.head == 5 and late.log.epoch == nodes[0].log.epoch
     page = await late.page(2, {"topics/a": 0})
     assert page is not None and [entry.pos for entry in page.entries] == [3, 4, 5]
-    schema.execute(PUBLISH, "topics/a", "5")
+    await schema.run(PUBLISH, "topics/a", "5")
     await late.head_is(6)
     await late.stop()
 
@@ -192,9 +192,9 @@ async def test_another_epoch(schema: PostgresServer, nodes: list[Engine]) -> Non
     """
     All nodes learn of another epoch.
     """
-    schema.execute(PUBLISH, "topics/a", "1")
+    await schema.run(PUBLISH, "topics/a", "1")
     await all_have(nodes, 1)
-    ((epoch,),) = schema.execute("select dcm_ws.new_epoch()")
+    ((epoch,),) = await schema.run("select dcm_ws.new_epoch()")
     for node in nodes:
         await node.until(
             lambda node=node: node.log.epoch == epoch and node.log.state in (LogState.UP, LogState.FOLLOWING)  # type: ignore[misc]
@@ -212,15 +212,15 @@ async def test_a_follower_misses_the_end_of_the_log(schema: PostgresServer, node
     If the log does not have what a node has delivered, after a failover that lost it, the epoch changes for all.
     """
     for number in (1, 2):
-        schema.execute(PUBLISH, "topics/a", str(number))
+        await schema.run(PUBLISH, "topics/a", str(number))
     await all_have(nodes, 2)
     epoch = nodes[1].log.epoch
     # the others have not seen the last event
     nodes[0].log.last = nodes[2].log.last = nodes[0].delivered[0][:2]
-    schema.execute("delete from dcm_ws.log where pos = 2")
-    schema.execute("delete from dcm_ws.inbox")
-    schema.execute("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 1")
-    schema.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dcm-ws log'")
+    await schema.run("delete from dcm_ws.log where pos = 2")
+    await schema.run("delete from dcm_ws.inbox")
+    await schema.run("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 1")
+    await schema.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dcm-ws log'")
     for node in nodes:
         await node.until(lambda node=node: node.log.epoch not in ("", epoch))  # type: ignore[misc]
     leader = await leader_of(nodes)
@@ -262,7 +262,7 @@ async def test_a_node_that_is_not_seen_is_fenced(
     nodes[1].membership.fenced = lambda: lost.append("n2")
     nodes[0].membership.unseen = unseen.append
     former = nodes[1].membership.node
-    schema.execute("update dcm_ws.node set seen_at = now() - interval '11 seconds' where name = 'n2'")
+    await schema.run("update dcm_ws.node set seen_at = now() - interval '11 seconds' where name = 'n2'")
     # it does not beat before the leader has looked
     nodes[1].membership._due = float("inf")
     await nodes[0].until(lambda: schema.execute("select fenced from dcm_ws.node where id = %s", former) == [(True,)])
@@ -279,13 +279,13 @@ async def test_events_that_were_dropped_before_they_were_read(schema: PostgresSe
     _, second, _ = nodes
     await second.stop()
     for number in range(3):
-        schema.execute(PUBLISH, "topics/a", str(number))
+        await schema.run(PUBLISH, "topics/a", str(number))
     await all_have([nodes[0], nodes[2]], 3)
-    schema.execute("alter table dcm_ws.log detach partition dcm_ws.log_1")
-    schema.execute("create table dcm_ws.log_4 partition of dcm_ws.log for values from (4) to (maxvalue)")
-    schema.execute("update dcm_ws.meta set base = 3, snapshot = pg_current_snapshot()")
-    schema.execute("drop table dcm_ws.log_1")
-    schema.execute(PUBLISH, "topics/a", "3")
+    await schema.run("alter table dcm_ws.log detach partition dcm_ws.log_1")
+    await schema.run("create table dcm_ws.log_4 partition of dcm_ws.log for values from (4) to (maxvalue)")
+    await schema.run("update dcm_ws.meta set base = 3, snapshot = pg_current_snapshot()")
+    await schema.run("drop table dcm_ws.log_1")
+    await schema.run(PUBLISH, "topics/a", "3")
     await second.start_again()
     await second.head_is(4)
     assert second.data() == ["3"]
@@ -308,7 +308,7 @@ async def test_much_is_published_at_a_node_that_follows(schema: PostgresServer, 
         published += [follower.publish(str(number)) for _ in range(1000)]
         await follower.until(few_wait)
     await all_have([follower, other], 20_000)
-    assert follower.delivered == other.delivered == logged(schema)
+    assert follower.delivered == other.delivered == await logged(schema)
     assert [one.pos for one in published] == list(range(1, 20_001))
 
 
@@ -320,15 +320,15 @@ async def test_a_new_leader_gives_others_time(schema: PostgresServer, nodes: lis
     """
     late, former = nodes[2].membership, nodes[2].membership.node
     late._due = float("inf")
-    schema.execute("update dcm_ws.node set seen_at = now() - interval '1 minute'")
-    schema.execute(f"select pg_terminate_backend(pid) from ({LEADS}) as leader")
+    await schema.run("update dcm_ws.node set seen_at = now() - interval '1 minute'")
+    await schema.run(f"select pg_terminate_backend(pid) from ({LEADS}) as leader")
     leader = await leader_of(nodes)
     for _ in range(2):
-        beat = schema.execute("select seen_at from dcm_ws.node where id = %s", leader.membership.node)
+        beat = await schema.run("select seen_at from dcm_ws.node where id = %s", leader.membership.node)
         await leader.until(
             lambda beat=beat: beat != schema.execute("select seen_at from dcm_ws.node where leader and not fenced")  # type: ignore[misc]
         )
-    assert schema.execute("select id from dcm_ws.node where fenced") == []
+    assert await schema.run("select id from dcm_ws.node where fenced") == []
     late.hurry()
     await leader.until(lambda: not schema.execute("select 1 from dcm_ws.node where seen_at < now() - interval '9 s'"))
     assert late.node == former

@@ -15,7 +15,6 @@ from tests.brokers.engine import Engine
 from tests.brokers.test_agent_store import Start, acknowledge, after_a_failure, publish, restarted, worker
 from tests.brokers.test_agent_store import start as start
 from tests.brokers.test_postgres_log import hurried as hurried
-from tests.brokers.test_postgres_log import in_thread
 from tests.core.living import live
 from tests.integration.databases import PostgresServer
 
@@ -106,7 +105,7 @@ async def test_much_is_written_in_parts(start: Start, monkeypatch: pytest.Monkey
         node.core.ledger.seal()
     await node.flush()
     assert node.core.ledger.bytes == 0
-    assert node.server.execute("select count(*), count(distinct at) from dcm_ws.ledger") == [(5, 5)]
+    assert await node.server.run("select count(*), count(distinct at) from dcm_ws.ledger") == [(5, 5)]
 
 
 @pytest_twisted.ensureDeferred
@@ -118,22 +117,22 @@ async def test_ledger_is_kept_as_long_as_the_log(schema: PostgresServer, hurried
     await engine.start()
     for number in range(1, 41):
         await engine.answered(engine.publish(str(number)))
-        await in_thread(schema.execute, f"insert into dcm_ws.ledger (first, upto, entries) values (1, {number}, '')")
-        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '6 s'")
+        await schema.run(f"insert into dcm_ws.ledger (first, upto, entries) values (1, {number}, '')")
+        await schema.run("update dcm_ws.log set logged_at = logged_at - interval '6 s'")
         await engine.has_looked()
     await engine.until(lambda: engine.log.first > 10)
     await engine.has_looked()
     await engine.has_looked()
-    kept = [pos for (pos,) in schema.execute("select upto from dcm_ws.ledger order by 1")]
+    kept = [pos for (pos,) in await schema.run("select upto from dcm_ws.ledger order by 1")]
     assert set(range(engine.log.first, 41)) <= set(kept)
     assert 1 < kept[0] <= engine.log.first
-    parts = schema.execute("select count(*) from pg_inherits where inhparent = 'dcm_ws.ledger'::regclass")[0][0]
+    parts = (await schema.run("select count(*) from pg_inherits where inhparent = 'dcm_ws.ledger'::regclass"))[0][0]
     assert 5 <= parts <= 20
-    await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+    await schema.run("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
     await engine.until(lambda: engine.log.first == 41)
     await engine.has_looked()
     await engine.has_looked()
-    assert [pos for (pos,) in schema.execute("select upto from dcm_ws.ledger where upto < 38")] == []
+    assert [pos for (pos,) in await schema.run("select upto from dcm_ws.ledger where upto < 38")] == []
     assert engine.counts.limits.ledger_max_bytes.value == 0
     await engine.stop()
 
@@ -149,14 +148,14 @@ async def test_ledger_that_is_too_large_loses_its_oldest_part(schema: PostgresSe
     for number in range(1, 31):
         await engine.answered(engine.publish(str(number)))
         sql = f"insert into dcm_ws.ledger (first, upto, entries) values ({number}, {number}, ({large}))"
-        await in_thread(schema.execute, sql)
+        await schema.run(sql)
         await engine.has_looked()
     await engine.has_looked()
     size = "select sum(pg_total_relation_size(relid)) from pg_partition_tree('dcm_ws.ledger')"
-    assert schema.execute(size)[0][0] < 3 << 20
-    kept = [pos for (pos,) in schema.execute("select upto from dcm_ws.ledger order by 1")]
+    assert (await schema.run(size))[0][0] < 3 << 20
+    kept = [pos for (pos,) in await schema.run("select upto from dcm_ws.ledger order by 1")]
     assert kept[-1] == 30 and 1 not in kept
     assert engine.counts.limits.ledger_max_bytes.value > 0
     assert engine.log.first == 1
-    schema.execute("insert into dcm_ws.ledger (first, upto, entries) values (1, 1, '')")
+    await schema.run("insert into dcm_ws.ledger (first, upto, entries) values (1, 1, '')")
     await engine.stop()

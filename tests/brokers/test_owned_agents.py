@@ -217,7 +217,7 @@ class Node:
         self.bus.leave()
         self.owned._is_open = False
         await self.stop()
-        self.rig.server.execute("update dcm_ws.node set fenced = true where id = %s", self.number)
+        await self.rig.server.run("update dcm_ws.node set fenced = true where id = %s", self.number)
 
     async def stop(self) -> None:
         await self.owned.stopService()
@@ -250,7 +250,7 @@ async def test_an_agent_hops(rig: Rig) -> None:
     rig.publish(3)
     client = await two.agent()
     assert data(client) == [2, 3]
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(two.number, 2)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(two.number, 2)]
     client.say(type="ack", pos=3)
     again = await one.agent()
     assert data(again) == []
@@ -279,11 +279,11 @@ async def test_a_backup_is_restored_and_a_node_does_not_know_it(rig: Rig) -> Non
     fenced = one.fenced
     one.owned.tick()
     await eventually(lambda: one.fenced > fenced)
-    assert rig.server.execute("select count(*) from dcm_ws.ack") == [(1,)]
+    assert await rig.server.run("select count(*) from dcm_ws.ack") == [(1,)]
     # what it has acknowledged there is gone with the log
     assert data(await two.agent()) == [1]
     assert (one.core.counts.owners.given, two.core.counts.owners.forced) == (1, 1)
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(two.number, 2)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(two.number, 2)]
 
 
 @pytest_twisted.ensureDeferred
@@ -303,7 +303,7 @@ async def test_a_node_crashes(rig: Rig) -> None:
     client = await two.agent("bob")
     assert data(client) == [1, 2]
     await two.flush()
-    assert rig.server.execute("select node from dcm_ws.ack") == [(two.number,)]
+    assert await rig.server.run("select node from dcm_ws.ack") == [(two.number,)]
     client = await two.agent("ann")
     assert data(client) == [1, 2]
 
@@ -330,7 +330,7 @@ async def test_a_node_does_not_answer(rig: Rig) -> None:
     assert data(old) == [1, 2]
     old.leave()
     await two.flush()
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(two.number, 2)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(two.number, 2)]
 
 
 @pytest_twisted.ensureDeferred
@@ -384,7 +384,7 @@ async def test_a_question_comes_late(rig: Rig) -> None:
     await eventually(lambda: late)
     assert late == [KEPT]
     assert (one.core.counts.owners.forced, one.core.counts.owners.given) == (0, 0)
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 3)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(one.number, 3)]
     assert list(one.owned.releases.gens) == ["ann"]
 
 
@@ -398,8 +398,8 @@ async def test_checkpoints(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     client.say(type="subscribe", channel="topics/t")
     rig.publish(1)
     await one.flush()
-    assert rig.server.execute("select * from dcm_ws.ack") == []
-    assert rig.server.execute("select state -> 'owed' ? '1' from dcm_ws.agent") == [(True,)]
+    assert await rig.server.run("select * from dcm_ws.ack") == []
+    assert await rig.server.run("select state -> 'owed' ? '1' from dcm_ws.agent") == [(True,)]
     await one.crash()
     assert data(await two.agent()) == [1]
 
@@ -471,11 +471,11 @@ async def test_requests_on_dead_letters(rig: Rig) -> None:
     bury(rig.server, "ann", 1)
     bury(rig.server, "ann", 2)
     bury(rig.server, "bob", 3)
-    rig.server.execute("update dcm_ws.dead set request = case pos when 2 then 'purge' else 'redrive' end")
+    await rig.server.run("update dcm_ws.dead set request = case pos when 2 then 'purge' else 'redrive' end")
     await one.flush()
     await one.flush()
     assert [message["pos"] for message in client.peer.take() if message.get("event") == TASK] == [1]
-    assert rig.server.execute("select pos, request, redriven_at is null from dcm_ws.dead order by pos") == [
+    assert await rig.server.run("select pos, request, redriven_at is null from dcm_ws.dead order by pos") == [
         (1, None, False),
         (3, None, False),
     ]
@@ -487,13 +487,13 @@ async def test_requests_on_dead_letters(rig: Rig) -> None:
 async def test_the_database_is_away(rig: Rig) -> None:
     one = rig.node()
     await one.agent()
-    rig.server.execute("alter table dcm_ws.agent rename to away")
+    await rig.server.run("alter table dcm_ws.agent rename to away")
     client = Client(one.core)
     client.peer.take()
     client.auth("bob", id=1)
     await eventually(lambda: client.peer.closed)
     assert [message["code"] for message in client.peer.take()] == ["NOT_AVAILABLE"]
-    rig.server.execute("alter table dcm_ws.away rename to agent")
+    await rig.server.run("alter table dcm_ws.away rename to agent")
     await one.agent("bob")
 
 
@@ -501,7 +501,7 @@ async def test_the_database_is_away(rig: Rig) -> None:
 async def test_a_node_that_is_fenced(rig: Rig) -> None:
     one = rig.node()
     await one.agent()
-    rig.server.execute("update dcm_ws.node set fenced = true")
+    await rig.server.run("update dcm_ws.node set fenced = true")
     one.owned.tick()
     await eventually(lambda: one.fenced == 1)
     client = Client(one.core)
@@ -529,7 +529,7 @@ async def test_from_one_service_to_a_cluster_and_back(rig: Rig) -> None:
     client.leave()
     await one.stop()
     solo = await rig.solo()
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(None, 0)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(None, 0)]
     client = Client(solo)
     client.say(type="unsubscribe", channel="global")
     assert [message["data"] for message in client.auth("ann") if message.get("event") == TASK] == [2]
@@ -550,15 +550,15 @@ async def test_agents_of_a_node_that_is_about_to_stop(rig: Rig) -> None:
         client.leave()
     rows = "select agent, node, gen from dcm_ws.agent order by 1"
     await eventually(lambda: rig.server.execute(rows)[1] == ("bob", None, 2))
-    assert rig.server.execute(rows) == [("ann", None, 2), ("bob", None, 2), ("eve", one.number, 1)]
+    assert await rig.server.run(rows) == [("ann", None, 2), ("bob", None, 2), ("eve", one.number, 1)]
     one.bus.leave()
     client = await two.agent("ann")
     assert data(client) == [1]
-    assert rig.server.execute(rows)[0] == ("ann", two.number, 3)
+    assert (await rig.server.run(rows))[0] == ("ann", two.number, 3)
     clients[2].leave()
     # the last flush does it, too
     await one.stop()
-    assert rig.server.execute(rows)[2] == ("eve", None, 2)
+    assert (await rig.server.run(rows))[2] == ("eve", None, 2)
     assert (one.core.counts.owners.given_back, one.core.counts.owners.given) == (3, 0)
 
 
@@ -576,7 +576,7 @@ async def test_an_agent_that_is_given_back_and_comes_again(rig: Rig) -> None:
     again = await one.agent()
     await one.flush()
     assert data(again) == [1]
-    assert rig.server.execute("select node, gen from dcm_ws.agent") == [(one.number, 1)]
+    assert await rig.server.run("select node, gen from dcm_ws.agent") == [(one.number, 1)]
     again.leave()
     one.owned.releases.give_back("ann")
     third = await one.agent()
@@ -585,7 +585,7 @@ async def test_an_agent_that_is_given_back_and_comes_again(rig: Rig) -> None:
     one.owned.releases.give_back("ann")
     assert data(await two.agent()) == [1]
     await one.flush()
-    assert rig.server.execute("select node from dcm_ws.agent") == [(two.number,)]
+    assert await rig.server.run("select node from dcm_ws.agent") == [(two.number,)]
 
 
 @pytest_twisted.ensureDeferred
@@ -601,10 +601,10 @@ async def test_what_is_given_back_is_written_later(rig: Rig) -> None:
     rig.publish(1)
     (event,) = [delivery.event for delivery in client.session.owed.values()]
     one.core.letters.bury("ann", Tracked(9, "msg_9", event.frames), 3, "attempts")
-    rig.server.execute("alter table dcm_ws.agent rename to away")
+    await rig.server.run("alter table dcm_ws.agent rename to away")
     one.core.hub.draining = True
     client.leave()
     await eventually(lambda: one.core.counts.journal.failures)
-    rig.server.execute("alter table dcm_ws.away rename to agent")
+    await rig.server.run("alter table dcm_ws.away rename to agent")
     await eventually(lambda: rig.server.execute("select node from dcm_ws.agent") == [(None,)])
-    assert rig.server.execute("select agent, pos from dcm_ws.dead") == [("ann", 9)]
+    assert await rig.server.run("select agent, pos from dcm_ws.dead") == [("ann", 9)]

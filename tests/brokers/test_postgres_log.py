@@ -76,7 +76,7 @@ def connected(database: PostgresServer) -> Any:
     """
     A connection that begins a transaction with its first statement.
     """
-    return closing(psycopg2.connect(database.url))
+    return closing(psycopg2.connect(database.url, options="-c lock_timeout=60s"))
 
 
 @pytest_twisted.ensureDeferred
@@ -84,7 +84,7 @@ async def test_what_is_committed_is_delivered(schema: PostgresServer, engine: En
     """
     An event of SQL is delivered after its commit, and one of a client under the next position.
     """
-    (event_id,) = schema.execute(PUBLISH, "topics/a", '{"n": 1}')[0]
+    (event_id,) = (await schema.run(PUBLISH, "topics/a", '{"n": 1}'))[0]
     await engine.head_is(1)
     published = engine.publish('{"n":2}', "agents/ann", publisher="bob")
     assert published.waiting
@@ -94,7 +94,7 @@ async def test_what_is_committed_is_delivered(schema: PostgresServer, engine: En
         (1, event_id, "topics/a", "task.created", '{"n": 1}'),
         (2, published.id, "agents/ann", "task.created", '{"n":2}'),
     ]
-    assert logged(schema) == engine.delivered
+    assert await logged(schema) == engine.delivered
     assert engine.counts.engine.numbered == 2
 
 
@@ -145,7 +145,7 @@ async def test_long_transaction_delays_nobody_else(schema: PostgresServer, engin
     with connected(schema) as connection, connection.cursor() as cursor:
         cursor.execute(PUBLISH, ("topics/a", '"early"'))
         for number in range(3):
-            schema.execute(PUBLISH, "topics/a", str(number))
+            await schema.run(PUBLISH, "topics/a", str(number))
             await engine.head_is(number + 1)
         cursor.execute(PUBLISH, ("topics/a", '"late"'))
         connection.commit()
@@ -161,11 +161,11 @@ async def test_transaction_that_was_open_when_the_service_started(schema: Postgr
     """
     with connected(schema) as connection, connection.cursor() as cursor:
         cursor.execute(PUBLISH, ("topics/a", '"open"'))
-        schema.execute(PUBLISH, "topics/a", '"before"')
+        await schema.run(PUBLISH, "topics/a", '"before"')
         for _ in range(2):
             engine = Engine(schema.url)
             await engine.start()
-            schema.execute(PUBLISH, "topics/a", '"during"')
+            await schema.run(PUBLISH, "topics/a", '"during"')
             await engine.has_data('"during"')
             await engine.stop()
         connection.commit()
@@ -173,7 +173,7 @@ async def test_transaction_that_was_open_when_the_service_started(schema: Postgr
     await engine.start()
     await engine.until(lambda: '"open"' in engine.data())
     await engine.stop()
-    assert [data for *_, data in logged(schema)] == ['"before"', '"during"', '"during"', '"open"']
+    assert [data for *_, data in await logged(schema)] == ['"before"', '"during"', '"during"', '"open"']
 
 
 @pytest_twisted.ensureDeferred
@@ -183,7 +183,7 @@ async def test_large_transaction(schema: PostgresServer, engine: Engine) -> None
     """
     # on a busy machine, the events before them take longer than publishers wait
     engine.patient = True
-    schema.execute("select dcm_ws.publish('topics/a', 'task.created', n::text) from generate_series(1, 20000) n")
+    await schema.run("select dcm_ws.publish('topics/a', 'task.created', n::text) from generate_series(1, 20000) n")
     await engine.until(lambda: engine.log.fetched >= 1)
     published = [engine.publish(f'"{n}"') for n in range(100)]
     await engine.head_is(20_100)
@@ -239,7 +239,7 @@ async def test_key_is_used_again_while_nobody_numbers(schema: PostgresServer) ->
         values (0, %s, 'topics/a', 'task.created', '1', %s, 'k')
     """
     for number, minute in enumerate((0, 1, 9, 15, 16)):
-        schema.execute(keyed, f"msg_{number}", 60_000 * minute)
+        await schema.run(keyed, f"msg_{number}", 60_000 * minute)
     engine = Engine(schema.url)
     await engine.start()
     await engine.has_looked()
@@ -256,11 +256,11 @@ async def test_key_is_numbered_late(schema: PostgresServer, engine: Engine) -> N
         insert into dcm_ws.inbox (slot, event_id, channel, event, data, at, key)
         values (0, %s, 'topics/a', 'task.created', '1', (extract(epoch from now()) * 1000)::bigint - %s, 'k')
     """
-    schema.execute(keyed, "msg_first", 1_200_000)
+    await schema.run(keyed, "msg_first", 1_200_000)
     await engine.head_is(1)
-    schema.execute("update dcm_ws.log set logged_at = logged_at - interval '20 minutes'")
-    schema.execute(keyed, "msg_again", 900_000)
-    schema.execute(keyed, "msg_later", 0)
+    await schema.run("update dcm_ws.log set logged_at = logged_at - interval '20 minutes'")
+    await schema.run(keyed, "msg_again", 900_000)
+    await schema.run(keyed, "msg_later", 0)
     await engine.head_is(2)
     assert [event_id for _, event_id, *_ in engine.delivered] == ["msg_first", "msg_later"]
 
@@ -279,7 +279,7 @@ async def test_key_is_used_once_over_a_restart(schema: PostgresServer) -> None:
         ids.append(published.id)
         await engine.stop()
     assert ids[0] == ids[1]
-    assert len(logged(schema)) == 1
+    assert len(await logged(schema)) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -287,7 +287,7 @@ async def test_event_that_the_database_refuses(schema: PostgresServer, engine: E
     """
     An event that the database cannot store is refused, and those that came with it are logged.
     """
-    schema.execute("alter table dcm_ws.log add constraint odd check (data <> '13')")
+    await schema.run("alter table dcm_ws.log add constraint odd check (data <> '13')")
     published = [engine.publish(str(n)) for n in range(20)]
     await engine.answered(*published)
     assert [n for n, one in enumerate(published) if one.pos is None] == [13]
@@ -300,7 +300,7 @@ async def test_events_that_the_database_refuses_together(schema: PostgresServer,
     """
     Of events that were published together none is logged if the database cannot store one of them.
     """
-    schema.execute("alter table dcm_ws.log add constraint odd check (data <> '13')")
+    await schema.run("alter table dcm_ws.log add constraint odd check (data <> '13')")
     before = [engine.publish(str(n)) for n in range(3)]
     together = engine.publish_all("11", "12", "13", "14")
     others = engine.publish_all("21", "22")
@@ -336,9 +336,9 @@ async def test_pages_and_single_events(schema: PostgresServer, engine: Engine) -
     What is not in memory any more is read in the database: the same events, in the same order, with the same frames.
     """
     for number in range(30):
-        schema.execute(PUBLISH, f"topics/{number % 3}", str(number))
-    schema.execute(PUBLISH, "metrics", "30")
-    schema.execute(PUBLISH, "global", "31")
+        await schema.run(PUBLISH, f"topics/{number % 3}", str(number))
+    await schema.run(PUBLISH, "metrics", "30")
+    await schema.run(PUBLISH, "global", "31")
     await engine.head_is(32)
     near = await engine.page(0, {"topics/0": 0, "topics/1": 15, "global": 20})
     assert near is not None
@@ -376,7 +376,7 @@ async def test_events_of_unknown_channels(schema: PostgresServer, engine: Engine
     """
     An event whose channel fits none is one of global, live and from the log.
     """
-    schema.execute(PUBLISH, "projects", "1")
+    await schema.run(PUBLISH, "projects", "1")
     await engine.head_is(1)
     assert engine.delivered[0][2] == "global"
     await engine.stop()
@@ -414,7 +414,7 @@ async def test_connections_that_end(schema: PostgresServer, engine: Engine) -> N
     writer.join()
     await engine.is_up()
     await engine.until(lambda: [int(row[4]) for row in engine.delivered if row[2] == "topics/sql"] == committed)
-    assert logged(schema) == engine.delivered
+    assert await logged(schema) == engine.delivered
     assert [row[0] for row in engine.delivered] == list(range(1, len(engine.delivered) + 1))
     data = engine.data()
     for number, published in acknowledged:
@@ -437,11 +437,11 @@ async def test_second_service_waits(schema: PostgresServer, engine: Engine) -> N
     refused = second.publish('"refused"')
     await second.answered(refused)
     assert refused.pos is None
-    schema.execute(PUBLISH, "topics/a", "1")
+    await schema.run(PUBLISH, "topics/a", "1")
     await engine.head_is(1)
     await engine.stop()
     await second.is_up()
-    schema.execute(PUBLISH, "topics/a", "2")
+    await schema.run(PUBLISH, "topics/a", "2")
     await second.until(lambda: second.data() == ["2"])
     assert second.opened == [1]
     await second.stop()
@@ -493,7 +493,7 @@ async def test_slots_of_the_inbox_turn(schema: PostgresServer, hurried: None, en
             await in_thread(write)
         await engine.head_is(len(numbers) + 1)
     assert [row for row in engine.data() if row != '"open"'] == numbers
-    assert logged(schema) == engine.delivered
+    assert await logged(schema) == engine.delivered
 
 
 @pytest_twisted.ensureDeferred
@@ -506,13 +506,13 @@ async def test_retention(schema: PostgresServer, hurried: None) -> None:
     await engine.start()
     for number in range(40):
         await engine.answered(engine.publish(str(number)))
-        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '6 s'")
+        await schema.run("update dcm_ws.log set logged_at = logged_at - interval '6 s'")
         await engine.has_looked()
     await engine.until(lambda: engine.log.first > 10)
     first = engine.log.first
     # the youngest event that was dropped is older than 160 s
     assert 10 < first <= 18
-    kept = [row[0] for row in logged(schema)]
+    kept = [row[0] for row in await logged(schema)]
     assert kept == list(range(first, 41))
     assert 5 <= engine.log.report()["partitions"] <= 20
     await engine.stop()
@@ -525,7 +525,7 @@ async def test_retention(schema: PostgresServer, hurried: None) -> None:
     assert page is not None
     assert page.lost == first - 1
     assert [entry.pos for entry in page.entries] == kept
-    await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+    await schema.run("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
     await again.until(lambda: again.log.first == 41)
     assert len(again.log) == 0
     published = again.publish('"next"')
@@ -560,12 +560,12 @@ async def test_partition_that_cannot_be_dropped_is_reported(schema: PostgresServ
     await engine.start()
     for number in range(3):
         await engine.answered(engine.publish(str(number)))
-        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '20 s'")
+        await schema.run("update dcm_ws.log set logged_at = logged_at - interval '20 s'")
         await engine.has_looked()
     await engine.until(lambda: engine.log.report()["partitions"] > 1)
     with connected(schema) as connection, connection.cursor() as cursor:
         cursor.execute("lock table dcm_ws.log_1 in access share mode")
-        await in_thread(schema.execute, "update dcm_ws.log set logged_at = logged_at - interval '1 day'")
+        await schema.run("update dcm_ws.log set logged_at = logged_at - interval '1 day'")
         await engine.until(lambda: engine.log.report()["heldSince"])
         assert engine.log.first == 1
     await engine.until(lambda: engine.log.report()["heldSince"] is None and engine.log.first > 1)
@@ -583,8 +583,7 @@ async def test_log_is_bounded_in_bytes(schema: PostgresServer, hurried: None) ->
     # random text, which the database cannot make smaller
     for step in range(60):
         await engine.until(lambda step=step: engine.log.head == 100 * step)  # type: ignore[misc]
-        await in_thread(
-            schema.execute,
+        await schema.run(
             "select dcm_ws.publish('topics/a', 'task.created', to_json((select string_agg(md5(random()::text), '')"
             " from generate_series(1, 100) where n > 0))) from generate_series(1, 100) n",
         )
@@ -631,19 +630,19 @@ async def test_another_server_is_another_epoch(schema: PostgresServer) -> None:
     """
     engine = Engine(schema.url)
     await engine.start()
-    schema.execute(PUBLISH, "topics/a", '"numbered"')
+    await schema.run(PUBLISH, "topics/a", '"numbered"')
     await engine.head_is(1)
     epoch = engine.log.epoch
     await engine.stop()
-    schema.execute(PUBLISH, "topics/a", '"waits"')
+    await schema.run(PUBLISH, "topics/a", '"waits"')
     # what a dump of another server has: its identity, and numbers of its transactions
-    schema.execute("update dcm_ws.meta set system_id = '1'; update dcm_ws.inbox set xid = '9000000000'")
-    schema.execute("update dcm_ws.log set snapshot = '9000000001:9000000001:'")
+    await schema.run("update dcm_ws.meta set system_id = '1'; update dcm_ws.inbox set xid = '9000000000'")
+    await schema.run("update dcm_ws.log set snapshot = '9000000001:9000000001:'")
     engine = Engine(schema.url)
     await engine.start()
     assert engine.log.epoch != epoch
     await engine.until(lambda: engine.data() == ['"waits"'])
-    schema.execute(PUBLISH, "topics/a", '"new"')
+    await schema.run(PUBLISH, "topics/a", '"new"')
     await engine.until(lambda: engine.data() == ['"waits"', '"new"'])
     epoch = engine.log.epoch
     await engine.stop()
@@ -651,7 +650,7 @@ async def test_another_server_is_another_epoch(schema: PostgresServer) -> None:
     await engine.start()
     assert engine.log.epoch == epoch
     await engine.stop()
-    assert [row[4] for row in logged(schema)] == ['"numbered"', '"waits"', '"new"']
+    assert [row[4] for row in await logged(schema)] == ['"numbered"', '"waits"', '"new"']
 
 
 @pytest_twisted.ensureDeferred
@@ -661,15 +660,15 @@ async def test_lost_tail_is_another_epoch(schema: PostgresServer, engine: Engine
     is told so.
     """
     for number in range(3):
-        schema.execute(PUBLISH, "topics/a", str(number))
+        await schema.run(PUBLISH, "topics/a", str(number))
     await engine.head_is(3)
-    schema.execute("delete from dcm_ws.log where pos = 3")
-    schema.execute("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 2")
+    await schema.run("delete from dcm_ws.log where pos = 3")
+    await schema.run("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 2")
     schema.kill_backends("dcm-ws log")
     await engine.until(lambda: len(engine.opened) == 2)
     assert engine.opened == [0, 2]
-    assert engine.log.epoch == "epoch1" == schema.execute("select epoch from dcm_ws.meta")[0][0]
-    schema.execute(PUBLISH, "topics/a", '"new"')
+    assert engine.log.epoch == "epoch1" == (await schema.run("select epoch from dcm_ws.meta"))[0][0]
+    await schema.run(PUBLISH, "topics/a", '"new"')
     await engine.until(lambda: engine.delivered[-1][0] == 3 and engine.data()[-1] == '"new"')
 
 
@@ -679,17 +678,17 @@ async def test_new_timeline(schema: PostgresServer, engine: Engine) -> None:
     After a failover, a service that finds its last event keeps the epoch; one that starts then cannot know whether
     something is missing.
     """
-    schema.execute(PUBLISH, "topics/a", "1")
+    await schema.run(PUBLISH, "topics/a", "1")
     await engine.head_is(1)
     epoch = engine.log.epoch
-    schema.execute("update dcm_ws.meta set timeline = timeline + 1")
+    await schema.run("update dcm_ws.meta set timeline = timeline + 1")
     schema.kill_backends("dcm-ws log")
     await engine.until(lambda: engine.log.state is not LogState.UP)
     await engine.is_up()
     assert engine.log.epoch == epoch
     assert engine.opened == [0]
     await engine.stop()
-    schema.execute("update dcm_ws.meta set timeline = timeline + 1")
+    await schema.run("update dcm_ws.meta set timeline = timeline + 1")
     again = Engine(schema.url)
     await again.start()
     assert again.log.epoch != epoch
@@ -703,11 +702,11 @@ async def test_epoch_by_hand(schema: PostgresServer, hurried: None, engine: Engi
     """
     epoch = engine.log.epoch
     lines.clear()
-    await in_thread(schema.execute, "select dcm_ws.new_epoch()")
+    await schema.run("select dcm_ws.new_epoch()")
     await engine.until(lambda: engine.log.epoch != epoch)
     await engine.is_up()
     assert engine.opened == [0, 0]
-    assert await in_thread(schema.execute, "select epoch from dcm_ws.meta") == [(engine.log.epoch,)]
+    assert await schema.run("select epoch from dcm_ws.meta") == [(engine.log.epoch,)]
     assert lines == [
         f"the log was given the epoch {engine.log.epoch}: it is opened again",
         "the log is another one than before: clients are told to load their state again",
@@ -720,7 +719,7 @@ async def test_another_leader_meanwhile(schema: PostgresServer, engine: Engine, 
     """
     If another service was the leader meanwhile, what agents are owed is read again.  The log is the same one.
     """
-    schema.execute(PUBLISH, "topics/a", "1")
+    await schema.run(PUBLISH, "topics/a", "1")
     await engine.head_is(1)
     epoch = engine.log.epoch
     lines.clear()
@@ -750,7 +749,7 @@ async def test_gate(schema: PostgresServer, engine: Engine) -> None:
     published = 0
     while published < 10_000:
         published += 250
-        schema.execute("select dcm_ws.publish('topics/a', 'task.created', '0') from generate_series(1, 250)")
+        await schema.run("select dcm_ws.publish('topics/a', 'task.created', '0') from generate_series(1, 250)")
         await engine.head_is(published)
         # on a busy machine it may be open again by now
         if is_closed():
@@ -766,6 +765,6 @@ async def test_limits_of_the_service_hold_in_sql(schema: PostgresServer, engine:
     What clients may not publish, SQL may not either.
     """
     with pytest.raises(psycopg2.Error, match="50"):
-        schema.execute(PUBLISH, "topics/a", "[" * 51 + "]" * 51)
-    schema.execute(PUBLISH, "topics/a", "[" * 50 + "]" * 50)
+        await schema.run(PUBLISH, "topics/a", "[" * 51 + "]" * 51)
+    await schema.run(PUBLISH, "topics/a", "[" * 50 + "]" * 50)
     await engine.head_is(1)

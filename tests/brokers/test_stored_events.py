@@ -72,8 +72,8 @@ async def test_pages_of_all_nodes_and_of_this_process(rig: Rig, schema: Postgres
     """
     log_event(schema, 1, ',"from":"boss"')
     for name in ("bob", "cy"):
-        schema.execute("insert into dcm_ws.ledger (first, upto, entries) values (1, 1, %s)", PAGE % (name, 1))
-    schema.execute("insert into dcm_ws.ledger (first, upto, entries) values (2, 2, %s)", PAGE % ("dan", 2))
+        await schema.run("insert into dcm_ws.ledger (first, upto, entries) values (1, 1, %s)", PAGE % (name, 1))
+    await schema.run("insert into dcm_ws.ledger (first, upto, entries) values (2, 2, %s)", PAGE % ("dan", 2))
     agent(rig.core)
     publish(rig.core)
     record = await rig.event("msg_1")
@@ -97,9 +97,9 @@ async def test_questions_wait_for_each_other(rig: Rig, schema: PostgresServer, m
     assert [record is not None for record in await gatherResults(asked)] == [True] * 4
     open_now = "select count(*) from pg_stat_activity where application_name = 'dcm-ws ledger'"
     for _ in range(100):
-        if schema.execute(open_now) == [(0,)]:
+        if await schema.run(open_now) == [(0,)]:
             break
-    assert schema.execute(open_now) == [(0,)]
+    assert await schema.run(open_now) == [(0,)]
     assert await rig.event("msg_1") is not None
 
 
@@ -109,11 +109,11 @@ async def test_database_that_cannot_be_asked(rig: Rig, schema: PostgresServer) -
     The answer says so, and the next question is asked again.
     """
     log_event(schema, 1)
-    schema.execute("alter table dcm_ws.ledger rename to away")
+    await schema.run("alter table dcm_ws.ledger rename to away")
     with pytest.raises(ProtocolError) as refused:
         await rig.event("msg_1")
     assert refused.value.code is ErrorCode.NOT_AVAILABLE
-    schema.execute("alter table dcm_ws.away rename to ledger")
+    await schema.run("alter table dcm_ws.away rename to ledger")
     assert await rig.event("msg_1") is not None
 
 

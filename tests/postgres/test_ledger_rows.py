@@ -68,7 +68,7 @@ async def test_what_is_older_than_the_log_is_left_out(connection: DatabaseConnec
     """
     Also if the log is empty; the other pages are written.
     """
-    tables.execute(
+    await tables.run(
         """alter table dcm_ws.ledger detach partition dcm_ws.ledger_1; drop table dcm_ws.ledger_1;
         create table dcm_ws.ledger_50 partition of dcm_ws.ledger for values from (50) to (maxvalue);
         update dcm_ws.meta set base = 49"""
@@ -98,16 +98,16 @@ async def test_a_node_that_is_fenced_writes_nothing(connection: DatabaseConnecti
     Its pages say which node they are of.
     """
     log_events(tables, 1)
-    ((node, epoch),) = tables.execute(
+    ((node, epoch),) = await tables.run(
         """insert into dcm_ws.node (name, host, pid, version, address) values ('n', 'h', 1, '1', 'a')
         returning id, (select epoch from dcm_ws.meta)"""
     )
     lease = NodeLease(node, epoch)
     await agent_owners.note(connection, lease, [(1, 1, b"[1]")])
-    tables.execute("update dcm_ws.node set fenced = true")
+    await tables.run("update dcm_ws.node set fenced = true")
     with pytest.raises(FencedError):
         await agent_owners.note(connection, lease, [(1, 1, b"[2]")])
-    assert tables.execute("select node, entries from dcm_ws.ledger") == [(node, "[1]")]
+    assert await tables.run("select node, entries from dcm_ws.ledger") == [(node, "[1]")]
 
 
 @pytest_twisted.ensureDeferred
@@ -119,11 +119,11 @@ async def test_an_event_is_found_by_its_id(connection: DatabaseConnection, table
     found_event = await ledger_rows.find_event(connection, "msg_2")
     assert found_event == FoundEvent(2, "msg_2", "topics/a", "task.created", "[2]", 7, None)
     assert await ledger_rows.find_event(connection, "msg_3") is None
-    tables.execute(
+    await tables.run(
         "insert into dcm_ws.log select n, 'x' || n, 'a', 'b', '1', 1, null, null, null, null, false from "
         "generate_series(10, 5000) n; analyze dcm_ws.log"
     )
-    ((plan,), *_) = tables.execute("explain select * from dcm_ws.log where event_id = 'x77'")
+    ((plan,), *_) = await tables.run("explain select * from dcm_ws.log where event_id = 'x77'")
     assert "event_id" in plan and "Index Scan" in plan
 
 

@@ -99,7 +99,7 @@ async def test_the_server_ends_it_if_nobody_reads(database: PostgresServer, monk
     await connection.listen(Place(database.url))
     backend = connection.pollable().info.backend_pid
     # more than the buffers on the way take; the reactor does not run meanwhile
-    database.execute("select pg_notify('dcm_events', n || repeat('x', 7900)) from generate_series(1, 3000) as n")
+    await database.run("select pg_notify('dcm_events', n || repeat('x', 7900)) from generate_series(1, 3000) as n")
     until(lambda: database.execute("select from pg_stat_activity where pid = %s", backend) == [])
     connection.close()
 

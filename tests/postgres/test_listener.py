@@ -86,7 +86,7 @@ async def test_reading_pauses_and_resumes(database: PostgresServer, reader: Read
     A burst that comes faster than it is published pauses reading when the inbox is full; reading resumes when it is
     nearly empty, and nothing is lost or out of order.
     """
-    database.execute("select pg_notify('dcm_events', n::text) from generate_series(1, %s) n", BURST)
+    await database.run("select pg_notify('dcm_events', n::text) from generate_series(1, %s) n", BURST)
     await reader.done
     assert reader.read == list(range(1, BURST + 1))
     pauses = reader.listener.report()["pauses"]
