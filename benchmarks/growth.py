@@ -94,7 +94,7 @@ def retry_with_nothing_due(number: int) -> Callable[[], object]:
     stage.clients(1, "topics/bench")
     for _ in range(number):
         stage.core.router.announce(BENCH, "task.updated", {})
-    return lambda: list(stage.core.hub.retry())
+    return lambda: list(stage.core.retrying.sweep())
 
 
 def message_size(number: int) -> Callable[[], object]:

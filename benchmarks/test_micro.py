@@ -160,7 +160,7 @@ def test_retry(benchmark: Benchmark, agents: bool) -> None:
         clock.advance(6)
         return (core,), {}
 
-    benchmark.pedantic(lambda core: list(core.hub.retry()), setup=late, rounds=50)  # type: ignore[attr-defined]
+    benchmark.pedantic(lambda core: list(core.retrying.sweep()), setup=late, rounds=50)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", [WebSocketConnection, AutobahnOnly], ids=["short cut", "Autobahn"])

@@ -120,6 +120,7 @@ def build_service(
         settings,
         reactor,
         hub=core.hub,
+        application_hub=core.application_hub,
         counts=counts,
         clients=core.clients,
         expulsion=core.expulsion,
@@ -189,7 +190,7 @@ def _make_database(
         journal=core.journal,
         ledger=core.ledger,
         loading=core.loading,
-        hub=core.hub,
+        redriving=core.redriving,
         membership=membership,
     )
 
@@ -208,7 +209,7 @@ def _make_timers(
 ) -> list[IService]:
     settings, reactor = base.settings, base.reactor
     sweep = Sliced("the heartbeat sweep", core.hub.sweep, reactor)
-    retry = Sliced("the retry sweep", core.hub.retry, reactor)
+    retry = Sliced("the retry sweep", core.retrying.sweep, reactor)
 
     def start_sweep() -> None:
         # the clock leaves out most of a pause, so it is the clock that knows of one

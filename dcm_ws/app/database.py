@@ -28,11 +28,11 @@ from dcm_ws.brokers.numberer import NoLogError, Numberer
 from dcm_ws.brokers.owned_agents import OwnedAgents
 from dcm_ws.brokers.postgres_log import PostgresLog
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Journal
 from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ports import JournalReport, World
+from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.router import Router
 from dcm_ws.http.pacing import Pacing
 from dcm_ws.http.report import DatabaseStats
@@ -61,7 +61,7 @@ class Database(MultiService):
     @param journal: what agents are owed; it is kept where the log is.
     @param ledger: what has happened to events; it is kept there, too.
     @param loading: receives what was kept of agents.
-    @param hub: executes what operators want to be done with dead letters.
+    @param redriving: executes what operators want to be done with dead letters.
 
     @ivar hurries: called when the database can be reached again, so that nobody waits longer for it.
     """
@@ -82,7 +82,7 @@ class Database(MultiService):
         journal: Journal,
         ledger: Ledger,
         loading: Loading,
-        hub: Hub,
+        redriving: Redriving,
         membership: Membership | None,
     ) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Database(MultiService):
                     journal=journal,
                     ledger=ledger,
                     loading=loading,
-                    hub=hub,
+                    redriving=redriving,
                     leads=lambda: self.leads,
                     now=world.now,
                     wall_ms=world.wall_ms,

@@ -64,7 +64,7 @@ class NodeAgents:
         Called once, when everything is made.
         """
         self._core, self._database, self._membership = core, database, membership
-        self.owned.attach(journal=core.journal, ledger=core.ledger, ownership=core.ownership, hub=core.hub)
+        self.owned.attach(journal=core.journal, ledger=core.ledger, ownership=core.ownership, redriving=core.redriving)
         core.hub.was_reset = lambda: self.owned.open(core.loading)
         membership.fenced = self._begin_again
         membership.unseen = lambda node: core.presence.suspect(str(node))

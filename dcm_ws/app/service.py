@@ -23,6 +23,7 @@ from dcm_ws.app.listening import Endpoints
 from dcm_ws.app.mcp import McpService
 from dcm_ws.app.modes import drain_delay
 from dcm_ws.app.settings import Settings
+from dcm_ws.core.application_hub import ApplicationHub
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Counts
 from dcm_ws.core.expulsion import Expelled, Expulsion
@@ -56,7 +57,7 @@ class DCMService(MultiService):
     @param mcp: serves MCP clients; None if none are to be served.
     @param timers: run while the service does.
 
-    @ivar hub: publishes the events of an application that embeds the service.
+    @ivar hub: for an application that embeds the service: publishes its events, and looks after dead letters.
     @ivar counts: what the service counts.
     @ivar ready: fires with the service once it listens and, if it has a database, LISTENs there; fails with
         L{StartError} if the service cannot start.
@@ -70,6 +71,7 @@ class DCMService(MultiService):
         reactor: Any,
         *,
         hub: Hub,
+        application_hub: ApplicationHub,
         counts: Counts,
         clients: Clients,
         expulsion: Expulsion,
@@ -86,7 +88,8 @@ class DCMService(MultiService):
     ) -> None:
         super().__init__()
         self.setName("dcm-ws")
-        self.hub = hub
+        self.hub = application_hub
+        self._hub = hub
         self.counts = counts
         self._clients = clients
         self._expulsion = expulsion
@@ -187,7 +190,7 @@ class DCMService(MultiService):
         """
         Tell load balancers, operators and other nodes that this service is about to stop.  Clients do not notice.
         """
-        self.hub.draining = True
+        self._hub.draining = True
         if self._database is not None:
             self._database.is_stopping()
 
@@ -203,7 +206,7 @@ class DCMService(MultiService):
         if self.running:
             _log.info("draining {n} clients", n=len(self._clients.sessions))
             # the other nodes have the same log, and closing may take long
-            self.hub.drain(accept=self._settings.cluster)
+            self._hub.drain(accept=self._settings.cluster)
             if self._mcp is not None:
                 self._mcp.drain()
             self._port.drop()
@@ -227,7 +230,7 @@ class DCMService(MultiService):
         ticks = max(1, ceil(seconds / _CLOSE_TICK))
         for tick in range(ticks):
             for session in sessions[tick::ticks]:
-                self.hub.close(session, CloseCode.RESTART)
+                self._hub.close(session, CloseCode.RESTART)
             await deferLater(self._reactor, _CLOSE_TICK)
         waited = 0.0
         while (len(self._websockets) or len(self._streams)) and waited < _CLOSE_GRACE:

@@ -18,11 +18,11 @@ from dcm_ws.brokers.flushes import Flushes, take_some
 from dcm_ws.core.agent_states import AgentState, AgentStates, encode
 from dcm_ws.core.counts import JournalCounts
 from dcm_ws.core.dead_letters import Listed
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Checkpoint, Journal
 from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.ledger_pages import LedgerPage
 from dcm_ws.core.loading import Loading
+from dcm_ws.core.redriving import Redriving
 from dcm_ws.postgres import agent_rows
 from dcm_ws.postgres.agent_rows import Lease, LetterKey, Request
 from dcm_ws.postgres.connection import Address, DatabaseConnection
@@ -59,7 +59,7 @@ class AgentStore(Flushes):
     @param journal: knows what has to be written.
     @param ledger: knows what has happened to events, which is written with that.
     @param loading: receives what was read.
-    @param hub: executes what operators want to be done with dead letters.
+    @param redriving: executes what operators want to be done with dead letters.
     @param leads: returns if this service is the leader.
     @param now: monotonic seconds.
     @param wall_ms: ms since the epoch.
@@ -75,7 +75,7 @@ class AgentStore(Flushes):
         journal: Journal,
         ledger: Ledger,
         loading: Loading,
-        hub: Hub,
+        redriving: Redriving,
         leads: Callable[[], bool],
         now: Callable[[], float],
         wall_ms: Callable[[], int],
@@ -85,7 +85,7 @@ class AgentStore(Flushes):
         self._journal = journal
         self._ledger = ledger
         self._loading = loading
-        self._hub = hub
+        self._redriving = redriving
         self._leads = leads
         self._connection = KeptConnection(reactor, address, "dcm-ws agents", settings=_SETTINGS, writable=True)
         # what was claimed last, and what may be written with: not before everything is loaded
@@ -207,9 +207,9 @@ class AgentStore(Flushes):
         for one in wanted:
             key = LetterKey(one.agent, one.event_id)
             if one.request == "redrive":
-                if self._hub.redrive_one(one.agent, one.event_id) is not None:
+                if self._redriving.redrive_one(one.agent, one.event_id) is not None:
                     redriven.append(key)
-            elif not self._hub.purge_one(one.agent, one.event_id):
+            elif not self._redriving.purge_one(one.agent, one.event_id):
                 purged.append(key)
             yield
 

@@ -23,13 +23,13 @@ from dcm_ws.brokers.releases import Releases
 from dcm_ws.brokers.takes import Takes
 from dcm_ws.core.agent_states import AgentStates, encode, stamped
 from dcm_ws.core.counts import Counts
-from dcm_ws.core.hub import Hub
 from dcm_ws.core.journal import Changes, Checkpoint, Journal
 from dcm_ws.core.ledger import Ledger
 from dcm_ws.core.ledger_pages import LedgerPage
 from dcm_ws.core.loading import Loading
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Bus
+from dcm_ws.core.redriving import Redriving
 from dcm_ws.postgres.agent_owners import Asked, Claim, Gen
 from dcm_ws.postgres.agent_rows import PAGE_BYTES, PAGE_ROWS, LetterKey
 
@@ -99,26 +99,26 @@ class OwnedAgents(Flushes):
         self.merges = Merges(tables, bus, self.takes, self.releases)
         self.acks = Acks(reactor, bus, self.releases)
         self._ownership: Ownership
-        self._hub: Hub
+        self._redriving: Redriving
         self._is_open = False
         self._flushes = 0
         self._unchecked: list[str] = []
         self._to_give_back: dict[str, None] = {}
         self._hurry: Any = None
 
-    def attach(self, *, journal: Journal, ledger: Ledger, ownership: Ownership, hub: Hub) -> None:
+    def attach(self, *, journal: Journal, ledger: Ledger, ownership: Ownership, redriving: Redriving) -> None:
         """
         Called once, before anything else.
 
         @param journal: knows what has to be written.
         @param ledger: knows what has happened to events, which is written with that.
         @param ownership: receives agents, and gives them away.
-        @param hub: executes what operators want to be done with dead letters.
+        @param redriving: executes what operators want to be done with dead letters.
         """
         self._journal = journal
         self._ledger = ledger
         self._ownership = ownership
-        self._hub = hub
+        self._redriving = redriving
         self.takes.attach(ownership)
         self.merges.attach(ownership)
         self.acks.attach(ownership)
@@ -241,9 +241,9 @@ class OwnedAgents(Flushes):
             if agent in self.releases.gens:
                 self._ownership.learn(to_listed(one.letter))
                 if one.request == "redrive":
-                    self._hub.redrive_one(agent, event_id)
+                    self._redriving.redrive_one(agent, event_id)
                 else:
-                    self._hub.purge_one(agent, event_id)
+                    self._redriving.purge_one(agent, event_id)
             yield
 
     async def _write(self, changes: Changes) -> None:

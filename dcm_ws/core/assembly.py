@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dcm_ws.core.agent_records import AgentRecords
 from dcm_ws.core.agents import AgentMemory
+from dcm_ws.core.application_hub import ApplicationHub
 from dcm_ws.core.budgets import Allowance
 from dcm_ws.core.callers import Callers
 from dcm_ws.core.catchup import CatchUp
@@ -44,6 +45,7 @@ from dcm_ws.core.readers import Readers
 from dcm_ws.core.redriving import Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
+from dcm_ws.core.retrying import Retrying
 from dcm_ws.core.revocations import Revocations
 from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
@@ -79,6 +81,9 @@ class Core:
     presence: Presence
     identity: Identity
     hub: Hub
+    application_hub: ApplicationHub
+    retrying: Retrying
+    redriving: Redriving
     charges: Charges
     publishing: Publishing
     callers: Callers
@@ -264,7 +269,6 @@ def assemble(
         deliveries=deliveries,
         memory=memory,
         letters=letters,
-        giving_up=giving_up,
         keys=keys,
         log=log,
         ledger=ledger,
@@ -274,7 +278,6 @@ def assemble(
         liveness=liveness,
         presence=presence,
         resumption=resumption,
-        redriving=redriving,
         identity=identity,
         entitlement=entitlement,
         journal=journal,
@@ -304,6 +307,9 @@ def assemble(
         presence=presence,
         identity=identity,
         hub=the_hub,
+        application_hub=ApplicationHub(router=router, keys=keys, letters=letters, redriving=redriving),
+        retrying=Retrying(counts, deliveries=deliveries, giving_up=giving_up, resumption=resumption),
+        redriving=redriving,
         charges=charges,
         publishing=publishing,
         callers=Callers(

@@ -1,12 +1,11 @@
 """
-All clients together: they connect, authenticate and leave, and periodic passes check them.
+All clients together: they connect, authenticate and leave, and a periodic pass checks them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 
 from msgspec import Raw
 
@@ -15,10 +14,9 @@ from dcm_ws.core.arrivals import Arrivals
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
 from dcm_ws.core.counts import Count, Counts
-from dcm_ws.core.dead_letters import DeadLetters, Listed, listed
+from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entitlement import Entitlement
-from dcm_ws.core.giving_up import GivingUp
 from dcm_ws.core.grants import Grants
 from dcm_ws.core.identity import Identity
 from dcm_ws.core.ids import client_id
@@ -29,14 +27,12 @@ from dcm_ws.core.liveness import Liveness
 from dcm_ws.core.ownership import Ownership
 from dcm_ws.core.ports import Log, Owners, Peer, World
 from dcm_ws.core.presence import Presence
-from dcm_ws.core.redriving import Redriven, Redriving
 from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.resumption import Resumption
-from dcm_ws.core.rights import may_receive
-from dcm_ws.core.router import SERVICE, Router
+from dcm_ws.core.router import Router
 from dcm_ws.core.rules import Rules
 from dcm_ws.core.session import Origin, Session, State
-from dcm_ws.protocol.channels import GLOBAL, Channel
+from dcm_ws.protocol.channels import GLOBAL
 from dcm_ws.protocol.commands import Auth, Position
 from dcm_ws.protocol.errors import CloseCode, ProtocolError
 from dcm_ws.protocol.replies import connected_frame, refused_frame
@@ -73,7 +69,6 @@ class Hub:
         deliveries: DeliveryQueue,
         memory: AgentMemory,
         letters: DeadLetters,
-        giving_up: GivingUp,
         keys: PublishKeys,
         log: Log,
         ledger: Ledger,
@@ -83,7 +78,6 @@ class Hub:
         liveness: Liveness,
         presence: Presence,
         resumption: Resumption,
-        redriving: Redriving,
         identity: Identity,
         entitlement: Entitlement,
         journal: Journal,
@@ -107,7 +101,6 @@ class Hub:
         self._deliveries = deliveries
         self._memory = memory
         self._letters = letters
-        self._giving_up = giving_up
         self._keys = keys
         self._log = log
         self._ledger = ledger
@@ -117,7 +110,6 @@ class Hub:
         self._liveness = liveness
         self._presence = presence
         self._resumption = resumption
-        self._redriving = redriving
         self._identity = identity
         self._entitlement = entitlement
         self._journal = journal
@@ -314,81 +306,7 @@ class Hub:
             session.peer.close(CloseCode.RESTART)
             yield
 
-    # for applications that embed the service
-
-    def announce(self, channel: Channel, event: str, data: object) -> str:
-        """
-        Publish an event of the service's own; return its id.
-        """
-        return self._router.announce(channel, event, data, everywhere=True)
-
-    def publish(self, channel: Channel, event: str, data: bytes, sender: bytes = b"", key: str = "") -> str:
-        """
-        Publish an event as a client would; return its id.
-
-        @param data: JSON, UTF-8.
-        @param sender: as in L{Router.publish}.
-        @param key: if it was used within the last 10 minutes, nothing is published, and the id is that of the event
-            that was published then.  Empty for none.  If only the log knows of the key, which answers later, nothing is
-            published either, and the id is a new one that never arrives.
-        """
-        if not key:
-            return self._router.publish(channel, event, data, sender).id
-        publish = partial(self._router.publish, channel, event, data, sender, None)
-        return self._keys.once(SERVICE, key, publish).id
-
-    def dead_letters(
-        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
-    ) -> list[Listed]:
-        """
-        List dead letters, in the order of dying.
-
-        @param agent: whose; None for those of all agents.
-        @param since: died at this time or later, in ms since the epoch; None for any time.
-        @param until: died before this time; None for any time.
-        @param most: dead letters, at most.
-        """
-        return [listed(letter) for letter in islice(self._letters.find(agent, since, until), most)]
-
-    def redrive(
-        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
-    ) -> Redriven:
-        """
-        Send events that became dead letters again, each to its agent only and with the same id.
-
-        @param agent: this and the other parameters are as in L{dead_letters}, without what was redriven already.
-        """
-        return self._redriving.redrive(agent, since, until, most)
-
-    def purge(
-        self, agent: str | None = None, since: int | None = None, until: int | None = None, most: int = 100
-    ) -> int:
-        """
-        Forget dead letters; return how many there were.  What was redriven, and is in flight, is not affected.
-
-        @param agent: this and the other parameters are as in L{dead_letters}.
-        """
-        letters = list(islice(self._letters.find(agent, since, until), most))
-        for letter in letters:
-            self._letters.drop(letter)
-        return len(letters)
-
-    def redrive_one(self, agent: str, event_id: str) -> Redriven | None:
-        """
-        Send one dead letter again, unless it has been redriven already.  None if there is none.
-        """
-        return self._redriving.redrive_one(agent, event_id)
-
-    def purge_one(self, agent: str, event_id: str) -> bool:
-        """
-        Forget one dead letter.  False if there is none.
-        """
-        letter = self._letters.get(agent, event_id)
-        if letter is not None:
-            self._letters.drop(letter)
-        return letter is not None
-
-    # periodic passes
+    # the periodic pass, and the end
 
     def sweep(self) -> Iterator[None]:
         """
@@ -403,29 +321,6 @@ class Hub:
                 yield from _EXPIRY
         yield from self._presence.sweep()
         yield from self._liveness.sweep(self._catch_up, self.close)
-
-    def retry(self) -> Iterator[None]:
-        """
-        Send again, or give up, the deliveries that are due, one a step.
-        """
-        for late in self._deliveries.late():
-            if late is None:
-                yield
-                continue
-            client, frames, event, deliveries = late
-            assert isinstance(client, Session)
-            if frames and not may_receive(client.rights, event):
-                sends = client.owed[event.id].sends
-                self._deliveries.forget(client, event.id)
-                self._giving_up.give_up(client, event, sends + event.earlier, "rights")
-            elif frames:
-                self._counts.sent.again += len(frames)
-                client.peer.send(b"".join(frames))
-                if deliveries:
-                    self._resumption.pass_on(client, event, deliveries)
-            else:
-                self._giving_up.give_up(client, event, deliveries, "attempts")
-            yield
 
     def drain(self, *, accept: bool = False) -> None:
         """

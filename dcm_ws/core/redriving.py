@@ -1,5 +1,5 @@
 """
-Dead letters that operators have sent again.
+Dead letters that operators have sent again, or purged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Redriven(NamedTuple):
 
 class Redriving:
     """
-    Sends dead letters to their agents again.
+    Sends dead letters to their agents again, or forgets them.
     """
 
     def __init__(self, *, clients: Clients, letters: DeadLetters, catch_up: CatchUp, ledger: Ledger) -> None:
@@ -56,6 +56,26 @@ class Redriving:
         if letter is None:
             return None
         return self._redrive([] if letter.redriven_at else [letter])
+
+    def purge(self, agent: str | None, since: int | None, until: int | None, most: int) -> int:
+        """
+        Forget dead letters; return how many there were.  What was redriven, and is in flight, is not affected.
+
+        @param agent: this and the other parameters are as in L{redrive}.
+        """
+        letters = list(islice(self._letters.find(agent, since, until), most))
+        for letter in letters:
+            self._letters.drop(letter)
+        return len(letters)
+
+    def purge_one(self, agent: str, event_id: str) -> bool:
+        """
+        Forget one dead letter.  False if there is none.
+        """
+        letter = self._letters.get(agent, event_id)
+        if letter is not None:
+            self._letters.drop(letter)
+        return letter is not None
 
     def _redrive(self, letters: Sequence[DeadLetter]) -> Redriven:
         by_agent: dict[str, dict[int, Owed]] = {}

@@ -88,10 +88,10 @@ def test_drain(clients: int, seconds: float) -> None:
     service, _ = start(reactor, drain=0.5)
     peers = [RecordingPeer() for _ in range(clients)]
     for peer in peers:
-        service.hub.connect(peer, Origin())
+        service._hub.connect(peer, Origin())
     stopped: list[None] = []
     service.stopService().addCallback(stopped.append)
-    assert service.hub.draining
+    assert service._hub.draining
     assert sum(peer.closed is not None for peer in peers) == pytest.approx(clients / (seconds / 0.05), abs=1)
     reactor.pump([0.05] * round(seconds / 0.05))
     assert all(peer.closed is not None for peer in peers)
@@ -109,7 +109,7 @@ def test_drain_of_a_node() -> None:
     service._settings = replace(service._settings, cluster=True, database="postgresql://localhost/x")
     peers = [RecordingPeer() for _ in range(20)]
     for peer in peers:
-        service.hub.connect(peer, Origin())
+        service._hub.connect(peer, Origin())
     service.stopService()
     assert sum(peer.closed is not None for peer in peers) == 5
     reactor.pump([0.05] * 3)
@@ -123,7 +123,7 @@ def delayed(seconds: float, **settings: Any) -> tuple[Reactor, DCMService, Recor
     reactor = Reactor()
     service, _ = start(reactor, drain_delay=seconds, **settings)
     peer = RecordingPeer()
-    service.hub.connect(peer, Origin())
+    service._hub.connect(peer, Origin())
     stopped: list[None] = []
     service.stopService().addCallback(stopped.append)
     return reactor, service, peer, stopped
@@ -134,9 +134,9 @@ def test_drain_delay() -> None:
     Load balancers learn at once that the service is about to stop.  Clients do not notice before the delay has passed.
     """
     reactor, service, peer, stopped = delayed(3)
-    assert service.hub.draining
+    assert service._hub.draining
     late = RecordingPeer()
-    service.hub.connect(late, Origin())
+    service._hub.connect(late, Origin())
     reactor.advance(2.9)
     assert [message["type"] for message in peer.take()] == ["connected"]
     assert (peer.closed, late.closed) == (None, None)

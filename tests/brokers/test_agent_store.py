@@ -60,7 +60,7 @@ class Node:
             journal=core.journal,
             ledger=core.ledger,
             loading=core.loading,
-            hub=core.hub,
+            redriving=core.redriving,
             leads=lambda: self.leads,
             now=core.world.now,
             wall_ms=core.world.wall_ms,
@@ -331,7 +331,7 @@ async def test_dead_letters(start: Start, clock: Clock) -> None:
     await node.flush()
     node = await restarted(start, node)
     ben = worker(node, "ben")
-    (letter,) = node.core.hub.dead_letters()
+    (letter,) = node.core.application_hub.dead_letters()
     assert (letter.agent, json.loads(letter.data), letter.reason) == ("ann", {"text": "\\u0000 ü"}, "attempts")
     assert returns(node) == []
     await node.server.run("update dcm_ws.dead set request = 'redrive'")
@@ -373,7 +373,7 @@ async def test_redriven_letters_that_only_the_database_knows(
     for _ in range(3):
         await node.flush()
     assert await node.server.run(waiting) == []
-    assert [letter.redriven_at is None for letter in node.core.hub.dead_letters()] == [False] * 4
+    assert [letter.redriven_at is None for letter in node.core.application_hub.dead_letters()] == [False] * 4
 
 
 @pytest_twisted.ensureDeferred
@@ -391,7 +391,7 @@ async def test_purged_letters(start: Start, clock: Clock) -> None:
     await node.server.run("update dcm_ws.dead set request = 'purge' where data = '0'")
     await node.flush()
     assert await node.server.run("select agent, data from dcm_ws.dead") == [("ann", "1")]
-    assert [json.loads(letter.data) for letter in node.core.hub.dead_letters()] == [1]
+    assert [json.loads(letter.data) for letter in node.core.application_hub.dead_letters()] == [1]
 
 
 @pytest_twisted.ensureDeferred
@@ -408,7 +408,7 @@ async def test_large_letters(start: Start, clock: Clock, monkeypatch: pytest.Mon
     await node.flush()
     assert await node.server.run("select count(distinct xmin::text), count(*) from dcm_ws.dead") == [(3, 8)]
     node = await restarted(start, node)
-    assert [json.loads(letter.data) for letter in node.core.hub.dead_letters()] == data
+    assert [json.loads(letter.data) for letter in node.core.application_hub.dead_letters()] == data
 
 
 @pytest_twisted.ensureDeferred

@@ -51,11 +51,11 @@ async def test_what_happens_to_an_event_is_written_with_the_journal(start: Start
     live(node.core, clock, 16)
     await node.flush()
     assert history(node.server, 1) == ["sent"] * 5 + ["dead"]
-    node.core.hub.redrive("ann")
+    node.core.application_hub.redrive("ann")
     node = await restarted(start, node)
     clock.advance(1)
     await node.flush()
-    node.core.hub.redrive("ann")
+    node.core.application_hub.redrive("ann")
     clock.advance(1)
     ann = worker(node)
     clock.advance(1)

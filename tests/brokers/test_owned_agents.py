@@ -107,7 +107,7 @@ class Rig:
             journal=core.journal,
             ledger=core.ledger,
             loading=core.loading,
-            hub=core.hub,
+            redriving=core.redriving,
             leads=lambda: True,
             now=core.world.now,
             wall_ms=core.world.wall_ms,
@@ -186,7 +186,10 @@ class Node:
             rig.clock, counts=counts, log=same(rig.log), random=rig.random, owners=self.owned, bus=self.bus
         )
         self.owned.attach(
-            journal=self.core.journal, ledger=self.core.ledger, ownership=self.core.ownership, hub=self.core.hub
+            journal=self.core.journal,
+            ledger=self.core.ledger,
+            ownership=self.core.ownership,
+            redriving=self.core.redriving,
         )
         self.owned.open(self.core.loading)
         self.owned.startService()

@@ -135,7 +135,7 @@ def test_what_comes_on_an_unwanted_global() -> None:
     assert tracked == ["topics/a"]
     assert stats(server)["pendingDeliveries"] == 1
     clock.advance(6)
-    list(server.hub.retry())
+    list(server.retrying.sweep())
     wire.finish()
     again = wire.shown[-1]
     assert (again.channel, again.origin) == ("global", "topics/b")

@@ -158,7 +158,7 @@ def test_any_order(kind: str, wanted: set[str], most: int, first: list[tuple[Any
                 timely = False
                 clock.advance(seconds)
                 publisher.heard(clock.seconds())
-                for _ in (*server.hub.retry(), *server.hub.sweep()):
+                for _ in (*server.retrying.sweep(), *server.hub.sweep()):
                     pass
                 wire.close_if_silent()
             case ("cut",):

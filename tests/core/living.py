@@ -89,7 +89,7 @@ def live(core: Core, clock: Clock, seconds: float, step: float = 1.0) -> None:
     for _ in range(round(seconds / step)):
         clock.advance(step)
         finish(core.hub.sweep())
-        finish(core.hub.retry())
+        finish(core.retrying.sweep())
 
 
 def events(messages: list[dict[str, Any]], *families: str) -> list[tuple[str, str]]:

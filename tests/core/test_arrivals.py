@@ -47,7 +47,7 @@ def test_a_client_waits(core: Core, owners: LateOwners) -> None:
     client.peer.take()
     assert client.auth("ann", id=1) == []
     assert client.peer.stopped and client.session.state is State.WAITING
-    core.hub.announce(GLOBAL, "session.created", None)
+    core.application_hub.announce(GLOBAL, "session.created", None)
     assert types(client.peer.take()) == ["session.created"]
     assert owners.answer() == "ann"
     assert types(client.peer.take()) == ["ack", "agent.connected"]

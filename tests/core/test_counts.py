@@ -134,7 +134,7 @@ def test_what_is_sent_again_is_counted_again() -> None:
     client.auth("ann")
     client.say(type="publish", channel="global", event="task.created")
     clock.advance(5)
-    list(core.hub.retry())
+    list(core.retrying.sweep())
     assert core.counts.sent.again == 1
     clock.advance(25)
     list(core.hub.sweep())

@@ -48,7 +48,7 @@ def ids(messages: list[dict[str, Any]]) -> list[str]:
 
 
 def dead(core: Core, agent: str | None = None) -> list[tuple[str, str]]:
-    return [(letter.agent, letter.event_id) for letter in core.hub.dead_letters(agent)]
+    return [(letter.agent, letter.event_id) for letter in core.application_hub.dead_letters(agent)]
 
 
 def failures(core: Core) -> tuple[int, int]:
@@ -66,10 +66,10 @@ def test_event_that_is_never_acknowledged_becomes_a_dead_letter(clock: Clock, co
     client = worker(core)
     event_id = publish(core, data=[12345678901234567890])
     live(core, clock, 14)
-    assert core.hub.dead_letters() == []
+    assert core.application_hub.dead_letters() == []
     live(core, clock, 2)
 
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     assert letter._asdict() == {
         "agent": "ann",
         "pos": 1,
@@ -105,7 +105,7 @@ def test_event_on_global_is_listed_under_its_channel(clock: Clock, core: Core) -
     publish(core)
     live(core, clock, 16)
 
-    assert [letter.channel for letter in core.hub.dead_letters()] == ["topics/t"]
+    assert [letter.channel for letter in core.application_hub.dead_letters()] == ["topics/t"]
 
 
 def test_dashboards_fill_no_dead_letters(clock: Clock, core: Core) -> None:
@@ -119,7 +119,7 @@ def test_dashboards_fill_no_dead_letters(clock: Clock, core: Core) -> None:
     publish(core)
     live(core, clock, 16)
 
-    assert core.hub.dead_letters() == []
+    assert core.application_hub.dead_letters() == []
     assert failures(core) == (1, 2)
 
 
@@ -185,7 +185,7 @@ def test_connection_that_ends_hands_over_its_count(clock: Clock, core: Core) -> 
     live(core, clock, 6)
 
     assert dead(core) == [("ann", event_id)]
-    assert core.hub.dead_letters()[0].deliveries == 4
+    assert core.application_hub.dead_letters()[0].deliveries == 4
 
 
 # poison
@@ -215,7 +215,7 @@ def test_event_that_makes_its_agent_crash_is_poison(clock: Clock, core: Core) ->
     assert come_and_crash(core) == [other] * 2
 
     assert dead(core) == [("ann", poison)]
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     assert (letter.reason, letter.deliveries) == ("poison", 15)
     assert stats(core)["deadLetters"]["poison"] == 1
     assert come_and_crash(core) == [other] * 2
@@ -264,7 +264,7 @@ def test_returns_start_the_attempts_again(clock: Clock, core: Core) -> None:
 
     assert (dead(core), list(again.session.owed)) == ([], [event_id])
     live(core, clock, 4)
-    assert core.hub.dead_letters()[0].deliveries == 6
+    assert core.application_hub.dead_letters()[0].deliveries == 6
 
 
 # redriving
@@ -287,12 +287,12 @@ def test_redriven_event_goes_to_its_agent_only(clock: Clock, core: Core) -> None
     """
     client, event_id = buried(core, clock)
     second, other = worker(core), worker(core, "bob")
-    assert core.hub.redrive("bob") == (0, 0)
-    assert core.hub.redrive() == (1, 1)
-    assert core.hub.redrive() == (0, 0)
+    assert core.application_hub.redrive("bob") == (0, 0)
+    assert core.application_hub.redrive() == (1, 1)
+    assert core.application_hub.redrive() == (0, 0)
 
     assert [ids(one.peer.take()) for one in (client, second, other)] == [[event_id], [event_id], []]
-    assert [letter.redriven_at for letter in core.hub.dead_letters()] == [WALL_MS + 16_000]
+    assert [letter.redriven_at for letter in core.application_hub.dead_letters()] == [WALL_MS + 16_000]
     client.say(type="ack", message_id="msg_other")
     assert stats(core)["deadLetters"]["waiting"] == 1
     second.say(type="ack", message_id=event_id)
@@ -304,11 +304,11 @@ def test_redriven_event_dies_again(clock: Clock, core: Core) -> None:
     Its attempts are counted from its redrive on.
     """
     client, event_id = buried(core, clock)
-    core.hub.redrive()
+    core.application_hub.redrive()
     live(core, clock, 16)
 
     assert ids(client.peer.take()) == [event_id] * 3
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     assert (letter.deliveries, letter.redriven_at, letter.died_at) == (3, None, WALL_MS + 31_000)
     assert (len(core.letters), stats(core)["deadLetters"]["died"]) == (1, 2)
 
@@ -324,7 +324,7 @@ def test_redriven_event_waits_for_an_agent_that_is_away(clock: Clock, in_log: bo
     client.leave()
     clock.advance(3600)
     finish(core.hub.sweep())
-    assert core.hub.redrive("ann") == (1, 0)
+    assert core.application_hub.redrive("ann") == (1, 0)
     clock.advance(3600)
     finish(core.hub.sweep())
     for _ in range(3):
@@ -344,10 +344,10 @@ def test_redriven_poison_is_poison_again(clock: Clock, core: Core) -> None:
     """
     _client, event_id = buried(core, clock)
     _client.leave()
-    core.hub.redrive()
+    core.application_hub.redrive()
     assert [come_and_crash(core) for _ in range(17)] == [[event_id]] * 15 + [[]] * 2
 
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     assert (letter.reason, letter.deliveries, letter.redriven_at) == ("poison", 15, None)
 
 
@@ -357,7 +357,7 @@ def test_redriven_event_is_handed_over(clock: Clock) -> None:
     """
     core = make_core(clock, keep=10.0)
     client, event_id = buried(core, clock)
-    core.hub.redrive()
+    core.application_hub.redrive()
     heir = Client(core)
     heir.peer.replay = lambda frames: None  # type: ignore[method-assign]  # it reads nothing
     heir.auth("ann")
@@ -378,7 +378,7 @@ def test_ack_of_positions_settles_what_was_redriven(clock: Clock, core: Core) ->
     reading = client.peer.replay
     held: list[Any] = []
     client.peer.replay = held.append  # type: ignore[assignment]
-    core.hub.redrive()
+    core.application_hub.redrive()
     client.say(type="ack", pos=1)
     assert dead(core) == [("ann", event_id)]
     reading(held.pop())
@@ -464,10 +464,10 @@ def test_purge(clock: Clock, core: Core) -> None:
     """
     client, _ = buried(core, clock)
     client.leave()
-    core.hub.redrive()
-    assert core.hub.purge("bob") == 0
-    assert core.hub.purge() == 1
-    assert core.hub.purge() == 0
+    core.application_hub.redrive()
+    assert core.application_hub.purge("bob") == 0
+    assert core.application_hub.purge() == 1
+    assert core.application_hub.purge() == 0
 
     assert come_and_crash(core) == []
     assert core.letters.redriven == 0
@@ -556,7 +556,7 @@ def test_far_too_many_bytes_in_flight_are_dead_letters(clock: Clock) -> None:
     clients = [worker(core, channel=f"topics/{number}") for number in range(5)]
     tasks = [publish(core, channel=f"topics/{number}", data="x" * 30_000) for number in range(5)]
 
-    assert [(letter.event_id, letter.reason) for letter in core.hub.dead_letters()] == [
+    assert [(letter.event_id, letter.reason) for letter in core.application_hub.dead_letters()] == [
         (task, "overflow") for task in tasks[:2]
     ]
     assert [list(client.session.owed) for client in (*clients, bob)] == [
@@ -601,7 +601,7 @@ def test_late_answers_of_the_log(clock: Clock) -> None:
     _, second = log.finds
     frame = event_frame("msg_redriven", b'"topics/t"', "task.created", b"1", WALL_MS, b"", 99)
     core.letters.bury("ann", Tracked(99, "msg_redriven", (frame,)), 3, "attempts")
-    core.hub.redrive()
+    core.application_hub.redrive()
     second[1]({})
     back.peer.read()
     assert ids(back.peer.take()) == []

@@ -57,7 +57,7 @@ def test_event_with_what_became_of_it(clock: Clock, core: Core) -> None:
 
 def test_history_says_why_it_died(clock: Clock, core: Core) -> None:
     agent(core)
-    event_id = core.hub.announce(parse_channel("topics/t"), "task.created", None)
+    event_id = core.application_hub.announce(parse_channel("topics/t"), "task.created", None)
     live(core, clock, 16)
     record = core.events.event(event_id)
     assert record is not None

@@ -621,23 +621,23 @@ def test_dead_letters_are_kept(clock: Clock, core: Core, database: Database) -> 
     publish(core, 2)
     database.flush(core)
     assert database.states()["ann"].owed == {}
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     clock.advance(86_400)
 
     new = restarted(clock, core, database)
-    assert new.hub.dead_letters() == [letter]
+    assert new.application_hub.dead_letters() == [letter]
     assert letter.sender == b',"from":"pub"'
     assert stats(new)["deadLetters"] == stats(core)["deadLetters"] | {"died": 0}
     clock.advance(6 * 86_400)
     finish(new.hub.sweep())
-    assert new.hub.dead_letters() == []
+    assert new.application_hub.dead_letters() == []
     database.flush(new)
     assert database.dead == {}
 
 
 def test_letters_that_do_not_live_to_be_written(clock: Clock, core: Core, database: Database) -> None:
     die(clock, core, 0)
-    core.hub.purge()
+    core.application_hub.purge()
     finish(core.journal.collect())
     changes = core.journal.take()
     assert changes is not None
@@ -653,16 +653,16 @@ def test_letters_that_could_not_be_written(clock: Clock, core: Core, database: D
     first = core.journal.take()
     assert first is not None
     assert len(first.letters.kept) == 3
-    zero, one, two = core.hub.dead_letters()
-    core.hub.purge_one("ann", zero.event_id)
-    core.hub.redrive_one("ann", one.event_id)
+    zero, one, two = core.application_hub.dead_letters()
+    core.redriving.purge_one("ann", zero.event_id)
+    core.redriving.redrive_one("ann", one.event_id)
     core.journal.put_back(first)
     database.flush(core)
     assert {letter.event_id: bool(letter.redriven_at) for letter in database.dead.values()} == {
         one.event_id: True,
         two.event_id: False,
     }
-    core.hub.purge()
+    core.application_hub.purge()
     finish(core.journal.collect())
     second = core.journal.take()
     assert second is not None
@@ -678,7 +678,7 @@ def test_redriven_letter_after_a_crash(clock: Clock, core: Core, database: Datab
     """
     ann = die(clock, core, 0)
     publish(core, 1)
-    core.hub.redrive()
+    core.application_hub.redrive()
     ann.leave()
     database.flush(core)
     new = restarted(clock, core, database)
@@ -686,14 +686,14 @@ def test_redriven_letter_after_a_crash(clock: Clock, core: Core, database: Datab
     _, *replayed = back.auth("ann", id=1)
     assert texts(replayed) == [("topics/t", 0), ("topics/t", 1)]
     acknowledge(back, *replayed)
-    assert new.hub.dead_letters() == []
+    assert new.application_hub.dead_letters() == []
     database.flush(new)
     assert database.dead == {}
 
 
 def test_redriven_letter_of_an_agent_that_is_connected(clock: Clock, core: Core, database: Database) -> None:
     ann = die(clock, core, 0)
-    core.hub.redrive()
+    core.application_hub.redrive()
     assert got(ann) == [0]
     database.flush(core)
     assert database.states()["ann"].owed == {}
@@ -706,14 +706,14 @@ def test_redriven_letter_of_an_agent_that_is_connected(clock: Clock, core: Core,
 
 def test_one_letter(clock: Clock, core: Core) -> None:
     ann = die(clock, core, 0, 1)
-    zero, one = (letter.event_id for letter in core.hub.dead_letters())
-    assert core.hub.redrive_one("ann", one) == Redriven(1, 1)
+    zero, one = (letter.event_id for letter in core.application_hub.dead_letters())
+    assert core.redriving.redrive_one("ann", one) == Redriven(1, 1)
     assert got(ann) == [1]
-    assert core.hub.redrive_one("ann", one) == Redriven(0, 0)
-    assert core.hub.redrive_one("bob", one) is None
-    assert core.hub.purge_one("ann", zero)
-    assert not core.hub.purge_one("ann", zero)
-    assert [letter.event_id for letter in core.hub.dead_letters()] == [one]
+    assert core.redriving.redrive_one("ann", one) == Redriven(0, 0)
+    assert core.redriving.redrive_one("bob", one) is None
+    assert core.redriving.purge_one("ann", zero)
+    assert not core.redriving.purge_one("ann", zero)
+    assert [letter.event_id for letter in core.application_hub.dead_letters()] == [one]
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -724,25 +724,25 @@ def test_late_ack(clock: Clock, core: Core, alone: bool) -> None:
     ann = die(clock, core, 0, 1)
     if not alone:
         worker(core)
-    zero, one = (letter.event_id for letter in core.hub.dead_letters())
+    zero, one = (letter.event_id for letter in core.application_hub.dead_letters())
     # not by somebody else
     worker(core, agent="bob").say(type="ack", message_id=zero)
     joined(core, quiet=True).say(type="ack", message_id=zero)
-    assert len(core.hub.dead_letters()) == 2
+    assert len(core.application_hub.dead_letters()) == 2
     before = core.counts.received.ack
     ann.say(type="ack", message_id=zero)
-    assert [letter.event_id for letter in core.hub.dead_letters()] == [one]
+    assert [letter.event_id for letter in core.application_hub.dead_letters()] == [one]
     assert core.counts.received.ack == before
     ann.say(type="ack", message_id=zero)
     assert core.counts.received.ack == before + 1
     ann.say(type="ack", pos=core.log.head)
-    assert len(core.hub.dead_letters()) == 1
+    assert len(core.application_hub.dead_letters()) == 1
 
 
 def test_letters_that_somebody_has_changed(clock: Clock, core: Core, database: Database) -> None:
     die(clock, core, 0)
-    (letter,) = core.hub.dead_letters()
+    (letter,) = core.application_hub.dead_letters()
     core.letters.load([letter._replace(event_id="another"), letter._replace(event_id="one", pos=7, redriven_at=5)])
-    assert [one.event_id for one in core.hub.dead_letters()] == [letter.event_id, "one"]
-    core.hub.purge()
+    assert [one.event_id for one in core.application_hub.dead_letters()] == [letter.event_id, "one"]
+    core.application_hub.purge()
     assert len(core.letters) == 0

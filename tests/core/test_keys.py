@@ -170,7 +170,7 @@ def test_stopping_service_answers_for_what_it_has_published(core: Core) -> None:
 
 
 def test_application_has_keys_of_its_own(core: Core) -> None:
-    ids = [core.hub.publish(GLOBAL, "task.created", b"1", key=key) for key in ("k", "k", "", "")]
+    ids = [core.application_hub.publish(GLOBAL, "task.created", b"1", key=key) for key in ("k", "k", "", "")]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
     assert publish(agent(core, "ann"))["message_id"] != ids[0]

@@ -181,7 +181,7 @@ def test_events_of_the_database_and_of_the_service(core: Core, log: LateLog) -> 
     reader = joined(core, "topics/t", quiet=True)
     core.router.notified('{"channel":"topics/t","event":"session.created","data":1}')
     core.router.announce(parse_channel("topics/t"), "session.created", 2)
-    core.hub.publish(parse_channel("topics/t"), "session.created", b"3")
+    core.application_hub.publish(parse_channel("topics/t"), "session.created", b"3")
     core.router.notified('{"channel":"topics/t","event":"session.created","data":4}')
     assert got(reader) == []
     log.refuse(3)

@@ -123,7 +123,7 @@ def test_clients_without_an_agent_beside_one(clock: Clock, core: Core) -> None:
     first, second = publish(core), publish(core)
     stranger.say(type="ack", message_id=first)
     clock.advance(6)
-    finish(core.hub.retry())
+    finish(core.retrying.sweep())
 
     assert [message.get("id") for message in stranger.peer.take()] == [second]
     for pos in (1, 2):
@@ -237,7 +237,7 @@ def test_retry_reconnect_and_redrive_are_noted(clock: Clock, core: Core) -> None
     live(core, clock, 10)
     client = agent(core)
     live(core, clock, 16)
-    core.hub.redrive("ann")
+    core.application_hub.redrive("ann")
     assert fates_of(core)["ann"].state == "sent"
     live(core, clock, 2)
     client.say(type="ack", message_id=event_id)
@@ -263,7 +263,7 @@ def test_redriven_event_waits_for_its_agent(clock: Clock, core: Core) -> None:
     event_id = publish(core)
     live(core, clock, 16)
     client.leave()
-    core.hub.redrive()
+    core.application_hub.redrive()
     assert fates_of(core)["ann"].state == "redriven"
     client = agent(core)
     client.say(type="ack", message_id=event_id)
@@ -447,7 +447,7 @@ def test_ledger_can_be_turned_off(clock: Clock) -> None:
     agent(core)
     publish(core)
     live(core, clock, 16)
-    assert core.hub.dead_letters()
+    assert core.application_hub.dead_letters()
     assert fates_of(core) == {}
     assert core.ledger.bytes == 0
 

@@ -818,7 +818,7 @@ class Pair:
     def step(self, seconds: int) -> None:
         self.clock.advance(seconds)
         finish(self.core.hub.sweep())
-        finish(self.core.hub.retry())
+        finish(self.core.retrying.sweep())
         self.model.now += seconds
         codes = self.model.sweep(seconds)
         twins = {id(client.peer): client.twin for client in self.clients}

@@ -38,16 +38,16 @@ def test_refused_event_comes_again_after_the_delay(clock: Clock, core: Core, del
     clock.advance(0.5)
     assert worker.say(type="nack", message_id=event_id, delay_ms=delay) == []
     clock.advance(quiet)
-    finish(core.hub.retry())
+    finish(core.retrying.sweep())
     assert ids(worker) == []
     clock.advance(1)
-    finish(core.hub.retry())
+    finish(core.retrying.sweep())
 
     assert ids(worker) == [event_id]
     assert (stats(core)["deliveries"]["nacked"], stats(core)["deliveries"]["retried"]) == (1, 1)
     worker.say(type="ack", message_id=event_id)
     clock.advance(60)
-    finish(core.hub.retry())
+    finish(core.retrying.sweep())
     assert (ids(worker), core.deliveries.pending, core.deliveries.held) == ([], 0, 0)
 
 

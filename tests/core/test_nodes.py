@@ -392,7 +392,7 @@ def test_events_that_are_not_logged(clock: Clock, air: Air) -> None:
     publisher.say(type="publish", channel="topics/t", event="system.info", data={"n": 1})
     (message,) = listener.peer.take()
     assert (message["channel"], message["event"], message["data"]) == ("global", "system.info", {"n": 1})
-    one.hub.announce(GLOBAL, "metric.update", 7)
+    one.application_hub.announce(GLOBAL, "metric.update", 7)
     (message,) = listener.peer.take()
     assert message["data"] == 7
     one.hub.drain()

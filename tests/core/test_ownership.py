@@ -162,7 +162,7 @@ def test_a_connection_of_an_agent_elsewhere(core: Core, owners: LateOwners, cloc
     publish(core, 1)
     live(core, clock, 30)
     assert data(client.peer.take()) == [1, 1, 1]
-    assert core.hub.dead_letters() == []
+    assert core.application_hub.dead_letters() == []
     event = publish(core, 2)
     client.say(type="ack", message_id=event)
     client.say(type="ack", pos=2)
@@ -296,7 +296,7 @@ def test_what_was_given_up_while_the_agent_was_elsewhere(core: Core, clock: Cloc
     core.ownership.settle_in("ann")
     assert data(client.peer.take()) == [2, 3, 4]
     live(core, clock, 30)
-    assert [one.pos for one in core.hub.dead_letters("ann")] == [2, 3, 4]
+    assert [one.pos for one in core.application_hub.dead_letters("ann")] == [2, 3, 4]
 
 
 def test_an_agent_is_taken_over(core: Core) -> None:
@@ -312,7 +312,7 @@ def test_an_agent_is_taken_over(core: Core) -> None:
     client.say(type="unsubscribe", channel="global")
     assert data(client.auth("ann")) == [1, 2]
     assert core.ownership.is_connected("ann")
-    assert [one.pos for one in core.hub.dead_letters("ann")] == [9]
+    assert [one.pos for one in core.application_hub.dead_letters("ann")] == [9]
     assert core.counts.owners.taken == 1
 
 
@@ -459,9 +459,9 @@ def test_an_agent_has_acknowledged_elsewhere(core: Core, clock: Clock) -> None:
 def test_a_dead_letter_is_acknowledged_elsewhere(core: Core) -> None:
     core.ownership.take_over("ann", AgentState(), [letter(1), letter(2, redriven_at=5)])
     core.ownership.acknowledged("ann", "msg_1", 0)
-    assert [one.pos for one in core.hub.dead_letters("ann")] == [2]
+    assert [one.pos for one in core.application_hub.dead_letters("ann")] == [2]
     core.ownership.acknowledged("ann", "msg_2", 0)
-    assert core.hub.dead_letters("ann") == []
+    assert core.application_hub.dead_letters("ann") == []
 
 
 def test_dead_letters_are_given_away(core: Core) -> None:
@@ -469,10 +469,10 @@ def test_dead_letters_are_given_away(core: Core) -> None:
     Those that the database does not have yet are given with the agent, and written as well.
     """
     core.ownership.take_over("ann", AgentState(channels=CHANNELS), [letter(1), letter(2)])
-    core.hub.redrive_one("ann", "msg_2")
+    core.redriving.redrive_one("ann", "msg_2")
     given = core.ownership.release("ann", "2")
     assert [one.pos for one in given.letters] == [2]
-    assert core.hub.dead_letters() == []
+    assert core.application_hub.dead_letters() == []
     changes = core.letters.changes()
     assert ([one.pos for one in changes.kept], changes.dropped) == ([2], [])
     core.letters.put_back(changes)
@@ -480,7 +480,7 @@ def test_dead_letters_are_given_away(core: Core) -> None:
     assert ([one.pos for one in again.kept], again.dropped) == ([2], [])
     core.letters.put_back(again)
     core.ownership.take_over("ann", AgentState(), [letter(2)])
-    core.hub.purge_one("ann", "msg_2")
+    core.redriving.purge_one("ann", "msg_2")
     core.letters.put_back(again)
     assert core.letters.changes().dropped == [("ann", "msg_2")]
 
@@ -488,7 +488,7 @@ def test_dead_letters_are_given_away(core: Core) -> None:
 def test_a_letter_of_the_database(core: Core) -> None:
     core.ownership.learn(letter(1))
     core.ownership.learn(letter(1, deliveries=9))
-    (known,) = core.hub.dead_letters("ann")
+    (known,) = core.application_hub.dead_letters("ann")
     assert known.deliveries == 3
 
 
@@ -615,5 +615,5 @@ def test_sends_are_counted_on_when_an_agent_comes_back(core: Core, clock: Clock)
     assert data(client.peer.take()) == []
     live(core, clock, 30)
     assert data(client.peer.take()) == [1]
-    (letter,) = core.hub.dead_letters("ann")
+    (letter,) = core.application_hub.dead_letters("ann")
     assert letter.deliveries == 3

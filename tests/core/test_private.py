@@ -64,7 +64,7 @@ def test_private_events(core: Core, event: str, source: str) -> None:
         elif source == "database":
             core.router.notified(f'{{"channel":"{channel}","event":"{event}","data":"{channel}"}}')
         else:
-            core.hub.announce(parse_channel(channel), event, channel)
+            core.application_hub.announce(parse_channel(channel), event, channel)
         found = {name: received(client, channel) for name, client in everybody.items()}
         assert {name: channels for name, channels in found.items() if channels} == expected
 
@@ -199,7 +199,7 @@ def test_redelivery_on_global(core: Core, clock: Clock) -> None:
     client.say(type="auth", token=sign(SECRET, "x", None, core.world.wall_ms(), scope=("subscribe:global",)))
     client.peer.take()
     clock.advance(5.1)
-    for _ in core.hub.retry():
+    for _ in core.retrying.sweep():
         pass
     assert received(client, 1) == []
 

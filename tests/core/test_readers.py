@@ -173,7 +173,7 @@ def test_offsets_go_on_with_the_log(core: Core, publisher: Client) -> None:
     """
     publish(publisher, 1)
     for _ in range(1100):
-        core.hub.publish(parse_channel("topics/b"), "session.created", b"null")
+        core.application_hub.publish(parse_channel("topics/b"), "session.created", b"null")
     assert Reader(core, offset=at(1)).read() == ([[]], at(1024))
     assert Reader(core).read() == ([[1]], at(1024))
     publish(publisher, 2)
@@ -194,7 +194,7 @@ def test_gaps(clock: Clock) -> None:
     publisher = joined(core, agent="bob", quiet=True)
     publish(publisher, "early", channel="topics/b")
     for number in range(100):
-        core.hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
+        core.application_hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
     # the publisher of the other channel has lost nothing
     lost = core.log.lost_after(0, {"topics/a": 0})
     assert gap(core, at(3)) == ("expired", at(lost))
@@ -216,11 +216,11 @@ def test_events_lost_while_they_are_read(clock: Clock) -> None:
     """
     core = make_core(clock, max_events=300)
     for number in range(300):
-        core.hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
+        core.application_hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
     batches = Reader(core).batches(most=1)
     assert isinstance(next(batches), Batch)
     for number in range(300):
-        core.hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
+        core.application_hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
     assert list(batches) == [None]
 
 
@@ -232,7 +232,7 @@ def test_log_that_answers_later(clock: Clock) -> None:
     log = core.log
     assert isinstance(log, LateLog)
     for number in range(2):
-        core.hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
+        core.application_hub.publish(parse_channel("topics/a"), "session.created", b"%d" % number)
         log.settle()
     reader = Reader(core)
     batches = reader.batches()
@@ -299,7 +299,7 @@ def test_private_channels(clock: Clock) -> None:
     reader = Reader(core, "agents/one", token=token, stays=True)
     assert stats(core)["observers"] == 1
     assert core.clients.authenticated == 1
-    core.hub.publish(parse_channel("agents/one"), "task.created", b"1")
+    core.application_hub.publish(parse_channel("agents/one"), "task.created", b"1")
     assert reader.far.live == [(1, 1)]
     assert reader.session.owed == {}
     core.hub.disconnect(reader.session)
@@ -321,12 +321,12 @@ def test_listener_without_a_token(clock: Clock) -> None:
     In production with anonymous listeners, a reader without a token does not get private events on C{global}.
     """
     core = make_core(clock, production=True, anonymous_listeners=True)
-    core.hub.publish(parse_channel("agents/one"), "task.created", b'"secret"')
-    core.hub.publish(parse_channel("topics/a"), "task.created", b"1")
+    core.application_hub.publish(parse_channel("agents/one"), "task.created", b'"secret"')
+    core.application_hub.publish(parse_channel("topics/a"), "task.created", b"1")
     reader = Reader(core, "global")
     assert reader.read() == ([[1]], at(2))
-    core.hub.publish(parse_channel("sessions/s"), "task.created", b'"secret"')
-    core.hub.publish(parse_channel("topics/a"), "task.created", b"2")
+    core.application_hub.publish(parse_channel("sessions/s"), "task.created", b'"secret"')
+    core.application_hub.publish(parse_channel("topics/a"), "task.created", b"2")
     assert reader.far.live == [(4, 2)]
     with pytest.raises(ProtocolError):
         Reader(core, "sessions/s")

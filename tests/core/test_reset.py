@@ -129,7 +129,7 @@ def test_everything_of_before_is_forgotten(clock: Clock, core: Core, log: LateLo
     hear(log, "b")
     live(core, clock, 20)
     hear(log, "c")
-    core.hub.redrive("ann")
+    core.application_hub.redrive("ann")
     ann.say(**TASK, data=1, key="k", id=1)
     log.commit()
     log.answer()
@@ -163,9 +163,9 @@ def test_reset_during_a_redelivery(clock: Clock, core: Core, log: LateLog) -> No
         hear(log, "a")
         for _ in range(sends - 1):
             clock.advance(6)
-            finish(core.hub.retry())
+            finish(core.retrying.sweep())
         clock.advance(6)
-        retry = core.hub.retry()
+        retry = core.retrying.sweep()
         next(retry)
         for client in clients:
             client.peer.take()

@@ -206,7 +206,7 @@ def owing(core: Core) -> Client:
 
 
 def letters(core: Core) -> list[tuple[str, str]]:
-    return [(letter.channel, letter.reason) for letter in core.hub.dead_letters("ann")]
+    return [(letter.channel, letter.reason) for letter in core.application_hub.dead_letters("ann")]
 
 
 def test_what_is_owed(core: Core, clock: Clock) -> None:
@@ -219,11 +219,11 @@ def test_what_is_owed(core: Core, clock: Clock) -> None:
     assert texts(returned.say(type="auth", token=token)) == [("topics/b", "topics/b"), ("agents/ann", "agents/ann")]
     assert letters(core) == [("topics/a", "rights")]
     # an operator cannot give it either
-    core.hub.redrive("ann")
+    core.application_hub.redrive("ann")
     assert texts(returned.peer.take()) == []
     assert letters(core) == [("topics/a", "rights")]
     returned.leave()
-    core.hub.redrive("ann")
+    core.application_hub.redrive("ann")
     returned = Client(core)
     received = returned.say(type="auth", token=scoped(core, "ann", "subscribe:topics/*"))
     assert ("topics/a", "topics/a") in texts(received)
@@ -236,7 +236,7 @@ def test_redelivery_after_the_rights_have_changed(core: Core, clock: Clock) -> N
     client = owing(core)
     client.say(type="auth", token=scoped(core, "ann", "subscribe:topics/b"))
     clock.advance(5.1)
-    for _ in core.hub.retry():
+    for _ in core.retrying.sweep():
         pass
     assert texts(client.peer.take()) == [("topics/b", "topics/b"), ("agents/ann", "agents/ann")]
     assert letters(core) == [("topics/a", "rights")]
@@ -254,7 +254,7 @@ def test_mirrored_events_are_owed_by_the_right_to_global(core: Core, clock: Cloc
     client.say(type="auth", token=scoped(core, "ann", "subscribe:global"))
     client.peer.take()
     clock.advance(5.1)
-    for _ in core.hub.retry():
+    for _ in core.retrying.sweep():
         pass
     assert texts(client.peer.take()) == [("global", 1)]
 

@@ -88,8 +88,8 @@ def test_application_that_embeds_the_service_publishes(core: Core) -> None:
     It announces events of the service's own, and publishes events as a client would.
     """
     client = joined(core, "topics/t", quiet=True)
-    first = core.hub.announce(parse_channel("topics/t"), "system.info", {"n": 1})
-    second = core.hub.publish(parse_channel("topics/t"), "task.created", b'{"n":2}')
+    first = core.application_hub.announce(parse_channel("topics/t"), "system.info", {"n": 1})
+    second = core.application_hub.publish(parse_channel("topics/t"), "task.created", b'{"n":2}')
     assert [(m["id"], m["data"]) for m in client.peer.take()] == [(first, {"n": 1}), (second, {"n": 2})]
     assert (core.counts.events.service["system"], core.counts.events.client["task"]) == (1, 1)
 

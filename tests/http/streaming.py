@@ -193,7 +193,7 @@ class Ground:
         Publish events.
         """
         for one in data:
-            self.core.hub.publish(parse_channel(channel), event, json.dumps(one).encode())
+            self.core.application_hub.publish(parse_channel(channel), event, json.dumps(one).encode())
 
 
 def data_of(body: bytes) -> list[Any]:

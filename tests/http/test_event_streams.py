@@ -259,7 +259,7 @@ def test_hostile_data(ground: Ground) -> None:
     far, plain = ground.connect(), ground.connect()
     far.ask("topics/a?offset=now&live=sse")
     plain.ask("topics/a", **PLAIN)
-    ground.core.hub.publish(parse_channel("topics/a"), "session.created", b'{"a":\r\n\r\n\n\n1}')
+    ground.core.application_hub.publish(parse_channel("topics/a"), "session.created", b'{"a":\r\n\r\n\n\n1}')
     far.turn()
     assert read(far) == [(at(0), True), [{"a": 1}], (at(1), True)]
     assert messages(plain) == [({"a": 1}, at(1))]

@@ -172,7 +172,7 @@ class Node:
             **choices,
         )
         core = self.core
-        self.owned.attach(journal=core.journal, ledger=core.ledger, ownership=core.ownership, hub=core.hub)
+        self.owned.attach(journal=core.journal, ledger=core.ledger, ownership=core.ownership, redriving=core.redriving)
         core.hub.was_reset = lambda: self.owned.open(core.loading)
         self.log: PostgresLog = core.log  # type: ignore[assignment]
         self.leads = False
@@ -200,7 +200,7 @@ class Node:
     def _tick(self) -> None:
         self.process.callLater(1.0, self._tick)
         finish(self.core.hub.sweep())
-        finish(self.core.hub.retry())
+        finish(self.core.retrying.sweep())
         self.owned.tick()
 
     # the log: see dcm_ws.brokers.follower and dcm_ws.brokers.numberer

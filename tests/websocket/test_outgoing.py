@@ -377,7 +377,7 @@ def test_what_is_sent_again_does_not_make_a_client_too_slow(ground: Ground) -> N
     assert len(data_of(end.take())) == 10 + 1
     ground.reactor.advance(5)
     end.socket.room = 0
-    assert len(list(ground.core.hub.retry())) == 10
+    assert len(list(ground.core.retrying.sweep())) == 10
     end.turn()
     assert ground.core.stats.report(names=False)["closes"] == {}
     assert ground.core.counts.deliveries.retried == 1
@@ -385,9 +385,9 @@ def test_what_is_sent_again_does_not_make_a_client_too_slow(ground: Ground) -> N
     end.turn()
     assert [number for number, _ in data_of(end.take())] == [0]
     ground.reactor.advance(4.9)
-    assert list(ground.core.hub.retry()) == []
+    assert list(ground.core.retrying.sweep()) == []
     ground.reactor.advance(0.1)
-    list(ground.core.hub.retry())
+    list(ground.core.retrying.sweep())
     end.turn()
     assert sorted(number for number, _ in data_of(end.take())) == list(range(10))
     assert ground.core.counts.deliveries.given_up == 0

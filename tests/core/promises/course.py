@@ -474,7 +474,7 @@ class Course:
             for session, _ in self._publishers.values():
                 session.heard_at = self.clock.seconds()
             finish(self.core.hub.sweep())
-            finish(self.core.hub.retry())
+            finish(self.core.retrying.sweep())
             self.look()
 
     def drain(self) -> None:
@@ -546,7 +546,7 @@ class Course:
             core.hub.disconnect(session)
         self.clock.advance(_DAY)
         finish(core.hub.sweep())
-        finish(core.hub.retry())
+        finish(core.retrying.sweep())
         report = core.stats.report(names=True)
         left = {name: report[name] for name in ("connectedClients", "activeChannels", "pendingDeliveries")}
         left |= {"kept": core.memory.kept, "remembered": len(core.memory), "absent": core.memory.absent}

@@ -217,11 +217,11 @@ class CrashCourse:
         for _ in range(seconds):
             self.clock.advance(1)
             finish(self.core.hub.sweep())
-            finish(self.core.hub.retry())
+            finish(self.core.retrying.sweep())
         self._look_all()
 
     def redrive(self, which: int) -> None:
-        self.core.hub.redrive(AGENTS[which])
+        self.core.application_hub.redrive(AGENTS[which])
         self._look_all()
 
     # what the service writes
@@ -317,7 +317,7 @@ class CrashCourse:
                 worker.receive(_json(type="ack", message_id=message["id"]))
         promise(events == sorted(set(events)), f"{agent.name} gets {events}: not in order, or twice")
         got = {data for _, data in events}
-        dead = {self._ids[letter.event_id] for letter in self.core.hub.dead_letters(agent.name)}
+        dead = {self._ids[letter.event_id] for letter in self.core.application_hub.dead_letters(agent.name)}
         missing = agent.safe - got - dead
         promise(not missing, f"{agent.name} does not get {missing}")
         repeated = got & agent.done
