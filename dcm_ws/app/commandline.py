@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.logger import LogLevel, jsonFileLogObserver, textFileLogObserver
 from twisted.python import usage
 
-from dcm_ws.app.configfile import nearest
 from dcm_ws.app.files import default_folder
 from dcm_ws.app.modes import has_durable_log, worker_count
 from dcm_ws.app.options import BY_NAME, FILES
 from dcm_ws.app.reading import settings_of
 from dcm_ws.app.rows import Row
+from dcm_ws.app.setting_names import nearest_setting
 from dcm_ws.app.settings import Settings, SettingsError, short_secrets
 from dcm_ws.app.sources import Sources, merge
 from dcm_ws.postgres.programs import is_installed
@@ -104,7 +104,7 @@ class Options(usage.Options):
         if found is None:
             return error
         if found[1] == "--":
-            near = [nearest(found[2], [*names, *self.others])]
+            near = [nearest_setting(found[2], [*names, *self.others])]
         else:
             near = [name for name in [*names, *self.others] if name.startswith(found[2].lower())]
         meant = " or ".join(f"--{name}" for name in near if name)

@@ -4,9 +4,7 @@ The TOML file with settings: where it is looked for, and what it may contain.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from dcm_ws.app.kinds import Switch
 from dcm_ws.app.options import BY_NAME
 from dcm_ws.app.reading import Value
 from dcm_ws.app.rows import Row
+from dcm_ws.app.setting_names import nearest_setting
 from dcm_ws.app.settings import SettingsError
 from dcm_ws.http.jwks import is_url
 
@@ -63,23 +62,6 @@ def read(file: Path, *, given: bool) -> tuple[dict[str, Value], list[str]]:
     return found, warnings
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """
-    The name that was probably meant, if there is a similar one: C{port} and C{prot} are C{ws-port}.
-    """
-    name, known = name.lower().replace("_", "-"), list(known)
-    parts = [one for one in known if name in one.split("-") or name in (one.replace("-", ""), f"{one}s")]
-    if not parts:
-        # an option that is misspelt, or else a word of one
-        words = sorted({word for one in known for word in one.split("-") if len(word) > 3})
-        parts = difflib.get_close_matches(name, known, 1, 0.8)
-        for word in difflib.get_close_matches(name, words, 1, 0.75) if not parts else ():
-            parts = [one for one in known if word in one.split("-")]
-    if parts:
-        return min(parts, key=lambda one: (not one.startswith(name[:1]), len(one)))
-    return next(iter(difflib.get_close_matches(name, known, 1, 0.5)), None)
-
-
 def _row(file: Path, name: str, value: object) -> Row:
     row = BY_NAME.get(name)
     if row is not None:
@@ -89,7 +71,7 @@ def _row(file: Path, name: str, value: object) -> Row:
             f"{file}: there is no setting {name!r}, and there are no tables:"
             f" write the settings of [{name}] at the top of the file, without [{name}]"
         )
-    near = nearest(name, BY_NAME)
+    near = nearest_setting(name, BY_NAME)
     hint = f"did you mean {near!r}?" if near else "dcm-ws serve --help lists the settings"
     raise SettingsError(f"{file}: there is no setting {name!r}; {hint}")
 

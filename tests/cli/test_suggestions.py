@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dcm_ws.app.configfile import nearest as nearest_setting
 from dcm_ws.cli.suggestions import nearest, note_unknown_events
 from tests.cli.running import run
 
@@ -61,22 +60,3 @@ def test_nearest(name: str, near: str | None) -> None:
     A name is meant by similar ones, by its beginning, and whatever its case.
     """
     assert nearest(name, ["event", "exclude", "agent"]) == near
-
-
-@pytest.mark.parametrize(
-    "name,near",
-    [
-        ("port", "ws-port"),
-        ("prot", "ws-port"),
-        ("databse", "database-url"),
-        ("database", "database-url"),
-        ("databse-url", "database-url"),
-        ("max_conections", "max-connections"),
-        ("zzz", None),
-    ],
-)
-def test_nearest_setting(name: str, near: str | None) -> None:
-    """
-    A setting is meant by a word of its name, too, and rather by the first one.
-    """
-    assert nearest_setting(name, ["no-database", "database-url", "ws-port", "max-connections", "host"]) == near
