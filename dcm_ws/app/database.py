@@ -146,7 +146,7 @@ class Database(MultiService):
     ) -> Numberer:
         log.reader = reader = LogReader(reactor, self.place, world.now)
         reader.setServiceParent(self)
-        batches, lag = Batches(log), Lag(counts.engine, world.wall_ms)
+        batches, lag = Batches(log.publishes), Lag(counts.engine, world.wall_ms)
         upkeep = Upkeep(
             world.now,
             world.wall_ms,

@@ -51,7 +51,7 @@ class NodeAgents:
             counts,
             leads=lambda: self._database.leads,
             reach=log.reach,
-            last=lambda: log.last,
+            last=lambda: log.delivery.last,
             fenced=self._has_lost_right,
             now=world.now,
             wall_ms=world.wall_ms,
@@ -72,7 +72,11 @@ class NodeAgents:
 
     def _lease(self) -> NodeLease | None:
         node = self._membership.node
-        return NodeLease(node, self._log.epoch, *self._log.last) if node is not None and self._log.is_open else None
+        return (
+            NodeLease(node, self._log.epoch, *self._log.delivery.last)
+            if node is not None and self._log.is_open
+            else None
+        )
 
     def _has_lost_right(self) -> None:
         # the session of the log finds out why, and joins again

@@ -8,7 +8,7 @@ from collections import deque
 
 import psycopg2
 
-from dcm_ws.brokers.postgres_log import PostgresLog
+from dcm_ws.brokers.publishes import Publishes
 from dcm_ws.core.publish_queue import Waiting
 
 _BATCH = 2000
@@ -17,12 +17,12 @@ _BATCH_BYTES = 8 << 20
 
 class Batches:
     """
-    Takes publishes from the queue of the log.  A batch that the database refuses because of its data is halved, until
+    Takes publishes for the next step.  A batch that the database refuses because of its data is halved, until
     the one is found that it refuses; publishes that belong together are not parted.
     """
 
-    def __init__(self, log: PostgresLog) -> None:
-        self._log = log
+    def __init__(self, publishes: Publishes) -> None:
+        self._publishes = publishes
         self._retry: deque[list[Waiting]] = deque()
 
     @property
@@ -30,13 +30,13 @@ class Batches:
         """
         True if there is something to take.
         """
-        return bool(self._retry) or self._log.has_waiting
+        return bool(self._retry or self._publishes)
 
     def take(self) -> list[Waiting]:
         """
         The next batch, without what has been given up meanwhile.
         """
-        batch = self._retry.popleft() if self._retry else self._log.take(_BATCH, _BATCH_BYTES)
+        batch = self._retry.popleft() if self._retry else self._publishes.take(_BATCH, _BATCH_BYTES)
         return [waiting for waiting in batch if waiting.published.waiting]
 
     def refused(self, batch: list[Waiting], error: psycopg2.Error) -> bool:
@@ -53,7 +53,7 @@ class Batches:
             return True
         if is_of_data and batch:
             for waiting in batch:
-                self._log.refuse(waiting)
+                self._publishes.refuse(waiting)
         elif batch:
             self._retry.appendleft(batch)
         return False

@@ -61,6 +61,7 @@ class Follower:
         random: Callable[[], float],
     ) -> None:
         self._log = log
+        self._delivery = log.delivery
         self._batches = batches
         self._upkeep = upkeep
         self._membership = membership
@@ -72,12 +73,12 @@ class Follower:
     async def win(self, session: DatabaseConnection, naps: Naps, change_to: ChangeTo) -> None:
         await share(session, naps, change_to)
         await self._membership.join(session)
-        log, epoch = self._log, ""
+        log, delivery, epoch = self._log, self._delivery, ""
         while naps.runs() or self._batches.has_waiting:
             naps.woken = False
             await self._membership.tend(session, leads=False)
             # then no rows are asked for; it may be done before the answer comes
-            is_delivering = log.is_delivering
+            is_delivering = delivery.has_waiting
             leads, now_epoch, head, rows = await self._look(session, 0 if is_delivering or not log.is_open else ROWS)
             if leads:
                 return
@@ -93,12 +94,12 @@ class Follower:
                 epoch = log.epoch
             if log.state is not LogState.FOLLOWING:
                 change_to(LogState.FOLLOWING, "")
-            is_behind = log.fetched < head and not is_delivering
-            if is_behind and (rows[0].pos if rows else head) > log.fetched + 1 and await self._has_lost(session):
+            is_behind = delivery.fetched < head and not is_delivering
+            if is_behind and (rows[0].pos if rows else head) > delivery.fetched + 1 and await self._has_lost(session):
                 log.lose()
                 continue
             if is_behind:
-                log.read(rows, head)
+                delivery.read(rows, head)
                 self._lag.measure(rows)
             if self._upkeep.is_due():
                 with deadline(session, _STEP_SECONDS):
@@ -129,7 +130,7 @@ class Follower:
 
     async def _look(self, session: DatabaseConnection, most: int) -> tuple[bool, str, int, list[Row]]:
         with deadline(session, _STEP_SECONDS):
-            found = await session.runQuery(_LOOK, {"after": self._log.fetched, "most": most, "bytes": ROWS_BYTES})
+            found = await session.runQuery(_LOOK, {"after": self._delivery.fetched, "most": most, "bytes": ROWS_BYTES})
         self._log.looked()
         leads, epoch, head = found[0][:3]
         return leads, epoch, head, [Row(*one[3:]) for one in found if one[3] is not None]
@@ -154,12 +155,12 @@ class Follower:
         """
         Does the log have what was delivered here last?  If not, its positions are not good any more.
         """
-        log = self._log
+        last = self._delivery.last
         with deadline(session, _ASK_SECONDS):
-            if log.last[0] <= head and await has_event(session, log.last):
+            if last[0] <= head and await has_event(session, last):
                 return True
             _log.warn("the log has lost its end: it gets a new epoch")
-            await session.runOperation(_RENEW, {"epoch": log.epoch})
+            await session.runOperation(_RENEW, {"epoch": self._log.epoch})
         return False
 
     async def _has_lost(self, session: DatabaseConnection) -> bool:
@@ -168,7 +169,7 @@ class Follower:
         """
         with deadline(session, _STEP_SECONDS):
             await self._upkeep.look(session)
-        return self._upkeep.first > self._log.fetched + 1
+        return self._upkeep.first > self._delivery.fetched + 1
 
     async def _publish(self, session: DatabaseConnection, naps: Naps, change_to: ChangeTo) -> None:
         batch = self._batches.take()
@@ -198,4 +199,4 @@ class Follower:
         with deadline(session, _ASK_SECONDS):
             found: list[Any] = await session.runQuery(_AGAIN, {"waiting": waiting, "old": self._upkeep.hour_ago})
         for event_id, pos, first_id in found:
-            self._log.again(event_id, pos, first_id)
+            self._log.publishes.again(event_id, pos, first_id)

@@ -139,6 +139,7 @@ class Numberer(Service):
         self._reactor = reactor
         self._address = address
         self._log = log
+        self._delivery = log.delivery
         self._store = store
         self._counts = counts
         self._required = required
@@ -336,7 +337,9 @@ class Numberer(Service):
         log = self._log
         await self._election.lead(session)
         with deadline(session, _STEP_SECONDS):
-            place = await LogPlace.find(session, log.last if log.is_open else None, log.epoch, self._new_epoch)
+            place = await LogPlace.find(
+                session, self._delivery.last if log.is_open else None, log.epoch, self._new_epoch
+            )
             await session.runOperation(statement("numbering/prepare"))
             await session.runOperation(_OPENED, {"bytes": self._data_bytes, "depth": self._data_depth})
             await self._upkeep.begin(session, place)
@@ -359,8 +362,7 @@ class Numberer(Service):
         """
         Number events until the service stops and nothing waits any more.
         """
-        log = self._log
-        while self.running or log.has_waiting:
+        while self.running or self._log.publishes:
             self._naps.woken = False
             await self._election.tend(session)
             found = await self._step(session)
@@ -369,7 +371,7 @@ class Numberer(Service):
                 await self._use_gate(session)
             if self._upkeep.is_due():
                 await self._keep_up(session)
-            if log.fetched < self._head and not log.is_delivering:
+            if self._delivery.fetched < self._head and not self._delivery.has_waiting:
                 await self._read_on(session)
                 continue
             if not self._batches.has_waiting:
@@ -433,9 +435,11 @@ class Numberer(Service):
         if log.state is not LogState.UP:
             self._change_to(LogState.UP)
         for number, (pos, event_id) in placed.again.items():
-            log.again(batch[number - 1].draft.id, pos, event_id)
+            log.publishes.again(batch[number - 1].draft.id, pos, event_id)
         if len(placed.rows) == placed.others:
-            log.place(placed.rows, [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()])
+            self._delivery.place(
+                placed.rows, [(pos, batch[number - 1].draft) for number, pos in placed.clients.items()]
+            )
             self._lag.measure(placed.rows)
 
     async def _read_on(self, session: DatabaseConnection) -> None:
@@ -443,16 +447,16 @@ class Numberer(Service):
         Read what was numbered and is not here.
         """
         with deadline(session, _STEP_SECONDS):
-            part = {"after": self._log.fetched, "head": self._head, "most": ROWS, "bytes": ROWS_BYTES}
+            part = {"after": self._delivery.fetched, "head": self._head, "most": ROWS, "bytes": ROWS_BYTES}
             rows = await session.runQuery(_AFTER, part)
         events = [Row(*row) for row in rows]
-        self._log.read(events, self._head)
+        self._delivery.read(events, self._head)
         self._lag.measure(events)
 
     async def _keep_up(self, session: DatabaseConnection) -> None:
         self._turned = None
         with deadline(session, _STEP_SECONDS):
-            end = LogEnd(self._head, str(self._snapshot), self._log.fetched)
+            end = LogEnd(self._head, str(self._snapshot), self._delivery.fetched)
             epoch = await self._upkeep.run(session, end, self._turn)
         if self._turned is not None:
             self._take((), self._turned)

@@ -1,41 +1,30 @@
 """
 The log in PostgreSQL, as the core sees it (protocol, section 10).
 
-What clients publish waits in a queue for the next numbering step, which the L{Numberer} runs.  What the step has put
-into the log is delivered here, a few milliseconds in each turn of the reactor, in the order of positions.  The last
-events are kept in memory as well, so readers near the head are answered at once; all others are answered from the
-database.
+What clients publish waits for the next numbering step, which the L{Numberer} runs.  What the step has put into the log
+is delivered in the order of positions.  The last events are kept in memory as well, so readers near the head are
+answered at once; all others are answered from the database.
 
 Where a database has no log, the same memory is the whole log.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from twisted.logger import Logger
-
 from dcm_ws.brokers.awaited import Awaited
+from dcm_ws.brokers.log_delivery import LogDelivery
 from dcm_ws.brokers.log_rows import LogRows, Row
+from dcm_ws.brokers.publishes import Publishes
 from dcm_ws.core.counts import EngineCounts
 from dcm_ws.core.entries import Draft, Entry, Page, Published
 from dcm_ws.core.log import MemoryLog
 from dcm_ws.core.ports import Deliver, Later, LogReport
-from dcm_ws.core.publish_queue import PublishQueue, Waiting
+from dcm_ws.core.publish_queue import PublishQueue
 from dcm_ws.postgres.log_place import LogPlace
 from dcm_ws.postgres.upkeep import Kept
-
-_log = Logger(namespace="dcm_ws.log")
-
-_SLICE_SECONDS = 0.005
-_SLICE_CHECK = 16
-_FAR = 2000
-"""
-Events that may wait to be delivered; beyond that, they are read again from the log when they are due.
-"""
 
 
 class LogState(Enum):
@@ -98,8 +87,9 @@ class PostgresLog:
     @param shares: other nodes read the log, too, and may be further.
 
     @ivar reader: reads the log in the database.
-    @ivar wake: called when something waits to be logged.
-    @ivar fetched: the last position of which the event is here; what is beyond has to be read in the log.
+    @ivar publishes: what clients have published here, and the log has not answered yet.
+    @ivar delivery: delivers what is in the log.
+    @ivar wake: called when something waits to be logged, or all that was here has been delivered.
     @ivar in_memory: the database has no log, and this one is in memory.
     """
 
@@ -124,9 +114,7 @@ class PostgresLog:
         self.bytes = 0
         self._tail = tail
         self._rows = rows
-        self._queue = queue
         self._counts = counts
-        self._later = later
         self._now = now
         self._keep = keep
         self._max_bytes = max_bytes
@@ -137,17 +125,19 @@ class PostgresLog:
         self.is_open = False
         self._state = LogState.CONNECTING
         self._reason = ""
-        self.fetched = 0
-        # events that have positions and are not delivered yet
-        self._placed: deque[tuple[int, Draft | None]] = deque()
-        self._delivering = False
-        # what has been given to the numberer and may be in the log
-        self._sent: dict[str, Published] = {}
-        self._timing = False
-        self.last: tuple[int, str] = (0, "")
         self._kept = Kept()
         self._shares = shares
         self._awaited = Awaited(later, now, lambda: self.head)
+        self.publishes = Publishes(queue, counts, later=later, now=now)
+        self.delivery = LogDelivery(
+            tail,
+            rows,
+            later=later,
+            now=now,
+            logged=self.publishes.logged,
+            advanced=self._awaited.read,
+            done=lambda: self.wake(),
+        )
 
     # what the core asks
 
@@ -184,8 +174,8 @@ class PostgresLog:
         """
         if self.in_memory:
             self._tail.append(draft, published)
-        else:
-            self._put(((draft, published),))
+        elif self.publishes.put(((draft, published),)):
+            self.wake()
 
     def append_all(self, publishes: Sequence[tuple[Draft, Published]], later: Later) -> None:
         """
@@ -193,19 +183,8 @@ class PostgresLog:
         """
         if self.in_memory:
             self._tail.append_all(publishes, later)
-        else:
-            self._put(publishes)
-
-    def _put(self, publishes: Sequence[tuple[Draft, Published]]) -> None:
-        if self._queue.put_all(publishes):
-            for _, published in publishes:
-                published.waiting = True
-            self._watch()
+        elif self.publishes.put(publishes):
             self.wake()
-            return
-        for draft, published in publishes:
-            self._counts.refused.add_of(draft.publisher)
-            published.pos = None
 
     def complete(self, after: int, channels: Mapping[str, int]) -> bool:
         """
@@ -307,8 +286,8 @@ class PostgresLog:
             "events": len(self),
             "bytes": self.bytes,
             "maxBytes": self._max_bytes,
-            "waiting": len(self._queue),
-            "waitingBytes": self._queue.weight,
+            "waiting": len(self.publishes),
+            "waitingBytes": self.publishes.weight,
             "readsWaiting": self.reader.waiting,
             "inboxBytes": self._kept.inbox,
             "partitions": self._kept.partitions,
@@ -327,7 +306,7 @@ class PostgresLog:
         self._reason = reason
         # from now on it is a loss
         self._tail.crowded = self._crowded
-        for waiting in self._queue.take(len(self._queue), 1 << 62):
+        for waiting in self.publishes.withdraw():
             published = waiting.published
             placed = Published(waiting.draft.id)
             self._tail.append(waiting.draft, placed)
@@ -353,11 +332,8 @@ class PostgresLog:
         @param first: its oldest position.
         """
         self.epoch = self._tail.epoch = place.epoch
-        self._placed.clear()
-        self._tail.start_at(place.head)
-        self.fetched = place.head
+        self.delivery.start_at(place.head, place.last)
         self.first = first
-        self.last = place.last
         self._reset()
         self.is_open = True
 
@@ -366,10 +342,7 @@ class PostgresLog:
         Events were dropped from the log before they were read here: go on after them, and have all clients resume, so
         that those that miss something get a gap.
         """
-        self._placed.clear()
-        self._tail.start_at(self.first - 1)
-        self.fetched = self.first - 1
-        self.last = (0, "")
+        self.delivery.start_at(self.first - 1, (0, ""))
         self._reset()
 
     def kept(self, kept: Kept) -> None:
@@ -378,136 +351,11 @@ class PostgresLog:
         """
         self.first, self.bytes, self._kept = kept.first, kept.bytes, kept
 
-    def take(self, most: int, most_bytes: int) -> list[Waiting]:
-        """
-        What is to be logged with the next step.
-        """
-        batch = self._queue.take(most, most_bytes)
-        for waiting in batch:
-            self._sent[waiting.draft.id] = waiting.published
-        return batch
-
-    @property
-    def has_waiting(self) -> bool:
-        """
-        True if something is to be logged.
-        """
-        return bool(len(self._queue))
-
-    @property
-    def is_delivering(self) -> bool:
-        """
-        True if events that have positions wait to be delivered.
-        """
-        return bool(self._placed)
-
     def looked(self) -> None:
         """
         The database has said what is in the log.
         """
         self._awaited.looked()
-
-    def place(self, rows: Sequence[Row], published: Sequence[tuple[int, Draft]]) -> None:
-        """
-        A step has given positions to events of others, and after them to those that were published here.
-        """
-        events = [*((row.pos, self._rows.draft(row)) for row in rows), *published]
-        if not events or events[0][0] != self.fetched + 1 or len(self._placed) > _FAR:
-            # there are others before them, and these have to be read with those
-            return
-        self._placed.extend(events)
-        self.fetched = events[-1][0]
-        if not self._delivering:
-            self._deliver()
-
-    def read(self, rows: Sequence[Row], head: int) -> None:
-        """
-        These events are the next ones in the log.
-
-        @param head: there is nothing beyond that.
-        """
-        for row in rows:
-            self._placed.append((row.pos, self._rows.draft(row)))
-            self.fetched = row.pos
-        if not rows:
-            self._placed.append((head, None))
-            self.fetched = head
-        if not self._delivering:
-            self._deliver()
-
-    def again(self, event_id: str, pos: int, first_id: str) -> None:
-        """
-        An event was not logged, because one was published before with the same key.
-
-        @param pos: that one's position.
-        @param first_id: its id.
-        """
-        published = self._sent.pop(event_id, None)
-        if published is not None and published.waiting:
-            published.id, published.duplicate = first_id, True
-            published.answer(pos)
-
-    def refuse(self, waiting: Waiting) -> None:
-        """
-        An event cannot be logged.
-        """
-        self._sent.pop(waiting.draft.id, None)
-        if waiting.published.waiting:
-            self._counts.refused.add_of(waiting.draft.publisher)
-            waiting.published.answer(None)
-
-    def _deliver(self) -> None:
-        placed, tail = self._placed, self._tail
-        until, count = self._now() + _SLICE_SECONDS, 0
-        while placed:
-            pos, draft = placed.popleft()
-            try:
-                self._deliver_one(pos, draft)
-            except Exception:
-                _log.failure("an event could not be delivered")
-            if tail.head < pos:
-                tail.skip_to(pos)
-            count += 1
-            if count % _SLICE_CHECK == 0 and self._now() >= until:
-                break
-        self._delivering = bool(placed)
-        if self._awaited:
-            self._awaited.read()
-        if placed:
-            self._later(0, self._deliver_on)
-
-    def _deliver_on(self) -> None:
-        self._deliver()
-        if not self._delivering:
-            # the numberer may have to read on; it looks by itself if it has not waited for this
-            self.wake()
-
-    def _deliver_one(self, pos: int, draft: Draft | None) -> None:
-        # what is missing before it was deleted by somebody
-        self._tail.skip_to(pos - 1)
-        if draft is None:
-            return
-        self._tail.append(draft, Published(draft.id))
-        self.last = (pos, draft.id)
-        published = self._sent.pop(draft.id, None)
-        if published is not None and published.waiting:
-            published.answer(pos)
-
-    def _watch(self) -> None:
-        """
-        See to it that what waits is answered in time.
-        """
-        if not self._timing:
-            deadline = self._queue.next_deadline()
-            if deadline is not None:
-                self._timing = True
-                self._later(max(0.01, deadline - self._now()), self._time_is_over)
-
-    def _time_is_over(self) -> None:
-        self._timing = False
-        for waiting in self._queue.expire():
-            self.refuse(waiting)
-        self._watch()
 
 
 def _nothing() -> None:

@@ -102,7 +102,7 @@ class Engine:
         self.looks = 0
         ledger = LedgerUpkeep(ledger_bytes, self.counts.limits.ledger_max_bytes.add)
         self.upkeep = Upkeep(now, self.wall_ms, keep=keep, max_bytes=max_bytes, kept=self._kept, ledger=ledger)
-        batches, lag = Batches(self.log), Lag(self.counts.engine, self.wall_ms)
+        batches, lag = Batches(self.log.publishes), Lag(self.counts.engine, self.wall_ms)
         info = NodeInfo(node, "host", 1, "1.0", "ws://127.0.0.1/")
         self.membership = Membership(lambda: info, lambda: {"pos": self.log.head}, now)
         follower = Follower(self.log, batches, self.upkeep, self.membership, lag, lambda: 0.5)

@@ -216,7 +216,7 @@ async def test_a_follower_misses_the_end_of_the_log(schema: PostgresServer, node
     await all_have(nodes, 2)
     epoch = nodes[1].log.epoch
     # the others have not seen the last event
-    nodes[0].log.last = nodes[2].log.last = nodes[0].delivered[0][:2]
+    nodes[0].log.delivery.last = nodes[2].log.delivery.last = nodes[0].delivered[0][:2]
     await schema.run("delete from dcm_ws.log where pos = 2")
     await schema.run("delete from dcm_ws.inbox")
     await schema.run("update dcm_ws.log set snapshot = pg_current_snapshot() where pos = 1")

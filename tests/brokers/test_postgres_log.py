@@ -184,7 +184,7 @@ async def test_large_transaction(schema: PostgresServer, engine: Engine) -> None
     # on a busy machine, the events before them take longer than publishers wait
     engine.patient = True
     await schema.run("select dcm_ws.publish('topics/a', 'task.created', n::text) from generate_series(1, 20000) n")
-    await engine.until(lambda: engine.log.fetched >= 1)
+    await engine.until(lambda: engine.log.delivery.fetched >= 1)
     published = [engine.publish(f'"{n}"') for n in range(100)]
     await engine.head_is(20_100)
     assert engine.data() == [str(n) for n in range(1, 20_001)] + [f'"{n}"' for n in range(100)]

@@ -156,7 +156,7 @@ class Node:
             counts,
             leads=lambda: self.leads,
             reach=lambda pos, ready: self.log.reach(pos, ready),
-            last=lambda: self.log.last,
+            last=lambda: self.log.delivery.last,
             fenced=self._hurry,
             now=process.seconds,
             wall_ms=cluster.wall_ms,
@@ -233,26 +233,26 @@ class Node:
                 raise DatabaseUnavailableError("another node leads")
             log.change_to(LogState.UP if self.leads else LogState.FOLLOWING)
             log.first = found.first
-            if found.first > log.fetched + 1:
+            if found.first > log.delivery.fetched + 1:
                 log.lose()
                 continue
-            if log.fetched < found.head:
-                log.read(found.rows, found.head)
-            if not self.leads and log.has_waiting:
-                drafts = [waiting.draft for waiting in log.take(_BATCH, _BATCH_BYTES)]
+            if log.delivery.fetched < found.head:
+                log.delivery.read(found.rows, found.head)
+            if not self.leads and log.publishes:
+                drafts = [waiting.draft for waiting in log.publishes.take(_BATCH, _BATCH_BYTES)]
                 await self.link.ask("publish", lambda drafts=drafts: self.database.put(drafts))  # type: ignore[misc]
-            if len(found.rows) < _ROWS and not log.has_waiting:
+            if len(found.rows) < _ROWS and not log.publishes:
                 await self._naps.sleep(
                     LOOK_SECONDS if self.leads else look_seconds(self._count, self.cluster.random.random())
                 )
 
     async def _follow(self) -> Look:
-        after = self.log.fetched
+        after = self.log.delivery.fetched
         found: Look = await self.link.ask("follow", lambda: self.database.look(self.link, after, _ROWS))
         return found
 
     async def _lead(self) -> Look:
-        after, batch = self.log.fetched, self.log.take(_BATCH, _BATCH_BYTES)
+        after, batch = self.log.delivery.fetched, self.log.publishes.take(_BATCH, _BATCH_BYTES)
         drafts = [waiting.draft for waiting in batch]
 
         def execute() -> Look:

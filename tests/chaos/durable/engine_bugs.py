@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dcm_ws.brokers import numberer
+from dcm_ws.brokers.log_delivery import LogDelivery
 from dcm_ws.brokers.numberer import Numberer
 from dcm_ws.brokers.postgres_log import PostgresLog
+from dcm_ws.core.publish_queue import Waiting
 from dcm_ws.postgres.log_place import LogPlace, Snapshot
 from dcm_ws.postgres.upkeep import Kept, Upkeep
 from tests.chaos.durable.bugs import BUGS, Bug, bug
@@ -114,20 +116,19 @@ async def emptied_unread(good: Any, self: Upkeep, session: Any, turn: Callable[[
     self._slot = (slot + 1) % 3
 
 
-@bug(PostgresLog, "read", "what does not fit on the first page is skipped")
-def rest_of_page_skipped(good: Any, self: PostgresLog, rows: Sequence[Any], upto: int) -> None:
+@bug(LogDelivery, "read", "what does not fit on the first page is skipped")
+def rest_of_page_skipped(good: Any, self: LogDelivery, rows: Sequence[Any], upto: int) -> None:
     good(self, rows, upto)
     self.fetched = upto
 
 
-@bug(PostgresLog, "take", "what clients publish is acknowledged before it is committed")
-def answered_before_commit(good: Any, self: PostgresLog, *positional: Any) -> list[Any]:
-    batch: list[Any] = good(self, *positional)
+@bug(Numberer, "_parameters", "what clients publish is acknowledged before it is committed")
+def answered_before_commit(good: Any, self: Numberer, batch: Sequence[Waiting]) -> dict[str, object]:
     for number, waiting in enumerate(batch, start=1):
-        if waiting.published.waiting:
-            waiting.published.answer(self.fetched + number)
-            waiting.published.waiting = True
-    return batch
+        waiting.published.answer(self._delivery.fetched + number)
+        waiting.published.waiting = True
+    parameters: dict[str, object] = good(self, batch)
+    return parameters
 
 
 @bug(PostgresLog, "kept", "what retention drops is not reported to readers")
