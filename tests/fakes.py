@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from dcm_ws.core.assembly import Core, assemble
 from dcm_ws.core.budgets import Allowance
 from dcm_ws.core.changed import Changed
-from dcm_ws.core.counts import Count, Counts
+from dcm_ws.core.counters import Count
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.hub import Hub
 from dcm_ws.core.ids import base36

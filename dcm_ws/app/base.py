@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dcm_ws.app.settings import Settings
 from dcm_ws.app.siblings import Siblings
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.core.ports import World
 from dcm_ws.http.shares import Share
 

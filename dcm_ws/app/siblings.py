@@ -15,7 +15,7 @@ from dcm_ws.app.node_budgets import NodePool
 from dcm_ws.app.node_counts import Region, Tally
 from dcm_ws.app.node_memory import NodeMemory
 from dcm_ws.core.budgets import Allowance
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.http.gathering import Gather
 from dcm_ws.http.shares import CommonShare
 from dcm_ws.postgres.connection import Place

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from dcm_ws.app.logs import Seldom, shown
-from dcm_ws.core.counts import LOSERS_MAX, Counts, SharedCount
+from dcm_ws.core.counters import LOSERS_MAX, SharedCount
+from dcm_ws.core.counts import Counts
 from dcm_ws.http.origins import Target
 
 _LOSSES = {

@@ -39,7 +39,7 @@ from dcm_ws.app.settings import Settings
 from dcm_ws.app.sockets import Sockets
 from dcm_ws.app.timers import every
 from dcm_ws.app.worker_process import CHECK_SECONDS, WorkerProcess
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.http.common_metrics import to_families
 from dcm_ws.postgres.connection import Place
 from dcm_ws.postgres.data_folder import EmbeddedError

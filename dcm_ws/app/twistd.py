@@ -24,7 +24,7 @@ from dcm_ws.app.service import DCMService
 from dcm_ws.app.settings import SettingsError
 from dcm_ws.app.supervisor import GRACE, Supervisor
 from dcm_ws.app.writer import LogWriter
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 
 _log = Logger(namespace="dcm_ws.tap")
 

@@ -13,7 +13,8 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.arrivals import Arrivals
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.clients import Clients
-from dcm_ws.core.counts import Count, Counts
+from dcm_ws.core.counters import Count
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entitlement import Entitlement

@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dcm_ws.core.counts import Count, Counts
+from dcm_ws.core.counters import Count
+from dcm_ws.core.counts import Counts
 from dcm_ws.protocol.errors import ProtocolError
 from dcm_ws.protocol.web_tokens import SECRET_ALGORITHM, Header, KeySet, is_web_token, read_header
 

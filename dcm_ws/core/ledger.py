@@ -15,7 +15,7 @@ from collections.abc import Callable, Set
 from itertools import chain
 from typing import Protocol
 
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.core.ledger_pages import LedgerPage, Page, Seldom, What
 
 _PAGE_OVERHEAD = 200

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.protocol.errors import ErrorCode, ProtocolError
 from dcm_ws.protocol.tokens import Claims
 

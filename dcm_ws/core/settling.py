@@ -10,7 +10,7 @@ from dcm_ws.core.agents import AgentMemory
 from dcm_ws.core.catchup import CatchUp
 from dcm_ws.core.changed import Changed
 from dcm_ws.core.clients import Clients
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.core.dead_letters import DeadLetters
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.ledger import Ledger

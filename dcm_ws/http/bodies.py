@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from twisted.web.server import Request
 
-from dcm_ws.core.counts import Count, LimitCounts
+from dcm_ws.core.counters import Count
+from dcm_ws.core.counts import LimitCounts
 from dcm_ws.http.partial import Holder, PartialMessages
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from dcm_ws.core.counts import Histogram
+from dcm_ws.core.counters import Histogram
 
 
 def plain(name: str, text: str, value: float) -> Metric:

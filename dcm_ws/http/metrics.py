@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts, Histogram
+from dcm_ws.core.counters import Histogram
+from dcm_ws.core.counts import AUDIENCES, LATENCIES, Counts
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.hub import Hub
 from dcm_ws.http.bus_metrics import bus_metrics

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.http.addresses import UNIX, UNKNOWN, limit_key, normal_address, parse_address
 
 

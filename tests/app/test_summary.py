@@ -12,7 +12,8 @@ from twisted.internet.task import Clock
 
 from dcm_ws.app.summary import Summary
 from dcm_ws.core.assembly import Core
-from dcm_ws.core.counts import Counts, SharedCount
+from dcm_ws.core.counters import SharedCount
+from dcm_ws.core.counts import Counts
 from dcm_ws.core.tracked import Tracked
 from dcm_ws.http.origins import Target
 from dcm_ws.protocol.errors import ProtocolError

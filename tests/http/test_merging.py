@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dcm_ws.core.counts import Counts, Histogram
+from dcm_ws.core.counters import Histogram
+from dcm_ws.core.counts import Counts
 from dcm_ws.http.bus_metrics import ENGINES as BUS_ENGINES
 from dcm_ws.http.bus_metrics import STATES as BUS_STATES
 from dcm_ws.http.common_metrics import LARGEST, SMALLEST, STATES, Family, MergedMetrics, Sampled, to_families

@@ -4,7 +4,7 @@ Who holds how much of messages that are not complete.
 
 from __future__ import annotations
 
-from dcm_ws.core.counts import Count
+from dcm_ws.core.counters import Count
 from dcm_ws.http.partial import PartialMessages
 
 
