@@ -16,6 +16,7 @@ from dcm_ws.core.clients import Clients
 from dcm_ws.core.delivery import DeliveryQueue
 from dcm_ws.core.entries import Entry
 from dcm_ws.core.log import MemoryLog
+from dcm_ws.core.replay import Replay
 from dcm_ws.core.session import Session
 from dcm_ws.core.settling import Settling
 from tests.core.promises.ledger import BrokenPromiseError
@@ -79,7 +80,7 @@ def no_mirror(self: MemoryLog, after: int, channels: Places, most: int) -> tuple
     return [entry for entry in entries if entry.channel in channels], upto
 
 
-def never_full(self: CatchUp, session: Session, behind: Behind) -> bool:
+def never_full(self: Replay, session: Session, behind: Behind) -> bool:
     """
     A client that catches up gets more than may be in flight.
     """
@@ -94,7 +95,7 @@ BUGS: tuple[tuple[type, str, Any], ...] = (
     (Settling, "settle", one_copy),
     (DeliveryQueue, "sent", dropped_at_limit),
     (MemoryLog, "_read", no_mirror),
-    (CatchUp, "_is_full", never_full),
+    (Replay, "_is_full", never_full),
 )
 """
 A class, a method of it, and what takes the method's place.
