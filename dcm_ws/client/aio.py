@@ -23,12 +23,13 @@ from dcm_ws.client.aio_connection import Connection
 from dcm_ws.client.backoff import STABLE
 from dcm_ws.client.base import Client, Handler, Since, Store, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
-from dcm_ws.client.core import QUEUE_MAX, Reply, State
+from dcm_ws.client.core import QUEUE_MAX, State
 from dcm_ws.client.errors import DCMError
 from dcm_ws.client.events import Event
 from dcm_ws.client.published import Published
 from dcm_ws.client.queues import Queue
 from dcm_ws.client.reasons import reason_of
+from dcm_ws.client.requests import Reply
 from dcm_ws.client.storage import SAVE_SECONDS
 from dcm_ws.client.urls import is_loopback, is_proxied, place_of
 

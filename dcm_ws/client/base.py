@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from dcm_ws.client.conversation import converse, drive
-from dcm_ws.client.core import ClientCore, Reply, State, Verdict
+from dcm_ws.client.core import ClientCore, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, InvalidChannelError, RequestTimeoutError
 from dcm_ws.client.events import Event
 from dcm_ws.client.gaps import Gap, Position, number_of
 from dcm_ws.client.published import Published
 from dcm_ws.client.queues import Queue
+from dcm_ws.client.requests import Reply
 from dcm_ws.client.status import Status
 from dcm_ws.client.storage import Keeper, PositionStore, Saved
 from dcm_ws.client.streams import Events, Signal

@@ -5,7 +5,6 @@ A client's side of the protocol, without sockets, clocks and tasks.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,9 +15,8 @@ from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError, Refus
 from dcm_ws.client.events import Dispatcher
 from dcm_ws.client.gaps import Gap, gap_of, number_of
 from dcm_ws.client.places import Places
+from dcm_ws.client.requests import Reply, Requests
 from dcm_ws.client.subscriptions import Subscriptions
-
-Reply = Callable[[dict[str, Any] | DCMError], None]
 
 QUEUE_MAX = 1000
 """
@@ -121,11 +119,7 @@ class ClientCore:
         self._queue_max = queue_max
         self.backoff = Backoff(random)
         self._send: Callable[[str], object] | None = None
-        self._requests: dict[str, Reply] = {}
-        # a pong does not say which ping it answers, but they come in order; None if the ping has timed out
-        self._pings: OrderedDict[str, Reply | None] = OrderedDict()
-        self._greeting: Reply | None = None
-        self._next_id = 1
+        self._requests = Requests()
         self.ended = ""
         self.close_code: int | None = None
         self.greeted = False
@@ -157,13 +151,8 @@ class ClientCore:
         self.greeted = False
         self.client_id = None
         self.subscriptions.end()
-        waiting = [*self._requests.values(), *filter(None, (*self._pings.values(), self._greeting))]
-        self._greeting = None
-        self._requests.clear()
-        self._pings.clear()
         self.ended, self.close_code = how_it_ended(code, reason, error), code
-        for reply in waiting:
-            reply(NotConnectedError(f"{self.ended}; there was no answer yet", code))
+        self._requests.fail(lambda: NotConnectedError(f"{self.ended}; there was no answer yet", code))
         refused = code == _AUTHENTICATION_REQUIRED or (isinstance(error, RefusedError) and error.code not in _TEMPORARY)
         if refused and not self._fresh_tokens:
             refusal = error if isinstance(error, RefusedError) else None
@@ -247,23 +236,18 @@ class ClientCore:
         @raise TypeError: something in the message has no form in JSON.
         @raise ValueError: a number in it is not finite, or an object contains itself.
         """
-        name = self._next_name()
+        name = self._requests.new_name()
         text = encode({**message, "id": name})
         if self._send is None:
             reply(self._not_connected())
         else:
-            self._requests[name] = self._remembering(message, reply)
+            self._requests.put(name, self._remembering(message, reply))
             self._send(text)
         return name
 
     def _not_connected(self) -> NotConnectedError:
         why = f": {self.ended}" if self.ended else ""
         return NotConnectedError(f"there is no connection{why}")
-
-    def _next_name(self) -> str:
-        name = f"r{self._next_id}"
-        self._next_id += 1
-        return name
 
     def _remembering(self, message: dict[str, Any], reply: Reply) -> Reply:
         """
@@ -302,11 +286,11 @@ class ClientCore:
         @param reply: called once, with the pong or the error.
         @return: the request's id.
         """
-        name = self._next_name()
+        name = self._requests.new_name()
         if self._send is None:
             reply(self._not_connected())
         else:
-            self._pings[name] = reply
+            self._requests.put_ping(name, reply)
             # it has an id because the server may refuse it
             self._send(encode({"type": "ping", "id": name}))
         return name
@@ -323,7 +307,7 @@ class ClientCore:
         elif self.greeted:
             reply({})
         else:
-            self._greeting = reply
+            self._requests.expect_greeting(reply)
         return ""
 
     def alive(self) -> None:
@@ -344,16 +328,14 @@ class ClientCore:
         """
         Nothing waits for the answer to this request any more.
         """
-        self._requests.pop(name, None)
-        if name in self._pings:
-            self._pings[name] = None
+        self._requests.give_up(name)
 
     @property
     def asking(self) -> bool:
         """
         Is an answer awaited?
         """
-        return bool(self._requests) or any(self._pings.values())
+        return self._requests.asking
 
     # messages
 
@@ -383,10 +365,7 @@ class ClientCore:
             self.places.sent(frame)
             self._say('{"type":"pong"}')
         elif frame.get("type") == "pong":
-            if self._pings:
-                _, reply = self._pings.popitem(last=False)
-                if reply is not None:
-                    reply(frame)
+            self._requests.pong(frame)
         elif frame.get("type") == "connected":
             self._greet(frame)
         elif frame.get("type") == "gap":
@@ -420,9 +399,7 @@ class ClientCore:
                 self._gap(gap)
         self.greeted = True
         self.client_id = frame.get("client_id")
-        reply, self._greeting = self._greeting, None
-        if reply is not None:
-            reply(frame)
+        self._requests.greeted(frame)
 
     def _say(self, text: str) -> None:
         if self._send is not None:
@@ -434,8 +411,7 @@ class ClientCore:
             own = [name for name in frame["subscriptions"] if name.startswith("agents/")]
             if self.agent_id is None and len(own) == 1:
                 self.agent_id = own[0].removeprefix("agents/")
-        name = frame.get("id") or ""
-        reply = self._requests.pop(name, None) or self._pings.pop(name, None)
+        reply = self._requests.take(frame.get("id") or "")
         if reply is None and "subscriptions" in frame:
             # the URL has a token
             self._place(frame, None)

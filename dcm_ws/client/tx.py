@@ -25,11 +25,12 @@ from twisted.python.failure import Failure
 from dcm_ws.client.backoff import STABLE
 from dcm_ws.client.base import Client, Handler, Since, Store, Token
 from dcm_ws.client.conversation import Ask, GetToken, Greeting, Pause, Request, Together, drive
-from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, Reply, State, Verdict
+from dcm_ws.client.core import ALIVE, QUEUE_MAX, SILENCE, State, Verdict
 from dcm_ws.client.errors import ClosedError, DCMError, NotConnectedError
 from dcm_ws.client.events import Event
 from dcm_ws.client.published import Published
 from dcm_ws.client.queues import Queue
+from dcm_ws.client.requests import Reply
 from dcm_ws.client.storage import SAVE_SECONDS
 from dcm_ws.client.tx_connection import Connection, make_endpoint, make_factory
 from dcm_ws.client.urls import place_of
