@@ -1,5 +1,5 @@
 """
-A test that hangs fails within the time limit, and the run goes on.
+A test that hangs fails within the time limit, and the run goes on; one that ends its process fails, and the run ends.
 """
 
 from __future__ import annotations
@@ -38,6 +38,31 @@ async def test_works_afterwards_too():
     pass
 """
 
+DYING = """
+import os
+import signal
+
+def test_works():
+    pass
+
+def test_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run the tests in a folder with the project's settings.
+    """
+    settings = ["-c", str(ROOT / "setup.cfg"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *settings, *options, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
 
 @pytest.mark.parametrize("parallel", [(), ("-n", "1", "--dist", "loadfile")], ids=["alone", "parallel"])
 def test_hanging_tests_fail(tmp_path: Path, parallel: tuple[str, ...]) -> None:
@@ -46,13 +71,7 @@ def test_hanging_tests_fail(tmp_path: Path, parallel: tuple[str, ...]) -> None:
     Deferred or never returns to the reactor.  Tests after it run as usual.
     """
     (tmp_path / "test_hanging.py").write_text(HANGING)
-    options = ["-c", str(ROOT / "setup.cfg"), "--rootdir", str(tmp_path), "-o", "timeout=4", "-p", "tests.conftest"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider", *parallel, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    run = run_pytest(tmp_path, "-o", "timeout=4", "-p", "tests.conftest", *parallel)
     assert run.returncode == 1, run.stdout + run.stderr
     assert re.search(r"=+ 3 failed, 2 passed in", run.stdout), run.stdout
     assert re.findall(r"^FAILED .*::(\w+)", run.stdout, re.M) == [
@@ -62,3 +81,14 @@ def test_hanging_tests_fail(tmp_path: Path, parallel: tuple[str, ...]) -> None:
     ]
     for line in "silent.stdout.readline()", "await Deferred()", "time.sleep(60)":
         assert line in run.stdout
+
+
+def test_dying_process(tmp_path: Path) -> None:
+    """
+    If a test ends its process, such as by an illegal instruction, it fails, and the run does not stand still.
+    """
+    (tmp_path / "test_dying.py").write_text(DYING)
+    (tmp_path / "test_later.py").write_text("def test_later():\n    pass\n")
+    run = run_pytest(tmp_path, "-n", "1", "--dist", "loadfile")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "crashed while running 'test_dying.py::test_dies'" in run.stdout
