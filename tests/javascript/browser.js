@@ -7,4 +7,4 @@ export function launch(...more) {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: [...FLAGS, ...more] });
 }
 
-export const connected = (page) => page.waitForSelector('#state[data-state="connected"]', { timeout: 15_000 });
+export const connected = (page) => page.waitForSelector('#state[data-state="connected"]', { timeout: 60_000 });

@@ -11,7 +11,7 @@ beforeAll(async () => {
   // where root runs this, PostgreSQL has an account of its own
   chmodSync(data, 0o755);
   service = await start({ data });
-}, 60_000);
+});
 afterEach(closeClients);
 afterAll(async () => {
   // it stops the PostgreSQL that its predecessors left behind
@@ -100,4 +100,4 @@ test("an agent with a storage resumes over kill -9 of the service: nothing is mi
   await until(() => second.shown.some(([number]) => number === 100), "the last one");
   expectEachOnce(second, 80, 101);
   expect(second.listening.position.epoch).toBe(epoch);
-}, 60_000);
+});

@@ -5,7 +5,7 @@ import { client, closeClients, proxy, start, token, until } from "./running.js";
 let service;
 beforeAll(async () => {
   service = await start();
-}, 60_000);
+});
 afterAll(() => service.stop());
 
 const proxies = [];

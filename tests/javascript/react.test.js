@@ -29,7 +29,7 @@ function provider(options) {
   return ({ children }) => h(StrictMode, null, h(DCMProvider, { url: service.url, options: { WebSocket, ...options } }, children));
 }
 
-const soon = (check) => waitFor(check, { timeout: 10_000 });
+const soon = (check) => waitFor(check, { timeout: 60_000 });
 
 test("useWebSocket", async () => {
   const heard = [];

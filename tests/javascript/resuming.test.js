@@ -123,12 +123,14 @@ test("what has left the log is a gap, told on the console if nobody listens for 
   const small = await start({ options: ["--max-recent-events", "10"] });
   const warned = vi.spyOn(console, "warn").mockImplementation(() => {});
   const way = await proxy(small.port);
-  const listening = client(way.url, { channels: ["topics/much"], backoff: { baseMs: 300, maxMs: 300 }, random: () => 1 });
+  // it does not come back by itself
+  const listening = client(way.url, { channels: ["topics/much"], backoff: { baseMs: 3_600_000, maxMs: 3_600_000 }, random: () => 1 });
   await listening.connect();
   way.cut();
+  await until(() => listening.state === "waiting");
   const speaking = await speaker(small);
   for (const number of count(30)) await speaking.publish("topics/much", TASK, number);
-  await until(() => listening.state === "connected");
+  await listening.reconnect();
   expect(warned.mock.calls).toEqual([[expect.stringContaining("events are missing (expired)")]]);
   warned.mockRestore();
   way.close();

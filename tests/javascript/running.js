@@ -98,9 +98,9 @@ export function closeClients() {
   for (const made of clients) made.close();
 }
 
-/** Wait until `check` answers something true. */
+/** Wait until `check` answers something true.  The limit is far beyond what a slow machine needs. */
 export async function until(check, what = "what was waited for") {
-  const end = Date.now() + 15_000;
+  const end = Date.now() + 60_000;
   for (;;) {
     const answer = await check();
     if (answer) return answer;

@@ -14,7 +14,7 @@ beforeAll(async () => {
   // where root runs this, PostgreSQL has an account of its own
   chmodSync(data, 0o755);
   service = await start({ data, options: ["--long-poll", "2"] });
-}, 60_000);
+});
 afterAll(async () => {
   await service?.stop();
   rmSync(data, { recursive: true, force: true });
@@ -73,7 +73,7 @@ for (const live of [false, "long-poll", "sse"]) {
     await reading;
     expect(got.map((event) => event.data)).toEqual(numbers(0, 3000));
     expect(got.every((event) => event.channel === channel)).toBe(true);
-  }, 90_000);
+  });
 }
 
 test("an EventSource in a browser goes on where it was, after a restart", async () => {
@@ -98,7 +98,7 @@ test("an EventSource in a browser goes on where it was, after a restart", async 
   } finally {
     await browser.close();
   }
-}, 60_000);
+});
 
 test("an EventSource is told of a gap, and goes on", async () => {
   const memory = await start();
@@ -121,4 +121,4 @@ test("an EventSource is told of a gap, and goes on", async () => {
   } finally {
     await browser.close();
   }
-}, 60_000);
+});

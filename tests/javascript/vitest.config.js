@@ -4,8 +4,9 @@ export default defineConfig({
   test: {
     include: ["*.test.js"],
     globalSetup: "services.js",
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // longer than until() and the browser wait, so that a failure says what did not happen
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
   },
   // the modules are outside this folder, and React is in it
   resolve: { dedupe: ["react", "react-dom"], alias: { react: new URL("./node_modules/react", import.meta.url).pathname } },
