@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { connected, launch } from "./browser.js";
+import { serveGuide } from "./guide.js";
 import { client, closeClients, proxy, start, token, until } from "./running.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -102,6 +103,32 @@ test("the client in a browser reads integers beyond 2^53 as the documentation sh
   const { id, small, raw } = await hearing;
   expect([id, small]).toEqual(["9007199254740993", 7]);
   expect(raw).toContain('"id":9007199254740993');
+});
+
+test("the application of the React guide shows events, and state that stays right when the service has lost its log", async () => {
+  const answers = { token: token("page"), orders: { "o-1": { id: "o-1", status: "new" } } };
+  const guide = await serveGuide(answers);
+  const options = ["--allowed-origin", guide.origin];
+  let mortal = await start({ production: true, options });
+  guide.connect(mortal.url);
+  const page = await open(guide.origin, { allowed: DISCONNECTED });
+  await page.locator("#state", { hasText: '"status":"new"' }).waitFor();
+  await page.getByText("connecting").waitFor({ state: "hidden" });
+  const shop = client(mortal.url, { token: token("shop"), channels: [] });
+  await shop.connect();
+  await shop.publish("topics/orders", "task.updated", { id: "o-1", status: "paid" });
+  await page.locator("#root li", { hasText: 'task.updated: {"id":"o-1","status":"paid"}' }).waitFor();
+  await page.locator("#state", { hasText: '{"o-1":{"id":"o-1","status":"paid"}}' }).waitFor();
+  shop.close();
+  // without a word, so that the application comes back soon
+  await mortal.stop("SIGKILL");
+  await page.locator("#root p", { hasText: "not connected: " }).waitFor();
+  answers.orders["o-1"].status = "sent";
+  mortal = await start({ production: true, options, port: mortal.port });
+  await page.locator("#state", { hasText: '"status":"sent"' }).waitFor();
+  await leave(page);
+  guide.close();
+  await mortal.stop();
 });
 
 describe("/live", () => {
