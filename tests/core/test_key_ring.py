@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from dcm_ws.core.assembly import Core
 from dcm_ws.core.counts import Counts, TokenKeyCounts
-from dcm_ws.core.key_ring import _PAUSES_MAX, MIN_INTERVAL, PAUSE, WAITING_MAX, WAITING_PER_ADDRESS, KeyRing
+from dcm_ws.core.key_ring import MIN_INTERVAL, PAUSE, WAITING_MAX, WAITING_PER_ADDRESS, KeyRing
 from dcm_ws.protocol.errors import ErrorCode
 from dcm_ws.protocol.web_tokens import read_keys
 from tests.core.clients import only
@@ -127,11 +127,12 @@ def test_pause_of_an_address(fetches: Fetches, clock: Clock) -> None:
     assert fetches.ask("c")
 
 
-def test_pauses_are_limited(fetches: Fetches, clock: Clock) -> None:
+def test_pauses_are_limited(fetches: Fetches, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Of very many such addresses the first ones are forgotten.
     """
-    most = _PAUSES_MAX + 1
+    monkeypatch.setattr("dcm_ws.core.key_ring._PAUSES_MAX", 2000)
+    most = 2001
     for number in range(0, most, WAITING_MAX):
         for other in range(number, min(most, number + WAITING_MAX)):
             assert fetches.ask("x", f"address {other}")

@@ -468,16 +468,17 @@ def test_retries_of_two_blocks_are_on_two_pages(clock: Clock, core: Core) -> Non
         assert {name: fate.sends for name, fate in fates_of(core, pos).items()} == {"ann": 2, "bob": 2}
 
 
-def test_large_page_is_closed_at_the_next_sweep(clock: Clock, core: Core) -> None:
+def test_large_page_is_closed_at_the_next_sweep(clock: Clock, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A small one after some seconds.
     """
+    monkeypatch.setattr("dcm_ws.core.ledger._PAGE_THINGS", 1000)
     agent(core)
     agent(core, "bob")
     publish(core)
     live(core, clock, 4)
     assert core.ledger.bytes == 0
-    for _ in range(4000):
+    for _ in range(400):
         publish(core)
     live(core, clock, 1)
     assert core.ledger.bytes > 0
@@ -487,12 +488,13 @@ def test_large_page_is_closed_at_the_next_sweep(clock: Clock, core: Core) -> Non
     assert core.ledger.bytes > before
 
 
-def test_page_that_names_very_many_agents_is_closed_at_once(clock: Clock) -> None:
+def test_page_that_names_very_many_agents_is_closed_at_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Many channels, each with subscribers of its own, must not fill the memory between two sweeps.
     """
+    monkeypatch.setattr("dcm_ws.core.ledger._CLIENTS_MAX", 1000)
     ledger = make_ledger(clock)
-    groups = [{Reader() for _ in range(20_000)} for _ in range(7)]
+    groups = [{Reader() for _ in range(200)} for _ in range(7)]
     ledger.join(next(iter(groups[0])), "ann")
     for pos, group in enumerate(groups, 1):
         ledger.sent(pos, group, clock.seconds())
