@@ -15,7 +15,7 @@ from tests.fakes import Client as FakeClient
 from tests.simulation.cluster import Cluster
 from tests.simulation.courses import COURSES, crowd, disturb, judge, run
 
-SEEDS = int(os.environ.get("DCM_WS_TEST_COURSES", "3"))
+SEEDS = int(os.environ.get("DCM_WS_TEST_COURSES", "2"))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
