@@ -207,6 +207,8 @@ def test_malformed_token_in_the_query(running: Service, value: str) -> None:
         (make_token(" a", secret=DEVELOPMENT_SECRET), "TOKEN_INVALID"),
         (make_token("a", secret=DEVELOPMENT_SECRET, seconds=-1), "TOKEN_EXPIRED"),
     ],
+    # the tokens have the time in them, and each process that runs tests makes its own
+    ids=["broken", "forged", "of nobody", "expired"],
 )
 def test_bad_token_refuses_the_upgrade(running: Service, token: str, code: str, how: str) -> None:
     """
