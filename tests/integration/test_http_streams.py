@@ -20,7 +20,6 @@ from tests.integration.clients import Client, ask, say
 from tests.integration.databases import PostgresServer, postgres
 from tests.integration.machine import PATIENCE, until
 from tests.integration.nodes import cluster
-from tests.integration.owed import make_tables
 from tests.integration.running import Service, service
 
 pytestmark = pytest.mark.integration
@@ -194,12 +193,11 @@ def test_tls(tmp_path: Any) -> None:
             pass
 
 
-def test_several_nodes(database: PostgresServer) -> None:
+def test_several_nodes(schema: PostgresServer) -> None:
     """
     A client that goes from node to node gets everything once: no node takes an offset of another one for a gap.
     """
-    make_tables(database)
-    with cluster(database, 3) as nodes:
+    with cluster(schema, 3) as nodes:
         client = publisher(nodes[0])
         offset = "-1"
         got: list[Any] = []

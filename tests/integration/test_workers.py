@@ -456,6 +456,8 @@ def _logged(database: PostgresServer) -> Iterator[Service]:
     make_tables(database)
     with service("--workers", "2", "--database-url", database.url) as running:
         yield running
+    # the agents of other modules would get what the agents here are owed
+    database.execute("drop schema dcm_ws cascade")
 
 
 @pytest.fixture
