@@ -68,6 +68,10 @@ async function open(url, { allowed = /never/, colorScheme = null, ...options } =
   return page;
 }
 
+/** The texts of the elements that do not fit in their boxes. */
+const tooWide = (page, selector) =>
+  page.locator(selector).evaluateAll((all) => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent));
+
 /** Close what is shown, so that it does not complain that the service is gone. */
 const leave = (page) => page.goto("about:blank");
 
@@ -750,6 +754,17 @@ describe("finding events", () => {
     expect((await row.boundingBox()).y).toBeLessThan(400);
   });
 
+  test("has some lines of the first screen of a tablet and of a small laptop", async () => {
+    const page = await open(`${service.http}/live`);
+    await connected(page);
+    for (const [width, height] of [[1024, 700], [1180, 768], [1280, 720], [1366, 680], [1440, 900]]) {
+      await page.setViewportSize({ width, height });
+      const list = await page.locator("#rows").boundingBox();
+      const lines = Math.floor((Math.min(list.y + list.height, height) - list.y) / 30);
+      expect([width, height, lines >= 5 || lines]).toEqual([width, height, true]);
+    }
+  });
+
   test("gives commands to copy where there is nothing yet", async () => {
     const lonely = await start();
     const page = await open(`${lonely.http}/live`);
@@ -822,6 +837,8 @@ test("a token that has expired is asked for again", async () => {
   await signInForMoments(page, '#agents li:has-text("worker")');
   await page.locator("#banner", { hasText: "Token expired" }).waitFor();
   expect(await page.textContent("#banner")).toContain("dcm-ws token NAME");
+  // the mouse is where the dialog was, which is above the list
+  expect(await page.getAttribute("#pause", "aria-pressed")).toBe("false");
   expect(await page.title()).toBe("⚠ Token expired – dcm-ws live");
   await page.locator("#no-agents", { hasText: "only with a valid token" }).waitFor();
   expect(await page.textContent("#agent-count")).toBe("1");
@@ -982,6 +999,7 @@ test("figures of any size are drawn and written", async () => {
       return outside;
     });
     expect([width, height, cut]).toEqual([width, height, []]);
+    expect([width, height, await tooWide(page, "#service :is(dt, dd)")]).toEqual([width, height, []]);
   }
   // the connection is there, and nobody renews the figures
   await page.evaluate(() => {
@@ -1008,6 +1026,10 @@ test("/dashboard shows the service's own figures and the installation's name", a
   expect(await figure("events/s").textContent()).toMatch(/^\d/);
   // nothing makes snapshots without a database
   expect(await page.isVisible("#kpis")).toBe(false);
+  for (const [width, height] of [[390, 844], [844, 390], [768, 1024], [1600, 900]]) {
+    await page.setViewportSize({ width, height });
+    expect([width, height, await tooWide(page, "#service :is(dt, dd)")]).toEqual([width, height, []]);
+  }
   await named.stop();
   await page.locator("#banner", { hasText: "Disconnected" }).waitFor();
   expect(new Set(await page.locator("#service dd").allTextContents())).toEqual(new Set(["–"]));

@@ -123,7 +123,7 @@ export class AgentDetail {
       ["dead letters", agent.dead],
       ["sent up to", agent.sent],
       ["acknowledged up to", agent.acknowledged],
-      ["channels", Object.keys(agent.channels).join(", ")],
+      ["channels", Object.keys(agent.channels).join("\n")],
     ]) {
       $("agent-facts").append(element("dt", fact), element("dd", String(value)));
     }

@@ -8,6 +8,10 @@ export class Pause {
   #changed;
   #pressed = false;
   #hovered = false;
+  // whether the user has gone on under the mouse
+  #released = false;
+  // where the mouse was last
+  #place = [];
   #scrolled = false;
   #on = false;
 
@@ -20,12 +24,11 @@ export class Pause {
     this.#changed = changed;
     // the button is over the list
     const around = list.parentElement;
-    around.addEventListener("pointerenter", ({ pointerType }) => {
-      this.#hovered = pointerType === "mouse";
-      this.#look();
-    });
+    // a mouse that rests where a dialog was does not pause the list below
+    for (const kind of ["pointerenter", "pointermove"]) around.addEventListener(kind, (event) => this.#enter(event));
+    window.addEventListener("pointermove", ({ clientX, clientY }) => (this.#place = [clientX, clientY]));
     around.addEventListener("pointerleave", () => {
-      this.#hovered = false;
+      this.#hovered = this.#released = false;
       this.#look();
     });
     list.addEventListener("scroll", () => {
@@ -64,9 +67,17 @@ export class Pause {
 
   /** Goes on, also if the mouse stays where it is. */
   #release() {
+    this.#released = this.#hovered;
     this.#pressed = this.#hovered = this.#scrolled = false;
     this.#look();
     this.#list.scrollTop = 0;
+  }
+
+  #enter({ pointerType, clientX, clientY }) {
+    const [x, y] = this.#place;
+    if (pointerType !== "mouse" || this.#released || (clientX === x && clientY === y)) return;
+    this.#hovered = true;
+    this.#look();
   }
 
   #look() {
