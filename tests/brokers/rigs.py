@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import permutations
 from random import Random
 from typing import Any, Protocol
 
@@ -226,6 +228,12 @@ class NatsRig(_RealRig):
             max_waiting=max_waiting,
         )
 
+    async def node(self, name: str, max_waiting: int = WAITING) -> Node:
+        node = await super().node(name, max_waiting)
+        node.bus.attach("acquainted", lambda sender, message: b"yes")
+        await self._acquainted()
+        return node
+
     async def stop(self) -> None:
         for server in self.servers:
             server.stop()
@@ -234,6 +242,28 @@ class NatsRig(_RealRig):
     async def start(self) -> None:
         start_cluster(self.servers)
         await self.are("up")
+        await self._acquainted()
+
+    async def _acquainted(self) -> None:
+        """
+        Wait until each server has heard from the others what their clients subscribe to: until then, it sends them
+        nothing.  The messages for that are not counted.
+        """
+        if len(self.servers) == 1:
+            return
+        counts = [(node.counts.bus, replace(node.counts.bus)) for node, _ in self._nodes]
+        for (_, asking), (_, asked) in permutations(self._nodes, 2):
+            while not await self._reaches(asking, asked):
+                pass
+        for now, before in counts:
+            for name in ("sent", "heard", "sent_bytes", "heard_bytes", "unanswered"):
+                setattr(now, name, getattr(before, name))
+
+    async def _reaches(self, asking: NatsBus, asked: NatsBus) -> bool:
+        answers: list[bytes | None] = []
+        asking.ask(asked.node, "acquainted", b"", 1.0, answers.append)
+        await self.until(lambda: answers)
+        return answers[0] is not None
 
 
 @contextlib.contextmanager

@@ -49,6 +49,7 @@ def test_nodes(schema: PostgresServer) -> None:
                     [one["agent_id"] for one in call(node, "/v1/agents")["agents"]] == ["ann", "bob", "cy"]
                 )
             )
+            until(lambda node=node: call(node, "/v1/channels/topics/t/presence")["total"] == 2)
             presence = call(node, "/v1/channels/topics/t/presence")
             assert (presence["total"], presence["missing"]) == (2, [])
             assert len({connection["node"] for connection in presence["connections"]}) == 2
