@@ -7,8 +7,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from zope.interface import implementer
 
 from dcm_ws.core.counts import Counts
 from tests.examples import NIGHTLY, examples
+from tests.forking import share
 
 # no test judges by the clock: the first text that Hypothesis makes on a new machine alone takes seconds
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +36,16 @@ settings.load_profile("nightly" if NIGHTLY else "ci" if os.environ.get("CI") els
 # a shell ignores Ctrl-C for what it runs in the background, and so would every program that is started here
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Have the processes that run the tests side by side fork from one that has imported everything.
+    """
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        folder = Path(tempfile.mkdtemp(prefix="dcm-ws-forks-"))
+        config.add_cleanup(partial(shutil.rmtree, folder))
+        config.add_cleanup(partial(os.close, share(folder)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,6 +5,7 @@ Processes of twistd, dcm-ws and short Python programs that are forked from one t
 from __future__ import annotations
 
 import atexit
+import fcntl
 import inspect
 import json
 import os
@@ -20,6 +21,10 @@ ROOT = Path(__file__).parent.parent
 _PROGRAMS = frozenset(str(Path(sys.executable).with_name(name)) for name in ("twistd", "dcm-ws"))
 # what Python or the C library reads when a process starts
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
+SHARED = "TESTS_FORK_FROM"
+"""
+The environment variable with the folder of what the processes of a test run share; see L{share}.
+"""
 # of these, what the server sets in the process
 _SET_LATER = frozenset(("PYTHONFAULTHANDLER", "PYTHONDONTWRITEBYTECODE"))
 # of Popen: with any other value, the process is started as usual
@@ -73,22 +78,54 @@ class _Server:
     def _start(self) -> socket.socket:
         if self._control is None or self._owner != os.getpid():
             self._owner = os.getpid()
-            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            for end in (self._control, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            with theirs:
-                command = [sys.executable, "-m", "tests.forkserver", str(theirs.fileno()), self._name]
-                self._process = subprocess.Popen(
-                    command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-                )
+            if SHARED in os.environ:
+                self._control = _connect(Path(os.environ[SHARED]), self._name)
+            else:
+                self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    atexit.register(self._stop, self._control, _run_server(theirs, self._name))
+            # a request has the whole environment
+            self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             assert self._control.recv(100) == b"ready"
-            atexit.register(self._stop, self._control, self._process)
         return self._control
 
     def _stop(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
         if self._owner == os.getpid():
             control.close()
             process.wait()
+
+
+def _run_server(end: socket.socket, name: str, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.forkserver", str(end.fileno()), name, *more]
+    null = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, pass_fds=[end.fileno()], stdin=null, stdout=null)
+
+
+def _connect(folder: Path, name: str) -> socket.socket:
+    """
+    A server that is forked from the one that all processes of this test run share; the first of them starts it.
+    """
+    address, kind = str(folder / name), (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with open(f"{address}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(address):
+            with socket.socket(*kind) as listening:
+                listening.bind(address)
+                listening.listen(100)
+                _run_server(listening, name, str(folder / "alive"))
+    control = socket.socket(*kind)
+    control.connect(address)
+    return control
+
+
+def share(folder: Path) -> int:
+    """
+    Have the processes that are started from now on share what forks, until the descriptor that is returned is closed.
+    """
+    alive = folder / "alive"
+    os.mkfifo(alive)
+    os.environ[SHARED] = str(folder)
+    return os.open(alive, os.O_RDWR)
 
 
 _servers = {name: _Server(name) for name in ("usual", "mcp")}

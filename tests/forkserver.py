@@ -19,6 +19,7 @@ import json
 import os
 import pkgutil
 import re
+import select
 import signal
 import socket
 import sys
@@ -137,7 +138,7 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
     return importlib.import_module("dcm_ws.cli.main").main
 
 
-def end(program: Callable[[], object]) -> None:
+def end_as_python(program: Callable[[], object]) -> None:
     """
     Run the program, and end with its status: as Python does, but without taking apart all the modules, which takes six
     times as long as a short program.
@@ -170,15 +171,45 @@ def _writing(number: int, errors: str = "strict") -> io.TextIOWrapper:
     return io.TextIOWrapper(stream, errors=errors, line_buffering=is_lines)
 
 
+def serve_all(listening: socket.socket, alive: str) -> Callable[[], object] | None:
+    """
+    Fork a server for each process that connects.
+
+    @param alive: a pipe, which is closed when no more will connect.
+    @return: as of L{serve}.
+    """
+    # the system reaps them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    pipe = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    poll = select.poll()
+    for end in (listening.fileno(), pipe):
+        poll.register(end, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if listening.fileno() in ready:
+            control, _ = listening.accept()
+            with control:
+                if not os.fork():
+                    listening.close()
+                    os.close(pipe)
+                    control.send(b"ready")
+                    return serve(control)
+        elif ready:
+            return None
+
+
 def main() -> None:
-    with socket.socket(fileno=int(sys.argv[1])) as control:
+    with socket.socket(fileno=int(sys.argv[1])) as end:
         # most programs do not import the SDK of MCP, which takes as long as everything else
         preload((*_PACKAGES, *_MCP) if sys.argv[2] == "mcp" else _PACKAGES)
-        control.send(b"ready")
-        program = serve(control)
+        if len(sys.argv) > 3:
+            program = serve_all(end, sys.argv[3])
+        else:
+            end.send(b"ready")
+            program = serve(end)
     if program is not None:
         sys.argv[0] = re.sub(r"\.exe$", "", sys.argv[0])
-        end(program)
+        end_as_python(program)
 
 
 if __name__ == "__main__":
