@@ -192,6 +192,26 @@ describe("/live", () => {
     await connected(page);
   });
 
+  test("nothing moves when its script has come, but events", async () => {
+    for (const path of ["/live", "/dashboard"]) {
+      const page = await open(service.http + path);
+      await page.route(`**${path}.js`, async (route) => {
+        await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length);
+        await route.continue();
+      });
+      await page.reload();
+      await connected(page);
+      const moved = await page.evaluate(() => {
+        const shifts = new PerformanceObserver(() => {});
+        shifts.observe({ type: "layout-shift", buffered: true });
+        const nodes = shifts.takeRecords().flatMap(({ sources }) => sources.map(({ node }) => node));
+        return nodes.filter((node) => node?.closest?.("main") && !node.closest(".row")).map((node) => node.outerHTML.slice(0, 80));
+      });
+      expect([path, moved]).toEqual([path, []]);
+      await page.unroute(`**${path}.js`);
+    }
+  });
+
   test("filters by category, channel, agent and text", async () => {
     const page = await open(`${service.http}/live`);
     await connected(page);

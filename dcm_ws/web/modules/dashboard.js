@@ -8,6 +8,7 @@ import { ServiceFigures } from "./service.js";
 
 const kpis = new Kpis($("kpis"));
 const service = new ServiceFigures($("service"));
+document.body.dataset.filled = "";
 const { client, identity, status } = await join((client) => {
   client.on("channel:metrics", (event) => kpis.show(event.data));
   // the next snapshot has all that the page shows

@@ -23,6 +23,7 @@ const kpis = new Kpis($("kpis"));
 const chart = new Chart($("chart"), $("legend"), $("chart-text"), CATEGORIES);
 const facts = new Facts();
 const stream = new Stream();
+document.body.dataset.filled = "";
 listen({
   "/": () => $("text").focus(),
   e: () => $("event").focus(),
