@@ -28,6 +28,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.forkedworkers import fork_workers
+
 _MESSAGE_BYTES = 1 << 20
 _STREAMS = 3
 _PACKAGES = ("dcm_ws.app", "dcm_ws.cli", "dcm_ws.brokers", "dcm_ws.http", "dcm_ws.websocket", "dcm_ws.nats")
@@ -129,6 +131,8 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     sys.stdin, sys.stdout, sys.stderr = _reading(0), _writing(1), _writing(2, errors="backslashreplace")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    if "--workers" in argv and (worker := fork_workers()) is not None:
+        return worker
     if argv[1:2] == ["-c"]:
         program = compile(argv[2], "<string>", "exec")
         sys.argv = argv[1:2] + argv[3:]
