@@ -4,6 +4,7 @@ Agents that an operator disconnects, here and at the other nodes of a cluster (p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -80,6 +81,8 @@ class Expulsion:
         self._bus = bus
         self._close = close
         self.save: Save | None = None
+        # connections that the revocations which were loaded last have closed, before their order came
+        self._closed: Counter[_Order] = Counter()
         if bus is not None:
             bus.attach(TOPIC, self._asked)
 
@@ -149,7 +152,7 @@ class Expulsion:
         sessions = [session for session in self._clients.sessions if session.agent == order.agent]
         for session in sessions:
             self._close(session, CloseCode.DISCONNECTED)
-        return len(sessions)
+        return len(sessions) + self._closed.pop(order, 0)
 
     def load(self, revoked: Iterable[tuple[str, int]]) -> None:
         """
@@ -159,6 +162,8 @@ class Expulsion:
         new = dict(self._revocations.add(revoked))
         if not new:
             return
+        self._closed.clear()
         for session in [one for one in self._clients.sessions if one.agent in new]:
             if session.agent is not None and session.issued_ms <= new[session.agent]:
                 self._close(session, CloseCode.DISCONNECTED)
+                self._closed[_Order(session.agent, new[session.agent])] += 1

@@ -129,6 +129,24 @@ def test_revocations_of_the_database(core: Core, clock: Clock) -> None:
     assert new.peer.closed is None
 
 
+def test_the_database_tells_first(core: Core) -> None:
+    """
+    Connections that were closed because the database told of the revocation before the operator's order came are
+    counted once.
+    """
+
+    def save(agent: str, revoked_at: int, done: Callable[[bool], object]) -> None:
+        core.expulsion.load([(agent, revoked_at)])
+        done(True)
+
+    core.expulsion.save = save
+    with_token(core), with_token(core)
+    with_token(core, "bob")
+    assert expel(core, revoke=True) == Expelled(2, WALL_MS, [])
+    assert expel(core, "bob", revoke=True) == Expelled(1, WALL_MS, [])
+    assert expel(core, revoke=True) == Expelled(0, WALL_MS, [])
+
+
 def test_saving(core: Core) -> None:
     """
     A revocation holds when it is in the database; if it cannot be written, nothing is done.
