@@ -1,5 +1,5 @@
 """
-Debian's Chromium, headless, by its DevTools protocol.
+Debian's Chromium without windows, by its DevTools protocol.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from websockets.sync.client import ClientConnection, connect
 from tests.integration.machine import debian_command, until
 
 FLAGS = (
-    "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -77,10 +76,11 @@ def chromium(host: str) -> Iterator[Page]:
     folder = Path(tempfile.mkdtemp(prefix="dcm-ws-test-"))
     process = subprocess.Popen(
         [
-            debian_command("chromium"),
+            debian_command("chromium-headless-shell"),
             *FLAGS,
             f"--user-data-dir={folder}",
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
+            "about:blank",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
