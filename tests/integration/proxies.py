@@ -73,8 +73,9 @@ class Proxy:
         if name == "caddy":
             here = f"{HOST}:{self.port} {{\n\tbind 127.0.0.1"
         for old, new in (
-            (listen, here),
+            # before the port is in it, which may be 38490
             ("127.0.0.1:3849", f"127.0.0.1:{service_port}"),
+            (listen, here),
             (f"/etc/ssl/{HOST}/", f"{folder}/"),
             (f"/var/log/{name}/", f"{folder}/"),
         ):
