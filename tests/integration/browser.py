@@ -7,8 +7,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -19,7 +21,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration.machine import debian_command, until
+from tests.integration.machine import PATIENCE, debian_command, until
 
 FLAGS = (
     "--no-sandbox",
@@ -85,21 +87,28 @@ def chromium(host: str) -> Iterator[Page]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Debian's command is a script, which the browser outlives
+        start_new_session=True,
     )
     assert process.stderr is not None
+    # a full pipe would hold the browser up
+    reading = threading.Thread(target=process.stderr.read, daemon=True)
     try:
         found = None
         for line in process.stderr:
             if found := re.search(r"DevTools listening on ws://([^/]*)/", line):
                 break
         assert found is not None, "Chromium did not start"
-        # a full pipe would hold it up
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        reading.start()
         with urllib.request.urlopen(f"http://{found[1]}/json/list", timeout=20) as answer:
             target = next(one for one in json.load(answer) if one["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as devtools:
             yield Page(devtools)
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=PATIENCE)
+        if reading.ident is not None:
+            # what it has written to has no other end when all its processes have ended
+            reading.join(PATIENCE)
+            assert not reading.is_alive(), "Chromium did not end"
         shutil.rmtree(folder, ignore_errors=True)
