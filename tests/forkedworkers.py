@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dcm_ws.app.worker_process import PROGRAM
+from tests.process_state import current_umask, take_over
 
 _MESSAGE_BYTES = 1 << 20
 _DESCRIPTORS = 250
@@ -67,10 +68,14 @@ def _ask(control: socket.socket) -> None:
         if argv[1:4] != ["-P", "-m", PROGRAM]:
             return bool(usual(self, path, uid, gid, program, args, environment, more))
         env = {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}
-        umask = os.umask(0o077)
-        os.umask(umask)
         places = more["fdmap"]
-        request = {"argv": argv[3:], "env": env, "folder": os.getcwd(), "umask": umask, "places": list(places)}
+        request = {
+            "argv": argv[3:],
+            "env": env,
+            "folder": os.getcwd(),
+            "umask": current_umask(),
+            "places": list(places),
+        }
         socket.send_fds(control, [json.dumps(request).encode()], list(places.values()))
         self.pid = int(control.recv(100))
         self.status = -1
@@ -120,10 +125,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> Callable[[], obj
     for place, one in zip(request["places"], high, strict=True):
         os.dup2(one, place)
         os.close(one)
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["folder"])
-    os.umask(request["umask"])
+    take_over(request["env"], request["folder"], request["umask"])
     sys.argv = request["argv"]
     main: Callable[[], object] = importlib.import_module(PROGRAM).main
     return main

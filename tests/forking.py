@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tests.process_state import current_umask
+
 ROOT = Path(__file__).parent.parent
 _PROGRAMS = frozenset(str(Path(sys.executable).with_name(name)) for name in ("twistd", "dcm-ws"))
 # what Python or the C library reads when a process starts
@@ -61,10 +63,7 @@ class _Server:
         """
         @return: the number of the process, and a pipe that its status can be read from when it has ended.
         """
-        # reading it takes setting it
-        umask = os.umask(0o077)
-        os.umask(umask)
-        request = json.dumps({"argv": argv, "env": env, "folder": folder, "umask": umask}).encode()
+        request = json.dumps({"argv": argv, "env": env, "folder": folder, "umask": current_umask()}).encode()
         ours, theirs = os.pipe()
         try:
             with self._lock:
@@ -164,7 +163,7 @@ class Popen(subprocess.Popen[Any]):
         if self._ended is None:
             result: tuple[int, int] = super()._try_wait(flags)  # type: ignore[misc]
             return result
-        if flags & os.WNOHANG and not _is_readable(self._ended):
+        if flags & os.WNOHANG and not is_readable(self._ended):
             return 0, 0
         status = os.read(self._ended, 4)
         os.close(self._ended)
@@ -200,10 +199,13 @@ def run(command: list[str], *, input: str, timeout: float, **options: Any) -> su
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def _is_readable(pipe: int) -> bool:
+def is_readable(descriptor: int) -> bool:
+    """
+    Is there something to read from a pipe or a connection, or has its other end been closed?
+    """
     # select takes only the first 1,024 descriptors
     poll = select.poll()
-    poll.register(pipe, select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 

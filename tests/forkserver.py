@@ -29,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.forkedworkers import fork_workers
+from tests.process_state import take_over
 
 _MESSAGE_BYTES = 1 << 20
 _STREAMS = 3
@@ -116,12 +117,9 @@ def become(request: dict[str, object], streams: list[int]) -> Callable[[], objec
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.environ.clear()
-    os.environ.update(env)
+    take_over(env, folder, umask)
     # the C library has read TZ already
     time.tzset()
-    os.chdir(folder)
-    os.umask(umask)
     sys.argv = argv
     # as of a script
     sys.path[0] = str(Path(argv[0]).parent)

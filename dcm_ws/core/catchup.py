@@ -23,7 +23,7 @@ from dcm_ws.core.registry import ChannelRegistry
 from dcm_ws.core.replay import Replay
 from dcm_ws.core.session import Session
 from dcm_ws.core.tracked import Owed
-from dcm_ws.protocol.replies import Gap, gap_frame, place_fields
+from dcm_ws.protocol.replies import Gap, place_fields
 
 
 class CatchUp:
@@ -94,16 +94,14 @@ class CatchUp:
         """
         The frame that tells a client that the log has become another one.
         """
-        self._counts.gaps += 1
-        return gap_frame(Gap("epoch", self._log.first), place_fields(self._log.epoch, self._log.head))
+        return self._replay.tell_gap("epoch")
 
     def gap_of_rights(self) -> bytes:
         """
         The frame that tells a client that it has been unsubscribed from channels, because its new token does not allow
         them.
         """
-        self._counts.gaps += 1
-        return gap_frame(Gap("rights", self._log.first), place_fields(self._log.epoch, self._log.head))
+        return self._replay.tell_gap("rights")
 
     def gap(self, epoch: str, pos: int, channels: Mapping[str, int]) -> Gap | None:
         """

